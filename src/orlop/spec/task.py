@@ -1,0 +1,110 @@
+"""What passes between the engine, the spawner and the monitors, and what a monitor leaves on disk.
+
+    engine  --SEQPACKET: one StartTask or StartExec + fds-->  spawner  --fork-->  monitor
+    monitor --SEQPACKET on the reply fd: one Started-->       engine
+    monitor --writes-->  <directory>/status.json (TaskStatus), <directory>/exit.json (ExitRecord, once)
+
+fds of a start message, in this order: the reply socket; then, when `attached` is true, one end of a stream
+socket that speaks the attach protocol (orlop.supervise.attach) and is the first attached client.
+
+A message is at most MESSAGE_BYTES_MAX bytes of JSON; anything large (the OCI spec) lies in the bundle.
+"""
+
+from .record import Record
+from .runtime import Box, Mount, Process
+
+MESSAGE_BYTES_MAX = 128 * 1024
+
+STATUS_FILE = "status.json"
+EXIT_FILE = "exit.json"
+SPEC_FILE = "config.json"
+LOG_FILE = "log.json"
+ATTACH_SOCKET = "attach.sock"
+
+
+class LogOptions(Record):
+    """driver "json-file" or "none"; max_size_bytes 0 means no limit; max_files counts the live one."""
+
+    driver: str = "json-file"
+    max_size_bytes: int = 50 * 1024 * 1024
+    max_files: int = 2
+
+
+class StartTask(Record):
+    """Start the process of a container whose bundle lies in `directory` (SPEC_FILE is there).
+
+    id: the container's 64 hex digits.
+    runtime_directory: where the monitor listens (ATTACH_SOCKET); it exists, mode 0700.
+    rootfs: what to mount as the root file system (types "overlay" and "bind"; destination unused).
+    user: "" or docker's USER ("uid", "name", "uid:gid", "name:group"): resolved against passwd and group
+        inside the root file system, and stronger than process.user of the spec.
+    open_stdin: keep standard input open for clients; else the process reads end of file.
+    stdin_once: close standard input when the first attached client goes.
+    """
+
+    id: str
+    directory: str
+    runtime_directory: str
+    rootfs: tuple[Mount, ...]
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    open_stdin: bool = False
+    stdin_once: bool = False
+    attached: bool = False
+    console_size: Box | None = None
+    log: LogOptions = LogOptions()
+
+
+class StartExec(Record):
+    """Run one more process in a running container.
+
+    directory, runtime_directory: of the container; the exec's own files are below `exec/<exec_id>/` of each.
+    pid, pid_start_time: of the container's init, from its TaskStatus.
+    process: as in the OCI process.json; capabilities and no_new_privileges are already decided.
+    """
+
+    id: str
+    exec_id: str
+    directory: str
+    runtime_directory: str
+    pid: int
+    pid_start_time: int
+    process: Process
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    open_stdin: bool = False
+    attached: bool = False
+    console_size: Box | None = None
+
+
+class Started(Record):
+    """The monitor's one reply. error is OrlopError.to_json(), or None when the process was executed."""
+
+    pid: int = 0
+    error: object = None
+
+
+class TaskStatus(Record):
+    """status.json. Start times are field 22 of /proc/PID/stat, in clock ticks: with boot_id they make a pid unique.
+
+    started_at: RFC 3339 with nanoseconds, UTC.
+    """
+
+    pid: int
+    pid_start_time: int
+    monitor_pid: int
+    monitor_start_time: int
+    boot_id: str
+    started_at: str
+    cgroup: str = ""
+
+
+class ExitRecord(Record):
+    """exit.json. exit_code is docker's: the status, or 128 plus the signal. signal 0 when it exited by itself."""
+
+    exit_code: int
+    signal: int = 0
+    oom_killed: bool = False
+    started_at: str
+    finished_at: str
+    error: str = ""
