@@ -1,0 +1,4 @@
+"""The kernel's interfaces under the kernel's names: descriptors in, descriptors and numbers out, OSError on failure.
+
+No policy, no JSON, no import outside the standard library. ctypes is used here and nowhere else.
+"""

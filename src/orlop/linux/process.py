@@ -1,0 +1,205 @@
+"""Processes: clone3 into namespaces, pidfds, setns, prctl, descriptors, titles.
+
+A process is named by its pidfd wherever it is signalled or waited for: a number can be recycled (SEC-36).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+
+from . import abi
+
+CLONE_NEWTIME = 0x00000080
+CLONE_PIDFD = 0x00001000
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_INTO_CGROUP = 0x200000000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+CLOSE_RANGE_CLOEXEC = 4
+
+# include/uapi/linux/pidfd.h: _IOWR(0xFF, 11, struct pidfd_info), the structure of 6.13 is 64 bytes.
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_INFO_WORDS = 8
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    ]
+
+
+_clone_syscall = abi.libc_gil.syscall
+_clone_syscall.restype = ctypes.c_long
+
+
+def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
+    """Fork into new namespaces: (pid, pidfd) in the parent, (0, -1) in the child. clone3(2), since 5.3.
+
+    flags: CLONE_NEW* flags; CLONE_PIDFD is added. cgroup_fd: a cgroup v2 directory to start in (5.7).
+
+    Only a process with one thread may call this: glibc's atfork handlers do not run, so a lock that another thread held
+    would stay locked in the child (37 of 300 children hung when tried with four busy threads). The GIL is held during
+    the call (PyDLL), because the child must own it when it returns.
+    """
+    pidfd = ctypes.c_int(-1)
+    args = _CloneArgs(
+        flags=flags | CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0),
+        pidfd=ctypes.addressof(pidfd),
+        exit_signal=signal.SIGCHLD,
+        cgroup=cgroup_fd or 0,
+    )
+    python = ctypes.pythonapi
+    python.PyOS_BeforeFork()
+    pid: int = _clone_syscall(abi.NUMBERS["clone3"], ctypes.byref(args), ctypes.c_long(ctypes.sizeof(args)))
+    if pid == 0:
+        python.PyOS_AfterFork_Child()
+        return 0, -1
+    failure = ctypes.get_errno()
+    python.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise abi.error("clone3", failure)
+    return pid, pidfd.value
+
+
+def setns(fd: int, flags: int) -> None:
+    """Join the namespace that fd names, or those of `flags` of the process that a pidfd names (5.8). setns(2)."""
+    abi.syscall("setns", fd, flags)
+
+
+def unshare(flags: int) -> None:
+    """Move the calling process into new namespaces. unshare(2)."""
+    abi.syscall("unshare", flags)
+
+
+def pidfd_open(pid: int) -> int:
+    """Return a pidfd of a process. Raises ProcessLookupError when it is gone."""
+    return os.pidfd_open(pid)
+
+
+def pidfd_of(pid: int, start_time_ticks: int) -> int:
+    """Return a pidfd of exactly the process that started then; ProcessLookupError if the number was recycled."""
+    fd = os.pidfd_open(pid)
+    try:
+        # Read after the open: if the number still belongs to that start time now, the pidfd does too.
+        if start_time(pid) != start_time_ticks:
+            raise ProcessLookupError(errno.ESRCH, f"process {pid} is another one now")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def pidfd_send_signal(pidfd: int, signum: int) -> None:
+    """Send a signal. Raises ProcessLookupError when the process is gone."""
+    signal.pidfd_send_signal(pidfd, signum)
+
+
+def wait_pidfd(pidfd: int) -> int:
+    """Wait for a child, reap it and return its wait status (as os.waitpid does)."""
+    result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    assert result is not None  # only WNOHANG gives None
+    if result.si_code == os.CLD_EXITED:
+        return result.si_status << 8
+    return result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
+
+
+def pidfd_exit_status(pidfd: int) -> int | None:
+    """Return the wait status of a process that was reaped, None while it runs or on a kernel that can't tell.
+
+    PIDFD_GET_INFO with PIDFD_INFO_EXIT (kernel 6.15): works in any process that holds the pidfd.
+    """
+    info = (ctypes.c_uint64 * _PIDFD_INFO_WORDS)(_PIDFD_INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    if not info[0] & _PIDFD_INFO_EXIT:
+        return None
+    # struct pidfd_info: mask, cgroupid, then thirteen 32-bit words; exit_code is the last of them.
+    return int(ctypes.cast(info, ctypes.POINTER(ctypes.c_int32))[15])
+
+
+def prctl(option: int, value: int = 0) -> None:
+    """Call prctl(2) with one argument."""
+    abi.syscall("prctl", option, value, 0, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """Set the thread's name as `ps -o comm` shows it: at most 15 bytes."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    abi.syscall("prctl", PR_SET_NAME, ctypes.byref(buffer), 0, 0, 0)
+
+
+def set_title(title: str) -> None:
+    """Replace the command line that `ps` shows, as far as the memory of the original one reaches."""
+    stat = _stat_fields("self")
+    start, end = int(stat[45]), int(stat[46])  # fields 48 and 49 of proc_pid_stat(5)
+    if end > start > 0:
+        room = end - start
+        ctypes.memmove(start, title.encode()[: room - 1].ljust(room, b"\0"), room)
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
+    """Close (or mark close-on-exec) every descriptor from first to last. close_range(2), since 5.9."""
+    abi.syscall("close_range", first, last, flags)
+
+
+def close_all_except(keep: set[int]) -> None:
+    """Close every descriptor from 3 on that is not in keep."""
+    first = 3
+    for fd in sorted(fd for fd in keep if fd >= 3):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first)
+
+
+def _stat_fields(pid: int | str) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third (state) on; the second may hold any character."""
+    with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+        data = file.read()
+    return data[data.rindex(b")") + 2 :].decode().split()
+
+
+def start_time(pid: int | str) -> int:
+    """Return when a process started, in clock ticks since boot. Raises ProcessLookupError when it is gone."""
+    try:
+        return int(_stat_fields(pid)[19])
+    except FileNotFoundError:
+        raise ProcessLookupError(errno.ESRCH, f"there is no process {pid}") from None
+
+
+def boot_id() -> str:
+    """Return the id of this boot of the machine (random(4))."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
