@@ -71,6 +71,7 @@ def _mkdir(root: int, path: str, mode: int, links_left: int) -> int:
             if target := _dangling(parent, name):
                 path = target if target.startswith("/") else f"{parent_path}/{target}"
                 return _mkdir(root, path.strip("/"), mode, links_left - 1)
+            return open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)  # "..", or made by somebody else just now
         return openat2(parent, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, 0, RESOLVE_BENEATH)
     finally:
         os.close(parent)

@@ -30,7 +30,7 @@ class ContainerRequest(Record):
     entrypoint, args: None means the image's; entrypoint ("",) clears it.
     env: "NAME=value", or "NAME" to unset the image's.
     user, working_dir, hostname: "" means the image's or the default.
-    memory_bytes, cpu_nanos (1e9 is one processor), pids_max: 0 means no limit; pids_max None means the engine's default.
+    memory_bytes, cpu_nanos (1e9 is one processor), pids_max: 0 means no limit; pids_max None is the engine's default.
     memory_swap_bytes: memory plus swap as in docker; 0 twice the memory, -1 unlimited.
     cap_add, cap_drop: names with or without CAP_, or ALL.
     security_opt: docker's strings ("seccomp=unconfined", "no-new-privileges", "systempaths=unconfined").
