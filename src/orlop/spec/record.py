@@ -11,8 +11,9 @@ Why not `dataclasses`: importing it (with `inspect` behind it) and decorating fo
 the whole rest of a runtime's start, and it neither decodes nor checks. Annotations must be real objects,
 so a module of records does not use `from __future__ import annotations`.
 
-Known shapes: str, int, float, bool, object (any JSON), another Record, `tuple[X, ...]`, `dict[str, X]`,
-and `X | None`. Anything else is a programmer's error, found when the class is first decoded.
+Known shapes: str, int, float, bool, object (any JSON), a str subclass whose constructor raises Invalid (Digest),
+another Record, `tuple[X, ...]`, `dict[str, X]`, and `X | None`. Anything else is a programmer's error, found when
+the class is first decoded.
 
 Bounds: integers are those of 64 bits; the depth and size of documents are bounded by `orlop.spec.jsonio`.
 """
@@ -212,7 +213,20 @@ def _decoder(shape: object, owner: type, field: str) -> "Callable[[object, str],
             return shape._decode
         if shape in _SCALARS:
             return _SCALARS[shape]
+        if issubclass(shape, str):
+            return _text_decoder(shape)
     raise TypeError(f"{owner.__name__}.{field}: a record can't hold {shape!r}")
+
+
+def _text_decoder(shape: "type[str]") -> "Callable[[object, str], object]":
+    def decode(value: object, path: str) -> object:
+        text = _string(value, path)
+        try:
+            return shape(text)
+        except Invalid as wrong:
+            raise _Mismatch(path, f"{wrong.subject}: {wrong.cause}") from None
+
+    return decode
 
 
 def _tuple_decoder(item: "Callable[[object, str], object]") -> "Callable[[object, str], object]":
