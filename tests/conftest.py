@@ -1,0 +1,152 @@
+"""What every test gets. A group of tests is a folder; its marker is set here, and its needs stand in devtools.peers.
+
+Fixtures: `orlop_env` a private engine's directories, emptied and proven empty at the end; `orlop(*args)` runs the real
+`./orlop` in it; `terminal(*args)` the same on a pseudo-terminal; `peer(program)` a program of somebody else, or a skip.
+For the whole run: the host is compared before and after (support.host), every skip is judged (support.skips).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from devtools import peers
+from support import engine, host, skips
+from support.terminal import Terminal
+
+TESTS = Path(__file__).parent
+GROUPS = sorted(path.name for path in TESTS.iterdir() if path.is_dir() and any(path.glob("test_*.py")))
+
+
+# -- groups ---------------------------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for group in GROUPS:
+        config.addinivalue_line("markers", f"{group}: tests/{group}")
+    if not hasattr(config, "workerinput"):
+        # Only the controller judges, and workers and their children inherit the session's name.
+        os.environ[host.SESSION] = session = secrets.token_hex(8)
+        config.pluginmanager.register(Judge(config, session), "orlop-judge")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(_group(item.nodeid))
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs: root"))
+
+
+def _group(nodeid: str) -> str:
+    return nodeid.removeprefix("tests/").partition("/")[0]
+
+
+# -- the run as a whole ---------------------------------------------------------------------------------------------
+
+
+class Judge:
+    """Fails a run whose tests passed but that skipped what it may not skip, or left something on the host."""
+
+    def __init__(self, config: pytest.Config, session: str) -> None:
+        self.config = config
+        self.watch = host.Watch(session)
+        self.skips = skips.Skips(skips.LIST.read_text())
+        self.counts: dict[str, dict[str, int]] = {}
+        self.seconds: dict[str, float] = {}
+        self.started = time.monotonic()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        group = _group(report.nodeid)
+        self.seconds[group] = self.seconds.get(group, 0.0) + report.duration
+        if report.when == "call" or report.outcome != "passed":
+            counts = self.counts.setdefault(group, {})
+            counts[report.outcome] = counts.get(report.outcome, 0) + 1
+        self._judge_skip(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._judge_skip(report)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
+        yield  # the workers have ended; the terminal's summary comes after this
+        if self.config.option.collectonly:
+            return
+        if os.environ.get("ORLOP_TEST_WHOLE"):
+            for reason in self.skips.stale():
+                self._fail("tests/skips.txt", f"no test skips for {reason!r} any more: remove the entry")
+        left = self.watch.finish()
+        if left:
+            self._fail("the host after the run", "the tests left behind:\n  " + "\n  ".join(left))
+        if self._failed and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if len(self.counts) < 2:
+            return
+        terminalreporter.section("groups")
+        for group, counts in sorted(self.counts.items()):
+            told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
+            terminalreporter.line(f"{group:<12} {told:<44} {self.seconds[group]:7.1f} s of work")
+        terminalreporter.line(f"{'in all':<57} {time.monotonic() - self.started:7.1f} s")
+
+    _failed = False
+
+    def _judge_skip(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if not report.skipped or hasattr(report, "wasxfail"):
+            return
+        text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = text.removeprefix("Skipped: ")
+        wrong = self.skips.judge(reason)
+        if wrong:
+            self._fail(report.nodeid, f"skipped with {reason!r}: {wrong}")
+
+    def _fail(self, nodeid: str, text: str) -> None:
+        self._failed = True
+        report = pytest.TestReport(nodeid, (nodeid, None, nodeid), {}, "failed", text, "teardown")
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        reporter.stats.setdefault("error", []).append(report)
+
+
+# -- fixtures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def orlop_env(tmp_path: Path) -> Iterator[engine.Environment]:
+    """A private ORLOP_ROOT and ORLOP_RUN. At the end its engine and containers are ended and proven gone."""
+    environment = engine.Environment(tmp_path / "root")
+    yield environment
+    left = environment.close()
+    assert not left, "the engine left behind:\n  " + "\n  ".join(left)
+
+
+@pytest.fixture
+def orlop(orlop_env: engine.Environment) -> engine.Environment:
+    """`orlop(*args, input=None, check=True, timeout=60)` runs the real command and returns code, stdout and stderr."""
+    return orlop_env
+
+
+@pytest.fixture
+def terminal(orlop_env: engine.Environment) -> Iterator[Callable[..., Terminal]]:
+    """`terminal(*args, rows=24, columns=80)` runs `./orlop args` on a new terminal, which is closed after the test."""
+    with ExitStack() as stack:
+        yield lambda *args, **size: stack.enter_context(Terminal([engine.COMMAND, *args], orlop_env.variables, **size))
+
+
+@pytest.fixture(scope="session")
+def peer() -> Callable[[str], Path]:
+    """`peer("runc")` returns where somebody else's program lies; without it the test skips."""
+
+    def find(program: str) -> Path:
+        assert program in peers.TOOLS, f"{program} is not in devtools.peers.TOOLS"
+        found = peers.find(program)
+        if found is None:
+            pytest.skip(f"needs: {program}")
+        return found
+
+    return find

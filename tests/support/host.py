@@ -1,0 +1,141 @@
+"""The host before and after a test run: what the run left behind, by name.
+
+Invariants: a run of tests leaves no mount, cgroup, network device, named network namespace, process, shared memory,
+socket or state directory behind. Only the controller of a parallel run judges, after the last worker ended.
+
+Somebody else may use the machine meanwhile (a second checkout, an engine started by hand). Every process of a run
+carries SESSION in its environment, and a container's process belongs to whom its ancestors belong to. Objects without
+an owner (mounts, devices) count as ours unless another run of these tests goes on at the same time, which each run
+announces by a shared lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from . import processes
+
+SESSION = "ORLOP_TEST_SESSION"
+SETTLE_S_MAX = 10.0  # a killed namespace's mounts and devices go asynchronously in the kernel
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_OURS = ("orlop",)  # every process title, cgroup and device of ours begins so
+
+
+class Snapshot:
+    """One look at the host: {kind of object: {its name}}."""
+
+    def __init__(self) -> None:
+        self.objects = {
+            "mount": _mounts(),
+            "cgroup": _cgroups(),
+            "network device": _listed("/sys/class/net"),
+            "network namespace": _listed("/run/netns"),
+            "shared memory": _listed("/dev/shm"),
+            "message queue": _listed("/dev/mqueue"),
+            "state": _listed("/run/orlop") | _listed("/var/lib/orlop"),
+            "socket": _sockets(),
+        }
+        self.processes = {(pid, processes.start_time(pid)) for pid in processes.pids()}
+
+
+class Watch:
+    """Compare the host at the end of a run with the host at its beginning."""
+
+    def __init__(self, session: str) -> None:
+        """session: the value of SESSION in this run's processes."""
+        self.session = session
+        path = Path(tempfile.gettempdir(), f"orlop-tests-{os.geteuid()}.lock")
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        self.before = Snapshot()
+
+    def finish(self) -> list[str]:
+        """Return one line for each thing left behind, after giving the kernel time to finish what it does by itself."""
+        alone = self._is_alone()
+        deadline = time.monotonic() + SETTLE_S_MAX
+        while (left := self._left(alone)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.close(self._lock)
+        return left
+
+    def _is_alone(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    def _left(self, alone: bool) -> list[str]:
+        now = Snapshot()
+        new_pids = [pid for pid, start in sorted(now.processes - self.before.processes) if start]
+        owners = {pid: _owner(pid) for pid in new_pids}
+        left = [f"process {pid}: {processes.title(pid)}" for pid, owner in owners.items() if self._is_left(pid, owner)]
+        foreign = {pid for pid, owner in owners.items() if owner not in ("", self.session)}
+        for kind, names in now.objects.items():
+            for name in sorted(names - self.before.objects[kind]):
+                if alone and not (kind == "cgroup" and _members(name) & foreign):
+                    left.append(f"{kind} {name}")
+        return left
+
+    def _is_left(self, pid: int, owner: str) -> bool:
+        if pid == os.getpid() or os.getpid() in processes.ancestors(pid) or not processes.is_alive(pid):
+            return False
+        return owner == self.session or (owner == "" and _is_contained(pid))
+
+
+def _owner(pid: int) -> str:
+    """Return the session that a process belongs to, "somebody" for a stranger's, "" for an untold orphan."""
+    line = [pid, *processes.ancestors(pid)]
+    environments = [processes.environment(member) for member in line]
+    for environment in environments:
+        if SESSION in environment:
+            return environment[SESSION]
+    for member, environment in zip(line, environments, strict=True):
+        # A container's process has its own environment, and one that writes its title may lose it: neither tells.
+        if member != 1 and "PATH" in environment and not _is_contained(member):
+            return "somebody"
+    return ""
+
+
+def _is_contained(pid: int) -> bool:
+    return processes.title(pid).startswith(_OURS) or processes.namespace(pid, "pid") not in ("", _own_namespace())
+
+
+def _own_namespace() -> str:
+    return os.readlink("/proc/self/ns/pid")
+
+
+def _mounts() -> set[str]:
+    # Mount ids are reused; the mount point, type and source say which mount it is.
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    fields = [(line.split(), line.partition(" - ")[2].split()) for line in lines]
+    return {f"{left[4]} ({right[0]} {right[1]})" for left, right in fields}
+
+
+def _cgroups() -> set[str]:
+    return {directory for directory, _, _ in os.walk(_CGROUP_ROOT)}
+
+
+def _members(cgroup: str) -> set[int]:
+    try:
+        return {int(word) for word in Path(cgroup, "cgroup.procs").read_text().split()}
+    except OSError:
+        return set()
+
+
+def _listed(directory: str) -> set[str]:
+    try:
+        return {f"{directory}/{name}" for name in os.listdir(directory)}
+    except OSError:
+        return set()
+
+
+def _sockets() -> set[str]:
+    """Return the bound unix sockets, path or abstract name, that carry our name."""
+    lines = Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]
+    names = (line.split(maxsplit=7)[7] for line in lines if len(line.split(maxsplit=7)) == 8)
+    return {name for name in names if "orlop" in name}

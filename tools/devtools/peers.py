@@ -1,0 +1,106 @@
+"""The programs that we are compared with, and where they lie: on PATH, or unpacked below `.cache/peers`.
+
+PACKAGES is the one table that says which chore needs which Debian packages; TOOLS which package holds which program.
+A test asks for a program with `find`; without it the test skips with "needs: <package>".
+Invariant: nothing here is installed on the machine, so no daemon starts and nothing has to be removed afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import debian
+from .environment import CACHE, ROOT
+
+# fmt: off
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "unit":        (),
+    "contract":    ("runc", "skopeo", "umoci", "busybox-static"),
+    "root":        ("busybox-static", "iproute2", "strace"),
+    "security":    ("busybox-static",),
+    "conformance": ("runc", "crun", "podman", "docker.io"),
+    "vm":          ("qemu-system-x86", "busybox-static"),
+    "bench":       ("docker.io", "podman", "runc", "crun", "bubblewrap", "busybox-static"),
+}
+TOOLS: dict[str, str] = {
+    "runc": "runc",
+    "crun": "crun",
+    "skopeo": "skopeo",
+    "umoci": "umoci",
+    "podman": "podman",
+    "conmon": "conmon",
+    "docker": "docker.io",
+    "dockerd": "docker.io",
+    "containerd": "containerd",
+    "bwrap": "bubblewrap",
+    "busybox": "busybox-static",
+    "strace": "strace",
+    "ip": "iproute2",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
+# fmt: on
+
+DIRECTORY = CACHE / "peers"
+_WRAPPERS = DIRECTORY / "wrappers"
+_PROGRAMS = ("usr/bin", "usr/sbin", "bin", "sbin", "usr/libexec/podman", "usr/lib/podman")
+
+
+def prepare(chores: Iterable[str]) -> None:
+    """Make the programs of these rows of PACKAGES available. Raises Failure."""
+    packages = sorted({package for chore in chores for package in PACKAGES.get(chore, ())})
+    missing = [package for package in packages if not _has(package)]
+    if not missing:
+        return
+    print(f"dev: unpacking {' '.join(missing)} below {DIRECTORY.relative_to(ROOT)}", file=sys.stderr, flush=True)
+    debian.unpack(missing, DIRECTORY)
+    _write_wrappers()
+    for package in missing:
+        _stamp(package).touch()
+
+
+def path(*, wrapped: bool = True) -> str:
+    """Return PATH with the unpacked programs behind the machine's own.
+
+    wrapped: prefer the wrappers that add LD_LIBRARY_PATH; a benchmark sets `library_path` itself and saves a shell.
+    """
+    own = os.environ.get("PATH", os.defpath).split(":")
+    unpacked = [str(DIRECTORY / part) for part in _PROGRAMS]
+    return ":".join([*own, "/usr/sbin", "/sbin", *([str(_WRAPPERS)] if wrapped else []), *unpacked])
+
+
+def find(program: str, *, wrapped: bool = True) -> Path | None:
+    """Return where a program lies, or None when neither the machine nor the cache has it."""
+    found = shutil.which(program, path=path(wrapped=wrapped))
+    return Path(found) if found else None
+
+
+def library_path() -> str:
+    """Return LD_LIBRARY_PATH for programs that were unpacked with their libraries."""
+    return ":".join(str(place) for place in sorted(DIRECTORY.glob("usr/lib/*-linux-*")) if place.is_dir())
+
+
+def _write_wrappers() -> None:
+    _WRAPPERS.mkdir(exist_ok=True)
+    for program in TOOLS:
+        real = find(program, wrapped=False)
+        if real is None or not real.is_relative_to(DIRECTORY):
+            continue
+        needs = subprocess.run(["ldd", real], capture_output=True, text=True, check=False).stdout
+        if "not found" in needs:
+            wrapper = _WRAPPERS / program
+            wrapper.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={library_path()} exec {real} "$@"\n')
+            wrapper.chmod(0o755)
+
+
+def _has(package: str) -> bool:
+    programs = [program for program, owner in TOOLS.items() if owner == package]
+    return _stamp(package).exists() or (bool(programs) and all(shutil.which(name) for name in programs))
+
+
+def _stamp(package: str) -> Path:
+    return DIRECTORY / f".{package}"
