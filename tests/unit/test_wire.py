@@ -97,7 +97,7 @@ def test_a_malformed_request_is_refused(pair, sent, cause):
     client, server = pair
     client.sendall(sent)
     client.close()
-    with pytest.raises(errors.Invalid, match="cannot read the request") as caught:
+    with pytest.raises(wire.Malformed, match="cannot read the request") as caught:
         wire.receive_request(server)
     assert cause in caught.value.cause
 
@@ -107,7 +107,7 @@ def test_a_malformed_reply_is_refused(pair, sent):
     client, server = pair
     server.sendall(sent)
     server.close()
-    with pytest.raises(errors.Invalid, match="the engine's reply"):
+    with pytest.raises(wire.Malformed, match="the engine's reply"):
         wire.receive_reply(client)
 
 
@@ -124,7 +124,7 @@ def test_descriptors_of_a_refused_message_are_closed(pair):
     with open(os.devnull) as null:
         fds = struct.pack("2i", null.fileno(), null.fileno())
         client.sendmsg([b"\0\0\0\x02[]"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-    with pytest.raises(errors.Invalid):
+    with pytest.raises(wire.Malformed):
         wire.receive_request(server)
     assert open_fds() == before
 
@@ -135,6 +135,6 @@ def test_more_descriptors_than_the_bound_are_refused_and_closed(pair):
     with open(os.devnull) as null:
         fds = struct.pack("30i", *[null.fileno()] * 30)
         client.sendmsg([b"\0\0\0\x02{}"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-    with pytest.raises(errors.Invalid, match="more than 4 file descriptors"):
+    with pytest.raises(wire.Malformed, match="more than 4 file descriptors"):
         wire.receive_request(server)
     assert open_fds() == before

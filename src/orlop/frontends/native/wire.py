@@ -32,6 +32,10 @@ _INT_BYTES = 4
 _CREDENTIALS_BYTES = 3 * _INT_BYTES  # struct ucred: pid, uid, gid
 
 
+class Malformed(errors.Invalid):
+    """What arrived is no message of this protocol: the connection is of no further use."""
+
+
 class Request:
     """One request as the engine sees it. The descriptors are the receiver's to close."""
 
@@ -64,15 +68,14 @@ def send(sock: "socket", value: object, fds: "Sequence[int]" = ()) -> None:
 def receive(sock: "socket", subject: str, bytes_max: int) -> "tuple[object, list[int]] | None":
     """Return the next message and the descriptors that came with it; None at a clean end of the stream.
 
-    subject names the message in errors. Raises Invalid for anything that is not a message of this protocol (the
-    connection is then of no further use) and OSError from the socket.
+    subject names the message in errors. Raises Malformed, and OSError from the socket.
     """
     fds: list[int] = []
     try:
         payload = _receive_payload(sock, subject, bytes_max, fds)
         if payload is None:
             return None
-        return jsonio.parse(payload, subject, bytes_max=bytes_max), fds
+        return _parse(payload, subject, bytes_max), fds
     except BaseException:
         for fd in fds:
             close(fd)
@@ -102,14 +105,14 @@ def receive_request(sock: "socket") -> Request | None:
     if not isinstance(verb, str) or not isinstance(args, dict):
         for fd in fds:
             close(fd)
-        raise errors.Invalid("read", "the request", 'it is not an object with "verb" and "args"')
+        raise Malformed("read", "the request", 'it is not an object with "verb" and "args"')
     return Request(verb, args, fds)
 
 
 def receive_reply(sock: "socket") -> "tuple[object, list[int]]":
     """Return the result and its descriptors; raise the error that the engine replied with.
 
-    Raises Invalid for a reply that is none, Unavailable when the stream ended before it, OSError from the socket.
+    Raises Malformed for a reply that is none, Unavailable when the stream ended before it, OSError from the socket.
     """
     message = receive(sock, "the engine's reply", REPLY_BYTES_MAX)
     if message is None:
@@ -121,7 +124,14 @@ def receive_reply(sock: "socket") -> "tuple[object, list[int]]":
         close(fd)
     if isinstance(value, dict) and "error" in value:
         raise errors.from_json(value["error"])
-    raise errors.Invalid("read", "the engine's reply", "it holds neither a result nor an error")
+    raise Malformed("read", "the engine's reply", "it holds neither a result nor an error")
+
+
+def _parse(payload: bytes, subject: str, bytes_max: int) -> object:
+    try:
+        return jsonio.parse(payload, subject, bytes_max=bytes_max)
+    except errors.Invalid as wrong:
+        raise Malformed("read", subject, wrong.cause) from None
 
 
 def _receive_payload(sock: "socket", subject: str, bytes_max: int, fds: "list[int]") -> bytes | None:
@@ -132,11 +142,11 @@ def _receive_payload(sock: "socket", subject: str, bytes_max: int, fds: "list[in
     if not head:
         return None
     if flags & MSG_CTRUNC:
-        raise errors.Invalid("read", subject, f"more than {FDS_MAX} file descriptors came with it")
+        raise Malformed("read", subject, f"more than {FDS_MAX} file descriptors came with it")
     head += _receive_exactly(sock, subject, _LENGTH_BYTES - len(head))
     length = int.from_bytes(head, "big")
     if length > bytes_max:
-        raise errors.Invalid("read", subject, f"it announces {length} bytes, the limit is {bytes_max}")
+        raise Malformed("read", subject, f"it announces {length} bytes, the limit is {bytes_max}")
     return _receive_exactly(sock, subject, length)
 
 
@@ -146,7 +156,7 @@ def _receive_exactly(sock: "socket", subject: str, length: int) -> bytes:
     while len(data) < length:
         part = sock.recv(min(length - len(data), 1 << 18))
         if not part:
-            raise errors.Invalid("read", subject, f"the stream ended after {len(data)} of {length} bytes")
+            raise Malformed("read", subject, f"the stream ended after {len(data)} of {length} bytes")
         data += part
     return bytes(data)
 

@@ -1,0 +1,111 @@
+"""A client's connection to the engine: found, or started, checked, and asked.
+
+Used by the command line and by the library. What starts an engine lies in `start` and is imported only then.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, SOCK_STREAM, socket
+
+from ...spec.errors import Denied, Unavailable
+from ...spec.paths import ENGINE_SOCKET
+from . import rundir, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...spec.paths import Paths
+
+
+class Engine:
+    """One connection. Not for use by several threads at once; a thread that waits opens its own."""
+
+    __slots__ = ("_log", "_socket")
+
+    def __init__(self, sock: socket, log: str) -> None:
+        self._socket = sock
+        self._log = log
+
+    def call(self, verb: str, args: dict[str, object] | None = None, fds: Sequence[int] = ()) -> object:
+        """Return the verb's result. Raises the engine's error, or Unavailable when it dies or talks nonsense."""
+        result, received = self.call_with_fds(verb, args, fds)
+        for fd in received:
+            os.close(fd)
+        return result
+
+    def call_with_fds(
+        self, verb: str, args: dict[str, object] | None = None, fds: Sequence[int] = ()
+    ) -> tuple[object, list[int]]:
+        """Like `call`, and return the descriptors that came with the result: the caller's to close."""
+        try:
+            wire.send_request(self._socket, verb, args or {}, fds)
+            return wire.receive_reply(self._socket)
+        except OSError as wrong:
+            raise self._lost(f"the connection broke: {wrong.strerror}") from None
+        except wire.Malformed as wrong:
+            raise self._lost(wrong.cause) from None
+
+    def detach(self) -> socket:
+        """Return the connection's socket, for a verb that a stream follows; the engine object is spent."""
+        return self._socket
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _lost(self, cause: str) -> Unavailable:
+        return Unavailable("read", "the engine's reply", cause, hint=f"read {self._log}, then try again")
+
+
+def connect(paths: Paths, *, start: bool = True) -> Engine:
+    """Return a connection to the engine of these directories, starting one when none listens and start is true.
+
+    Raises Denied when the run directory or the engine is somebody else's, Unavailable when there is no engine.
+    """
+    sock = _find(paths)
+    if sock is None and start:
+        from .start import start_engine
+
+        sock = start_engine(paths)
+    if sock is None:
+        raise Unavailable("reach", "the engine", f"none runs in {paths.run}", hint="start one with: orlop serve")
+    return Engine(sock, paths.engine_log)
+
+
+def _find(paths: Paths) -> socket | None:
+    try:
+        directory = rundir.open_private(paths.run, create=False)
+    except FileNotFoundError:
+        return None
+    try:
+        return try_connect(directory)
+    finally:
+        os.close(directory)
+
+
+def try_connect(directory: int) -> socket | None:
+    """Return a socket connected to the engine of this (checked) run directory, None when nothing listens there."""
+    sock = socket(AF_UNIX, SOCK_STREAM)
+    try:
+        sock.connect(rundir.socket_path(directory, ENGINE_SOCKET))
+        _, uid, _ = wire.peer_credentials(sock)
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except OSError as wrong:
+        sock.close()
+        raise Unavailable("reach", "the engine", wrong.strerror or str(wrong)) from None
+    if uid != os.geteuid():
+        sock.close()
+        raise Denied("talk to", "the engine", f"it runs as uid {uid}, you are {os.geteuid()}")
+    return sock
