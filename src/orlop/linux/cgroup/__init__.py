@@ -3,8 +3,10 @@
 Standard library only; raises OSError with the control file as filename; decides nothing.
 """
 
+from .counters import Events, Stats
+from .directory import split_path
 from .layout import Layout, detect
 from .settings import Setting
 from .tree import Cgroup
 
-__all__ = ["Cgroup", "Layout", "Setting", "detect"]
+__all__ = ["Cgroup", "Events", "Layout", "Setting", "Stats", "detect", "split_path"]

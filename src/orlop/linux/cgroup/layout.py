@@ -10,6 +10,7 @@ Source: cgroups(7); proc_pid_mountinfo(5).
 
 from __future__ import annotations
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -33,17 +34,24 @@ class Layout:
         share theirs. Empty in mode "unified".
     v2: mount directory of the v2 hierarchy, "" where there is none.
     v2_controllers: the controllers that the v2 hierarchy can give to its children.
+    roots: mount directory -> the cgroup that is mounted there, where it is not the root of its hierarchy.
     """
 
-    __slots__ = ("mode", "v1", "v2", "v2_controllers")
+    __slots__ = ("mode", "roots", "v1", "v2", "v2_controllers")
 
     def __init__(
-        self, mode: str, v1: Mapping[str, str] | None = None, v2: str = "", v2_controllers: frozenset[str] = frozenset()
+        self,
+        mode: str,
+        v1: Mapping[str, str] | None = None,
+        v2: str = "",
+        v2_controllers: frozenset[str] = frozenset(),
+        roots: Mapping[str, str] | None = None,
     ) -> None:
         self.mode = mode
         self.v1 = dict(v1 or {})
         self.v2 = v2
         self.v2_controllers = v2_controllers
+        self.roots = dict(roots or {})
 
     def __repr__(self) -> str:
         return f"Layout({self.mode!r}, {self.v1!r}, {self.v2!r}, {sorted(self.v2_controllers)!r})"
@@ -73,34 +81,58 @@ def detect(mountinfo: str = MOUNTINFO) -> Layout:
     """Return the layout that a mountinfo file shows.
 
     A mount that something else covers is not seen: its directory would lead elsewhere. Of several mounts of one
-    hierarchy the first whose root is the hierarchy's own root counts. Raises OSError.
+    hierarchy the first that shows it from its root counts. Raises OSError.
     """
     with open(mountinfo, "rb", buffering=0) as file:
         text = file.read(MOUNTINFO_BYTES_MAX)
-    v1: dict[str, tuple[str, bool]] = {}
-    v2: dict[str, tuple[str, bool]] = {}
-    for fstype, directory, whole, options in _cgroup_mounts(text.decode("utf-8", "surrogateescape")):
-        names = [name for name in options if name in V1_CONTROLLERS or name.startswith("name=")]
-        for table, name in [(v2, "")] if fstype == "cgroup2" else [(v1, name) for name in names]:
-            if name not in table or (whole and not table[name][1]):
-                table[name] = (directory, whole)
-    return _layout({name: directory for name, (directory, _) in v1.items()}, v2.get("", ("", False))[0])
+    mounts = _cgroup_mounts(text.decode("utf-8", "surrogateescape"))
+    mounts.sort(key=lambda mount: mount[2] != "/")
+    v1: dict[str, str] = {}
+    v2 = ""
+    for fstype, directory, _, options in mounts:
+        if fstype == "cgroup2":
+            v2 = v2 or directory
+            continue
+        for option in options:
+            if option in V1_CONTROLLERS or option.startswith("name="):
+                v1.setdefault(option, directory)
+    roots = {directory: root for _, directory, root, _ in mounts if root != "/"}
+    return _layout(v1, v2, roots)
 
 
-def _layout(v1: dict[str, str], v2: str) -> Layout:
-    controllers = frozenset[str]()
-    if v2:
-        with open(f"{v2}/cgroup.controllers", encoding="ascii") as file:
-            controllers = frozenset(file.read().split())
-    if v2 and not any(name in V1_CONTROLLERS for name in v1):
-        return Layout("unified", {}, v2, controllers)
-    if v2:
-        return Layout("hybrid", v1, v2, controllers)
-    return Layout("v1" if v1 else "none", v1)
+def paths_of(layout: Layout, cgroups: str = "/proc/thread-self/cgroup") -> dict[str, tuple[str, ...]]:
+    """Return mount directory -> the names of the cgroup below it that a task is in: () at the mount itself.
+
+    Raises OSError ENOENT when the task's cgroup lies outside what is mounted.
+    """
+    with open(cgroups, encoding="utf-8", errors="surrogateescape") as file:
+        lines = file.read().splitlines()
+    paths: dict[str, tuple[str, ...]] = {}
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        mount = layout.v1.get(controllers.split(",")[0]) if controllers else layout.v2
+        if not mount:
+            continue
+        root = layout.roots.get(mount, "/").rstrip("/")
+        names = tuple(path.removeprefix(root).split("/")[1:]) if path.startswith(root) else ("..",)
+        if ".." in names:
+            raise OSError(errno.ENOENT, f"the cgroup of this task is not below what is mounted at {mount}", path)
+        paths[mount] = tuple(name for name in names if name)
+    return paths
 
 
-def _cgroup_mounts(mountinfo: str) -> list[tuple[str, str, bool, list[str]]]:
-    """Return (fstype, mount directory, is the root of the hierarchy, super options) of each visible cgroup mount."""
+def _layout(v1: dict[str, str], v2: str, roots: dict[str, str]) -> Layout:
+    if not v2:
+        return Layout("v1" if v1 else "none", v1, roots=roots)
+    with open(f"{v2}/cgroup.controllers", encoding="ascii") as file:
+        controllers = frozenset(file.read().split())
+    if V1_CONTROLLERS.isdisjoint(v1):
+        return Layout("unified", {}, v2, controllers, roots)
+    return Layout("hybrid", v1, v2, controllers, roots)
+
+
+def _cgroup_mounts(mountinfo: str) -> list[tuple[str, str, str, list[str]]]:
+    """Return (fstype, mount directory, cgroup mounted there, super options) of each visible cgroup mount."""
     mounts = []
     for line in mountinfo.split("\n"):
         fields, separator, tail = line.partition(" - ")
@@ -109,7 +141,7 @@ def _cgroup_mounts(mountinfo: str) -> list[tuple[str, str, bool, list[str]]]:
             continue
         directory = _unescaped(left[4])
         if _is_visible(directory, left[2]):
-            mounts.append((right[0], directory, left[3] == "/", right[2].split(",")))
+            mounts.append((right[0], directory, _unescaped(left[3]), right[2].split(",")))
     return mounts
 
 

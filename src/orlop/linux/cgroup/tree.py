@@ -9,20 +9,24 @@ Invariants:
 from __future__ import annotations
 
 import errno
+import os
 import time
 
 from . import v1
+from .counters import Events, Stats, flat_keyed
 from .directory import Directory, open_directory, split_path
+from .entered import Entered
 from .settings import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .layout import Layout
     from .settings import Step
 
 REMOVE_WAIT_S = 5.0
+FREEZE_WAIT_S = 2.0
 _RETRY_S_MIN = 0.001
 _RETRY_S_MAX = 0.05
 _CREATE_ATTEMPTS_MAX = 16
@@ -59,13 +63,30 @@ class Cgroup:
             raise
 
     def fd(self) -> int | None:
-        """Return a descriptor for CLONE_INTO_CGROUP, which the caller closes; None unless the layout is unified."""
+        """Return a descriptor for CLONE_INTO_CGROUP, which the caller closes; None unless the layout is unified.
+
+        The child is born inside, but CLONE_NEWCGROUP in the same clone3 takes the parent's cgroup as its root
+        (kernel/fork.c copies namespaces first): the child must unshare(CLONE_NEWCGROUP) by itself.
+        """
         if self.layout.mode != "unified":
             return None
         return self._open(self.layout.v2).fd
 
+    def entered(self) -> Entered:
+        """Return a context in which a child is born inside the cgroup, in every hierarchy, on every layout.
+
+            with cg.entered() as cgroup_fd:
+                pid, pidfd = clone3(flags, cgroup_fd)
+
+        See `Entered`. Nothing may have been applied yet that the caller itself can't live under for a moment.
+        """
+        return Entered(self.layout, self._names)
+
     def add(self, pid: int) -> None:
-        """Move a process, with all its threads, into the cgroup in every hierarchy."""
+        """Move a process, with all its threads, into the cgroup in every hierarchy.
+
+        The kernel waits for an RCU grace period in the first of these (5 to 20 ms): `entered` does not.
+        """
         for mount in self.layout.hierarchies():
             with self._open(mount) as directory:
                 directory.write("cgroup.procs", str(pid))
@@ -87,6 +108,102 @@ class Cgroup:
             with self._open(mount) as directory:
                 write_all(steps, directory)
 
+    def procs(self) -> list[int]:
+        """Return the pids in the cgroup and below it, without those that this pid namespace does not show."""
+        pids: list[int] = []
+        for directory in self._subtree(self._core()):
+            try:
+                pids.extend(int(pid) for pid in directory.read("cgroup.procs").split())
+            except OSError as error:
+                # ENODEV: removed since. EOPNOTSUPP: a threaded cgroup, whose processes its domain lists.
+                if error.errno not in (errno.ENODEV, errno.EOPNOTSUPP):
+                    raise
+        return [pid for pid in pids if pid > 0]
+
+    def freeze(self, timeout_s: float = FREEZE_WAIT_S) -> None:
+        """Stop every process in the cgroup and below; returns when all stand still.
+
+        Raises OSError ETIMEDOUT when one does not (uninterruptible sleep): then everything runs on.
+        """
+        if not self.layout.v2:
+            with self._open(self._freezer()) as directory:
+                v1.set_frozen(directory, True, timeout_s)
+            return
+        with self._open(self.layout.v2) as directory:
+            directory.write("cgroup.freeze", "1")
+            if not _wait_until_frozen(directory, timeout_s):
+                directory.write("cgroup.freeze", "0")
+                raise OSError(errno.ETIMEDOUT, f"processes would not freeze within {timeout_s} s", directory.path)
+
+    def thaw(self) -> None:
+        """Let the processes run on."""
+        if self.layout.v2:
+            with self._open(self.layout.v2) as directory:
+                directory.write("cgroup.freeze", "0")
+        else:
+            with self._open(self._freezer()) as directory:
+                v1.set_frozen(directory, False, 0)
+
+    def kill(self) -> None:
+        """SIGKILL every process in the cgroup and below, also frozen ones; no cgroup is no error.
+
+        They are dying when this returns; `remove` waits for them.
+        """
+        if self.layout.v2:
+            try:
+                with self._open(self.layout.v2) as directory:
+                    directory.write("cgroup.kill", "1")
+                return
+            except FileNotFoundError:
+                pass  # no such cgroup, or a kernel before 5.14
+        try:
+            self._kill_each()
+        except FileNotFoundError:
+            pass
+
+    def events(self) -> Events:
+        """Return what happened to the cgroup. Raises FileNotFoundError when it is gone."""
+        if self.layout.v2:
+            with self._open(self.layout.v2) as directory:
+                text = directory.read("cgroup.events")
+            populated, frozen = flat_keyed(text, "populated") == 1, flat_keyed(text, "frozen") == 1
+        else:
+            populated = bool(self.procs())
+            frozen = "freezer" in self.layout.v1 and self._text("freezer", "freezer.state") == "FROZEN"
+        return Events(populated, frozen, self._oom_kills())
+
+    def stats(self) -> Stats:
+        """Return what the cgroup uses. Raises FileNotFoundError when it is gone."""
+        if self.layout.version("memory") == 1:
+            memory = self._number("memory", "memory.usage_in_bytes")
+            peak = self._number("memory", "memory.max_usage_in_bytes")
+        else:
+            memory, peak = self._number("memory", "memory.current"), self._number("memory", "memory.peak")
+        if "cpuacct" in self.layout.v1:
+            cpu_ns = self._number("cpuacct", "cpuacct.usage")
+        else:
+            text = self._text("cgroup", "cpu.stat")
+            cpu_ns = None if text is None else flat_keyed(text, "usage_usec") * 1000
+        return Stats(memory, peak, cpu_ns, self._number("pids", "pids.current"))
+
+    def prune(self) -> bool:
+        """Remove the cgroup where it holds nothing; return whether it is gone from every hierarchy.
+
+        For parents that several tasks share: a `create` below at the same moment makes it again.
+        """
+        gone = True
+        for mount in self.layout.hierarchies():
+            try:
+                with open_directory(mount, self._names[:-1]) as parent:
+                    parent.remove(self._names[-1])
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                gone = False
+        return gone
+
     def remove(self, timeout_s: float = REMOVE_WAIT_S) -> None:
         """Remove the cgroup and everything below it from every hierarchy; no cgroup is no error.
 
@@ -107,6 +224,70 @@ class Cgroup:
 
     def _open(self, mount: str) -> Directory:
         return open_directory(mount, self._names)
+
+    def _core(self) -> str:
+        """Return the hierarchy that lists the processes."""
+        if mount := self.layout.v2 or self.layout.v1.get("freezer") or next(iter(self.layout.v1.values()), ""):
+            return mount
+        raise OSError(errno.ENODEV, "no cgroup hierarchy is mounted", self.path)
+
+    def _freezer(self) -> str:
+        if mount := self.layout.v1.get("freezer"):
+            return mount
+        raise OSError(errno.ENODEV, "no cgroup hierarchy has the freezer controller", self.path)
+
+    def _subtree(self, mount: str) -> Iterator[Directory]:
+        """Yield the cgroup and everything below it, opened; with one descriptor at a time, however deep it is."""
+        pending = [self._names]
+        while pending:
+            names = pending.pop()
+            try:
+                directory = open_directory(mount, names)
+            except FileNotFoundError:
+                if names == self._names:
+                    raise
+                continue
+            with directory:
+                pending.extend((*names, child) for child in directory.children())
+                yield directory
+
+    def _text(self, controller: str, file: str) -> str | None:
+        """Return a control file's text; None where the controller or this kernel's file is missing."""
+        mount = self.layout.directory(controller)
+        if not mount:
+            return None
+        with self._open(mount) as directory:
+            try:
+                return directory.read(file).strip()
+            except FileNotFoundError:
+                return None
+
+    def _number(self, controller: str, file: str) -> int | None:
+        text = self._text(controller, file)
+        return None if text is None else int(text)
+
+    def _oom_kills(self) -> int:
+        """v2 counts the whole subtree by itself; v1 (since 4.13) every cgroup alone."""
+        if self.layout.version("memory") != 1:
+            return flat_keyed(self._text("memory", "memory.events") or "", "oom_kill")
+        counts = (flat_keyed(each.read("memory.oom_control"), "oom_kill") for each in self._memory_subtree())
+        return sum(counts)
+
+    def _memory_subtree(self) -> Iterator[Directory]:
+        return self._subtree(self.layout.v1["memory"])
+
+    def _kill_each(self) -> None:
+        try:
+            self.freeze()
+        except OSError:
+            pass  # a SIGKILL waits for a task that will not freeze as well; kill_members looks for forks itself
+        try:
+            v1.kill_members(self.procs)
+        finally:
+            try:
+                self.thaw()
+            except OSError:
+                pass
 
     def _create_in(self, mount: str) -> None:
         for attempt in range(_CREATE_ATTEMPTS_MAX):
@@ -150,6 +331,25 @@ class Cgroup:
                 _remove_tree(parent, self._names[-1])
         except FileNotFoundError:
             pass
+
+
+def _wait_until_frozen(directory: Directory, timeout_s: float) -> bool:
+    """Wait for "frozen 1" in cgroup.events, which the kernel announces by POLLPRI."""
+    import select
+
+    deadline = time.monotonic() + timeout_s
+    fd = os.open("cgroup.events", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.fd)
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLPRI)
+        while flat_keyed(os.pread(fd, 4096, 0).decode("ascii"), "frozen") != 1:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            poll.poll(left_s * 1000)
+    finally:
+        os.close(fd)
+    return True
 
 
 def _hand_down_all(parent: Directory) -> None:
