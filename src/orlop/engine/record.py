@@ -1,0 +1,195 @@
+"""The durable record of a container: container.json. Writer: the engine, and only it.
+
+Invariants:
+1. container.json appears whole and durable (temporary file, fsync, rename, fsync of the directory), and it is the last
+   thing that `create` writes: a directory without it never was a container and may be swept.
+2. It holds what was asked and what was decided, never what happens: that lies in status.json and exit.json (state.py).
+3. `remove` begins with a rename to a name that is no id, so that no reader sees half a container.
+"""
+
+import os
+import shutil
+import time
+
+from ..spec import jsonio
+from ..spec.container import ContainerRequest
+from ..spec.errors import Internal, Invalid, NotFound, OrlopError
+from ..spec.record import Record
+from . import names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RECORD_FILE = "container.json"
+RECORD_BYTES_MAX = 8 * 1024 * 1024  # a request of the native socket is 4 MiB at most
+_REMOVED = ".removed"
+
+
+class Config(Record):
+    """How the container runs: the request over the image's configuration (compile.config)."""
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    hostname: str = ""
+    labels: dict[str, str] = {}
+    stop_signal: str = "SIGTERM"
+    stop_timeout_s: int | None = None
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """The argument vector."""
+        return self.entrypoint + self.cmd
+
+
+class ContainerRecord(Record):
+    """container.json.
+
+    image_id: the digest of the image configuration, "" with --rootfs. snapshot_parent: the chain id of its layers.
+    created_at: RFC 3339 in UTC. start_error, start_exit_code: of the last start that failed, else "" and 0.
+    """
+
+    id: str
+    name: str
+    created_at: str
+    request: ContainerRequest
+    config: Config
+    image_id: str = ""
+    snapshot_parent: str = ""
+    start_error: str = ""
+    start_exit_code: int = 0
+
+    @property
+    def subject(self) -> str:
+        """What errors call it."""
+        return f"container {self.name}"
+
+
+def timestamp(time_ns: int | None = None) -> str:
+    """Return a moment, now by default, in RFC 3339 with nanoseconds, in UTC."""
+    seconds, nanoseconds = divmod(time.time_ns() if time_ns is None else time_ns, 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
+
+
+def write_durably(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Replace a file so that after a power cut it has the old content or all of the new."""
+    temporary = f"{path}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    with open(fd, "wb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        os.fsync(fd)
+    os.rename(temporary, path)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class Records:
+    """The containers on disk. Reading takes no lock: a record is replaced by rename, and one that goes is NotFound."""
+
+    def __init__(self, directory: str) -> None:
+        """directory: $ORLOP_ROOT/containers; it exists."""
+        self.directory = directory
+        # Parsed records by id, valid for one inode and mtime: a replaced file has another inode.
+        self._parsed: dict[str, tuple[tuple[int, int], ContainerRecord]] = {}
+
+    def path(self, container_id: str) -> str:
+        """Return the directory of a container: its bundle."""
+        return f"{self.directory}/{container_id}"
+
+    def ids(self) -> list[str]:
+        """Return the names of all directories that are ids: containers, and what was never finished."""
+        return [name for name in os.listdir(self.directory) if names.is_id(name)]
+
+    def load(self, container_id: str) -> ContainerRecord:
+        """Return the record of a whole id. Raises NotFound; Internal for a file that is damaged."""
+        path = f"{self.directory}/{container_id}/{RECORD_FILE}"
+        try:
+            found = os.stat(path)
+            version = (found.st_ino, found.st_mtime_ns)
+            parsed = self._parsed.get(container_id)
+            if parsed is not None and parsed[0] == version:
+                return parsed[1]
+            record = _read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self._parsed.pop(container_id, None)
+            raise no_such_container(container_id) from None
+        self._parsed[container_id] = (version, record)
+        return record
+
+    def all(self) -> "Iterator[ContainerRecord]":
+        """Yield every container that can be read, in no order. One that is damaged never hides the others."""
+        for container_id in self.ids():
+            try:
+                yield self.load(container_id)
+            except OrlopError:
+                continue
+
+    def find(self, reference: str) -> ContainerRecord:
+        """Return the container that a user means by an id, a name, or the beginning of exactly one id, in this order.
+
+        Raises NotFound; Invalid when several ids begin so.
+        """
+        if names.is_id(reference):
+            return self.load(reference)
+        wanted = reference.removeprefix("/")
+        prefix = names.is_id_prefix(wanted)
+        matches = []
+        for record in self.all():
+            if record.name == wanted:
+                return record
+            if prefix and record.id.startswith(wanted):
+                matches.append(record)
+        if len(matches) > 1:
+            shown = ", ".join(sorted(names.short_id(record.id) for record in matches)[:5])
+            cause = f"multiple IDs found with provided prefix: {reference} ({shown})"
+            raise Invalid("find", f"container {reference}", cause, hint="give more digits of the id, or the name")
+        if not matches:
+            raise no_such_container(reference)
+        return matches[0]
+
+    def save(self, record: ContainerRecord) -> None:
+        """Write container.json durably; the directory exists."""
+        write_durably(f"{self.directory}/{record.id}/{RECORD_FILE}", jsonio.dump(record.to_json()))
+
+    def forget(self, container_id: str) -> None:
+        """Remove a container's directory. Readers see all of it or nothing."""
+        grave = f"{self.directory}/{container_id}{_REMOVED}"
+        try:
+            os.rename(f"{self.directory}/{container_id}", grave)
+        except FileNotFoundError:
+            return
+        self._parsed.pop(container_id, None)
+        shutil.rmtree(grave)
+
+    def sweep_removed(self) -> None:
+        """Finish the removals that were cut short."""
+        for name in os.listdir(self.directory):
+            if name.endswith(_REMOVED):
+                shutil.rmtree(f"{self.directory}/{name}", ignore_errors=True)
+
+
+def no_such_container(reference: str) -> NotFound:
+    """Return the error for a reference that names no container."""
+    shown = reference if len(reference) <= 100 else reference[:100] + "..."
+    return NotFound(
+        "find", f"container {shown}", f"No such container: {shown}", hint="list the containers with: orlop ps -a"
+    )
+
+
+def _read(path: str) -> ContainerRecord:
+    with open(path, "rb", buffering=0) as file:
+        data = file.read(RECORD_BYTES_MAX + 1)
+    try:
+        value = jsonio.parse(data, path, bytes_max=RECORD_BYTES_MAX)
+        return ContainerRecord.from_json(value, path)
+    except Invalid as wrong:
+        hint = f"repair {path} or remove its directory"
+        raise Internal("read", path, wrong.cause, hint=hint) from None

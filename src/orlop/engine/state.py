@@ -1,0 +1,172 @@
+"""The state of a container: computed from what lies on disk and lives in the kernel, never stored.
+
+    exit.json (monitor)     status.json (monitor)                         state
+    of this run, or alone   any                                           exited
+    none, or an older run   of this boot, and its monitor lives           running
+    none, or an older run   of another boot, or its monitor is gone       exited, code 255: nobody saw the end
+    none                    none                                          created
+
+Invariants:
+1. A run is named by its `started_at`, which both files of one run share: an exit record of an earlier run is history.
+2. The monitor writes exit.json before it ends, so "the monitor is gone" is believed only when exit.json is read again
+   after it was seen gone.
+3. Only the arrows of ARROWS exist; a verb asks `step` before it acts.
+"""
+
+import os
+
+from ..linux import process
+from ..spec import jsonio
+from ..spec.errors import Conflict, Invalid
+from ..spec.record import Record
+from ..spec.task import EXIT_FILE, STATUS_FILE, ExitRecord, TaskStatus
+from .record import ContainerRecord
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    R = TypeVar("R", bound=Record)
+
+CREATED, RUNNING, EXITED, GONE = "created", "running", "exited", "gone"
+
+EXIT_CODE_LOST = 255
+EXIT_LOST = "its monitor ended without writing how the container ended"
+_FILE_BYTES_MAX = 64 * 1024
+
+# (state, verb): the state after it, and the function that walks the arrow. Where docker's daemon answers 304, the arrow
+# leads back: nothing is done and nothing is wrong.
+ARROWS = {
+    (CREATED, "start"): RUNNING,  # containers.start
+    (EXITED, "start"): RUNNING,  # containers.start
+    (RUNNING, "start"): RUNNING,  # 304
+    (RUNNING, "exit"): EXITED,  # the monitor; seen by watch.Watcher
+    (RUNNING, "kill"): RUNNING,  # containers.kill; an exit may follow
+    (RUNNING, "exec"): RUNNING,  # execs.start
+    (RUNNING, "attach"): RUNNING,  # containers.attach
+    (RUNNING, "stop"): EXITED,  # containers.stop
+    (CREATED, "stop"): CREATED,  # 304
+    (EXITED, "stop"): EXITED,  # 304
+    (CREATED, "remove"): GONE,  # containers.remove
+    (EXITED, "remove"): GONE,  # containers.remove
+}
+
+# Why an arrow does not exist, in docker's words, and what to do about it.
+_REFUSALS = {
+    "kill": ("container {id} is not running", "start it with: orlop start {name}"),
+    "exec": ("container {id} is not running", "start it with: orlop start {name}"),
+    "attach": ("You cannot attach to a stopped container, start it first", "start it with: orlop start {name}"),
+    "remove": (
+        "container is running: stop the container before removing or force remove",
+        "stop it with: orlop stop {name}, or use: orlop rm --force {name}",
+    ),
+}
+_VERBS = {"exec": "execute a command in", "attach": "attach to"}
+
+
+class Task:
+    """What is known of a container's process now.
+
+    status: of the last run, None before the first. exit: how the last run ended, None while it runs or before it.
+    """
+
+    __slots__ = ("exit", "state", "status")
+
+    def __init__(self, state: str, status: TaskStatus | None = None, exit: ExitRecord | None = None) -> None:
+        self.state = state
+        self.status = status
+        self.exit = exit
+
+
+def observe(directory: str, boot_id: str) -> Task:
+    """Return the state of the container whose directory this is. Takes no lock and never waits."""
+    ended = _read(directory, EXIT_FILE, ExitRecord)
+    status = _read(directory, STATUS_FILE, TaskStatus)
+    if status is None:
+        return Task(EXITED, None, ended) if ended else Task(CREATED)
+    if ended and ended.started_at == status.started_at:
+        return Task(EXITED, status, ended)
+    if monitor_lives(status, boot_id):
+        return Task(RUNNING, status)
+    ended = _read(directory, EXIT_FILE, ExitRecord)  # invariant 2
+    if ended is None or ended.started_at != status.started_at:
+        ended = lost(status)
+    return Task(EXITED, status, ended)
+
+
+def step(task: Task, verb: str, record: ContainerRecord) -> str:
+    """Return the state after the verb. Raises Conflict when there is no such arrow."""
+    after = ARROWS.get((task.state, verb))
+    if after is not None:
+        return after
+    cause, hint = _REFUSALS[verb]
+    raise Conflict(
+        _VERBS.get(verb, verb),
+        record.subject,
+        cause.format(id=record.id, name=record.name),
+        hint=hint.format(id=record.id, name=record.name),
+    )
+
+
+def open_monitor(status: TaskStatus, boot_id: str) -> int | None:
+    """Return a pidfd of the monitor, None when it is gone."""
+    return _open(status.monitor_pid, status.monitor_start_time, status, boot_id)
+
+
+def open_init(status: TaskStatus, boot_id: str) -> int | None:
+    """Return a pidfd of the container's first process, None when it was reaped."""
+    return _open(status.pid, status.pid_start_time, status, boot_id)
+
+
+def monitor_lives(status: TaskStatus, boot_id: str) -> bool:
+    """Tell whether the monitor of this run still is: a zombie is not, it has written what it had to write."""
+    pidfd = open_monitor(status, boot_id)
+    if pidfd is None:
+        return False
+    try:
+        return not process_ended(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def process_ended(pidfd: int) -> bool:
+    """Tell whether the process of a pidfd ended, reaped or not."""
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def lost(status: TaskStatus, finished_at: str = "") -> ExitRecord:
+    """Return the record of a run whose end nobody wrote down."""
+    return ExitRecord(
+        exit_code=EXIT_CODE_LOST,
+        started_at=status.started_at,
+        finished_at=finished_at or status.started_at,
+        error=EXIT_LOST,
+    )
+
+
+def _open(pid: int, start_time: int, status: TaskStatus, boot_id: str) -> int | None:
+    # A pid says nothing after a reboot, and after its reuse its start time differs (SEC-36).
+    if status.boot_id != boot_id:
+        return None
+    try:
+        return process.pidfd_of(pid, start_time)
+    except ProcessLookupError:
+        return None
+
+
+def _read(directory: str, name: str, shape: "type[R]") -> "R | None":
+    """Return a file that a monitor wrote, by rename and so whole; None when it is not there."""
+    path = f"{directory}/{name}"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = file.read(_FILE_BYTES_MAX + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return shape.from_json(jsonio.parse(data, path, bytes_max=_FILE_BYTES_MAX), path)
+    except Invalid:
+        return None  # damaged: the next source of truth decides
