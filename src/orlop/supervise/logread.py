@@ -1,0 +1,363 @@
+"""Reading a container's log while its monitor writes and rotates it: whole, since a moment, the last lines, following.
+
+Reads no more than it must: `tail` walks backwards from the end in blocks, `since` searches by bisection.
+A line that is no entry (torn by a kill or a power cut) is skipped. Nothing is locked; rotation is seen by inode
+numbers, which can't be reused while the file is open here.
+
+The times in a log are those of the wall clock. Where it was set back, `since` finds one of the places that fit.
+"""
+
+import os
+import select
+
+from ..linux import inotify
+from ..spec import jsonio
+from ..spec.errors import Invalid
+from .log import rotated_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCK_BYTES = 64 * 1024
+ENTRY_BYTES_MAX = 1024 * 1024  # the monitor's entries have at most 100 KiB; what is longer is damage
+FILES_MAX = 1000
+_SNAPSHOT_ATTEMPTS_MAX = 100
+_POLL_S = 0.2  # where inotify is used up: /proc/sys/fs/inotify/max_user_instances
+_SECOND_NS = 1_000_000_000
+_AFTER_TEXT = (b',"stream":"stdout","time":"', b',"stream":"stderr","time":"')
+
+
+class Entry:
+    """One entry. data: the text as it was written, with its newline unless more of the line follows or it never ended.
+
+    stream: "stdout" or "stderr". time_ns: since the epoch. time: as it stands in the log (RFC 3339).
+    """
+
+    __slots__ = ("data", "stream", "time", "time_ns")
+
+    def __init__(self, data: bytes, stream: str, time: str, time_ns: int) -> None:
+        self.data = data
+        self.stream = stream
+        self.time = time
+        self.time_ns = time_ns
+
+
+class Follow:
+    """How long to wait for more. writer: becomes readable when the log gets no more entries (the monitor's pidfd);
+    cancel: becomes readable when nobody wants more (the client's connection), -1 for none. Both are borrowed.
+    """
+
+    __slots__ = ("cancel", "writer")
+
+    def __init__(self, writer: int, cancel: int = -1) -> None:
+        self.writer = writer
+        self.cancel = cancel
+
+
+def read(
+    directory: str,
+    *,
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+    tail: int | None = None,
+    follow: Follow | None = None,
+) -> "Iterator[Entry]":
+    """Yield the entries of the log in a container's directory, oldest first.
+
+    since_ns, until_ns: moments since the epoch, both included. tail: at most that many of the last lines (a long line
+    counts once), applied first, as docker does. follow: go on with what is written until the writer ends.
+    A container without a log has no entries. Raises OSError, Invalid never: what can't be read is not an entry.
+    """
+    wait = _Wait(directory, follow) if follow else None
+    segments = _open_segments(directory)
+    parser = _Parser()
+    try:
+        if tail is not None:
+            _seek_to_tail(segments, tail)
+        if since_ns is not None:
+            for segment in segments:
+                segment.seek_time(since_ns)
+        for line in _snapshot(segments) if wait is None else _followed(directory, segments, wait):
+            entry = parser.parse(line)
+            if entry is None or (since_ns is not None and entry.time_ns < since_ns):
+                continue
+            if until_ns is not None and entry.time_ns > until_ns:
+                return
+            yield entry
+    finally:
+        for segment in segments:
+            segment.close()
+        if wait:
+            wait.close()
+
+
+def parse_time(text: str) -> int:
+    """Return the moment of an RFC 3339 time in UTC ("...Z"), in nanoseconds since the epoch. Raises ValueError."""
+    if len(text) < 20 or text[4] + text[7] + text[10] + text[13] + text[16] + text[-1] != "--T::Z":
+        raise ValueError(f"not a time in UTC: {text[:40]!r}")
+    year, month, day = int(text[:4]), int(text[5:7]), int(text[8:10])
+    seconds = int(text[11:13]) * 3600 + int(text[14:16]) * 60 + int(text[17:19])
+    fraction = text[20:-1] if text[19] == "." else ""
+    # Days of the civil calendar, with the year beginning in March so that the leap day is its last.
+    year, month = (year - 1, month + 9) if month < 3 else (year, month - 3)
+    days = year * 365 + year // 4 - year // 100 + year // 400 + (month * 306 + 5) // 10 + day - 1 - 719468
+    return (days * 86400 + seconds) * _SECOND_NS + int(fraction[:9].ljust(9, "0"))
+
+
+class _Parser:
+    """Entries from lines. The entries of one write share their time: it is read once."""
+
+    __slots__ = ("_time", "_time_ns")
+
+    def __init__(self) -> None:
+        self._time = ""
+        self._time_ns = 0
+
+    def parse(self, line: bytes) -> Entry | None:
+        """Return the entry that a line holds, None for a line that is none."""
+        try:
+            text, stream, time = _plain_fields(line) or _fields(line)
+            if time != self._time:
+                self._time_ns = parse_time(time)
+                self._time = time
+        except (Invalid, ValueError):
+            return None
+        return Entry(text, stream, time, self._time_ns)
+
+
+def _plain_fields(line: bytes) -> tuple[bytes, str, str] | None:
+    """Return (text, stream, time) of a line as our monitor writes it whose text has no escape but the last newline.
+
+    What does not fit exactly is left to the JSON reader: this only saves most lines the way through it.
+    """
+    if not line.startswith(b'{"log":"') or not line.endswith(b'Z"}'):
+        return None
+    text, _, rest = line[8:-2].partition(b'"')
+    ends = text.endswith(b"\\n")
+    body = text[:-2] if ends else text
+    if b"\\" in body or not body.isascii() or not rest.startswith(_AFTER_TEXT):
+        return None
+    return body + b"\n" if ends else body, rest[11:17].decode(), rest[27:].decode("ascii", "replace")
+
+
+def _fields(line: bytes) -> tuple[bytes, str, str]:
+    value = jsonio.parse_object(line, "a log entry", bytes_max=ENTRY_BYTES_MAX)
+    text, stream, time = value.get("log", ""), value.get("stream"), value.get("time")
+    if not (isinstance(text, str) and isinstance(stream, str) and isinstance(time, str)):
+        raise ValueError("not a log entry")
+    return text.encode("utf-8", "replace"), stream, time
+
+
+class _Segment:
+    """One file of the log: where reading goes on, and the beginning of a line whose end was not there yet."""
+
+    __slots__ = ("_offset", "_rest", "fd", "inode")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.inode = os.fstat(fd).st_ino
+        self._offset = 0
+        self._rest = b""
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+    def size(self) -> int:
+        return os.fstat(self.fd).st_size
+
+    def seek(self, offset: int) -> None:
+        """Go on at the beginning of a line."""
+        self._offset = offset
+        self._rest = b""
+
+    def lines(self, end: int | None = None) -> "Iterator[bytes]":
+        """Yield the whole lines up to offset end, or to what is there now. A line longer than any entry is dropped."""
+        while end is None or self._offset < end:
+            size = BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - self._offset)
+            block = os.pread(self.fd, size, self._offset)
+            if not block:
+                return
+            self._offset += len(block)
+            *whole, self._rest = (self._rest + block).split(b"\n")
+            if len(self._rest) > ENTRY_BYTES_MAX:
+                self._rest = self._rest[:1]  # still not an entry when its end comes
+            yield from whole
+
+    def lines_backwards(self) -> "Iterator[tuple[int, bytes]]":
+        """Yield (offset, line) from the last whole line to the first."""
+        position = self.size()
+        carry = b""
+        torn = True  # what follows the last newline is no line
+        while position:
+            start = max(position - BLOCK_BYTES, 0)
+            first, *lines = (os.pread(self.fd, position - start, start) + carry).split(b"\n")
+            at = start + len(first) + 1 + sum(len(line) + 1 for line in lines)
+            for line in reversed(lines):
+                at -= len(line) + 1
+                if not torn:
+                    yield at, line
+                torn = False
+            carry = first if len(first) <= ENTRY_BYTES_MAX else first[-1:]
+            position = start
+        if not torn:
+            yield 0, carry
+
+    def seek_time(self, since_ns: int) -> None:
+        """Go on not before the present place, and not far before the first entry of that time or later."""
+        low, high = self._offset, self.size()
+        while high - low > BLOCK_BYTES:
+            middle = (low + high) // 2
+            at, time_ns = self._entry_after(middle)
+            if time_ns is not None and time_ns < since_ns:
+                low = at
+            else:
+                high = middle
+        self.seek(low)
+
+    def _entry_after(self, offset: int) -> tuple[int, int | None]:
+        """Return the offset and the time of the first entry that begins after offset; (offset, None) without one."""
+        block = os.pread(self.fd, 4 * BLOCK_BYTES, offset)
+        at = block.find(b"\n") + 1
+        while at:
+            end = block.find(b"\n", at)
+            entry = _Parser().parse(block[at:end]) if end >= 0 else None
+            if entry:
+                return offset + at, entry.time_ns
+            at = end + 1
+        return offset, None
+
+
+def _open_segments(directory: str, newer_than: int = -1) -> list[_Segment]:
+    """Return the files of the log that are newer than the one with this inode, or all, oldest first."""
+    for _ in range(_SNAPSHOT_ATTEMPTS_MAX):
+        segments = _open_each(directory, newer_than)
+        # A rotation meanwhile only shows a file twice; after two, an unseen newer one could stand behind an older.
+        if not segments or _newest_inode(directory) == segments[-1].inode:
+            break
+        for segment in segments:
+            segment.close()
+    else:
+        segments = _open_each(directory, newer_than)
+    return segments
+
+
+def _open_each(directory: str, newer_than: int) -> list[_Segment]:
+    """Open the files from the newest on: they move up, so that none is missed."""
+    segments: list[_Segment] = []
+    missing = 0
+    for index in range(FILES_MAX):
+        try:
+            fd = os.open(f"{directory}/{rotated_name(index)}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            missing += 1
+            if missing == 2:
+                break
+            continue  # a rotation renames one file after the other: there can be one hole
+        missing = 0
+        segment = _Segment(fd)
+        if segment.inode == newer_than:
+            segment.close()
+            break
+        if any(segment.inode == other.inode for other in segments):
+            segment.close()
+            continue
+        segments.insert(0, segment)
+    return segments
+
+
+def _newest_inode(directory: str) -> int | None:
+    for index in (0, 1):
+        try:
+            return os.stat(f"{directory}/{rotated_name(index)}", follow_symlinks=False).st_ino
+        except FileNotFoundError:
+            pass
+    return None
+
+
+def _seek_to_tail(segments: list[_Segment], count: int) -> None:
+    """Put every segment to where the last `count` lines begin."""
+    lines = 0
+    for index in range(len(segments) - 1, -1, -1):
+        for offset, line in segments[index].lines_backwards():
+            # Only the very last line may have no end; otherwise an end is where the line before this one ends.
+            lines += _ends_line(line) or not lines
+            if lines > count:
+                for older in segments[:index]:
+                    older.seek(older.size())
+                segments[index].seek(offset + len(line) + 1)
+                return
+
+
+def _ends_line(entry: bytes) -> bool:
+    """Tell whether the text of a raw entry ends with a newline, without parsing it."""
+    text, found, _ = entry.rpartition(b'","stream":"')
+    if not found or not text.endswith(b"n"):
+        return False
+    # An odd number of backslashes: the last of them makes the n a newline.
+    before = text[:-1]
+    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
+
+
+def _snapshot(segments: list[_Segment]) -> "Iterator[bytes]":
+    """Yield what is in the log now: a writer that is faster than we are does not keep us here."""
+    ends = [segment.size() for segment in segments]
+    for segment, end in zip(segments, ends, strict=True):
+        yield from segment.lines(end)
+
+
+def _followed(directory: str, segments: list[_Segment], wait: "_Wait") -> "Iterator[bytes]":
+    """Yield what is in the log and what comes. Keeps `segments` to what is still to be read."""
+    while True:
+        ended = wait.ended()
+        while segments:
+            yield from segments[0].lines()
+            if len(segments) == 1:
+                segments += _open_segments(directory, segments[0].inode)
+                if len(segments) == 1:
+                    break
+                yield from segments[0].lines()  # it is not written any more: now this is its end
+            segments.pop(0).close()
+        if not segments:
+            segments += _open_segments(directory)
+            if segments:
+                continue
+        if ended or not wait.more():
+            return
+
+
+class _Wait:
+    """Waits until the files may have changed."""
+
+    __slots__ = ("_changes", "_poll", "_watch_cancel", "_writer")
+
+    def __init__(self, directory: str, follow: Follow) -> None:
+        self._writer = select.poll()
+        self._writer.register(follow.writer, select.POLLIN)
+        self._poll = select.poll()
+        self._poll.register(follow.writer, select.POLLIN)
+        self._watch_cancel = follow.cancel
+        if follow.cancel >= 0:
+            self._poll.register(follow.cancel, select.POLLIN | select.POLLRDHUP)
+        try:
+            self._changes = inotify.open_watch(directory, inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO)
+            self._poll.register(self._changes, select.POLLIN)
+        except OSError:
+            self._changes = -1
+
+    def close(self) -> None:
+        if self._changes >= 0:
+            os.close(self._changes)
+
+    def ended(self) -> bool:
+        """Tell whether the writer has ended: what can be read after this is all there ever will be."""
+        return bool(self._writer.poll(0))
+
+    def more(self) -> bool:
+        """Wait for a change; False when nobody wants more."""
+        ready = self._poll.poll(None if self._changes >= 0 else _POLL_S * 1000)
+        if self._changes >= 0:
+            inotify.discard_events(self._changes)
+        return all(fd != self._watch_cancel for fd, _ in ready)
