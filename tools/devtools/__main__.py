@@ -20,6 +20,13 @@ def _lock(words: Sequence[str]) -> int:
     return _setup(words)
 
 
+def _bench(words: Sequence[str]) -> int:
+    # Behind the other chores: it imports the tests' support.
+    from bench import command
+
+    return command.main(words)
+
+
 def _help(words: Sequence[str]) -> int:
     print("usage: ./dev CHORE [ARGUMENTS]\n")
     print("\n".join(f"  {name:<8}{text}" for name, (_, text) in CHORES.items()))
@@ -30,6 +37,7 @@ CHORES: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "check": (check.main, "format, lint, types, the import law, size budgets; `check --fix` mends what can be mended"),
     "test": (testing.main, f"[{'|'.join(testing.GROUPS)}|all] [pytest arguments]; without a group: all but vm"),
     "fuzz": (testing.fuzz, "[-s SECONDS] [pytest arguments]: the parsers against random input, for longer"),
+    "bench": (_bench, "[NAME ...] [-n RUNS] [--write]: whole-process times of ours and of the peers, in turn"),
     "clean": (clean.main, "remove caches and build output; `clean --all` the prepared .venv and .cache too"),
     "setup": (_setup, "only prepare .venv"),
     "lock": (_lock, "write requirements-dev.txt anew from pyproject.toml"),

@@ -33,7 +33,7 @@ def prepare() -> Path:
     """Make `.venv` what requirements-dev.txt says, if it is not, and return its interpreter. Raises Failure."""
     if _is_prepared():
         return PYTHON
-    with _only_one():
+    with only_one("venv"):
         if not _is_prepared():
             _build()
     return PYTHON
@@ -109,8 +109,9 @@ def _make_venv(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one() -> Iterator[None]:
+def only_one(name: str) -> Iterator[None]:
+    """Hold the lock `.cache/NAME.lock`: of two chores that prepare the same thing, the second waits for the first."""
     CACHE.mkdir(exist_ok=True)
-    with (CACHE / "venv.lock").open("w") as file:
+    with (CACHE / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import debian
-from .environment import CACHE, ROOT
+from .environment import CACHE, ROOT, only_one
 
 # fmt: off
 PACKAGES: dict[str, tuple[str, ...]] = {
@@ -46,55 +46,49 @@ TOOLS: dict[str, str] = {
 # fmt: on
 
 DIRECTORY = CACHE / "peers"
-_WRAPPERS = DIRECTORY / "wrappers"
 _PROGRAMS = ("usr/bin", "usr/sbin", "bin", "sbin", "usr/libexec/podman", "usr/lib/podman")
 
 
 def prepare(chores: Iterable[str]) -> None:
     """Make the programs of these rows of PACKAGES available. Raises Failure."""
     packages = sorted({package for chore in chores for package in PACKAGES.get(chore, ())})
-    missing = [package for package in packages if not _has(package)]
-    if not missing:
-        return
-    print(f"dev: unpacking {' '.join(missing)} below {DIRECTORY.relative_to(ROOT)}", file=sys.stderr, flush=True)
-    debian.unpack(missing, DIRECTORY)
-    _write_wrappers()
-    for package in missing:
-        _stamp(package).touch()
+    with only_one("peers"):
+        missing = [package for package in packages if not _has(package)]
+        if not missing:
+            return
+        print(f"dev: unpacking {' '.join(missing)} below {DIRECTORY.relative_to(ROOT)}", file=sys.stderr, flush=True)
+        debian.unpack([*missing, "patchelf"], DIRECTORY)
+        _point_to_libraries()
+        for package in missing:
+            _stamp(package).touch()
 
 
-def path(*, wrapped: bool = True) -> str:
-    """Return PATH with the unpacked programs behind the machine's own.
-
-    wrapped: prefer the wrappers that add LD_LIBRARY_PATH; a benchmark sets `library_path` itself and saves a shell.
-    """
+def path() -> str:
+    """Return PATH with the unpacked programs behind the machine's own."""
     own = os.environ.get("PATH", os.defpath).split(":")
-    unpacked = [str(DIRECTORY / part) for part in _PROGRAMS]
-    return ":".join([*own, "/usr/sbin", "/sbin", *([str(_WRAPPERS)] if wrapped else []), *unpacked])
+    return ":".join([*own, "/usr/sbin", "/sbin", *(str(DIRECTORY / part) for part in _PROGRAMS)])
 
 
-def find(program: str, *, wrapped: bool = True) -> Path | None:
+def find(program: str) -> Path | None:
     """Return where a program lies, or None when neither the machine nor the cache has it."""
-    found = shutil.which(program, path=path(wrapped=wrapped))
+    found = shutil.which(program, path=path())
     return Path(found) if found else None
 
 
-def library_path() -> str:
-    """Return LD_LIBRARY_PATH for programs that were unpacked with their libraries."""
-    return ":".join(str(place) for place in sorted(DIRECTORY.glob("usr/lib/*-linux-*")) if place.is_dir())
+def _point_to_libraries() -> None:
+    """Let unpacked programs find unpacked libraries by themselves.
 
-
-def _write_wrappers() -> None:
-    _WRAPPERS.mkdir(exist_ok=True)
+    LD_LIBRARY_PATH would not do: podman starts its helpers with an environment of their own. The run path is absolute,
+    because crun runs as a copy of itself in a memfd, which has no $ORIGIN.
+    """
+    libraries = next(DIRECTORY.glob("usr/lib/*-linux-*"), DIRECTORY)
     for program in TOOLS:
-        real = find(program, wrapped=False)
+        real = find(program)
         if real is None or not real.is_relative_to(DIRECTORY):
             continue
-        needs = subprocess.run(["ldd", real], capture_output=True, text=True, check=False).stdout
-        if "not found" in needs:
-            wrapper = _WRAPPERS / program
-            wrapper.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={library_path()} exec {real} "$@"\n')
-            wrapper.chmod(0o755)
+        if "not found" in subprocess.run(["ldd", real], capture_output=True, text=True, check=False).stdout:
+            patchelf = DIRECTORY / "usr/bin/patchelf"
+            subprocess.run([patchelf, "--force-rpath", "--set-rpath", libraries, real], check=True)
 
 
 def _has(package: str) -> bool:

@@ -1,0 +1,121 @@
+"""./dev bench: which figures, how often, where to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from devtools import peers
+from devtools.environment import ROOT
+from devtools.failure import Failure
+from support.host import Snapshot
+
+from . import measure, platforms, report
+from .platforms import Platform
+from .workspace import Workspace
+
+DOCUMENT = ROOT / "docs/PERFORMANCE.md"
+
+
+class Bench:
+    """The platforms that this machine lets us set up, ours first, and those that it refuses."""
+
+    def __init__(self, work: Workspace, names: Sequence[str]) -> None:
+        self.work = work
+        self.platforms: list[Platform] = []
+        self.refused: dict[str, str] = {}
+        for name in names:
+            make = platforms.PEERS.get(name, platforms.orlop)
+            try:
+                self.platforms.append(make(work))
+            except Failure as failure:
+                self.refused[name] = str(failure)
+
+    @property
+    def ours(self) -> Platform | None:
+        return next((one for one in self.platforms if one.name == "orlop"), None)
+
+
+def run(bench: Bench, rounds: int) -> list[str]:
+    """A container that runs `true` and is removed, the engine running."""
+    return _timed([one.run for one in bench.platforms], rounds)
+
+
+def execute(bench: Bench, rounds: int) -> list[str]:
+    """One more process in a running container."""
+    return _timed([one.exec for one in bench.platforms if one.exec], rounds)
+
+
+def cold(bench: Bench, rounds: int) -> list[str]:
+    """The first command of the day: it starts the engine too."""
+    return _timed([bench.ours.cold] if bench.ours and bench.ours.cold else [], rounds)
+
+
+def floor(bench: Bench, rounds: int) -> list[str]:
+    """What is in every figure above."""
+    return _timed(platforms.floor(bench.work), rounds)
+
+
+def memory(bench: Bench, rounds: int) -> list[str]:
+    """What stays in memory while one container sleeps."""
+    return report.memory({one.name: one.processes() for one in bench.platforms})
+
+
+FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
+    "run": run,
+    "exec": execute,
+    "memory": memory,
+    "cold": cold,
+    "floor": floor,
+}
+
+
+def main(words: Sequence[str]) -> int:
+    """Take the figures and print them; with --write also into docs/PERFORMANCE.md. Returns 1 when something is left."""
+    options = _options(words)
+    peers.prepare(["bench"])
+    before = Snapshot()
+    names = ["orlop", *([] if options.ours else platforms.PEERS)]
+    with Workspace() as work:
+        bench = Bench(work, names)
+        text = _document(bench, options.figures or list(FIGURES), options.n, " ".join(["./dev bench", *words]))
+    print(text)
+    if options.write:
+        report.write(DOCUMENT, text)
+    left = _left(before, Snapshot())
+    for thing in left:
+        print(f"bench: left behind: {thing}", file=sys.stderr)
+    return int(bool(left))
+
+
+def _document(bench: Bench, figures: Sequence[str], rounds: int, command: str) -> str:
+    lines = report.facts([one.version for one in bench.platforms], command)
+    for name in figures:
+        figure = FIGURES[name]
+        lines += ["", f"## {name}", "", figure.__doc__ or "", "", *figure(bench, rounds)]
+    if bench.refused:
+        lines += ["", "Not measured:", ""]
+        lines += [f"- {name}: {reason}" for name, reason in bench.refused.items()]
+    return "\n".join(lines)
+
+
+def _timed(subjects: Sequence[measure.Subject], rounds: int) -> list[str]:
+    if not subjects:
+        return ["Not measured."]
+    series = measure.in_turn(subjects, rounds)
+    first = series[0] if subjects[0].name.startswith("orlop") and len(series) > 1 else None
+    return report.times(series, first)
+
+
+def _left(before: Snapshot, after: Snapshot) -> list[str]:
+    return [f"{kind} {name}" for kind, names in after.objects.items() for name in sorted(names - before.objects[kind])]
+
+
+def _options(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./dev bench", description="Whole-process times of ours and of the peers.")
+    parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], metavar="NAME", help=", ".join(FIGURES))
+    parser.add_argument("-n", type=int, default=20, metavar="RUNS", help="rounds (20)")
+    parser.add_argument("--ours", action="store_true", help="leave the peers out")
+    parser.add_argument("--write", action="store_true", help=f"write the tables into {DOCUMENT.relative_to(ROOT)}")
+    return parser.parse_args(words)

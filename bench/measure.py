@@ -1,0 +1,94 @@
+"""Timing whole processes in turn."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+
+WARM_UP_ROUNDS = 2
+
+
+class CommandFailed(Exception):
+    """A measured command ended with a status other than 0: its time means nothing. str() is its last words."""
+
+
+class Subject:
+    """One command to time.
+
+    name: the row in the table. before: called untimed ahead of each run (to stop an engine, say).
+    thread: where to start it from, when its peer needs mounts of its own; None is this thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        before: Callable[[], None] = lambda: None,
+        thread: Executor | None = None,
+    ) -> None:
+        self.name, self.argv, self.env, self.before, self.thread = name, list(argv), dict(env), before, thread
+
+
+class Series:
+    """The times of one subject, in ms, one for each round."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.times_ms: list[float] = []
+        self.failure = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times_ms)
+
+    def ratio_to(self, other: Series) -> float:
+        """Return the median of the rounds' own ratios: noise that lasts longer than a round cancels out."""
+        return statistics.median(a / b for a, b in zip(self.times_ms, other.times_ms, strict=True))
+
+
+def once(subject: Subject) -> float:
+    """Run a subject once and return the milliseconds from before its start to after its end. Raises CommandFailed."""
+    subject.before()
+    return subject.thread.submit(_timed, subject).result() if subject.thread else _timed(subject)
+
+
+def in_turn(subjects: Sequence[Subject], rounds: int) -> list[Series]:
+    """Time subjects in rounds, each round in the same order but starting one further. Who fails drops out."""
+    series = [Series(subject) for subject in subjects]
+    for number in range(-WARM_UP_ROUNDS, rounds):
+        alive = [one for one in series if not one.failure]
+        for position in range(len(alive)):
+            one = alive[(position + number) % len(alive)]
+            try:
+                elapsed = once(one.subject)
+            except CommandFailed as failure:
+                one.failure = str(failure)
+                continue
+            if number >= 0:
+                one.times_ms.append(elapsed)
+    return series
+
+
+def _timed(subject: Subject) -> float:
+    with tempfile.TemporaryFile() as errors:
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, errors.fileno(), 2),
+        ]
+        started = time.perf_counter_ns()
+        # posix_spawn is vfork underneath: the size of this process does not enter the figure.
+        pid = os.posix_spawn(subject.argv[0], subject.argv, subject.env, file_actions=actions)
+        _, status = os.waitpid(pid, 0)
+        elapsed = time.perf_counter_ns() - started
+        if status != 0:
+            errors.seek(0)
+            words = errors.read().decode(errors="replace").strip().splitlines()
+            raise CommandFailed(words[-1] if words else f"status {os.waitstatus_to_exitcode(status)}")
+    return elapsed / 1e6

@@ -1,0 +1,238 @@
+"""Orlop and its peers, each set up so that the same thing can be asked of all: run `true`, exec `true`, sleep.
+
+A function here prepares one platform in a workspace and returns it; it raises Failure when this machine refuses it, and
+the table then says why. Peers come from Debian and work on private directories, without networks and without a user's
+configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from devtools import peers
+from devtools.environment import ROOT
+from devtools.failure import Failure
+from support import processes
+
+from .measure import CommandFailed, Subject, once
+from .workspace import CGROUP, Workspace
+
+SLEEPER = "deck"
+SLEEP_S = "3600"
+
+
+class Platform:
+    """What can be asked of one platform.
+
+    run, exec: subjects, exec in the sleeping container SLEEPER; None when the platform has no such thing.
+    cold: as run, but with the engine stopped ahead of each.
+    processes: {role: pids}, of what stays in memory while SLEEPER runs.
+    """
+
+    def __init__(self, name: str, version: str, run: Subject) -> None:
+        self.name, self.version, self.run = name, version, run
+        self.exec: Subject | None = None
+        self.cold: Subject | None = None
+        self.processes: Callable[[], dict[str, list[int]]] = dict
+
+
+def docker(work: Workspace) -> Platform:
+    """dockerd with its own containerd, no bridge, no firewall rules."""
+    home = work.path("docker")
+    socket = home / "docker.sock"
+    env = work.environment(DOCKER_HOST=f"unix://{socket}", DOCKER_CONFIG=str(home))
+    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
+    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+    limits = [f"--cgroup-parent=/{CGROUP}", "--log-level=error"]
+    pid = work.daemon([_program("dockerd"), f"--host=unix://{socket}", *state, *no_network, *limits], env, socket)
+    command = str(_debian_first("docker"))
+    work.run([command, "import", work.archive(), "bench:latest"], env)
+    work.run([command, "run", "-d", "--name", SLEEPER, "--network", "none", "bench", "/bin/sleep", SLEEP_S], env)
+    work.at_end([command, "rm", "-f", SLEEPER], env)
+    argv = [command, "run", "--rm", "--network", "none", "bench", "/bin/true"]
+    platform = Platform("docker", work.run([command, "--version"], env), Subject("docker run", argv, env))
+    platform.exec = Subject("docker exec", [command, "exec", SLEEPER, "/bin/true"], env)
+    platform.processes = lambda: {
+        "dockerd": [pid],
+        "containerd": _children(pid, "containerd"),
+        "containerd-shim, one a container": _named("containerd-shim", str(home)),
+    }
+    return platform
+
+
+def podman(work: Workspace) -> Platform:
+    """podman with runc and cgroupfs: crun refuses hybrid cgroups, and nothing here runs under systemd."""
+    home = work.path("podman")
+    config = home / "containers.conf"
+    # Its default ulimits are above the hard limits of a machine without CAP_SYS_RESOURCE.
+    config.write_text(
+        f"""
+        [containers]
+        default_ulimits = ["nofile=20000:20000", "nproc=10000:10000"]
+        [engine]
+        cgroup_manager = "cgroupfs"
+        runtime = "runc"
+        events_logger = "file"
+        lock_type = "file"
+        conmon_path = ["{_program("conmon")}"]
+        helper_binaries_dir = ["{peers.DIRECTORY}/usr/lib/podman"]
+        tmp_dir = "{home}/tmp"
+        [engine.runtimes]
+        runc = ["{_program("runc")}"]
+        """
+    )
+    policy = work.directory / ".config/containers/policy.json"
+    policy.parent.mkdir(parents=True)
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    env = work.environment(CONTAINERS_CONF=str(config))
+    command = [str(_program("podman")), f"--root={home / 'root'}", f"--runroot={home / 'run'}"]
+    work.run([*command, "import", work.archive(), "bench:latest"], env)
+    limits = [f"--cgroup-parent=/{CGROUP}", "--network=none"]
+    work.run([*command, "run", "-d", "--name", SLEEPER, *limits, "bench", "/bin/sleep", SLEEP_S], env)
+    work.at_end([*command, "rm", "-f", "-t", "0", SLEEPER], env)
+    argv = [*command, "run", "--rm", *limits, "bench", "/bin/true"]
+    platform = Platform("podman", work.run([*command, "--version"], env), Subject("podman run", argv, env))
+    platform.exec = Subject("podman exec", [*command, "exec", SLEEPER, "/bin/true"], env)
+    platform.processes = lambda: {"conmon, one a container": _named("conmon", str(home))}
+    return platform
+
+
+def runc(work: Workspace) -> Platform:
+    """runc with the bundle that `runc spec` writes: five namespaces, no seccomp filter, no layers."""
+    return _oci_runtime(work, "runc", None)
+
+
+def crun(work: Workspace) -> Platform:
+    """crun with the same bundle; it refuses hybrid cgroups, so there it is shown the v1 hierarchies alone."""
+    try:
+        return _oci_runtime(work, "crun", None)
+    except Failure as failure:
+        if "hybrid" not in str(failure):
+            raise
+        platform = _oci_runtime(work, "crun", work.thread_without_unified())
+        platform.version += " (shown the cgroup v1 hierarchies only: it refuses hybrid)"
+        return platform
+
+
+def bubblewrap(work: Workspace) -> Platform:
+    """bwrap with every namespace it has: no cgroups, no image, no state."""
+    command = str(_program("bwrap"))
+    env = work.environment()
+    mounts = ["--bind", str(work.rootfs()), "/", "--proc", "/proc", "--dev", "/dev"]
+    argv = [command, "--unshare-all", *mounts, "/bin/true"]
+    work.run(argv, env)
+    return Platform("bwrap", work.run([command, "--version"], env), Subject("bwrap", argv, env))
+
+
+def orlop(work: Workspace) -> Platform:
+    """This checkout, with its engine running."""
+    home = work.path("orlop")
+    env = work.environment(ORLOP_ROOT=str(home / "root"), ORLOP_RUN=str(home / "run"))
+    command = str(ROOT / "orlop")
+    if not Path(command).exists():
+        raise Failure("./orlop does not exist yet")
+    stop = [command, "engine", "stop"]
+    work.at_end(stop, env)
+    work.run([command, "run", "-d", "--name", SLEEPER, "--network", "none", "host", "sleep", SLEEP_S], env)
+    work.at_end([command, "rm", "-f", SLEEPER], env)
+    argv = [command, "run", "--rm", "--network", "none", "host", "true"]
+    platform = Platform("orlop", work.run([command, "--version"], env), Subject("orlop run", argv, env))
+    platform.exec = Subject("orlop exec", [command, "exec", SLEEPER, "true"], env)
+    platform.cold = Subject("orlop run, no engine yet", argv, env, before=lambda: _stop_engine(work, stop, env))
+    platform.processes = lambda: _roles(processes.with_environment("ORLOP_RUN", str(home / "run")))
+    return platform
+
+
+def floor(work: Workspace) -> list[Subject]:
+    """Return what no Python program can undercut: the interpreter, and a process that does nothing."""
+    env = {"PATH": os.defpath}
+    return [
+        Subject("a process that does nothing", [str(work.rootfs() / "bin/true")], env),
+        Subject("python3 -I -S -c pass", [os.path.realpath(sys.executable), "-I", "-S", "-c", "pass"], env),
+    ]
+
+
+PEERS: dict[str, Callable[[Workspace], Platform]] = {
+    "docker": docker,
+    "podman": podman,
+    "runc": runc,
+    "crun": crun,
+    "bwrap": bubblewrap,
+}
+
+
+def _oci_runtime(work: Workspace, program: str, thread: Executor | None) -> Platform:
+    home = work.path(f"{program}-{'v1' if thread else 'host'}")
+    env = work.environment()
+    command = [str(_program(program)), f"--root={home / 'state'}"]
+    for bundle, args in (("true", ["/bin/true"]), (SLEEPER, ["/bin/sleep", SLEEP_S])):
+        _write_bundle(work, home / bundle, command, args)
+    run = Subject(f"{program} run", [*command, "run", f"--bundle={home / 'true'}", "true"], env, thread=thread)
+    # What a container inherits stays open: with pipes for its streams, the detached run would seem to last as long.
+    detached = [*command, "run", "--detach", f"--bundle={home / SLEEPER}", SLEEPER]
+    try:
+        once(run)  # a refusal shows here, before anything is timed
+        once(Subject("", detached, env, thread=thread))
+    except CommandFailed as failed:
+        raise Failure(str(failed)) from None
+    work.at_end([*command, "delete", "--force", SLEEPER], env, thread)
+    platform = Platform(program, work.run([command[0], "--version"], env).splitlines()[0], run)
+    platform.exec = Subject(f"{program} exec", [*command, "exec", SLEEPER, "/bin/true"], env, thread=thread)
+    return platform
+
+
+def _write_bundle(work: Workspace, bundle: Path, command: Sequence[str], args: list[str]) -> None:
+    bundle.mkdir()
+    work.run([command[0], "spec", f"--bundle={bundle}"], work.environment())
+    path = bundle / "config.json"
+    spec = json.loads(path.read_text())
+    spec["process"].update(terminal=False, args=args, rlimits=[])
+    spec["root"] = {"path": str(work.rootfs()), "readonly": True}
+    spec["linux"]["cgroupsPath"] = f"/{CGROUP}/{bundle.parent.name}-{bundle.name}"
+    path.write_text(json.dumps(spec))
+
+
+def _program(name: str) -> Path:
+    found = peers.find(name)
+    if found is None:
+        raise Failure(f"{name} is not installed and could not be unpacked")
+    return found
+
+
+def _debian_first(name: str) -> Path:
+    unpacked = peers.DIRECTORY / "usr/bin" / name
+    return unpacked if unpacked.exists() else _program(name)
+
+
+def _stop_engine(work: Workspace, stop: Sequence[str], env: Mapping[str, str]) -> None:
+    work.run(stop, env)
+
+
+def _named(name: str, word: str) -> list[int]:
+    """Return the processes whose name begins so and whose command line holds the word."""
+    start = name[:15].encode()  # TASK_COMM_LEN
+    return [
+        pid
+        for pid in processes.pids()
+        if processes.read(pid, "comm").startswith(start) and word in processes.title(pid)
+    ]
+
+
+def _children(parent: int, name: str) -> list[int]:
+    return [pid for pid in _named(name, "") if processes.parent(pid) == parent]
+
+
+def _roles(pids: Sequence[int]) -> dict[str, list[int]]:
+    """Sort our processes by the role in their title."""
+    roles: dict[str, list[int]] = {"monitor": [], "spawner": [], "engine": []}
+    for pid in pids:
+        title = processes.title(pid)
+        role = next((role for role in roles if role in title), "")
+        if role:
+            roles[role].append(pid)
+    return {f"orlop {role}": found for role, found in roles.items()}

@@ -1,0 +1,156 @@
+"""A private place for one benchmark run, and the proof that nothing outlives it.
+
+All daemons of peers run on sockets and data below `directory`, with cgroups below CGROUP. At the end every process that
+was started here is ended by its pid, every mount below the directory is undone, every cgroup below CGROUP removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from devtools import peers
+from devtools.failure import Failure
+from orlop.linux import mount, process
+
+from .measure import CommandFailed, Subject, once
+
+CGROUP = "orlop-bench"
+STOP_S_MAX = 30.0
+READY_S_MAX = 60.0
+APPLETS = ("sh", "true", "sleep", "cat")
+
+
+class Workspace:
+    """A context manager. directory is short: daemons make unix sockets below it."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="orlop-bench-", dir="/tmp"))
+        self._undo = ExitStack()
+        self._undo.callback(self._remove)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def path(self, name: str) -> Path:
+        """Return a new directory below the workspace."""
+        place = self.directory / name
+        place.mkdir(parents=True)
+        return place
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return a small environment in which peers find their programs, and no user's configuration."""
+        return {
+            "PATH": peers.path(),
+            "HOME": str(self.directory),
+            "TMPDIR": str(self.directory),
+            **more,
+        }
+
+    def run(self, argv: Sequence[str | Path], env: Mapping[str, str]) -> str:
+        """Run a command to its end; return its output. Raises Failure with the command's last words."""
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        if done.returncode != 0:
+            words = (done.stderr.strip() or f"status {done.returncode}").splitlines()
+            raise Failure(words[-1])
+        return done.stdout.strip()
+
+    def daemon(self, argv: Sequence[str | Path], env: Mapping[str, str], socket: Path) -> int:
+        """Start a daemon, wait until its socket is there, stop it at the end. Returns its pid. Raises Failure."""
+        log = self.directory / f"{Path(argv[0]).name}.log"
+        with log.open("wb") as output:
+            started = subprocess.Popen(
+                argv, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        self._undo.callback(_stop, started)
+        deadline = time.monotonic() + READY_S_MAX
+        while not socket.exists():
+            if started.poll() is not None or time.monotonic() > deadline:
+                raise Failure(f"{Path(argv[0]).name} did not come up: {log.read_text(errors='replace')[-400:]}")
+            time.sleep(0.02)
+        return started.pid
+
+    def thread_without_unified(self) -> Executor:
+        """Return a thread whose mount namespace lacks /sys/fs/cgroup/unified: for it, a hybrid machine is a v1 machine.
+
+        What the thread starts sees the same; the machine's own mounts stay as they are.
+        """
+        return self._undo.enter_context(ThreadPoolExecutor(1, initializer=_leave_unified))
+
+    def at_end(self, argv: Sequence[str], env: Mapping[str, str], thread: Executor | None = None) -> None:
+        """Run a command when the workspace closes; its status does not matter."""
+        self._undo.callback(_run_anyway, Subject("", argv, env, thread=thread))
+
+    def rootfs(self) -> Path:
+        """Return a directory with busybox and nothing else, made once."""
+        place = self.directory / "rootfs"
+        if not place.exists():
+            busybox = peers.find("busybox")
+            if busybox is None:
+                raise Failure("busybox is missing: apt-get install busybox-static")
+            for name in ("bin", "proc", "dev", "sys", "tmp", "etc"):
+                (place / name).mkdir(parents=True)
+            shutil.copy(busybox, place / "bin/busybox")
+            for applet in APPLETS:
+                (place / "bin" / applet).symlink_to("busybox")
+        return place
+
+    def archive(self) -> Path:
+        """Return the rootfs as a tar file, made once."""
+        path = self.directory / "rootfs.tar"
+        if not path.exists():
+            with path.open("wb") as file, tarfile.open(fileobj=io.BufferedWriter(file), mode="w") as tar:
+                tar.add(self.rootfs(), arcname=".")
+        return path
+
+    def _remove(self) -> None:
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            point = line.split()[4]
+            if point.startswith(f"{self.directory}/"):
+                subprocess.run(["umount", "--lazy", point], check=False)
+        for cgroup in cgroups():
+            os.rmdir(cgroup)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def cgroups() -> list[str]:
+    """Return the cgroups below CGROUP in every hierarchy, the deepest first."""
+    found = [where for where, _, _ in os.walk("/sys/fs/cgroup") if CGROUP in where.split("/")]
+    return sorted(found, key=len, reverse=True)
+
+
+def _run_anyway(subject: Subject) -> None:
+    with contextlib.suppress(CommandFailed):
+        once(subject)
+
+
+def _leave_unified() -> None:
+    process.unshare(process.CLONE_NEWNS)
+    mount.mount("", "/", "", mount.MS_REC | mount.MS_PRIVATE)
+    mount.umount2("/sys/fs/cgroup/unified", mount.MNT_DETACH)
+
+
+def _stop(daemon: subprocess.Popen[bytes]) -> None:
+    daemon.send_signal(signal.SIGTERM)
+    try:
+        daemon.wait(STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        print(f"bench: {daemon.args!r} did not stop in {STOP_S_MAX:.0f} s and was killed", file=sys.stderr)
+        daemon.kill()
+        daemon.wait()
