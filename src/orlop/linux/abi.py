@@ -21,6 +21,7 @@ _NUMBERS = {
     "capget": (125, 90),
     "capset": (126, 91),
     "execveat": (322, 281),
+    "fstatfs": (138, 44),
     "ioprio_set": (251, 30),
     "keyctl": (250, 219),
     "mount": (165, 40),
@@ -29,8 +30,10 @@ _NUMBERS = {
     "prctl": (157, 167),
     "sched_setattr": (314, 274),
     "seccomp": (317, 277),
+    "setdomainname": (171, 162),
     "set_mempolicy": (238, 237),
     "setns": (308, 268),
+    "syncfs": (306, 267),
     "umount2": (166, 39),
     "unshare": (272, 97),
     "open_tree": (428, 428),
@@ -72,3 +75,9 @@ def error(call: str, errno: int, subject: object = None, detail: str = "") -> OS
     """Return the OSError of a failed call: its text names the call, its filename the object."""
     text = f"{call}: {os.strerror(errno)}" + (f" ({detail})" if detail else "")
     return OSError(errno, text, subject) if subject is not None else OSError(errno, text)
+
+
+def strerror(errno: int | None) -> str:
+    """Return the error's text in lower case, as Go programs print it and as a clause in a sentence needs it."""
+    text = os.strerror(errno or 0)
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,6 @@
+"""Snapshots: file systems from layers. `Snapshots` is the door."""
+
+from .record import Usage
+from .snapshots import Snapshots
+
+__all__ = ["Snapshots", "Usage"]

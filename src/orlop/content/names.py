@@ -1,0 +1,121 @@
+"""index.json of the layout: which descriptor a name means.
+
+An entry carries its name twice: as org.opencontainers.image.ref.name in docker's short form, which is what
+`skopeo inspect oci:DIR:NAME` and umoci look for, and in full as io.containerd.image.name, which containerd's and
+docker's importers read. An entry without a name keeps an image whose name went to another one.
+
+Written by rename under a lock (flock on the layout's directory); readers take no lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from orlop.spec.errors import Invalid, NotFound, Unavailable
+from orlop.spec.image import REF_NAME, Descriptor, Index
+from orlop.spec.jsonio import dump, parse
+from orlop.spec.reference import Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Entry = tuple[Reference | None, Descriptor]
+
+FULL_NAME = "io.containerd.image.name"
+INDEX_BYTES_MAX = 64 * 1024**2
+
+
+class Names:
+    """The names of one layout."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._path = f"{root}/index.json"
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return (name or None, descriptor) of every entry, in the file's order. Raises Invalid, Unavailable."""
+        return tuple((_name_of(descriptor), descriptor) for descriptor in self._read().manifests)
+
+    def get(self, name: Reference) -> Descriptor | None:
+        """Return what a name means, without the annotations of its entry's names."""
+        return next((descriptor for known, descriptor in self.entries() if known == name), None)
+
+    def put(self, name: Reference | None, descriptor: Descriptor) -> None:
+        """Give a name (or, with None, just a place) to a descriptor; what had the name keeps a place without one."""
+        named = _with_name(descriptor, name)
+
+        def change(entries: list[Entry]) -> list[Descriptor]:
+            previous = [old for known, old in entries if name is not None and known == name]
+            kept = [old for known, old in entries if known is None or known != name]
+            kept = [old for old in kept if not (_name_of(old) is None and old.digest == descriptor.digest)]
+            if name is None and any(old.digest == descriptor.digest for old in kept):
+                return kept
+            still_named = {old.digest for old in kept} | {descriptor.digest}
+            kept += [_with_name(old, None) for old in previous if old.digest not in still_named]
+            return [*kept, named]
+
+        self._update(change)
+
+    def remove(self, name: Reference) -> Descriptor:
+        """Take a name away and return what it meant. Its last name gone, the image is gone from the index.
+
+        Raises NotFound.
+        """
+        removed: list[Descriptor] = []
+
+        def change(entries: list[Entry]) -> list[Descriptor]:
+            removed.extend(old for known, old in entries if known == name)
+            return [old for known, old in entries if known != name]
+
+        self._update(change)
+        if not removed:
+            raise NotFound("remove", f"image {name.familiar}", f"No such image: {name.familiar}")
+        return removed[0]
+
+    def _read(self) -> Index:
+        try:
+            with open(self._path, "rb") as file:
+                data = file.read(INDEX_BYTES_MAX + 1)
+        except OSError as error:
+            raise Unavailable("read", self._path, os.strerror(error.errno or 0)) from None
+        return Index.from_json(parse(data, self._path, bytes_max=INDEX_BYTES_MAX), self._path)
+
+    def _update(self, change: Callable[[list[Entry]], list[Descriptor]]) -> None:
+        try:
+            lock = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                index = self._read()
+                before = [(_name_of(descriptor), descriptor) for descriptor in index.manifests]
+                self._write(index.replace(manifests=tuple(change(before))))
+                os.fsync(lock)
+            finally:
+                os.close(lock)
+        except OSError as error:
+            raise Unavailable("write", self._path, os.strerror(error.errno or 0)) from None
+
+    def _write(self, index: Index) -> None:
+        temporary = self._path + ".new"  # one name is enough: the lock is held
+        with open(temporary, "wb") as file:
+            file.write(dump(index.to_json()))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, self._path)
+
+
+def _with_name(descriptor: Descriptor, name: Reference | None) -> Descriptor:
+    annotations = {key: value for key, value in descriptor.annotations.items() if key not in (REF_NAME, FULL_NAME)}
+    if name is not None:
+        annotations |= {REF_NAME: name.familiar, FULL_NAME: str(name)}
+    return descriptor.replace(annotations=annotations)
+
+
+def _name_of(descriptor: Descriptor) -> Reference | None:
+    """Return the name of an entry. Other tools write only the short one; one that is no reference counts as none."""
+    text = descriptor.annotations.get(FULL_NAME) or descriptor.annotations.get(REF_NAME, "")
+    try:
+        return Reference.parse(text).tagged() if text else None
+    except Invalid:
+        return None

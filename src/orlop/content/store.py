@@ -1,0 +1,286 @@
+"""The content store: blobs under their digests, in an OCI image layout that other tools can read in place.
+
+    <root>/oci-layout             written once
+           index.json             see `orlop.content.names`
+           blobs/<algorithm>/<hex>
+           ingest/<random>        blobs on their way in; its writer holds a lock (flock) on the file
+
+Invariants:
+1. A file below blobs/ has the digest that its name says, and survived a power failure before it got that name: it is
+   hashed while it is written, compared, fsynced, renamed, and then the directory is fsynced. Readers need no lock.
+2. A file in ingest/ whose lock can be had belongs to nobody: its writer died. The next writer removes it.
+Source: OCI image-spec, image-layout.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from orlop.spec.digest import Digest
+from orlop.spec.errors import Invalid, NotFound, Unavailable
+from orlop.spec.image import LAYOUT_VERSION, Descriptor, Index, Layout
+from orlop.spec.jsonio import DOCUMENT_BYTES_MAX, dump
+
+from .names import Names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import hashlib
+    import io
+    from types import TracebackType
+    from typing import Protocol, Self
+
+    class Readable(Protocol):
+        """Anything with a read(n) that returns up to n bytes, b"" at the end."""
+
+        def read(self, count: int, /) -> bytes: ...
+
+
+OCTET_STREAM = "application/octet-stream"
+BLOB_BYTES_MAX = 64 * 1024**3
+READ_BYTES = 1024 * 1024
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Store:
+    """Blobs by digest below one directory, which is made (mode 0700) when it is not there.
+
+    names: what the index of the layout calls them.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.names = Names(root)
+        self._swept = False
+        _make_layout(root)
+
+    def path(self, digest: Digest) -> str:
+        """Return where the blob lies or would lie."""
+        return f"{self.root}/blobs/{digest.algorithm}/{digest.hex}"
+
+    def stat(self, digest: Digest) -> int | None:
+        """Return the size of a blob in bytes, or None when it is not here."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            return None
+
+    def open(self, digest: Digest) -> io.FileIO:
+        """Return the blob, open for reading without a buffer. Raises NotFound."""
+        try:
+            return open(self.path(digest), "rb", buffering=0)
+        except FileNotFoundError:
+            raise NotFound(
+                "read",
+                f"blob {digest}",
+                f"blob {digest} is not in the store",
+                hint="the image is incomplete: import or pull it again",
+            ) from None
+
+    def get(self, digest: Digest, bytes_max: int = DOCUMENT_BYTES_MAX) -> bytes:
+        """Return a small blob whole, its digest checked once more.
+
+        Raises NotFound, Invalid when it is larger than bytes_max, Unavailable when the disk has changed it.
+        """
+        with self.open(digest) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > bytes_max:
+                raise Invalid("read", f"blob {digest}", f"it has {size} bytes, the limit is {bytes_max}")
+            data = file.read(bytes_max)
+        if Digest.of(data, digest.algorithm) != digest:
+            raise Unavailable(
+                "read", f"blob {digest}", "its content has changed on disk", hint="remove the image and import it again"
+            )
+        return data
+
+    def ingest(
+        self,
+        source: Readable | bytes,
+        expected: Descriptor | Digest | None = None,
+        media_type: str = OCTET_STREAM,
+        bytes_max: int = BLOB_BYTES_MAX,
+    ) -> Descriptor:
+        """Store one blob and return its descriptor: expected itself where that is a Descriptor.
+
+        Raises Invalid when the content is not what was expected or too large, Unavailable when it can't be written.
+        Nothing becomes visible in that case.
+        """
+        if isinstance(expected, Descriptor):
+            bytes_max = expected.size
+        with self.writer(expected.algorithm if isinstance(expected, Digest) else "sha256") as ingest:
+            if isinstance(source, bytes):
+                ingest.write(source)
+            else:
+                while ingest.size <= bytes_max and (data := source.read(READ_BYTES)):
+                    ingest.write(data)
+            if ingest.size > bytes_max:
+                raise Invalid("store", "a blob", f"it has more than the {bytes_max} bytes allowed")
+            return ingest.commit(expected, media_type)
+
+    def writer(self, algorithm: str = "sha256") -> Ingest:
+        """Return an open Ingest, for a blob that is made piece by piece. Close it by committing or as a context."""
+        if not self._swept:
+            self._swept = True
+            _sweep(f"{self.root}/ingest")
+        return Ingest(self, algorithm)
+
+    def remove(self, digest: Digest) -> None:
+        """Remove a blob; that it is gone already is no error. Whether it is still needed is the caller's to know."""
+        try:
+            os.unlink(self.path(digest))
+        except FileNotFoundError:
+            pass
+
+
+class Ingest:
+    """A blob on its way into the store: write, then commit. Leaving the context uncommitted throws it away."""
+
+    def __init__(self, store: Store, algorithm: str) -> None:
+        import hashlib
+
+        self._store = store
+        self._algorithm = algorithm
+        self._hash: hashlib._Hash = hashlib.new(algorithm)
+        self.size = 0
+        self._path, self._fd = _create(f"{store.root}/ingest")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write(self, data: bytes) -> None:
+        """Append data. Raises Unavailable when the disk does not take it."""
+        self._hash.update(data)
+        self.size += len(data)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise self._unavailable(error) from None
+
+    def reader(self) -> io.FileIO:
+        """Return what was written so far, open for reading from the start."""
+        return open(self._path, "rb", buffering=0)
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what was written so far."""
+        return Digest(f"{self._algorithm}:{self._hash.hexdigest()}")
+
+    def commit(self, expected: Descriptor | Digest | None = None, media_type: str = OCTET_STREAM) -> Descriptor:
+        """Make the blob visible and durable; return its descriptor. Raises Invalid, Unavailable."""
+        descriptor = self._verified(expected, media_type)
+        path = self._store.path(descriptor.digest)
+        try:
+            if self._store.stat(descriptor.digest) == self.size:
+                self.close()
+            else:
+                os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+                os.fchmod(self._fd, 0o444)
+                os.fsync(self._fd)
+                os.rename(self._path, path)
+                self._path = ""
+                self.close()
+            _fsync_directory(os.path.dirname(path))  # also for a blob that another writer has just renamed
+        except OSError as error:
+            raise self._unavailable(error) from None
+        return descriptor
+
+    def close(self) -> None:
+        """Throw away what was not committed."""
+        if self._path:
+            os.unlink(self._path)
+            self._path = ""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _verified(self, expected: Descriptor | Digest | None, media_type: str) -> Descriptor:
+        wanted = expected.digest if isinstance(expected, Descriptor) else expected
+        if isinstance(expected, Descriptor) and expected.size != self.size:
+            raise Invalid("store", f"blob {wanted}", f"it has {self.size} bytes, {expected.size} were announced")
+        if wanted is not None and wanted.algorithm != self._algorithm:
+            raise Invalid("store", f"blob {wanted}", f"it was hashed with {self._algorithm}")
+        if wanted is not None and wanted != self.digest:
+            raise Invalid("store", f"blob {wanted}", f"its content has the digest {self.digest}")
+        if isinstance(expected, Descriptor):
+            return expected
+        return Descriptor(media_type=media_type, digest=self.digest, size=self.size)
+
+    def _unavailable(self, error: OSError) -> Unavailable:
+        hint = f"free some space below {self._store.root}" if error.errno in _FULL else ""
+        return Unavailable("store", "a blob", os.strerror(error.errno or 0), hint=hint)
+
+
+def _make_layout(root: str) -> None:
+    try:
+        os.makedirs(root, 0o700, exist_ok=True)
+        for name in ("ingest", "blobs", "blobs/sha256"):
+            if not os.path.isdir(f"{root}/{name}"):
+                os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
+        files = {
+            "index.json": Index(schema_version=2, manifests=()).to_json(),
+            "oci-layout": Layout(image_layout_version=LAYOUT_VERSION).to_json(),
+        }
+        for name, document in files.items():
+            if not os.path.exists(f"{root}/{name}"):
+                _write_new(f"{root}/{name}", dump(document))
+    except OSError as error:
+        raise Unavailable("open", f"content store {root}", os.strerror(error.errno or 0)) from None
+
+
+def _write_new(path: str, data: bytes) -> None:
+    """Write a file that is there whole or not at all; one that another process has just made stays."""
+    temporary = f"{path}.{os.urandom(8).hex()}"
+    with open(temporary, "wb") as file:
+        file.write(data)
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    os.unlink(temporary)
+
+
+def _create(directory: str) -> tuple[str, int]:
+    """Return path and descriptor of a new file in ingest/, locked."""
+    while True:
+        path = f"{directory}/{os.urandom(16).hex()}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Unavailable("store", "a blob", f"{directory}: {os.strerror(error.errno or 0)}") from None
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_nlink:
+            return path, fd
+        os.close(fd)  # a sweeper came between open and lock
+
+
+def _sweep(directory: str) -> None:
+    for name in os.listdir(directory):
+        try:
+            fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(f"{directory}/{name}")
+        except OSError:
+            pass  # its writer lives, or another sweeper was faster
+        finally:
+            os.close(fd)
+
+
+def _fsync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

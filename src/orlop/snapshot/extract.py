@@ -1,0 +1,351 @@
+"""A layer's archive becomes a tree: every member below one directory descriptor, in overlayfs's own form.
+
+Invariants:
+1. Nothing outside the directory is touched, whatever the archive says (SEC-40: CVE-2026-17106, CVE-2025-47290,
+   CVE-2021-32760). A member's parent is opened by openat2 with RESOLVE_IN_ROOT; in it, only system calls on its last
+   name that follow no link.
+2. What stands in a member's place goes first, unless both are directories: an archive never writes through what an
+   earlier member planted (SEC-40).
+3. Whiteouts become what overlayfs wants: `.wh.X` a character device 0:0 called X, `.wh..wh..opq` the attribute
+   trusted.overlay.opaque. overlayfs's own attributes in an archive are dropped: they would redirect lookups.
+4. The tree has one writer until it is done: the one that extracts.
+
+A directory's time is put right when its descriptor leaves the cache, so nothing grows with the number of members.
+Source: OCI image-spec, layer.md; kernel, Documentation/filesystems/overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from orlop.linux.path import mkdir_in_root, open_in_root
+from orlop.spec.errors import Denied, Invalid, OrlopError, Unavailable
+from orlop.spec.tar import BLKTYPE, CHRTYPE, DIRTYPE, FIFOTYPE, LNKTYPE, REGTYPE, SYMTYPE, shown
+
+from . import removal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orlop.spec.tar import Member, Reader
+
+WHITEOUT_PREFIX = b".wh."
+OPAQUE_MARKER = b".wh..wh..opq"
+AUFS_PREFIX = b".wh..wh."
+OPAQUE_XATTR = "trusted.overlay.opaque"
+DEPTH_MAX = 256
+_CACHED_DIRECTORIES_MAX = 64
+_DROPPED_XATTRS = (b"trusted.overlay.", b"user.overlay.", b"security.selinux")  # labels are the host's to give
+_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NODES = {CHRTYPE: stat.S_IFCHR, BLKTYPE: stat.S_IFBLK, FIFOTYPE: stat.S_IFIFO}
+
+
+class Extraction:
+    """One archive on its way into one directory.
+
+    root: descriptor of the directory, empty at first. trash: see `removal.remove`. subject names the archive in errors.
+    entries: members seen. lost_xattrs, lost_devices: what the file system or our privileges did not take.
+    """
+
+    def __init__(self, root: int, trash: int, subject: str) -> None:
+        self.entries = 0
+        self.lost_xattrs = 0
+        self.lost_devices = 0
+        self._root = root
+        self._trash = trash
+        self._subject = subject
+        self._directories: dict[tuple[bytes, ...], tuple[int, int]] = {}  # path -> (descriptor, inode)
+        self._times: dict[int, int] = {}  # inode of a cached directory -> its time
+
+    def run(self, reader: Reader) -> None:
+        """Extract every member. Raises Invalid for a hostile or broken archive, Denied, Unavailable."""
+        try:
+            for member in reader:
+                self.entries += 1
+                try:
+                    self._extract(member, reader)
+                except OSError as error:
+                    raise self._failed(member, error) from None
+        finally:
+            self._forget_directories()
+
+    def _extract(self, member: Member, reader: Reader) -> None:
+        parts = self._parts(member.name, member)
+        if not parts:
+            if member.kind != DIRTYPE:
+                raise self._refused(member, "it stands in the place of the root directory")
+            self._settle_directory((), self._directory(()), member)
+            return
+        base = parts[-1]
+        parent = self._directory(parts[:-1])
+        if base.startswith(WHITEOUT_PREFIX):
+            self._whiteout(parent, base, member)
+        elif member.kind == DIRTYPE:
+            self._make_directory(parent, base, parts, member)
+        elif member.kind == REGTYPE:
+            self._make_file(parent, base, member, reader)
+        elif member.kind == LNKTYPE:
+            self._make_hard_link(parent, base, member)
+        elif member.kind == SYMTYPE:
+            self._make_symlink(parent, base, member)
+        else:
+            self._make_node(parent, base, member)
+
+    # -- names ------------------------------------------------------------------------------------------------------
+
+    def _parts(self, name: bytes, member: Member) -> tuple[bytes, ...]:
+        """Return a name's components below the root. Raises Invalid for one that leads out of it."""
+        parts: list[bytes] = []
+        for part in name.split(b"/"):
+            if part == b"..":
+                if not parts:
+                    raise self._refused(member, "it leads out of the root directory")
+                parts.pop()
+            elif part not in (b"", b"."):
+                parts.append(part)
+        if len(parts) > DEPTH_MAX:
+            raise self._refused(member, f"it lies more than {DEPTH_MAX} directories deep")
+        if any(part.startswith(WHITEOUT_PREFIX) for part in parts[:-1]):
+            raise self._refused(member, "a directory on its way is called like a whiteout")
+        return tuple(parts)
+
+    def _directory(self, parts: tuple[bytes, ...]) -> int:
+        """Return a descriptor (ours, cached) of the directory at parts, made where it is missing."""
+        cached = self._directories.get(parts)
+        if cached is not None:
+            return cached[0]
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        path = os.fsdecode(b"/".join(parts))
+        try:
+            fd = open_in_root(self._root, path, flags)
+        except FileNotFoundError:
+            if not parts:
+                raise
+            try:
+                os.mkdir(parts[-1], 0o700, dir_fd=self._directory(parts[:-1]))
+                fd = open_in_root(self._root, path, flags)
+                os.fchmod(fd, 0o755)
+            except (FileExistsError, FileNotFoundError):  # a dangling link: what it points to is made, inside the root
+                os.close(mkdir_in_root(self._root, path))
+                fd = open_in_root(self._root, path, flags)
+        self._remember(parts, fd)
+        return fd
+
+    def _remember(self, parts: tuple[bytes, ...], fd: int) -> None:
+        if len(self._directories) >= _CACHED_DIRECTORIES_MAX:
+            self._forget_directories()
+        info = os.fstat(fd)
+        self._directories[parts] = (fd, info.st_ino)
+        self._times.setdefault(info.st_ino, info.st_mtime_ns)
+
+    def _forget_directories(self) -> None:
+        """Close the cached directories, each with the time it had before members were put into it."""
+        for fd, inode in self._directories.values():
+            time_ns = self._times[inode]
+            os.utime(fd, ns=(time_ns, time_ns))
+            os.close(fd)
+        self._directories.clear()
+        self._times.clear()
+
+    # -- members ----------------------------------------------------------------------------------------------------
+
+    def _make_directory(self, parent: int, base: bytes, parts: tuple[bytes, ...], member: Member) -> None:
+        opaque = False
+        try:
+            os.mkdir(base, 0o700, dir_fd=parent)
+        except FileExistsError:
+            info = os.lstat(base, dir_fd=parent)
+            if not stat.S_ISDIR(info.st_mode):
+                # A whiteout of the same name hid the directory below: an opaque one hides its content too.
+                opaque = _is_whiteout(info)
+                parent = self._clear(parent, base, parts)
+                os.mkdir(base, 0o700, dir_fd=parent)
+        cached = self._directories.get(parts)
+        if cached is None:
+            fd = os.open(base, removal.DIRECTORY_FLAGS, dir_fd=parent)
+            self._remember(parts, fd)
+        else:
+            fd = cached[0]
+        if opaque:
+            os.setxattr(fd, OPAQUE_XATTR, b"y")
+        self._settle_directory(parts, fd, member)
+
+    def _settle_directory(self, parts: tuple[bytes, ...], fd: int, member: Member) -> None:
+        os.fchown(fd, member.uid, member.gid)
+        os.fchmod(fd, member.mode)
+        self._set_xattrs(fd, member)
+        self._times[self._directories[parts][1]] = member.mtime_ns
+
+    def _make_file(self, parent: int, base: bytes, member: Member, reader: Reader) -> None:
+        try:
+            fd = os.open(base, _FILE_FLAGS, 0o600, dir_fd=parent)
+        except FileExistsError:
+            parent = self._clear(parent, base, self._parts(member.name, member))
+            fd = os.open(base, _FILE_FLAGS, 0o600, dir_fd=parent)
+        try:
+            if member.extents is None:
+                for piece in reader.data():
+                    _write(fd, piece)
+            else:
+                _write_sparse(fd, member, reader)
+            os.fchown(fd, member.uid, member.gid)  # before the mode and file capabilities: it clears both
+            os.fchmod(fd, member.mode)
+            self._set_xattrs(fd, member)
+            os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
+        finally:
+            os.close(fd)
+
+    def _make_symlink(self, parent: int, base: bytes, member: Member) -> None:
+        if not member.linkname:
+            raise self._refused(member, "the symbolic link has no target")
+        try:
+            os.symlink(member.linkname, base, dir_fd=parent)
+        except FileExistsError:
+            parent = self._clear(parent, base, self._parts(member.name, member))
+            os.symlink(member.linkname, base, dir_fd=parent)
+        self._settle(parent, base, member)
+
+    def _make_hard_link(self, parent: int, base: bytes, member: Member) -> None:
+        """Link to an earlier member. Its owner, mode and times are that member's: it is the same file."""
+        target = self._parts(member.linkname, member)
+        if not target:
+            raise self._refused(member, "a hard link can't lead to the root directory")
+        try:
+            source = open_in_root(self._root, os.fsdecode(b"/".join(target[:-1])), os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            raise self._missing_target(member) from None
+        try:
+            found = os.lstat(target[-1], dir_fd=source)
+            if stat.S_ISDIR(found.st_mode):
+                raise self._refused(member, f"the hard link leads to the directory {shown(member.linkname)}")
+            try:
+                os.link(target[-1], base, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+            except FileExistsError:
+                if os.path.samestat(found, os.lstat(base, dir_fd=parent)):
+                    return
+                parent = self._clear(parent, base, self._parts(member.name, member))
+                os.link(target[-1], base, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            raise self._missing_target(member) from None
+        finally:
+            os.close(source)
+
+    def _make_node(self, parent: int, base: bytes, member: Member) -> None:
+        try:
+            device = os.makedev(member.devmajor, member.devminor)
+            self._mknod(parent, base, _NODES[member.kind] | 0o600, device, member)
+        except OverflowError:
+            raise self._refused(member, f"there is no device {member.devmajor}:{member.devminor}") from None
+        except PermissionError:
+            if member.kind == FIFOTYPE or (os.geteuid() == 0 and _owns_devices()):
+                raise
+            self.lost_devices += 1  # in a user namespace nobody can make one; the runtime brings its own /dev
+
+    def _mknod(self, parent: int, base: bytes, mode: int, device: int, member: Member) -> None:
+        try:
+            os.mknod(base, mode, device, dir_fd=parent)
+        except FileExistsError:
+            parent = self._clear(parent, base, self._parts(member.name, member))
+            os.mknod(base, mode, device, dir_fd=parent)
+        self._settle(parent, base, member)
+
+    def _settle(self, parent: int, base: bytes, member: Member) -> None:
+        """Give owner, mode, attributes and time to what can't be opened: a link or a node, made a moment ago."""
+        os.chown(base, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
+        if member.kind != SYMTYPE:
+            os.chmod(base, member.mode, dir_fd=parent)
+        if member.xattrs:
+            self._set_xattrs(b"/proc/self/fd/%d/%b" % (parent, base), member)
+        os.utime(base, ns=(member.mtime_ns, member.mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+    def _whiteout(self, parent: int, base: bytes, member: Member) -> None:
+        if base == OPAQUE_MARKER:
+            os.setxattr(parent, OPAQUE_XATTR, b"y")
+            return
+        if base.startswith(AUFS_PREFIX):
+            return  # aufs's bookkeeping, without a meaning since
+        hidden = base[len(WHITEOUT_PREFIX) :]
+        if hidden in (b"", b".", b".."):
+            raise self._refused(member, "the whiteout hides no name")
+        try:
+            os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
+        except FileExistsError:
+            # It hides what lies below, not what this layer has under the name; a directory's content merges, though.
+            if stat.S_ISDIR(os.lstat(hidden, dir_fd=parent).st_mode):
+                fd = os.open(hidden, removal.DIRECTORY_FLAGS, dir_fd=parent)
+                try:
+                    os.setxattr(fd, OPAQUE_XATTR, b"y")
+                finally:
+                    os.close(fd)
+
+    def _clear(self, parent: int, base: bytes, parts: tuple[bytes, ...]) -> int:
+        """Remove what stands where a member goes; return the parent, opened anew where the cache had to go."""
+        if stat.S_ISREG(os.lstat(base, dir_fd=parent).st_mode):
+            os.unlink(base, dir_fd=parent)
+            return parent
+        self._forget_directories()  # a path in the cache may have led through it
+        parent = self._directory(parts[:-1])
+        removal.remove(parent, base, self._trash)
+        return parent
+
+    def _set_xattrs(self, target: int | bytes, member: Member) -> None:
+        for name, value in member.xattrs.items():
+            if name.startswith(_DROPPED_XATTRS):
+                continue
+            try:
+                if isinstance(target, int):
+                    os.setxattr(target, name, value)
+                else:
+                    os.setxattr(target, name, value, follow_symlinks=False)
+            except OSError as error:
+                if error.errno != errno.ENOTSUP:
+                    raise
+                self.lost_xattrs += 1
+
+    # -- errors -----------------------------------------------------------------------------------------------------
+
+    def _refused(self, member: Member, cause: str) -> Invalid:
+        return Invalid("extract", f"member {shown(member.name)} of {self._subject}", cause)
+
+    def _missing_target(self, member: Member) -> Invalid:
+        return self._refused(member, f"it is a hard link to {shown(member.linkname)}, which is not in front of it")
+
+    def _failed(self, member: Member, error: OSError) -> OrlopError:
+        subject = f"member {shown(member.name)} of {self._subject}"
+        cause = os.strerror(error.errno or 0)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Unavailable("extract", subject, cause, hint="free some space in the data directory")
+        if error.errno in (errno.EPERM, errno.EACCES):
+            return Denied("extract", subject, cause)
+        if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ERANGE, errno.E2BIG):
+            return Invalid("extract", subject, cause)
+        return Unavailable("extract", subject, cause)
+
+
+def _is_whiteout(info: os.stat_result) -> bool:
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
+
+
+def _owns_devices() -> bool:
+    """Say whether this is the initial user namespace, the only one whose root may make device nodes."""
+    with open("/proc/self/uid_map", "rb") as file:
+        return file.read(64).split() == [b"0", b"0", b"4294967295"]
+
+
+def _write(fd: int, data: bytes) -> None:
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
+
+
+def _write_sparse(fd: int, member: Member, reader: Reader) -> None:
+    """Write the pieces of a sparse file where they belong; the rest stays a hole."""
+    os.ftruncate(fd, member.size)
+    pieces = reader.data()
+    piece = b""
+    for offset, length in member.extents or ():
+        while length:
+            piece = piece or next(pieces)
+            taken = os.pwrite(fd, piece[:length], offset)
+            piece, offset, length = piece[taken:], offset + taken, length - taken

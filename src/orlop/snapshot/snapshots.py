@@ -1,0 +1,328 @@
+"""File systems from layers: each layer extracted once under its ChainID, a writable one for each key above them.
+
+    <root>/layers/<chain id>/fs/           the layer's tree
+                             layer.json    LayerRecord
+           unpacking/<chain id>/           a layer on its way; who extracts it holds a lock (flock) on the directory
+           active/<key>/upper/ work/       a container's own layer
+                        parent             the ChainID it stands on, or empty
+           trash/                          what is being made for active/, and what is being removed
+
+Invariants:
+1. A directory in layers/ is complete, has the diff_id it was asked for, and survived a power failure (syncfs) before
+   its rename. It never changes again.
+2. Every open Snapshots holds a shared lock (flock) on the root. Whoever opens it and gets the exclusive one is alone:
+   all that lies in unpacking/ and trash/ then belongs to the dead and is removed.
+3. Nothing is mounted here: `prepare` says which mount makes the root file system, somebody else makes it (I4).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+
+from orlop.content.compression import Decompressed
+from orlop.linux import abi
+from orlop.spec.digest import Digest
+from orlop.spec.errors import Conflict, Invalid, NotFound, Unavailable
+from orlop.spec.image import chain_ids
+from orlop.spec.jsonio import dump, parse
+from orlop.spec.runtime import Mount
+from orlop.spec.tar import Reader
+
+from . import removal
+from .extract import OPAQUE_XATTR, Extraction
+from .record import LayerRecord, Usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Protocol
+
+    class Blob(Protocol):
+        """An open blob: `content.Store.open` returns one."""
+
+        def read(self, count: int, /) -> bytes: ...
+        def close(self) -> None: ...
+
+    Layer = tuple[Digest, Callable[[], Blob]]
+
+KEY_LENGTH_MAX = 128
+_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
+class Snapshots:
+    """The snapshots below one directory, which is made (mode 0700) when it is not there.
+
+    Opening it sweeps what died writers left.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        try:
+            for name in ("layers", "unpacking", "active", "trash"):
+                os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
+            self._lock_fd = os.open(root, removal.DIRECTORY_FLAGS)
+            self._sweep()
+        except OSError as error:
+            raise Unavailable("open", f"snapshots {root}", os.strerror(error.errno or 0)) from None
+
+    def close(self) -> None:
+        """Give up the lock: the next one that opens the directory may sweep it."""
+        os.close(self._lock_fd)
+
+    def unpack(self, layers: Sequence[Layer]) -> Digest | None:
+        """Extract what is missing of these layers and return the ChainID of the last one (None for no layers).
+
+        layers: (diff_id, function that opens the blob, compressed or not), the base layer first.
+        Raises Invalid when a layer is broken, hostile or not the one its diff_id says; then nothing of it stays.
+        """
+        chain = chain_ids(tuple(diff_id for diff_id, _ in layers))
+        if not chain:
+            return None
+        present = len(chain)
+        while present and not self._has(chain[present - 1]):
+            present -= 1
+        for index in range(present, len(chain)):
+            diff_id, open_blob = layers[index]
+            self._unpack_layer(diff_id, tuple(reversed(chain[: index + 1])), open_blob)
+        return chain[-1]
+
+    def prepare(self, key: str, parent: Digest | None) -> tuple[Mount, ...]:
+        """Make a writable layer called key above the layer `parent`; return what makes it a root file system.
+
+        One Mount of type overlay: a "lowerdir=" option for each layer, the topmost first, then upperdir= and workdir=.
+        Without parent it is one bind mount. Raises NotFound for the parent, Conflict when the key is taken.
+        """
+        directory = self._active(key)
+        lower = self._lower(parent)
+        new = f"{self.root}/trash/{os.urandom(8).hex()}"
+        try:
+            os.mkdir(new, 0o700)
+            for name in ("upper", "work"):
+                os.mkdir(f"{new}/{name}", 0o700)
+            _copy_root_attributes(lower[0] if lower else "", f"{new}/upper")
+            with open(f"{new}/parent", "w") as file:
+                file.write(parent or "")
+            os.rename(new, directory)
+        except FileExistsError:
+            raise self._taken(key) from None
+        except OSError as error:
+            if os.path.isdir(directory):
+                raise self._taken(key) from None
+            raise Unavailable("prepare", f"snapshot {key}", os.strerror(error.errno or 0)) from None
+        return _mounts(directory, lower)
+
+    def mounts(self, key: str) -> tuple[Mount, ...]:
+        """Return what `prepare` returned for the key. Raises NotFound."""
+        directory = self._active(key)
+        try:
+            with open(f"{directory}/parent") as file:
+                parent = file.read(256)
+        except FileNotFoundError:
+            raise self._missing(key) from None
+        return _mounts(directory, self._lower(Digest.parse(parent) if parent else None))
+
+    def remove(self, key: str) -> None:
+        """Remove the layer called key, whatever its processes left there. Raises NotFound, Unavailable."""
+        try:
+            gone = f"{self.root}/trash/{os.urandom(8).hex()}"
+            os.rename(self._active(key), gone)
+        except FileNotFoundError:
+            raise self._missing(key) from None
+        except OSError as error:
+            raise Unavailable("remove", f"snapshot {key}", os.strerror(error.errno or 0)) from None
+        self._remove_tree(gone)
+
+    def usage(self, key: str) -> Usage:
+        """Return what the layer called key itself occupies. Raises NotFound."""
+        from .usage import measure
+
+        try:
+            return measure(f"{self._active(key)}/upper")
+        except FileNotFoundError:
+            raise self._missing(key) from None
+
+    # -- layers -----------------------------------------------------------------------------------------------------
+
+    def _has(self, chain_id: Digest) -> bool:
+        return os.path.isdir(self._layer(chain_id))
+
+    def _layer(self, chain_id: Digest) -> str:
+        return f"{self.root}/layers/{chain_id.hex}"
+
+    def _unpack_layer(self, diff_id: Digest, chain: tuple[Digest, ...], open_blob: Callable[[], Blob]) -> None:
+        """Extract one layer into unpacking/, prove its diff_id, make it durable, move it to layers/."""
+        target = self._layer(chain[0])
+        subject = f"layer {diff_id}"
+        temporary, lock = self._lock(chain[0])
+        try:
+            if self._has(chain[0]):
+                return  # another one unpacked it while we waited for the lock
+            blob = open_blob()
+            try:
+                record = _extract(blob, lock, diff_id, chain, subject)
+            finally:
+                blob.close()
+            with open(f"{temporary}/layer.json", "wb") as file:
+                file.write(dump(record.to_json()))
+            abi.syscall("syncfs", lock, subject=temporary)
+            os.rename(temporary, target)
+            _fsync_directory(f"{self.root}/layers")
+        except OSError as error:
+            raise Unavailable("unpack", subject, os.strerror(error.errno or 0)) from None
+        finally:
+            if os.path.isdir(temporary) and os.path.samestat(os.stat(temporary), os.fstat(lock)):
+                self._discard(temporary)
+            os.close(lock)
+
+    def _lock(self, chain_id: Digest) -> tuple[str, int]:
+        """Return a new, empty directory in unpacking/ and its descriptor, which holds the lock.
+
+        Waits while another unpacker has it. What a dead one left in it is removed.
+        """
+        path = f"{self.root}/unpacking/{chain_id.hex}"
+        while True:
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                pass
+            try:
+                fd = os.open(path, removal.DIRECTORY_FLAGS)
+            except FileNotFoundError:
+                continue
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                if os.path.samestat(os.stat(path), os.fstat(fd)):
+                    if not os.listdir(fd):
+                        return path, fd
+                    self._discard(path)
+            except FileNotFoundError:
+                pass  # it became a layer, or was discarded, while we waited
+            os.close(fd)
+            if self._has(chain_id):
+                return path, os.open(self._layer(chain_id), removal.DIRECTORY_FLAGS)
+
+    def _lower(self, chain_id: Digest | None) -> tuple[str, ...]:
+        """Return the trees below a writable layer, the topmost first."""
+        if chain_id is None:
+            return ()
+        path = f"{self._layer(chain_id)}/layer.json"
+        try:
+            with open(path, "rb") as file:
+                record = LayerRecord.from_json(parse(file.read(), path), path)
+        except FileNotFoundError:
+            raise NotFound(
+                "prepare", f"layer {chain_id}", f"layer {chain_id} is not unpacked", hint="unpack the image first"
+            ) from None
+        lower = []
+        for layer in record.chain:
+            lower.append(f"{self._layer(layer)}/fs")
+            if _is_opaque(lower[-1]):
+                break  # overlayfs looks at the attribute everywhere but on a layer's root
+        return tuple(lower)
+
+    # -- keys, trash ------------------------------------------------------------------------------------------------
+
+    def _active(self, key: str) -> str:
+        if not key or len(key) > KEY_LENGTH_MAX or key[0] in ".-" or not _KEY.issuperset(key):
+            raise Invalid("use", f"snapshot key {key[:KEY_LENGTH_MAX]!r}", "it is not a name of [A-Za-z0-9_.-]")
+        return f"{self.root}/active/{key}"
+
+    def _taken(self, key: str) -> Conflict:
+        return Conflict("prepare", f"snapshot {key}", "there is one of that name already")
+
+    def _missing(self, key: str) -> NotFound:
+        return NotFound("find", f"snapshot {key}", f"No such snapshot: {key}")
+
+    def _discard(self, path: str) -> None:
+        gone = f"{self.root}/trash/{os.urandom(8).hex()}"
+        os.rename(path, gone)
+        self._remove_tree(gone)
+
+    def _remove_tree(self, path: str) -> None:
+        """Remove a tree that lies in the trash."""
+        trash = os.open(f"{self.root}/trash", removal.DIRECTORY_FLAGS)
+        try:
+            removal.remove(trash, os.path.basename(path), trash)
+        except OSError as error:
+            raise Unavailable("remove", path, os.strerror(error.errno or 0)) from None
+        finally:
+            os.close(trash)
+
+    def _sweep(self) -> None:
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            for name in os.listdir(f"{self.root}/unpacking"):
+                os.rename(f"{self.root}/unpacking/{name}", f"{self.root}/trash/{os.urandom(8).hex()}")
+            trash = os.open(f"{self.root}/trash", removal.DIRECTORY_FLAGS)
+            try:
+                removal.empty(trash)
+            finally:
+                os.close(trash)
+        fcntl.flock(self._lock_fd, fcntl.LOCK_SH)
+
+
+def _extract(blob: Blob, directory: int, diff_id: Digest, chain: tuple[Digest, ...], subject: str) -> LayerRecord:
+    """Extract a blob into fs/ of a directory. Raises Invalid when its content is not what diff_id says."""
+    import hashlib
+
+    for name in ("fs", "trash"):
+        os.mkdir(name, 0o755, dir_fd=directory)
+    root = os.open("fs", removal.DIRECTORY_FLAGS, dir_fd=directory)
+    trash = os.open("trash", removal.DIRECTORY_FLAGS, dir_fd=directory)
+    try:
+        os.fchmod(root, 0o755)
+        digest = hashlib.new(diff_id.algorithm)
+        stream = Decompressed(blob.read, subject)
+
+        def read(count: int) -> bytes:
+            data = stream.read(count)
+            digest.update(data)
+            return data
+
+        extraction = Extraction(root, trash, subject)
+        extraction.run(Reader(read, subject))
+        if digest.hexdigest() != diff_id.hex:
+            found = f"{diff_id.algorithm}:{digest.hexdigest()}"
+            raise Invalid("unpack", subject, f"its content has the diff_id {found}", hint="import or pull it again")
+        os.rmdir("trash", dir_fd=directory)
+    finally:
+        os.close(root)
+        os.close(trash)
+    return LayerRecord(diff_id=diff_id, chain=chain, entries=extraction.entries, lost_xattrs=extraction.lost_xattrs)
+
+
+def _mounts(directory: str, lower: tuple[str, ...]) -> tuple[Mount, ...]:
+    if not lower:
+        return (Mount(type="bind", source=f"{directory}/upper", options=("bind", "rw")),)
+    options = (*(f"lowerdir={path}" for path in lower), f"upperdir={directory}/upper", f"workdir={directory}/work")
+    return (Mount(type="overlay", source="overlay", options=options),)
+
+
+def _copy_root_attributes(source: str, target: str) -> None:
+    """Give the upper directory the image's root owner and mode: overlayfs shows the upper one's."""
+    mode, uid, gid = 0o755, 0, 0
+    if source:
+        info = os.stat(source)
+        mode, uid, gid = stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
+        os.chown(target, uid, gid)
+    os.chmod(target, mode)
+
+
+def _is_opaque(path: str) -> bool:
+    try:
+        return os.getxattr(path, OPAQUE_XATTR) == b"y"
+    except OSError:
+        return False
+
+
+def _fsync_directory(path: str) -> None:
+    fd = os.open(path, removal.DIRECTORY_FLAGS)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
