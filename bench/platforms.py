@@ -216,11 +216,8 @@ def _stop_engine(work: Workspace, stop: Sequence[str], env: Mapping[str, str]) -
 def _named(name: str, word: str) -> list[int]:
     """Return the processes whose name begins so and whose command line holds the word."""
     start = name[:15].encode()  # TASK_COMM_LEN
-    return [
-        pid
-        for pid in processes.pids()
-        if processes.read(pid, "comm").startswith(start) and word in processes.title(pid)
-    ]
+    named = [pid for pid in processes.pids() if processes.read(pid, "comm").startswith(start)]
+    return [pid for pid in named if word in processes.title(pid)]
 
 
 def _children(parent: int, name: str) -> list[int]:

@@ -87,6 +87,8 @@ class Judge:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.watch.note:
+            terminalreporter.line(f"host: {self.watch.note}")
         if len(self.counts) < 2:
             return
         terminalreporter.section("groups")

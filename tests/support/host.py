@@ -47,16 +47,19 @@ class Watch:
     """Compare the host at the end of a run with the host at its beginning."""
 
     def __init__(self, session: str) -> None:
-        """session: the value of SESSION in this run's processes."""
+        """session: the value of SESSION in this run's processes. note: what could not be judged."""
         self.session = session
         path = Path(tempfile.gettempdir(), f"orlop-tests-{os.geteuid()}.lock")
         self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         self.before = Snapshot()
+        self.note = ""
 
     def finish(self) -> list[str]:
         """Return one line for each thing left behind, after giving the kernel time to finish what it does by itself."""
         alone = self._is_alone()
+        if not alone:
+            self.note = "another run of these tests goes on: only processes were judged, not mounts, cgroups or devices"
         deadline = time.monotonic() + SETTLE_S_MAX
         while (left := self._left(alone)) and time.monotonic() < deadline:
             time.sleep(0.1)
