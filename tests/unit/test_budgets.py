@@ -106,6 +106,12 @@ def test_self_and_the_limit_itself_are_within_the_budget() -> None:
     assert too_large(sizes_of_source("m.py", text), {}) == []
 
 
+def test_the_named_fields_of_a_value_are_no_parameters() -> None:
+    text = "class C:\n  def __init__(self, a, b, c, d, e, f, *, g, h=1): pass\n"
+    assert too_large(sizes_of_source("m.py", text), {}) == []
+    assert too_large(sizes_of_source("m.py", text.replace("*, ", "")), {}) != []
+
+
 def test_an_exception_may_only_shrink() -> None:
     text = "def f():\n" + _lines(FUNCTION_LINES_MAX)
     key = ("function lines", "m.py:f")
@@ -126,7 +132,9 @@ def _definitions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Functio
 
 def _parameters(node: Function) -> int:
     arguments = node.args
-    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    named = [*arguments.posonlyargs, *arguments.args]
+    if node.name != "__init__":  # there, what has to be named is a field of a value, as in a dataclass
+        named += arguments.kwonlyargs
     bound = bool(named) and named[0].arg in ("self", "cls")
     return len(named) - bound + (arguments.vararg is not None) + (arguments.kwarg is not None)
 

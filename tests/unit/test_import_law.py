@@ -44,6 +44,8 @@ CHEAP_PACKAGES = frozenset({"linux", "runtime", "spec", "supervise"})
 
 FORBIDDEN_MODULES = frozenset({"dbm", "marshal", "pickle", "pty", "shelve", "pdb", "commands"})
 FORBIDDEN_CALLS = frozenset({"eval", "exec", "compile", "__import__", "input", "breakpoint"})
+# The CLI finds a verb's module by a table of constants; importlib alone would cost it as much as the module.
+PERMITTED = frozenset({("orlop.frontends.cli.commands", "__import__")})
 FORBIDDEN_ATTRIBUTES = frozenset({("os", "system"), ("os", "popen"), ("importlib", "import_module")})
 FORBIDDEN_METHODS = frozenset({"extractall"})
 FORBIDDEN_KEYWORDS = frozenset({"shell", "preexec_fn"})
@@ -138,6 +140,8 @@ def nothing_dangerous(module: Module) -> Iterator[str]:
         )
         function = call.func
         if isinstance(function, ast.Name) and function.id in FORBIDDEN_CALLS:
+            if (module.name, function.id) in PERMITTED:
+                continue
             yield f"line {call.lineno}: {function.id}() is forbidden"
         elif isinstance(function, ast.Attribute):
             owner = function.value.id if isinstance(function.value, ast.Name) else ""
@@ -182,6 +186,7 @@ BROKEN = [
     (imports_cheaply, "orlop.supervise.monitor", "if TYPE_CHECKING:\n    pass\nelse:\n    from typing import Any"),
     (nothing_dangerous, "orlop.content.store", "import pickle"),
     (nothing_dangerous, "orlop.content.store", "eval('1')"),
+    (nothing_dangerous, "orlop.engine.core", "__import__(name)"),
     (nothing_dangerous, "orlop.content.store", "subprocess.run('x', shell=True)"),
     (nothing_dangerous, "orlop.content.store", "subprocess.Popen('x', preexec_fn=f)"),
     (nothing_dangerous, "orlop.content.store", "os.system('x')"),
