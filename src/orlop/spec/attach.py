@@ -10,16 +10,20 @@ The kinds 0 to 2 are docker's multiplexed stream, so a monitor's output reaches 
     RESIZE   client -> monitor    rows, columns: two unsigned 16-bit integers, big endian
     SIGNAL   client -> monitor    one byte: the signal number, sent to the process
     EXIT     monitor -> client    an ExitRecord as JSON; the last frame of a connection
+    TAKEN    monitor -> client    4 bytes, big endian: so many more STDIN bytes went to the process, or were dropped
 
+A client that never has more than WINDOW_BYTES of STDIN payload on the way (sent, and not yet TAKEN) is always read:
+its signals and sizes pass a process that does not read its input. One that has twice as much is left waiting.
 Closing the connection detaches the client.
 """
 
 from __future__ import annotations
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-RESIZE, SIGNAL, EXIT = 16, 17, 18
+RESIZE, SIGNAL, EXIT, TAKEN = 16, 17, 18, 19
 HEADER_BYTES = 8
 PAYLOAD_BYTES_MAX = 64 * 1024
+WINDOW_BYTES = 256 * 1024
 
 
 def header(kind: int, length: int) -> bytes:

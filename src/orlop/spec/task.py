@@ -1,6 +1,6 @@
 """What passes between the engine, the spawner and the monitors, and what a monitor leaves on disk.
 
-    engine  --SEQPACKET: one StartTask or StartExec + fds-->  spawner  --fork-->  monitor
+    engine  --SEQPACKET: one Start + fds-->  spawner  --fork-->  monitor
     monitor --SEQPACKET on the reply fd: one Started-->       engine
     monitor --writes-->  <directory>/status.json (TaskStatus), <directory>/exit.json (ExitRecord, once)
 
@@ -75,6 +75,18 @@ class StartExec(Record):
     open_stdin: bool = False
     attached: bool = False
     console_size: Box | None = None
+
+
+class Start(Record):
+    """One message to the spawner. Exactly one of the fields is set."""
+
+    strict = True
+    task: StartTask | None = None
+    exec: StartExec | None = None
+
+    def check(self) -> None:
+        if (self.task is None) == (self.exec is None):
+            raise ValueError("exactly one of task and exec is wanted")
 
 
 class Started(Record):
