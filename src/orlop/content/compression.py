@@ -32,9 +32,10 @@ RATIO_FREE_BYTES = 1024**3
 XZ_MEMORY_BYTES_MAX = 128 * 1024**2  # `xz -9` makes files that need 65 MiB
 INPUT_BYTES = 256 * 1024
 OUTPUT_BYTES = 1024 * 1024
-HEAD_BYTES = 6
+HEAD_BYTES = 10
 
-_MAGIC = {b"\x1f\x8b\x08": GZIP, b"\xfd7zXZ\0": XZ, b"BZh": BZIP2, b"\x28\xb5\x2f\xfd": ZSTD}
+_MAGIC = {b"\x1f\x8b\x08": GZIP, b"\xfd7zXZ\0": XZ, b"\x28\xb5\x2f\xfd": ZSTD}
+_BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # what follows "BZh9": a tar may begin with a file called "BZh..."
 
 
 def detect(head: bytes) -> str:
@@ -42,6 +43,8 @@ def detect(head: bytes) -> str:
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
+    if head.startswith(b"BZh") and head[4:10] in _BZIP2_BLOCKS:
+        return BZIP2
     # A skippable frame (RFC 8878, 3.1.2) may come before the data: zstd's multi-threaded writers put one there.
     return ZSTD if len(head) >= 4 and head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F else NONE
 

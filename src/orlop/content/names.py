@@ -42,8 +42,11 @@ class Names:
         """Return what a name means, without the annotations of its entry's names."""
         return next((descriptor for known, descriptor in self.entries() if known == name), None)
 
-    def put(self, name: Reference | None, descriptor: Descriptor) -> None:
-        """Give a name (or, with None, just a place) to a descriptor; what had the name keeps a place without one."""
+    def put(self, name: Reference | None, descriptor: Descriptor, *, keep_displaced: bool = True) -> None:
+        """Give a name (or, with None, just a place) to a descriptor; what had the name keeps a place without one.
+
+        keep_displaced: False drops what had the name, unless it has others.
+        """
         named = _with_name(descriptor, name)
 
         def change(entries: list[Entry]) -> list[Descriptor]:
@@ -53,7 +56,8 @@ class Names:
             if name is None and any(old.digest == descriptor.digest for old in kept):
                 return kept
             still_named = {old.digest for old in kept} | {descriptor.digest}
-            kept += [_with_name(old, None) for old in previous if old.digest not in still_named]
+            if keep_displaced:
+                kept += [_with_name(old, None) for old in previous if old.digest not in still_named]
             return [*kept, named]
 
         self._update(change)

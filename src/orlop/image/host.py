@@ -70,7 +70,7 @@ def ensure(images: Images) -> Image:
         return images.resolve(NAME)
     closure, tree = _collect()
     target = _store(images.store, tree)
-    images.store.names.put(name, target)
+    images.store.names.put(name, target, keep_displaced=False)
     sources = _watched(closure)
     _write_record(images.store, HostRecord(manifest=target.digest, sources=sources))
     return images.resolve(NAME)

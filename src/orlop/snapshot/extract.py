@@ -28,6 +28,8 @@ from . import removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orlop.spec.tar import Member, Reader
 
 WHITEOUT_PREFIX = b".wh."
@@ -36,7 +38,8 @@ AUFS_PREFIX = b".wh..wh."
 OPAQUE_XATTR = "trusted.overlay.opaque"
 DEPTH_MAX = 256
 _CACHED_DIRECTORIES_MAX = 64
-_DROPPED_XATTRS = (b"trusted.overlay.", b"user.overlay.", b"security.selinux")  # labels are the host's to give
+OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
+_DROPPED_XATTRS = (*map(os.fsencode, OVERLAY_XATTRS), b"security.selinux")  # labels are the host's to give
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = {CHRTYPE: stat.S_IFCHR, BLKTYPE: stat.S_IFBLK, FIFOTYPE: stat.S_IFIFO}
 
@@ -45,14 +48,17 @@ class Extraction:
     """One archive on its way into one directory.
 
     root: descriptor of the directory, empty at first. trash: see `removal.remove`. subject names the archive in errors.
+    lower: the trees of the layers below, the topmost first. A directory that the archive goes through without
+        describing it stays as it is there; else an upper layer with `tmp/x` alone would take /tmp its mode.
     entries: members seen. lost_xattrs, lost_devices: what the file system or our privileges did not take.
     """
 
-    def __init__(self, root: int, trash: int, subject: str) -> None:
+    def __init__(self, root: int, trash: int, subject: str, lower: Sequence[str] = ()) -> None:
         self.entries = 0
         self.lost_xattrs = 0
         self.lost_devices = 0
         self._root = root
+        self._lower = lower
         self._trash = trash
         self._subject = subject
         self._directories: dict[tuple[bytes, ...], tuple[int, int]] = {}  # path -> (descriptor, inode)
@@ -125,12 +131,37 @@ class Extraction:
             try:
                 os.mkdir(parts[-1], 0o700, dir_fd=self._directory(parts[:-1]))
                 fd = open_in_root(self._root, path, flags)
-                os.fchmod(fd, 0o755)
+                self._settle_implicit(fd, path)
             except (FileExistsError, FileNotFoundError):  # a dangling link: what it points to is made, inside the root
                 os.close(mkdir_in_root(self._root, path))
                 fd = open_in_root(self._root, path, flags)
         self._remember(parts, fd)
         return fd
+
+    def _settle_implicit(self, fd: int, path: str) -> None:
+        """Give a directory that no member has described what it has in the layers below, or 0755."""
+        for tree in self._lower:
+            root = os.open(tree, removal.DIRECTORY_FLAGS)
+            try:
+                below = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                break  # something else stands there, a whiteout perhaps: what lies further down does not show
+            finally:
+                os.close(root)
+            try:
+                info = os.fstat(below)
+                os.fchown(fd, info.st_uid, info.st_gid)
+                os.fchmod(fd, stat.S_IMODE(info.st_mode))
+                os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
+                for name in os.listxattr(below):
+                    if not name.startswith(OVERLAY_XATTRS):
+                        os.setxattr(fd, name, os.getxattr(below, name))
+            finally:
+                os.close(below)
+            return
+        os.fchmod(fd, 0o755)
 
     def _remember(self, parts: tuple[bytes, ...], fd: int) -> None:
         if len(self._directories) >= _CACHED_DIRECTORIES_MAX:

@@ -7,13 +7,15 @@ from orlop.spec.record import Record
 class LayerRecord(Record):
     """layer.json. chain: this layer's ChainID, then those below it, down to the base. entries: members extracted.
 
-    lost_xattrs: extended attributes that this file system did not take.
+    lost_xattrs: extended attributes that this file system did not take; lost_devices: device nodes that a user
+    namespace may not make.
     """
 
     diff_id: Digest
     chain: tuple[Digest, ...]
     entries: int
     lost_xattrs: int = 0
+    lost_devices: int = 0
 
 
 class Usage(Record):

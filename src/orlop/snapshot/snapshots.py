@@ -161,7 +161,8 @@ class Snapshots:
                 return  # another one unpacked it while we waited for the lock
             blob = open_blob()
             try:
-                record = _extract(blob, lock, diff_id, chain, subject)
+                lower = self._lower(chain[1] if len(chain) > 1 else None)
+                record = _extract(blob, lock, LayerRecord(diff_id=diff_id, chain=chain, entries=0), lower)
             finally:
                 blob.close()
             with open(f"{temporary}/layer.json", "wb") as file:
@@ -261,17 +262,24 @@ class Snapshots:
             trash = os.open(f"{self.root}/trash", removal.DIRECTORY_FLAGS)
             try:
                 removal.empty(trash)
+            except OSError:
+                pass  # something immutable or busy: it stays in the trash, where it hinders nobody
             finally:
                 os.close(trash)
         fcntl.flock(self._lock_fd, fcntl.LOCK_SH)
 
 
-def _extract(blob: Blob, directory: int, diff_id: Digest, chain: tuple[Digest, ...], subject: str) -> LayerRecord:
-    """Extract a blob into fs/ of a directory. Raises Invalid when its content is not what diff_id says."""
+def _extract(blob: Blob, directory: int, record: LayerRecord, lower: Sequence[str]) -> LayerRecord:
+    """Extract a blob into fs/ of a directory; return the record filled in.
+
+    Raises Invalid when its content is not what the diff_id says.
+    """
     import hashlib
 
+    diff_id = record.diff_id
+    subject = f"layer {diff_id}"
     for name in ("fs", "trash"):
-        os.mkdir(name, 0o755, dir_fd=directory)
+        os.mkdir(name, 0o700, dir_fd=directory)
     root = os.open("fs", removal.DIRECTORY_FLAGS, dir_fd=directory)
     trash = os.open("trash", removal.DIRECTORY_FLAGS, dir_fd=directory)
     try:
@@ -284,7 +292,7 @@ def _extract(blob: Blob, directory: int, diff_id: Digest, chain: tuple[Digest, .
             digest.update(data)
             return data
 
-        extraction = Extraction(root, trash, subject)
+        extraction = Extraction(root, trash, subject, lower)
         extraction.run(Reader(read, subject))
         if digest.hexdigest() != diff_id.hex:
             found = f"{diff_id.algorithm}:{digest.hexdigest()}"
@@ -293,7 +301,9 @@ def _extract(blob: Blob, directory: int, diff_id: Digest, chain: tuple[Digest, .
     finally:
         os.close(root)
         os.close(trash)
-    return LayerRecord(diff_id=diff_id, chain=chain, entries=extraction.entries, lost_xattrs=extraction.lost_xattrs)
+    return record.replace(
+        entries=extraction.entries, lost_xattrs=extraction.lost_xattrs, lost_devices=extraction.lost_devices
+    )
 
 
 def _mounts(directory: str, lower: tuple[str, ...]) -> tuple[Mount, ...]:

@@ -220,6 +220,8 @@ def _decoder(shape: object, owner: type, field: str) -> "Callable[[object, str],
 
 def _text_decoder(shape: "type[str]") -> "Callable[[object, str], object]":
     def decode(value: object, path: str) -> object:
+        if type(value) is shape:
+            return value
         text = _string(value, path)
         try:
             return shape(text)
