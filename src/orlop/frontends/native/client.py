@@ -39,20 +39,29 @@ class Engine:
         self, verb: str, args: dict[str, object] | None = None, fds: Sequence[int] = ()
     ) -> tuple[object, list[int]]:
         """Like `call`, and return the descriptors that came with the result: the caller's to close."""
+        self.send(verb, args or {}, fds)
+        return self.receive()
+
+    def send(self, verb: str, args: dict[str, object], fds: Sequence[int] = ()) -> None:
+        """Send a request; `receive` then returns its reply. Raises Unavailable."""
         try:
-            wire.send_request(self._socket, verb, args or {}, fds)
+            wire.send_request(self._socket, verb, args, fds)
+        except OSError as wrong:
+            raise self._lost(f"the connection broke: {wrong.strerror}") from None
+
+    def receive(self) -> tuple[object, list[int]]:
+        """Return the reply to a request that was sent, as `call_with_fds` does."""
+        try:
             return wire.receive_reply(self._socket)
         except OSError as wrong:
             raise self._lost(f"the connection broke: {wrong.strerror}") from None
         except wire.Malformed as wrong:
             raise self._lost(wrong.cause) from None
 
-    def detach(self) -> socket:
-        """Return the connection's socket, for a verb that a stream follows; the engine object is spent."""
+    @property
+    def stream(self) -> socket:
+        """The connection's socket, for a verb whose result is followed by frames: no more calls then."""
         return self._socket
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()

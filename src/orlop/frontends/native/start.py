@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 START_S_MAX = 10.0
 POLL_S = 0.02
+IDLE_TIMEOUT = "5m"
 LOG_TAIL_BYTES = 2048
 REPORT_BYTES_MAX = 64 * 1024
 READY = b"\n"
@@ -93,7 +94,7 @@ def _spawn(paths: Paths, lock: int, report: int) -> int:
         (os.POSIX_SPAWN_DUP2, lock, lock),
         (os.POSIX_SPAWN_DUP2, report, report),
     ]
-    argv = command("serve", "--ready-fd", str(report), "--lock-fd", str(lock))
+    argv = command("serve", "--idle-timeout", IDLE_TIMEOUT, "--ready-fd", str(report), "--lock-fd", str(lock))
     try:
         return os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True, setsigmask=())
     except OSError as wrong:

@@ -1,0 +1,125 @@
+"""The tree of commands: which word leads to which row, and where it lies. Nothing is imported before it is used."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .command import Command
+
+# word: (module below `verbs`, its Command, what it does)
+Row = tuple[str, str, str]
+
+_ATTACH = ("attach", "ATTACH", "Attach local standard input, output, and error streams to a running container")
+_CREATE = ("run", "CREATE", "Create a new container")
+_EXEC = ("exec", "EXEC", "Execute a command in a running container")
+_IMAGES = ("images", "IMAGES", "List images")
+_IMPORT = ("images", "IMPORT", "Import the contents from a tarball to create a filesystem image")
+_INFO = ("engine", "INFO", "Display system-wide information")
+_KILL = ("lifecycle", "KILL", "Kill one or more running containers")
+_LOGS = ("logs", "LOGS", "Fetch the logs of a container")
+_PS = ("ps", "PS", "List containers")
+_RM = ("lifecycle", "RM", "Remove one or more containers")
+_RUN = ("run", "RUN", "Create and run a new container from an image")
+_START = ("attach", "START", "Start one or more stopped containers")
+_STOP = ("lifecycle", "STOP", "Stop one or more running containers")
+_WAIT = ("lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes")
+
+COMMON: dict[str, Row] = {
+    "run": _RUN,
+    "exec": _EXEC,
+    "ps": _PS,
+    "images": _IMAGES,
+    "version": ("engine", "VERSION", "Show the Orlop version information"),
+    "info": _INFO,
+}
+
+COMMANDS: dict[str, Row] = {
+    "attach": _ATTACH,
+    "create": _CREATE,
+    "explain": ("explain", "EXPLAIN", "Say in words how a container is isolated, and by which kernel calls"),
+    "import": _IMPORT,
+    "inspect": ("inspect", "INSPECT", "Return low-level information on containers and images"),
+    "kill": _KILL,
+    "logs": _LOGS,
+    "rm": _RM,
+    "serve": ("engine", "SERVE", "Run the engine in the foreground"),
+    "start": _START,
+    "stop": _STOP,
+    "wait": _WAIT,
+}
+
+GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
+    "container": (
+        "Manage containers",
+        {
+            "attach": _ATTACH,
+            "create": _CREATE,
+            "exec": _EXEC,
+            "explain": COMMANDS["explain"],
+            "inspect": ("inspect", "INSPECT_CONTAINER", "Display detailed information on one or more containers"),
+            "kill": _KILL,
+            "logs": _LOGS,
+            "ls": _PS,
+            "rm": _RM,
+            "run": _RUN,
+            "start": _START,
+            "stop": _STOP,
+            "wait": _WAIT,
+        },
+    ),
+    "engine": (
+        "Manage the engine that keeps your containers",
+        {
+            "status": ("engine", "STATUS", "Tell whether the engine runs, without starting it"),
+            "stop": ("engine", "ENGINE_STOP", "Stop the engine; its containers run on"),
+        },
+    ),
+    "image": (
+        "Manage images",
+        {
+            "import": _IMPORT,
+            "inspect": ("inspect", "INSPECT_IMAGE", "Display detailed information on one or more images"),
+            "ls": _IMAGES,
+        },
+    ),
+    "rootfs": (
+        "Make root file systems",
+        {"from-binaries": ("rootfs", "FROM_BINARIES", "Copy programs and all that they need into a directory")},
+    ),
+    "system": ("Manage Orlop", {"info": _INFO}),
+}
+
+# Second names of words in a group.
+ALIASES = {
+    ("container", "list"): "ls",
+    ("container", "ps"): "ls",
+    ("container", "remove"): "rm",
+    ("image", "list"): "ls",
+}
+
+# docker's commands that are not there yet: told apart from typing errors.
+NOT_YET = frozenset(
+    "build builder buildx checkpoint commit compose config context cp diff events export history load login logout"
+    " manifest network node pause plugin port pull push rename restart rmi save search secret service stack stats"
+    " swarm tag top trust unpause update volume"
+    " container.commit container.cp container.diff container.export container.pause container.port container.prune"
+    " container.rename container.restart container.stats container.top container.unpause container.update"
+    " image.build image.history image.load image.prune image.pull image.push image.rm image.save image.tag"
+    " system.df system.events system.prune".split()
+)
+
+
+def find(group: str, word: str) -> Row | None:
+    """Return the row of a word at the top (group "") or in a group, None when there is none."""
+    word = ALIASES.get((group, word), word)
+    if group:
+        return GROUPS[group][1].get(word)
+    return COMMON.get(word) or COMMANDS.get(word)
+
+
+def load(row: Row) -> Command:
+    """Import the module of a row and return its Command."""
+    name = f"{__package__}.verbs.{row[0]}"
+    module = __import__(name, fromlist=[row[1]])
+    command: Command = getattr(module, row[1])
+    return command

@@ -1,0 +1,233 @@
+"""The flags that describe a container, and what they ask the engine for: a `ContainerRequest` or an `ExecRequest`."""
+
+from __future__ import annotations
+
+import os
+
+from ...spec import jsonio
+from ...spec.container import BindRequest, ContainerRequest, ExecRequest, TmpfsRequest
+from ...spec.errors import Invalid
+from .flags import BOOL, INT, LIST, STRING, Flag, Options
+from .values import (
+    BIND,
+    BYTES,
+    CPUS,
+    DETACH_KEYS,
+    DETACH_KEYS_DEFAULT,
+    ENV,
+    LABEL,
+    MEMORY_SWAP,
+    NETWORK,
+    RESTART,
+    ROOTFS,
+    STREAM,
+    TMPFS,
+    of_caller,
+)  # fmt: skip
+
+ENV_FILE_BYTES_MAX = 1 << 20
+
+DETACH_KEYS_FLAG = Flag(
+    "detach-keys", "", DETACH_KEYS, "Override the key sequence for detaching a container", default=DETACH_KEYS_DEFAULT
+)
+
+# fmt: off
+CONTAINER_FLAGS = (
+    Flag("attach", "a", STREAM, "Attach to STDIN, STDOUT or STDERR"),
+    Flag("cap-add", "", LIST, "Add Linux capabilities"),
+    Flag("cap-drop", "", LIST, "Drop Linux capabilities"),
+    Flag("cidfile", "", STRING, "Write the container ID to the file", default=""),
+    Flag("cpus", "", CPUS, "Number of CPUs", default=0),
+    Flag("dry-run", "", BOOL, "Print each step of the start with its kernel call, and do none", default=False),
+    Flag("entrypoint", "", STRING, "Overwrite the default ENTRYPOINT of the image", default=""),
+    Flag("env", "e", ENV, "Set environment variables"),
+    Flag("env-file", "", LIST, "Read in a file of environment variables"),
+    Flag("group-add", "", LIST, "Add additional groups to join"),
+    Flag("hostname", "h", STRING, "Container host name", default=""),
+    Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached", default=False),
+    Flag("label", "l", LABEL, "Set meta data on a container"),
+    Flag("memory", "m", BYTES, "Memory limit", default=0),
+    Flag("memory-swap", "", MEMORY_SWAP, "Limit of memory plus swap: '-1' for unlimited swap", default=0),
+    Flag("name", "", STRING, "Assign a name to the container", default=""),
+    Flag("network", "", NETWORK, "Network of the container: none, or host for the host's own"),
+    Flag("net", "", NETWORK, "The same as --network", hidden=True),
+    Flag("pids-limit", "", INT, "Tune container pids limit (set -1 for unlimited)"),
+    Flag("privileged", "", BOOL, "Give extended privileges to this container", default=False),
+    Flag("quiet", "q", BOOL, "Suppress the pull output", default=False),
+    Flag("read-only", "", BOOL, "Mount the container's root filesystem as read only", default=False),
+    Flag("restart", "", RESTART, "Restart policy to apply when a container exits", default="no"),
+    Flag("rm", "", BOOL, "Remove the container when it exits", default=False),
+    Flag("rootfs", "", ROOTFS, "Use a directory of the host, in place, instead of an image", default=""),
+    Flag("security-opt", "", LIST, "Security Options"),
+    Flag("stop-signal", "", STRING, "Signal to stop the container", default=""),
+    Flag("stop-timeout", "", INT, "Timeout (in seconds) to stop a container"),
+    Flag("tmpfs", "", TMPFS, "Mount a tmpfs directory"),
+    Flag("tty", "t", BOOL, "Allocate a pseudo-TTY", default=False),
+    Flag("user", "u", STRING, "Username or UID (format: <name|uid>[:<group|gid>])", default=""),
+    Flag("volume", "v", BIND, "Bind mount a directory or file of the host"),
+    Flag("workdir", "w", STRING, "Working directory inside the container", default=""),
+)
+RUN_FLAGS = (
+    *CONTAINER_FLAGS,
+    Flag("detach", "d", BOOL, "Run container in background and print container ID", default=False),
+    DETACH_KEYS_FLAG,
+    Flag("sig-proxy", "", BOOL, "Proxy received signals to the process", default=True),
+)
+EXEC_FLAGS = (
+    Flag("detach", "d", BOOL, "Detached mode: run command in the background", default=False),
+    DETACH_KEYS_FLAG,
+    Flag("env", "e", ENV, "Set environment variables"),
+    Flag("env-file", "", LIST, "Read in a file of environment variables"),
+    Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached", default=False),
+    Flag("privileged", "", BOOL, "Give extended privileges to the command", default=False),
+    Flag("tty", "t", BOOL, "Allocate a pseudo-TTY", default=False),
+    Flag("user", "u", STRING, "Username or UID (format: <name|uid>[:<group|gid>])", default=""),
+    Flag("workdir", "w", STRING, "Working directory inside the container", default=""),
+)
+# fmt: on
+
+# docker's flags of run and create that are not there yet.
+REFUSED = frozenset(
+    "add-host annotation blkio-weight blkio-weight-device c cgroup-parent cgroupns cpu-count cpu-percent cpu-period"
+    " cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpuset-cpus cpuset-mems device device-cgroup-rule"
+    " device-read-bps device-read-iops device-write-bps device-write-iops disable-content-trust dns dns-opt dns-option"
+    " dns-search domainname expose gpus health-cmd health-interval health-retries health-start-interval"
+    " health-start-period health-timeout init io-maxbandwidth io-maxiops ip ip6 ipc isolation kernel-memory label-file"
+    " link link-local-ip log-driver log-opt mac-address memory-reservation memory-swappiness mount network-alias"
+    " no-healthcheck oom-kill-disable oom-score-adj p P pid platform publish publish-all pull runtime shm-size"
+    " storage-opt sysctl ulimit use-api-socket userns uts volume-driver volumes-from".split()
+)
+
+
+def container_request(options: Options, arguments: list[str], attached: frozenset[str]) -> ContainerRequest:
+    """Return what the flags and arguments ask for. attached: which of stdin, stdout and stderr a client will hold."""
+    rootfs: str = options["rootfs"]
+    command = arguments if rootfs else arguments[1:]
+    pids: int | None = options["pids-limit"]
+    return ContainerRequest(
+        image="" if rootfs else _image(arguments[0]),
+        rootfs=rootfs,
+        name=options["name"],
+        entrypoint=(options["entrypoint"],) if "entrypoint" in options.given else None,
+        args=tuple(command) or None,
+        env=environment(options),
+        user=options["user"],
+        group_add=options["group-add"],
+        working_dir=options["workdir"],
+        hostname=options["hostname"],
+        labels=dict(options["label"]),
+        terminal=options["tty"],
+        open_stdin=options["interactive"],
+        stdin_once=options["interactive"] and "stdin" in attached,
+        auto_remove=options["rm"],
+        binds=tuple(BindRequest(source=s, target=t, options=o) for s, t, o in options["volume"]),
+        tmpfs=tuple(TmpfsRequest(target=t, options=o) for t, o in options["tmpfs"]),
+        read_only=options["read-only"],
+        memory_bytes=options["memory"],
+        memory_swap_bytes=options["memory-swap"],
+        cpu_nanos=options["cpus"],
+        pids_max=max(pids, 0) if pids is not None else None,
+        cap_add=options["cap-add"],
+        cap_drop=options["cap-drop"],
+        privileged=options["privileged"],
+        security_opt=tuple(map(_security_opt, options["security-opt"])),
+        network=_network(options),
+        stop_signal=options["stop-signal"],
+        stop_timeout_s=options["stop-timeout"],
+    )
+
+
+def exec_request(options: Options, command: list[str]) -> ExecRequest:
+    """Return what the flags of exec ask for."""
+    return ExecRequest(
+        args=tuple(command),
+        env=environment(options),
+        user=options["user"],
+        working_dir=options["workdir"],
+        terminal=options["tty"],
+        open_stdin=options["interactive"],
+        privileged=options["privileged"],
+    )
+
+
+def environment(options: Options) -> tuple[str, ...]:
+    """Return the variables of --env-file, then those of -e, which are stronger."""
+    return (*(line for path in options["env-file"] for line in read_env_file(path)), *options["env"])
+
+
+def read_env_file(path: str) -> list[str]:
+    """Return the variables of one file: NAME=value or NAME in each line, # begins a comment. Raises Invalid."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(ENV_FILE_BYTES_MAX + 1)
+    except OSError as wrong:
+        raise Invalid(
+            "read", f"env file {path}", _reason(wrong), hint="name a file with one NAME=value in each line"
+        ) from None
+    if len(data) > ENV_FILE_BYTES_MAX:
+        raise Invalid("read", f"env file {path}", f"it is larger than {ENV_FILE_BYTES_MAX} bytes")
+    variables = []
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        variables += _env_line(path, number, raw)
+    return variables
+
+
+def _env_line(path: str, number: int, raw: bytes) -> list[str]:
+    try:
+        line = raw.decode().removesuffix("\r").lstrip()
+    except UnicodeDecodeError:
+        raise Invalid(
+            "read", f"env file {path}", f"line {number} is not UTF-8", hint="save the file as UTF-8"
+        ) from None
+    if not line or line.startswith("#"):
+        return []
+    name, equals, _ = line.partition("=")
+    if not name or name != "".join(name.split()) or "\0" in line:
+        cause = f"variable '{name}' contains whitespaces" if name else f"no variable name on line '{line}'"
+        raise Invalid("read", f"env file {path}", cause, hint=f"correct line {number}: NAME=value")
+    if equals:
+        return [line]
+    return [f"{name}={of_caller(name)}"] if name in os.environ else []
+
+
+def _image(reference: str) -> str:
+    if not reference or reference.startswith("-"):
+        raise Invalid(
+            "use", f"image {reference!r}", "invalid reference format", hint="name an image: NAME, NAME:TAG or an ID"
+        )
+    return reference
+
+
+def _network(options: Options) -> str:
+    chosen = (*options["network"], *options["net"])
+    if len(set(chosen)) > 1:
+        raise Invalid(
+            "use", "--network", f"{' and '.join(chosen)} contradict each other", hint="give --network only once"
+        )
+    return chosen[0] if chosen else ""
+
+
+def _security_opt(text: str) -> str:
+    """Check the form; a seccomp profile is read here, because the file is the caller's."""
+    key, separator, value = text.partition("=")
+    if not separator:
+        key, separator, value = text.partition(":")
+    if not separator and text != "no-new-privileges":
+        raise Invalid(
+            "use", f"--security-opt {text}", "it is not KEY=VALUE", hint="write seccomp=unconfined, for instance"
+        )
+    if key != "seccomp" or value in ("unconfined", "builtin"):
+        return f"{key}={value}" if separator else key
+    try:
+        with open(value, "rb") as file:
+            data = file.read(jsonio.DOCUMENT_BYTES_MAX + 1)
+    except OSError as wrong:
+        raise Invalid(
+            "read", f"seccomp profile {value}", _reason(wrong), hint="name a JSON file, or write seccomp=unconfined"
+        ) from None
+    profile = jsonio.parse_object(data, f"seccomp profile {value}")
+    return f"seccomp={jsonio.dump(profile).decode()}"
+
+
+def _reason(wrong: OSError) -> str:
+    return (wrong.strerror or str(wrong)).lower()

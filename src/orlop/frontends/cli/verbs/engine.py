@@ -1,0 +1,133 @@
+"""`orlop serve`, `engine stop`, `engine status`, `info`, `version`: the engine itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .... import __version__
+from ....spec import jsonio
+from ....spec.errors import OrlopError, Unavailable
+from ..command import Command, Invocation, for_output, write, write_line
+from ..flags import INT, STRING, Flag
+from ..values import DURATION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _serve(invocation: Invocation) -> int:
+    options = invocation.options
+    ready: int | None = options["ready-fd"]
+    for fd in (ready, options["lock-fd"]):
+        if fd is not None:
+            os.set_inheritable(fd, False)  # in a child of ours the lock would outlive us
+    try:
+        if options["lock-fd"] is None:
+            from ...native import rundir
+
+            # Held by being open until this process ends; the starter of a background engine passes its own.
+            rundir.claim(invocation.paths.run)
+            os.close(rundir.open_private(invocation.paths.root, create=True))
+        os.chdir("/")
+        os.umask(0o077)
+        server = __import__("orlop.frontends.native.server", fromlist=["serve"])
+        idle_ns: int = options["idle-timeout"]
+        status: int = server.serve(ready, idle_ns / 1e9 if idle_ns > 0 else None)
+        return status
+    except OrlopError as error:
+        if ready is not None:
+            _report(ready, error)
+        raise
+
+
+def _report(ready: int, error: OrlopError) -> None:
+    try:
+        os.write(ready, jsonio.dump(error.to_json()))
+    except OSError:
+        pass  # nobody waits any more; the error goes to the log as well
+
+
+def _stop(invocation: Invocation) -> int:
+    try:
+        engine = invocation.connect(start=False)
+    except Unavailable as error:
+        sys.stderr.write(f"{error}\n")
+        return 0
+    with engine:
+        engine.call("engine.stop")
+        while engine.stream.recv(1):  # the end of the stream is the end of the engine
+            pass
+    return 0
+
+
+def _status(invocation: Invocation) -> int:
+    with invocation.connect(start=False) as engine:
+        found = engine.call("engine.ping")
+    facts = found if isinstance(found, dict) else {}
+    write_line(f"running, pid {facts.get('pid', '?')}, version {for_output(str(facts.get('version', '?')))}")
+    return 0
+
+
+def _info(invocation: Invocation) -> int:
+    with invocation.connect() as engine:
+        found = engine.call("engine.info")
+    if invocation.options["format"]:
+        return _print_template(invocation.options["format"], found)
+    write(for_output("".join(_lines(found if isinstance(found, dict) else {}, ""))))
+    return 0
+
+
+def _version(invocation: Invocation) -> int:
+    client: dict[str, object] = {"Version": __version__, "Python": sys.version.split()[0]}
+    server: object = None
+    try:
+        with invocation.connect(start=False) as engine:
+            server = engine.call("engine.ping")
+    except Unavailable:
+        pass
+    facts = {str(key).capitalize(): value for key, value in server.items()} if isinstance(server, dict) else None
+    if invocation.options["format"]:
+        return _print_template(invocation.options["format"], {"Client": client, "Server": facts})
+    write(f"Client:\n{''.join(_lines(client, ' '))}\n")
+    write("Server: none runs\n" if facts is None else f"Server:\n{for_output(''.join(_lines(facts, ' ')))}")
+    return 0
+
+
+def _print_template(form: str, value: object) -> int:
+    from ..template import Template
+
+    write(for_output(Template("{{json .}}" if form == "json" else form).render(value) + "\n"))
+    return 0
+
+
+def _lines(facts: dict[str, Any], indent: str) -> list[str]:
+    """Return one line for each fact; an object's facts follow, deeper."""
+    lines = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}:\n", *_lines(value, indent + " ")]
+        elif isinstance(value, list):
+            lines.append(f"{indent}{key}: {' '.join(map(str, value))}\n")
+        else:
+            lines.append(f"{indent}{key}: {value}\n")
+    return lines
+
+
+_FORMAT = Flag("format", "f", STRING, "Format output: 'json', or a Go template", default="")
+
+SERVE = Command(
+    _serve,
+    "Run the engine in the foreground",
+    "[OPTIONS]",
+    flags=(
+        Flag("idle-timeout", "", DURATION, "Leave when nothing runs and nobody asks for so long (0: never)", default=0),
+        Flag("lock-fd", "", INT, "A descriptor that holds the engine's lock", hidden=True),
+        Flag("ready-fd", "", INT, "A descriptor to report on that the engine listens", hidden=True),
+    ),
+)
+ENGINE_STOP = Command(_stop, "Stop the engine; its containers run on", "")
+STATUS = Command(_status, "Tell whether the engine runs, without starting it", "")
+INFO = Command(_info, "Display system-wide information", "[OPTIONS]", flags=(_FORMAT,), aliases=("system info", "info"))
+VERSION = Command(_version, "Show the Orlop version information", "[OPTIONS]", flags=(_FORMAT,))

@@ -1,0 +1,159 @@
+"""`orlop images` and `orlop import`."""
+
+from __future__ import annotations
+
+import os
+
+from ....spec.errors import Invalid
+from .. import listing
+from ..command import Command, Invocation, for_output, write, write_line
+from ..flags import BOOL, LIST, STRING, Flag
+from ..units import ago, epoch_ns, local_time, size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..template import Row
+
+ID_LENGTH = 12
+NONE = "<none>"
+
+_HEADERS: dict[str, object] = {
+    "CreatedAt": "CREATED AT",
+    "CreatedSince": "CREATED",
+    "ID": "IMAGE ID",
+    "Repository": "REPOSITORY",
+    "Size": "SIZE",
+    "Tag": "TAG",
+}
+
+
+class _Line:
+    """One name of one image: what a row of the table shows."""
+
+    __slots__ = ("created_s", "identifier", "repository", "size", "tag")
+
+    def __init__(self, item: dict[str, Any], name: str, whole: bool) -> None:
+        identifier = str(item.get("id", ""))
+        self.identifier = identifier if whole else identifier.removeprefix("sha256:")[:ID_LENGTH]
+        self.repository, self.tag = _split(name)
+        created = epoch_ns(str(item.get("created", "")))
+        self.created_s = created / 1e9 if created is not None else None
+        number = item.get("size")
+        self.size = size(number, 3) if isinstance(number, int) else "N/A"
+
+    @property
+    def since(self) -> str:
+        return ago(self.created_s) if self.created_s else "N/A"
+
+    def row(self) -> Row:
+        from ..template import Row
+
+        fields: dict[str, object] = {
+            "CreatedAt": local_time(self.created_s) if self.created_s else "N/A",
+            "CreatedSince": self.since,
+            "ID": self.identifier,
+            "Repository": self.repository,
+            "Size": self.size,
+            "Tag": self.tag,
+        }
+        return Row("*formatter.imageContext", fields)
+
+
+def _images(invocation: Invocation) -> int:
+    options = invocation.options
+    with invocation.connect() as engine:
+        found = engine.call("images.list", {})
+    items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    lines = [_Line(item, name, options["no-trunc"]) for item in items for name in _names(item)]
+    if invocation.arguments:
+        lines = [line for line in lines if _matches(line, invocation.arguments[0])]
+    form: str = options["format"]
+    if options["quiet"] and not form:
+        write("".join(f"{for_output(identifier)}\n" for identifier in dict.fromkeys(line.identifier for line in lines)))
+    elif form in ("", "table"):
+        listing.print_table(
+            ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"),
+            [(line.repository, line.tag, line.identifier, line.since, line.size) for line in lines],
+        )
+    else:
+        listing.print_formatted(form, [line.row() for line in lines], _HEADERS)
+    return 0
+
+
+def _names(item: dict[str, Any]) -> list[str]:
+    names = item.get("names")
+    return [str(name) for name in names] if isinstance(names, list) and names else [""]
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return (repository, tag) of a familiar name; a digest is no tag."""
+    repository, at, _ = name.partition("@")
+    if at:
+        return repository, NONE
+    head, colon, tag = name.rpartition(":")
+    if colon and "/" not in tag:
+        return head, tag
+    return name or NONE, "latest" if name else NONE
+
+
+def _matches(line: _Line, wanted: str) -> bool:
+    repository, tag = _split(wanted)
+    return line.repository == repository and (line.tag == tag or ":" not in wanted.rpartition("/")[2])
+
+
+def _import(invocation: Invocation) -> int:
+    options = invocation.options
+    source, name = (*invocation.arguments, "")[:2]
+    if "://" in source:
+        raise Invalid(
+            "import", source, "URLs are not supported yet", hint="fetch the archive first, then import the file"
+        )
+    fd = 0 if source == "-" else _open(source)
+    try:
+        with invocation.connect() as engine:
+            args = {"name": name, "changes": list(options["change"]), "message": options["message"]}
+            result = engine.call("images.import", args, [fd])
+    finally:
+        if fd:
+            os.close(fd)
+    write_line(str(result.get("id", "")) if isinstance(result, dict) else "")
+    return 0
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as wrong:
+        reason = (wrong.strerror or str(wrong)).lower()
+        raise Invalid("import", path, reason, hint="name a tar archive, or - for standard input") from None
+
+
+IMAGES = Command(
+    _images,
+    "List images",
+    "[OPTIONS] [REPOSITORY[:TAG]]",
+    flags=(
+        # There are no intermediate images: all is what is shown.
+        Flag("all", "a", BOOL, "Show all images", default=False),
+        listing.FORMAT_FLAG,
+        Flag("no-trunc", "", BOOL, "Don't truncate output", default=False),
+        Flag("quiet", "q", BOOL, "Only show image IDs", default=False),
+    ),
+    arguments=(0, 1),
+    aliases=("image ls", "image list", "images"),
+    refused=frozenset(("digests", "filter", "f", "tree")),
+)
+IMPORT = Command(
+    _import,
+    "Import the contents from a tarball to create a filesystem image",
+    "[OPTIONS] file|- [REPOSITORY[:TAG]]",
+    flags=(
+        Flag("change", "c", LIST, "Apply Dockerfile instruction to the created image"),
+        Flag("message", "m", STRING, "Set commit message for imported image", default=""),
+    ),
+    arguments=(1, 2),
+    aliases=("image import", "import"),
+    refused=frozenset(("platform",)),
+)

@@ -1,0 +1,121 @@
+"""`orlop inspect`: everything that is known of containers and images, as JSON or through a template."""
+
+from __future__ import annotations
+
+from ....spec import jsonio
+from ....spec.errors import NotFound, OrlopError
+from ..command import Command, Invocation, for_output, write
+from ..flags import EXIT_USAGE, STRING, Flag, UsageError
+from ..main import explain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...native.client import Engine
+
+KINDS = {"container": "containers.inspect", "image": "images.inspect"}
+INDENT = "    "
+
+
+def _inspect(invocation: Invocation) -> int:
+    kind: str = invocation.options["type"]
+    if kind and kind not in KINDS:
+        known = ", ".join(f'"{name}"' for name in KINDS)
+        raise UsageError(
+            f'unknown type: "{kind}": must be one of {known}', "leave --type away", EXIT_USAGE, shows_usage=False
+        )
+    return _inspect_kinds(invocation, (kind,) if kind else tuple(KINDS))
+
+
+def _inspect_container(invocation: Invocation) -> int:
+    return _inspect_kinds(invocation, ("container",))
+
+
+def _inspect_image(invocation: Invocation) -> int:
+    return _inspect_kinds(invocation, ("image",))
+
+
+def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
+    form: str = invocation.options["format"]
+    template = None
+    if form and form != "json":
+        from ..template import Template
+
+        template = Template(form)
+    found: list[object] = []
+    status = 0
+    with invocation.connect() as engine:
+        for name in invocation.arguments:
+            try:
+                found.append(_find(engine, name, kinds))
+            except OrlopError as error:
+                explain(error)
+                status = EXIT_USAGE
+    if template:
+        write("".join(for_output(template.render(value)) + "\n" for value in found))
+    elif form == "json":
+        write(for_output(jsonio.dump(found).decode("utf-8", "replace") + "\n"))
+    else:
+        write(for_output(pretty(found) + "\n"))
+    return status
+
+
+def _find(engine: Engine, name: str, kinds: tuple[str, ...]) -> object:
+    for kind in kinds:
+        try:
+            return engine.call(KINDS[kind], {kind: name})
+        except NotFound:
+            if len(kinds) == 1:
+                raise
+    raise NotFound("inspect", name, f"No such object: {name}", hint="look for it with: orlop ps -a, orlop images")
+
+
+def pretty(value: object, indent: str = "") -> str:
+    """Return JSON with one item in each line, four blanks deeper in each level."""
+    inner = indent + INDENT
+    if isinstance(value, dict) and value:
+        items = [f"{_scalar(str(key))}: {pretty(item, inner)}" for key, item in value.items()]
+        return f"{{\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}}}"
+    if isinstance(value, list) and value:
+        return f"[\n{inner}" + f",\n{inner}".join(pretty(item, inner) for item in value) + f"\n{indent}]"
+    return _scalar(value)
+
+
+def _scalar(value: object) -> str:
+    return jsonio.dump(value).decode("utf-8", "replace")
+
+
+_FORMAT = Flag(
+    "format",
+    "f",
+    STRING,
+    "Format output using a custom template:\n"
+    "'json':             Print in JSON format\n"
+    "'TEMPLATE':         Print output using the given Go template",
+    default="",
+)
+_REFUSED = frozenset(("size", "s", "platform"))
+
+INSPECT = Command(
+    _inspect,
+    "Return low-level information on containers and images",
+    "[OPTIONS] NAME|ID [NAME|ID...]",
+    flags=(_FORMAT, Flag("type", "", STRING, "Only inspect objects of the given type", default="")),
+    arguments=(1, None),
+    refused=_REFUSED,
+)
+INSPECT_CONTAINER = Command(
+    _inspect_container,
+    "Display detailed information on one or more containers",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    flags=(_FORMAT,),
+    arguments=(1, None),
+    refused=_REFUSED,
+)
+INSPECT_IMAGE = Command(
+    _inspect_image,
+    "Display detailed information on one or more images",
+    "[OPTIONS] IMAGE [IMAGE...]",
+    flags=(_FORMAT,),
+    arguments=(1, None),
+    refused=_REFUSED,
+)

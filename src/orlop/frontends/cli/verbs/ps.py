@@ -1,0 +1,165 @@
+"""`orlop ps`: the containers, from the summaries in the shape of docker's /containers/json."""
+
+from __future__ import annotations
+
+from .. import listing
+from ..command import Command, Invocation, for_output, write
+from ..flags import BOOL, INT, Flag, quote
+from ..units import ago, local_time
+from ..values import FILTER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..template import Row
+
+ID_LENGTH = 12
+COMMAND_LENGTH = 20
+MOUNT_LENGTH = 15
+
+_HEADERS: dict[str, object] = {
+    "Command": "COMMAND",
+    "CreatedAt": "CREATED AT",
+    "ID": "CONTAINER ID",
+    "Image": "IMAGE",
+    "Label": lambda key: str(key).rpartition(".")[2],
+    "Labels": "LABELS",
+    "LocalVolumes": "LOCAL VOLUMES",
+    "Mounts": "MOUNTS",
+    "Names": "NAMES",
+    "Networks": "NETWORKS",
+    "Ports": "PORTS",
+    "RunningFor": "CREATED",
+    "State": "STATE",
+    "Status": "STATUS",
+}
+
+
+def _ps(invocation: Invocation) -> int:
+    options = invocation.options
+    last = 1 if options["latest"] else options["last"]
+    filters: dict[str, list[str]] = {}
+    for key, value in options["filter"]:
+        if key:
+            filters.setdefault(key, []).append(value)
+    with invocation.connect() as engine:
+        found = engine.call("containers.list", {"all": options["all"] or last > 0, "filters": filters})
+    summaries = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    if last > 0:
+        summaries = sorted(summaries, key=lambda item: _number(item.get("Created")), reverse=True)[:last]
+    whole: bool = options["no-trunc"]
+    form: str = options["format"]
+    if options["quiet"] and not form:
+        write("".join(f"{for_output(_identifier(item, whole))}\n" for item in summaries))
+    elif form in ("", "table"):
+        _print_table(summaries, whole)
+    else:
+        listing.print_formatted(form, [_row(item, whole) for item in summaries], _HEADERS)
+    return 0
+
+
+def _print_table(summaries: list[dict[str, Any]], whole: bool) -> None:
+    header = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
+    listing.print_table(
+        header,
+        [
+            (
+                _identifier(item, whole),
+                _image(item, whole),
+                _command(item, whole),
+                ago(_number(item.get("Created"))),
+                str(item.get("Status", "")),
+                _ports(item),
+                _names(item),
+            )
+            for item in summaries
+        ],
+    )
+
+
+def _row(item: dict[str, Any], whole: bool) -> Row:
+    """Return the fields that docker's templates know."""
+    from ..template import Row
+
+    labels = _mapping(item.get("Labels"))
+    mounts = [mount for mount in _items(item.get("Mounts")) if isinstance(mount, dict)]
+    places = [str(mount.get("Name") or mount.get("Source") or "") for mount in mounts]
+    networks = _mapping(_mapping(item.get("NetworkSettings")).get("Networks"))
+    created = _number(item.get("Created"))
+    fields: dict[str, object] = {
+        "Command": _command(item, whole),
+        "CreatedAt": local_time(created),
+        "ID": _identifier(item, whole),
+        "Image": _image(item, whole),
+        "Label": lambda key: str(labels.get(key, "")),
+        "Labels": ",".join(sorted(f"{key}={value}" for key, value in labels.items())),
+        "LocalVolumes": str(sum(mount.get("Driver") == "local" for mount in mounts)),
+        "Mounts": ",".join(place if whole else listing.ellipsis(place, MOUNT_LENGTH) for place in places),
+        "Names": _names(item),
+        "Networks": ",".join(networks),
+        "Ports": _ports(item),
+        "RunningFor": ago(created),
+        "State": str(item.get("State", "")),
+        "Status": str(item.get("Status", "")),
+    }
+    return Row("*formatter.ContainerContext", fields)
+
+
+def _identifier(item: dict[str, Any], whole: bool) -> str:
+    identifier = str(item.get("Id", ""))
+    return identifier if whole else identifier[:ID_LENGTH]
+
+
+def _image(item: dict[str, Any], whole: bool) -> str:
+    image = str(item.get("Image", "")) or "<no image>"
+    return image.removeprefix("sha256:")[:ID_LENGTH] if image.startswith("sha256:") and not whole else image
+
+
+def _command(item: dict[str, Any], whole: bool) -> str:
+    command = str(item.get("Command", ""))
+    return quote(command if whole else listing.ellipsis(command, COMMAND_LENGTH))
+
+
+def _names(item: dict[str, Any]) -> str:
+    return ",".join(str(name).removeprefix("/") for name in _items(item.get("Names")))
+
+
+def _ports(item: dict[str, Any]) -> str:
+    shown = []
+    for port in _items(item.get("Ports")):
+        found = _mapping(port)
+        inside = f"{found.get('PrivatePort', '')}/{found.get('Type', '')}"
+        outside = f"{found.get('IP', '')}:{found['PublicPort']}->" if found.get("PublicPort") else ""
+        shown.append(outside + inside)
+    return ", ".join(shown)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+PS = Command(
+    _ps,
+    "List containers",
+    "[OPTIONS]",
+    flags=(
+        Flag("all", "a", BOOL, "Show all containers (default shows just running)", default=False),
+        Flag("filter", "f", FILTER, "Filter output based on conditions provided"),
+        listing.FORMAT_FLAG,
+        Flag("last", "n", INT, "Show n last created containers (includes all states)", default=-1),
+        Flag("latest", "l", BOOL, "Show the latest created container (includes all states)", default=False),
+        Flag("no-trunc", "", BOOL, "Don't truncate output", default=False),
+        Flag("quiet", "q", BOOL, "Only display container IDs", default=False),
+    ),
+    aliases=("container ls", "container list", "container ps", "ps"),
+    refused=frozenset(("size", "s")),
+)

@@ -1,0 +1,177 @@
+"""`orlop run`, `orlop create`: make a container, and start it in the foreground or not."""
+
+from __future__ import annotations
+
+import os
+
+from ....spec.errors import Conflict, OrlopError, Unavailable
+from .. import request
+from ..command import Command, Invocation, warn, write_line
+from ..flags import EXIT_USAGE, Options, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ....spec.container import ContainerRequest
+
+STREAMS = frozenset(("stdin", "stdout", "stderr"))
+
+
+def _run(invocation: Invocation) -> int:
+    options = invocation.options
+    attached = _attached(options)
+    wanted = request.container_request(options, invocation.arguments, attached)
+    if options["dry-run"]:
+        return _print_plan(invocation, wanted)
+    with ContainerIdFile(options["cidfile"]) as id_file:
+        if options["detach"]:
+            return _run_detached(invocation, wanted, id_file)
+        return _run_attached(invocation, wanted, attached, id_file)
+
+
+def _run_detached(invocation: Invocation, wanted: ContainerRequest, id_file: ContainerIdFile) -> int:
+    with invocation.connect() as engine:
+        result = engine.call("containers.run", {"request": wanted.to_json(), "attached": False, "console_size": None})
+    container = id_of(result)
+    id_file.write(container)
+    write_line(container)
+    return 0
+
+
+def _run_attached(
+    invocation: Invocation, wanted: ContainerRequest, attached: frozenset[str], id_file: ContainerIdFile
+) -> int:
+    from .. import foreground
+
+    options = invocation.options
+    foreground.check_terminal(terminal=wanted.terminal, stdin="stdin" in attached)
+    connected = foreground.attachment(
+        stdin="stdin" in attached,
+        stdout="stdout" in attached,
+        stderr="stderr" in attached,
+        terminal=wanted.terminal,
+        detach_keys=options["detach-keys"],
+        proxy_signals=options["sig-proxy"],
+    )
+    with invocation.connect() as engine:
+        container = wanted.name
+
+        def started(result: dict[str, object]) -> None:
+            nonlocal container
+            container = id_of(result)
+            id_file.write(container)
+
+        session = foreground.run_attached(engine, "containers.run", {"request": wanted.to_json()}, connected, started)
+    status = foreground.status_of(session, invocation, container)
+    if wanted.auto_remove and container and session.exit_code is not None:
+        foreground.wait_until_removed(invocation, container)
+    return status
+
+
+def _create(invocation: Invocation) -> int:
+    options = invocation.options
+    wanted = request.container_request(options, invocation.arguments, _attached(options))
+    if options["dry-run"]:
+        return _print_plan(invocation, wanted)
+    with ContainerIdFile(options["cidfile"]) as id_file, invocation.connect() as engine:
+        container = id_of(engine.call("containers.create", {"request": wanted.to_json()}))
+        id_file.write(container)
+    write_line(container)
+    return 0
+
+
+def _attached(options: Options) -> frozenset[str]:
+    chosen = frozenset(options["attach"])
+    if "detach" in options.given and options["detach"]:
+        if chosen:
+            raise UsageError(
+                "conflicting options: cannot specify both --attach and --detach",
+                "leave one away",
+                EXIT_USAGE,
+                shows_usage=False,
+            )
+        return frozenset()
+    if chosen:
+        return chosen
+    return STREAMS if options["interactive"] else STREAMS - {"stdin"}
+
+
+def _print_plan(invocation: Invocation, wanted: ContainerRequest) -> int:
+    from .explain import print_steps
+
+    with invocation.connect() as engine:
+        print_steps(engine.call("containers.plan", {"request": wanted.to_json()}))
+    return 0
+
+
+def id_of(result: object) -> str:
+    """Return the id in a reply of run or create, after its warnings were printed."""
+    if not isinstance(result, dict) or not isinstance(result.get("id"), str):
+        raise Unavailable("read", "the engine's reply", "it names no container")
+    warn_of(result)
+    return str(result["id"])
+
+
+def warn_of(result: dict[str, object]) -> None:
+    warnings = result.get("warnings")
+    for text in warnings if isinstance(warnings, list) else ():
+        warn(f"WARNING: {text}")
+
+
+class ContainerIdFile:
+    """--cidfile: reserved before the container is made, so that no two runs share it; removed when none was made."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> ContainerIdFile:
+        if self._path:
+            try:
+                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            except FileExistsError:
+                raise Conflict(
+                    "write",
+                    f"container ID file {self._path}",
+                    "container ID file found",
+                    hint=f"make sure the other container isn't running or delete {self._path}",
+                ) from None
+            except OSError as wrong:
+                raise OrlopError("write", f"container ID file {self._path}", wrong.strerror or str(wrong)) from None
+        return self
+
+    def write(self, container: str) -> None:
+        if self._fd >= 0:
+            os.write(self._fd, container.encode())
+            os.close(self._fd)
+            self._fd = -1
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            os.unlink(self._path)
+
+
+RUN = Command(
+    _run,
+    "Create and run a new container from an image",
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    flags=request.RUN_FLAGS,
+    arguments=(1, None),
+    instead="rootfs",
+    interspersed=False,
+    aliases=("container run", "run"),
+    refused=request.REFUSED,
+    exit_failure=125,
+    passes_command_status=True,
+)
+CREATE = Command(
+    _create,
+    "Create a new container",
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    flags=request.CONTAINER_FLAGS,
+    arguments=(1, None),
+    instead="rootfs",
+    interspersed=False,
+    aliases=("container create", "create"),
+    refused=request.REFUSED,
+)

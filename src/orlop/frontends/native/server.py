@@ -1,0 +1,377 @@
+"""The engine's native socket: requests in, verbs of the engine, results and errors out. Decides nothing.
+
+    poll loop (one thread)   accepts, checks the peer, waits until the beginning of a request is there
+    workers (one a request)  read the request, call the verb, reply; then the connection goes back to the loop
+
+Invariants:
+1. Only the engine's own user and root are served, whatever the socket's mode came to be (SO_PEERCRED, I2).
+2. A peer that sends nothing, or half a request, costs a descriptor and no thread; a worker's reads and writes time out.
+3. Every descriptor that came with a request is closed here, unless the verb took it.
+4. This is the one place where errors become JSON. What is no OrlopError is a defect: Internal, with an id that finds
+   the traceback in the engine's log.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import socket
+import termios
+import threading
+import time
+
+from ... import __version__
+from ...engine.engine import Engine, open_engine
+from ...engine.log import Log
+from ...spec import jsonio
+from ...spec.errors import Internal, Invalid, NotFound, OrlopError, Unavailable
+from . import rundir, wire
+from .verbs import VERBS, Call, Reply, Verb
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.paths import Paths
+
+CONNECTIONS_MAX = 4096
+WORKERS_MAX = 1024
+WAITING_WORKERS_MAX = 768  # of those, at most so many in verbs that may last: the rest is for ps
+HALF_REQUEST_BYTES = 64 * 1024  # once so much has arrived, a worker reads the rest
+REQUEST_S_MAX = 10.0  # from the first byte of a request to its last
+REPLY_S_MAX = 60.0  # for a peer that does not read
+SILENCE_S_MAX = 300.0  # between two requests of a connection
+IDLE_S_DEFAULT = 300.0
+SWEEP_S = 1.0
+BACKLOG = 1024
+WORKER_STACK_BYTES = 512 * 1024
+READY = b"\n"
+
+
+class Connection:
+    """One client. since: when it was accepted, ended its last request, or began the present one (monotonic)."""
+
+    __slots__ = ("begun", "since", "socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.since = time.monotonic()
+        self.begun = False
+
+
+class Server:
+    """Serves one engine on one listening socket until `stop` is called or nobody needs it for idle_s seconds."""
+
+    def __init__(self, engine: Engine, listener: socket.socket, idle_s: float | None) -> None:
+        self._engine = engine
+        self._listener = listener
+        self._idle_s = idle_s
+        self._uids = {os.geteuid(), 0}
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._resting: dict[int, Connection] = {}
+        self._queued: list[Connection] = []
+        self._returned: list[Connection] = []
+        self._workers = 0
+        self._waiting = 0
+        self._needed_at = time.monotonic()
+
+    def stop(self) -> None:
+        """Let `run` return. Safe in a signal handler."""
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def run(self) -> None:
+        """Serve. Requests that are being worked on when this returns are abandoned: their clients see the end."""
+        self._listener.setblocking(False)
+        self._epoll.register(self._listener, select.EPOLLIN)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        while not self._stopping and not self._is_idle():
+            for fd, _ in self._epoll.poll(SWEEP_S):
+                if fd == self._listener.fileno():
+                    self._accept()
+                elif fd == self._wake:
+                    os.eventfd_read(self._wake)
+                else:
+                    self._heed(self._resting[fd])
+            self._take_back()
+            self._sweep()
+
+    def close(self) -> None:
+        for connection in list(self._resting.values()):
+            self._drop(connection)
+        self._listener.close()
+        self._epoll.close()
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError as wrong:
+            if not isinstance(wrong, BlockingIOError):
+                self._engine.log.write(f"a connection could not be accepted: {wrong}")
+                time.sleep(0.01)  # out of descriptors: the listener stays readable
+            return
+        pid, uid, _ = wire.peer_credentials(sock)
+        if uid not in self._uids:
+            self._engine.log.write(f"denied: process {pid} of uid {uid} connected to the engine's socket")
+            sock.close()
+            return
+        sock.settimeout(REPLY_S_MAX)
+        if len(self._resting) >= CONNECTIONS_MAX:
+            _send_error(sock, _too_busy("connections", CONNECTIONS_MAX))
+            sock.close()
+            return
+        self._rest(Connection(sock))
+
+    def _rest(self, connection: Connection) -> None:
+        """Wait for the connection's next request. Edge-triggered: each arrival is one look, however slow they come."""
+        fd = connection.socket.fileno()
+        self._resting[fd] = connection
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+        self._heed(connection)  # what is there already makes no edge
+
+    def _heed(self, connection: Connection) -> None:
+        """Look at what a connection has sent; give it to a worker when a request is there."""
+        try:
+            head = connection.socket.recv(4, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            head = b""
+        if not head:
+            self._drop(connection)
+            return
+        if not connection.begun:
+            connection.begun, connection.since = True, time.monotonic()
+        if _arrived(connection.socket) < min(4 + int.from_bytes(head, "big"), HALF_REQUEST_BYTES) or len(head) < 4:
+            return
+        self._forget(connection)
+        self._queued.append(connection)
+        self._employ()
+
+    def _employ(self) -> None:
+        with self._lock:
+            while self._queued and self._workers < WORKERS_MAX:
+                self._workers += 1
+                worker = threading.Thread(target=self._work, args=(self._queued.pop(0),), name="worker", daemon=True)
+                worker.start()
+
+    def _take_back(self) -> None:
+        with self._lock:
+            returned, self._returned = self._returned, []
+        for connection in returned:
+            self._rest(connection)
+        self._employ()
+
+    def _sweep(self) -> None:
+        """Close connections that began a request and do not go on, and those that only sit there."""
+        now = time.monotonic()
+        for connection in list(self._resting.values()):
+            if now - connection.since > (REQUEST_S_MAX if connection.begun else SILENCE_S_MAX):
+                self._drop(connection)
+
+    def _is_idle(self) -> bool:
+        if self._resting or self._queued or self._workers or self._returned or self._is_needed():
+            self._needed_at = time.monotonic()
+        return self._idle_s is not None and time.monotonic() - self._needed_at > self._idle_s
+
+    def _is_needed(self) -> bool:
+        """Tell whether a container's end is awaited by somebody, or asks us to remove it."""
+        watcher = self._engine.watcher
+        if watcher.busy():
+            return True
+        for container_id in watcher.watching():
+            try:
+                if self._engine.records.load(container_id).request.auto_remove:
+                    return True
+            except OrlopError:
+                continue
+        return False
+
+    def _forget(self, connection: Connection) -> None:
+        fd = connection.socket.fileno()
+        del self._resting[fd]
+        self._epoll.unregister(fd)
+
+    def _drop(self, connection: Connection) -> None:
+        self._forget(connection)
+        connection.socket.close()
+
+    # -- the workers ------------------------------------------------------------------------------------------------
+
+    def _work(self, connection: Connection) -> None:
+        keep = False
+        try:
+            keep = self._serve(connection.socket)
+        except OSError:
+            pass  # the client is gone, or too slow
+        except BaseException as wrong:
+            self._engine.log.exception("serving a request", wrong)
+        finally:
+            if not keep:
+                connection.socket.close()
+            with self._lock:
+                self._workers -= 1
+                if keep:
+                    connection.begun, connection.since = False, time.monotonic()
+                    self._returned.append(connection)
+            os.eventfd_write(self._wake, 1)
+
+    def _serve(self, sock: socket.socket) -> bool:
+        """Answer one request; tell whether the connection can take another."""
+        sock.settimeout(REQUEST_S_MAX)
+        try:
+            request = wire.receive_request(sock)
+        except Invalid as wrong:
+            _send_error(sock, wrong)
+            return False
+        if request is None:
+            return False
+        sock.settimeout(REPLY_S_MAX)
+        fds = list(request.fds)
+        try:
+            verb = VERBS.get(request.verb)
+            if verb is None:
+                cause = f"there is no verb {request.verb[:60]!r}"
+                raise NotFound("do", f"{request.verb[:60]!r}", cause, hint="the client may be newer than the engine")
+            reply = self._call(verb, Call(self._engine, request.args, fds, sock.fileno(), self.stop))
+        except OrlopError as wrong:
+            wire.send_error(sock, wrong)
+            return True
+        except Exception as wrong:
+            reference = self._engine.log.exception(f"verb {request.verb}", wrong)
+            hint = f"report it with the lines of {self._engine.paths.engine_log} that name {reference}"
+            wire.send_error(sock, Internal("do", request.verb, f"a defect of the engine ({reference})", hint=hint))
+            return True
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return _send_reply(sock, reply)
+
+    def _call(self, verb: Verb, call: Call) -> Reply:
+        if not verb.lasts:
+            return verb.call(call)
+        with self._lock:
+            if self._waiting >= WAITING_WORKERS_MAX:
+                raise _too_busy("clients that wait", WAITING_WORKERS_MAX)
+            self._waiting += 1
+        try:
+            return verb.call(call)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+
+def serve(paths: Paths, lock: int, ready: int | None = None, idle_s: float | None = IDLE_S_DEFAULT) -> int:
+    """Run the engine of these directories until it is stopped, interrupted, or idle; return the exit status.
+
+    lock: the descriptor of rundir.claim or lock_engine, held until the end. ready: a pipe that gets READY once the
+    socket listens, or the error as JSON; it is closed. idle_s: None never leaves.
+    """
+    try:
+        with Log(paths.engine_log) as log:
+            return _serve(paths, log, ready, idle_s)
+    except OrlopError as wrong:
+        if ready is None:
+            raise
+        _report(ready, jsonio.dump(wrong.to_json()))
+        return wrong.exit_code
+    finally:
+        os.close(lock)
+
+
+def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None) -> int:
+    log.catch_threads()
+    threading.stack_size(WORKER_STACK_BYTES)
+    engine = open_engine(paths, log)
+    _raise_descriptor_limit()  # after the spawner was started: containers keep the limit we were given
+    try:
+        server = Server(engine, _listen(paths), idle_s)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.stop())
+        log.write(f"engine {__version__} serves {paths.engine_socket}, process {os.getpid()}")
+        if ready is not None:
+            _report(ready, READY)
+        try:
+            server.run()
+        finally:
+            os.unlink(paths.engine_socket)
+            server.close()
+    finally:
+        engine.close()
+        log.write("engine stopped")
+    return 0
+
+
+def _listen(paths: Paths) -> socket.socket:
+    directory = rundir.open_private(paths.run, create=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    name = rundir.socket_path(directory, os.path.basename(paths.engine_socket))
+    try:
+        try:
+            os.unlink(name)  # of an engine that was killed: the lock says that it is gone
+        except FileNotFoundError:
+            pass
+        mask = os.umask(0o177)
+        try:
+            listener.bind(name)
+        finally:
+            os.umask(mask)
+        listener.listen(BACKLOG)
+    except OSError as wrong:
+        listener.close()
+        hint = "set ORLOP_RUN to a directory of yours on a local file system"
+        raise Unavailable("listen on", paths.engine_socket, wrong.strerror or str(wrong), hint=hint) from None
+    finally:
+        os.close(directory)
+    return listener
+
+
+def _report(ready: int, data: bytes) -> None:
+    try:
+        os.write(ready, data)
+    except OSError:
+        pass  # whoever started us did not wait
+    finally:
+        os.close(ready)
+
+
+def _send_reply(sock: socket.socket, reply: Reply) -> bool:
+    try:
+        wire.send_result(sock, reply.result, reply.fds)
+    finally:
+        for fd in reply.fds:
+            os.close(fd)
+    if reply.stream is None:
+        return True
+    for piece in reply.stream:
+        sock.sendall(piece)
+    return False
+
+
+def _send_error(sock: socket.socket, error: OrlopError) -> None:
+    try:
+        wire.send_error(sock, error)
+    except OSError:
+        pass
+
+
+def _too_busy(what: str, limit: int) -> Unavailable:
+    return Unavailable("serve", "the request", f"the engine has {limit} {what} already", hint="try again later")
+
+
+def _arrived(sock: socket.socket) -> int:
+    """Return how many bytes wait to be read."""
+    raw = fcntl.ioctl(sock, termios.FIONREAD, b"\0\0\0\0")
+    return int.from_bytes(raw, "little")
+
+
+def _raise_descriptor_limit() -> None:
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
