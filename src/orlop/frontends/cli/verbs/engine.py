@@ -6,8 +6,7 @@ import os
 import sys
 
 from .... import __version__
-from ....spec import jsonio
-from ....spec.errors import OrlopError, Unavailable
+from ....spec.errors import Unavailable
 from ..command import Command, Invocation, for_output, write, write_line
 from ..flags import INT, STRING, Flag
 from ..values import DURATION
@@ -18,35 +17,22 @@ if TYPE_CHECKING:
 
 
 def _serve(invocation: Invocation) -> int:
-    options = invocation.options
+    from ...native import rundir
+    from ...native.server import serve
+
+    options, paths = invocation.options, invocation.paths
     ready: int | None = options["ready-fd"]
-    for fd in (ready, options["lock-fd"]):
+    lock: int | None = options["lock-fd"]
+    for fd in (ready, lock):
         if fd is not None:
             os.set_inheritable(fd, False)  # in a child of ours the lock would outlive us
-    try:
-        if options["lock-fd"] is None:
-            from ...native import rundir
-
-            # Held by being open until this process ends; the starter of a background engine passes its own.
-            rundir.claim(invocation.paths.run)
-            os.close(rundir.open_private(invocation.paths.root, create=True))
-        os.chdir("/")
-        os.umask(0o077)
-        server = __import__("orlop.frontends.native.server", fromlist=["serve"])
-        idle_ns: int = options["idle-timeout"]
-        status: int = server.serve(ready, idle_ns / 1e9 if idle_ns > 0 else None)
-        return status
-    except OrlopError as error:
-        if ready is not None:
-            _report(ready, error)
-        raise
-
-
-def _report(ready: int, error: OrlopError) -> None:
-    try:
-        os.write(ready, jsonio.dump(error.to_json()))
-    except OSError:
-        pass  # nobody waits any more; the error goes to the log as well
+    if lock is None:
+        lock = rundir.claim(paths.run)
+        os.close(rundir.open_private(paths.root, create=True))
+    os.chdir("/")
+    os.umask(0o077)
+    idle_ns: int = options["idle-timeout"]
+    return serve(paths, lock, ready, idle_ns / 1e9 if idle_ns > 0 else None)
 
 
 def _stop(invocation: Invocation) -> int:
