@@ -93,7 +93,7 @@ def _document(bench: Bench, figures: Sequence[str], rounds: int, command: str) -
     lines = report.facts([one.version for one in bench.platforms], command)
     for name in figures:
         figure = FIGURES[name]
-        lines += ["", f"## {name}", "", figure.__doc__ or "", "", *figure(bench, rounds)]
+        lines += ["", f"## {name.capitalize()}", "", figure.__doc__ or "", "", *figure(bench, rounds)]
     if bench.refused:
         lines += ["", "Not measured:", ""]
         lines += [f"- {name}: {reason}" for name, reason in bench.refused.items()]
