@@ -66,13 +66,10 @@ def bounding_set(last_number: int) -> int:
     return bits
 
 
-def drop_bounding(keep: int, last_number: int) -> None:
-    """Drop every capability outside `keep` from the bounding set. Needs CAP_SETPCAP.
-
-    last_number as `last()` returned it: it can't be asked for inside a container, where /proc/sys is not the host's.
-    """
-    for number in range(last_number + 1):
-        if not keep >> number & 1 and abi.syscall("prctl", _PR_CAPBSET_READ, number, 0, 0, 0):
+def drop_bounding(bits: int) -> None:
+    """Drop these capabilities from the bounding set. Needs CAP_SETPCAP; EINVAL for an unknown number."""
+    for number in range(bits.bit_length()):
+        if bits >> number & 1:
             abi.syscall("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0, subject=names_of(1 << number)[0])
 
 

@@ -61,6 +61,15 @@ MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
 
+# include/uapi/linux/magic.h
+PROC_SUPER_MAGIC = 0x9FA0
+DEVPTS_SUPER_MAGIC = 0x1CD1
+SYSFS_MAGIC = 0x62656572
+TMPFS_MAGIC = 0x01021994
+
+_STATFS_WORDS = 16  # struct statfs: twelve words and four spare ones; f_type is the first
+
+
 class _MountAttr(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
 
@@ -147,8 +156,12 @@ def _messages(fs: int) -> str:
     return "; ".join(line[2:] for line in lines if line)
 
 
-def overlay(lower: Sequence[str], upper: str = "", work: str = "", attributes: int = 0) -> int:
+def overlay(
+    lower: Sequence[str], upper: str = "", work: str = "", attributes: int = 0, flags: Iterable[str] = ()
+) -> int:
     """Return a detached overlay mount. lower: directories, topmost first; without upper it is read-only.
+
+    flags: options without a value ("userxattr").
 
     Each layer is its own `lowerdir+` (kernel 6.7), so the number of layers is not bound by a string; before that the
     layers are named through /proc/self/fd in one short `lowerdir`.
@@ -161,8 +174,10 @@ def overlay(lower: Sequence[str], upper: str = "", work: str = "", attributes: i
         opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         return f"/proc/self/fd/{opened[-1]}"
 
-    rest: list[tuple[str, str | int | None]] = [("upperdir", short(upper)), ("workdir", short(work))] if upper else []
     try:
+        rest: list[tuple[str, str | int | None]] = [(flag, None) for flag in flags]
+        if upper:
+            rest += [("upperdir", short(upper)), ("workdir", short(work))]
         try:
             layers: list[tuple[str, str | int | None]] = [("lowerdir+", short(path)) for path in lower]
             return new_filesystem("overlay", layers + rest, attributes)
@@ -198,6 +213,13 @@ def umount2(target: str, flags: int = 0) -> None:
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2). With "." for both, the old root lies on top of the new one until `umount2(".", MNT_DETACH)`."""
     abi.syscall("pivot_root", os.fsencode(new_root), os.fsencode(put_old), subject=new_root)
+
+
+def filesystem_magic(fd: int) -> int:
+    """Return the type of the file system that fd lies on: a number of statfs(2), such as PROC_SUPER_MAGIC."""
+    buffer = (ctypes.c_long * _STATFS_WORDS)()
+    abi.syscall("fstatfs", fd, ctypes.byref(buffer), subject=_name(fd))
+    return int(buffer[0])
 
 
 def _name(fd: int) -> str:

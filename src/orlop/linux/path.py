@@ -39,46 +39,50 @@ def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) 
     raise abi.error("openat2", errno.EAGAIN, path, "the tree is being renamed all the time")
 
 
-def open_in_root(root: int, path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
-    """Open path as if the directory `root` were "/". path "" is the root itself."""
-    return openat2(root, path or ".", flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+def open_in_root(root: int, path: str, flags: int = os.O_PATH, mode: int = 0, resolve: int = 0) -> int:
+    """Open path as if the directory `root` were "/". path "" is the root itself. resolve: more RESOLVE_ flags."""
+    return openat2(root, path or ".", flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve)
 
 
-def mkdir_in_root(root: int, path: str, mode: int = 0o755) -> int:
+def mkdir_in_root(root: int, path: str, mode: int = 0o755, resolve: int = 0) -> int:
     """Return an O_PATH descriptor of the directory at path, made with its parents where missing.
 
     A dangling symbolic link on the way is followed inside the root and its target made, as a shell's `mkdir -p` in
-    the container would need it. Raises NotADirectoryError when something else stands there.
+    the container would need it; resolve RESOLVE_NO_SYMLINKS refuses every link with ELOOP. The caller's umask applies:
+    a chmod by name after the mkdir could hit what somebody put there meanwhile (CVE-2024-45310).
+    Raises NotADirectoryError when something else stands there.
     """
-    return _mkdir(root, path.strip("/"), mode, LINKS_MAX)
+    return _mkdir(root, path.strip("/"), mode, resolve, LINKS_MAX)
 
 
-def _mkdir(root: int, path: str, mode: int, links_left: int) -> int:
+def _mkdir(root: int, path: str, mode: int, resolve: int, links_left: int) -> int:
     try:
-        return open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+        return open_in_root(root, path, os.O_PATH | os.O_DIRECTORY, 0, resolve)
     except FileNotFoundError:
         if not path:
             raise
     if links_left == 0:
         raise abi.error("mkdir", errno.ELOOP, path)
     parent_path, _, name = path.rpartition("/")
-    parent = _mkdir(root, parent_path, mode, links_left)
+    parent = _mkdir(root, parent_path.rstrip("/"), mode, resolve, links_left)
     try:
         try:
             os.mkdir(name, mode, dir_fd=parent)
-            os.chmod(name, mode, dir_fd=parent)  # the umask of the caller is not the container's
         except FileExistsError:
             if target := _dangling(parent, name):
                 path = target if target.startswith("/") else f"{parent_path}/{target}"
-                return _mkdir(root, path.strip("/"), mode, links_left - 1)
-            return open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)  # "..", or made by somebody else just now
+                return _mkdir(root, path.strip("/"), mode, resolve, links_left - 1)
+            return open_in_root(root, path, os.O_PATH | os.O_DIRECTORY, 0, resolve)  # "..", or made just now
         return openat2(parent, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, 0, RESOLVE_BENEATH)
     finally:
         os.close(parent)
 
 
 def make_file_in_root(root: int, path: str, mode: int = 0o644) -> int:
-    """Return an O_PATH descriptor of what is at path; where nothing is, an empty regular file is made first."""
+    """Return a descriptor of what is at path; where nothing is, an empty regular file is made first.
+
+    The descriptor names the file (a mount target, fstat); it is not meant for reading or writing.
+    """
     return _make_file(root, path.strip("/"), mode, LINKS_MAX)
 
 
@@ -96,12 +100,7 @@ def _make_file(root: int, path: str, mode: int, links_left: int) -> int:
         if target := _dangling(parent, name):
             path = target if target.startswith("/") else f"{parent_path}/{target}"
             return _make_file(root, path.strip("/"), mode, links_left - 1)
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        made = os.open(name, flags, mode, dir_fd=parent)
-        try:
-            return os.open(f"/proc/self/fd/{made}", os.O_PATH | os.O_CLOEXEC)
-        finally:
-            os.close(made)
+        return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=parent)
     finally:
         os.close(parent)
 

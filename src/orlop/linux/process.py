@@ -9,9 +9,8 @@ import ctypes
 import errno
 import fcntl
 import os
-import signal
 
-from . import abi
+from . import abi, signals
 
 CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
@@ -32,6 +31,10 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 CLOSE_RANGE_CLOEXEC = 4
+
+PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
+
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # include/uapi/linux/pidfd.h: _IOWR(0xFF, 11, struct pidfd_info), the structure of 6.13 is 64 bytes.
 _PIDFD_GET_INFO = 0xC040FF0B
@@ -75,7 +78,7 @@ def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     args = _CloneArgs(
         flags=flags | CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0),
         pidfd=ctypes.addressof(pidfd),
-        exit_signal=signal.SIGCHLD,
+        exit_signal=signals.SIGCHLD,
         cgroup=cgroup_fd or 0,
     )
     python = ctypes.pythonapi
@@ -121,7 +124,7 @@ def pidfd_of(pid: int, start_time_ticks: int) -> int:
 
 def pidfd_send_signal(pidfd: int, signum: int) -> None:
     """Send a signal. Raises ProcessLookupError when the process is gone."""
-    signal.pidfd_send_signal(pidfd, signum)
+    signals.pidfd_send_signal(pidfd, signum)
 
 
 def wait_pidfd(pidfd: int) -> int:
@@ -158,6 +161,22 @@ def set_name(name: str) -> None:
     """Set the thread's name as `ps -o comm` shows it: at most 15 bytes."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
     abi.syscall("prctl", PR_SET_NAME, ctypes.byref(buffer), 0, 0, 0)
+
+
+def join_session_keyring() -> None:
+    """Give the caller a new, empty session keyring, so that it can't reach the keys of its parent's. keyctl(2)."""
+    abi.syscall("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def set_domain_name(name: str) -> None:
+    """Set the NIS domain name of the caller's UTS namespace. setdomainname(2)."""
+    data = name.encode()
+    abi.syscall("setdomainname", data, len(data), subject=name)
+
+
+def set_personality(persona: int) -> None:
+    """Set the execution domain. personality(2)."""
+    abi.syscall("personality", persona)
 
 
 def set_title(title: str) -> None:

@@ -1,13 +1,22 @@
 """What the plan must know about the machine, gathered once: the compiler itself asks nobody."""
 
+import os
+import resource
+
+from ..linux import abi, capability
+from ..linux.cgroup import Layout, detect
 from ..spec.record import Record
+
+_UNLIMITED = 2**64 - 1
+_EVERY_ID = ["0", "0", "4294967295"]
 
 
 class HostFacts(Record):
     """The machine as this process may use it.
 
     kernel: (major, minor). cap_last: the highest capability number. cap_bounding, cap_effective: masks of this
-    process. rlimits_hard: RLIMIT_* name -> hard limit, 2**64-1 for none. layout: orlop.linux.cgroup.Layout.
+    process. rlimits_hard: RLIMIT_* name -> hard limit, 2**64-1 for none. initial_user_namespace: whether this process
+    is in it, so that it may make device nodes. lsms: the active Linux security modules.
     """
 
     machine: str
@@ -15,10 +24,44 @@ class HostFacts(Record):
     cap_last: int
     cap_bounding: int
     cap_effective: int
-    rlimits_hard: dict[str, int]
-    layout: object = None
+    rlimits_hard: dict[str, int] = {}
+    layout: Layout = Layout("none")
+    initial_user_namespace: bool = True
+    lsms: tuple[str, ...] = ()
 
 
 def facts() -> HostFacts:
     """Read the facts from the running kernel: once, in the process that will call `create`. Raises OSError."""
-    raise NotImplementedError
+    last = capability.last()
+    effective, _, _ = capability.get_sets()
+    limits = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
+    hard = {name: resource.getrlimit(number)[1] for name, number in limits.items()}
+    return HostFacts(
+        machine=abi.MACHINE,
+        kernel=kernel_version(os.uname().release),
+        cap_last=last,
+        cap_bounding=capability.bounding_set(last),
+        cap_effective=effective,
+        rlimits_hard={name: _UNLIMITED if value == resource.RLIM_INFINITY else value for name, value in hard.items()},
+        layout=detect(),
+        initial_user_namespace=_read("/proc/self/uid_map").split() == _EVERY_ID,
+        lsms=tuple(_read("/sys/kernel/security/lsm").strip().split(",")),
+    )
+
+
+def kernel_version(release: str) -> tuple[int, ...]:
+    """Return (major, minor) of "6.18.44-fc" and the like."""
+    numbers = []
+    for part in release.split(".")[:2]:
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        numbers.append(int(digits or 0))
+    return tuple(numbers)
+
+
+def _read(path: str) -> str:
+    """Return the text of a kernel file, "" where this kernel or this container does not have it."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""

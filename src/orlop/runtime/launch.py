@@ -1,46 +1,257 @@
-"""A plan becomes a process. The caller has one thread."""
+"""A plan becomes a process: `create` makes everything up to the last step before execve, `Created.start` takes it.
+
+The caller has one thread (clone3 is bare: see orlop.linux.process) and is the parent of what it creates. Every step
+pushes its own undo; a failure anywhere leaves no cgroup, process or descriptor behind.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
+
+from ..linux import process
+from ..linux.cgroup import Cgroup
+from ..linux.signals import SIGKILL
+from ..spec import runtime as oci
+from ..spec.errors import Conflict, Invalid, OrlopError, Unavailable
+from . import channel, hooks, init
+from .operations import Outside
+from .operations.namespaces import open_namespace
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from ..linux.cgroup import Cgroup
-    from ..spec.runtime import State
-    from .plan import Plan
+    from ..linux.cgroup.entered import Entered
+    from .operations import Operation
+    from .plan import CgroupPlan, Plan
+
+_STREAMS = 3
 
 
 class Created:
     """A process that waits for its go: everything is set up, nothing of the container's has run.
 
     pid, pidfd: of a child of the caller, who reaps it. console: the pty master, None without a terminal.
-    cgroup: the container's, removed by the caller at the end; None where the plan has none (an exec has none of its own).
-    The descriptors belong to this object until `start` has returned; then to the caller.
+    cgroup: the container's, None where the plan has none. state: what hooks are told.
+    After `start` everything here is the caller's: it closes the descriptors, reaps, and removes the cgroup.
     """
 
-    pid: int
-    pidfd: int
-    console: int | None
-    cgroup: Cgroup | None
+    __slots__ = ("_channel", "_plan", "_undo", "cgroup", "console", "pid", "pidfd", "state")
+
+    def __init__(self, plan: Plan, state: oci.State) -> None:
+        self.pid = 0
+        self.pidfd = -1
+        self.console: int | None = None
+        self.cgroup: Cgroup | None = None
+        self.state = state
+        self._plan = plan
+        self._channel: channel.Channel | None = None
+        self._undo: list[Callable[[], object]] = []
 
     def start(self) -> None:
         """Execute the command; returns once execve succeeded.
 
         Raises CommandFailed (exit code 126 or 127, docker's texts) or another OrlopError; then everything is undone.
+        A process that something kills before its execve counts as started: its end is told by its wait status.
         """
-        raise NotImplementedError
+        assert self._channel and self._undo, "start is called once, and not after abort"
+        try:
+            outside = Outside(self.state)
+            for operation in self._plan.at_start:
+                _assist(operation, outside, self.pid)
+            self._channel.send(channel.START)
+            message, _ = self._channel.receive()
+            if message:
+                raise channel.failure_of(message)
+            if self._plan.hooks.poststart:
+                hooks.run(self._plan.hooks.poststart, "poststart", self.state.replace(status="running"))
+        except BaseException:
+            self.abort()
+            raise
+        self._channel.close()
+        self._undo.clear()
 
     def abort(self) -> None:
-        """Kill and reap the process, close the descriptors, remove the cgroup. Idempotent."""
-        raise NotImplementedError
+        """Kill and reap the process, close the descriptors, remove the cgroup. Idempotent; nothing after `start`."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _kill(self) -> None:
+        try:
+            process.pidfd_send_signal(self.pidfd, SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait_pidfd(self.pidfd)
+        os.close(self.pidfd)
+
+    def _close_console(self) -> None:
+        if self.console is not None:
+            os.close(self.console)
 
 
-def create(plan: Plan, rootfs_fd: int, stdio: Sequence[int], state: State | None = None) -> Created:
+def create(plan: Plan, rootfs_fd: int, stdio: Sequence[int], state: oci.State | None = None) -> Created:
     """Make the container up to the last step before execve.
 
-    rootfs_fd: the detached mount of `open_rootfs`; the caller keeps it and may close it afterwards.
-    stdio: descriptors for 0, 1 and 2, borrowed; unused with a terminal. state: for hooks (status is filled in).
+    rootfs_fd: the detached mount of `open_rootfs`; the caller keeps it and closes it afterwards.
+    stdio: descriptors for 0, 1 and 2, borrowed; unused with a terminal. state: for hooks; pid and status are filled in.
     Raises OrlopError after undoing everything; CommandFailed when the command does not exist or can't be executed.
     """
-    raise NotImplementedError
+    known = state or oci.State(oci_version=oci.OCI_VERSION, id="", status="creating", bundle="")
+    return launch(plan, Outside(known.replace(status="creating"), root=rootfs_fd), stdio)
+
+
+def launch(plan: Plan, outside: Outside, stdio: Sequence[int]) -> Created:
+    """Run a plan up to the last step before execve, in a new container or in the one that `outside.target` names."""
+    if not plan.terminal and len(stdio) != _STREAMS:
+        raise Invalid("start", "the container's process", f"it needs {_STREAMS} streams, {len(stdio)} were given")
+    created = Created(plan, outside.state)
+    try:
+        created._undo.append(outside.close)
+        _make_cgroup(created, plan.cgroup)
+        for operation in plan.operations:
+            _prepare(operation, outside)
+        _clone(created, plan, outside, () if plan.terminal else tuple(stdio))
+        _attend(created, plan, outside)
+    except BaseException:
+        created.abort()
+        raise
+    return created
+
+
+def _make_cgroup(created: Created, wanted: CgroupPlan | None) -> None:
+    if wanted is None:
+        return
+    try:
+        cgroup = Cgroup(wanted.layout, wanted.path)
+        if not wanted.exists:
+            cgroup.create()
+            created._undo.append(cgroup.remove)
+        created.cgroup = cgroup
+    except OSError as failure:
+        error: type[OrlopError] = Conflict if failure.errno in (errno.EBUSY, errno.EEXIST) else Unavailable
+        raise error("make", f"the cgroup {wanted.path}", _told(failure)) from None
+
+
+def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...]) -> None:
+    ours, theirs = channel.pair()
+    created._undo.append(ours.close)
+    created._undo.append(created._close_console)
+    created._channel = ours
+    try:
+        with _PidNamespace(plan.pid_path, outside.target), _birthplace(created.cgroup) as cgroup_fd:
+            created.pid, created.pidfd = process.clone3(plan.clone_flags, cgroup_fd)
+            if created.pid == 0:
+                init.run(plan, outside, stdio, theirs)
+        created._undo.append(created._kill)
+    except OSError as failure:
+        if failure.errno == errno.ENOMEM and (outside.target >= 0 or plan.pid_path):
+            raise Conflict("enter", "the container", "its PID namespace has ended") from None
+        raise Unavailable("start", "a process in new namespaces", _told(failure)) from None
+    finally:
+        theirs.close()
+
+
+def _attend(created: Created, plan: Plan, outside: Outside) -> None:
+    """The caller's half of the conversation up to READY, and the cgroup's limits."""
+    caller = created._channel
+    assert caller
+    created.state = outside.state.replace(pid=created.pid, status="created")
+    for operation in plan.operations:
+        _assist(operation, outside, created.pid)
+    outside.close()
+    try:
+        caller.send(channel.PREPARED)
+        message, console = caller.receive()
+        if message == channel.CREATED:
+            hooks.run(plan.hooks.prestart, "prestart", created.state)
+            hooks.run(plan.hooks.create_runtime, "createRuntime", created.state)
+            caller.send(channel.HOOKED)
+            message, console = caller.receive()
+    except OSError as failure:
+        raise Unavailable("start", "the container's process", f"init has died ({_told(failure)})") from None
+    if console >= 0:
+        created.console = console
+    if message != channel.READY:
+        raise channel.failure_of(message) if message else _died(created)
+    if created.cgroup and plan.cgroup and plan.cgroup.settings:
+        try:
+            created.cgroup.apply(plan.cgroup.settings)
+        except OSError as failure:
+            raise Unavailable("limit", f"the cgroup {created.cgroup.path}", _told(failure)) from None
+
+
+def _died(created: Created) -> OrlopError:
+    code = os.waitstatus_to_exitcode(process.wait_pidfd(created.pidfd))
+    how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
+    hint = "its memory limit may be too small for a start" if code == -SIGKILL else ""
+    created._undo.remove(created._kill)
+    os.close(created.pidfd)
+    return Unavailable("start", "the container's process", f"init {how} before the command", hint=hint)
+
+
+class _PidNamespace:
+    """The time in which children are born into an existing PID namespace: a path, or that of a pidfd's process."""
+
+    __slots__ = ("_home", "_path", "_target")
+
+    def __init__(self, path: str, target: int) -> None:
+        self._path = path
+        self._target = target
+        self._home = -1
+
+    def __enter__(self) -> None:
+        if not self._path and self._target < 0:
+            return
+        # setns to a PID namespace changes where children go, and the way back is the same call (setns(2)).
+        home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if self._target >= 0:
+                process.setns(self._target, process.CLONE_NEWPID)
+            else:
+                fd = open_namespace("pid", self._path)
+                try:
+                    process.setns(fd, process.CLONE_NEWPID)
+                finally:
+                    os.close(fd)
+        except BaseException:
+            os.close(home)
+            raise
+        self._home = home
+
+    def __exit__(self, *_: object) -> None:
+        if self._home >= 0:
+            process.setns(self._home, process.CLONE_NEWPID)
+            os.close(self._home)
+
+
+class _Here:
+    """The birthplace of a container without a cgroup of its own: where the caller is."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _birthplace(cgroup: Cgroup | None) -> Entered | _Here:
+    return cgroup.entered() if cgroup else _Here()
+
+
+def _prepare(operation: Operation, outside: Outside) -> None:
+    try:
+        operation.prepare(outside)
+    except OSError as failure:
+        raise init.refused(operation, failure) from None
+
+
+def _assist(operation: Operation, outside: Outside, pid: int) -> None:
+    try:
+        operation.assist(outside, pid)
+    except OSError as failure:
+        raise init.refused(operation, failure) from None
+
+
+def _told(failure: OSError) -> str:
+    return (failure.strerror or str(failure)) + (f" ({failure.filename})" if failure.filename else "")

@@ -3,9 +3,22 @@
 Pure: the same spec and the same facts give the same plan; no file is read, no privilege needed.
 """
 
+from ..linux.cgroup import Layout
+from ..spec.errors import Invalid, Unsupported
 from ..spec.record import Record
-from ..spec.runtime import Spec
+from ..spec.runtime import Hooks, Spec
+from . import resources, seccomp
 from .host import HostFacts
+from .operations import Operation
+from .operations.hooks import ContainerHooks, HookPoint
+from .operations.namespaces import KINDS
+from .operations.process import Command
+from .operations.seccomp import LoadFilter
+from .planning import mounts, namespaces, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..linux.cgroup.settings import Step as Setting
 
 
 class Step(Record):
@@ -16,15 +29,48 @@ class Step(Record):
     call: str
 
 
-class Plan(Record):
-    """What a start will do. warnings: what could not be honoured and was not asked for by name, one sentence each."""
+class CgroupPlan(Record):
+    """The cgroup to make, and what to write into it before the command runs. exists: it is a running container's."""
 
+    path: str
+    layout: Layout
+    exists: bool = False
+    settings: "tuple[Setting, ...]" = ()
+
+
+class Plan(Record):
+    """What a start will do.
+
+    clone_flags: CLONE_NEW* for the clone. pid_path: a PID namespace that the child is born into, "" for none.
+    cgroup: None leaves the child in the caller's. operations: in order, until the command could be executed.
+    at_start: by the caller, right before the command. last: by init, after that. command: what execve gets.
+    hooks: those that the caller runs. warnings: what could not be had and was not asked for by name, a sentence each.
+    """
+
+    command: Command
+    clone_flags: int = 0
+    pid_path: str = ""
+    cgroup: CgroupPlan | None = None
+    operations: tuple[Operation, ...] = ()
+    at_start: tuple[Operation, ...] = ()
+    last: tuple[Operation, ...] = ()
+    terminal: bool = False
+    hooks: Hooks = Hooks()
     warnings: tuple[str, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """Every step in the order of its execution."""
-        raise NotImplementedError
+        steps = []
+        if self.cgroup and not self.cgroup.exists:
+            steps.append(Step(subject="cgroup", words=f"make the cgroup {self.cgroup.path}", call="mkdir"))
+        steps.append(_clone_step(self))
+        steps += [_step(operation) for operation in self.operations]
+        for setting in self.cgroup.settings if self.cgroup else ():
+            steps.append(Step(subject="cgroup", words=setting.describe(), call=setting.call()))
+        steps += [_step(operation) for operation in (*self.at_start, *self.last)]
+        words = " ".join(arg.decode(errors="replace") for arg in self.command.args)
+        return (*steps, Step(subject="process", words=f"execute {words}", call="execve"))
 
 
 def compile(spec: Spec, host: HostFacts) -> Plan:
@@ -33,4 +79,89 @@ def compile(spec: Spec, host: HostFacts) -> Plan:
     Raises Invalid for a spec that contradicts itself, Unsupported naming the field that this kernel or this version
     can't honour.
     """
-    raise NotImplementedError
+    if spec.process is None:
+        raise Invalid("read", "process", "the spec has none, so there is nothing to start")
+    _refuse_unsupported(spec)
+    warnings: list[str] = []
+    own = namespaces.namespaces(spec.linux, host)
+    hooks = spec.hooks or Hooks()
+    maps = (spec.linux.uid_mappings, spec.linux.gid_mappings) if own.own_ids else None
+    filters, early = _filter(spec, host)
+    before, after = process.identity(spec.process, host, maps, early, warnings)
+    starting = ContainerHooks(point="startContainer", hooks=hooks.start_container)
+    return Plan(
+        command=process.command(spec.process),
+        clone_flags=own.clone_flags,
+        pid_path=own.pid_path,
+        cgroup=_cgroup(spec, host, own.own_ids),
+        operations=(
+            *process.oom_score(spec.process),
+            *namespaces.enter_namespaces(spec, own, host),
+            *mounts.file_system(spec, host, own.own_ids, warnings),
+            *_hook_point(hooks),
+            *process.streams(spec.process),
+            *mounts.masks(spec),
+            *namespaces.names(spec, own),
+            *mounts.enter_root(spec),
+            *process.attributes(spec.process, host),
+            *before,
+        ),
+        at_start=process.limits(spec.process, host, warnings),
+        last=(*((starting,) if starting.hooks else ()), *filters, *after),
+        terminal=spec.process.terminal,
+        hooks=hooks,
+        warnings=tuple(warnings),
+    )
+
+
+def _cgroup(spec: Spec, host: HostFacts, own_ids: bool) -> CgroupPlan | None:
+    path = spec.linux.cgroups_path
+    if not path:
+        if spec.linux.resources and spec.linux.resources != type(spec.linux.resources)():
+            raise Invalid("limit", "linux.resources", "linux.cgroupsPath is empty: there is no cgroup to write to")
+        return None
+    if ":" in path:
+        raise Unsupported("make", "linux.cgroupsPath", "this version makes no systemd slices", hint="give a path")
+    settings = resources.settings(spec.linux.resources, host.layout, devices=host.initial_user_namespace)
+    return CgroupPlan(path=path if path.startswith("/") else f"/{path}", layout=host.layout, settings=settings)
+
+
+def _filter(spec: Spec, host: HostFacts) -> tuple[tuple[Operation, ...], bool]:
+    """Return (the operation that loads the seccomp filter, whether that needs more capabilities than are kept)."""
+    assert spec.process
+    if spec.linux.seccomp is None:
+        return (), False
+    program = seccomp.compile(spec.linux.seccomp, host.machine)
+    early = not spec.process.no_new_privileges
+    flags = seccomp.load_flags(spec.linux.seccomp)
+    return (LoadFilter(program=program, flags=flags, privileged=early),), early
+
+
+def _hook_point(hooks: Hooks) -> tuple[Operation, ...]:
+    if not (hooks.prestart or hooks.create_runtime or hooks.create_container):
+        return ()
+    inside = ContainerHooks(point="createContainer", hooks=hooks.create_container)
+    return (HookPoint(), *((inside,) if inside.hooks else ()))
+
+
+def _refuse_unsupported(spec: Spec) -> None:
+    linux = spec.linux
+    unsupported = {
+        "linux.mountLabel": linux.mount_label,
+        "linux.intelRdt": linux.intel_rdt,
+        "linux.netDevices": linux.net_devices,
+        "linux.seccomp.listenerPath": linux.seccomp and linux.seccomp.listener_path,
+    }
+    for field, value in unsupported.items():
+        if value:
+            raise Unsupported("start with", field, "this version does not have it yet", hint="leave the field out")
+
+
+def _clone_step(plan: Plan) -> Step:
+    kinds = [kind for kind, (flag, _) in KINDS.items() if plan.clone_flags & flag]
+    words = "start a process" + (f" in a new {', '.join(kinds)} namespace" if kinds else "")
+    return Step(subject="namespaces", words=words, call=f"clone3({plan.clone_flags:#x})")
+
+
+def _step(operation: Operation) -> Step:
+    return Step(subject=operation.subject, words=operation.describe(), call=operation.call())

@@ -1,0 +1,57 @@
+"""The parts of `signal` that a start needs, from the C module behind it: `signal` imports enum, for 3 ms."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from signal import (
+        SIG_DFL,
+        SIG_SETMASK,
+        SIGCHLD,
+        SIGKILL,
+        SIGSTOP,
+        SIGTERM,
+        pidfd_send_signal,
+        pthread_sigmask,
+        signal,
+        valid_signals,
+    )
+else:
+    from _signal import (
+        SIG_DFL,
+        SIG_SETMASK,
+        SIGCHLD,
+        SIGKILL,
+        SIGSTOP,
+        SIGTERM,
+        pidfd_send_signal,
+        pthread_sigmask,
+        signal,
+        valid_signals,
+    )
+
+__all__ = [
+    "SIGCHLD",
+    "SIGKILL",
+    "SIGSTOP",
+    "SIGTERM",
+    "SIG_DFL",
+    "SIG_SETMASK",
+    "pidfd_send_signal",
+    "pthread_sigmask",
+    "reset_all",
+    "signal",
+    "valid_signals",
+]
+
+_UNCHANGEABLE = frozenset((SIGKILL, SIGSTOP))
+
+
+def reset_all() -> None:
+    """Give every signal its default disposition and unblock all.
+
+    Python ignores SIGPIPE and SIGXFSZ, and what is ignored or blocked stays so over execve (signal(7)).
+    """
+    for number in valid_signals() - _UNCHANGEABLE:
+        signal(number, SIG_DFL)
+    pthread_sigmask(SIG_SETMASK, ())

@@ -1,0 +1,106 @@
+"""The conversation of a start: one SEQPACKET socket pair, one message a packet.
+
+    caller                                        init
+      |  clone3                                     |
+      |-------------- PREPARED -------------------->|  its cgroup, id maps and OOM score are set
+      |                                             |  namespaces, mounts, devices
+      |<------------- CREATED ----------------------|  only with hooks: before pivot_root
+      |-------------- HOOKED ---------------------->|  prestart and createRuntime hooks have run
+      |                                             |  pivot_root, identity, command found
+      |<------------- READY (+ pty master) ---------|
+      |  limits                                     |
+      |-------------- START ----------------------->|
+      |                                             |  seccomp, execve
+      |<------------- end of file ------------------|  the socket is close-on-exec: execve succeeded
+      |
+      |<------------- FAILED + JSON ----------------|  instead of any message of init's: OrlopError.to_json
+                                                       and "trace" for a defect
+
+End of file before READY, or after START from a process that has died, means that init was killed.
+"""
+
+from __future__ import annotations
+
+import array
+from _socket import AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET, socketpair
+
+from ..spec import errors, jsonio
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+
+PREPARED = b"P"
+CREATED = b"C"
+HOOKED = b"H"
+READY = b"R"
+START = b"S"
+FAILED = b"F"
+
+MESSAGE_BYTES_MAX = 64 * 1024
+_SOCK_SEQPACKET = 5
+_SOCK_CLOEXEC = 0o2000000
+_INT_BYTES = 4
+
+
+class Channel:
+    """One end. Not inherited by an executed program."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, end: socket) -> None:
+        self._socket = end
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, message: bytes, fd: int = -1) -> None:
+        """Send one message, with one descriptor if given. Raises OSError (EPIPE) when the other end has gone."""
+        ancillary = [(SOL_SOCKET, SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+        self._socket.sendmsg([message], ancillary, MSG_NOSIGNAL)
+
+    def receive(self) -> tuple[bytes, int]:
+        """Return (message, descriptor or -1); (b"", -1) at the end of file."""
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(MESSAGE_BYTES_MAX, CMSG_SPACE(_INT_BYTES), MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:  # it died with a message of ours unread
+            return b"", -1
+        fds = array.array("i")
+        for level, kind, payload in ancillary:
+            if level == SOL_SOCKET and kind == SCM_RIGHTS:
+                fds.frombytes(payload[:_INT_BYTES])
+        return data, fds[0] if fds else -1
+
+    def expect(self, wanted: bytes) -> None:
+        """Wait for this message. Raises BrokenPipeError for the end of file: the caller gave up, or has died."""
+        message, _ = self.receive()
+        if message != wanted:
+            raise BrokenPipeError(f"the message {wanted!r} was expected, {message!r} came")
+
+    def send_failure(self, failure: errors.OrlopError, trace: str = "") -> None:
+        """Send an error; nobody may be listening any more."""
+        value = failure.to_json()
+        if trace:
+            value["trace"] = trace[-MESSAGE_BYTES_MAX // 4 :]
+        try:
+            self.send(FAILED + jsonio.dump(value))
+        except OSError:
+            pass
+
+
+def pair() -> tuple[Channel, Channel]:
+    """Return both ends."""
+    ours, theirs = socketpair(AF_UNIX, _SOCK_SEQPACKET | _SOCK_CLOEXEC)
+    return Channel(ours), Channel(theirs)
+
+
+def failure_of(message: bytes) -> errors.OrlopError:
+    """Return the error that a FAILED message carries; the trace of a defect becomes a note on it."""
+    value = jsonio.parse(message[1:], "init's error message")
+    failure = errors.from_json(value)
+    if isinstance(value, dict) and value.get("trace"):
+        failure.add_note(str(value["trace"]))
+    return failure

@@ -1,0 +1,118 @@
+"""What is done for a container, one small value for each thing: planned first, printed on demand, executed once.
+
+An operation has up to three halves, and all of them stand in one class:
+
+    prepare(outside)      in the caller, before the clone: what needs the host's view (a bind mount's source)
+    assist(outside, pid)  in the caller, while init waits: what only an outsider may do (uid_map)
+    act(init)             in init, in the order of the plan
+
+Rules for `act` (I5, SEC-05): raw system calls on descriptors, no import, no codec but UTF-8 and ASCII, no NSS, no
+subprocess; nothing below the container's root is resolved but through orlop.linux.path.
+A failing half raises OSError, which the caller of the half turns into an error that names the operation, or an
+OrlopError where the operation knows more.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ...linux import mount
+from ...spec.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.runtime import State
+    from ..channel import Channel
+
+
+class Operation(Record):
+    """One thing that is done. subject: the heading under which `explain` shows it."""
+
+    subject = "container"
+
+    def describe(self) -> str:
+        """Return what is done, for people, without a trailing stop: "mount proc at /proc"."""
+        raise NotImplementedError
+
+    def call(self) -> str:
+        """Return the kernel's view of it: the calls or the file that is written."""
+        raise NotImplementedError
+
+    def prepare(self, outside: Outside) -> None:
+        """Open what init can't open by itself."""
+
+    def assist(self, outside: Outside, pid: int) -> None:
+        """Do to init what only its parent may do."""
+
+    def act(self, init: Init) -> None:
+        """Do it."""
+
+
+class Outside:
+    """The caller's half of a start: descriptors that are opened before the clone and inherited by init.
+
+    root: the detached root file system, -1 for an exec. target: pidfd of the container's init for an exec, else -1.
+    state: what hooks are told.
+    """
+
+    __slots__ = ("root", "sources", "state", "target")
+
+    def __init__(self, state: State, root: int = -1, target: int = -1) -> None:
+        self.root = root
+        self.target = target
+        self.state = state
+        self.sources: dict[tuple[int, str], int] = {}
+
+    def keep(self, operation: Operation, fd: int, name: str = "") -> None:
+        """Hand a descriptor to the `act` of the same operation; closed here after the clone."""
+        self.sources[id(operation), name] = fd
+
+    def close(self) -> None:
+        """Close what was kept. Idempotent."""
+        for fd in self.sources.values():
+            os.close(fd)
+        self.sources.clear()
+
+
+class Init:
+    """What the operations share inside: descriptors of the new root and of file systems that init mounted itself.
+
+    root: the container's root directory. target, state: as in `Outside`. caller: the channel to it.
+    made: destination -> descriptor of a file system that an operation mounted there. terminal: (pty master, terminal)
+    once it is open, else None. in_directory: the working directory is entered. program: what to execute, once found.
+    """
+
+    __slots__ = (
+        "_procfs", "_sources", "caller", "in_directory", "made", "program", "root", "state", "stdio", "target",
+        "terminal",
+    )  # fmt: skip
+
+    def __init__(self, outside: Outside, caller: Channel, stdio: tuple[int, ...]) -> None:
+        self.root = outside.root
+        self.state = outside.state
+        self.caller = caller
+        self.target = outside.target
+        self.stdio = stdio
+        self.made: dict[str, int] = {}
+        self.terminal: tuple[int, int] | None = None
+        self.in_directory = False
+        self.program = ""
+        self._sources = outside.sources
+        self._procfs = -1
+
+    def source(self, operation: Operation, name: str = "") -> int:
+        """Return the descriptor that `prepare` of this operation kept."""
+        return self._sources[id(operation), name]
+
+    def has_source(self, operation: Operation, name: str = "") -> bool:
+        """Return whether `prepare` kept one."""
+        return (id(operation), name) in self._sources
+
+    def procfs(self) -> int:
+        """Return a private procfs of the own PID namespace, attached nowhere.
+
+        Nobody can mount over its files or swap them, as has been done to a container's /proc (CVE-2025-52881).
+        """
+        if self._procfs < 0:
+            self._procfs = mount.new_filesystem("proc")
+        return self._procfs

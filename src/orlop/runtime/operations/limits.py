@@ -1,0 +1,154 @@
+"""Attributes of the process itself: resource limits, scheduling, priorities, personality, memory policy."""
+
+import os
+import resource
+
+from ...linux import process, scheduling
+from ...spec.runtime import Scheduler
+from . import Operation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import Init, Outside
+
+RLIMITS = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
+INFINITY = 2**64 - 1  # the specification's "unlimited"; -1 in the resource module
+
+
+class SetRlimit(Operation):
+    """Set a resource limit. The caller does it right before execve: a small one would hit init itself."""
+
+    type: str
+    soft: int
+    hard: int
+    subject = "limits"
+
+    def describe(self) -> str:
+        return f"limit {self.type.removeprefix('RLIMIT_').lower()} to {_text(self.soft)} (hard {_text(self.hard)})"
+
+    def call(self) -> str:
+        return f"prlimit({self.type}, {_text(self.soft)}, {_text(self.hard)})"
+
+    def assist(self, outside: "Outside", pid: int) -> None:
+        resource.prlimit(pid, RLIMITS[self.type], (_signed(self.soft), _signed(self.hard)))
+
+
+class SetOomScoreAdj(Operation):
+    """Make the kernel's OOM killer prefer or spare the process."""
+
+    value: int
+    subject = "limits"
+
+    def describe(self) -> str:
+        return f"set the OOM score adjustment to {self.value}"
+
+    def call(self) -> str:
+        return f"write {self.value} to /proc/PID/oom_score_adj"
+
+    def assist(self, outside: "Outside", pid: int) -> None:
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(self.value).encode())
+        finally:
+            os.close(fd)
+
+
+class SetScheduler(Operation):
+    """Set the scheduling policy."""
+
+    scheduler: Scheduler
+    subject = "limits"
+
+    def describe(self) -> str:
+        return f"schedule as {self.scheduler.policy}"
+
+    def call(self) -> str:
+        return f"sched_setattr({self.scheduler.policy})"
+
+    def act(self, init: "Init") -> None:
+        wanted = self.scheduler
+        scheduling.set_scheduler(
+            scheduling.POLICIES[wanted.policy],
+            flags=sum(scheduling.FLAGS[flag] for flag in wanted.flags),
+            nice=wanted.nice,
+            priority=wanted.priority,
+            times_ns=(wanted.runtime, wanted.deadline, wanted.period),
+        )
+
+
+class SetIoPriority(Operation):
+    """Set the I/O scheduling class and priority."""
+
+    io_class: str
+    priority: int
+    subject = "limits"
+
+    def describe(self) -> str:
+        return f"give I/O the class {self.io_class.removeprefix('IOPRIO_CLASS_').lower()}, priority {self.priority}"
+
+    def call(self) -> str:
+        return f"ioprio_set({self.io_class}, {self.priority})"
+
+    def act(self, init: "Init") -> None:
+        scheduling.set_io_priority(scheduling.IO_CLASSES[self.io_class], self.priority)
+
+
+class SetCpuAffinity(Operation):
+    """Bind the process to processors."""
+
+    cpus: tuple[int, ...]
+    subject = "limits"
+
+    def describe(self) -> str:
+        return f"run on the processors {', '.join(map(str, self.cpus))}"
+
+    def call(self) -> str:
+        return "sched_setaffinity"
+
+    def act(self, init: "Init") -> None:
+        os.sched_setaffinity(0, self.cpus)
+
+
+class SetPersonality(Operation):
+    """Set the execution domain."""
+
+    domain: str
+    subject = "limits"
+
+    def describe(self) -> str:
+        return f"set the personality {self.domain}"
+
+    def call(self) -> str:
+        return f"personality({self.domain})"
+
+    def act(self, init: "Init") -> None:
+        process.set_personality(process.PERSONALITIES[self.domain])
+
+
+class SetMemoryPolicy(Operation):
+    """Set the NUMA memory policy, which execve keeps."""
+
+    mode: str
+    nodes: tuple[int, ...]
+    flags: tuple[str, ...] = ()
+    subject = "limits"
+
+    def describe(self) -> str:
+        return f"allocate memory by {self.mode} on the nodes {', '.join(map(str, self.nodes)) or 'of the caller'}"
+
+    def call(self) -> str:
+        return f"set_mempolicy({self.mode})"
+
+    def act(self, init: "Init") -> None:
+        mode = scheduling.MEMORY_MODES[self.mode]
+        for flag in self.flags:
+            mode |= scheduling.MEMORY_FLAGS[flag]
+        scheduling.set_memory_policy(mode, self.nodes)
+
+
+def _text(limit: int) -> str:
+    return "unlimited" if limit == INFINITY else str(limit)
+
+
+def _signed(limit: int) -> int:
+    return resource.RLIM_INFINITY if limit == INFINITY else limit

@@ -1,0 +1,203 @@
+"""Mounts of the container: each is made detached, given its attributes, and moved onto a descriptor of its target.
+
+No path is resolved twice, and none but below the new root's descriptor (CVE-2019-19921, CVE-2021-30465,
+CVE-2024-45310). Bind sources are opened by the caller, who sees the host; everything else is made by init, so that
+proc, sysfs, mqueue and tmpfs belong to its namespaces.
+"""
+
+import errno
+import os
+import stat
+
+from ...linux import mount, path
+from ...spec.errors import Invalid, NotFound
+from . import Operation
+from .copyup import copy_tree
+from .mount_options import MountOptions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import Init, Outside
+
+# What lxcfs replaces, and two files with a value for one container: nothing else may be mounted inside /proc.
+PROC_FILES_ALLOWED = frozenset(
+    "/proc/cpuinfo /proc/diskstats /proc/meminfo /proc/stat /proc/swaps /proc/uptime /proc/loadavg /proc/slabinfo "
+    "/proc/net/dev /proc/sys/kernel/ns_last_pid /proc/sys/crypto/fips_enabled".split()
+)
+# A link of the image's at one of these would lead the kernel's file systems, and what is masked in them, astray.
+_PLAIN_PLACES = ("/proc", "/sys", "/dev")
+_PLAIN_TYPES = ("proc", "sysfs", "cgroup", "cgroup2")
+
+
+def open_target(init: "Init", destination: str, fstype: str, is_directory: bool = True) -> int:
+    """Return a descriptor of the place to mount at, made where it is missing.
+
+    Raises Invalid when the image has a symbolic link or something unfitting there (SEC-09, SEC-14), or when the place
+    lies inside procfs (CVE-2019-16884).
+    """
+    plain = destination in _PLAIN_PLACES or fstype in _PLAIN_TYPES
+    try:
+        if is_directory:
+            fd = path.mkdir_in_root(init.root, destination, resolve=path.RESOLVE_NO_SYMLINKS if plain else 0)
+        else:
+            fd = path.make_file_in_root(init.root, destination)
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                os.close(fd)
+                raise Invalid("mount", destination, "the source is a file and the image has a directory there")
+    except NotADirectoryError:
+        raise Invalid(
+            "mount", destination, f"the image has something there that is not a directory, and {fstype} needs one"
+        ) from None
+    except OSError as failure:
+        if plain and failure.errno == errno.ELOOP:
+            raise Invalid(
+                "mount",
+                destination,
+                f"the image has a symbolic link there, and {fstype} must be mounted on an ordinary directory",
+                hint=f"replace the link {destination} in the image by a directory",
+            ) from None
+        raise
+    if fstype != "proc" and destination not in PROC_FILES_ALLOWED and _is_procfs(fd):
+        os.close(fd)
+        raise Invalid("mount", destination, "it lies inside /proc, where nothing may be mounted")
+    return fd
+
+
+def _is_procfs(fd: int) -> bool:
+    return mount.filesystem_magic(fd) == mount.PROC_SUPER_MAGIC
+
+
+class NewFilesystem(Operation):
+    """Mount a new instance of a file system."""
+
+    destination: str
+    fstype: str
+    source: str = ""
+    options: MountOptions = MountOptions()
+    subject = "mounts"
+
+    def describe(self) -> str:
+        details = [*(["read-only"] if self.options.read_only else []), *map(_text, self.options.data)]
+        return f"mount a new {self.fstype} at {self.destination}" + (f" ({', '.join(details)})" if details else "")
+
+    def call(self) -> str:
+        return f'fsopen("{self.fstype}"), fsmount, move_mount to {self.destination}'
+
+    def act(self, init: "Init") -> None:
+        options = self.options
+        target = open_target(init, self.destination, self.fstype)
+        try:
+            # A new file system has no mounts below it: recursive attributes are plain ones.
+            attributes = options.set & ~options.recursive_clear | options.recursive_set
+            # The copy has to be written before the file system is read-only.
+            late = attributes & mount.MOUNT_ATTR_RDONLY if options.tmpcopyup else 0
+            made = mount.new_filesystem(self.fstype, self._settings(target), attributes & ~late, self.source)
+            if options.tmpcopyup:
+                copy_tree(target, made)
+            if late:
+                mount.mount_setattr(made, set_=late)
+            mount.move_mount(made, target)
+        finally:
+            os.close(target)
+        if options.propagation:
+            mount.mount_setattr(made, propagation=options.propagation, recursive=options.propagation_recursive)
+        init.made[self.destination] = made
+
+    def _settings(self, target: int) -> list[tuple[str, str | int | None]]:
+        settings: list[tuple[str, str | int | None]] = [*self.options.data]
+        settings += [(name, None) for name in self.options.super_block]
+        if self.fstype == "tmpfs" and not any(name == "mode" for name, _ in settings):
+            # Somebody who mounts a tmpfs over /tmp wants the sticky bit that the image's /tmp has.
+            settings.insert(0, ("mode", f"{stat.S_IMODE(os.fstat(target).st_mode):o}"))
+        return settings
+
+
+class BindMount(Operation):
+    """Show a file or directory of the host in the container."""
+
+    destination: str
+    source: str
+    options: MountOptions
+    subject = "mounts"
+
+    def describe(self) -> str:
+        below = " with the mounts below it" if self.options.bind == "rbind" else ""
+        return f"show {self.source} at {self.destination}{below}" + (" read-only" * self.options.read_only)
+
+    def call(self) -> str:
+        recursive = " | AT_RECURSIVE" * (self.options.bind == "rbind")
+        attributes = " mount_setattr," * bool(self.options.set | self.options.clear | self.options.recursive_set)
+        return f"open_tree({self.source}, OPEN_TREE_CLONE{recursive}),{attributes} move_mount to {self.destination}"
+
+    def prepare(self, outside: "Outside") -> None:
+        options = self.options
+        source = open_source(self.source)
+        try:
+            if self.destination == "/proc" and not _is_procfs(source):
+                raise Invalid("mount", self.source, "only a procfs may be mounted at /proc")
+            tree = mount.clone_tree(source, recursive=options.bind == "rbind")
+        finally:
+            os.close(source)
+        outside.keep(self, tree)
+        if options.set or options.clear:
+            mount.mount_setattr(tree, set_=options.set, clear=options.clear)
+        if options.recursive_set or options.recursive_clear:
+            mount.mount_setattr(tree, set_=options.recursive_set, clear=options.recursive_clear, recursive=True)
+        # A clone of a shared mount is its peer: unless that was asked for, mounts inside must not appear on the host.
+        if options.propagation & ~mount.MS_SHARED or not options.propagation:
+            mount.mount_setattr(tree, propagation=mount.MS_SLAVE, recursive=True)
+        if options.propagation:
+            mount.mount_setattr(tree, propagation=options.propagation, recursive=options.propagation_recursive)
+
+    def act(self, init: "Init") -> None:
+        tree = init.source(self)
+        target = open_target(init, self.destination, "bind", stat.S_ISDIR(os.fstat(tree).st_mode))
+        try:
+            mount.move_mount(tree, target)
+        finally:
+            os.close(target)
+
+
+class Remount(Operation):
+    """Change the attributes of a mount that an earlier operation made."""
+
+    destination: str
+    options: MountOptions
+    subject = "mounts"
+
+    def describe(self) -> str:
+        return f"change the mount at {self.destination}" + (" to read-only" * self.options.read_only)
+
+    def call(self) -> str:
+        return f"mount_setattr({self.destination})"
+
+    def act(self, init: "Init") -> None:
+        options = self.options
+        target = path.open_in_root(init.root, self.destination)
+        try:
+            if options.set or options.clear:
+                mount.mount_setattr(target, set_=options.set, clear=options.clear)
+            if options.recursive_set or options.recursive_clear:
+                mount.mount_setattr(target, set_=options.recursive_set, clear=options.recursive_clear, recursive=True)
+            if options.propagation:
+                mount.mount_setattr(target, propagation=options.propagation, recursive=options.propagation_recursive)
+        finally:
+            os.close(target)
+
+
+def open_source(source: str) -> int:
+    """Return an O_PATH descriptor of a bind mount's source on the host. Raises NotFound with docker's words."""
+    try:
+        return os.open(source, os.O_PATH | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(
+            "mount",
+            source,
+            f"bind source path does not exist: {source}",
+            hint="create it, or use a volume instead",
+        ) from None
+
+
+def _text(pair: tuple[str, str | None]) -> str:
+    name, value = pair
+    return name if value is None else f"{name}={value}"

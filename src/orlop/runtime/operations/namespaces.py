@@ -1,0 +1,162 @@
+"""Namespaces that clone3 can't make or join for init, and what init does in its new ones first."""
+
+import os
+
+from ...linux import interface, process
+from ...spec.errors import Invalid, NotFound
+from ...spec.runtime import IdMapping, TimeOffset
+from . import Operation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import Init, Outside
+
+# OCI type: (clone flag, name in /proc/PID/ns)
+KINDS = {
+    "user": (process.CLONE_NEWUSER, "user"),
+    "mount": (process.CLONE_NEWNS, "mnt"),
+    "pid": (process.CLONE_NEWPID, "pid"),
+    "network": (process.CLONE_NEWNET, "net"),
+    "ipc": (process.CLONE_NEWIPC, "ipc"),
+    "uts": (process.CLONE_NEWUTS, "uts"),
+    "cgroup": (process.CLONE_NEWCGROUP, "cgroup"),
+    "time": (process.CLONE_NEWTIME, "time"),
+}
+
+
+def open_namespace(kind: str, where: str) -> int:
+    """Return a descriptor of the namespace that a path names. Raises NotFound."""
+    try:
+        return os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(
+            "join", where, f"there is no {kind} namespace at {where}", hint="its process or its file is gone"
+        ) from None
+
+
+class JoinNamespace(Operation):
+    """Join an existing namespace. (That of a PID namespace is the caller's part: it counts for children only.)"""
+
+    kind: str
+    path: str
+    must_differ: bool = False
+    subject = "namespaces"
+
+    def describe(self) -> str:
+        return f"join the {self.kind} namespace {self.path}"
+
+    def call(self) -> str:
+        return f"setns({self.path}, {self.kind})"
+
+    def prepare(self, outside: "Outside") -> None:
+        fd = open_namespace(self.kind, self.path)
+        outside.keep(self, fd)
+        name = KINDS[self.kind][1]
+        own = os.stat(f"/proc/self/ns/{name}")
+        joined = os.fstat(fd)
+        if self.must_differ and (own.st_dev, own.st_ino) == (joined.st_dev, joined.st_ino):
+            raise Invalid(
+                "set a sysctl in", self.path, f"it is the host's own {self.kind} namespace", hint="remove the sysctl"
+            )
+
+    def act(self, init: "Init") -> None:
+        process.setns(init.source(self), KINDS[self.kind][0])
+
+
+class UnshareCgroup(Operation):
+    """Make the cgroup that init is in by now the root of its view (the clone's flag would take the caller's)."""
+
+    subject = "namespaces"
+
+    def describe(self) -> str:
+        return "make a new cgroup namespace"
+
+    def call(self) -> str:
+        return "unshare(CLONE_NEWCGROUP)"
+
+    def act(self, init: "Init") -> None:
+        process.unshare(process.CLONE_NEWCGROUP)
+
+
+class UnshareTime(Operation):
+    """Make a time namespace with its offsets, which execve enters (kernel 6.1)."""
+
+    offsets: dict[str, TimeOffset]
+    subject = "namespaces"
+
+    def describe(self) -> str:
+        shifts = ", ".join(f"{clock} by {offset.secs} s" for clock, offset in self.offsets.items())
+        return "make a new time namespace" + (f", shift {shifts}" if shifts else "")
+
+    def call(self) -> str:
+        return "unshare(CLONE_NEWTIME), write timens_offsets"
+
+    def act(self, init: "Init") -> None:
+        process.unshare(process.CLONE_NEWTIME)
+        lines = [f"{clock} {offset.secs} {offset.nanosecs}\n" for clock, offset in self.offsets.items()]
+        if lines:
+            fd = os.open("self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC, dir_fd=init.procfs())
+            try:
+                os.write(fd, "".join(lines).encode())
+            finally:
+                os.close(fd)
+
+
+class MapIds(Operation):
+    """Fill the new user namespace's maps, and become its root."""
+
+    uids: tuple[IdMapping, ...]
+    gids: tuple[IdMapping, ...]
+    deny_setgroups: bool = False
+    subject = "namespaces"
+
+    def describe(self) -> str:
+        return "map " + ", ".join(
+            f"{kind} {mapping.container_id} to {mapping.host_id} ({mapping.size})"
+            for kind, mappings in (("uid", self.uids), ("gid", self.gids))
+            for mapping in mappings
+        )
+
+    def call(self) -> str:
+        return "write uid_map, gid_map" + (", setgroups deny" if self.deny_setgroups else "")
+
+    def assist(self, outside: "Outside", pid: int) -> None:
+        if self.deny_setgroups:
+            _write(f"/proc/{pid}/setgroups", "deny")
+        _write(f"/proc/{pid}/gid_map", _map_text(self.gids))
+        _write(f"/proc/{pid}/uid_map", _map_text(self.uids))
+
+    def act(self, init: "Init") -> None:
+        os.setresgid(0, 0, 0)
+        if not self.deny_setgroups:
+            os.setgroups([])
+        os.setresuid(0, 0, 0)
+
+
+class Loopback(Operation):
+    """Bring up lo in the new network namespace."""
+
+    subject = "network"
+
+    def describe(self) -> str:
+        return "bring up the loopback interface"
+
+    def call(self) -> str:
+        return "ioctl(SIOCSIFFLAGS, lo, IFF_UP)"
+
+    def act(self, init: "Init") -> None:
+        interface.set_up("lo")
+
+
+def _map_text(mappings: tuple[IdMapping, ...]) -> str:
+    return "".join(f"{mapping.container_id} {mapping.host_id} {mapping.size}\n" for mapping in mappings)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as failure:
+        raise OSError(failure.errno, f"{failure.strerror} (writing {text.strip()!r})", path) from None
+    finally:
+        os.close(fd)

@@ -1,0 +1,29 @@
+"""The seccomp filter as the last operation, or the last but the capabilities."""
+
+from ...linux import capability, seccomp
+from . import Operation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import Init
+
+
+class LoadFilter(Operation):
+    """Load a compiled filter. privileged: without no_new_privs, which takes CAP_SYS_ADMIN (seccomp(2))."""
+
+    program: bytes
+    flags: int = 0
+    privileged: bool = False
+    subject = "seccomp"
+
+    def describe(self) -> str:
+        return f"filter system calls with a program of {len(self.program) // 8} instructions"
+
+    def call(self) -> str:
+        return "seccomp(SECCOMP_SET_MODE_FILTER)"
+
+    def act(self, init: "Init") -> None:
+        if self.privileged:
+            _, permitted, inheritable = capability.get_sets()
+            capability.set_sets(permitted, permitted, inheritable)
+        seccomp.load(self.program, self.flags)

@@ -1,0 +1,105 @@
+"""Standard streams: pipes of the caller's, or a pseudo terminal of the container's own devpts."""
+
+import fcntl
+import os
+import stat
+
+from ...linux import mount, path, tty
+from ...spec.errors import Invalid
+from . import Operation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import Init
+
+_PTMX = os.makedev(5, 2)
+_FIRST_OWN_FD = 3
+
+
+class OpenTerminal(Operation):
+    """Open a terminal in the container's devpts, and show it at /dev/console.
+
+    The master goes to the caller with "ready". The device is checked before it is opened, and the terminal is opened
+    through the master and bound by descriptor: paths below /dev/pts can be swapped (CVE-2025-52565).
+    """
+
+    rows: int = 0
+    columns: int = 0
+    console: bool = True
+    subject = "streams"
+
+    def describe(self) -> str:
+        return "open a terminal" + (" and show it at /dev/console" if self.console else "")
+
+    def call(self) -> str:
+        return "open(/dev/pts/ptmx), ioctl(TIOCGPTPEER)" + (", move_mount to /dev/console" if self.console else "")
+
+    def act(self, init: "Init") -> None:
+        master, terminal = _open_pair(init)
+        if self.rows or self.columns:
+            tty.set_size(master, self.rows, self.columns)
+        if self.console:
+            target = path.make_file_in_root(init.root, "/dev/console", 0o600)
+            try:
+                mount.move_mount(mount.clone_tree(terminal), target)
+            finally:
+                os.close(target)
+        init.terminal = master, terminal
+
+
+class AttachStreams(Operation):
+    """Start a session and put the streams at 0, 1 and 2, owned by the process's user so that it can open them again."""
+
+    terminal: bool
+    uid: int
+    subject = "streams"
+
+    def describe(self) -> str:
+        return "lead a new session with " + ("the terminal" if self.terminal else "the caller's streams")
+
+    def call(self) -> str:
+        return "setsid, dup3" + (", ioctl(TIOCSCTTY)" * self.terminal)
+
+    def act(self, init: "Init") -> None:
+        os.setsid()
+        if self.terminal:
+            assert init.terminal  # OpenTerminal stands before this in every plan
+            streams = [init.terminal[1]] * 3
+        else:
+            # Above the standard ones first: the caller's may be any permutation of 0, 1 and 2.
+            streams = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_OWN_FD) for fd in init.stdio]
+        for number, fd in enumerate(streams):
+            os.dup2(fd, number)
+        for fd in streams[:1] if self.terminal else streams:
+            _give(fd, self.uid)
+        if self.terminal:
+            tty.make_controlling(0)
+
+
+def _open_pair(init: "Init") -> tuple[int, int]:
+    try:
+        found = path.open_in_root(init.root, "/dev/pts/ptmx")
+    except (FileNotFoundError, NotADirectoryError):
+        raise Invalid(
+            "open a terminal in", "/dev/pts", "no devpts is mounted there", hint='add a mount of type "devpts"'
+        ) from None
+    try:
+        if os.fstat(found).st_rdev != _PTMX or mount.filesystem_magic(found) != mount.DEVPTS_SUPER_MAGIC:
+            raise Invalid("open a terminal in", "/dev/pts", "its ptmx is not that of a devpts")
+        flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+        master = os.open(f"self/fd/{found}", flags, dir_fd=init.procfs())
+    finally:
+        os.close(found)
+    terminal, _, _ = tty.open_pty(master)
+    return master, terminal
+
+
+def _give(fd: int, uid: int) -> None:
+    """Make a pipe or a terminal the user's. A file of the caller's stays the caller's."""
+    info = os.fstat(fd)
+    if info.st_uid == uid or not (stat.S_ISFIFO(info.st_mode) or os.isatty(fd)):
+        return
+    try:
+        os.fchown(fd, uid, -1)
+    except PermissionError:
+        pass  # of another user namespace: the streams work, only opening them again does not

@@ -1,0 +1,234 @@
+"""`process`: who runs what, with which rights and limits."""
+
+import os
+
+from ...linux import capability, scheduling
+from ...spec.errors import Invalid, Unsupported
+from ...spec.runtime import Capabilities, IdMapping, Process, Rlimit
+from ..host import HostFacts
+from ..operations import Operation
+from ..operations.identity import CapabilitySets, DropBounding, NoNewPrivileges, SessionKeyring, SetIdentity
+from ..operations.limits import (
+    RLIMITS,
+    SetCpuAffinity,
+    SetIoPriority,
+    SetOomScoreAdj,
+    SetRlimit,
+    SetScheduler,
+)
+from ..operations.process import Command, EnterDirectory, FindCommand, SetUmask
+from ..operations.terminal import AttachStreams, OpenTerminal
+
+UMASK_DEFAULT = 0o022
+ID_MAX = 2**32 - 2  # (uid_t) -1 means "no change" to the kernel (SEC-27)
+GROUPS_MAX = 65536  # NGROUPS_MAX
+OOM_SCORE_ADJ = range(-1000, 1001)
+IO_PRIORITIES = range(8)
+CPUS_MAX = 8192
+_SYS_RESOURCE = capability.mask(["CAP_SYS_RESOURCE"])
+
+
+def command(process: Process) -> Command:
+    """Return what to execute. Raises Invalid for arguments or variables that execve can't take."""
+    if not process.args:
+        raise Invalid("read", "process.args", "there is no command")
+    env: dict[bytes, bytes] = {}
+    for index, variable in enumerate(process.env):
+        name, equals, value = _bytes(variable, f"process.env[{index}]").partition(b"=")
+        if not name or not equals:
+            raise Invalid("read", f"process.env[{index}]", f"{variable!r} is not NAME=value")
+        env[name] = value
+    if not process.cwd.startswith("/"):
+        raise Invalid("read", "process.cwd", f"{process.cwd!r} is not an absolute path")
+    return Command(
+        args=tuple(_bytes(arg, f"process.args[{index}]") for index, arg in enumerate(process.args)),
+        name=process.args[0],
+        env=env,
+        search_path=os.fsdecode(env.get(b"PATH", b"")),
+    )
+
+
+def streams(process: Process) -> tuple[Operation, ...]:
+    """Return the operation that opens a terminal; empty without one."""
+    if not process.terminal:
+        return ()
+    size = process.console_size
+    if size and not (0 <= size.height <= 0xFFFF and 0 <= size.width <= 0xFFFF):
+        raise Invalid("read", "process.consoleSize", f"{size.height} x {size.width} is no terminal's size")
+    return (OpenTerminal(rows=size.height if size else 0, columns=size.width if size else 0),)
+
+
+def attributes(process: Process, host: HostFacts, keyring: bool = True) -> tuple[Operation, ...]:
+    """Return what is set before the identity changes: session, streams, scheduling, no_new_privs, umask."""
+    operations: list[Operation] = [SessionKeyring()] if keyring else []
+    operations.append(AttachStreams(terminal=process.terminal, uid=process.user.uid))
+    if process.apparmor_profile:
+        _need_lsm("apparmor", "process.apparmorProfile", host)
+    if process.selinux_label:
+        _need_lsm("selinux", "process.selinuxLabel", host)
+    if process.no_new_privileges:
+        operations.append(NoNewPrivileges())
+    operations += _scheduling(process)
+    umask = process.user.umask
+    if umask is not None and not 0 <= umask <= 0o777:
+        raise Invalid("read", "process.user.umask", f"{umask} is not in 0..0o777")
+    operations.append(SetUmask(mask=UMASK_DEFAULT if umask is None else umask))
+    return tuple(operations)
+
+
+def identity(
+    process: Process,
+    host: HostFacts,
+    maps: "tuple[tuple[IdMapping, ...], tuple[IdMapping, ...]] | None",
+    early_filter: bool,
+    warnings: list[str],
+) -> tuple[tuple[Operation, ...], tuple[Operation, ...]]:
+    """Return (operations before "ready", operations after the seccomp filter).
+
+    maps: of uids and gids in a new user namespace. early_filter: the filter needs the capabilities that the process
+    does not get (no no_new_privs), so they stay permitted until it is loaded.
+    """
+    user = process.user
+    _check_ids("process.user.uid", (user.uid,), maps[0] if maps else ())
+    _check_ids("process.user.gid", (user.gid,), maps[1] if maps else ())
+    _check_ids("process.user.additionalGids", user.additional_gids, maps[1] if maps else ())
+    if len(user.additional_gids) > GROUPS_MAX:
+        raise Invalid("read", "process.user.additionalGids", f"there are more than {GROUPS_MAX}")
+    available = (2 << host.cap_last) - 1 if maps else host.cap_bounding
+    sets = capability_sets(process.capabilities or Capabilities(), available, warnings)
+    become = SetIdentity(
+        uid=user.uid,
+        gid=user.gid,
+        additional_gids=user.additional_gids,
+        inheritable=sets.inheritable,
+        ambient=sets.ambient,
+    )
+    drop = host.cap_bounding & ~sets.bounding
+    chdir = EnterDirectory(path=process.cwd)
+    before: list[Operation] = [chdir, DropBounding(drop=drop, keep=sets.bounding), become]
+    if early_filter:
+        # Permitted stays whole until the filter is loaded; everything until then runs with the final effective set.
+        before.append(CapabilitySets(**{**vars(sets), "permitted": available}))
+        after: tuple[Operation, ...] = (sets,)
+    else:
+        before.append(sets)
+        after = ()
+    run = command(process)
+    before += [chdir.replace(final=True), FindCommand(name=run.name, search_path=run.search_path)]
+    return tuple(before), after
+
+
+def capability_sets(wanted: Capabilities, available: int, warnings: list[str]) -> CapabilitySets:
+    """Return the masks, limited to what is available; what is missing is warned about once.
+
+    Raises Invalid for a name that no kernel has and for ambient capabilities that could not be raised.
+    """
+    masks = {}
+    missing = 0
+    for field in ("bounding", "effective", "inheritable", "permitted", "ambient"):
+        try:
+            bits = capability.mask(getattr(wanted, field))
+        except KeyError as unknown:
+            raise Invalid("read", f"process.capabilities.{field}", f"there is no capability {unknown}") from None
+        missing |= bits & ~available
+        masks[field] = bits & available
+    if missing:
+        names = ", ".join(capability.names_of(missing))
+        warnings.append(f"the container does not get {names}: this host's own bounding set lacks it")
+    if masks["ambient"] & ~(masks["permitted"] & masks["inheritable"]):
+        raise Invalid("read", "process.capabilities.ambient", "it must be permitted and inheritable too")
+    if masks["effective"] & ~masks["permitted"]:
+        raise Invalid("read", "process.capabilities.effective", "it must be permitted too")
+    return CapabilitySets(**masks)
+
+
+def limits(process: Process, host: HostFacts, warnings: list[str]) -> tuple[Operation, ...]:
+    """Return the operations that set rlimits right before execve, clamped where the host can't give more."""
+    operations = []
+    seen: set[str] = set()
+    for index, limit in enumerate(process.rlimits):
+        field = f"process.rlimits[{index}]"
+        if limit.type not in RLIMITS:
+            raise Invalid("read", f"{field}.type", f"there is no resource limit {limit.type!r}")
+        if limit.type in seen:
+            raise Invalid("read", field, f"{limit.type} is there twice")
+        if not 0 <= limit.soft <= limit.hard:
+            raise Invalid("read", field, f"soft {limit.soft} is not in 0..hard, which is {limit.hard}")
+        seen.add(limit.type)
+        operations.append(_clamped(limit, host, warnings))
+    return tuple(operations)
+
+
+def _clamped(limit: Rlimit, host: HostFacts, warnings: list[str]) -> Operation:
+    most = host.rlimits_hard.get(limit.type, limit.hard)
+    if limit.hard <= most or host.cap_effective & _SYS_RESOURCE:
+        return SetRlimit(type=limit.type, soft=limit.soft, hard=limit.hard)
+    warnings.append(f"{limit.type} is limited to {most}: more than the own hard limit needs CAP_SYS_RESOURCE")
+    return SetRlimit(type=limit.type, soft=min(limit.soft, most), hard=most)
+
+
+def oom_score(process: Process) -> tuple[Operation, ...]:
+    """Return the operation that sets the OOM score adjustment; empty when the spec has none."""
+    value = process.oom_score_adj
+    if value is None:
+        return ()
+    if value not in OOM_SCORE_ADJ:
+        raise Invalid("read", "process.oomScoreAdj", f"{value} is not in -1000..1000")
+    return (SetOomScoreAdj(value=value),)
+
+
+def _scheduling(process: Process) -> list[Operation]:
+    operations: list[Operation] = []
+    if scheduler := process.scheduler:
+        if scheduler.policy not in scheduling.POLICIES:
+            raise Invalid("read", "process.scheduler.policy", f"there is no policy {scheduler.policy!r}")
+        for flag in scheduler.flags:
+            if flag not in scheduling.FLAGS:
+                raise Invalid("read", "process.scheduler.flags", f"there is no flag {flag!r}")
+        operations.append(SetScheduler(scheduler=scheduler))
+    if wanted := process.io_priority:
+        if wanted.io_class not in scheduling.IO_CLASSES:
+            raise Invalid("read", "process.ioPriority.class", f"there is no class {wanted.io_class!r}")
+        if wanted.priority not in IO_PRIORITIES:
+            raise Invalid("read", "process.ioPriority.priority", f"{wanted.priority} is not in 0..7")
+        operations.append(SetIoPriority(io_class=wanted.io_class, priority=wanted.priority))
+    affinity = process.exec_cpu_affinity
+    if affinity and (affinity.final or affinity.initial):
+        field = "process.execCPUAffinity." + ("final" if affinity.final else "initial")
+        operations.append(SetCpuAffinity(cpus=number_list(affinity.final or affinity.initial, field, CPUS_MAX)))
+    return operations
+
+
+def number_list(text: str, field: str, limit: int) -> tuple[int, ...]:
+    """Return the numbers of a list such as "0-3,7". Raises Invalid for another form and for numbers from limit on."""
+    numbers: set[int] = set()
+    for part in text.replace(" ", "").split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or not first.isascii() or len(part) > 16 or (dash and not last.isdecimal()):
+            raise Invalid("read", field, f"{text!r} is not a list such as 0-3,7")
+        low, high = int(first), int(last) if dash else int(first)
+        if not low <= high < limit:
+            raise Invalid("read", field, f"{part} is not a range of numbers below {limit}")
+        numbers.update(range(low, high + 1))
+    return tuple(sorted(numbers))
+
+
+def _check_ids(field: str, ids: tuple[int, ...], mappings: tuple[IdMapping, ...]) -> None:
+    for number in ids:
+        if not 0 <= number <= ID_MAX:
+            raise Invalid("read", field, f"{number} is not in 0..{ID_MAX}")
+        if mappings and not any(0 <= number - mapping.container_id < mapping.size for mapping in mappings):
+            raise Invalid("read", field, f"{number} is not mapped in the user namespace")
+
+
+def _need_lsm(name: str, field: str, host: HostFacts) -> None:
+    if name not in host.lsms:
+        raise Unsupported("set", field, f"{name} is not active on this host", hint="leave the field out")
+    raise Unsupported("set", field, "this version does not set security labels yet", hint="leave the field out")
+
+
+def _bytes(text: str, field: str) -> bytes:
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        raise Invalid("read", field, "it is not UTF-8") from None
