@@ -115,15 +115,18 @@ def test_a_directory_without_a_record_is_no_container(records):
     assert list(records.all()) == []
 
 
-def test_a_forgotten_container_is_gone_and_an_interrupted_removal_is_finished(records):
+def test_a_condemned_container_is_gone_for_readers_and_known_to_the_next_engine(records):
     web = save(records, record(an_id("a"), "web"))
-    os.mkdir(records.path(web.id) + ".removed")
-    records.sweep_removed()
-    records.forget(web.id)
-    records.forget(web.id)
-    assert os.listdir(records.directory) == []
+    records.condemn(web.id)
+    for gone in (web.id, "web"):
+        with pytest.raises(NotFound):
+            records.find(gone)
+    assert (records.ids(), Records(records.directory).condemned()) == ([], [web.id])
     with pytest.raises(NotFound):
-        records.load(web.id)
+        records.condemn(web.id)
+    records.bury(web.id)
+    records.bury(web.id)
+    assert os.listdir(records.directory) == []
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):

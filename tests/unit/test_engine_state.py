@@ -86,8 +86,10 @@ def test_nothing_runs_after_a_reboot(tmp_path):
     assert observe(tmp_path, status=alive(), boot_id="another").state == EXITED
 
 
-def test_an_exit_record_alone_is_exited(tmp_path):
-    assert observe(tmp_path, exit=ended()).state == EXITED
+def test_an_exit_record_alone_is_a_start_that_failed(tmp_path):
+    task = observe(tmp_path, exit=ended(code=127))
+    assert task.state == CREATED
+    assert task.exit is not None and task.exit.exit_code == 127
 
 
 def test_a_zombie_monitor_is_gone(tmp_path):

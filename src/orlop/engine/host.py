@@ -1,15 +1,22 @@
-"""What the engine must know about the machine to compile a container: gathered once, so that compiling stays pure."""
+"""What the engine must know about the machine to compile a container, so that compiling itself stays pure."""
 
 import glob
 import os
+import stat
 
 from ..linux import capability
-from ..linux.cgroup import Layout
 from ..runtime.host import HostFacts, facts
 from ..spec.record import Record
+from ..spec.runtime import Device
 
-_LSM_FILE = "/sys/kernel/security/lsm"
 _LSM_MODULES = ("apparmor", "selinux")
+
+# The container has its own of these, or they are not devices of the machine.
+_OWN_DEVICES = frozenset(
+    "console core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero".split()
+)
+_DEVICE_DEPTH_MAX = 8
+_DEVICES_MAX = 4096
 
 
 class Host(Record):
@@ -34,14 +41,13 @@ def look() -> Host:
     """Return the facts of the running machine. Raises OSError."""
     runtime = facts()
     layout = runtime.layout
-    assert isinstance(layout, Layout)
     return Host(
         processors=os.cpu_count() or 1,
         hostname=os.uname().nodename,
         capabilities=tuple(capability.names_of(runtime.cap_bounding)),
         controllers=tuple(name for name in ("cpu", "memory", "pids", "devices") if layout.version(name)),
         swap_limit=_swap_limit(layout.directory("memory"), layout.version("memory")),
-        security_modules=tuple(name for name in _LSM_MODULES if _enforced(name)),
+        security_modules=tuple(name for name in _LSM_MODULES if _is_active(name, runtime.lsms)),
         thermal_throttle=tuple(sorted(glob.glob("/sys/devices/system/cpu/cpu*/thermal_throttle"))),
         runtime=runtime,
     )
@@ -54,10 +60,46 @@ def _swap_limit(directory: str, version: int) -> bool:
     return version == 2 and bool(glob.glob(f"{directory}/*/memory.swap.max") or os.path.exists("/proc/swaps"))
 
 
-def _enforced(module: str) -> bool:
-    # lsm lists what is active; apparmor can be active without securityfs being mounted where this engine runs.
+def _is_active(module: str, lsms: tuple[str, ...]) -> bool:
+    # Without securityfs the kernel's own list can't be read; the module's directory is then what tells.
+    return module in lsms if any(lsms) else os.path.isdir(f"/sys/module/{module}")
+
+
+def devices(directory: str = "/dev") -> tuple[Device, ...]:
+    """Return every device node of the machine, with its owner and mode, for a privileged container.
+
+    Looks now: devices come and go. Links are not followed.
+    """
+    return tuple(sorted(_walk(directory, 0), key=lambda device: device.path)[:_DEVICES_MAX])
+
+
+def _walk(directory: str, depth: int) -> list[Device]:
+    found: list[Device] = []
     try:
-        with open(_LSM_FILE, encoding="ascii") as file:
-            return module in file.read().strip().split(",")
+        entries = list(os.scandir(directory))
     except OSError:
-        return os.path.isdir(f"/sys/module/{module}") or os.path.isdir(f"/sys/fs/{module}")
+        return found
+    for entry in entries:
+        if depth == 0 and entry.name in _OWN_DEVICES:
+            continue
+        try:
+            info = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue  # gone since
+        if stat.S_ISDIR(info.st_mode) and depth < _DEVICE_DEPTH_MAX:
+            found += _walk(entry.path, depth + 1)
+        elif stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
+            found.append(_device(entry.path, info))
+    return found
+
+
+def _device(path: str, info: os.stat_result) -> Device:
+    return Device(
+        type="c" if stat.S_ISCHR(info.st_mode) else "b",
+        path=path,
+        major=os.major(info.st_rdev),
+        minor=os.minor(info.st_rdev),
+        file_mode=stat.S_IMODE(info.st_mode),
+        uid=info.st_uid,
+        gid=info.st_gid,
+    )

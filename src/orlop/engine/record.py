@@ -4,16 +4,19 @@ Invariants:
 1. container.json appears whole and durable (temporary file, fsync, rename, fsync of the directory), and it is the last
    thing that `create` writes: a directory without it never was a container and may be swept.
 2. It holds what was asked and what was decided, never what happens: that lies in status.json and exit.json (state.py).
-3. `remove` begins with a rename to a name that is no id, so that no reader sees half a container.
+3. A removal begins with a rename to a name that is no id: from then on no reader sees the container, and what is left
+   of it names what is still to be removed.
 """
 
 import os
 import shutil
+import threading
 import time
+from contextlib import contextmanager
 
 from ..spec import jsonio
 from ..spec.container import ContainerRequest
-from ..spec.errors import Internal, Invalid, NotFound, OrlopError
+from ..spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
 from ..spec.record import Record
 from . import names
 
@@ -91,6 +94,17 @@ def write_durably(path: str, data: bytes, mode: int = 0o600) -> None:
         os.close(directory)
 
 
+@contextmanager
+def disk_trouble_told(verb: str, subject: str) -> "Iterator[None]":
+    """Turn what the file system refuses (full, read-only, out of descriptors) into Unavailable."""
+    try:
+        yield
+    except OSError as wrong:
+        where = f"{wrong.filename}: " if wrong.filename else ""
+        hint = "look at the space (df) and the owner of ORLOP_ROOT and ORLOP_RUN"
+        raise Unavailable(verb, subject, f"{where}{wrong.strerror or wrong}", hint=hint) from None
+
+
 class Records:
     """The containers on disk. Reading takes no lock: a record is replaced by rename, and one that goes is NotFound."""
 
@@ -99,6 +113,8 @@ class Records:
         self.directory = directory
         # Parsed records by id, valid for one inode and mtime: a replaced file has another inode.
         self._parsed: dict[str, tuple[tuple[int, int], ContainerRecord]] = {}
+        self._naming = threading.Lock()
+        self._reserved: dict[str, str] = {}  # names of containers that are being created
 
     def path(self, container_id: str) -> str:
         """Return the directory of a container: its bundle."""
@@ -155,25 +171,49 @@ class Records:
             raise no_such_container(reference)
         return matches[0]
 
+    @contextmanager
+    def reserved(self, wanted: str, container_id: str) -> "Iterator[str]":
+        """Hold a name for a container that is being created: wanted, or a drawn one for "".
+
+        Raises Invalid for what is no name, Conflict with docker's text for one that is taken.
+        """
+        with self._naming:
+            taken = {record.name: record.id for record in self.all()} | self._reserved
+            name = names.check_name(wanted) if wanted else names.draw_name(taken)
+            if name in taken:
+                cause = f'The container name "/{name}" is already in use by container "{taken[name]}"'
+                hint = f"remove or rename that container to be able to reuse that name: orlop rm {name}"
+                raise Conflict("create", f"container {name}", cause, hint=hint)
+            self._reserved[name] = container_id
+        try:
+            yield name
+        finally:
+            with self._naming:
+                del self._reserved[name]
+
     def save(self, record: ContainerRecord) -> None:
         """Write container.json durably; the directory exists."""
         write_durably(f"{self.directory}/{record.id}/{RECORD_FILE}", jsonio.dump(record.to_json()))
 
-    def forget(self, container_id: str) -> None:
-        """Remove a container's directory. Readers see all of it or nothing."""
-        grave = f"{self.directory}/{container_id}{_REMOVED}"
+    def condemn(self, container_id: str) -> None:
+        """Take a container away from all readers. Its directory stays until `bury`, which a next engine can do."""
         try:
-            os.rename(f"{self.directory}/{container_id}", grave)
+            os.rename(f"{self.directory}/{container_id}", self._grave(container_id))
         except FileNotFoundError:
-            return
+            raise no_such_container(container_id) from None
         self._parsed.pop(container_id, None)
-        shutil.rmtree(grave)
 
-    def sweep_removed(self) -> None:
-        """Finish the removals that were cut short."""
-        for name in os.listdir(self.directory):
-            if name.endswith(_REMOVED):
-                shutil.rmtree(f"{self.directory}/{name}", ignore_errors=True)
+    def condemned(self) -> list[str]:
+        """Return the ids of removals that were cut short."""
+        found = os.listdir(self.directory)
+        return [name.removesuffix(_REMOVED) for name in found if name.endswith(_REMOVED)]
+
+    def bury(self, container_id: str) -> None:
+        """Remove what `condemn` left."""
+        shutil.rmtree(self._grave(container_id), ignore_errors=True)
+
+    def _grave(self, container_id: str) -> str:
+        return f"{self.directory}/{container_id}{_REMOVED}"
 
 
 def no_such_container(reference: str) -> NotFound:

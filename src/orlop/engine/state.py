@@ -1,10 +1,11 @@
 """The state of a container: computed from what lies on disk and lives in the kernel, never stored.
 
-    exit.json (monitor)     status.json (monitor)                         state
-    of this run, or alone   any                                           exited
-    none, or an older run   of this boot, and its monitor lives           running
-    none, or an older run   of another boot, or its monitor is gone       exited, code 255: nobody saw the end
-    none                    none                                          created
+    status.json (monitor)                       exit.json (monitor)      state
+    none                                        none                     created
+    none                                        of a failed start        created, and why it does not run
+    any                                         of the same run          exited
+    of this boot, and its monitor lives         none, or an older one    running
+    of another boot, or its monitor is gone     none, or an older one    exited, code 255: nobody saw the end
 
 Invariants:
 1. A run is named by its `started_at`, which both files of one run share: an exit record of an earlier run is history.
@@ -14,6 +15,7 @@ Invariants:
 """
 
 import os
+import select
 
 from ..linux import process
 from ..spec import jsonio
@@ -67,7 +69,7 @@ _VERBS = {"exec": "execute a command in", "attach": "attach to"}
 class Task:
     """What is known of a container's process now.
 
-    status: of the last run, None before the first. exit: how the last run ended, None while it runs or before it.
+    status: of the last run, None before the first. exit: how the last run or start ended, None while it runs.
     """
 
     __slots__ = ("exit", "state", "status")
@@ -80,18 +82,21 @@ class Task:
 
 def observe(directory: str, boot_id: str) -> Task:
     """Return the state of the container whose directory this is. Takes no lock and never waits."""
-    ended = _read(directory, EXIT_FILE, ExitRecord)
     status = _read(directory, STATUS_FILE, TaskStatus)
     if status is None:
-        return Task(EXITED, None, ended) if ended else Task(CREATED)
-    if ended and ended.started_at == status.started_at:
-        return Task(EXITED, status, ended)
-    if monitor_lives(status, boot_id):
-        return Task(RUNNING, status)
-    ended = _read(directory, EXIT_FILE, ExitRecord)  # invariant 2
-    if ended is None or ended.started_at != status.started_at:
-        ended = lost(status)
+        return Task(CREATED, None, _read(directory, EXIT_FILE, ExitRecord))
+    ended = read_exit(directory, status)
+    if ended is None:
+        if monitor_lives(status, boot_id):
+            return Task(RUNNING, status)
+        ended = read_exit(directory, status) or lost(status)  # invariant 2
     return Task(EXITED, status, ended)
+
+
+def read_exit(directory: str, status: TaskStatus) -> ExitRecord | None:
+    """Return how this run ended, None when nobody has written it."""
+    ended = _read(directory, EXIT_FILE, ExitRecord)
+    return ended if ended is not None and ended.started_at == status.started_at else None
 
 
 def step(task: Task, verb: str, record: ContainerRecord) -> str:
@@ -114,7 +119,7 @@ def open_monitor(status: TaskStatus, boot_id: str) -> int | None:
 
 
 def open_init(status: TaskStatus, boot_id: str) -> int | None:
-    """Return a pidfd of the container's first process, None when it was reaped."""
+    """Return a pidfd of the container's first process, None when it is gone."""
     return _open(status.pid, status.pid_start_time, status, boot_id)
 
 
@@ -124,18 +129,16 @@ def monitor_lives(status: TaskStatus, boot_id: str) -> bool:
     if pidfd is None:
         return False
     try:
-        return not process_ended(pidfd)
+        return not wait_for(pidfd, 0)
     finally:
         os.close(pidfd)
 
 
-def process_ended(pidfd: int) -> bool:
-    """Tell whether the process of a pidfd ended, reaped or not."""
-    import select
-
+def wait_for(pidfd: int, timeout_s: float | None) -> bool:
+    """Wait until the process of a pidfd ended, reaped or not; None waits for ever. Tell whether it has."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
 
 
 def lost(status: TaskStatus, finished_at: str = "") -> ExitRecord:

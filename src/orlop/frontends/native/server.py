@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import termios
 import threading
 import time
@@ -44,7 +45,7 @@ SILENCE_S_MAX = 300.0  # between two requests of a connection
 IDLE_S_DEFAULT = 300.0
 SWEEP_S = 1.0
 BACKLOG = 1024
-WORKER_STACK_BYTES = 512 * 1024
+STOP_S_MAX = 5.0  # for requests that are being worked on when the engine is stopped
 READY = b"\n"
 
 
@@ -84,7 +85,7 @@ class Server:
         os.eventfd_write(self._wake, 1)
 
     def run(self) -> None:
-        """Serve. Requests that are being worked on when this returns are abandoned: their clients see the end."""
+        """Serve until stopped or idle, and let what is being worked on end, but for what waits for a container."""
         self._listener.setblocking(False)
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -94,10 +95,13 @@ class Server:
                     self._accept()
                 elif fd == self._wake:
                     os.eventfd_read(self._wake)
-                else:
+                elif fd in self._resting:
                     self._heed(self._resting[fd])
             self._take_back()
             self._sweep()
+        deadline = time.monotonic() + STOP_S_MAX
+        while self._workers > self._waiting and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def close(self) -> None:
         for connection in list(self._resting.values()):
@@ -147,7 +151,7 @@ class Server:
             return
         if not connection.begun:
             connection.begun, connection.since = True, time.monotonic()
-        if _arrived(connection.socket) < min(4 + int.from_bytes(head, "big"), HALF_REQUEST_BYTES) or len(head) < 4:
+        if not _is_worth_reading(head, connection.socket):
             return
         self._forget(connection)
         self._queued.append(connection)
@@ -156,9 +160,13 @@ class Server:
     def _employ(self) -> None:
         with self._lock:
             while self._queued and self._workers < WORKERS_MAX:
+                worker = threading.Thread(target=self._work, args=(self._queued[0],), name="worker", daemon=True)
+                try:
+                    worker.start()
+                except RuntimeError:  # no more threads now; it stays in the queue
+                    return
                 self._workers += 1
-                worker = threading.Thread(target=self._work, args=(self._queued.pop(0),), name="worker", daemon=True)
-                worker.start()
+                del self._queued[0]
 
     def _take_back(self) -> None:
         with self._lock:
@@ -232,38 +240,47 @@ class Server:
         if request is None:
             return False
         sock.settimeout(REPLY_S_MAX)
-        fds = list(request.fds)
+        call = Call(self._engine, request.args, request.fds, sock.fileno(), self.stop)
         try:
-            verb = VERBS.get(request.verb)
-            if verb is None:
-                cause = f"there is no verb {request.verb[:60]!r}"
-                raise NotFound("do", f"{request.verb[:60]!r}", cause, hint="the client may be newer than the engine")
-            reply = self._call(verb, Call(self._engine, request.args, fds, sock.fileno(), self.stop))
+            return self._answer(sock, request.verb, call)
         except OrlopError as wrong:
             wire.send_error(sock, wrong)
-            return True
+        except OSError:
+            raise
         except Exception as wrong:
-            reference = self._engine.log.exception(f"verb {request.verb}", wrong)
-            hint = f"report it with the lines of {self._engine.paths.engine_log} that name {reference}"
-            wire.send_error(sock, Internal("do", request.verb, f"a defect of the engine ({reference})", hint=hint))
-            return True
+            wire.send_error(sock, self._confess(request.verb, wrong))
         finally:
-            for fd in fds:
+            for fd in call.fds:
                 os.close(fd)
-        return _send_reply(sock, reply)
+        return True
 
-    def _call(self, verb: Verb, call: Call) -> Reply:
+    def _answer(self, sock: socket.socket, name: str, call: Call) -> bool:
+        verb = VERBS.get(name)
+        if verb is None:
+            cause = f"there is no verb {name[:60]!r}"
+            raise NotFound("do", repr(name[:60]), cause, hint="the client may be newer than the engine")
         if not verb.lasts:
-            return verb.call(call)
+            return _send_reply(sock, self._call(verb, name, call))
         with self._lock:
             if self._waiting >= WAITING_WORKERS_MAX:
                 raise _too_busy("clients that wait", WAITING_WORKERS_MAX)
             self._waiting += 1
         try:
-            return verb.call(call)
+            return _send_reply(sock, self._call(verb, name, call))
         finally:
             with self._lock:
                 self._waiting -= 1
+
+    def _call(self, verb: Verb, name: str, call: Call) -> Reply:
+        try:
+            return verb.call(call)
+        except OSError as wrong:
+            raise self._confess(name, wrong) from None  # not the client's connection: a verb let it through
+
+    def _confess(self, name: str, wrong: Exception) -> Internal:
+        reference = self._engine.log.exception(f"verb {name}", wrong)
+        hint = f"report it with the lines of {self._engine.paths.engine_log} that name {reference}"
+        return Internal("do", name, f"a defect of the engine, error {reference}: {wrong}", hint=hint)
 
 
 def serve(paths: Paths, lock: int, ready: int | None = None, idle_s: float | None = IDLE_S_DEFAULT) -> int:
@@ -273,6 +290,7 @@ def serve(paths: Paths, lock: int, ready: int | None = None, idle_s: float | Non
     socket listens, or the error as JSON; it is closed. idle_s: None never leaves.
     """
     try:
+        os.close(rundir.open_private(paths.root, create=True))
         with Log(paths.engine_log) as log:
             return _serve(paths, log, ready, idle_s)
     except OrlopError as wrong:
@@ -286,12 +304,11 @@ def serve(paths: Paths, lock: int, ready: int | None = None, idle_s: float | Non
 
 def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None) -> int:
     log.catch_threads()
-    threading.stack_size(WORKER_STACK_BYTES)
     engine = open_engine(paths, log)
     _raise_descriptor_limit()  # after the spawner was started: containers keep the limit we were given
     try:
         server = Server(engine, _listen(paths), idle_s)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: server.stop())
         log.write(f"engine {__version__} serves {paths.engine_socket}, process {os.getpid()}")
         if ready is not None:
@@ -348,6 +365,7 @@ def _send_reply(sock: socket.socket, reply: Reply) -> bool:
             os.close(fd)
     if reply.stream is None:
         return True
+    sock.settimeout(None)  # whoever reads a log may stop for a while: a pager does
     for piece in reply.stream:
         sock.sendall(piece)
     return False
@@ -364,10 +382,15 @@ def _too_busy(what: str, limit: int) -> Unavailable:
     return Unavailable("serve", "the request", f"the engine has {limit} {what} already", hint="try again later")
 
 
-def _arrived(sock: socket.socket) -> int:
-    """Return how many bytes wait to be read."""
-    raw = fcntl.ioctl(sock, termios.FIONREAD, b"\0\0\0\0")
-    return int.from_bytes(raw, "little")
+def _is_worth_reading(head: bytes, sock: socket.socket) -> bool:
+    """Tell whether a worker would not wait: the request is there, or most of a long one, or it is no request."""
+    if len(head) < 4:
+        return False
+    length = int.from_bytes(head, "big")
+    if length > wire.REQUEST_BYTES_MAX:
+        return True
+    waiting = int.from_bytes(fcntl.ioctl(sock, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+    return waiting >= min(len(head) + length, HALF_REQUEST_BYTES)
 
 
 def _raise_descriptor_limit() -> None:

@@ -10,6 +10,7 @@ from ... import __version__
 from ...engine import containers, ends, execs, explain, images, listing, streams
 from ...engine.containers import Client
 from ...engine.engine import Engine
+from ...engine.watch import EXITED
 from ...spec.container import ContainerRequest, ExecRequest
 from ...spec.errors import Invalid
 from ...spec.record import Record
@@ -18,6 +19,7 @@ from ...spec.runtime import Box
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
 
 class Args(Record):
@@ -99,7 +101,7 @@ class Remove(Args):
 
 class Wait(Args):
     container: str
-    condition: str = ends.EXITED
+    condition: str = EXITED
 
 
 class Import(Args):
@@ -109,7 +111,7 @@ class Import(Args):
 
 
 class Call:
-    """One call of a verb. fds: what came along; a verb takes one out to keep it. hangup: the client's connection.
+    """One call of a verb. fds: what came along; they are closed after the call. hangup: the client's connection.
 
     stop: ends the engine.
     """
@@ -131,9 +133,10 @@ class Call:
 
     def only_fd(self, verb: str, what: str, is_right: "Callable[[int], bool] | None" = None) -> int:
         """Return the one descriptor that came along. It is closed after the call."""
-        if len(self.fds) != 1 or (is_right and not is_right(os.fstat(self.fds[0]).st_mode)):
-            cause = f"{what} has to come with it, and {len(self.fds)} descriptors came"
-            raise Invalid("do", verb, cause if len(self.fds) != 1 else f"the descriptor is not {what}")
+        if len(self.fds) != 1:
+            raise Invalid("do", verb, f"{what} has to come with it, and {len(self.fds)} descriptors came")
+        if is_right is not None and not is_right(os.fstat(self.fds[0]).st_mode):
+            raise Invalid("do", verb, f"the descriptor that came with it is not {what}")
         return self.fds[0]
 
 
@@ -170,7 +173,6 @@ def _ping(call: Call, _: Nothing) -> object:
 def _info(call: Call, _: Nothing) -> object:
     engine = call.engine
     states = [engine.observe(record.id).state for record in engine.records.all()]
-    layout = engine.host.runtime.layout
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -179,7 +181,7 @@ def _info(call: Call, _: Nothing) -> object:
         "containers": len(states),
         "running": states.count("running"),
         "images": len(engine.images.list()),
-        "cgroups": getattr(layout, "mode", "none"),
+        "cgroups": engine.host.runtime.layout.mode,
         "kernel": os.uname().release,
         "architecture": engine.host.runtime.machine,
         "processors": engine.host.processors,
@@ -260,16 +262,13 @@ def _import(call: Call, args: Import) -> object:
     return {"id": images.import_archive(call.engine, archive, args.name, args.changes, args.message)}
 
 
-if TYPE_CHECKING:
-    from typing import Any
-
 VERBS: dict[str, Verb] = {
     "engine.ping": Verb(Nothing, _ping),
     "engine.info": Verb(Nothing, _info),
     "engine.stop": Verb(Nothing, _stop_engine),
-    "containers.run": Verb(Run, _run, lasts=True),
+    "containers.run": Verb(Run, _run),
     "containers.create": Verb(Requested, _create),
-    "containers.start": Verb(Start, _start, lasts=True),
+    "containers.start": Verb(Start, _start),
     "containers.plan": Verb(Requested, lambda call, args: explain.planned(call.engine, args.request)),
     "containers.explain": Verb(Named, lambda call, args: explain.explained(call.engine, args.container)),
     "containers.list": Verb(List, lambda call, args: listing.summaries(call.engine, args.all, args.filters)),
@@ -279,9 +278,9 @@ VERBS: dict[str, Verb] = {
     "containers.exec": Verb(Exec, _exec),
     "containers.stop": Verb(Stop, _stop, lasts=True),
     "containers.kill": Verb(Kill, _kill),
-    "containers.remove": Verb(Remove, _remove, lasts=True),
+    "containers.remove": Verb(Remove, _remove),
     "containers.wait": Verb(Wait, _wait, lasts=True),
     "images.list": Verb(Nothing, lambda call, _: images.summaries(call.engine)),
     "images.inspect": Verb(NamedImage, lambda call, args: images.inspect(call.engine, args.image)),
-    "images.import": Verb(Import, _import, lasts=True),
+    "images.import": Verb(Import, _import),
 }

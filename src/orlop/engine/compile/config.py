@@ -1,0 +1,114 @@
+"""The request over the image's configuration: docker's rules for what overrides what. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+
+from ...spec.container import ContainerRequest
+from ...spec.errors import Invalid
+from ...spec.image import ContainerConfig
+from .. import names, signals
+from ..record import Config
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+PATH_DEFAULT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HOSTNAME_LENGTH_MAX = 63  # __NEW_UTS_LEN is 64; a DNS label, which it should be, has 63
+_HOSTNAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
+
+
+def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, host_name: str) -> Config:
+    """Return how the container will run.
+
+    host_name: the machine's own, which `--network host` shows. Raises Invalid with docker's texts.
+    """
+    subject = _subject(request)
+    entrypoint, cmd = _command(request, image)
+    if not entrypoint + cmd:
+        hint = "give a command after the image, or an image that has one"
+        raise Invalid("create", subject, "no command specified", hint=hint)
+    default_name = host_name if request.network == "host" else names.short_id(container_id)
+    return Config(
+        entrypoint=entrypoint,
+        cmd=cmd,
+        env=_environment(request.env, image.env, subject),
+        user=request.user or image.user,
+        working_dir=_working_dir(request.working_dir or image.working_dir, subject),
+        hostname=_hostname(request.hostname, subject) or default_name,
+        labels={**image.labels, **request.labels},
+        stop_signal=_stop_signal(request.stop_signal or image.stop_signal, subject),
+        stop_timeout_s=image.stop_timeout if request.stop_timeout_s is None else request.stop_timeout_s,
+    )
+
+
+def environment(config: Config, terminal: bool, more: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the environment of a process: the defaults, the container's over them, more (of an exec) over both.
+
+    HOME is missing where nobody set it: it depends on the user, who is looked up inside the container.
+    """
+    base = [f"PATH={PATH_DEFAULT}", f"HOSTNAME={config.hostname}"]
+    if terminal:
+        base.append("TERM=xterm")
+    variables: dict[str, str] = {}
+    for entry in (*base, *config.env, *more):
+        name, equals, value = entry.partition("=")
+        if equals:
+            variables[name] = value
+        else:
+            variables.pop(name, None)
+    return tuple(f"{name}={value}" for name, value in variables.items())
+
+
+def check_environment(entries: Iterable[str], subject: str, verb: str = "create") -> None:
+    """Raise Invalid for an entry without a name."""
+    for entry in entries:
+        if not entry or entry.startswith("="):
+            hint = "write it as NAME=value"
+            raise Invalid(verb, subject, f"invalid environment variable: {entry[:100]}", hint=hint)
+
+
+def _subject(request: ContainerRequest) -> str:
+    if request.name:
+        return f"container {request.name.removeprefix('/')}"
+    return f"a container of {request.image or request.rootfs}"
+
+
+def _command(request: ContainerRequest, image: ContainerConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    # An entrypoint of the user's own makes the image's arguments meaningless; [""] is docker's spelling of "none".
+    if request.entrypoint:
+        entrypoint = () if request.entrypoint == ("",) else request.entrypoint
+        return entrypoint, request.args or ()
+    entrypoint = image.entrypoint if request.entrypoint is None else ()
+    return entrypoint, request.args or image.cmd
+
+
+def _environment(asked: tuple[str, ...], image: tuple[str, ...], subject: str) -> tuple[str, ...]:
+    check_environment(asked, subject)
+    overridden = {entry.partition("=")[0] for entry in asked}
+    return asked + tuple(entry for entry in image if entry.partition("=")[0] not in overridden)
+
+
+def _working_dir(path: str, subject: str) -> str:
+    if not path:
+        return ""
+    if not path.startswith("/"):
+        cause = f"the working directory '{path}' is invalid, it needs to be an absolute path"
+        raise Invalid("create", subject, cause, hint="write it from the container's root: -w /path")
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def _hostname(text: str, subject: str) -> str:
+    # Becomes a line of /etc/hosts and /etc/hostname: no white space, no colon (CVE-2022-4318 was such a line).
+    if len(text) > HOSTNAME_LENGTH_MAX or not _HOSTNAME.issuperset(text):
+        hint = f"use at most {HOSTNAME_LENGTH_MAX} letters, digits, dots and hyphens"
+        raise Invalid("create", subject, f"invalid hostname format: {text[:100]!r}", hint=hint)
+    return text
+
+
+def _stop_signal(text: str, subject: str) -> str:
+    if not text:
+        return "SIGTERM"
+    signals.parse(text, subject)
+    return text
