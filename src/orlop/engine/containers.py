@@ -1,0 +1,228 @@
+"""The verbs of containers: plan, create, start, run, remove. How they end lies in ends, what they say in streams.
+
+Each verb is a straight line whose steps push their undo; a failure leaves what was there before. A container whose
+start failed stays created and tells why, as docker's does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import ExitStack
+
+from ..spec import errors, jsonio
+from ..spec.errors import Conflict, Invalid, NotFound, OrlopError
+from ..spec.image import ContainerConfig
+from ..spec.runtime import Mount
+from ..spec.task import SPEC_FILE, StartTask
+from . import compile, ends, files, host, images, names, removal, state
+from .compile import config
+from .record import ContainerRecord, disk_trouble_told, timestamp, write_durably
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..image.image import Image
+    from ..spec.container import ContainerRequest
+    from ..spec.digest import Digest
+    from ..spec.runtime import Box
+    from .compile import Compiled
+    from .engine import Engine
+
+EXIT_CODE_FAILED_START = 128  # docker's code of a start that failed for another reason than the command
+
+
+class Client:
+    """Who asked for a start. stream: one end of an attach stream, or None; the caller's. size: of its terminal."""
+
+    __slots__ = ("size", "stream")
+
+    def __init__(self, stream: int | None = None, size: Box | None = None) -> None:
+        self.stream = stream
+        self.size = size
+
+
+def plan(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, Compiled]:
+    """Return the container that the request would make; nothing is made."""
+    image = _source(engine, request)
+    record = _decide(engine, request, image, names.new_id(), request.name or "not_yet_named")
+    return record, _compile(engine, record)
+
+
+def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, tuple[str, ...]]:
+    """Make a container; return its record and the warnings.
+
+    Raises NotFound for the image, Conflict for a name in use, Invalid and Unsupported for the request.
+    """
+    image = _source(engine, request)
+    container_id = names.new_id()
+    with engine.records.reserved(request.name, container_id) as name, ExitStack() as undo:
+        record = _decide(engine, request, image, container_id, name)
+        compiled = _compile(engine, record)
+        undo.enter_context(disk_trouble_told("create", record.subject))
+        parent = _unpacked(engine, image)
+        directory = engine.records.path(container_id)
+        os.mkdir(directory, 0o700)
+        undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        if image is not None:
+            engine.snapshots.prepare(container_id, parent)
+            undo.callback(engine.snapshots.remove, container_id)
+        write_durably(f"{directory}/{SPEC_FILE}", jsonio.dump(compiled.spec.to_json()))
+        engine.records.save(record)
+        undo.pop_all()
+    return record, (*compiled.warnings, *_image_warnings(image))
+
+
+def start(engine: Engine, reference: str, client: Client) -> None:
+    """Start a container's process. One that runs is left as it is.
+
+    Raises NotFound, CommandFailed (126, 127) when the command can't be executed, or what else made it fail.
+    """
+    record = engine.records.find(reference)
+    with engine.locks.hold(record.id):
+        record = engine.records.load(record.id)
+        task = engine.observe(record.id)
+        state.step(task, "start", record)
+        if task.state == state.RUNNING:
+            if client.stream is not None:
+                hint = f"attach to it with: orlop attach {record.name}"
+                raise Conflict("start", record.subject, "it is running already", hint=hint)
+            return
+        if task.status is not None:
+            removal.wait_for_monitor(engine, record, task.status)
+        try:
+            with disk_trouble_told("start", record.subject):
+                _start(engine, record, client)
+        except OrlopError as wrong:
+            _note_failure(engine, record, wrong)
+            raise
+        if record.start_error:
+            engine.records.save(record.replace(start_error="", start_exit_code=0))
+        ends.watch_started(engine, record)
+
+
+def run(engine: Engine, request: ContainerRequest, client: Client) -> tuple[ContainerRecord, tuple[str, ...]]:
+    """Create a container and start it. With auto_remove it is gone again when the start fails."""
+    record, warnings = create(engine, request)
+    try:
+        start(engine, record.id, client)
+    except BaseException:
+        if request.auto_remove:
+            removal.discard(engine, record)
+        raise
+    return record, warnings
+
+
+def remove(engine: Engine, reference: str, force: bool) -> None:
+    """Remove a container; one that runs only by force. Raises NotFound, Conflict, Unavailable."""
+    record = engine.records.find(reference)
+    task = engine.observe(record.id)
+    if force and task.state == state.RUNNING and task.status is not None:
+        ends.kill_and_wait(engine, record, task.status)
+    try:
+        removal.discard(engine, record)
+    except NotFound:
+        # Its own --rm was faster. Whoever asked by name wanted it gone.
+        if not (force and record.request.auto_remove):
+            raise
+
+
+def _source(engine: Engine, request: ContainerRequest) -> Image | None:
+    """Return the image, None with a root directory of the host's. Raises Invalid, NotFound."""
+    if bool(request.image) == bool(request.rootfs):
+        cause = "it names both an image and a root directory" if request.image else "it names no image"
+        raise Invalid("create", "a container", cause, hint="name an image, or a directory with --rootfs")
+    if request.image:
+        return images.find(engine, request.image)
+    subject = f"a container of {request.rootfs}"
+    if not request.rootfs.startswith("/"):
+        raise Invalid("create", subject, "the root directory is not an absolute path", hint="write it from /")
+    if not os.path.isdir(request.rootfs):
+        cause = "it is not a directory" if os.path.lexists(request.rootfs) else "there is no such directory"
+        hint = "make one with: orlop rootfs from-binaries --with sh DIR"
+        raise Invalid("create", subject, cause, hint=hint)
+    return None
+
+
+def _decide(
+    engine: Engine, request: ContainerRequest, image: Image | None, container_id: str, name: str
+) -> ContainerRecord:
+    base = image.config.config if image is not None else ContainerConfig()
+    chain = image.chain_id if image is not None else None
+    return ContainerRecord(
+        id=container_id,
+        name=name,
+        created_at=timestamp(),
+        request=request,
+        config=config.merge(request, base, container_id, engine.host.hostname),
+        image_id=str(image.id) if image is not None else "",
+        snapshot_parent=str(chain) if chain is not None else "",
+    )
+
+
+def _compile(engine: Engine, record: ContainerRecord) -> Compiled:
+    of_host = host.devices() if record.request.privileged else ()
+    return compile.container(record, engine.records.path(record.id), engine.host, of_host)
+
+
+def _unpacked(engine: Engine, image: Image | None) -> Digest | None:
+    return engine.snapshots.unpack(engine.images.layer_openers(image)) if image is not None else None
+
+
+def _image_warnings(image: Image | None) -> tuple[str, ...]:
+    volumes = sorted(image.config.config.volumes) if image is not None else []
+    if not volumes:
+        return ()
+    what = ", ".join(volumes)
+    return (f"The image declares volumes ({what}): what is written there stays in the container's own layer.",)
+
+
+def _start(engine: Engine, record: ContainerRecord, client: Client) -> None:
+    directory, runtime_directory = engine.records.path(record.id), engine.task_directory(record.id)
+    with ExitStack() as undo:
+        _make_bind_sources(record)
+        files.write(directory, record)
+        shutil.rmtree(runtime_directory, ignore_errors=True)
+        os.mkdir(runtime_directory, 0o700)
+        undo.callback(shutil.rmtree, runtime_directory, ignore_errors=True)
+        message = StartTask(
+            id=record.id,
+            directory=directory,
+            runtime_directory=runtime_directory,
+            rootfs=_rootfs(engine, record),
+            user=record.config.user,
+            groups=record.request.group_add,
+            open_stdin=record.request.open_stdin,
+            stdin_once=record.request.stdin_once,
+            attached=client.stream is not None,
+            console_size=client.size,
+        )
+        started = engine.spawner.request(message, client.stream)
+        if started.error is not None:
+            raise errors.from_json(started.error)
+        undo.pop_all()
+
+
+def _rootfs(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:
+    if record.request.rootfs:
+        return (Mount(type="bind", source=record.request.rootfs, options=("rbind", "rprivate")),)
+    return engine.snapshots.mounts(record.id)
+
+
+def _make_bind_sources(record: ContainerRecord) -> None:
+    """Make the directories that `-v` names and that do not exist, as docker does."""
+    for bind in record.request.binds:
+        if os.path.exists(bind.source):
+            continue
+        try:
+            os.makedirs(bind.source, 0o755)
+        except OSError as wrong:
+            cause = f"error while creating mount source path '{bind.source}': mkdir: {wrong.strerror}"
+            raise Invalid("start", record.subject, cause, hint=f"make it, or correct -v {bind.source}:...") from None
+
+
+def _note_failure(engine: Engine, record: ContainerRecord, wrong: OrlopError) -> None:
+    code = wrong.exit_code if isinstance(wrong, errors.CommandFailed) else EXIT_CODE_FAILED_START
+    try:
+        engine.records.save(record.replace(start_error=str(wrong), start_exit_code=code))
+    except OSError as unwritten:
+        engine.log.write(f"container {record.id}: its failed start can't be noted: {unwritten}")

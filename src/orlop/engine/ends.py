@@ -1,0 +1,196 @@
+"""How a run ends: by itself, by stop and kill, by the death of its monitor; and what is done then.
+
+Signals go through pidfds only (SEC-36): a number could be somebody else's by now.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from ..linux import process
+from ..spec import jsonio
+from ..spec.errors import NotFound, Unavailable
+from ..spec.task import EXIT_FILE, ExitRecord
+from . import removal, signals, state
+from .record import timestamp, write_durably
+from .watch import EXITED, REMOVED, Run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..spec.task import TaskStatus
+    from .engine import Engine
+    from .record import ContainerRecord
+    from .state import Task
+
+CONDITIONS = (EXITED, REMOVED)  # that `wait` knows
+STOP_TIMEOUT_S_DEFAULT = 10
+KILL_WAIT_S_MAX = 10.0  # from SIGKILL to the end of the process
+REAPED_WAIT_S_MAX = 2.0
+SIGKILL = 9
+
+
+def watch(engine: Engine, container_id: str, task: Task) -> None:
+    """Have the end of a run seen, whether it lies ahead or was missed."""
+    assert task.status is not None
+    if engine.watcher.watches(container_id, task.status):
+        return
+    monitor = state.open_monitor(task.status, engine.boot_id)
+    init = state.open_init(task.status, engine.boot_id)
+    run = Run(container_id, task.status, -1 if monitor is None else monitor, -1 if init is None else init)
+    engine.watcher.watch(run)
+
+
+def watch_started(engine: Engine, record: ContainerRecord) -> None:
+    """Have the end of a run seen that has just begun, and may be over."""
+    task = engine.observe(record.id)  # which watches it when it runs
+    if task.state == state.EXITED and task.status is not None:
+        watch(engine, record.id, task)
+
+
+def settle(engine: Engine, run: Run) -> None:
+    """Deal with the end of a run: complete the exit record, tell who waits, remove the container if it wants that."""
+    directory = engine.records.path(run.container_id)
+    try:
+        record = engine.records.load(run.container_id)
+    except NotFound:
+        return
+    ended = state.read_exit(directory, run.status) or _write_missing(engine, directory, run)
+    engine.log.write(f"container {run.container_id} ended with code {ended.exit_code}")
+    engine.watcher.tell(run.container_id, EXITED, ended.exit_code)
+    if record.request.auto_remove:
+        try:
+            removal.discard(engine, record)
+        except NotFound:
+            pass
+
+
+def kill(engine: Engine, reference: str, signal: str) -> None:
+    """Send a signal to a container's first process. Raises NotFound, Invalid, Conflict when it does not run."""
+    record = engine.records.find(reference)
+    number = signals.parse(signal or "KILL", record.subject)
+    task = engine.observe(record.id)
+    state.step(task, "kill", record)
+    assert task.status is not None
+    if not _send(engine, task.status, number):
+        state.step(state.Task(state.EXITED), "kill", record)
+
+
+def stop(engine: Engine, reference: str, timeout_s: int | None, signal: str) -> None:
+    """Ask the first process to end, and kill it after timeout_s seconds: negative waits for ever, None is the
+    container's own time or ten seconds. A container that does not run is left as it is.
+
+    A first process that neither handles nor blocks the signal never sees it (pid_namespaces(7)): waiting would be in
+    vain, so it is killed at once. Raises NotFound, Invalid, Unavailable when even SIGKILL does not end it.
+    """
+    record = engine.records.find(reference)
+    number = signals.parse(signal or record.config.stop_signal, record.subject)
+    task = engine.observe(record.id)
+    state.step(task, "stop", record)
+    if task.state != state.RUNNING or task.status is None:
+        return
+    if timeout_s is None:
+        timeout_s = record.config.stop_timeout_s
+    if timeout_s is None:
+        timeout_s = STOP_TIMEOUT_S_DEFAULT
+    _end(engine, record, task.status, number, float(timeout_s))
+
+
+def kill_and_wait(engine: Engine, record: ContainerRecord, status: TaskStatus) -> None:
+    """End a run by force. Raises Unavailable when the process does not go."""
+    _end(engine, record, status, SIGKILL, 0.0)
+
+
+def wait(engine: Engine, reference: str, condition: str, hangup: int) -> int | None:
+    """Return the exit code when the container is not running any more (EXITED) or is gone (REMOVED).
+
+    hangup: the client's connection; None is returned when it ends first. Raises NotFound.
+    """
+    record = engine.records.find(reference)
+    waiter = engine.watcher.subscribe(record.id, condition)
+    try:
+        task = engine.observe(record.id)
+        record = engine.records.load(record.id)  # after the look at its state: it was not removed before that
+        if condition == EXITED and task.state != state.RUNNING:
+            return removal.exit_code(task, record)
+        poll = select.poll()
+        poll.register(waiter.fd, select.POLLIN)
+        poll.register(hangup, select.POLLRDHUP)
+        ready = {fd for fd, _ in poll.poll()}
+        return waiter.exit_code if waiter.fd in ready else None
+    finally:
+        engine.watcher.unsubscribe(waiter)
+
+
+def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: int, timeout_s: float) -> None:
+    init = state.open_init(status, engine.boot_id)
+    if init is not None:
+        try:
+            if number != SIGKILL and _reaches(status, number):
+                _signal(init, number)
+                ended = state.wait_for(init, timeout_s if timeout_s >= 0 else None)
+            else:
+                ended = False
+            if not ended:
+                _signal(init, SIGKILL)
+                if not state.wait_for(init, KILL_WAIT_S_MAX):
+                    hint = f"see where it hangs in the kernel: cat /proc/{status.pid}/stack"
+                    raise Unavailable("stop", record.subject, "its process does not end on SIGKILL", hint=hint)
+        finally:
+            os.close(init)
+    removal.wait_for_monitor(engine, record, status)
+
+
+def _reaches(status: TaskStatus, number: int) -> bool:
+    """Tell whether the first process will ever see the signal: it handles it, or blocks it to fetch it (signalfd)."""
+    try:
+        with open(f"/proc/{status.pid}/status", encoding="ascii", errors="replace") as file:
+            lines = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+    except OSError:
+        return True
+    if lines.get("NSpid", "").split()[-1:] != ["1"]:
+        return True  # not the first of its pid namespace: the default action works
+    return any(int(lines.get(name, "0"), 16) >> (number - 1) & 1 for name in ("SigCgt", "SigBlk"))
+
+
+def _send(engine: Engine, status: TaskStatus, number: int) -> bool:
+    init = state.open_init(status, engine.boot_id)
+    if init is None:
+        return False
+    try:
+        return _signal(init, number)
+    finally:
+        os.close(init)
+
+
+def _signal(pidfd: int, number: int) -> bool:
+    try:
+        process.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _write_missing(engine: Engine, directory: str, run: Run) -> ExitRecord:
+    """Write the exit record that the monitor did not, and return it. It is dead, so the file is ours to write."""
+    removal.remove_cgroup(engine, run.container_id)
+    ended = state.lost(run.status, timestamp())
+    if run.init >= 0 and state.wait_for(run.init, KILL_WAIT_S_MAX):
+        ended = _with_status(ended, run.init)
+    try:
+        write_durably(f"{directory}/{EXIT_FILE}", jsonio.dump(ended.to_json()))
+    except OSError as wrong:
+        engine.log.write(f"the exit record of container {run.container_id} can't be written: {wrong}")
+    return ended
+
+
+def _with_status(ended: ExitRecord, init: int) -> ExitRecord:
+    # The status is there once somebody reaped the process, which is not us.
+    deadline = time.monotonic() + REAPED_WAIT_S_MAX
+    while (status := process.pidfd_exit_status(init)) is None:
+        if time.monotonic() > deadline:
+            return ended
+        time.sleep(0.01)
+    number = status & 0x7F
+    return ended.replace(exit_code=128 + number if number else status >> 8 & 0xFF, signal=number)

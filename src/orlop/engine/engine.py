@@ -1,0 +1,111 @@
+"""The engine's attributes: what the verbs work on. The verbs themselves lie in the modules named after their nouns.
+
+Whoever opens an engine holds the lock of its run directory: there is one engine for one ORLOP_RUN, and one writer for
+each of its files. What it needs to know after a kill -9 it finds by looking (reconcile).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from contextlib import contextmanager
+
+from ..content import Store
+from ..image import Images
+from ..linux import process
+from ..snapshot import Snapshots
+from ..spec.errors import Unavailable
+from ..supervise import Spawner
+from . import ends, host, reconcile, state
+from .log import Log
+from .record import Records
+from .watch import Watcher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..spec.paths import Paths
+
+
+class Locks:
+    """A lock for each container, held by the verbs that change what it is: start and remove. Never two at once."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._held: dict[str, tuple[threading.Lock, int]] = {}
+
+    @contextmanager
+    def hold(self, container_id: str) -> Iterator[None]:
+        """Hold the lock of a container."""
+        with self._guard:
+            lock, users = self._held.get(container_id, (threading.Lock(), 0))
+            self._held[container_id] = (lock, users + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                lock, users = self._held.pop(container_id)
+                if users > 1:
+                    self._held[container_id] = (lock, users - 1)
+
+
+class Engine:
+    """Everything that the verbs share. Made by `open_engine`."""
+
+    def __init__(self, paths: Paths, log: Log) -> None:
+        self.paths = paths
+        self.log = log
+        self.boot_id = process.boot_id()
+        self.host = host.look()
+        self.records = Records(_directory(f"{paths.root}/containers"))
+        self.tasks = _directory(f"{paths.run}/tasks")
+        self.store = Store(f"{paths.root}/content")
+        self.images = Images(self.store)
+        self.snapshots = Snapshots(f"{paths.root}/snapshots")
+        self.locks = Locks()
+        self.making_host = threading.Lock()
+        self.spawner = Spawner()
+        self.watcher = Watcher(functools.partial(ends.settle, self), log)
+
+    def observe(self, container_id: str) -> state.Task:
+        """Return the state of a container now. A run that nobody watches yet is watched from now on."""
+        task = state.observe(self.records.path(container_id), self.boot_id)
+        if task.state == state.RUNNING:
+            ends.watch(self, container_id, task)
+        return task
+
+    def task_directory(self, container_id: str) -> str:
+        """Return where the container's monitor listens."""
+        return f"{self.tasks}/{container_id}"
+
+    def close(self) -> None:
+        """Let go of everything. Containers run on."""
+        self.watcher.close()
+        self.spawner.close()
+        self.snapshots.close()
+
+
+def open_engine(paths: Paths, log: Log) -> Engine:
+    """Return the engine of these directories, after looking what an earlier one left. The caller holds its lock.
+
+    Raises Unavailable when a directory can't be used or the spawner can't be started.
+    """
+    for directory in (paths.root, paths.run):
+        _directory(directory)
+    engine = Engine(paths, log)
+    reconcile.reconcile(engine)
+    return engine
+
+
+def _directory(path: str) -> str:
+    """Return the path of a directory that is made, for us alone, when it is not there (SEC-34)."""
+    try:
+        os.makedirs(path, 0o700, exist_ok=True)
+        os.chmod(path, 0o700)
+    except OSError as wrong:
+        hint = "set ORLOP_ROOT and ORLOP_RUN to directories you can write"
+        raise Unavailable("open", path, wrong.strerror or str(wrong), hint=hint) from None
+    return path

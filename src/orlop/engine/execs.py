@@ -1,0 +1,89 @@
+"""One more process in a running container. Its record is its monitor's: nothing of it is kept here."""
+
+from __future__ import annotations
+
+import os
+
+from ..spec import errors, jsonio
+from ..spec.errors import Invalid
+from ..spec.runtime import Capabilities, Process, Spec
+from ..spec.task import SPEC_FILE, StartExec
+from . import names, state
+from .compile import config
+from .containers import Client
+from .record import disk_trouble_told
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..spec.container import ExecRequest
+    from .engine import Engine
+    from .record import ContainerRecord
+
+SPEC_BYTES_MAX = 8 * 1024 * 1024
+
+
+def start(engine: Engine, reference: str, request: ExecRequest, client: Client) -> tuple[str, int]:
+    """Execute a command in a container; return the exec's id and the process id.
+
+    User, environment and working directory are the container's unless the request says otherwise.
+    Raises NotFound, Conflict when the container does not run, Invalid, CommandFailed (126, 127).
+    """
+    record = engine.records.find(reference)
+    if not request.args or not request.args[0]:
+        raise Invalid("execute a command in", record.subject, "no exec command specified", hint="name a command")
+    task = engine.observe(record.id)
+    state.step(task, "exec", record)
+    assert task.status is not None
+    exec_id = names.new_id()
+    message = StartExec(
+        id=record.id,
+        exec_id=exec_id,
+        directory=engine.records.path(record.id),
+        runtime_directory=engine.task_directory(record.id),
+        pid=task.status.pid,
+        pid_start_time=task.status.pid_start_time,
+        process=_process(engine, record, request),
+        user=request.user or record.config.user,
+        groups=record.request.group_add,
+        open_stdin=request.open_stdin,
+        attached=client.stream is not None,
+        console_size=client.size,
+    )
+    with disk_trouble_told("execute a command in", record.subject):
+        started = engine.spawner.request(message, client.stream)
+    if started.error is not None:
+        raise errors.from_json(started.error)
+    return exec_id, started.pid
+
+
+def read_spec(engine: Engine, record: ContainerRecord) -> Spec:
+    """Return the stored OCI spec of a container. Raises Internal, Invalid for a damaged one."""
+    path = f"{engine.records.path(record.id)}/{SPEC_FILE}"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = file.read(SPEC_BYTES_MAX + 1)
+    except OSError as wrong:
+        raise errors.Internal("read", path, wrong.strerror or str(wrong)) from None
+    return Spec.from_json(jsonio.parse(data, path, bytes_max=SPEC_BYTES_MAX), path)
+
+
+def _process(engine: Engine, record: ContainerRecord, request: ExecRequest) -> Process:
+    config.check_environment(request.env, record.subject, "execute a command in")
+    if request.working_dir and not request.working_dir.startswith("/"):
+        cause = f"the working directory '{request.working_dir[:200]}' is invalid, it needs to be an absolute path"
+        raise Invalid(
+            "execute a command in", record.subject, cause, hint="write it from the container's root: -w /path"
+        )
+    base = read_spec(engine, record).process
+    capabilities = base.capabilities if base is not None else None
+    if request.privileged:
+        everything = engine.host.capabilities
+        capabilities = Capabilities(bounding=everything, effective=everything, permitted=everything)
+    return Process(
+        cwd=os.path.normpath(request.working_dir or record.config.working_dir or "/"),
+        terminal=request.terminal,
+        env=config.environment(record.config, request.terminal, request.env),
+        args=request.args,
+        capabilities=capabilities,
+        no_new_privileges=base.no_new_privileges if base is not None and not request.privileged else False,
+    )

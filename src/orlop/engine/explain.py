@@ -1,0 +1,81 @@
+"""A container in words: every step of its start with the kernel call that does it, and where it is now."""
+
+from __future__ import annotations
+
+import os
+
+from ..runtime import plan
+from ..runtime.plan import Step
+from . import containers, execs, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..spec.container import ContainerRequest
+    from ..spec.runtime import Spec
+    from ..spec.task import TaskStatus
+    from .engine import Engine
+    from .record import ContainerRecord
+
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+_LIVE = "now"
+
+
+def planned(engine: Engine, request: ContainerRequest) -> list[dict[str, object]]:
+    """Return the steps that the request would lead to; nothing is made. Raises what `create` would."""
+    record, compiled = containers.plan(engine, request)
+    warnings = tuple(Step(subject="warnings", words=text, call="") for text in compiled.warnings)
+    return [step.to_json() for step in (*_root(record), *_steps(engine, compiled.spec), *warnings)]
+
+
+def explained(engine: Engine, reference: str) -> list[dict[str, object]]:
+    """Return the steps of an existing container, and what lives of it. Raises NotFound, Invalid."""
+    record = engine.records.find(reference)
+    task = engine.observe(record.id)
+    steps = (*_root(record), *_steps(engine, execs.read_spec(engine, record)))
+    live = _live(task.status) if task.state == state.RUNNING and task.status is not None else ()
+    return [step.to_json() for step in (*steps, *live)]
+
+
+def _steps(engine: Engine, spec: Spec) -> tuple[Step, ...]:
+    found = plan.compile(spec, engine.host.runtime)
+    warnings = (Step(subject="warnings", words=text, call="") for text in found.warnings)
+    return (*found.steps, *warnings)
+
+
+def _root(record: ContainerRecord) -> tuple[Step, ...]:
+    if record.request.rootfs:
+        words = f"the root file system is the directory {record.request.rootfs} of this machine, used in place"
+        return (Step(subject="root", words=words, call=f'open_tree("{record.request.rootfs}", OPEN_TREE_CLONE)'),)
+    words = f"the root file system is the image {record.request.image} with a writable layer of its own above it"
+    return (Step(subject="root", words=words, call='fsopen("overlay") with lowerdir+, upperdir and workdir; fsmount'),)
+
+
+def _live(status: TaskStatus) -> tuple[Step, ...]:
+    """Return what the kernel says of the first process. A process that ends meanwhile just tells less."""
+    directory = f"/proc/{status.pid}"
+    words = f"its process 1 is process {status.pid} of this machine; its monitor is process {status.monitor_pid}"
+    steps = [Step(subject=_LIVE, words=words, call=f"ls -l {directory}")]
+    for name in _NAMESPACES:
+        try:
+            inside, ours = os.readlink(f"{directory}/ns/{name}"), os.readlink(f"/proc/self/ns/{name}")
+        except OSError:
+            continue
+        words = f"{name} namespace {inside}" + (", this machine's own" if inside == ours else "")
+        steps.append(Step(subject=_LIVE, words=words, call=f"readlink {directory}/ns/{name}"))
+    steps += [
+        Step(subject=_LIVE, words=f"cgroup {line}", call=f"cat {directory}/cgroup") for line in _cgroups(directory)
+    ]
+    return tuple(steps)
+
+
+def _cgroups(directory: str) -> list[str]:
+    try:
+        with open(f"{directory}/cgroup", encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        found.append(f"{path} ({controllers or 'v2'})")
+    return found

@@ -1,0 +1,292 @@
+"""Containers in docker's JSON: the summary of /containers/json and the object of /containers/{id}/json.
+
+Pure but for the clock. The names are the Docker Engine API's (1.50); what does not exist here has docker's empty value.
+"""
+
+from __future__ import annotations
+
+import calendar
+import time
+
+from ..spec.task import LOG_FILE, LogOptions
+from . import state
+from .removal import exit_code
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..spec.container import ContainerRequest
+    from ..spec.runtime import Mount, Spec
+    from .record import ContainerRecord
+    from .state import Task
+
+ZERO_TIME = "0001-01-01T00:00:00Z"
+COMMAND_LENGTH_MAX = 1024
+_UNITS = (
+    (60, 1, "second"),
+    (60 * 60, 60, "minute"),
+    (48 * 60 * 60, 60 * 60, "hour"),
+    (14 * 24 * 60 * 60, 24 * 60 * 60, "day"),
+    (60 * 24 * 60 * 60, 7 * 24 * 60 * 60, "week"),
+    (2 * 365 * 24 * 60 * 60, 30 * 24 * 60 * 60, "month"),
+)
+
+
+def summary(record: ContainerRecord, task: Task) -> dict[str, object]:
+    """Return one entry of the list."""
+    request = record.request
+    return {
+        "Id": record.id,
+        "Names": [f"/{record.name}"],
+        "Image": request.image or request.rootfs,
+        "ImageID": record.image_id,
+        "Command": " ".join(record.config.args)[:COMMAND_LENGTH_MAX],
+        "Created": unix_time(record.created_at),
+        "Ports": [],
+        "Labels": dict(record.config.labels),
+        "State": task.state,
+        "Status": status_text(record, task, time.time()),
+        "HostConfig": {"NetworkMode": request.network or "none"},
+        "NetworkSettings": {"Networks": _networks(request)},
+        "Mounts": _binds(request),
+    }
+
+
+def details(record: ContainerRecord, task: Task, spec: Spec, directory: str) -> dict[str, object]:
+    """Return the whole object. directory: the container's own."""
+    request, config = record.request, record.config
+    args = config.args
+    return {
+        "Id": record.id,
+        "Created": record.created_at,
+        "Path": args[0] if args else "",
+        "Args": list(args[1:]),
+        "State": _state(record, task),
+        "Image": record.image_id,
+        "ResolvConfPath": f"{directory}/resolv.conf",
+        "HostnamePath": f"{directory}/hostname",
+        "HostsPath": f"{directory}/hosts",
+        "LogPath": f"{directory}/{LOG_FILE}",
+        "Name": f"/{record.name}",
+        "RestartCount": 0,
+        "Driver": "overlay2" if not request.rootfs else "rootfs",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": _host_config(request, spec),
+        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "Mounts": _binds(request),
+        "Config": _config(record),
+        "NetworkSettings": {
+            "SandboxID": "",
+            "SandboxKey": f"/proc/{task.status.pid}/ns/net" if task.state == state.RUNNING and task.status else "",
+            "Ports": {},
+            "Networks": _networks(request),
+        },
+    }
+
+
+def status_text(record: ContainerRecord, task: Task, now: float) -> str:
+    """Return docker's words: "Up 2 hours", "Exited (0) 3 seconds ago", "Created"."""
+    if task.state == state.RUNNING and task.status is not None:
+        return f"Up {duration(now - unix_time(task.status.started_at))}"
+    if task.state == state.EXITED and task.exit is not None:
+        ago = duration(now - unix_time(task.exit.finished_at))
+        return f"Exited ({exit_code(task, record)}) {ago} ago"
+    return task.state.capitalize()
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as docker says it: one unit, rounded down."""
+    whole = max(0, int(seconds))
+    if whole < 1:
+        return "Less than a second"
+    if 60 <= whole < 120:
+        return "About a minute"
+    if 3600 <= whole < 2 * 3600:
+        return "About an hour"
+    for limit, unit, name in _UNITS:
+        if whole < limit:
+            count = whole // unit
+            return f"{count} {name}" if count == 1 else f"{count} {name}s"
+    return f"{whole // (365 * 24 * 60 * 60)} years"
+
+
+def unix_time(text: str) -> int:
+    """Return the whole seconds since 1970 of an RFC 3339 time in UTC."""
+    try:
+        return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return 0
+
+
+def _state(record: ContainerRecord, task: Task) -> dict[str, object]:
+    running = task.state == state.RUNNING
+    ended = task.exit
+    return {
+        "Status": task.state,
+        "Running": running,
+        "Paused": False,
+        "Restarting": False,
+        "OOMKilled": bool(ended and ended.oom_killed),
+        "Dead": False,
+        "Pid": task.status.pid if running and task.status else 0,
+        "ExitCode": exit_code(task, record),
+        "Error": record.start_error or (ended.error if ended else ""),
+        "StartedAt": task.status.started_at if task.status else ended.started_at if ended else ZERO_TIME,
+        "FinishedAt": ended.finished_at if ended else ZERO_TIME,
+    }
+
+
+def _config(record: ContainerRecord) -> dict[str, object]:
+    request, config = record.request, record.config
+    attached = not request.terminal
+    return {
+        "Hostname": config.hostname,
+        "Domainname": "",
+        "User": config.user,
+        "AttachStdin": request.open_stdin,
+        "AttachStdout": attached,
+        "AttachStderr": attached,
+        "Tty": request.terminal,
+        "OpenStdin": request.open_stdin,
+        "StdinOnce": request.stdin_once,
+        "Env": list(config.env),
+        "Cmd": list(config.cmd) or None,
+        "Image": request.image or request.rootfs,
+        "Volumes": None,
+        "WorkingDir": config.working_dir,
+        "Entrypoint": list(config.entrypoint) or None,
+        "OnBuild": None,
+        "Labels": dict(config.labels),
+        "StopSignal": config.stop_signal,
+        "StopTimeout": config.stop_timeout_s,
+    }
+
+
+def _host_config(request: ContainerRequest, spec: Spec) -> dict[str, object]:
+    resources = spec.linux.resources
+    memory = resources.memory if resources else None
+    pids = resources.pids if resources else None
+    log = LogOptions()
+    return {
+        "Binds": [_bind_text(bind.source, bind.target, bind.options) for bind in request.binds] or None,
+        "ContainerIDFile": "",
+        "LogConfig": {
+            "Type": log.driver,
+            "Config": {"max-file": str(log.max_files), "max-size": str(log.max_size_bytes)},
+        },
+        "NetworkMode": request.network or "none",
+        "PortBindings": {},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": request.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": None,
+        "ConsoleSize": [0, 0],
+        "CapAdd": list(request.cap_add) or None,
+        "CapDrop": list(request.cap_drop) or None,
+        "CgroupnsMode": "private",
+        "Dns": [],
+        "DnsOptions": [],
+        "DnsSearch": [],
+        "ExtraHosts": None,
+        "GroupAdd": list(request.group_add) or None,
+        "IpcMode": "private",
+        "Cgroup": "",
+        "Links": None,
+        "OomScoreAdj": 0,
+        "PidMode": "",
+        "Privileged": request.privileged,
+        "PublishAllPorts": False,
+        "ReadonlyRootfs": request.read_only,
+        "SecurityOpt": list(request.security_opt) or None,
+        "Tmpfs": {tmpfs.target: ",".join(tmpfs.options) for tmpfs in request.tmpfs} or None,
+        "UTSMode": "",
+        "UsernsMode": "",
+        "ShmSize": _shm_size(spec.mounts),
+        "Runtime": "orlop",
+        "Isolation": "",
+        "CpuShares": 0,
+        "Memory": request.memory_bytes,
+        "NanoCpus": request.cpu_nanos,
+        "CgroupParent": "",
+        "BlkioWeight": 0,
+        "BlkioWeightDevice": [],
+        "BlkioDeviceReadBps": [],
+        "BlkioDeviceWriteBps": [],
+        "BlkioDeviceReadIOps": [],
+        "BlkioDeviceWriteIOps": [],
+        "CpuPeriod": 0,
+        "CpuQuota": 0,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": "",
+        "CpusetMems": "",
+        "Devices": [],
+        "DeviceCgroupRules": None,
+        "DeviceRequests": None,
+        "MemoryReservation": 0,
+        "MemorySwap": (memory.swap or 0) if memory else 0,
+        "MemorySwappiness": None,
+        "OomKillDisable": None,
+        "PidsLimit": pids.limit if pids else 0,
+        "Ulimits": None,
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+        "MaskedPaths": list(spec.linux.masked_paths),
+        "ReadonlyPaths": list(spec.linux.readonly_paths),
+    }
+
+
+def _binds(request: ContainerRequest) -> list[dict[str, object]]:
+    return [
+        {
+            "Type": "bind",
+            "Source": bind.source,
+            "Destination": bind.target,
+            "Mode": ",".join(bind.options),
+            "RW": "ro" not in bind.options,
+            "Propagation": next(
+                (word for word in bind.options if word.endswith(("private", "slave", "shared"))), "rprivate"
+            ),
+        }
+        for bind in request.binds
+    ]
+
+
+def _bind_text(source: str, target: str, options: tuple[str, ...]) -> str:
+    return ":".join((source, target, ",".join(options)) if options else (source, target))
+
+
+def _networks(request: ContainerRequest) -> dict[str, object]:
+    return {
+        request.network or "none": {
+            "IPAMConfig": None,
+            "Links": None,
+            "Aliases": None,
+            "MacAddress": "",
+            "DriverOpts": None,
+            "GwPriority": 0,
+            "NetworkID": "",
+            "EndpointID": "",
+            "Gateway": "",
+            "IPAddress": "",
+            "IPPrefixLen": 0,
+            "IPv6Gateway": "",
+            "GlobalIPv6Address": "",
+            "GlobalIPv6PrefixLen": 0,
+            "DNSNames": None,
+        }
+    }
+
+
+def _shm_size(mounts: tuple[Mount, ...]) -> int:
+    for mount in mounts:
+        if mount.destination == "/dev/shm":
+            for option in mount.options:
+                if option.startswith("size=") and option[5:].isdigit():
+                    return int(option[5:])
+    return 0

@@ -1,0 +1,111 @@
+"""What an engine does when it opens: it looks at what is there. The only recovery path, and it runs at every start.
+
+Found                                                   done
+a condemned container                                   its removal is finished
+a directory without container.json                      its creation never finished: it is removed
+a running container                                     its end is awaited
+one whose monitor died without an exit record           the record is completed, leftovers of its cgroup are killed
+an ended one that wanted to be removed                  it is removed
+a start that the dead engine had begun                  it is awaited for a while: the monitor goes on without an engine
+a task directory of no container                        it is removed
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+
+from ..spec.errors import NotFound, OrlopError
+from . import ends, names, removal, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .record import ContainerRecord
+
+LATE_START_S_MAX = 15.0
+_LATE_START_POLL_S = 0.05
+
+
+def reconcile(engine: Engine) -> None:
+    """Bring the engine's view and the world together. One container's trouble never hides the others."""
+    for container_id in engine.records.condemned():
+        removal.dispose(engine, container_id)
+    late = []
+    for container_id in engine.records.ids():
+        try:
+            record = engine.records.load(container_id)
+        except NotFound:
+            _sweep_unfinished(engine, container_id)
+        except OrlopError as wrong:
+            engine.log.write(f"container {container_id} is left alone: {wrong.cause}")
+        else:
+            if _look(engine, record):
+                late.append(container_id)
+    _sweep_tasks(engine)
+    if late:
+        threading.Thread(target=_await_late_starts, args=(engine, late), name="late starts", daemon=True).start()
+
+
+def _look(engine: Engine, record: ContainerRecord) -> bool:
+    """Take up one container. Tell whether a start of it may be under way."""
+    task = engine.observe(record.id)
+    if task.state == state.CREATED:
+        return os.path.isdir(engine.task_directory(record.id))
+    if task.state == state.EXITED and task.status is not None:
+        directory = engine.records.path(record.id)
+        if record.request.auto_remove or state.read_exit(directory, task.status) is None:
+            ends.watch(engine, record.id, task)
+    return False
+
+
+def _sweep_unfinished(engine: Engine, container_id: str) -> None:
+    engine.log.write(f"container {container_id} was never finished: removed")
+    try:
+        engine.records.condemn(container_id)
+    except NotFound:
+        return
+    removal.dispose(engine, container_id)
+
+
+def _sweep_tasks(engine: Engine) -> None:
+    for name in os.listdir(engine.tasks):
+        if names.is_id(name) and not os.path.isdir(engine.records.path(name)):
+            shutil.rmtree(f"{engine.tasks}/{name}", ignore_errors=True)
+
+
+def _await_late_starts(engine: Engine, waiting: list[str]) -> None:
+    """Watch what a dead engine had started, once it runs. What does not run by then never will."""
+    deadline = time.monotonic() + LATE_START_S_MAX
+    while waiting and time.monotonic() < deadline:
+        time.sleep(_LATE_START_POLL_S)
+        waiting = [container_id for container_id in waiting if _still_created(engine, container_id)]
+    for container_id in waiting:
+        _give_up(engine, container_id)
+
+
+def _still_created(engine: Engine, container_id: str) -> bool:
+    try:
+        record = engine.records.load(container_id)
+    except OrlopError:
+        return False
+    task = engine.observe(container_id)
+    if task.state == state.CREATED:
+        return True
+    if task.state == state.EXITED and task.status is not None:
+        ends.watch(engine, record.id, task)
+    return False
+
+
+def _give_up(engine: Engine, container_id: str) -> None:
+    with engine.locks.hold(container_id):
+        if engine.observe(container_id).state == state.CREATED:
+            shutil.rmtree(engine.task_directory(container_id), ignore_errors=True)
+    try:
+        record = engine.records.load(container_id)
+        if record.request.auto_remove:
+            removal.discard(engine, record)
+    except OrlopError as wrong:
+        engine.log.write(f"container {container_id} could not be removed: {wrong}")

@@ -1,0 +1,110 @@
+"""What a container says: its log, and a connection to its monitor. The engine stands between no bytes of an attach."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from ..spec import attach as frames
+from ..spec.errors import Unavailable
+from ..spec.task import ATTACH_SOCKET
+from ..supervise import logread
+from . import state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .engine import Engine
+    from .record import ContainerRecord
+
+BATCH_BYTES = 32 * 1024
+_KINDS = {"stdout": frames.STDOUT, "stderr": frames.STDERR}
+
+
+class LogRequest:
+    """What of a log is wanted. Moments in nanoseconds since 1970; tail None is everything."""
+
+    __slots__ = ("follow", "since_ns", "tail", "timestamps", "until_ns")
+
+    def __init__(
+        self,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        timestamps: bool = False,
+    ) -> None:
+        self.follow = follow
+        self.tail = tail
+        self.since_ns = since_ns
+        self.until_ns = until_ns
+        self.timestamps = timestamps
+
+
+def logs(engine: Engine, reference: str, wanted: LogRequest, hangup: int) -> Iterator[bytes]:
+    """Return the log as attach frames, many in one piece. hangup: the client's connection.
+
+    Raises NotFound at once, before anything is read.
+    """
+    record = engine.records.find(reference)
+    return _frames(engine, record, wanted, hangup)
+
+
+def attach(engine: Engine, reference: str) -> tuple[dict[str, object], int]:
+    """Return what the client must know, and a connected attach stream: the caller's to close.
+
+    Raises NotFound, Conflict when the container does not run, Unavailable when its monitor does not answer.
+    """
+    record = engine.records.find(reference)
+    state.step(engine.observe(record.id), "attach", record)
+    facts: dict[str, object] = {"terminal": record.request.terminal, "open_stdin": record.request.open_stdin}
+    return facts, _connect(engine, record)
+
+
+def _frames(engine: Engine, record: ContainerRecord, wanted: LogRequest, hangup: int) -> Iterator[bytes]:
+    monitor = _monitor(engine, record) if wanted.follow else None
+    try:
+        entries = logread.read(
+            engine.records.path(record.id),
+            since_ns=wanted.since_ns,
+            until_ns=wanted.until_ns,
+            tail=None if wanted.tail is None else max(0, wanted.tail),
+            follow=logread.Follow(monitor, hangup) if monitor is not None else None,
+        )
+        batch = bytearray()
+        for entry in entries:
+            data = f"{entry.time} ".encode() + entry.data if wanted.timestamps else entry.data
+            batch += frames.frame(_KINDS[entry.stream], data)
+            # Who follows wants each line now; a whole log goes out in large pieces.
+            if monitor is not None or len(batch) >= BATCH_BYTES:
+                yield bytes(batch)
+                batch.clear()
+        if batch:
+            yield bytes(batch)
+    finally:
+        if monitor is not None:
+            os.close(monitor)
+
+
+def _monitor(engine: Engine, record: ContainerRecord) -> int | None:
+    task = engine.observe(record.id)
+    if task.state != state.RUNNING or task.status is None:
+        return None
+    return state.open_monitor(task.status, engine.boot_id)
+
+
+def _connect(engine: Engine, record: ContainerRecord) -> int:
+    directory = os.open(engine.task_directory(record.id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Through /proc: a socket's path has at most 107 bytes, and ORLOP_RUN may be deep (unix(7)).
+        stream.connect(f"/proc/self/fd/{directory}/{ATTACH_SOCKET}")
+        return stream.detach()
+    except OSError as wrong:
+        stream.close()
+        cause = f"its monitor does not answer: {wrong.strerror}"
+        raise Unavailable("attach to", record.subject, cause, hint="it may have ended just now: orlop ps -a") from None
+    finally:
+        os.close(directory)

@@ -1,0 +1,158 @@
+"""The ends of containers: one thread waits on the pidfds of all monitors, and wakes whoever waits for an end.
+
+Invariants:
+1. This thread never waits for anything but its pidfds: what is to be done about an end is done on a thread of its own.
+2. An end is told to the waiters after it was dealt with, so whoever was woken sees a settled state.
+3. A waiter subscribes before it looks at the state: an end between the two is then not missed.
+
+A pidfd is readable once its process ended, whoever is its parent and whoever reaps it (pidfd_open(2)). The pidfd of the
+container's first process is held too: it can tell the exit status when the monitor died without writing it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..spec.task import TaskStatus
+    from .log import Log
+
+EXITED, REMOVED = "exited", "removed"
+
+
+class Run:
+    """One run that is watched. monitor, init: pidfds, -1 when the process was gone before we looked."""
+
+    __slots__ = ("container_id", "init", "monitor", "status")
+
+    def __init__(self, container_id: str, status: TaskStatus, monitor: int, init: int) -> None:
+        self.container_id = container_id
+        self.status = status
+        self.monitor = monitor
+        self.init = init
+
+    def is_run(self, container_id: str, status: TaskStatus) -> bool:
+        return self.container_id == container_id and self.status.started_at == status.started_at
+
+    def close(self) -> None:
+        for fd in (self.monitor, self.init):
+            if fd >= 0:
+                os.close(fd)
+
+
+class Waiter:
+    """One who waits for a condition of one container. fd is readable when it came; exit_code is known then."""
+
+    __slots__ = ("condition", "container_id", "exit_code", "fd")
+
+    def __init__(self, container_id: str, condition: str) -> None:
+        self.container_id = container_id
+        self.condition = condition
+        self.exit_code = 0
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+
+class Watcher:
+    """Watches runs until `close`. ended is called with each run that ended, on a thread of its own."""
+
+    def __init__(self, ended: Callable[[Run], None], log: Log) -> None:
+        self._ended = ended
+        self._log = log
+        self._lock = threading.Lock()
+        self._runs: dict[int, Run] = {}
+        self._ending: list[Run] = []
+        self._waiters: list[Waiter] = []
+        self._epoll = select.epoll()
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._epoll.register(self._stop, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        self._thread.start()
+
+    def watch(self, run: Run) -> None:
+        """Watch a run, whose monitor may be gone already. Its descriptors belong to the watcher from now on."""
+        with self._lock:
+            if self._knows(run.container_id, run.status):
+                run.close()
+            elif run.monitor >= 0:
+                self._runs[run.monitor] = run
+                self._epoll.register(run.monitor, select.EPOLLIN | select.EPOLLONESHOT)
+            else:
+                self._end(run)
+
+    def watches(self, container_id: str, status: TaskStatus) -> bool:
+        """Tell whether this run is watched, or its end is being dealt with."""
+        with self._lock:
+            return self._knows(container_id, status)
+
+    def watching(self) -> list[str]:
+        """Return the ids of the containers whose end nobody has seen yet."""
+        with self._lock:
+            return [run.container_id for run in self._runs.values()]
+
+    def busy(self) -> bool:
+        """Tell whether somebody waits here, or an end is being dealt with."""
+        with self._lock:
+            return bool(self._waiters or self._ending)
+
+    def subscribe(self, container_id: str, condition: str) -> Waiter:
+        """Return a waiter for EXITED or REMOVED; `unsubscribe` gives it back."""
+        waiter = Waiter(container_id, condition)
+        with self._lock:
+            self._waiters.append(waiter)
+        return waiter
+
+    def unsubscribe(self, waiter: Waiter) -> None:
+        with self._lock:
+            self._waiters.remove(waiter)
+        os.close(waiter.fd)
+
+    def tell(self, container_id: str, condition: str, exit_code: int) -> None:
+        """Wake those who wait for this; a removal wakes those who wait for an exit too."""
+        with self._lock:
+            for waiter in self._waiters:
+                if waiter.container_id == container_id and condition in (waiter.condition, REMOVED):
+                    waiter.exit_code = exit_code
+                    os.eventfd_write(waiter.fd, 1)
+
+    def close(self) -> None:
+        """Stop watching. What runs, runs on."""
+        os.eventfd_write(self._stop, 1)
+        self._thread.join()
+        with self._lock:
+            runs = list(self._runs.values())
+            self._runs.clear()
+        for run in runs:
+            run.close()
+        self._epoll.close()
+        os.close(self._stop)
+
+    def _knows(self, container_id: str, status: TaskStatus) -> bool:
+        return any(run.is_run(container_id, status) for run in (*self._runs.values(), *self._ending))
+
+    def _watch(self) -> None:
+        while True:
+            for fd, _ in self._epoll.poll():
+                if fd == self._stop:
+                    return
+                with self._lock:
+                    self._end(self._runs.pop(fd))
+
+    def _end(self, run: Run) -> None:
+        self._ending.append(run)
+        name = f"end of {run.container_id[:12]}"
+        threading.Thread(target=self._settle, args=(run,), name=name, daemon=True).start()
+
+    def _settle(self, run: Run) -> None:
+        try:
+            self._ended(run)
+        except BaseException as wrong:
+            self._log.exception(f"dealing with the end of container {run.container_id}", wrong)
+        finally:
+            with self._lock:
+                self._ending.remove(run)
+            run.close()  # closing its descriptor takes it out of the epoll set
