@@ -111,20 +111,18 @@ def drive(asked: str, told: str) -> None:
         if created and created.cgroup:
             created.cgroup.kill()
             created.cgroup.remove()
-            created.cgroup.layout and _prune(created.cgroup)
+            _prune(created.cgroup)
         Path(told).write_text(json.dumps(report))
 
 
 def _exec_all(spec: Spec, created: Any, processes: list[Process], report: dict[str, Any]) -> None:
     from orlop.runtime import enter, host
-    from orlop.spec.runtime import Spec as _Spec
 
-    assert isinstance(spec, _Spec)
-    report["execs"] = []
     facts = host.facts()
     try:
         for process in processes:
-            entered = enter.create_exec(enter.compile_exec(process, spec, facts), created.pid, created.pidfd, (0, 1, 2))
+            plan = enter.compile_exec(process, spec, facts)
+            entered = enter.create_exec(plan, created.pid, created.pidfd, (0, 1, 2))
             entered.start()
             if entered.console is not None:
                 _copy_console(entered.console)

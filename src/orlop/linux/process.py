@@ -32,6 +32,8 @@ PR_SET_NO_NEW_PRIVS = 38
 
 CLOSE_RANGE_CLOEXEC = 4
 
+_PR_GET_DUMPABLE = 3
+
 PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
 
 _KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -155,6 +157,11 @@ def pidfd_exit_status(pidfd: int) -> int | None:
 def prctl(option: int, value: int = 0) -> None:
     """Call prctl(2) with one argument."""
     abi.syscall("prctl", option, value, 0, 0, 0)
+
+
+def get_dumpable() -> int:
+    """Return the dumpable attribute of the calling process: 0, 1, or 2 (dumps for root only)."""
+    return abi.syscall("prctl", _PR_GET_DUMPABLE, 0, 0, 0, 0)
 
 
 def set_name(name: str) -> None:

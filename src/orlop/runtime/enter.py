@@ -1,6 +1,23 @@
-"""One more process in a running container (exec)."""
+"""One more process in a running container (exec).
+
+It is born inside the container's PID namespace and cgroups and joins the other namespaces by the pidfd of the first
+process, so no number that could have been recycled is used for anything that matters (SEC-36). It is not dumpable from
+its first instruction on, because the container's processes can see it from there (CVE-2016-9962, CVE-2019-5736).
+"""
 
 from __future__ import annotations
+
+import os
+
+from ..linux import process as linux_process
+from ..spec import runtime as oci
+from ..spec.errors import Conflict
+from . import launch
+from .operations import Outside
+from .operations.enter import EnterContainer
+from .operations.namespaces import KINDS
+from .plan import CgroupPlan, Plan
+from .planning import namespaces, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -9,7 +26,6 @@ if TYPE_CHECKING:
     from ..spec.runtime import Process, Spec
     from .host import HostFacts
     from .launch import Created
-    from .plan import Plan
 
 
 def open_root(pid: int, pidfd: int) -> int:
@@ -17,18 +33,72 @@ def open_root(pid: int, pidfd: int) -> int:
 
     Raises Conflict when the process is gone; pidfd holds the identity, pid is only the way to it.
     """
-    raise NotImplementedError
+    try:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        raise _gone() from None
+    try:
+        # Looked at after the open: while the pidfd's process is there, the number is its own.
+        check_running(pidfd)
+    except BaseException:
+        os.close(root)
+        raise
+    return root
 
 
-def compile_exec(process: Process, spec: Spec, host: HostFacts) -> Plan:
-    """Return the plan of one more process. spec: the container's own; it gives the cgroup and the seccomp filter."""
-    raise NotImplementedError
+def check_running(pidfd: int) -> None:
+    """Raises Conflict when the process of the pidfd has been reaped."""
+    try:
+        linux_process.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        raise _gone() from None
+
+
+def compile_exec(wanted: Process, spec: Spec, host: HostFacts) -> Plan:
+    """Return the plan of one more process.
+
+    spec: the container's own; it gives the namespaces, the cgroup and the seccomp filter, and the capabilities and the
+    OOM score adjustment where the process has none. Errors as for `plan.compile`.
+    """
+    warnings: list[str] = []
+    own = namespaces.namespaces(spec.linux, host)
+    if first := spec.process:
+        wanted = wanted.replace(
+            capabilities=wanted.capabilities or first.capabilities,
+            oom_score_adj=first.oom_score_adj if wanted.oom_score_adj is None else wanted.oom_score_adj,
+        )
+    filters, early = process.filters(spec.linux.seccomp, wanted, host)
+    maps = (spec.linux.uid_mappings, spec.linux.gid_mappings) if own.own_ids else None
+    before, after = process.identity(wanted, host, maps, early, warnings)
+    flags = sum(flag for kind, (flag, _) in KINDS.items() if own.has(kind) and kind != "pid")
+    path = spec.linux.cgroups_path
+    return Plan(
+        command=process.command(wanted),
+        cgroup=CgroupPlan(path=path, layout=host.layout, exists=True) if path else None,
+        operations=(
+            *process.oom_score(wanted),
+            EnterContainer(flags=flags, own_ids=own.own_ids),
+            *process.streams(wanted, console=False),
+            *process.attributes(wanted, host),
+            *before,
+        ),
+        at_start=process.limits(wanted, host, warnings),
+        last=(*filters, *after),
+        terminal=wanted.terminal,
+        warnings=tuple(warnings),
+    )
 
 
 def create_exec(plan: Plan, pid: int, pidfd: int, stdio: Sequence[int]) -> Created:
     """Make the process up to the last step before execve; like `launch.create`.
 
-    pid, pidfd: of the container's init, the pidfd opened by `linux.process.pidfd_of`.
-    Raises Conflict when the container is not running.
+    pid, pidfd: of the container's init, the pidfd opened by `linux.process.pidfd_of`. `Created.cgroup` is the
+    container's, which is not removed by `abort`. Raises Conflict when the container is not running.
     """
-    raise NotImplementedError
+    check_running(pidfd)
+    state = oci.State(oci_version=oci.OCI_VERSION, id="", status="running", bundle="", pid=pid)
+    return launch.launch(plan, Outside(state, target=pidfd), stdio)
+
+
+def _gone() -> Conflict:
+    return Conflict("enter", "the container", "it is not running", hint="start it first")

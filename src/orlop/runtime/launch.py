@@ -139,7 +139,8 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
     created._undo.append(created._close_console)
     created._channel = ours
     try:
-        with _PidNamespace(plan.pid_path, outside.target), _birthplace(created.cgroup) as cgroup_fd:
+        namespace = _PidNamespace(plan.pid_path, outside.target)
+        with namespace, _birthplace(created.cgroup) as cgroup_fd:
             created.pid, created.pidfd = process.clone3(plan.clone_flags, cgroup_fd)
             if created.pid == 0:
                 init.run(plan, outside, stdio, theirs)
@@ -191,14 +192,18 @@ def _died(created: Created) -> OrlopError:
 
 
 class _PidNamespace:
-    """The time in which children are born into an existing PID namespace: a path, or that of a pidfd's process."""
+    """The time in which children are born into an existing PID namespace: a path, or that of a pidfd's process.
 
-    __slots__ = ("_home", "_path", "_target")
+    Who lives there sees the child from its first instruction on, so it is born undumpable (CVE-2016-9962).
+    """
+
+    __slots__ = ("_dumpable", "_home", "_path", "_target")
 
     def __init__(self, path: str, target: int) -> None:
         self._path = path
         self._target = target
         self._home = -1
+        self._dumpable = 1
 
     def __enter__(self) -> None:
         if not self._path and self._target < 0:
@@ -218,9 +223,12 @@ class _PidNamespace:
             os.close(home)
             raise
         self._home = home
+        self._dumpable = process.get_dumpable()
+        process.prctl(process.PR_SET_DUMPABLE, 0)
 
     def __exit__(self, *_: object) -> None:
         if self._home >= 0:
+            process.prctl(process.PR_SET_DUMPABLE, self._dumpable)
             process.setns(self._home, process.CLONE_NEWPID)
             os.close(self._home)
 

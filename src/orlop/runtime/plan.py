@@ -7,13 +7,12 @@ from ..linux.cgroup import Layout
 from ..spec.errors import Invalid, Unsupported
 from ..spec.record import Record
 from ..spec.runtime import Hooks, Spec
-from . import resources, seccomp
+from . import resources
 from .host import HostFacts
 from .operations import Operation
 from .operations.hooks import ContainerHooks, HookPoint
 from .operations.namespaces import KINDS
 from .operations.process import Command
-from .operations.seccomp import LoadFilter
 from .planning import mounts, namespaces, process
 
 TYPE_CHECKING = False
@@ -86,7 +85,7 @@ def compile(spec: Spec, host: HostFacts) -> Plan:
     own = namespaces.namespaces(spec.linux, host)
     hooks = spec.hooks or Hooks()
     maps = (spec.linux.uid_mappings, spec.linux.gid_mappings) if own.own_ids else None
-    filters, early = _filter(spec, host)
+    filters, early = process.filters(spec.linux.seccomp, spec.process, host)
     before, after = process.identity(spec.process, host, maps, early, warnings)
     starting = ContainerHooks(point="startContainer", hooks=hooks.start_container)
     return Plan(
@@ -124,17 +123,6 @@ def _cgroup(spec: Spec, host: HostFacts, own_ids: bool) -> CgroupPlan | None:
         raise Unsupported("make", "linux.cgroupsPath", "this version makes no systemd slices", hint="give a path")
     settings = resources.settings(spec.linux.resources, host.layout, devices=host.initial_user_namespace)
     return CgroupPlan(path=path if path.startswith("/") else f"/{path}", layout=host.layout, settings=settings)
-
-
-def _filter(spec: Spec, host: HostFacts) -> tuple[tuple[Operation, ...], bool]:
-    """Return (the operation that loads the seccomp filter, whether that needs more capabilities than are kept)."""
-    assert spec.process
-    if spec.linux.seccomp is None:
-        return (), False
-    program = seccomp.compile(spec.linux.seccomp, host.machine)
-    early = not spec.process.no_new_privileges
-    flags = seccomp.load_flags(spec.linux.seccomp)
-    return (LoadFilter(program=program, flags=flags, privileged=early),), early
 
 
 def _hook_point(hooks: Hooks) -> tuple[Operation, ...]:

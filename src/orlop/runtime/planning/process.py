@@ -3,8 +3,10 @@
 import os
 
 from ...linux import capability, scheduling
+from ...linux.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER
 from ...spec.errors import Invalid, Unsupported
-from ...spec.runtime import Capabilities, IdMapping, Process, Rlimit
+from ...spec.runtime import Capabilities, IdMapping, Process, Rlimit, Seccomp
+from .. import seccomp
 from ..host import HostFacts
 from ..operations import Operation
 from ..operations.identity import CapabilitySets, DropBounding, NoNewPrivileges, SessionKeyring, SetIdentity
@@ -17,6 +19,7 @@ from ..operations.limits import (
     SetScheduler,
 )
 from ..operations.process import Command, EnterDirectory, FindCommand, SetUmask
+from ..operations.seccomp import LoadFilter
 from ..operations.terminal import AttachStreams, OpenTerminal
 
 UMASK_DEFAULT = 0o022
@@ -48,14 +51,15 @@ def command(process: Process) -> Command:
     )
 
 
-def streams(process: Process) -> tuple[Operation, ...]:
-    """Return the operation that opens a terminal; empty without one."""
+def streams(process: Process, console: bool = True) -> tuple[Operation, ...]:
+    """Return the operation that opens a terminal; empty without one. console: show it at /dev/console."""
     if not process.terminal:
         return ()
     size = process.console_size
     if size and not (0 <= size.height <= 0xFFFF and 0 <= size.width <= 0xFFFF):
         raise Invalid("read", "process.consoleSize", f"{size.height} x {size.width} is no terminal's size")
-    return (OpenTerminal(rows=size.height if size else 0, columns=size.width if size else 0),)
+    rows, columns = (size.height, size.width) if size else (0, 0)
+    return (OpenTerminal(rows=rows, columns=columns, console=console),)
 
 
 def attributes(process: Process, host: HostFacts, keyring: bool = True) -> tuple[Operation, ...]:
@@ -116,6 +120,17 @@ def identity(
     run = command(process)
     before += [chdir.replace(final=True), FindCommand(name=run.name, search_path=run.search_path)]
     return tuple(before), after
+
+
+def filters(profile: Seccomp | None, process: Process, host: HostFacts) -> tuple[tuple[Operation, ...], bool]:
+    """Return (the operation that loads the seccomp filter, whether that needs more capabilities than are kept)."""
+    if profile is None:
+        return (), False
+    flags = seccomp.load_flags(profile)
+    if flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
+        raise Unsupported("filter with", "linux.seccomp", "this version has no SCMP_ACT_NOTIFY yet")
+    early = not process.no_new_privileges
+    return (LoadFilter(program=seccomp.compile(profile, host.machine), flags=flags, privileged=early),), early
 
 
 def capability_sets(wanted: Capabilities, available: int, warnings: list[str]) -> CapabilitySets:
