@@ -473,24 +473,6 @@ def test_what_a_dead_process_left_in_the_pipe_is_drained_without_waiting_for_its
     assert child.run() == 0
 
 
-def test_the_process_may_open_its_error_stream_again_as_another_user():
-    if os.geteuid() != 0:
-        pytest.skip("needs: root")
-    loop, pipes = Loop(), Pipes(False)
-    pipes.give_to(65534)
-    stdin, stdout, stderr = pipes.theirs
-    done = subprocess.run(
-        ["sh", "-c", "echo opened > /dev/stderr"], stdin=stdin, stdout=stdout, stderr=stderr, user=65534, check=False
-    )
-    assert done.returncode == 0
-    assert os.read(pipes.ours[2], 100) == b"opened\n"
-    assert os.stat("/dev/null").st_uid == 0
-    pipes.close_theirs()
-    for fd in pipes.ours[1:]:
-        os.close(fd)
-    loop.close()
-
-
 class OnTerminal:
     """A child on a terminal of its own."""
 

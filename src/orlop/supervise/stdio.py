@@ -44,15 +44,6 @@ class Pipes:
             if fd >= 0:
                 os.set_blocking(fd, False)
 
-    def give_to(self, uid: int) -> None:
-        """Make the process's user the owner, so that it may open /dev/stderr again (as runc does).
-
-        /dev/null is the host's and stays root's. Raises OSError, EINVAL for a uid without a mapping.
-        """
-        for fd, ours in zip(self.theirs, self.ours, strict=True):
-            if ours >= 0:
-                os.fchown(fd, uid, -1)
-
     def close_theirs(self) -> None:
         """Close the process's ends once it has its own: else we would never read end of file."""
         for fd in self.theirs:

@@ -1,0 +1,143 @@
+"""The engine's half: starts the spawner, sends it what to start, waits for the answer. Any thread may call it."""
+
+import os
+import sys
+from _socket import (
+    AF_UNIX,
+    MSG_NOSIGNAL,
+    SCM_RIGHTS,
+    SO_SNDBUF,
+    SOCK_CLOEXEC,
+    SOCK_SEQPACKET,
+    SOL_SOCKET,
+    socket,
+    socketpair,
+)
+from _thread import allocate_lock
+
+from ..spec import jsonio
+from ..spec.errors import Internal, Invalid, Unavailable
+from ..spec.task import MESSAGE_BYTES_MAX, Start, Started, StartExec, StartTask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+START_S_MAX = 120.0  # hooks may take their time
+SEND_S_MAX = 10.0
+_SPAWNER_FD = 3
+_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_BOOTSTRAP = (
+    "import sys; sys.path.insert(0, sys.argv[2]); from orlop.supervise import spawner; spawner.main(int(sys.argv[1]))"
+)
+
+
+class Spawner:
+    """A connection to a spawner process that is started when it is needed and dies with this object, or with us."""
+
+    def __init__(self, python: str = "") -> None:
+        """python: the interpreter to run it with; our own by default."""
+        self._python = python or sys.executable
+        self._lock = allocate_lock()
+        self._socket: socket | None = None
+        self._pid = 0
+
+    @property
+    def pid(self) -> int:
+        """The process, 0 before the first start. It may have died since."""
+        return self._pid
+
+    def start(self) -> None:
+        """Start the spawner process if none runs; the first request does it too. Raises Unavailable."""
+        with self._lock:
+            if self._socket is None:
+                self._spawn()
+
+    def request(self, message: StartTask | StartExec, client: int | None = None) -> Started:
+        """Have a process started and return the answer of its monitor: its error is set when there is no process.
+
+        client: one end of a connected stream socket that becomes the first attached client; it stays the caller's.
+        Raises Invalid for a message that is too large, Unavailable when no monitor can be made or none answers.
+        """
+        if message.attached != (client is not None):
+            raise Invalid("start", f"container {message.id[:12]}", "attached and the client's stream do not fit")
+        start = Start(task=message) if isinstance(message, StartTask) else Start(exec=message)
+        data = jsonio.dump(start.to_json())
+        if len(data) > MESSAGE_BYTES_MAX:
+            cause = f"the start message has {len(data)} bytes, the limit is {MESSAGE_BYTES_MAX}"
+            raise Invalid("start", f"container {message.id[:12]}", cause, hint="pass large values in a file")
+        ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+        try:
+            try:
+                self._send(data, [theirs.fileno(), *((client,) if client is not None else ())])
+            finally:
+                theirs.close()
+            return _answer(ours)
+        finally:
+            ours.close()
+
+    def close(self) -> None:
+        """Let the spawner end, and wait for it. Monitors live on. Idempotent."""
+        with self._lock:
+            self._bury()
+
+    def _send(self, data: bytes, fds: "Sequence[int]") -> None:
+        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+        with self._lock:
+            for _ in range(2):
+                if self._socket is None:
+                    self._spawn()
+                assert self._socket is not None
+                try:
+                    self._socket.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, packed)], MSG_NOSIGNAL)
+                    return
+                except (BrokenPipeError, ConnectionResetError):
+                    self._bury()  # killed: nothing was sent, so a new one may be asked
+                except TimeoutError:
+                    hint = f"is process {self._pid} stopped?"
+                    raise Unavailable("start", "a monitor", "the spawner takes no message", hint=hint) from None
+        raise Unavailable("start", "a monitor", "the spawner does not stay alive")
+
+    def _spawn(self) -> None:
+        ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+        argv = [self._python, "-I", "-S", "-c", _BOOTSTRAP, str(_SPAWNER_FD), _PACKAGE_PARENT]
+        actions = [
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SPAWNER_FD),
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+        ]
+        try:
+            ours.setsockopt(SOL_SOCKET, SO_SNDBUF, 4 * MESSAGE_BYTES_MAX)
+            ours.settimeout(SEND_S_MAX)
+            self._pid = os.posix_spawn(self._python, argv, os.environ, file_actions=actions, setsid=True)
+        except OSError as failure:
+            ours.close()
+            raise Unavailable("start", "the spawner", f"{self._python}: {failure.strerror}") from None
+        finally:
+            theirs.close()
+        self._socket = ours
+
+    def _bury(self) -> None:
+        if self._socket is None:
+            return
+        self._socket.close()
+        self._socket = None
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            pass
+        self._pid = 0
+
+
+def _answer(ours: socket) -> Started:
+    ours.settimeout(START_S_MAX)
+    try:
+        data = ours.recv(MESSAGE_BYTES_MAX)
+    except TimeoutError:
+        raise Unavailable("start", "a process", f"its monitor has not answered within {START_S_MAX:.0f} s") from None
+    if not data:
+        raise Unavailable("start", "a process", "its monitor died before it answered", hint="try again")
+    try:
+        return Started.from_json(jsonio.parse_object(data, "the monitor's answer"))
+    except Invalid as wrong:
+        raise Internal("start", "a process", str(wrong)) from None

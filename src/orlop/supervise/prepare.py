@@ -1,0 +1,147 @@
+"""From a start message to a process that waits for its go: what differs between a container's process and an exec's.
+
+Everything made here belongs to the caller, who either ends with it or ends: a failed start leaves nothing but closed
+descriptors, which the end of the monitor closes.
+"""
+
+import os
+
+from ..linux import process
+from ..runtime import enter, host, launch, plan, rootfs, users
+from ..spec import jsonio
+from ..spec.errors import Conflict, Invalid
+from ..spec.runtime import OCI_VERSION, Box, Process, Spec, State, User
+from ..spec.task import SPEC_FILE, StartExec, StartTask
+from .log import Log
+from .stdio import Pipes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..runtime.launch import Created
+
+SPEC_BYTES_MAX = 8 * 1024 * 1024
+EXEC_DIRECTORY = "exec"
+_HEX = frozenset("0123456789abcdef")
+
+
+class Job:
+    """What a monitor was told to run, and where. The directories are open until the monitor ends."""
+
+    __slots__ = ("directory", "log", "message", "runtime_directory", "subject", "title", "verb")
+
+    def __init__(self, message: StartTask | StartExec) -> None:
+        """Open the directories. Raises Invalid for an id that is none, OSError."""
+        self.message = message
+        short = _checked(message.id)[:12]
+        self.subject = f"container {short}"
+        self.title = f"orlop: monitor {short}"
+        self.verb = "start"
+        self.log: Log | None = None
+        self.directory = _open(message.directory)
+        self.runtime_directory = _open(message.runtime_directory)
+        if isinstance(message, StartExec):
+            self.title += f" exec {_checked(message.exec_id)[:12]}"
+            self.verb = "execute a command in"
+            self.directory = _make_exec_directory(self.directory, message.exec_id)
+            self.runtime_directory = _make_exec_directory(self.runtime_directory, message.exec_id)
+        elif message.log.driver == "json-file":
+            self.log = Log(self.directory, message.log)
+        elif message.log.driver != "none":
+            cause = f"there is no log driver {message.log.driver!r}"
+            raise Invalid("start", self.subject, cause, hint="use json-file or none")
+
+    @property
+    def input_ends_with_client(self) -> bool:
+        """Whether the end of a client's input, or its going, is the end of the process's input."""
+        return isinstance(self.message, StartExec) or self.message.stdin_once
+
+    def remove_own_directory(self) -> None:
+        """Remove the directory of an exec where its socket was; its records stay. Raises OSError."""
+        if isinstance(self.message, StartExec):
+            os.rmdir(f"{self.message.runtime_directory}/{EXEC_DIRECTORY}/{self.message.exec_id}")
+
+    def create(self) -> "tuple[Created, Pipes | None]":
+        """Make the process; the streams are None when it has a terminal. Raises OrlopError, OSError."""
+        if isinstance(self.message, StartExec):
+            return _create_exec(self.message)
+        return _create_task(self.message)
+
+
+def _create_task(message: StartTask) -> "tuple[Created, Pipes | None]":
+    spec = _read_spec(message.directory)
+    if spec.process is None:
+        raise Invalid("start", f"container {message.id[:12]}", f"{SPEC_FILE} has no process")
+    root = rootfs.open_rootfs(message.rootfs)
+    try:
+        told = _resolved(spec.process, root, message.user, message.groups)
+        told = _sized(told, message.console_size)
+        compiled = plan.compile(spec.replace(process=told), host.facts())
+        pipes = None if told.terminal else Pipes(message.open_stdin)
+        state = State(oci_version=OCI_VERSION, id=message.id, status="creating", bundle=message.directory)
+        created = launch.create(compiled, root, pipes.theirs if pipes else (), state)
+    finally:
+        os.close(root)
+    return created, pipes
+
+
+def _create_exec(message: StartExec) -> "tuple[Created, Pipes | None]":
+    try:
+        pidfd = process.pidfd_of(message.pid, message.pid_start_time)
+    except ProcessLookupError:
+        cause = "it is not running"
+        raise Conflict("execute a command in", f"container {message.id[:12]}", cause, hint="start it first") from None
+    try:
+        root = enter.open_root(message.pid, pidfd)
+        try:
+            told = _resolved(message.process, root, message.user, message.groups)
+        finally:
+            os.close(root)
+        told = _sized(told, message.console_size)
+        compiled = enter.compile_exec(told, _read_spec(message.directory), host.facts())
+        pipes = None if told.terminal else Pipes(message.open_stdin)
+        created = enter.create_exec(compiled, message.pid, pidfd, pipes.theirs if pipes else ())
+    finally:
+        os.close(pidfd)
+    return created, pipes
+
+
+def _resolved(told: Process, root: int, user: str, groups: tuple[str, ...]) -> Process:
+    """Return the process with its user in numbers. A user that only the spec names is taken as it stands there."""
+    if not user and not groups and told.user != User():
+        return told
+    return users.apply(told, users.resolve(root, user, groups))
+
+
+def _sized(told: Process, size: Box | None) -> Process:
+    return told.replace(console_size=size) if size is not None else told
+
+
+def _read_spec(directory: str) -> Spec:
+    path = f"{directory}/{SPEC_FILE}"
+    with open(path, "rb", buffering=0) as file:
+        data = file.read(SPEC_BYTES_MAX + 1)
+    return Spec.from_json(jsonio.parse(data, path, bytes_max=SPEC_BYTES_MAX), path)
+
+
+def _checked(identity: str) -> str:
+    # Ids become file names and process titles (SEC-23).
+    if not 0 < len(identity) <= 64 or not _HEX.issuperset(identity):
+        raise Invalid("start", "a container", f"{identity[:80]!r} is not an id")
+    return identity
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _make_exec_directory(parent: int, exec_id: str) -> int:
+    """Return a descriptor of exec/<exec_id> below the parent, whose descriptor is closed."""
+    for name in (EXEC_DIRECTORY, exec_id):
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            pass
+        child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        os.close(parent)
+        parent = child
+    return parent

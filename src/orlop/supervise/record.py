@@ -1,0 +1,118 @@
+"""status.json and exit.json: what a monitor leaves on disk about one run.
+
+Invariants:
+1. Each appears whole, by rename, and is written by the monitor of the run and nobody else.
+2. Both name their run by `started_at`. The status of a run replaces the record of the run before it: a reader that
+   finds both of one run knows that it ended, and one that finds the monitor gone and no record that nobody saw the end.
+3. The space of exit.json is taken when the run begins: a full disk does not lose how it ended.
+"""
+
+import os
+import time
+
+from ..linux import process
+from ..spec import jsonio
+from ..spec.task import EXIT_FILE, STATUS_FILE, ExitRecord, TaskStatus
+
+_SIGNAL_BASE = 128
+_RESERVED_BYTES = 4096
+ERROR_CHARACTERS_MAX = 800  # six bytes each at worst: the record fits into what is reserved
+_EXIT_TEMPORARY = f".{EXIT_FILE}"
+_STATUS_TEMPORARY = f".{STATUS_FILE}"
+
+
+def now() -> str:
+    """Return this moment in RFC 3339 with nanoseconds, in UTC."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
+
+
+class Run:
+    """The records of one run in a directory that is borrowed."""
+
+    __slots__ = ("_directory", "_exit_fd", "started_at")
+
+    def __init__(self, directory_fd: int) -> None:
+        """Begin a run. Raises OSError when the directory takes no file."""
+        self._directory = directory_fd
+        self.started_at = now()
+        self._exit_fd = _create(directory_fd, _EXIT_TEMPORARY)
+        try:
+            os.posix_fallocate(self._exit_fd, 0, _RESERVED_BYTES)
+        except OSError:
+            pass  # a file system that can't reserve (EOPNOTSUPP), or is full already: then it is tried at the end
+
+    def write_status(self, pid: int, cgroup: str) -> None:
+        """Say that the process exists. Raises OSError."""
+        own = os.getpid()
+        status = TaskStatus(
+            pid=pid,
+            pid_start_time=process.start_time(pid),
+            monitor_pid=own,
+            monitor_start_time=process.start_time(own),
+            boot_id=process.boot_id(),
+            started_at=self.started_at,
+            cgroup=cgroup,
+        )
+        fd = _create(self._directory, _STATUS_TEMPORARY)
+        try:
+            os.write(fd, jsonio.dump(status.to_json()))
+        finally:
+            os.close(fd)
+        _rename(self._directory, _STATUS_TEMPORARY, STATUS_FILE)
+        unlink(self._directory, EXIT_FILE)
+
+    def write_exit(self, ended: ExitRecord) -> None:
+        """Say how it ended; durable when this returns, but for the name itself. Called once. Raises OSError."""
+        data = jsonio.dump(ended.to_json())
+        try:
+            os.pwrite(self._exit_fd, data, 0)
+            os.ftruncate(self._exit_fd, len(data))
+            os.fsync(self._exit_fd)
+        finally:
+            os.close(self._exit_fd)
+        _rename(self._directory, _EXIT_TEMPORARY, EXIT_FILE)
+
+    def write_failed_start(self, ended: ExitRecord) -> None:
+        """Say that the process was never executed. Raises OSError."""
+        # The status of an earlier run would make this record one of that run's past.
+        unlink(self._directory, STATUS_FILE)
+        self.write_exit(ended)
+
+    def ended(self, wait_status: int, oom_killed: bool, error: str) -> ExitRecord:
+        """Return the record of a process that ended with this wait status. error: what went wrong beside it, or ""."""
+        code = os.waitstatus_to_exitcode(wait_status)
+        return ExitRecord(
+            exit_code=code if code >= 0 else _SIGNAL_BASE - code,
+            signal=max(-code, 0),
+            oom_killed=oom_killed,
+            started_at=self.started_at,
+            finished_at=now(),
+            error=error[:ERROR_CHARACTERS_MAX],
+        )
+
+    def failed(self, exit_code: int, error: str) -> ExitRecord:
+        """Return the record of a run that failed."""
+        return ExitRecord(
+            exit_code=exit_code,
+            started_at=self.started_at,
+            finished_at=now(),
+            error=error[:ERROR_CHARACTERS_MAX],
+        )
+
+
+def unlink(directory_fd: int, name: str) -> None:
+    """Remove a file that may be gone."""
+    try:
+        os.unlink(name, dir_fd=directory_fd)
+    except FileNotFoundError:
+        pass
+
+
+def _create(directory_fd: int, name: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, 0o600, dir_fd=directory_fd)
+
+
+def _rename(directory_fd: int, source: str, target: str) -> None:
+    os.rename(source, target, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
