@@ -107,9 +107,10 @@ class Store:
         Raises Invalid when the content is not what was expected or too large, Unavailable when it can't be written.
         Nothing becomes visible in that case.
         """
+        wanted = expected.digest if isinstance(expected, Descriptor) else expected
         if isinstance(expected, Descriptor):
             bytes_max = expected.size
-        with self.writer(expected.algorithm if isinstance(expected, Digest) else "sha256") as ingest:
+        with self.writer(wanted.algorithm if wanted else "sha256") as ingest:
             if isinstance(source, bytes):
                 ingest.write(source)
             else:
@@ -257,10 +258,10 @@ def _create(directory: str) -> tuple[str, int]:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Unavailable("store", "a blob", f"{directory}: {os.strerror(error.errno or 0)}") from None
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX)  # a sweeper that came in between has it for a moment, and removes the file
         if os.fstat(fd).st_nlink:
             return path, fd
-        os.close(fd)  # a sweeper came between open and lock
+        os.close(fd)
 
 
 def _sweep(directory: str) -> None:
