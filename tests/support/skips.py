@@ -32,6 +32,7 @@ CONDITIONS: dict[str, Callable[[], bool]] = {
     "no cgroup v2 controllers": lambda: "memory" not in _v2_controllers().split(),
     "no cgroup v1": lambda: not (_CGROUPS / "memory/memory.limit_in_bytes").exists(),
     "no kvm": lambda: not os.access("/dev/kvm", os.R_OK | os.W_OK),
+    "no kernel headers": lambda: not Path("/usr/include/asm-generic/unistd.h").exists(),
     "not x86-64": lambda: platform.machine() != "x86_64",
     "not arm64": lambda: platform.machine() != "aarch64",
 }
