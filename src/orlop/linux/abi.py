@@ -28,6 +28,7 @@ _NUMBERS = {
     "personality": (135, 92),
     "pivot_root": (155, 41),
     "prctl": (157, 167),
+    "rt_sigaction": (13, 134),
     "sched_setattr": (314, 274),
     "seccomp": (317, 277),
     "setdomainname": (171, 162),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from . import abi
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from signal import (
         SIG_DFL,
+        SIG_IGN,
         SIG_SETMASK,
         SIGCHLD,
         SIGKILL,
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 else:
     from _signal import (
         SIG_DFL,
+        SIG_IGN,
         SIG_SETMASK,
         SIGCHLD,
         SIGKILL,
@@ -36,6 +40,7 @@ __all__ = [
     "SIGSTOP",
     "SIGTERM",
     "SIG_DFL",
+    "SIG_IGN",
     "SIG_SETMASK",
     "pidfd_send_signal",
     "pthread_sigmask",
@@ -45,6 +50,10 @@ __all__ = [
 ]
 
 _UNCHANGEABLE = frozenset((SIGKILL, SIGSTOP))
+# glibc keeps these to itself (nptl(7)), and its posix_spawn leaves them ignored in the child.
+_OF_GLIBC = (32, 33)
+_SIGSET_BYTES = 8
+_DEFAULT_ACTION = bytes(32)  # struct sigaction of the kernel: handler, flags, restorer, mask
 
 
 def reset_all() -> None:
@@ -54,4 +63,6 @@ def reset_all() -> None:
     """
     for number in valid_signals() - _UNCHANGEABLE:
         signal(number, SIG_DFL)
+    for number in _OF_GLIBC:
+        abi.syscall("rt_sigaction", number, _DEFAULT_ACTION, None, _SIGSET_BYTES)
     pthread_sigmask(SIG_SETMASK, ())

@@ -23,12 +23,6 @@ from ..spec.errors import Unavailable
 from ..spec.task import MESSAGE_BYTES_MAX
 from . import monitor
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from signal import SIG_IGN
-else:
-    from _signal import SIG_IGN
-
 FDS_MAX = 2
 _INT_BYTES = 4
 
@@ -36,7 +30,7 @@ _INT_BYTES = 4
 def main(fd: int) -> None:
     """Serve the engine at the other end of a SEQPACKET socket until it is gone."""
     signals.reset_all()
-    signals.signal(signals.SIGCHLD, SIG_IGN)  # the kernel reaps the monitors (sigaction(2))
+    signals.signal(signals.SIGCHLD, signals.SIG_IGN)  # the kernel reaps the monitors (sigaction(2))
     process.close_all_except({fd})
     process.set_title("orlop: spawner")
     process.set_name("orlop-spawner")
