@@ -63,6 +63,6 @@ def reset_all() -> None:
     """
     for number in valid_signals() - _UNCHANGEABLE:
         signal(number, SIG_DFL)
-    for number in _OF_GLIBC:
-        abi.syscall("rt_sigaction", number, _DEFAULT_ACTION, None, _SIGSET_BYTES)
+    for internal in _OF_GLIBC:
+        abi.syscall("rt_sigaction", internal, _DEFAULT_ACTION, None, _SIGSET_BYTES)
     pthread_sigmask(SIG_SETMASK, ())
