@@ -15,7 +15,7 @@ from . import debian, peers
 from .environment import PYTHON, ROOT, prepare
 from .failure import Failure
 
-GROUPS = ("unit", "contract", "root", "security", "conformance", "vm")
+GROUPS = ("unit", "contract", "root", "security", "conformance", "fuzz", "vm")
 DEFAULT_GROUPS = tuple(group for group in GROUPS if group != "vm")  # vm boots a kernel: minutes, and wants /dev/kvm
 
 

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_INFINITY = float("inf")
 _WHITE_SPACE = " \t\n\r"
 
 DOCUMENT_BYTES_MAX = 4 * 1024 * 1024  # the limit that registries set for manifests
@@ -79,6 +80,13 @@ def _refuse(text: str) -> object:
     raise ValueError(f"{text} is not a JSON number")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if abs(number) == _INFINITY:  # 1e999: it could be read, and then not be written
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
 def _unknown_type(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
@@ -89,7 +97,7 @@ class _Grammar:
     strict = True
     object_hook = None
     object_pairs_hook = staticmethod(_unique)
-    parse_float = float
+    parse_float = staticmethod(_finite)
     parse_int = int
     parse_constant = staticmethod(_refuse)
 

@@ -622,9 +622,11 @@ def _number(word: str) -> int | float:
     parse: Callable[[str], int | float]
     for parse in (lambda text: int(text, 0), float):
         try:
-            return parse(word)
+            number = parse(word)
         except ValueError:
             continue
+        if abs(number) < float("inf"):  # neither 1e999 nor nan is a number in a template
+            return number
     raise TemplateError(f"template: :1: bad number syntax: {quote(word)}")
 
 
