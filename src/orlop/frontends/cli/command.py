@@ -70,16 +70,14 @@ class Command:
             fewest -= 1
         if len(arguments) >= fewest and (most is None or len(arguments) <= most):
             return
-        if most is None:
-            wanted = f"requires at least {_counted(fewest)}"
-        elif most == 0:
+        if most == 0:
             wanted = "accepts no arguments"
         elif fewest == most:
             wanted = f"requires {_counted(fewest)}"
-        elif fewest == 0:
-            wanted = f"requires at most {_counted(most)}"
+        elif len(arguments) < fewest:
+            wanted = f"requires at least {_counted(fewest)}"
         else:
-            wanted = f"requires at least {fewest} and at most {_counted(most)}"
+            wanted = f"requires at most {_counted(most or 0)}"
         raise UsageError(f"orlop: '{name}' {wanted}", code=EXIT_USAGE)
 
 

@@ -18,7 +18,7 @@ STREAMS = frozenset(("stdin", "stdout", "stderr"))
 
 def _run(invocation: Invocation) -> int:
     options = invocation.options
-    attached = _attached(options)
+    attached = attached_streams(options)
     wanted = request.container_request(options, invocation.arguments, attached)
     if options["dry-run"]:
         return _print_plan(invocation, wanted)
@@ -69,7 +69,7 @@ def _run_attached(
 
 def _create(invocation: Invocation) -> int:
     options = invocation.options
-    wanted = request.container_request(options, invocation.arguments, _attached(options))
+    wanted = request.container_request(options, invocation.arguments, attached_streams(options))
     if options["dry-run"]:
         return _print_plan(invocation, wanted)
     with ContainerIdFile(options["cidfile"]) as id_file, invocation.connect() as engine:
@@ -79,7 +79,7 @@ def _create(invocation: Invocation) -> int:
     return 0
 
 
-def _attached(options: Options) -> frozenset[str]:
+def attached_streams(options: Options) -> frozenset[str]:
     chosen = frozenset(options["attach"])
     if "detach" in options.given and options["detach"]:
         if chosen:
