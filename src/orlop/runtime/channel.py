@@ -21,7 +21,7 @@ End of file before READY, or after START from a process that has died, means tha
 
 from __future__ import annotations
 
-import array
+import sys
 from _socket import AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET, socketpair
 
 from ..spec import errors, jsonio
@@ -57,9 +57,13 @@ class Channel:
     def close(self) -> None:
         self._socket.close()
 
+    def reopen(self, end: socket) -> None:
+        """Go on with another peer."""
+        self._socket = end
+
     def send(self, message: bytes, fd: int = -1) -> None:
         """Send one message, with one descriptor if given. Raises OSError (EPIPE) when the other end has gone."""
-        ancillary = [(SOL_SOCKET, SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+        ancillary = [(SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(_INT_BYTES, sys.byteorder))] if fd >= 0 else []
         self._socket.sendmsg([message], ancillary, MSG_NOSIGNAL)
 
     def receive(self) -> tuple[bytes, int]:
@@ -68,11 +72,10 @@ class Channel:
             data, ancillary, _, _ = self._socket.recvmsg(MESSAGE_BYTES_MAX, CMSG_SPACE(_INT_BYTES), MSG_CMSG_CLOEXEC)
         except ConnectionResetError:  # it died with a message of ours unread
             return b"", -1
-        fds = array.array("i")
         for level, kind, payload in ancillary:
             if level == SOL_SOCKET and kind == SCM_RIGHTS:
-                fds.frombytes(payload[:_INT_BYTES])
-        return data, fds[0] if fds else -1
+                return data, int.from_bytes(payload[:_INT_BYTES], sys.byteorder)
+        return data, -1
 
     def expect(self, wanted: bytes) -> None:
         """Wait for this message. Raises BrokenPipeError for the end of file: the caller gave up, or has died."""

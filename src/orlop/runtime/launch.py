@@ -109,7 +109,7 @@ def launch(plan: Plan, outside: Outside, stdio: Sequence[int]) -> Created:
     try:
         created._undo.append(outside.close)
         _make_cgroup(created, plan.cgroup)
-        for operation in plan.operations:
+        for operation in (*plan.operations, *plan.last):
             _prepare(operation, outside)
         _clone(created, plan, outside, () if plan.terminal else tuple(stdio))
         _attend(created, plan, outside)

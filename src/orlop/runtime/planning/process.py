@@ -150,8 +150,11 @@ def capability_sets(wanted: Capabilities, available: int, warnings: list[str]) -
     if missing:
         names = ", ".join(capability.names_of(missing))
         warnings.append(f"the container does not get {names}: this host's own bounding set lacks it")
-    if masks["ambient"] & ~(masks["permitted"] & masks["inheritable"]):
-        raise Invalid("read", "process.capabilities.ambient", "it must be permitted and inheritable too")
+    # runc drops these silently, and the bundles that its `spec` wrote up to 1.1 have them.
+    if excess := masks["ambient"] & ~(masks["permitted"] & masks["inheritable"]):
+        names = ", ".join(capability.names_of(excess))
+        warnings.append(f"{names} can't be ambient, because the process is not to have it as permitted and inheritable")
+        masks["ambient"] &= ~excess
     if masks["effective"] & ~masks["permitted"]:
         raise Invalid("read", "process.capabilities.effective", "it must be permitted too")
     return CapabilitySets(**masks)

@@ -1,0 +1,44 @@
+"""What every verb gets: the global flags, the store, the log."""
+
+from __future__ import annotations
+
+import os
+
+from ...spec.errors import Invalid
+from .log import Log
+from .store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .flags import Flags
+
+
+class Call:
+    """One invocation. flags: the verb's; arguments: what stood behind them."""
+
+    __slots__ = ("arguments", "flags", "log", "store")
+
+    def __init__(self, store: Store, log: Log, flags: Flags, arguments: list[str]) -> None:
+        self.store = store
+        self.log = log
+        self.flags = flags
+        self.arguments = arguments
+
+    def container(self) -> str:
+        """Return the only argument, a container's id."""
+        if len(self.arguments) != 1:
+            raise Invalid("run", "the command", f"it requires exactly 1 argument, {len(self.arguments)} given")
+        return self.arguments[0]
+
+    def bundle(self) -> str:
+        """Return the bundle's directory, absolute."""
+        return os.path.abspath(self.flags.text("bundle") or ".")
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a pid where the caller wants it; it appears whole."""
+    if path:
+        temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
+        with open(temporary, "w", encoding="ascii") as file:
+            file.write(str(pid))
+        os.rename(temporary, path)

@@ -1,0 +1,170 @@
+"""create, start, run: a bundle becomes a container."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ...linux import process
+from ...linux.cgroup import Cgroup
+from ...spec.errors import Conflict, Invalid, OrlopError
+from ...spec.runtime import OCI_VERSION, Spec, State
+from .. import gate, hooks, host, launch, plan, rootfs
+from . import console, foreground
+from .call import Call, write_pid_file
+from .store import GATE, Entry, check_id, read_spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..launch import Created
+
+SPEC_FILE = "config.json"
+
+
+def create(call: Call) -> int:
+    """Make a container that waits for `start`."""
+    created, entry = _make(call, waits=True)
+    try:
+        created.start()  # to the gate
+        _finish(call, created, entry)
+    except BaseException:
+        created.abort()
+        call.store.forget(entry.id)
+        raise
+    return 0
+
+
+def start(call: Call) -> int:
+    """Let a created container go."""
+    entry = call.store.load(call.container())
+    status = call.store.status(entry)
+    if status != "created":
+        raise Conflict("start", f"container {entry.id}", f"cannot start a container that is {_told(status)}")
+    directory = call.store.directory(entry.id)
+    try:
+        gate.enter(directory, GATE)
+    finally:
+        try:
+            os.unlink(f"{directory}/{GATE}")
+        except FileNotFoundError:
+            pass
+    spec = call.store.spec(entry.id)
+    if spec.hooks and spec.hooks.poststart:
+        hooks.run(spec.hooks.poststart, "poststart", call.store.state(entry, spec))
+    return 0
+
+
+def run(call: Call) -> int:
+    """Make a container and start it; without --detach wait for its end, remove it and return its exit status."""
+    created, entry = _make(call, waits=False)
+    detach = call.flags.on("detach")
+    try:
+        foreground.become_reaper(not detach and not call.flags.on("no-subreaper"))
+        _finish(call, created, entry)
+        created.start()
+    except BaseException:
+        created.abort()
+        call.store.forget(entry.id)
+        raise
+    if detach:
+        return 0
+    terminal = None
+    if created.console is not None and not call.flags.text("console-socket"):
+        terminal = console.Foreground(created.console)
+    code = foreground.wait(created, terminal)
+    if not call.flags.on("keep"):
+        destroy(call, entry)
+    return code
+
+
+def destroy(call: Call, entry: Entry) -> None:
+    """Remove what is left of a container that has stopped, and run its poststop hooks."""
+    if entry.cgroup:
+        cgroup = Cgroup(host.facts().layout, entry.cgroup)
+        cgroup.kill()
+        cgroup.remove()
+    spec = call.store.spec(entry.id)
+    state = call.store.state(entry, spec)
+    call.store.forget(entry.id)
+    if spec.hooks and spec.hooks.poststop:
+        try:
+            hooks.run(spec.hooks.poststop, "poststop", state)
+        except OrlopError as failure:  # the container is gone: a failing poststop hook is only told (runtime.md)
+            call.log.write("warning", str(failure))
+
+
+def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
+    container = check_id(call.container())
+    bundle = call.bundle()
+    spec = _checked(read_spec(os.path.join(bundle, SPEC_FILE)), container)
+    _check_terminal(call, spec, detached=waits or call.flags.on("detach"))
+    directory = call.store.reserve(container)
+    try:
+        compiled = plan.compile(spec, host.facts())
+        for warning in compiled.warnings:
+            call.log.write("warning", warning)
+        if waits:
+            compiled = compiled.replace(last=(gate.AwaitStart(directory=directory, name=GATE), *compiled.last))
+        assert spec.root
+        state = State(
+            oci_version=OCI_VERSION, id=container, status="creating", bundle=bundle, annotations=spec.annotations
+        )
+        root = rootfs.open_bundle_root(spec.root, bundle)
+        try:
+            created = launch.create(compiled, root, (0, 1, 2), state)
+        finally:
+            os.close(root)
+    except BaseException:
+        call.store.forget(container)
+        raise
+    entry = Entry(
+        id=container,
+        bundle=bundle,
+        pid=created.pid,
+        pid_start_time=process.start_time(created.pid),
+        boot_id=process.boot_id(),
+        created=_now(),
+        cgroup=spec.linux.cgroups_path,
+        rootfs=os.path.join(bundle, spec.root.path),
+        owner_uid=os.geteuid(),
+    )
+    call.store.save(entry, spec)
+    return created, entry
+
+
+def _finish(call: Call, created: Created, entry: Entry) -> None:
+    """Tell the caller what it asked for: the terminal, the pid file (last: it means that the container is there)."""
+    if created.console is not None and call.flags.text("console-socket"):
+        console.hand_over(call.flags.text("console-socket"), created.console)
+    write_pid_file(call.flags.text("pid-file"), created.pid)
+
+
+def _checked(spec: Spec, container: str) -> Spec:
+    if spec.root is None:
+        raise Invalid("read", SPEC_FILE, "root is required")
+    cgroup = spec.linux.cgroups_path or f"/{container}"
+    return spec.replace(linux=spec.linux.replace(cgroups_path=cgroup if cgroup.startswith("/") else f"/{cgroup}"))
+
+
+def _check_terminal(call: Call, spec: Spec, *, detached: bool) -> None:
+    terminal = spec.process is not None and spec.process.terminal
+    socket = call.flags.text("console-socket")
+    if detached and terminal and not socket:
+        raise Invalid(
+            "create", "the terminal", "cannot allocate tty if runc will detach without setting console socket",
+            hint="give --console-socket",
+        )  # fmt: skip
+    if socket and not (detached and terminal):
+        raise Invalid(
+            "create", "the terminal", "cannot use console socket if runc will not detach or allocate tty",
+            hint="leave --console-socket out",
+        )  # fmt: skip
+
+
+def _told(status: str) -> str:
+    return {"running": "already running", "stopped": "stopped", "paused": "paused"}[status]
+
+
+def _now() -> str:
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"

@@ -1,0 +1,149 @@
+"""state, list, ps, events, spec, features: verbs that only look."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from ...linux.cgroup import Cgroup
+from ...spec import jsonio
+from ...spec.errors import Conflict, Invalid
+from .. import host
+from .call import Call
+from .store import Entry
+
+
+def show(value: object) -> None:
+    """Print a JSON value as runc does: two spaces of indentation for state, one line elsewhere."""
+    sys.stdout.write(jsonio.dump(value).decode() + "\n")
+
+
+def state(call: Call) -> int:
+    """Print the state document, with runc's additions."""
+    entry = call.store.load(call.container())
+    document = call.store.state(entry, call.store.spec(entry.id)).to_json()
+    document.setdefault("pid", 0)
+    sys.stdout.write(_indented({**document, "rootfs": entry.rootfs, "created": entry.created, "owner": ""}))
+    return 0
+
+
+def list_(call: Call) -> int:
+    """Print the containers below --root."""
+    rows = [(entry, call.store.status(entry)) for entry in map(call.store.load, call.store.ids())]
+    if call.flags.on("quiet"):
+        sys.stdout.write("".join(f"{entry.id}\n" for entry, _ in rows))
+        return 0
+    if call.flags.text("format") == "json":
+        show([_row(entry, status) for entry, status in rows])
+        return 0
+    if call.flags.text("format") not in ("", "table"):
+        raise Invalid("list", "the containers", "invalid format option", hint="use table or json")
+    cells = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
+    for entry, status in rows:
+        row = _row(entry, status)
+        cells.append((entry.id, str(row["pid"]), status, entry.bundle, entry.created, str(row["owner"])))
+    widths = [max(max(len(row[column]) for row in cells), 11) for column in range(len(cells[0]) - 1)]
+    for cell in cells:
+        line = "".join(text.ljust(width + 1) for text, width in zip(cell, widths, strict=False)) + cell[-1]
+        sys.stdout.write(line.rstrip() + "\n")
+    return 0
+
+
+def ps(call: Call) -> int:
+    """Print the processes of a container: as `ps` does, or their pids as JSON."""
+    if not call.arguments:
+        raise Invalid("run", "orlop-runtime ps", "it requires a minimum of 1 argument")
+    entry = call.store.load(call.arguments[0])
+    pids = _cgroup(entry).procs()
+    if call.flags.text("format") == "json":
+        show(pids)
+        return 0
+    import subprocess
+
+    options = call.arguments[1:] or ["-ef"]
+    told = subprocess.run(["ps", *options], capture_output=True, text=True, check=False)
+    if told.returncode:
+        raise Invalid("list", f"the processes of container {entry.id}", told.stderr.strip() or "ps failed")
+    lines = told.stdout.splitlines()
+    try:
+        column = lines[0].split().index("PID")
+    except (IndexError, ValueError):
+        raise Invalid(
+            "list", f"the processes of container {entry.id}", "couldn't find PID field in ps output"
+        ) from None
+    wanted = {str(pid) for pid in pids}
+    shown = [line for line in lines[1:] if len(line.split()) > column and line.split()[column] in wanted]
+    sys.stdout.write("\n".join([lines[0], *shown]) + "\n")
+    return 0
+
+
+def events(call: Call) -> int:
+    """Print what the container uses: once with --stats, else at every --interval until it stops."""
+    entry = call.store.load(call.container())
+    if call.store.status(entry) == "stopped":
+        raise Conflict("watch", f"container {entry.id}", f"container with id {entry.id} is not running")
+    seconds = _seconds(call.flags.text("interval") or "5s")
+    while True:
+        show({"type": "stats", "id": entry.id, "data": _stats(entry)})
+        sys.stdout.flush()
+        if call.flags.on("stats"):
+            return 0
+        time.sleep(seconds)
+        if call.store.status(entry) == "stopped":
+            return 0
+
+
+def _stats(entry: Entry) -> dict[str, object]:
+    used = _cgroup(entry).stats()
+    return {
+        "cpu": {"usage": {"total": used.cpu_ns or 0}},
+        "memory": {"usage": {"usage": used.memory_bytes or 0, "max": used.memory_peak_bytes or 0}},
+        "pids": {"current": used.pids or 0},
+    }
+
+
+def _row(entry: Entry, status: str) -> dict[str, object]:
+    return {
+        "ociVersion": "",
+        "id": entry.id,
+        "pid": entry.pid if status != "stopped" else 0,
+        "status": status,
+        "bundle": entry.bundle,
+        "rootfs": entry.rootfs,
+        "created": entry.created,
+        "owner": _owner(entry.owner_uid),
+    }
+
+
+def _owner(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def _cgroup(entry: Entry) -> Cgroup:
+    return Cgroup(host.facts().layout, entry.cgroup)
+
+
+def _seconds(text: str) -> float:
+    unit = {"ms": 0.001, "s": 1.0, "m": 60.0}
+    for suffix in ("ms", "s", "m"):
+        number = text.removesuffix(suffix)
+        if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
+            return float(number) * unit[suffix]
+    raise Invalid("watch", "the container", f"interval {text!r} is no duration", hint="give 5s or 500ms")
+
+
+def _indented(value: dict[str, object]) -> str:
+    import json
+
+    return json.dumps(value, indent=2) + "\n"
+
+
+def bundle_directory(call: Call) -> str:
+    """Return the bundle of `spec`."""
+    return os.path.abspath(call.flags.text("bundle") or ".")

@@ -1,0 +1,163 @@
+"""The entry of `orlop-runtime`: global flags, one table of verbs, errors told once."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ... import __version__
+from ...spec.errors import Invalid, OrlopError
+from ...spec.runtime import OCI_VERSION
+from . import flags
+from .call import Call
+from .flags import Flag
+from .log import Log
+from .store import Store
+
+_GLOBAL = (
+    Flag("debug", "bool", "write debug messages to the log"),
+    Flag("log", "string", "the log file (standard error)"),
+    Flag("log-format", "string", "text or json"),
+    Flag("root", "string", "where the state of containers is kept"),
+    Flag("systemd-cgroup", "bool", "cgroups through systemd (slice:prefix:name)"),
+    Flag("rootless", "string", "true, false or auto"),
+    Flag("criu", "string", "accepted for old callers"),
+    Flag("help h", "bool", "show this text"),
+    Flag("version v", "bool", "show the version"),
+)
+_BUNDLE = Flag("bundle b", "string", "the bundle's directory (.)")
+_CREATE = (
+    _BUNDLE,
+    Flag("console-socket", "string", "a unix socket that gets the terminal"),
+    Flag("pidfd-socket", "string", "a unix socket that gets the pidfd of the process"),
+    Flag("pid-file", "string", "a file that gets the pid"),
+    Flag("no-pivot", "bool", "MS_MOVE instead of pivot_root"),
+    Flag("no-new-keyring", "bool", "keep the caller's session keyring"),
+    Flag("preserve-fds", "int", "how many descriptors from 3 on the process inherits"),
+)
+_FORMAT = Flag("format f", "string", "table or json")
+
+
+class Verb:
+    """One row of the table. place: "module:function", imported when it is called."""
+
+    __slots__ = ("arguments", "flags", "place", "summary")
+
+    def __init__(self, place: str, arguments: str, summary: str, table: tuple[Flag, ...] = ()) -> None:
+        self.place = place
+        self.arguments = arguments
+        self.summary = summary
+        self.flags = table
+
+
+VERBS = {
+    "create": Verb("create:create", "CONTAINER", "make a container that waits for start", _CREATE),
+    "start": Verb("create:start", "CONTAINER", "execute the command of a created container"),
+    "run": Verb(
+        "create:run", "CONTAINER", "create and start a container",
+        (
+            *_CREATE, Flag("detach d", "bool", "return when it is started"),
+            Flag("no-subreaper", "bool", "do not adopt its orphans"), Flag("keep", "bool", "keep it after its end"),
+        ),
+    ),
+    "exec": Verb(
+        "execute:execute", "CONTAINER COMMAND [ARG...]", "execute one more process in a container",
+        (
+            Flag("console-socket", "string", "a unix socket that gets the terminal"),
+            Flag("pidfd-socket", "string", "a unix socket that gets the pidfd of the process"),
+            Flag("cwd", "string", "the working directory"), Flag("env e", "list", "NAME=value"),
+            Flag("tty t", "bool", "give it a terminal"), Flag("user u", "string", "uid[:gid]"),
+            Flag("additional-gids g", "list", "more group ids"), Flag("process p", "string", "a process.json"),
+            Flag("detach d", "bool", "return when it is started"),
+            Flag("pid-file", "string", "a file that gets the pid"),
+            Flag("process-label", "string", "SELinux label"), Flag("apparmor", "string", "AppArmor profile"),
+            Flag("no-new-privs", "bool", "it can't gain privileges"), Flag("cap c", "list", "one more capability"),
+            Flag("preserve-fds", "int", "how many descriptors from 3 on the process inherits"),
+            Flag("ignore-paused", "bool", "also when the container is paused"),
+            Flag("cgroup", "list", "a cgroup below its own"),
+        ),
+    ),
+    "kill": Verb(
+        "lifecycle:kill", "CONTAINER [SIGNAL]", "send a signal",
+        (Flag("all a", "bool", "to every process of the container"),),
+    ),
+    "delete": Verb(
+        "lifecycle:delete", "CONTAINER", "remove a container", (Flag("force f", "bool", "kill it first"),)
+    ),
+    "pause": Verb("lifecycle:pause", "CONTAINER", "freeze every process"),
+    "resume": Verb("lifecycle:resume", "CONTAINER", "thaw every process"),
+    "state": Verb("inspect:state", "CONTAINER", "print the state document"),
+    "list": Verb("inspect:list_", "", "print the containers", (_FORMAT, Flag("quiet q", "bool", "ids only"))),
+    "ps": Verb("inspect:ps", "CONTAINER [PS OPTIONS]", "print the processes of a container", (_FORMAT,)),
+    "events": Verb(
+        "inspect:events", "CONTAINER", "print what a container uses",
+        (Flag("interval", "string", "time between two lines (5s)"), Flag("stats", "bool", "one line only")),
+    ),
+}  # fmt: skip
+
+
+def entry() -> None:
+    """Run the command line and exit."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: list[str]) -> int:
+    """Run one call; return the exit status: the process's own for run and exec, 1 for an error of ours."""
+    log = Log()
+    try:
+        given, rest = flags.parse(argv, _GLOBAL, "")
+        if given.on("version"):
+            print(f"orlop-runtime version {__version__}\nspec: {OCI_VERSION}")
+            return 0
+        if given.on("help") or not rest or rest[0] in ("help", "h"):
+            print(_help())
+            return 0
+        log = Log(given.text("log"), given.text("log-format"), given.on("debug"))
+        verb = VERBS.get(rest[0])
+        if verb is None:
+            raise Invalid(
+                "run", f"orlop-runtime {rest[0]}", f'there is no command "{rest[0]}"', hint="see orlop-runtime --help"
+            )
+        return _run(rest[0], verb, rest[1:], Store(_root(given.text("root"))), log)
+    except OrlopError as failure:
+        log.fatal(_told(failure))
+        return 1
+    except BrokenPipeError:
+        return 1
+
+
+def _run(name: str, verb: Verb, argv: list[str], store: Store, log: Log) -> int:
+    given, arguments = flags.parse(argv, (*verb.flags, Flag("help h", "bool", "show this text")), name)
+    if given.on("help"):
+        print(flags.usage(name, f"[OPTIONS] {verb.arguments}", verb.summary, verb.flags))
+        return 0
+    module, _, function = verb.place.partition(":")
+    code: int = getattr(_import(module), function)(Call(store, log, given, arguments))
+    return code
+
+
+def _import(name: str) -> object:
+    __import__(f"{__package__}.{name}")
+    return sys.modules[f"{__package__}.{name}"]
+
+
+def _root(given: str) -> str:
+    """Return where the state is kept: below the runtime directory of root or of the user."""
+    if given:
+        return os.path.abspath(given)
+    if os.geteuid() == 0:
+        return "/run/orlop-runtime"
+    return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/orlop-runtime-{os.geteuid()}", "orlop-runtime")
+
+
+def _told(failure: OrlopError) -> str:
+    return failure.cause if failure.kind in ("not-found", "conflict", "command") else str(failure)
+
+
+def _help() -> str:
+    lines = ["NAME:\n   orlop-runtime - an OCI runtime with runc's command line\n\nUSAGE:"]
+    lines.append("   orlop-runtime [global options] command [command options] [arguments...]\n\nCOMMANDS:")
+    lines += [f"   {name:<10} {verb.summary}" for name, verb in VERBS.items()]
+    lines.append("\nGLOBAL OPTIONS:")
+    lines += [f"   {'--' + flag.names[0]:<18} {flag.help}" for flag in _GLOBAL]
+    return "\n".join(lines)

@@ -1,0 +1,188 @@
+"""What the runtime remembers of its containers: one directory each below `--root`.
+
+    <root>/<id>/state.json    Entry: written whole (tmp + rename) by create, once
+    <root>/<id>/config.json   the spec as it was at create (update changes its resources): a bundle may change meanwhile
+    <root>/<id>/gate.sock     init listens here until `start` has come through it (orlop.runtime.gate)
+
+The status is computed: the process (by pid and start time) lives or not, stands at the gate or has passed it, its
+cgroup is frozen or not.
+"""
+
+import os
+
+from ...linux import process
+from ...linux.cgroup import Cgroup, detect
+from ...spec import jsonio
+from ...spec.errors import Conflict, Invalid, NotFound
+from ...spec.record import Record
+from ...spec.runtime import OCI_VERSION, Spec, State
+
+ID_CHARACTERS_MAX = 1024
+_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+GATE = "gate.sock"
+_STATE = "state.json"
+_SPEC = "config.json"
+_SPEC_BYTES_MAX = 16 * 1024 * 1024
+
+
+class Entry(Record):
+    """state.json. created: RFC 3339. pid_start_time makes the pid unique on this boot."""
+
+    id: str
+    bundle: str
+    pid: int
+    pid_start_time: int
+    boot_id: str
+    created: str
+    cgroup: str = ""
+    rootfs: str = ""
+    owner_uid: int = 0
+    keep: bool = False
+
+
+def check_id(container_id: str) -> str:
+    """Return the id if it can be one. Raises Invalid (SEC-23)."""
+    if not container_id:
+        raise Invalid("name", "the container", "container id cannot be empty")
+    if len(container_id) > ID_CHARACTERS_MAX or container_id in (".", "..") or not set(container_id) <= _ID_CHARACTERS:
+        raise Invalid(
+            "name",
+            f"container {container_id[:64]!r}",
+            "invalid container ID format",
+            hint="use letters, digits and _+-.",
+        )
+    return container_id
+
+
+class Store:
+    """The containers below one root directory, which is made with mode 0700 when missing."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def directory(self, container_id: str) -> str:
+        """Return the directory of a container."""
+        return os.path.join(self.root, check_id(container_id))
+
+    def reserve(self, container_id: str) -> str:
+        """Make the directory of a new container. Raises Conflict when the id is taken."""
+        directory = self.directory(container_id)
+        os.makedirs(self.root, 0o700, exist_ok=True)
+        try:
+            os.mkdir(directory, 0o711)
+        except FileExistsError:
+            raise Conflict(
+                "create",
+                f"container {container_id}",
+                "container with given ID already exists",
+                hint=f"choose another id, or: orlop-runtime delete {container_id}",
+            ) from None
+        return directory
+
+    def save(self, entry: Entry, spec: Spec | None = None) -> None:
+        """Write state.json and, when given, the spec."""
+        directory = self.directory(entry.id)
+        if spec is not None:
+            _replace(f"{directory}/{_SPEC}", jsonio.dump(spec.to_json()))
+        _replace(f"{directory}/{_STATE}", jsonio.dump(entry.to_json()))
+
+    def load(self, container_id: str) -> Entry:
+        """Return what is known of a container. Raises NotFound with runc's words."""
+        try:
+            with open(f"{self.directory(container_id)}/{_STATE}", "rb") as file:
+                return Entry.from_json(jsonio.parse(file.read(), file.name), file.name)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound("find", f"container {container_id}", "container does not exist") from None
+
+    def spec(self, container_id: str) -> Spec:
+        """Return the spec that the container was made from."""
+        return read_spec(f"{self.directory(container_id)}/{_SPEC}")
+
+    def ids(self) -> list[str]:
+        """Return the ids of all containers."""
+        try:
+            names = sorted(os.listdir(self.root))
+        except FileNotFoundError:
+            return []
+        return [name for name in names if os.path.exists(f"{self.root}/{name}/{_STATE}")]
+
+    def forget(self, container_id: str) -> None:
+        """Remove a container's directory, which holds only files of ours."""
+        directory = self.directory(container_id)
+        try:
+            for name in os.listdir(directory):
+                os.unlink(f"{directory}/{name}")
+            os.rmdir(directory)
+        except FileNotFoundError:
+            pass
+
+    def open_init(self, entry: Entry) -> int | None:
+        """Return a pidfd of the container's first process, None when it has ended."""
+        if entry.boot_id != process.boot_id():
+            return None
+        try:
+            pidfd = process.pidfd_of(entry.pid, entry.pid_start_time)
+        except ProcessLookupError:
+            return None
+        if _is_zombie(entry.pid):
+            os.close(pidfd)
+            return None
+        return pidfd
+
+    def status(self, entry: Entry) -> str:
+        """Return created, running, paused or stopped."""
+        pidfd = self.open_init(entry)
+        if pidfd is None:
+            return "stopped"
+        os.close(pidfd)
+        if entry.cgroup and _is_frozen(entry.cgroup):
+            return "paused"
+        return "created" if os.path.exists(f"{self.directory(entry.id)}/{GATE}") else "running"
+
+    def state(self, entry: Entry, spec: Spec) -> State:
+        """Return the state document."""
+        status = self.status(entry)
+        return State(
+            oci_version=spec.oci_version or OCI_VERSION,
+            id=entry.id,
+            status=status,
+            pid=entry.pid if status != "stopped" else 0,
+            bundle=entry.bundle,
+            annotations=spec.annotations,
+        )
+
+
+def read_spec(path: str) -> Spec:
+    """Return the spec in a file. Raises NotFound, Invalid."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_SPEC_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise NotFound(
+            "read", path, f"JSON specification file {path} not found", hint="make one with: orlop-runtime spec"
+        ) from None
+    except OSError as failure:
+        raise Invalid("read", path, os.strerror(failure.errno or 0)) from None
+    return Spec.from_json(jsonio.parse(data, path, bytes_max=_SPEC_BYTES_MAX), path)
+
+
+def _replace(path: str, data: bytes) -> None:
+    with open(f"{path}.tmp", "wb") as file:
+        file.write(data)
+    os.rename(f"{path}.tmp", path)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            data = file.read()
+    except OSError:
+        return True
+    return data[data.rindex(b")") + 2 : data.rindex(b")") + 3] in (b"Z", b"X")
+
+
+def _is_frozen(cgroup: str) -> bool:
+    try:
+        return Cgroup(detect(), cgroup).events().frozen
+    except OSError:
+        return False

@@ -1,0 +1,95 @@
+"""The gate between create and start when they are two processes (orlop-runtime): a listening socket that init holds.
+
+    create                      init                              start
+      |---- START ------------->|                                   |
+      |<--- end of file --------|  it stands at the gate            |
+                                |<-------- connect -----------------|
+                                |  startContainer hooks, seccomp    |
+                                |  execve                           |
+                                |--------- end of file ------------>|   or FAILED + JSON
+
+The socket lies in a directory that only the runtime's user may enter, so whoever comes through it is that user.
+"""
+
+import os
+from _socket import AF_UNIX, socket
+
+from ..spec.errors import Conflict
+from . import channel
+from .operations import Operation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .operations import Init, Outside
+
+_SOCK_SEQPACKET = 5
+_SOCK_CLOEXEC = 0o2000000
+
+
+class AwaitStart(Operation):
+    """Wait for `start`. directory: where the socket `name` is made."""
+
+    directory: str
+    name: str
+    subject = "process"
+
+    def describe(self) -> str:
+        return "wait for the call of start"
+
+    def call(self) -> str:
+        return f"accept({self.directory}/{self.name})"
+
+    def prepare(self, outside: "Outside") -> None:
+        listener = socket(AF_UNIX, _SOCK_SEQPACKET | _SOCK_CLOEXEC)
+        try:
+            with _Inside(self.directory) as directory:
+                listener.bind(f"/proc/self/fd/{directory}/{self.name}")
+            listener.listen(1)
+            outside.keep(self, os.dup(listener.fileno()))
+        finally:
+            listener.close()
+
+    def act(self, init: "Init") -> None:
+        listener = socket(fileno=init.source(self))
+        init.caller.close()
+        fd, _ = listener._accept()  # type: ignore[attr-defined]  # the method behind socket.accept
+        listener.close()
+        init.caller.reopen(socket(fileno=fd))
+
+
+def enter(directory: str, name: str) -> None:
+    """Let the process at the gate go; returns once it has executed its command.
+
+    Raises the error that it died of (CommandFailed and others); Conflict when nobody stands there any more.
+    """
+    caller = socket(AF_UNIX, _SOCK_SEQPACKET | _SOCK_CLOEXEC)
+    try:
+        with _Inside(directory) as fd:
+            caller.connect(f"/proc/self/fd/{fd}/{name}")
+    except (ConnectionRefusedError, FileNotFoundError):
+        caller.close()
+        raise Conflict("start", "the container", "cannot start a container that has stopped") from None
+    start = channel.Channel(caller)
+    try:
+        message, _ = start.receive()
+    finally:
+        start.close()
+    if message:
+        raise channel.failure_of(message)
+
+
+class _Inside:
+    """A directory by descriptor: a socket's path may have 107 bytes, ours may be longer."""
+
+    __slots__ = ("_fd", "_path")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> int:
+        self._fd = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
