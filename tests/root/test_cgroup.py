@@ -15,7 +15,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -88,7 +88,7 @@ def places(cgroup: Cgroup) -> dict[str, bool]:
     return {mount: os.path.isdir(mount + cgroup.path) for mount in cgroup.layout.hierarchies()}
 
 
-def limited(layout: Layout, **fields: object) -> tuple[Step, ...]:
+def limited(layout: Layout, **fields: Any) -> tuple[Step, ...]:
     return settings(Resources(**fields), layout, devices=False)
 
 

@@ -57,6 +57,10 @@ class Directory:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor."""
         os.close(self.fd)
 
     def __truediv__(self, name: str) -> Directory:
@@ -66,6 +70,12 @@ class Directory:
             return Directory(os.open(name, flags, dir_fd=self.fd), f"{self.path}/{name}")
         except OSError as error:
             raise self.error(error, name) from None
+
+    def parent(self) -> Directory:
+        """Return the directory above, opened."""
+        above = self / ".."
+        above.path = os.path.dirname(self.path)
+        return above
 
     def make(self, name: str) -> None:
         """mkdir: a new child cgroup."""

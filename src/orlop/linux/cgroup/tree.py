@@ -367,35 +367,35 @@ def _hand_down_all(parent: Directory) -> None:
 
 
 def _remove_tree(parent: Directory, name: str) -> None:
-    """rmdir a cgroup, deepest first, with two descriptors open however deep it is."""
-    while True:
+    """rmdir a cgroup, deepest first, with two descriptors however deep it is.
+
+    The way up is "..": a cgroup can't move to another parent (rename(2) in cgroupfs keeps the parent).
+    """
+    directory, names = parent / name, [name]
+    try:
+        while names:
+            deeper = _remove_childless(directory)
+            neighbour = directory / deeper if deeper else directory.parent()
+            directory.close()
+            directory = neighbour
+            if deeper:
+                names.append(deeper)
+            else:
+                directory.remove(names.pop())
+    finally:
+        directory.close()
+
+
+def _remove_childless(directory: Directory) -> str:
+    """Remove the children that have no children; return the name of one that stays, "" when none does."""
+    busy = ""
+    for child in directory.children():
         try:
-            parent.remove(name)
-            return
+            directory.remove(child)
+        except FileNotFoundError:
+            pass
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            busy = error
-        if not _remove_leaves(parent / name):
-            raise busy
-
-
-def _remove_leaves(directory: Directory) -> bool:
-    """Remove the childless cgroups at one place below; return whether anything went."""
-    while True:
-        with directory:
-            children = directory.children()
-            removed, deeper = 0, None
-            for child in children:
-                try:
-                    directory.remove(child)
-                    removed += 1
-                except FileNotFoundError:
-                    removed += 1
-                except OSError as error:
-                    if error.errno != errno.EBUSY:
-                        raise
-                    deeper = deeper or child
-            if removed or deeper is None:
-                return bool(removed)
-            directory = directory / deeper
+            busy = child
+    return busy

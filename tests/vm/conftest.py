@@ -1,0 +1,26 @@
+"""Every test here boots a machine: it needs qemu, an x86-64 host, and more time than a test elsewhere."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+BOOTED_TEST_S_MAX = 600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(BOOTED_TEST_S_MAX))
+
+
+@pytest.fixture(autouse=True)
+def machine(peer: Callable[[str], Path]) -> Path:
+    """The emulator, or a skip."""
+    if platform.machine() != "x86_64":
+        pytest.skip("needs: x86-64")
+    return peer("qemu-system-x86_64")

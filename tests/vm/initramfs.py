@@ -1,0 +1,216 @@
+"""Initial file systems for the guest: cpio archives made of programs, libraries and trees of this machine.
+
+The kernel unpacks several archives one behind the other, later ones over earlier ones (the buffer format of
+Documentation/driver-api/early-userspace), so a large cached one serves under a small one for each run.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from vm import kernel
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKOUT = "/orlop"  # where this checkout lies in the guest
+PROGRAMS = (
+    "bash cat chmod chown chroot cp cut date dd env false find grep head hostname id ip kill ldd ln ls mkdir mknod "
+    "mount mv nft nsenter ps readlink rm sed sh sleep sort stat strace tail tee test touch tr true umount uname "
+    "unshare wc"
+).split()
+ETC = {
+    "passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
+    "hosts": "127.0.0.1 localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "os-release": "ID=orlop-guest\n",
+}
+# Names that begin so are large and of no use to a test.
+_STDLIB_UNUSED = ("test", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "pydoc_data", "config-")
+_SITE_UNUSED = (
+    *("mypy", "ruff", "pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"),
+    *("ast_serialize", "librt", "6ec57f84c680d3a3778b__mypyc", "pathspec"),
+)
+
+
+class Archive:
+    """A cpio archive in the "newc" format (cpio(5)) under construction. Paths are absolute, as in the guest."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, tuple[int, int, bytes | Path, int]] = {}  # path -> mode, mtime, content, device
+
+    def directory(self, path: str, mode: int = 0o755) -> None:
+        """Add a directory and those above it."""
+        if path in ("", "/") or path in self._entries:
+            return
+        self.directory(os.path.dirname(path))
+        self._entries[path] = (stat.S_IFDIR | mode, 0, b"", 0)
+
+    def file(self, path: str, content: bytes | Path, mode: int = 0o644, mtime: int = 0) -> None:
+        """Add a regular file; a Path is read when the archive is written."""
+        self.directory(os.path.dirname(path))
+        self._entries[path] = (stat.S_IFREG | mode, mtime, content, 0)
+
+    def link(self, path: str, target: str) -> None:
+        """Add a symbolic link."""
+        self.directory(os.path.dirname(path))
+        self._entries[path] = (stat.S_IFLNK | 0o777, 0, target.encode(), 0)
+
+    def device(self, path: str, major: int, minor: int) -> None:
+        """Add a character device."""
+        self.directory(os.path.dirname(path))
+        self._entries[path] = (stat.S_IFCHR | 0o600, 0, b"", os.makedev(major, minor))
+
+    def host(self, path: str) -> None:
+        """Add a file of this machine under its own name, with every symbolic link on the way to it."""
+        place = ""
+        names = path.strip("/").split("/")
+        while names:
+            place += "/" + names.pop(0)
+            if os.path.islink(place):
+                target = os.readlink(place)
+                self.link(place, target)
+                rest = os.path.join(os.path.dirname(place), target, *names)
+                return self.host(os.path.normpath(rest))
+        if os.path.isdir(place):
+            return self.directory(place)
+        info = os.stat(place)
+        return self.file(place, Path(place), stat.S_IMODE(info.st_mode), int(info.st_mtime))
+
+    def tree(self, source: Path, path: str, skip: Iterable[str] = ()) -> None:
+        """Add a directory of this machine with all below it, but for names of its own that begin with one of skip."""
+        for where, directories, files in os.walk(source):
+            if Path(where) == source:
+                directories[:] = [name for name in directories if not name.startswith(tuple(skip))]
+                files = [name for name in files if not name.startswith(tuple(skip))]
+            target = os.path.normpath(f"{path}/{os.path.relpath(where, source)}")
+            self.directory(target)
+            for name in (*files, *directories):
+                found = Path(where, name)
+                if found.is_symlink():
+                    self.link(f"{target}/{name}", os.readlink(found))
+                elif found.is_file():
+                    info = found.stat()
+                    # Python trusts compiled files by their source's modification time: it is kept.
+                    self.file(f"{target}/{name}", found, stat.S_IMODE(info.st_mode), int(info.st_mtime))
+
+    def extensions(self) -> list[str]:
+        """Return the Python extension modules of this machine that are in the archive."""
+        contents = (content for _, _, content, _ in self._entries.values())
+        return [str(path) for path in contents if isinstance(path, Path) and path.suffix == ".so"]
+
+    def digest(self) -> str:
+        """Return a hash of everything in the archive."""
+        total = hashlib.sha256()
+        for path, (mode, mtime, content, device) in self._entries.items():
+            data = content.read_bytes() if isinstance(content, Path) else content
+            total.update(f"{path} {mode} {mtime} {device} {hashlib.sha256(data).hexdigest()}\n".encode())
+        return total.hexdigest()
+
+    def write(self, file: io.BufferedIOBase) -> None:
+        """Write the archive."""
+        for number, (path, (mode, mtime, content, device)) in enumerate(self._entries.items(), 1):
+            data = content.read_bytes() if isinstance(content, Path) else content
+            _write_entry(file, path[1:], data, (number, mode, 0, 0, 1, mtime), device)
+        _write_entry(file, "TRAILER!!!", b"", (0, 0, 0, 0, 1, 0), 0)
+
+
+def base(linux: kernel.Kernel) -> Path:
+    """Return the cached archive with Python, its packages, programs and kernel modules; built when it has changed."""
+    archive = Archive()
+    _add_python(archive)
+    programs = [found for name in PROGRAMS if (found := shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin"))]
+    for path in (*programs, *_libraries(_interpreter(), *programs, *archive.extensions())):
+        archive.host(path)
+    _add_modules(archive, linux)
+    for name in ("/bin", "/sbin", "/lib", "/lib64"):
+        archive.host(name)
+    for name, text in ETC.items():
+        archive.file(f"/etc/{name}", text.encode())
+    for path in ("/proc", "/sys", "/dev", "/run", "/root", "/mnt", "/newroot"):
+        archive.directory(path)
+    archive.directory("/tmp", 0o1777)
+    archive.device("/dev/console", 5, 1)
+    cached = kernel.CACHE / f"base-{archive.digest()[:16]}.cpio"
+    with kernel.locked():
+        if not cached.exists():
+            for old in kernel.CACHE.glob("base-*"):
+                old.unlink()
+            partial = cached.with_suffix(".new")
+            with partial.open("wb") as file:
+                archive.write(file)
+            partial.rename(cached)
+    return cached
+
+
+def checkout(files: Mapping[str, bytes | Path]) -> Archive:
+    """Return the small archive: process 1, this checkout at CHECKOUT, and further files by their path in the guest."""
+    archive = Archive()
+    init = Path(__file__).with_name("init.py").read_bytes()
+    archive.file("/init", f"#!{_interpreter()} -IS\n".encode() + init, 0o755)
+    archive.link("/usr/sbin/modprobe", "/init")
+    for name in ("src", "tests", "tools"):
+        archive.tree(ROOT / name, f"{CHECKOUT}/{name}")
+    for name in ("pyproject.toml", "dev", "orlop"):
+        if (ROOT / name).exists():
+            archive.file(f"{CHECKOUT}/{name}", ROOT / name, 0o755)
+    for path, content in files.items():
+        archive.file(path, content, 0o755)
+    return archive
+
+
+def _add_python(archive: Archive) -> None:
+    archive.host(_interpreter())
+    stdlib = Path(os.__file__).parent
+    archive.tree(stdlib, str(stdlib), _STDLIB_UNUSED)
+    if not _dynload().is_relative_to(stdlib):
+        archive.tree(_dynload(), str(_dynload()))
+    venv = f"{CHECKOUT}/.venv"
+    site = Path(sysconfig.get_path("purelib"))
+    archive.tree(site, f"{venv}/lib/python3.{sys.version_info.minor}/site-packages", _SITE_UNUSED)
+    archive.link(f"{venv}/bin/python", _interpreter())
+    archive.file(f"{venv}/pyvenv.cfg", f"home = {os.path.dirname(_interpreter())}\n".encode())
+    for name in ("python3", "python"):
+        archive.link(f"/usr/local/bin/{name}", _interpreter())
+
+
+def _add_modules(archive: Archive, linux: kernel.Kernel) -> None:
+    order = kernel.dependencies(linux.modules, kernel.MODULES)
+    lines = []
+    for name, before in order.items():
+        archive.file(f"/lib/modules/{name}.ko", linux.modules[name])
+        lines += [" ".join([alias, *before, name]) for alias in (name, *kernel.aliases(linux.modules[name])) if alias]
+    # One line for each name that the kernel may ask for: the name, then what to load, in order.
+    archive.file("/lib/modules/index", "\n".join(lines).encode())
+
+
+def _interpreter() -> str:
+    return os.path.realpath(sys.executable)
+
+
+def _dynload() -> Path:
+    return Path(sysconfig.get_path("platstdlib", vars={"platbase": sys.base_exec_prefix}), "lib-dynload")
+
+
+@functools.cache
+def _libraries(*files: str) -> list[str]:
+    """Return the shared libraries and the program interpreters that ELF files need, by ldd(1)."""
+    done = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False)
+    return sorted(set(re.findall(r"^\s+(?:\S+ => )?(/\S+) \(0x", done.stdout, re.MULTILINE)))
+
+
+def _write_entry(file: io.BufferedIOBase, name: str, data: bytes, head: tuple[int, ...], device: int) -> None:
+    encoded = name.encode() + b"\0"
+    fields = (*head, len(data), 0, 0, os.major(device), os.minor(device), len(encoded), 0)
+    file.write(b"070701" + b"".join(b"%08X" % field for field in fields) + encoded)
+    file.write(b"\0" * (-(110 + len(encoded)) % 4) + data + b"\0" * (-len(data) % 4))
