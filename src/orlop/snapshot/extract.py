@@ -121,21 +121,36 @@ class Extraction:
         cached = self._directories.get(parts)
         if cached is not None:
             return cached[0]
-        flags = os.O_RDONLY | os.O_DIRECTORY
         path = os.fsdecode(b"/".join(parts))
         try:
-            fd = open_in_root(self._root, path, flags)
-        except FileNotFoundError:
+            fd = open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
             if not parts:
                 raise
-            try:
-                os.mkdir(parts[-1], 0o700, dir_fd=self._directory(parts[:-1]))
-                fd = open_in_root(self._root, path, flags)
-                self._settle_implicit(fd, path)
-            except (FileExistsError, FileNotFoundError):  # a dangling link: what it points to is made, inside the root
-                os.close(mkdir_in_root(self._root, path))
-                fd = open_in_root(self._root, path, flags)
+            fd = self._make_implicit(parts, path)
         self._remember(parts, fd)
+        return fd
+
+    def _make_implicit(self, parts: tuple[bytes, ...], path: str) -> int:
+        """Make a directory that members go through before, or without, one that describes it."""
+        parent, base = self._directory(parts[:-1]), parts[-1]
+        try:
+            os.mkdir(base, 0o700, dir_fd=parent)
+            opaque = False
+        except FileExistsError:
+            if not _is_whiteout(os.lstat(base, dir_fd=parent)):
+                # a dangling link: what it leads to is made, inside the root; anything else is in the way
+                os.close(mkdir_in_root(self._root, path))
+                return open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
+            os.unlink(base, dir_fd=parent)
+            os.mkdir(base, 0o700, dir_fd=parent)
+            opaque = True
+        fd = os.open(base, removal.DIRECTORY_FLAGS, dir_fd=parent)
+        if opaque:
+            os.fchmod(fd, 0o755)
+            os.setxattr(fd, OPAQUE_XATTR, b"y")
+        else:
+            self._settle_implicit(fd, path)
         return fd
 
     def _settle_implicit(self, fd: int, path: str) -> None:
@@ -330,7 +345,9 @@ class Extraction:
                 else:
                     os.setxattr(target, name, value, follow_symlinks=False)
             except OSError as error:
-                if error.errno != errno.ENOTSUP:
+                # user.* is for files and directories only; trusted.* is not for user namespaces (xattr(7))
+                unwanted = error.errno == errno.EPERM and name.startswith((b"user.", b"trusted."))
+                if error.errno != errno.ENOTSUP and not unwanted:
                     raise
                 self.lost_xattrs += 1
 
