@@ -1,11 +1,11 @@
 """The engine's native socket: requests in, verbs of the engine, results and errors out. Decides nothing.
 
-    poll loop (one thread)   accepts, checks the peer, waits until the beginning of a request is there
-    workers (one a request)  read the request, call the verb, reply; then the connection goes back to the loop
+    poll loop (one thread)   accepts, checks the peer, gathers requests without waiting for any of them
+    workers (one a request)  parse the request, call the verb, reply; then the connection goes back to the loop
 
 Invariants:
 1. Only the engine's own user and root are served, whatever the socket's mode came to be (SO_PEERCRED, I2).
-2. A peer that sends nothing, or half a request, costs a descriptor and no thread; a worker's reads and writes time out.
+2. A peer that sends nothing, or half a request, costs a descriptor and a buffer for a bounded time, and no thread.
 3. Every descriptor that came with a request is closed here, unless the verb took it.
 4. This is the one place where errors become JSON. What is no OrlopError is a defect: Internal, with an id that finds
    the traceback in the engine's log.
@@ -13,13 +13,10 @@ Invariants:
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
 import socket
-import sys
-import termios
 import threading
 import time
 
@@ -29,6 +26,7 @@ from ...engine.log import Log
 from ...spec import jsonio
 from ...spec.errors import Internal, Invalid, NotFound, OrlopError, Unavailable
 from . import rundir, wire
+from .incoming import Incoming
 from .verbs import VERBS, Call, Reply, Verb
 
 TYPE_CHECKING = False
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 CONNECTIONS_MAX = 4096
 WORKERS_MAX = 1024
 WAITING_WORKERS_MAX = 768  # of those, at most so many in verbs that may last: the rest is for ps
-HALF_REQUEST_BYTES = 64 * 1024  # once so much has arrived, a worker reads the rest
+BUFFERED_BYTES_MAX = 64 * 1024 * 1024  # of all requests that have not arrived wholly
 REQUEST_S_MAX = 10.0  # from the first byte of a request to its last
 REPLY_S_MAX = 60.0  # for a peer that does not read
 SILENCE_S_MAX = 300.0  # between two requests of a connection
@@ -52,12 +50,25 @@ READY = b"\n"
 class Connection:
     """One client. since: when it was accepted, ended its last request, or began the present one (monotonic)."""
 
-    __slots__ = ("begun", "since", "socket")
+    __slots__ = ("incoming", "since", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        self.rest()
+
+    def rest(self) -> None:
+        """Be ready for the next request: the loop never waits for a peer."""
+        self.incoming = Incoming()
         self.since = time.monotonic()
-        self.begun = False
+        self.socket.setblocking(False)
+
+    def work(self) -> None:
+        """Be ready for a reply: a worker waits for a peer, but not for ever."""
+        self.socket.settimeout(REPLY_S_MAX)
+
+    def close(self) -> None:
+        self.incoming.close()
+        self.socket.close()
 
 
 class Server:
@@ -75,6 +86,7 @@ class Server:
         self._resting: dict[int, Connection] = {}
         self._queued: list[Connection] = []
         self._returned: list[Connection] = []
+        self._buffered = 0
         self._workers = 0
         self._waiting = 0
         self._needed_at = time.monotonic()
@@ -106,6 +118,8 @@ class Server:
     def close(self) -> None:
         for connection in list(self._resting.values()):
             self._drop(connection)
+        for connection in (*self._queued, *self._returned):
+            connection.close()
         self._listener.close()
         self._epoll.close()
 
@@ -124,7 +138,6 @@ class Server:
             self._engine.log.write(f"denied: process {pid} of uid {uid} connected to the engine's socket")
             sock.close()
             return
-        sock.settimeout(REPLY_S_MAX)
         if len(self._resting) >= CONNECTIONS_MAX:
             _send_error(sock, _too_busy("connections", CONNECTIONS_MAX))
             sock.close()
@@ -139,23 +152,31 @@ class Server:
         self._heed(connection)  # what is there already makes no edge
 
     def _heed(self, connection: Connection) -> None:
-        """Look at what a connection has sent; give it to a worker when a request is there."""
+        """Take what a connection has sent; give a whole request to a worker."""
+        incoming = connection.incoming
+        before = incoming.size
         try:
-            head = connection.socket.recv(4, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            head = b""
-        if not head:
+            goes_on = incoming.take(connection.socket)
+        except OrlopError as wrong:
+            _send_error(connection.socket, wrong)
             self._drop(connection)
             return
-        if not connection.begun:
-            connection.begun, connection.since = True, time.monotonic()
-        if not _is_worth_reading(head, connection.socket):
-            return
-        self._forget(connection)
-        self._queued.append(connection)
-        self._employ()
+        except OSError:
+            goes_on = False
+        self._buffered += incoming.size - before
+        if not before and incoming.size:
+            connection.since = time.monotonic()
+        if incoming.whole:
+            self._forget(connection)
+            self._queued.append(connection)
+            self._employ()
+        elif not goes_on:
+            if incoming.size:
+                _send_error(connection.socket, Invalid("read", "the request", "the stream ended in the middle of it"))
+            self._drop(connection)
+        elif self._buffered > BUFFERED_BYTES_MAX:
+            _send_error(connection.socket, _too_busy("bytes of unfinished requests", BUFFERED_BYTES_MAX))
+            self._drop(connection)
 
     def _employ(self) -> None:
         with self._lock:
@@ -179,7 +200,7 @@ class Server:
         """Close connections that began a request and do not go on, and those that only sit there."""
         now = time.monotonic()
         for connection in list(self._resting.values()):
-            if now - connection.since > (REQUEST_S_MAX if connection.begun else SILENCE_S_MAX):
+            if now - connection.since > (REQUEST_S_MAX if connection.incoming.size else SILENCE_S_MAX):
                 self._drop(connection)
 
     def _is_idle(self) -> bool:
@@ -204,42 +225,41 @@ class Server:
         fd = connection.socket.fileno()
         del self._resting[fd]
         self._epoll.unregister(fd)
+        self._buffered -= connection.incoming.size
 
     def _drop(self, connection: Connection) -> None:
         self._forget(connection)
-        connection.socket.close()
+        connection.close()
 
     # -- the workers ------------------------------------------------------------------------------------------------
 
     def _work(self, connection: Connection) -> None:
         keep = False
         try:
-            keep = self._serve(connection.socket)
+            keep = self._serve(connection)
         except OSError:
             pass  # the client is gone, or too slow
         except BaseException as wrong:
             self._engine.log.exception("serving a request", wrong)
         finally:
-            if not keep:
-                connection.socket.close()
             with self._lock:
                 self._workers -= 1
-                if keep:
-                    connection.begun, connection.since = False, time.monotonic()
+                if keep and not self._stopping:
+                    connection.rest()
                     self._returned.append(connection)
+                else:
+                    connection.close()
             os.eventfd_write(self._wake, 1)
 
-    def _serve(self, sock: socket.socket) -> bool:
+    def _serve(self, connection: Connection) -> bool:
         """Answer one request; tell whether the connection can take another."""
-        sock.settimeout(REQUEST_S_MAX)
+        sock = connection.socket
+        connection.work()
         try:
-            request = wire.receive_request(sock)
+            request = connection.incoming.parse()
         except Invalid as wrong:
-            _send_error(sock, wrong)
+            wire.send_error(sock, wrong)
             return False
-        if request is None:
-            return False
-        sock.settimeout(REPLY_S_MAX)
         call = Call(self._engine, request.args, request.fds, sock.fileno(), self.stop)
         try:
             return self._answer(sock, request.verb, call)
@@ -380,17 +400,6 @@ def _send_error(sock: socket.socket, error: OrlopError) -> None:
 
 def _too_busy(what: str, limit: int) -> Unavailable:
     return Unavailable("serve", "the request", f"the engine has {limit} {what} already", hint="try again later")
-
-
-def _is_worth_reading(head: bytes, sock: socket.socket) -> bool:
-    """Tell whether a worker would not wait: the request is there, or most of a long one, or it is no request."""
-    if len(head) < 4:
-        return False
-    length = int.from_bytes(head, "big")
-    if length > wire.REQUEST_BYTES_MAX:
-        return True
-    waiting = int.from_bytes(fcntl.ioctl(sock, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
-    return waiting >= min(len(head) + length, HALF_REQUEST_BYTES)
 
 
 def _raise_descriptor_limit() -> None:
