@@ -21,9 +21,9 @@ def describe(root: Path | str, *, times: bool = True) -> dict[str, Entry]:
     for directory, names, files in os.walk(root):
         names.sort()
         for name in [".", *sorted([*names, *files])] if directory == root else sorted([*names, *files]):
-            path = os.path.normpath(os.path.join(directory, name))
+            path = root + "/" if name == "." else os.path.join(directory, name)  # "/": the root may be a magic link
             info = os.lstat(path)
-            relative = os.path.relpath(path, root)
+            relative = os.path.relpath(path.rstrip("/"), root)
             same = first_of.setdefault((info.st_dev, info.st_ino), relative)
             out[relative] = (
                 stat.filemode(info.st_mode),

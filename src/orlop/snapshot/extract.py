@@ -66,6 +66,7 @@ class Extraction:
 
     def run(self, reader: Reader) -> None:
         """Extract every member. Raises Invalid for a hostile or broken archive, Denied, Unavailable."""
+        self._settle_implicit(self._root, "")
         try:
             for member in reader:
                 self.entries += 1

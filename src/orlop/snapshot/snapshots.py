@@ -17,6 +17,7 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -60,6 +61,7 @@ class Snapshots:
     def __init__(self, root: str) -> None:
         self.root = root
         try:
+            os.makedirs(root, 0o700, exist_ok=True)
             for name in ("layers", "unpacking", "active", "trash"):
                 os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
             self._lock_fd = os.open(root, removal.DIRECTORY_FLAGS)
@@ -98,18 +100,16 @@ class Snapshots:
         lower = self._lower(parent)
         new = f"{self.root}/trash/{os.urandom(8).hex()}"
         try:
-            os.mkdir(new, 0o700)
-            for name in ("upper", "work"):
-                os.mkdir(f"{new}/{name}", 0o700)
+            for path in (new, f"{new}/upper", f"{new}/work"):
+                os.mkdir(path, 0o700)
             _copy_root_attributes(lower[0] if lower else "", f"{new}/upper")
             with open(f"{new}/parent", "w") as file:
                 file.write(parent or "")
             os.rename(new, directory)
-        except FileExistsError:
-            raise self._taken(key) from None
         except OSError as error:
-            if os.path.isdir(directory):
-                raise self._taken(key) from None
+            self._remove_tree(new)
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise Conflict("prepare", f"snapshot {key}", "there is one of that name already") from None
             raise Unavailable("prepare", f"snapshot {key}", os.strerror(error.errno or 0)) from None
         return _mounts(directory, lower)
 
@@ -229,9 +229,6 @@ class Snapshots:
         if not key or len(key) > KEY_LENGTH_MAX or key[0] in ".-" or not _KEY.issuperset(key):
             raise Invalid("use", f"snapshot key {key[:KEY_LENGTH_MAX]!r}", "it is not a name of [A-Za-z0-9_.-]")
         return f"{self.root}/active/{key}"
-
-    def _taken(self, key: str) -> Conflict:
-        return Conflict("prepare", f"snapshot {key}", "there is one of that name already")
 
     def _missing(self, key: str) -> NotFound:
         return NotFound("find", f"snapshot {key}", f"No such snapshot: {key}")
