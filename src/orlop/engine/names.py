@@ -1,7 +1,7 @@
 """Names and ids of containers: what is valid, what is drawn when the user gives none.
 
 A name or an id becomes a file name, a cgroup and a process title, so its grammar is checked here and nowhere later
-(SEC-23). The grammar is docker's.
+(SEC-23). The grammar is docker's, but that a name may be one character long, as podman's may.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def is_id_prefix(text: str) -> bool:
 def check_name(text: str) -> str:
     """Return the name without the slash that docker's API puts in front. Raises Invalid for anything but a name."""
     name = text.removeprefix("/")
-    if len(name) < 2 or len(name) > NAME_LENGTH_MAX or name[0] not in _FIRST or not _REST.issuperset(name):
+    if not 0 < len(name) <= NAME_LENGTH_MAX or name[0] not in _FIRST or not _REST.issuperset(name):
         shown = text if len(text) <= 100 else text[:100] + "..."
         raise Invalid(
             "create",
