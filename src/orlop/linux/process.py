@@ -166,8 +166,7 @@ def get_dumpable() -> int:
 
 def set_name(name: str) -> None:
     """Set the thread's name as `ps -o comm` shows it: at most 15 bytes."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    abi.syscall("prctl", PR_SET_NAME, ctypes.byref(buffer), 0, 0, 0)
+    abi.syscall("prctl", PR_SET_NAME, name.encode()[:15] + b"\0", 0, 0, 0)
 
 
 def join_session_keyring() -> None:
