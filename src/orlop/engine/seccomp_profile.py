@@ -78,7 +78,7 @@ _BY_CAPABILITY = {
 }
 _BY_MACHINE = {
     "x86_64": "arch_prctl modify_ldt",
-    "aarch64": "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2",
+    "aarch64": "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls",
     "riscv64": "riscv_flush_icache",
 }
 # Before 4.8 a tracer could step around the filter of what it traced (seccomp(2), "Caveats").

@@ -71,7 +71,7 @@ _ACTIONS = {
 }
 _WITH_ERRNO = (bpf.SECCOMP_RET_ERRNO, bpf.SECCOMP_RET_TRACE)
 # The call takes place: no refusal that a C library could mistake for the presence of a call.
-_PERMISSIVE = (bpf.SECCOMP_RET_ALLOW, bpf.SECCOMP_RET_LOG, bpf.SECCOMP_RET_TRACE)
+PERMISSIVE = (bpf.SECCOMP_RET_ALLOW, bpf.SECCOMP_RET_LOG, bpf.SECCOMP_RET_TRACE)
 _OPERATORS = {f"SCMP_CMP_{name}": name for name in bpf.OPERATORS}
 _MAX_ERRNO = 4095  # linux/err.h
 _VALUE_MAX = 2**64 - 1
@@ -83,10 +83,10 @@ def compile(seccomp: Seccomp, machine: str) -> bytes:
     Raises Invalid with the field for what contradicts the specification or itself, Unsupported for a machine without
     a table of system calls and for a profile that is longer than the kernel takes.
     """
-    architectures = _covered(seccomp, machine)
-    default = _default(seccomp)
-    blocks = [_Block(f"syscalls[{index}]", block) for index, block in enumerate(seccomp.syscalls)]
-    sections = [_section(architecture, blocks, default) for architecture in architectures]
+    architectures = covered(seccomp, machine)
+    default = default_action(seccomp)
+    checked = blocks(seccomp)
+    sections = [_section(architecture, checked, default) for architecture in architectures]
     try:
         return bpf.assemble(sections, default)
     except OSError as wrong:
@@ -116,16 +116,19 @@ def load_flags(seccomp: Seccomp) -> int:
 
 def unknown_names(seccomp: Seccomp, machine: str) -> tuple[str, ...]:
     """Return the names that no architecture of the filter has, sorted: the rules for them are skipped."""
-    covered = _covered(seccomp, machine)
-    known = [syscalls.numbers(architecture) for architecture in covered]
+    architectures = covered(seccomp, machine)
+    known = [syscalls.numbers(architecture) for architecture in architectures]
     names = {name for block in seccomp.syscalls for name in block.names}
-    if "i386" in covered:
+    if "i386" in architectures:
         names -= syscalls.MULTIPLEXED.keys()
     return tuple(sorted(name for name in names if not any(name in table for table in known)))
 
 
-def _covered(seccomp: Seccomp, machine: str) -> list[str]:
-    """Return the architectures of the filter, the machine's own first."""
+def covered(seccomp: Seccomp, machine: str) -> list[str]:
+    """Return the architectures of the filter (names of orlop.linux.syscalls), the machine's own first.
+
+    Raises Unsupported, Invalid.
+    """
     native = _MACHINES.get(machine, machine)
     if native not in _EXECUTES:
         cause = f"there is no table of system calls for machine {machine!r}"
@@ -138,12 +141,18 @@ def _covered(seccomp: Seccomp, machine: str) -> list[str]:
     return [architecture for architecture in _EXECUTES[native] if architecture in wanted]
 
 
-def _default(seccomp: Seccomp) -> int:
+def default_action(seccomp: Seccomp) -> int:
+    """Return the SECCOMP_RET_* value for calls that no rule names. Raises Invalid."""
     default = _action("default", seccomp.default_action, seccomp.default_errno_ret)
     if default == bpf.SECCOMP_RET_USER_NOTIF:
         # The answer to the very first call, that which hands over the listener, would be waited for by nobody.
         raise _invalid("defaultAction", "SCMP_ACT_NOTIFY can't be the default")
     return default
+
+
+def blocks(seccomp: Seccomp) -> list[Block]:
+    """Return the entries of syscalls. Raises Invalid with the field of the first that is wrong."""
+    return [Block(f"syscalls[{index}]", block) for index, block in enumerate(seccomp.syscalls)]
 
 
 def _action(field: str, name: str, errno_ret: int | None) -> int:
@@ -166,8 +175,12 @@ def _action(field: str, name: str, errno_ret: int | None) -> int:
     return action | value
 
 
-class _Block:
-    """One entry of syscalls, checked. Each of alternatives is the conditions of one rule; none at all: always."""
+class Block:
+    """One entry of syscalls, checked.
+
+    action: a SECCOMP_RET_* value. alternatives: the conditions of one rule each; without conditions it always holds.
+    multiplexed: what i386 calls the names through as well.
+    """
 
     __slots__ = ("action", "alternatives", "multiplexed", "names")
 
@@ -191,7 +204,7 @@ class _Block:
         return [bpf.Rule(numbers, self.action, conditions) for conditions in self.alternatives] if numbers else []
 
 
-def _multiplexed(blocks: Sequence[_Block], default: int) -> list[bpf.Rule]:
+def _multiplexed(blocks: Sequence[Block], default: int) -> list[bpf.Rule]:
     """Return what the blocks mean to i386's socketcall and ipc: one rule for each call that goes through them."""
     found: dict[tuple[str, int], tuple[int, int]] = {}  # multiplexer and its first argument -> rank, action
     for block in blocks:
@@ -200,7 +213,7 @@ def _multiplexed(blocks: Sequence[_Block], default: int) -> list[bpf.Rule]:
         for conditions in block.alternatives:
             if not conditions:
                 rank = 0
-            elif block.action & bpf.SECCOMP_RET_ACTION_FULL not in _PERMISSIVE:
+            elif block.action & bpf.SECCOMP_RET_ACTION_FULL not in PERMISSIVE:
                 rank = 1
             elif conditions[-1][0] == 0:
                 rank = 2
@@ -230,20 +243,23 @@ def _condition(path: str, arg: SyscallArg) -> bpf.Condition:
     return bpf.condition(arg.index, op, arg.value)
 
 
-def _section(architecture: str, blocks: Sequence[_Block], default: int) -> bpf.Section:
+def _section(architecture: str, blocks: Sequence[Block], default: int) -> bpf.Section:
     rules = [rule for block in blocks for rule in block.rules(architecture)]
     if architecture == "i386":
         rules += _multiplexed(blocks, default)
-    if default & bpf.SECCOMP_RET_ACTION_FULL in _PERMISSIVE:
-        return bpf.Section(architecture, rules)
-    # The private calls of arm lie far above all others; runc counts them, and so never gives ENOSYS there.
-    ordinary = [
-        number
-        for rule in rules
-        for number in rule.numbers
-        if architecture != "arm" or number < syscalls.ARM_PRIVATE_BASE
-    ]
-    return bpf.Section(architecture, rules, max(ordinary, default=None))
+    return bpf.Section(architecture, rules, newest(architecture, blocks, default))
+
+
+def newest(architecture: str, blocks: Sequence[Block], default: int) -> int | None:
+    """Return the number above which calls get ENOSYS instead of the default action, None where they don't."""
+    if default & bpf.SECCOMP_RET_ACTION_FULL in PERMISSIVE:
+        return None
+    table = syscalls.numbers(architecture)
+    numbers = [table[name] for block in blocks for name in block.names if name in table]
+    if architecture == "arm":
+        # The private calls of arm lie far above all others; runc counts them, and so never gives ENOSYS there.
+        numbers = [number for number in numbers if number < syscalls.ARM_PRIVATE_BASE]
+    return max(numbers, default=None)
 
 
 def _contradiction(number: str, architectures: Sequence[str]) -> Invalid:

@@ -1,0 +1,116 @@
+"""Compiled seccomp programs, kept in memory and in a directory, so that a profile is compiled once on a machine.
+
+A program is named after everything that it depends on: the profile, the machine, and the generation of the compiler.
+
+    <directory>/<sha256 of profile, machine and generation>      mode 0600                        (writer: any process)
+        magic, the name once more (32 bytes), sha256 of the program (32 bytes), the program
+
+Entries are written beside their place and renamed into it. What is read is believed only when it is a regular file of
+our own that nobody else may write, of the right form and digest, under its own name; else it is compiled again.
+Nothing here can fail a start: a directory that can't be read or written means no cache.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..linux import bpf, bpf_machine
+from . import seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..spec.runtime import Seccomp
+
+# To be raised whenever the same profile gives another program; tests/unit/test_seccomp_cache.py tells when.
+GENERATION = 1
+
+_MAGIC = b"orlop seccomp program\n"
+_HASH_BYTES = 32
+_ENTRY_BYTES_MAX = len(_MAGIC) + 2 * _HASH_BYTES + bpf.BPF_MAXINSNS * bpf.INSTRUCTION_BYTES
+_KEPT_MAX = 32  # programs in memory; at most 32 KiB each
+
+
+class ProgramCache:
+    """Compiles like `seccomp.compile`, remembering what it did."""
+
+    __slots__ = ("_directory", "_kept")
+
+    def __init__(self, directory: str | None = None) -> None:
+        """directory: an absolute path, mode 0700 and ours; it need not exist. None keeps programs in memory alone."""
+        self._directory = directory
+        self._kept: dict[bytes, bytes] = {}
+
+    def compile(self, profile: Seccomp, machine: str) -> bytes:
+        """Return the program of a profile for a machine. Raises what `seccomp.compile` raises."""
+        key = _sha256(f"{GENERATION}\n{machine}\n{profile!r}".encode("utf-8", "surrogatepass"))
+        program = self._kept.get(key) or self._read(key)
+        if program is None:
+            program = seccomp.compile(profile, machine)
+            self._write(key, program)
+        if len(self._kept) >= _KEPT_MAX:
+            self._kept.pop(next(iter(self._kept)))  # the oldest
+        self._kept[key] = program
+        return program
+
+    def _read(self, key: bytes) -> bytes | None:
+        if self._directory is None:
+            return None
+        try:
+            fd = os.open(f"{self._directory}/{key.hex()}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+                return None
+            return _program(key, os.read(fd, _ENTRY_BYTES_MAX + 1))
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    def _write(self, key: bytes, program: bytes) -> None:
+        if self._directory is None:
+            return
+        path = f"{self._directory}/{key.hex()}"
+        beside = f"{path}.{os.getpid()}"
+        try:
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            # A short write leaves an entry whose digest is wrong: it is as if it were not there.
+            os.write(fd, _MAGIC + key + _sha256(program) + program)
+            os.rename(beside, path)
+        except OSError:
+            _remove(beside)
+        finally:
+            os.close(fd)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def _program(key: bytes, entry: bytes) -> bytes | None:
+    """Return the program of an entry, or None when it is not whole, not of this name or no program."""
+    head = len(_MAGIC) + 2 * _HASH_BYTES
+    program = entry[head:]
+    if len(entry) > _ENTRY_BYTES_MAX or entry[:head] != _MAGIC + key + _sha256(program):
+        return None
+    try:
+        bpf_machine.check(program)
+    except OSError:
+        return None
+    return program
+
+
+def _sha256(data: bytes) -> bytes:
+    import hashlib  # 3 ms: only where there is a cache
+
+    return hashlib.sha256(data).digest()
