@@ -115,7 +115,7 @@ class Directory:
         try:
             fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
             try:
-                os.write(fd, value.encode())
+                os.write(fd, value.encode("ascii", "backslashreplace"))
             finally:
                 os.close(fd)
         except OSError as error:
