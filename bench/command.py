@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import secrets
 import sys
 from collections.abc import Callable, Sequence
 
 from devtools import peers
 from devtools.environment import ROOT
 from devtools.failure import Failure
-from support.host import Snapshot
+from support import host
 
 from . import measure, platforms, report
 from .platforms import Platform
@@ -75,7 +77,8 @@ def main(words: Sequence[str]) -> int:
     """Take the figures and print them; with --write also into docs/PERFORMANCE.md. Returns 1 when something is left."""
     options = _options(words)
     peers.prepare(["bench"])
-    before = Snapshot()
+    os.environ[host.SESSION] = session = secrets.token_hex(8)
+    watch = host.Watch(session)
     names = ["orlop", *([] if options.ours else platforms.PEERS)]
     with Workspace() as work:
         bench = Bench(work, names)
@@ -83,7 +86,7 @@ def main(words: Sequence[str]) -> int:
     print(text)
     if options.write:
         report.write(DOCUMENT, text)
-    left = _left(before, Snapshot())
+    left = watch.finish()
     for thing in left:
         print(f"bench: left behind: {thing}", file=sys.stderr)
     return int(bool(left))
@@ -106,10 +109,6 @@ def _timed(subjects: Sequence[measure.Subject], rounds: int) -> list[str]:
     series = measure.in_turn(subjects, rounds)
     first = series[0] if subjects[0].name.startswith("orlop") and len(series) > 1 else None
     return report.times(series, first)
-
-
-def _left(before: Snapshot, after: Snapshot) -> list[str]:
-    return [f"{kind} {name}" for kind, names in after.objects.items() for name in sorted(names - before.objects[kind])]
 
 
 def _options(words: Sequence[str]) -> argparse.Namespace:

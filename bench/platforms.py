@@ -225,11 +225,10 @@ def _children(parent: int, name: str) -> list[int]:
 
 
 def _roles(pids: Sequence[int]) -> dict[str, list[int]]:
-    """Sort our processes by the role in their title."""
-    roles: dict[str, list[int]] = {"monitor": [], "spawner": [], "engine": []}
-    for pid in pids:
-        title = processes.title(pid)
-        role = next((role for role in roles if role in title), "")
-        if role:
-            roles[role].append(pid)
-    return {f"orlop {role}": found for role, found in roles.items()}
+    """Sort our processes by what their titles say; the engine is the one that serves."""
+    words = {
+        "orlop engine": " serve ",
+        "orlop spawner": "orlop: spawner",
+        "orlop monitor, one a container": "orlop: monitor",
+    }
+    return {f"orlop {role}": [pid for pid in pids if word in processes.title(pid)] for role, word in words.items()}

@@ -25,6 +25,7 @@ from typing import Self
 from devtools import peers
 from devtools.failure import Failure
 from orlop.linux import mount, process
+from support import host
 
 from .measure import CommandFailed, Subject, once
 
@@ -58,17 +59,17 @@ class Workspace:
         """Return a small environment in which peers find their programs, and no user's configuration."""
         return {
             "PATH": peers.path(),
+            host.SESSION: os.environ[host.SESSION],
             "HOME": str(self.directory),
             "TMPDIR": str(self.directory),
             **more,
         }
 
     def run(self, argv: Sequence[str | Path], env: Mapping[str, str]) -> str:
-        """Run a command to its end; return its output. Raises Failure with the command's last words."""
+        """Run a command to its end; return its output. Raises Failure with what the command said."""
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
-            words = (done.stderr.strip() or f"status {done.returncode}").splitlines()
-            raise Failure(words[-1])
+            raise Failure(" ".join(done.stderr.split())[:300] or f"status {done.returncode}")
         return done.stdout.strip()
 
     def daemon(self, argv: Sequence[str | Path], env: Mapping[str, str], socket: Path) -> int:
