@@ -12,7 +12,7 @@ from orlop.spec.runtime import Capabilities, Linux, Mount, Namespace, Process, R
 
 PROGRAMS = (
     "sh cat ls true false sleep echo hostname id stat mount umount touch mkdir rm ln grep readlink dd env pwd head "
-    "kill chmod mknod mkfifo tty stty ps wc tr sort python3"
+    "kill chmod mknod mkfifo tty stty ps wc tr sort nproc"
 ).split()
 DIRECTORIES = ("proc", "sys", "dev", "tmp", "etc", "root", "run", "var", "usr/bin", "bin")
 

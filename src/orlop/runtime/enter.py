@@ -12,7 +12,7 @@ import os
 from ..linux import process as linux_process
 from ..spec import runtime as oci
 from ..spec.errors import Conflict
-from . import launch
+from . import launch, seccomp
 from .operations import Outside
 from .operations.enter import EnterContainer
 from .operations.namespaces import KINDS
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..spec.runtime import Process, Spec
     from .host import HostFacts
     from .launch import Created
+    from .planning.process import FilterCompiler
 
 
 def open_root(pid: int, pidfd: int) -> int:
@@ -54,7 +55,9 @@ def check_running(pidfd: int) -> None:
         raise _gone() from None
 
 
-def compile_exec(wanted: Process, spec: Spec, host: HostFacts) -> Plan:
+def compile_exec(
+    wanted: Process, spec: Spec, host: HostFacts, compile_filter: FilterCompiler = seccomp.compile
+) -> Plan:
     """Return the plan of one more process.
 
     spec: the container's own; it gives the namespaces, the cgroup and the seccomp filter, and the capabilities and the
@@ -67,7 +70,7 @@ def compile_exec(wanted: Process, spec: Spec, host: HostFacts) -> Plan:
             capabilities=wanted.capabilities or first.capabilities,
             oom_score_adj=first.oom_score_adj if wanted.oom_score_adj is None else wanted.oom_score_adj,
         )
-    filters, early = process.filters(spec.linux.seccomp, wanted, host)
+    filters, early = process.filters(spec.linux.seccomp, wanted, host, compile_filter)
     maps = (spec.linux.uid_mappings, spec.linux.gid_mappings) if own.own_ids else None
     before, after = process.identity(wanted, host, maps, early, warnings)
     flags = sum(flag for kind, (flag, _) in KINDS.items() if own.has(kind) and kind != "pid")

@@ -38,16 +38,16 @@ def run(hooks: Sequence[Hook], point: str, state: State) -> None:
         _run(hook, f"{point} hook {index} ({hook.path})", document)
 
 
-def check(hooks: Sequence[Hook], field: str) -> None:
+def check(hooks: Sequence[Hook], point: str) -> None:
     """Raises Invalid for a hook that the specification forbids."""
     for index, hook in enumerate(hooks):
         if not hook.path.startswith("/"):
-            raise Invalid("read", f"hooks.{field}[{index}].path", f"{hook.path!r} is not an absolute path")
+            raise Invalid("read", f"hooks.{point}[{index}].path", f"{hook.path!r} is not an absolute path")
         if hook.timeout is not None and hook.timeout <= 0:
-            raise Invalid("read", f"hooks.{field}[{index}].timeout", f"{hook.timeout} is not above 0")
+            raise Invalid("read", f"hooks.{point}[{index}].timeout", f"{hook.timeout} is not above 0")
         for variable in hook.env:
             if not variable.partition("=")[1]:
-                raise Invalid("read", f"hooks.{field}[{index}].env", f"{variable!r} is not NAME=value")
+                raise Invalid("read", f"hooks.{point}[{index}].env", f"{variable!r} is not NAME=value")
 
 
 def _run(hook: Hook, subject: str, document: bytes) -> None:

@@ -157,7 +157,7 @@ def _attend(created: Created, plan: Plan, outside: Outside) -> None:
     """The caller's half of the conversation up to READY, and the cgroup's limits."""
     caller = created._channel
     assert caller
-    created.state = outside.state.replace(pid=created.pid, status="created")
+    created.state = outside.state.replace(pid=created.pid, status="creating")
     for operation in plan.operations:
         _assist(operation, outside, created.pid)
     outside.close()

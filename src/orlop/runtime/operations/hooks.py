@@ -41,4 +41,5 @@ class ContainerHooks(Operation):
         return "posix_spawn"
 
     def act(self, init: "Init") -> None:
-        hooks.run(self.hooks, self.point, init.state.replace(pid=os.getpid()))
+        status = "created" if self.point == "startContainer" else "creating"
+        hooks.run(self.hooks, self.point, init.state.replace(pid=os.getpid(), status=status))

@@ -113,5 +113,5 @@ class WorkingDirectory(Operation):
             os.close(path.mkdir_in_root(init.root, self.path))
         except OSError as failure:
             # The change into it comes later and tells what is wrong.
-            if failure.errno not in (errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.EROFS):
+            if failure.errno not in (errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.EROFS, errno.ENOENT, errno.EPERM):
                 raise

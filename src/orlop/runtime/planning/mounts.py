@@ -83,6 +83,8 @@ def _mount(
         raise Invalid("mount", f"{field}.type", "it is empty and the options have no bind")
     if options.tmpcopyup and mount.type != "tmpfs":
         raise Invalid("mount", f"{field}.options", f"tmpcopyup is for tmpfs, not for {mount.type}")
+    if destination == "/proc" and mount.type != "proc":
+        raise Invalid("mount", field, f"only a procfs may be mounted at /proc, not {mount.type}")
     if mount.type in ("cgroup", "cgroup2"):
         if host.layout.mode == "none":
             warnings.append(f"{destination} stays empty: this host has no cgroup hierarchy")

@@ -3,9 +3,10 @@
 import os
 
 from ...linux import capability, scheduling
+from ...linux.process import PERSONALITIES
 from ...linux.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER
 from ...spec.errors import Invalid, Unsupported
-from ...spec.runtime import Capabilities, IdMapping, Process, Rlimit, Seccomp
+from ...spec.runtime import Capabilities, IdMapping, Linux, Process, Rlimit, Seccomp
 from .. import seccomp
 from ..host import HostFacts
 from ..operations import Operation
@@ -14,13 +15,21 @@ from ..operations.limits import (
     RLIMITS,
     SetCpuAffinity,
     SetIoPriority,
+    SetMemoryPolicy,
     SetOomScoreAdj,
+    SetPersonality,
     SetRlimit,
     SetScheduler,
 )
 from ..operations.process import Command, EnterDirectory, FindCommand, SetUmask
 from ..operations.seccomp import LoadFilter
 from ..operations.terminal import AttachStreams, OpenTerminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    FilterCompiler = Callable[[Seccomp, str], bytes]
 
 UMASK_DEFAULT = 0o022
 ID_MAX = 2**32 - 2  # (uid_t) -1 means "no change" to the kernel (SEC-27)
@@ -98,6 +107,7 @@ def identity(
     _check_ids("process.user.additionalGids", user.additional_gids, maps[1] if maps else ())
     if len(user.additional_gids) > GROUPS_MAX:
         raise Invalid("read", "process.user.additionalGids", f"there are more than {GROUPS_MAX}")
+    # A new user namespace begins with every capability, whatever its maker had (user_namespaces(7)).
     available = (2 << host.cap_last) - 1 if maps else host.cap_bounding
     sets = capability_sets(process.capabilities or Capabilities(), available, warnings)
     become = SetIdentity(
@@ -107,7 +117,7 @@ def identity(
         inheritable=sets.inheritable,
         ambient=sets.ambient,
     )
-    drop = host.cap_bounding & ~sets.bounding
+    drop = available & ~sets.bounding
     chdir = EnterDirectory(path=process.cwd)
     before: list[Operation] = [chdir, DropBounding(drop=drop, keep=sets.bounding), become]
     if early_filter:
@@ -122,7 +132,9 @@ def identity(
     return tuple(before), after
 
 
-def filters(profile: Seccomp | None, process: Process, host: HostFacts) -> tuple[tuple[Operation, ...], bool]:
+def filters(
+    profile: Seccomp | None, process: Process, host: HostFacts, compile_filter: "FilterCompiler"
+) -> tuple[tuple[Operation, ...], bool]:
     """Return (the operation that loads the seccomp filter, whether that needs more capabilities than are kept)."""
     if profile is None:
         return (), False
@@ -130,7 +142,7 @@ def filters(profile: Seccomp | None, process: Process, host: HostFacts) -> tuple
     if flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
         raise Unsupported("filter with", "linux.seccomp", "this version has no SCMP_ACT_NOTIFY yet")
     early = not process.no_new_privileges
-    return (LoadFilter(program=seccomp.compile(profile, host.machine), flags=flags, privileged=early),), early
+    return (LoadFilter(program=compile_filter(profile, host.machine), flags=flags, privileged=early),), early
 
 
 def capability_sets(wanted: Capabilities, available: int, warnings: list[str]) -> CapabilitySets:
@@ -215,6 +227,26 @@ def _scheduling(process: Process) -> list[Operation]:
         field = "process.execCPUAffinity." + ("final" if affinity.final else "initial")
         operations.append(SetCpuAffinity(cpus=number_list(affinity.final or affinity.initial, field, CPUS_MAX)))
     return operations
+
+
+def placement(linux: Linux) -> tuple[Operation, ...]:
+    """Return the operations for `linux.personality` and `linux.memoryPolicy`, which execve keeps."""
+    operations: list[Operation] = []
+    if personality := linux.personality:
+        if personality.domain not in PERSONALITIES:
+            raise Invalid("read", "linux.personality.domain", f"{personality.domain!r} is neither LINUX nor LINUX32")
+        if personality.flags:
+            raise Invalid("read", "linux.personality.flags", "the specification has none yet")
+        operations.append(SetPersonality(domain=personality.domain))
+    if policy := linux.memory_policy:
+        if policy.mode not in scheduling.MEMORY_MODES:
+            raise Invalid("read", "linux.memoryPolicy.mode", f"there is no mode {policy.mode!r}")
+        for flag in policy.flags:
+            if flag not in scheduling.MEMORY_FLAGS:
+                raise Invalid("read", "linux.memoryPolicy.flags", f"there is no flag {flag!r}")
+        nodes = number_list(policy.nodes, "linux.memoryPolicy.nodes", scheduling.NODES_MAX) if policy.nodes else ()
+        operations.append(SetMemoryPolicy(mode=policy.mode, nodes=nodes, flags=policy.flags))
+    return tuple(operations)
 
 
 def number_list(text: str, field: str, limit: int) -> tuple[int, ...]:
