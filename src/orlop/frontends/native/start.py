@@ -96,7 +96,7 @@ def _spawn(paths: Paths, lock: int, report: int) -> int:
     ]
     argv = command("serve", "--idle-timeout", IDLE_TIMEOUT, "--ready-fd", str(report), "--lock-fd", str(lock))
     try:
-        return os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True, setsigmask=())
+        return os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True, setsigmask=())
     except OSError as wrong:
         raise errors.Unavailable("start", "the engine", f"{argv[0]}: {wrong.strerror}") from None
 
