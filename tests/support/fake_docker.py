@@ -34,7 +34,7 @@ class FakeDocker:
         outer = self
 
         class Handler(_Handler):
-            docker = outer
+            docker = outer  # type: ignore[assignment]
 
         self._server = socketserver.ThreadingUnixStreamServer(self._socket, Handler)
         self._server.daemon_threads = True

@@ -55,7 +55,7 @@ class Engine:
             return wire.receive_reply(self._socket)
         except OSError as wrong:
             raise self._lost(f"the connection broke: {wrong.strerror}") from None
-        except wire.Malformed as wrong:
+        except (wire.Malformed, wire.Closed) as wrong:
             raise self._lost(wrong.cause) from None
 
     @property

@@ -36,6 +36,10 @@ class Malformed(errors.Invalid):
     """What arrived is no message of this protocol: the connection is of no further use."""
 
 
+class Closed(errors.Unavailable):
+    """The peer ended the connection where a message was due."""
+
+
 class Request:
     """One request as the engine sees it. The descriptors are the receiver's to close."""
 
@@ -62,7 +66,8 @@ def send(sock: "socket", value: object, fds: "Sequence[int]" = ()) -> None:
     if fds:
         packed = b"".join(fd.to_bytes(_INT_BYTES, sys.byteorder) for fd in fds)
         sent = sock.sendmsg([message], [(SOL_SOCKET, SCM_RIGHTS, packed)])
-    sock.sendall(message[sent:])
+    if sent < len(message):  # sendall of nothing asks the kernel too, which fails when the peer has gone by now
+        sock.sendall(message[sent:])
 
 
 def receive(sock: "socket", subject: str, bytes_max: int) -> "tuple[object, list[int]] | None":
@@ -112,11 +117,11 @@ def receive_request(sock: "socket") -> Request | None:
 def receive_reply(sock: "socket") -> "tuple[object, list[int]]":
     """Return the result and its descriptors; raise the error that the engine replied with.
 
-    Raises Malformed for a reply that is none, Unavailable when the stream ended before it, OSError from the socket.
+    Raises Malformed for a reply that is none, Closed when the stream ended before it, OSError from the socket.
     """
     message = receive(sock, "the engine's reply", REPLY_BYTES_MAX)
     if message is None:
-        raise errors.Unavailable("read", "the engine's reply", "the engine closed the connection")
+        raise Closed("read", "the engine's reply", "the engine closed the connection")
     value, fds = message
     if isinstance(value, dict) and "result" in value:
         return value["result"], fds
