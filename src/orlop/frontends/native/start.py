@@ -95,6 +95,8 @@ def _spawn(paths: Paths, lock: int, report: int) -> int:
         (os.POSIX_SPAWN_DUP2, report, report),
     ]
     argv = command("serve", "--idle-timeout", IDLE_TIMEOUT, "--ready-fd", str(report), "--lock-fd", str(lock))
+    # Whoever asks for an engine of other directories than the environment's (the library) gets that one.
+    environment = {**os.environ, "ORLOP_ROOT": paths.root, "ORLOP_RUN": paths.run}
     try:
         return os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True, setsigmask=())
     except OSError as wrong:
