@@ -107,6 +107,23 @@ def test_names_that_other_tools_wrote(names: Names) -> None:
     assert {"x": "y"} in [entry.get("annotations") for entry in index(names)]
 
 
+@pytest.mark.parametrize(
+    ("short", "full", "expected"),
+    [
+        ("two:latest", "docker.io/library/one:latest", "two:latest"),
+        ("latest", "example.com/one:latest", "example.com/one:latest"),
+        ("", "example.com/one:1", "example.com/one:1"),
+        ("example.com/one:1", "not a name", "example.com/one:1"),
+        ("Not A Name", "example.com/one:1", ""),
+    ],
+)
+def test_the_full_name_counts_where_the_short_one_agrees(names: Names, short: str, full: str, expected: str) -> None:
+    annotations = {"org.opencontainers.image.ref.name": short, "io.containerd.image.name": full}
+    manifests = [{**target("a").to_json(), "annotations": annotations}]
+    Path(names._path).write_text(json.dumps({"schemaVersion": 2, "manifests": manifests}))
+    assert list(known(names)) == [expected]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schemaVersion": 2}', '{"schemaVersion":2,"manifests":[{}]}', "\0"])
 def test_a_broken_index_is_said_and_not_overwritten(names: Names, text: str) -> None:
     Path(names._path).write_text(text)

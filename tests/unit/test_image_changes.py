@@ -56,7 +56,8 @@ SECOND = 10**9
         ("HEALTHCHECK NONE", {"healthcheck": Healthcheck(test=("NONE",))}),
         ("HEALTHCHECK CMD curl -f x", {"healthcheck": Healthcheck(test=("CMD-SHELL", "curl -f x"))}),
         (
-            'HEALTHCHECK --interval=1m30s --timeout=1.5s --start-period=2h \\\n  --start-interval=500ms --retries=3 CMD ["a"]',
+            "HEALTHCHECK --interval=1m30s --timeout=1.5s --start-period=2h \\\n"
+            '  --start-interval=500ms --retries=3 CMD ["a"]',
             {
                 "healthcheck": Healthcheck(
                     test=("CMD", "a"),

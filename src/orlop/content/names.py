@@ -117,8 +117,19 @@ def _with_name(descriptor: Descriptor, name: Reference | None) -> Descriptor:
 
 
 def _name_of(descriptor: Descriptor) -> Reference | None:
-    """Return the name of an entry. Other tools write only the short one; one that is no reference counts as none."""
-    text = descriptor.annotations.get(FULL_NAME) or descriptor.annotations.get(REF_NAME, "")
+    """Return the name of an entry, None when it has none that is a reference.
+
+    Other tools write only the short name, or copy an entry and change only that (umoci repack); containerd puts just
+    the tag there. So the full name counts where the short one agrees with it.
+    """
+    short = descriptor.annotations.get(REF_NAME, "")
+    full = _parsed(descriptor.annotations.get(FULL_NAME, ""))
+    if full is not None and short in ("", str(full), full.familiar, full.tag):
+        return full
+    return _parsed(short)
+
+
+def _parsed(text: str) -> Reference | None:
     try:
         return Reference.parse(text).tagged() if text else None
     except Invalid:

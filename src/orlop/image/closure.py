@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 
+from orlop.linux.path import mkdir_in_root
 from orlop.spec.errors import Conflict, Denied, Invalid, NotFound, OrlopError, Unavailable
 
 from . import elf
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 SEARCH_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 SCRIPT_LINE_BYTES_MAX = 256  # BINPRM_BUF_SIZE: what the kernel reads of a script's first line
 LINKS_MAX = 40
+COPY_BYTES = 16 * 1024**2
 SCRIPT_DEPTH_MAX = 5  # what the kernel follows, see fs/exec.c
 GLIBC_NSS_BUILTIN = (2, 34)  # from here on "files" and "dns" are part of libc.so.6
 
@@ -116,7 +118,14 @@ class Closure:
             )
         if depth == 0:
             raise Invalid("copy", subject, "its interpreter is a script, whose interpreter is a script, and so on")
-        interpreter = words[0].rstrip("\r")
+        if line.endswith(b"\r"):
+            raise Invalid(
+                "copy",
+                subject,
+                "its first line ends with a carriage return, which the kernel takes for part of the interpreter's name",
+                hint="convert it to Unix line ends: sed -i 's/\\r$//' FILE",
+            )
+        interpreter = words[0]
         if not os.path.exists(interpreter):
             raise NotFound("copy", subject, f"{subject} needs the interpreter {interpreter!r}, which is not there")
         self.add_program(interpreter, depth - 1)
@@ -208,24 +217,50 @@ def from_binaries(programs: Sequence[str], directory: str) -> list[str]:
         raise Conflict("copy", subject, "it is a file", hint="name a directory, or one that does not exist yet")
     try:
         os.makedirs(directory, 0o755, exist_ok=True)
-        for name in names:
-            _copy(directory, name, closure)
+        root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in names:
+                _copy(root, name, closure)
+        finally:
+            os.close(root)
     except OSError as error:
         raise _failed("copy", subject, error) from None
     return names
 
 
-def _copy(directory: str, name: str, closure: Closure) -> None:
-    import shutil
+def _copy(root: int, name: str, closure: Closure) -> None:
+    """Put one file or link below a directory. A link that stands there already, /lib for example, never leads out."""
+    base = os.path.basename(name)
+    parent = mkdir_in_root(root, os.path.dirname(name))
+    try:
+        try:
+            os.unlink(base, dir_fd=parent)
+        except FileNotFoundError:
+            pass
+        if name in closure.links:
+            os.symlink(closure.links[name], base, dir_fd=parent)
+        else:
+            _copy_file(closure.files[name], parent, base)
+    finally:
+        os.close(parent)
 
-    target = directory.rstrip("/") + name
-    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-    if os.path.lexists(target):
-        os.unlink(target)
-    if name in closure.links:
-        os.symlink(closure.links[name], target)
-    else:
-        shutil.copy2(closure.files[name], target)
+
+def _copy_file(source: str, parent: int, base: str) -> None:
+    """Copy content, mode and time; the owner becomes whoever copies."""
+    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        info = os.fstat(reading)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        writing = os.open(base, flags, 0o600, dir_fd=parent)
+        try:
+            while os.sendfile(writing, reading, None, COPY_BYTES):
+                pass
+            os.fchmod(writing, stat.S_IMODE(info.st_mode))
+            os.utime(writing, ns=(info.st_mtime_ns, info.st_mtime_ns))
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
 
 
 def _glibc_version(path: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import os
 import stat
 
 from orlop.spec.digest import Digest
-from orlop.spec.errors import NotFound, OrlopError, Unavailable
+from orlop.spec.errors import Invalid, NotFound, OrlopError, Unavailable
 from orlop.spec.image import OCI_LAYER, ContainerConfig, Descriptor, History, ImageConfig, RootFs
 from orlop.spec.jsonio import dump, parse
 from orlop.spec.platform import Platform
@@ -41,6 +41,8 @@ PATH = "PATH=" + ":".join(SEARCH_PATH)
 COMMENT = "programs of this host"
 READ_BYTES = 1024 * 1024
 _BUSYBOX_BYTES_MAX = 16 * 1024**2
+_APPLET_BYTES_MAX = 32
+_APPLET = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789[_-.")
 _DIRECTORIES = {
     "/dev": 0o755,
     "/etc": 0o755,
@@ -66,14 +68,28 @@ def ensure(images: Images) -> Image:
     name = Reference.parse(NAME).tagged()
     record = _read_record(images.store)
     target = images.store.names.get(name)
-    if target is not None and (record is None or record.manifest != target.digest or _is_current(record)):
-        return images.resolve(NAME)
+    if target is not None:
+        is_ours = record is not None and record.manifest == target.digest
+        image = _existing(images, is_ours)
+        if image is not None and (image.config.comment != COMMENT or (record and is_ours and _is_current(record))):
+            return image
     closure, tree = _collect()
     target = _store(images.store, tree)
     images.store.names.put(name, target, keep_displaced=False)
-    sources = _watched(closure)
-    _write_record(images.store, HostRecord(manifest=target.digest, sources=sources))
+    _write_record(images.store, HostRecord(manifest=target.digest, sources=_watched(closure)))
     return images.resolve(NAME)
+
+
+def _existing(images: Images, is_ours: bool) -> Image | None:
+    """Return the image that has the name, None when it is one of ours that lost a blob."""
+    try:
+        image = images.resolve(NAME)
+    except (NotFound, Invalid, Unavailable):
+        if is_ours:
+            return None
+        raise
+    is_whole = all(images.store.stat(layer.descriptor.digest) is not None for layer in image.layers)
+    return image if is_whole or not is_ours else None
 
 
 # -- what goes in ---------------------------------------------------------------------------------------------------
@@ -109,11 +125,25 @@ def _add_busybox(closure: Closure, missing: list[str], applets: dict[str, str]) 
         closure.add_program(path)
     except OrlopError:
         return
+    known = _busybox_applets(path)
+    applets.update((name, path) for name in missing if name in known)
+
+
+def _busybox_applets(path: str) -> set[str]:
+    """Return the names that a busybox answers to, read from its table: sorted names, a NUL behind each."""
     with open(path, "rb") as file:
-        data = file.read(_BUSYBOX_BYTES_MAX)
-    for name in missing:
-        if b"\0" + name.encode() + b"\0" in data:  # its table of applets is a list of names, a NUL behind each
-            applets[name] = path
+        words = file.read(_BUSYBOX_BYTES_MAX).split(b"\0")
+    best: list[bytes] = []
+    run: list[bytes] = []
+    for word in words:
+        if not word or len(word) > _APPLET_BYTES_MAX or not _APPLET.issuperset(word):
+            run = []
+        elif run and run[-1] < word:
+            run.append(word)
+        else:
+            run = [word]
+        best = run if len(run) > len(best) else best
+    return {word.decode() for word in best}
 
 
 def _has(closure: Closure, applets: dict[str, str], name: str) -> bool:
