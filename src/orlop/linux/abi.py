@@ -54,19 +54,25 @@ _NUMBERS = {
 _COLUMN = {"x86_64": 0, "aarch64": 1, "arm64": 1}.get(MACHINE, 1)
 NUMBERS = {name: numbers[_COLUMN] for name, numbers in _NUMBERS.items()}
 
-_syscall = libc.syscall
-_syscall.restype = ctypes.c_long
+
+def _with_arguments(count: int) -> ctypes._NamedFuncPointer:
+    """Return syscall(2) for so many arguments: c_void_p takes 64-bit integers, bytes, None and references."""
+    function = libc["syscall"]
+    function.restype = ctypes.c_long
+    function.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * count]
+    return function
+
+
+_SYSCALL = [_with_arguments(count) for count in range(7)]
 
 
 def syscall(name: str, *args: object, subject: object = None) -> int:
     """Make one system call and return its result.
 
-    args: int (passed as 64 bits), bytes, None (a null pointer) or a ctypes value, structures by `ctypes.byref`.
+    args: int (passed as 64 bits), bytes, None (a null pointer) or a structure by `ctypes.byref`.
     subject: what the call is about, the `filename` of the OSError that a failure raises.
     """
-    result: int = _syscall(
-        ctypes.c_long(NUMBERS[name]), *[ctypes.c_long(arg) if type(arg) is int else arg for arg in args]
-    )
+    result: int = _SYSCALL[len(args)](NUMBERS[name], *args)
     if result < 0:
         raise error(name, ctypes.get_errno(), subject)
     return result

@@ -70,7 +70,7 @@ def drop_bounding(bits: int) -> None:
     """Drop these capabilities from the bounding set. Needs CAP_SETPCAP; EINVAL for an unknown number."""
     for number in range(bits.bit_length()):
         if bits >> number & 1:
-            abi.syscall("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0, subject=names_of(1 << number)[0])
+            abi.syscall("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0, subject=number)
 
 
 def set_sets(effective: int, permitted: int, inheritable: int) -> None:

@@ -91,7 +91,7 @@ def clone_tree(dirfd: int, path: str = "", recursive: bool = False) -> int:
 def move_mount(mount_fd: int, target_fd: int) -> None:
     """Attach the detached mount to the file or directory that target_fd names: no path is resolved."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-    abi.syscall("move_mount", mount_fd, b"", target_fd, b"", flags, subject=_name(target_fd))
+    _on_descriptor(target_fd, "move_mount", mount_fd, b"", target_fd, b"", flags)
 
 
 def mount_setattr(
@@ -100,7 +100,7 @@ def mount_setattr(
     """Change the attributes of the mount at fd. userns_fd is used with MOUNT_ATTR_IDMAP. mount_setattr(2)."""
     attr = _MountAttr(set_, clear, propagation, userns_fd if userns_fd >= 0 else 0)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    abi.syscall("mount_setattr", fd, b"", flags, ctypes.byref(attr), ctypes.sizeof(attr), subject=_name(fd))
+    _on_descriptor(fd, "mount_setattr", fd, b"", flags, ctypes.byref(attr), ctypes.sizeof(attr))
 
 
 def new_filesystem(
@@ -218,12 +218,17 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def filesystem_magic(fd: int) -> int:
     """Return the type of the file system that fd lies on: a number of statfs(2), such as PROC_SUPER_MAGIC."""
     buffer = (ctypes.c_long * _STATFS_WORDS)()
-    abi.syscall("fstatfs", fd, ctypes.byref(buffer), subject=_name(fd))
+    abi.syscall("fstatfs", fd, ctypes.byref(buffer))
     return int(buffer[0])
 
 
-def _name(fd: int) -> str:
+def _on_descriptor(fd: int, call: str, *args: object) -> None:
+    """Make a call about fd; the error says which file that is, and only then is it looked up."""
     try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return f"descriptor {fd}"
+        abi.syscall(call, *args)
+    except OSError as failure:
+        try:
+            failure.filename = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            failure.filename = f"descriptor {fd}"
+        raise
