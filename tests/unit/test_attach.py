@@ -318,7 +318,7 @@ def listening(serve, tmp_path):
     directory.mkdir(mode=0o700)
     server = serve()
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-    server.clients.listen(fd)
+    server.clients.accept_on(attach.listen(fd), fd)
     yield server, directory
     server.clients.stop_listening()
     os.close(fd)
@@ -349,7 +349,7 @@ def test_the_socket_of_a_dead_monitor_is_replaced(serve, tmp_path):
     (tmp_path / "attach.sock").touch()
     fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
     server = serve()
-    server.clients.listen(fd)
+    server.clients.accept_on(attach.listen(fd), fd)
     attach.connect(str(tmp_path)).close()
     server.clients.stop_listening()
     os.close(fd)

@@ -29,7 +29,7 @@ def directory(tmp_path):
 
 
 def write(fd, *outputs, options=UNLIMITED):
-    writer = log.Log(fd, options)
+    writer = log.Log(fd, options.max_size_bytes, options.max_files)
     for data in outputs:
         writer.write(attach.STDOUT, data)
     writer.finish()
@@ -158,7 +158,7 @@ def test_what_is_no_time_in_utc_is_refused(text):
 
 def test_both_streams_are_named_and_a_last_line_without_end_is_kept(directory):
     path, fd = directory
-    writer = log.Log(fd, UNLIMITED)
+    writer = log.Log(fd, 0, 2)
     writer.write(attach.STDOUT, b"out\npart")
     writer.write(attach.STDERR, b"err\n")
     writer.write(attach.STDOUT, b"ial")
@@ -242,7 +242,7 @@ def file_size_limit(size):
 
 def test_what_the_file_system_refuses_is_counted_and_told_later(directory):
     path, fd = directory
-    writer = log.Log(fd, UNLIMITED)
+    writer = log.Log(fd, 0, 2)
     writer.write(attach.STDOUT, b"first\n")
     size = (path / "log.json").stat().st_size
     with file_size_limit(size + 40):  # the next entry is torn in its middle
@@ -257,7 +257,7 @@ def test_what_the_file_system_refuses_is_counted_and_told_later(directory):
 
 def test_a_loss_is_told_at_the_end_when_nothing_comes_after_it(directory):
     path, fd = directory
-    writer = log.Log(fd, UNLIMITED)
+    writer = log.Log(fd, 0, 2)
     with file_size_limit(10):
         writer.write(attach.STDOUT, b"lost\n")
     writer.finish()
@@ -268,7 +268,7 @@ def test_a_log_that_can_not_be_rotated_loses_lines_and_does_not_grow(directory):
     path, fd = directory
     (path / "log.json.1").mkdir()
     (path / "log.json.1" / "in the way").touch()
-    writer = log.Log(fd, LogOptions(max_size_bytes=100, max_files=2))
+    writer = log.Log(fd, 100, 2)
     for _ in range(5):
         writer.write(attach.STDOUT, b"a line\n")
     assert (path / "log.json").stat().st_size <= 100
@@ -421,7 +421,7 @@ class Writer:
 
     def __init__(self, fd, options):
         self.ended, self._alive = os.pipe()
-        self._log = log.Log(fd, options)
+        self._log = log.Log(fd, options.max_size_bytes, options.max_files)
 
     def write(self, *outputs):
         for data in outputs:

@@ -154,9 +154,15 @@ def pidfd_exit_status(pidfd: int) -> int | None:
     return int(ctypes.cast(info, ctypes.POINTER(ctypes.c_int32))[15])
 
 
+_libc_prctl = abi.libc.prctl
+_libc_prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+
+
 def prctl(option: int, value: int = 0) -> None:
     """Call prctl(2) with one argument."""
-    abi.syscall("prctl", option, value, 0, 0, 0)
+    # Not by abi.syscall: a container's monitor keeps every page that it touches for as long as the container runs.
+    if _libc_prctl(option, value, 0, 0, 0) < 0:
+        raise abi.error("prctl", ctypes.get_errno())
 
 
 def get_dumpable() -> int:
@@ -185,10 +191,15 @@ def set_personality(persona: int) -> None:
     abi.syscall("personality", persona)
 
 
-def set_title(title: str) -> None:
-    """Replace the command line that `ps` shows, as far as the memory of the original one reaches."""
+def title_area() -> tuple[int, int]:
+    """Return where the memory of the original command line begins and ends: the same in every forked child."""
     stat = _stat_fields("self")
-    start, end = int(stat[45]), int(stat[46])  # fields 48 and 49 of proc_pid_stat(5)
+    return int(stat[45]), int(stat[46])  # fields 48 and 49 of proc_pid_stat(5)
+
+
+def set_title(title: str, area: tuple[int, int] | None = None) -> None:
+    """Replace the command line that `ps` shows, as far as `title_area` (looked up here by default) reaches."""
+    start, end = area or title_area()
     if end > start > 0:
         room = end - start
         ctypes.memmove(start, title.encode()[: room - 1].ljust(room, b"\0"), room)

@@ -14,7 +14,6 @@ Invariants:
 import os
 import sys
 from _socket import AF_UNIX, SO_PEERCRED, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, socket
-from collections import deque
 
 from ..spec import attach
 from ..spec.task import ATTACH_SOCKET
@@ -22,6 +21,7 @@ from .loop import READ, WRITE, Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
     from typing import Protocol
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
         def signal(self, number: int) -> None: ...
 
+else:
+    from _collections import deque  # collections itself imports five more modules
 
 QUEUE_BYTES_MAX = 1024 * 1024
 CLIENTS_MAX = 256
@@ -62,6 +64,19 @@ def connect(runtime_directory: str) -> socket:
     finally:
         os.close(directory)
     return sock
+
+
+def listen(directory_fd: int) -> socket:
+    """Return a socket that listens in this directory, in the place of one that a dead monitor left. Raises OSError."""
+    _unlink_socket(directory_fd)
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
+    try:
+        listener.bind(_address(directory_fd))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _address(directory_fd: int) -> str:
@@ -193,16 +208,8 @@ class Clients:
         self._listener: socket | None = None
         self._directory = -1
 
-    def listen(self, directory_fd: int) -> None:
-        """Accept clients on ATTACH_SOCKET in this directory, which is borrowed. Replaces what a dead monitor left."""
-        _unlink_socket(directory_fd)
-        listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
-        try:
-            listener.bind(_address(directory_fd))
-            listener.listen(_BACKLOG)
-        except OSError:
-            listener.close()
-            raise
+    def accept_on(self, listener: socket, directory_fd: int) -> None:
+        """Take clients from a socket of `listen`, which is owned from now on; its directory is borrowed."""
         self._listener = listener
         self._directory = directory_fd
         self._watch_listener()

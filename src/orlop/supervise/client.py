@@ -2,22 +2,13 @@
 
 import os
 import sys
-from _socket import (
-    AF_UNIX,
-    MSG_NOSIGNAL,
-    SCM_RIGHTS,
-    SO_SNDBUF,
-    SOCK_CLOEXEC,
-    SOCK_SEQPACKET,
-    SOL_SOCKET,
-    socket,
-    socketpair,
-)
+from _socket import SO_SNDBUF, SOL_SOCKET, socket
 from _thread import allocate_lock
 
 from ..spec import jsonio
 from ..spec.errors import Internal, Invalid, Unavailable
 from ..spec.task import MESSAGE_BYTES_MAX, Start, Started, StartExec, StartTask
+from . import packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +57,7 @@ class Spawner:
         if len(data) > MESSAGE_BYTES_MAX:
             cause = f"the start message has {len(data)} bytes, the limit is {MESSAGE_BYTES_MAX}"
             raise Invalid("start", f"container {message.id[:12]}", cause, hint="pass large values in a file")
-        ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+        ours, theirs = packet.pair()
         try:
             try:
                 self._send(data, [theirs.fileno(), *((client,) if client is not None else ())])
@@ -82,14 +73,13 @@ class Spawner:
             self._bury()
 
     def _send(self, data: bytes, fds: "Sequence[int]") -> None:
-        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
         with self._lock:
             for _ in range(2):
                 if self._socket is None:
                     self._spawn()
                 assert self._socket is not None
                 try:
-                    self._socket.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, packed)], MSG_NOSIGNAL)
+                    packet.send(self._socket, data, fds)
                     return
                 except (BrokenPipeError, ConnectionResetError):
                     self._bury()  # killed: nothing was sent, so a new one may be asked
@@ -99,7 +89,7 @@ class Spawner:
         raise Unavailable("start", "a monitor", "the spawner does not stay alive")
 
     def _spawn(self) -> None:
-        ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+        ours, theirs = packet.pair()
         argv = [self._python, "-I", "-S", "-c", _BOOTSTRAP, str(_SPAWNER_FD), _PACKAGE_PARENT]
         actions = [
             (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SPAWNER_FD),

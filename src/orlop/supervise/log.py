@@ -25,7 +25,7 @@ import os
 import time
 
 from ..spec import attach
-from ..spec.task import LOG_FILE, LogOptions
+from ..spec.task import LOG_FILE
 
 PIECE_BYTES_MAX = 16 * 1024
 
@@ -143,16 +143,15 @@ def _whole_characters(piece: bytes) -> bytes:
 
 
 class Log:
-    """log.json and its rotated files in one directory.
+    """log.json and its rotated files in one directory."""
 
-    directory_fd is borrowed and must outlive the log.
-    """
+    __slots__ = ("_directory", "_fd", "_files_max", "_framers", "_lost_cause", "_lost_lines", "_size", "_size_max")
 
-    __slots__ = ("_directory", "_fd", "_framers", "_lost_cause", "_lost_lines", "_options", "_size")
-
-    def __init__(self, directory_fd: int, options: LogOptions) -> None:
+    def __init__(self, directory_fd: int, max_size_bytes: int, max_files: int) -> None:
+        """directory_fd: borrowed, it must outlive the log. max_size_bytes, max_files: see `spec.task.LogOptions`."""
         self._directory = directory_fd
-        self._options = options
+        self._size_max = max_size_bytes
+        self._files_max = max_files
         self._framers = {stream: Framer(stream) for stream in _MIDDLE}
         self._fd = -1
         self._size = 0
@@ -188,10 +187,9 @@ class Log:
 
     def _fitting(self, framed: bytes) -> bytes:
         """Return the entries that log.json has room for: none when it must be rotated first."""
-        size_max = self._options.max_size_bytes
-        if not size_max or self._size + len(framed) <= size_max:
+        if not self._size_max or self._size + len(framed) <= self._size_max:
             return framed
-        end = framed.rfind(b"\n", 0, max(size_max - self._size, 0)) + 1
+        end = framed.rfind(b"\n", 0, max(self._size_max - self._size, 0)) + 1
         if not end and not self._size:
             end = framed.index(b"\n") + 1
         return framed[:end]
@@ -254,7 +252,7 @@ class Log:
     def _rotate(self) -> None:
         """Make room for a new log.json: the oldest file goes, the others move up by one. Raises OSError."""
         self._close()
-        last = self._options.max_files - 1
+        last = self._files_max - 1
         if last < 1:
             os.unlink(LOG_FILE, dir_fd=self._directory)
         for index in range(last, 0, -1):

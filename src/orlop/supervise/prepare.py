@@ -1,22 +1,18 @@
-"""From a start message to a process that waits for its go: what differs between a container's process and an exec's.
-
-Everything made here belongs to the caller, who either ends with it or ends: a failed start leaves nothing but closed
-descriptors, which the end of the monitor closes.
-"""
+"""From a start message to a process that waits for its go: what differs between a container's process and an exec's."""
 
 import os
 
 from ..linux import process
-from ..runtime import enter, host, launch, plan, rootfs, users
+from ..runtime import enter, launch, plan, rootfs, users
 from ..spec import jsonio
 from ..spec.errors import Conflict, Invalid
 from ..spec.runtime import OCI_VERSION, Box, Process, Spec, State, User
-from ..spec.task import SPEC_FILE, StartExec, StartTask
-from .log import Log
+from ..spec.task import SPEC_FILE, LogOptions, StartExec, StartTask
 from .stdio import Pipes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..runtime.host import HostFacts
     from ..runtime.launch import Created
 
 SPEC_BYTES_MAX = 8 * 1024 * 1024
@@ -25,30 +21,35 @@ _HEX = frozenset("0123456789abcdef")
 
 
 class Job:
-    """What a monitor was told to run, and where. The directories are open until the monitor ends."""
+    """What is to be started, and where.
 
-    __slots__ = ("directory", "log", "message", "runtime_directory", "subject", "title", "verb")
+    name: short ids, for titles. directory, runtime_directory: open descriptors. own_directory: the path of an exec's
+    runtime directory, which it does not outlive; "" for a container's process. log: None without one.
+    """
+
+    __slots__ = ("directory", "log", "message", "name", "own_directory", "runtime_directory", "subject", "verb")
 
     def __init__(self, message: StartTask | StartExec) -> None:
         """Open the directories. Raises Invalid for an id that is none, OSError."""
         self.message = message
-        short = _checked(message.id)[:12]
-        self.subject = f"container {short}"
-        self.title = f"orlop: monitor {short}"
+        self.name = _checked(message.id)[:12]
+        self.subject = f"container {self.name}"
         self.verb = "start"
-        self.log: Log | None = None
+        self.own_directory = ""
+        self.log: LogOptions | None = None
+        if isinstance(message, StartTask) and message.log.driver not in ("json-file", "none"):
+            cause = f"there is no log driver {message.log.driver!r}"
+            raise Invalid("start", self.subject, cause, hint="use json-file or none")
         self.directory = _open(message.directory)
         self.runtime_directory = _open(message.runtime_directory)
         if isinstance(message, StartExec):
-            self.title += f" exec {_checked(message.exec_id)[:12]}"
             self.verb = "execute a command in"
+            self.name += f" exec {_checked(message.exec_id)[:12]}"
             self.directory = _make_exec_directory(self.directory, message.exec_id)
             self.runtime_directory = _make_exec_directory(self.runtime_directory, message.exec_id)
+            self.own_directory = f"{message.runtime_directory}/{EXEC_DIRECTORY}/{message.exec_id}"
         elif message.log.driver == "json-file":
-            self.log = Log(self.directory, message.log)
-        elif message.log.driver != "none":
-            cause = f"there is no log driver {message.log.driver!r}"
-            raise Invalid("start", self.subject, cause, hint="use json-file or none")
+            self.log = message.log
 
     @property
     def input_ends_with_client(self) -> bool:
@@ -56,18 +57,18 @@ class Job:
         return isinstance(self.message, StartExec) or self.message.stdin_once
 
     def remove_own_directory(self) -> None:
-        """Remove the directory of an exec where its socket was; its records stay. Raises OSError."""
-        if isinstance(self.message, StartExec):
-            os.rmdir(f"{self.message.runtime_directory}/{EXEC_DIRECTORY}/{self.message.exec_id}")
+        """Remove what `own_directory` names. Raises OSError."""
+        if self.own_directory:
+            os.rmdir(self.own_directory)
 
-    def create(self) -> "tuple[Created, Pipes | None]":
+    def create(self, facts: "HostFacts") -> "tuple[Created, Pipes | None]":
         """Make the process; the streams are None when it has a terminal. Raises OrlopError, OSError."""
         if isinstance(self.message, StartExec):
-            return _create_exec(self.message)
-        return _create_task(self.message)
+            return _create_exec(self.message, facts)
+        return _create_task(self.message, facts)
 
 
-def _create_task(message: StartTask) -> "tuple[Created, Pipes | None]":
+def _create_task(message: StartTask, facts: "HostFacts") -> "tuple[Created, Pipes | None]":
     spec = _read_spec(message.directory)
     if spec.process is None:
         raise Invalid("start", f"container {message.id[:12]}", f"{SPEC_FILE} has no process")
@@ -75,7 +76,7 @@ def _create_task(message: StartTask) -> "tuple[Created, Pipes | None]":
     try:
         told = _resolved(spec.process, root, message.user, message.groups)
         told = _sized(told, message.console_size)
-        compiled = plan.compile(spec.replace(process=told), host.facts())
+        compiled = plan.compile(spec.replace(process=told), facts)
         pipes = None if told.terminal else Pipes(message.open_stdin)
         state = State(oci_version=OCI_VERSION, id=message.id, status="creating", bundle=message.directory)
         created = launch.create(compiled, root, pipes.theirs if pipes else (), state)
@@ -84,7 +85,7 @@ def _create_task(message: StartTask) -> "tuple[Created, Pipes | None]":
     return created, pipes
 
 
-def _create_exec(message: StartExec) -> "tuple[Created, Pipes | None]":
+def _create_exec(message: StartExec, facts: "HostFacts") -> "tuple[Created, Pipes | None]":
     try:
         pidfd = process.pidfd_of(message.pid, message.pid_start_time)
     except ProcessLookupError:
@@ -97,7 +98,7 @@ def _create_exec(message: StartExec) -> "tuple[Created, Pipes | None]":
         finally:
             os.close(root)
         told = _sized(told, message.console_size)
-        compiled = enter.compile_exec(told, _read_spec(message.directory), host.facts())
+        compiled = enter.compile_exec(told, _read_spec(message.directory), facts)
         pipes = None if told.terminal else Pipes(message.open_stdin)
         created = enter.create_exec(compiled, message.pid, pidfd, pipes.theirs if pipes else ())
     finally:

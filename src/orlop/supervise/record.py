@@ -1,7 +1,8 @@
-"""status.json and exit.json: what a monitor leaves on disk about one run.
+"""status.json and exit.json: what a run leaves on disk.
 
 Invariants:
-1. Each appears whole, by rename, and is written by the monitor of the run and nobody else.
+1. Each appears whole, by rename. Both are written by the monitor of the run or, before its process is executed, by the
+   launcher that belongs to it; never by both.
 2. Both name their run by `started_at`. The status of a run replaces the record of the run before it: a reader that
    finds both of one run knows that it ended, and one that finds the monitor gone and no record that nobody saw the end.
 3. The space of exit.json is taken when the run begins: a full disk does not lose how it ended.
@@ -14,9 +15,9 @@ from ..linux import process
 from ..spec import jsonio
 from ..spec.task import EXIT_FILE, STATUS_FILE, ExitRecord, TaskStatus
 
-_SIGNAL_BASE = 128
+ERROR_CHARACTERS_MAX = 600  # six bytes each at worst: the record fits into what is reserved
 _RESERVED_BYTES = 4096
-ERROR_CHARACTERS_MAX = 800  # six bytes each at worst: the record fits into what is reserved
+_SIGNAL_BASE = 128
 _EXIT_TEMPORARY = f".{EXIT_FILE}"
 _STATUS_TEMPORARY = f".{STATUS_FILE}"
 
@@ -27,78 +28,64 @@ def now() -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
 
 
-class Run:
-    """The records of one run in a directory that is borrowed."""
+def reserve_exit(directory_fd: int) -> int:
+    """Return a descriptor of what will be exit.json. Raises OSError when the directory takes no file."""
+    fd = _create(directory_fd, _EXIT_TEMPORARY)
+    try:
+        os.posix_fallocate(fd, 0, _RESERVED_BYTES)
+    except OSError:
+        pass  # a file system that can't reserve (EOPNOTSUPP), or is full already: then it is tried at the end
+    return fd
 
-    __slots__ = ("_directory", "_exit_fd", "started_at")
 
-    def __init__(self, directory_fd: int) -> None:
-        """Begin a run. Raises OSError when the directory takes no file."""
-        self._directory = directory_fd
-        self.started_at = now()
-        self._exit_fd = _create(directory_fd, _EXIT_TEMPORARY)
-        try:
-            os.posix_fallocate(self._exit_fd, 0, _RESERVED_BYTES)
-        except OSError:
-            pass  # a file system that can't reserve (EOPNOTSUPP), or is full already: then it is tried at the end
+def write_exit(directory_fd: int, exit_fd: int, ended: ExitRecord) -> None:
+    """Say how the run ended; durable when this returns, but for the name itself. Called once. Raises OSError."""
+    data = jsonio.dump(ended.to_json())
+    try:
+        os.pwrite(exit_fd, data, 0)
+        os.ftruncate(exit_fd, len(data))
+        os.fsync(exit_fd)
+    finally:
+        os.close(exit_fd)
+    _rename(directory_fd, _EXIT_TEMPORARY, EXIT_FILE)
 
-    def write_status(self, pid: int, cgroup: str) -> None:
-        """Say that the process exists. Raises OSError."""
-        own = os.getpid()
-        status = TaskStatus(
-            pid=pid,
-            pid_start_time=process.start_time(pid),
-            monitor_pid=own,
-            monitor_start_time=process.start_time(own),
-            boot_id=process.boot_id(),
-            started_at=self.started_at,
-            cgroup=cgroup,
-        )
-        fd = _create(self._directory, _STATUS_TEMPORARY)
-        try:
-            os.write(fd, jsonio.dump(status.to_json()))
-        finally:
-            os.close(fd)
-        _rename(self._directory, _STATUS_TEMPORARY, STATUS_FILE)
-        unlink(self._directory, EXIT_FILE)
 
-    def write_exit(self, ended: ExitRecord) -> None:
-        """Say how it ended; durable when this returns, but for the name itself. Called once. Raises OSError."""
-        data = jsonio.dump(ended.to_json())
-        try:
-            os.pwrite(self._exit_fd, data, 0)
-            os.ftruncate(self._exit_fd, len(data))
-            os.fsync(self._exit_fd)
-        finally:
-            os.close(self._exit_fd)
-        _rename(self._directory, _EXIT_TEMPORARY, EXIT_FILE)
+def write_status(directory_fd: int, pid: int, monitor_pid: int, started_at: str, cgroup: str) -> None:
+    """Say that the process exists. Raises OSError."""
+    status = TaskStatus(
+        pid=pid,
+        pid_start_time=process.start_time(pid),
+        monitor_pid=monitor_pid,
+        monitor_start_time=process.start_time(monitor_pid),
+        boot_id=process.boot_id(),
+        started_at=started_at,
+        cgroup=cgroup,
+    )
+    fd = _create(directory_fd, _STATUS_TEMPORARY)
+    try:
+        os.write(fd, jsonio.dump(status.to_json()))
+    finally:
+        os.close(fd)
+    _rename(directory_fd, _STATUS_TEMPORARY, STATUS_FILE)
+    unlink(directory_fd, EXIT_FILE)
 
-    def write_failed_start(self, ended: ExitRecord) -> None:
-        """Say that the process was never executed. Raises OSError."""
-        # The status of an earlier run would make this record one of that run's past.
-        unlink(self._directory, STATUS_FILE)
-        self.write_exit(ended)
 
-    def ended(self, wait_status: int, oom_killed: bool, error: str) -> ExitRecord:
-        """Return the record of a process that ended with this wait status. error: what went wrong beside it, or ""."""
-        code = os.waitstatus_to_exitcode(wait_status)
-        return ExitRecord(
-            exit_code=code if code >= 0 else _SIGNAL_BASE - code,
-            signal=max(-code, 0),
-            oom_killed=oom_killed,
-            started_at=self.started_at,
-            finished_at=now(),
-            error=error[:ERROR_CHARACTERS_MAX],
-        )
+def ended(started_at: str, wait_status: int, oom_killed: bool, error: str) -> ExitRecord:
+    """Return the record of a process that ended with this wait status. error: what went wrong beside it, or ""."""
+    code = os.waitstatus_to_exitcode(wait_status)
+    return ExitRecord(
+        exit_code=code if code >= 0 else _SIGNAL_BASE - code,
+        signal=max(-code, 0),
+        oom_killed=oom_killed,
+        started_at=started_at,
+        finished_at=now(),
+        error=error[:ERROR_CHARACTERS_MAX],
+    )
 
-    def failed(self, exit_code: int, error: str) -> ExitRecord:
-        """Return the record of a run that failed."""
-        return ExitRecord(
-            exit_code=exit_code,
-            started_at=self.started_at,
-            finished_at=now(),
-            error=error[:ERROR_CHARACTERS_MAX],
-        )
+
+def failed(started_at: str, exit_code: int, error: str) -> ExitRecord:
+    """Return the record of a run whose command was never executed."""
+    return ExitRecord(exit_code=exit_code, started_at=started_at, finished_at=now(), error=error[:ERROR_CHARACTERS_MAX])
 
 
 def unlink(directory_fd: int, name: str) -> None:

@@ -15,34 +15,38 @@ and a fork costs by the size of the parent, which here stays at what was importe
 import gc
 import os
 import select
-import sys
-from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_TRUNC, SCM_RIGHTS, SOL_SOCKET, socket
+from _socket import socket
 
 from ..linux import process, signals
+from ..runtime import host
 from ..spec.errors import Unavailable
 from ..spec.task import MESSAGE_BYTES_MAX
-from . import monitor
+from . import monitor, packet
+from .launcher import Inherited, Reply
 
 FDS_MAX = 2
-_INT_BYTES = 4
 
 
 def main(fd: int) -> None:
     """Serve the engine at the other end of a SEQPACKET socket until it is gone."""
     signals.reset_all()
     signals.signal(signals.SIGCHLD, signals.SIG_IGN)  # the kernel reaps the monitors (sigaction(2))
+    # Nothing but SIGKILL ends a monitor, and all that they have in common is done here, once.
+    signals.pthread_sigmask(signals.SIG_SETMASK, signals.valid_signals())
     process.close_all_except({fd})
-    process.set_title("orlop: spawner")
-    process.set_name("orlop-spawner")
+    area = process.title_area()
+    process.set_title("orlop: spawner", area)
+    process.set_name("orlop")
     os.chdir("/")
     os.umask(0o022)
     engine = socket(fileno=fd)
+    inherited = Inherited(host.facts(), area)
     _warm_up()
     while True:
-        data, fds, is_cut = _receive(engine)
-        if not data and not fds and _is_gone(fd):
+        message = packet.receive(engine, MESSAGE_BYTES_MAX, FDS_MAX)
+        if not message.data and not message.fds and _is_gone(fd):
             return
-        _fork(data, fds, is_cut)
+        _fork(message, engine, inherited)
 
 
 def _warm_up() -> None:
@@ -55,18 +59,6 @@ def _warm_up() -> None:
     gc.freeze()
 
 
-def _receive(engine: socket) -> tuple[bytes, list[int], bool]:
-    """Return the next message, its descriptors, and whether a part of either did not fit."""
-    space = CMSG_SPACE(FDS_MAX * _INT_BYTES)
-    data, ancillary, flags, _ = engine.recvmsg(MESSAGE_BYTES_MAX, space, MSG_CMSG_CLOEXEC)
-    fds = []
-    for level, kind, packed in ancillary:
-        if level == SOL_SOCKET and kind == SCM_RIGHTS:
-            whole = len(packed) - len(packed) % _INT_BYTES
-            fds += [int.from_bytes(packed[at : at + _INT_BYTES], sys.byteorder) for at in range(0, whole, _INT_BYTES)]
-    return data, fds, bool(flags & (MSG_TRUNC | MSG_CTRUNC))
-
-
 def _is_gone(fd: int) -> bool:
     # An empty message looks like the end of the connection; only the end hangs up.
     poll = select.poll()
@@ -74,23 +66,22 @@ def _is_gone(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _fork(data: bytes, fds: list[int], is_cut: bool) -> None:
+def _fork(message: packet.Message, engine: socket, inherited: Inherited) -> None:
     try:
         pid = os.fork()
     except OSError as failure:
-        _refuse(fds, failure)
-        return
+        _refuse(message, failure)
+        pid = -1
     if pid == 0:
-        monitor.main(data, fds, is_cut)
-    for fd in fds:
+        engine.close()
+        monitor.main(message, inherited)
+    for fd in message.fds:
         os.close(fd)
 
 
-def _refuse(fds: list[int], failure: OSError) -> None:
+def _refuse(message: packet.Message, failure: OSError) -> None:
     error = Unavailable("start", "a monitor", f"fork: {failure.strerror}", hint="end some processes and try again")
     try:
-        monitor.Reply(fds.pop(0)).failed(error)
+        Reply(os.dup(message.fds[0])).failed(error)
     except (IndexError, OSError):
         pass
-    for fd in fds:
-        os.close(fd)

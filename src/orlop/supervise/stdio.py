@@ -9,7 +9,6 @@ Invariants:
 
 import fcntl
 import os
-from collections import deque
 
 from ..linux import tty
 from ..spec import attach
@@ -17,10 +16,13 @@ from .loop import READ, WRITE, Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
 
     Taken = Callable[[int], None]
     Sink = Callable[[int, bytes], None]
+else:
+    from _collections import deque  # collections itself imports five more modules
 
 READ_BYTES = attach.PAYLOAD_BYTES_MAX
 

@@ -1,0 +1,232 @@
+"""The launcher: a short-lived child of the monitor that does everything only a start needs.
+
+    monitor, a subreaper meanwhile --fork--> launcher --clone3--> init
+
+    launcher -> monitor   Handover + descriptors: the process is made, up to its last step before execve
+    monitor  -> launcher  READY, or in words why it can't be
+    launcher -> monitor   EXECUTED
+    launcher -> engine    Started
+    launcher exits: the kernel gives its child to the monitor (prctl(2), PR_SET_CHILD_SUBREAPER)
+
+A start that fails ends here: everything is undone, the failure is on disk and told to the engine and to the client, the
+launcher exits, and with the end of its socket the monitor does. The end of the monitor fails the start.
+
+Why: a monitor stays as long as its container. To read a spec and to compile a plan leaves 2.5 MiB of used pages behind
+in a Python process; here they go with the launcher, which costs a start 2 ms.
+"""
+
+import os
+from _socket import MSG_DONTWAIT, MSG_NOSIGNAL, socket
+
+from ..linux import process
+from ..spec import attach as frames
+from ..spec import jsonio
+from ..spec.errors import Invalid, OrlopError, Unavailable
+from ..spec.task import (
+    ATTACH_SOCKET,
+    MESSAGE_BYTES_MAX,
+    STATUS_FILE,
+    ExitRecord,
+    Start,
+    Started,
+    StartExec,
+    StartTask,
+)
+from . import attach, packet, record
+from .failure import told
+from .prepare import Job
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from ..runtime.host import HostFacts
+    from ..runtime.launch import Created
+    from .stdio import Pipes
+
+HANDOVER_BYTES_MAX = 16 * 1024
+HANDOVER_FDS_MAX = 8
+READY = b"ready"
+EXECUTED = b"executed"
+_SEPARATOR = "\0"
+_TERMINAL, _OPEN_STDIN, _INPUT_ENDS = "t", "i", "e"
+
+
+class Inherited:
+    """What the spawner looked up once for all its children. title_area: see `process.set_title`."""
+
+    __slots__ = ("facts", "title_area")
+
+    def __init__(self, facts: "HostFacts", title_area: tuple[int, int]) -> None:
+        self.facts = facts
+        self.title_area = title_area
+
+
+class Handover:
+    """What a monitor gets with a process. Not JSON, which would cost every monitor 200 KiB of touched pages.
+
+    Descriptors, in this order: the process's pidfd, the listening socket, the container's or exec's directory, its
+    runtime directory, what will be exit.json; then the master of its terminal, or our ends of its standard output,
+    standard error and, with `open_stdin`, standard input.
+    cgroup: its own, "" for none. own_directory: removed at the end, "" for none. log: None without one.
+    """
+
+    __slots__ = (
+        "cgroup",
+        "input_ends_with_client",
+        "log",
+        "open_stdin",
+        "own_directory",
+        "started_at",
+        "terminal",
+        "title",
+    )
+
+    def __init__(self, title: str, started_at: str, cgroup: str, own_directory: str) -> None:
+        self.title = title
+        self.started_at = started_at
+        self.cgroup = cgroup
+        self.own_directory = own_directory
+        self.terminal = False
+        self.open_stdin = False
+        self.input_ends_with_client = False
+        self.log: tuple[int, int] | None = None  # max_size_bytes, max_files
+
+    def encode(self) -> bytes:
+        flags = _TERMINAL * self.terminal + _OPEN_STDIN * self.open_stdin + _INPUT_ENDS * self.input_ends_with_client
+        log = "" if self.log is None else f"{self.log[0]} {self.log[1]}"
+        return _SEPARATOR.join((self.title, self.started_at, self.cgroup, self.own_directory, flags, log)).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Handover":
+        title, started_at, cgroup, own_directory, flags, log = data.decode().split(_SEPARATOR)
+        handover = cls(title, started_at, cgroup, own_directory)
+        handover.terminal = _TERMINAL in flags
+        handover.open_stdin = _OPEN_STDIN in flags
+        handover.input_ends_with_client = _INPUT_ENDS in flags
+        if log:
+            size, files = log.split()
+            handover.log = int(size), int(files)
+        return handover
+
+
+class Reply:
+    """The engine's ear: takes one message."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, fd: int) -> None:
+        """Raises OSError when fd is no socket."""
+        self._socket = socket(fileno=fd)
+
+    def started(self, pid: int) -> None:
+        self._send(Started(pid=pid))
+
+    def failed(self, error: OrlopError) -> None:
+        self._send(Started(error=error.to_json()))
+
+    def _send(self, message: Started) -> None:
+        try:
+            packet.send(self._socket, jsonio.dump(message.to_json()), flags=MSG_DONTWAIT)
+        except OSError:
+            pass  # the engine died meanwhile: the next one finds status.json
+        self._socket.close()
+
+
+def main(message: packet.Message, inherited: Inherited, monitor: socket) -> "NoReturn":
+    """Be the launcher, in a process just forked by a monitor, which ends here.
+
+    message: a Start, with the reply socket and the first client.
+    """
+    try:
+        process.close_all_except({*message.fds, monitor.fileno()})
+        reply = Reply(message.fds[0])
+        try:
+            job = Job(_read(message))
+            pid = _launch(job, [socket(fileno=fd) for fd in message.fds[1:]], inherited, monitor)
+        except Exception as failure:
+            reply.failed(told("start", "a container", failure))
+        else:
+            reply.started(pid)
+    finally:
+        os._exit(0)
+
+
+def _read(message: packet.Message) -> StartTask | StartExec:
+    if message.is_cut:
+        raise Invalid("read", "the start message", f"it has more than {MESSAGE_BYTES_MAX} bytes, or too many files")
+    start = Start.from_json(jsonio.parse_object(message.data, "the start message"), "the start message")
+    wanted = start.task or start.exec
+    assert wanted  # Start.check
+    count = 1 + wanted.attached
+    if len(message.fds) != count:
+        raise Invalid("read", "the start message", f"{len(message.fds)} files came with it, {count} are wanted")
+    return wanted
+
+
+def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: socket) -> int:
+    """Start the process and leave it to the monitor; return its pid. Raises OrlopError after undoing everything."""
+    process.set_title(f"orlop: launcher {job.name}", inherited.title_area)
+    started_at, exit_fd = record.now(), record.reserve_exit(job.directory)
+    created = None
+    try:
+        created, pipes = job.create(inherited.facts)
+        listener = attach.listen(job.runtime_directory)
+        cgroup = created.cgroup.path if created.cgroup and job.own_directory == "" else ""
+        record.write_status(job.directory, created.pid, os.getppid(), started_at, cgroup)
+        handover = Handover(f"orlop: monitor {job.name}", started_at, cgroup, job.own_directory)
+        handover.terminal = pipes is None
+        handover.open_stdin = job.message.open_stdin
+        handover.input_ends_with_client = job.input_ends_with_client
+        handover.log = (job.log.max_size_bytes, job.log.max_files) if job.log else None
+        places = [listener.fileno(), job.directory, job.runtime_directory, exit_fd]
+        _hand_over(monitor, handover, [created.pidfd, *places, *_ends(created, pipes)])
+        created.start()
+    except BaseException as failure:
+        if created:
+            created.abort()
+        error = told(job.verb, job.subject, failure)
+        _record_failure(job, record.failed(started_at, error.exit_code, str(error)), exit_fd, clients)
+        raise error from None
+    try:
+        packet.send(monitor, EXECUTED)
+    except OSError:
+        pass  # killed: as if it had been a moment later, the next engine finds a process without a monitor
+    return created.pid
+
+
+def _ends(created: "Created", pipes: "Pipes | None") -> list[int]:
+    if pipes is None:
+        assert created.console is not None
+        return [created.console]
+    stdin, stdout, stderr = pipes.ours
+    return [stdout, stderr, *([stdin] if stdin >= 0 else [])]
+
+
+def _hand_over(monitor: socket, handover: Handover, fds: list[int]) -> None:
+    """Give the process to the monitor and wait until that is ready for it. Raises OSError, Unavailable."""
+    packet.send(monitor, handover.encode(), fds)
+    answer = packet.receive(monitor, HANDOVER_BYTES_MAX, 0).data
+    if answer != READY:
+        cause = answer.decode(errors="replace") or "its monitor was killed"
+        raise Unavailable("start", "a process", cause, hint="is the machine out of memory or descriptors?")
+
+
+def _record_failure(job: Job, ended: ExitRecord, exit_fd: int, clients: list[socket]) -> None:
+    """Say on disk and to the client that the command was never executed; leave nothing else. Raises nothing."""
+    _ignoring_errors(lambda: record.unlink(job.runtime_directory, ATTACH_SOCKET))
+    _ignoring_errors(job.remove_own_directory)
+    # The status of an earlier run would make this record one of that run's past.
+    _ignoring_errors(lambda: record.unlink(job.directory, STATUS_FILE))
+    _ignoring_errors(lambda: record.write_exit(job.directory, exit_fd, ended))
+    frame = frames.frame(frames.EXIT, jsonio.dump(ended.to_json()))
+    for client in clients:
+        _ignoring_errors(lambda client=client: client.send(frame, MSG_DONTWAIT | MSG_NOSIGNAL))  # type: ignore[misc]
+
+
+def _ignoring_errors(step: "Callable[[], object]") -> None:
+    try:
+        step()
+    except OSError:
+        pass
