@@ -1,13 +1,21 @@
-"""One more process in a running container. Its record is its monitor's: nothing of it is kept here."""
+"""One more process in a running container. Its record is its monitor's, in a directory of its own:
+
+    containers/<id>/exec/<exec id>/exit.json       written by the exec's monitor
+    $ORLOP_RUN/tasks/<id>/exec/<exec id>/          where it listens
+
+Ended execs are forgotten when the next one starts, a while after their end, or with their container.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+import time
 
 from ..spec import errors, jsonio
 from ..spec.errors import Invalid
 from ..spec.runtime import Capabilities, Process, Spec
-from ..spec.task import SPEC_FILE, StartExec
+from ..spec.task import EXIT_FILE, SPEC_FILE, StartExec
 from . import names, state
 from .compile import config
 from .containers import Client
@@ -20,6 +28,9 @@ if TYPE_CHECKING:
     from .record import ContainerRecord
 
 SPEC_BYTES_MAX = 8 * 1024 * 1024
+KEPT_AFTER_END_S = 300.0  # docker's time
+KEPT_ENDED_MAX = 64
+_DIRECTORY = "exec"
 
 
 def start(engine: Engine, reference: str, request: ExecRequest, client: Client) -> tuple[str, int]:
@@ -34,6 +45,7 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client) 
     task = engine.observe(record.id)
     state.step(task, "exec", record)
     assert task.status is not None
+    _forget_ended(engine, record)
     exec_id = names.new_id()
     message = StartExec(
         id=record.id,
@@ -54,6 +66,12 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client) 
     if started.error is not None:
         raise errors.from_json(started.error)
     return exec_id, started.pid
+
+
+def running(engine: Engine, record: ContainerRecord) -> list[str]:
+    """Return the ids of the execs that have not ended."""
+    directory = f"{engine.records.path(record.id)}/{_DIRECTORY}"
+    return sorted(exec_id for exec_id in _listed(directory) if _end_time(directory, exec_id) is None)
 
 
 def read_spec(engine: Engine, record: ContainerRecord) -> Spec:
@@ -87,3 +105,29 @@ def _process(engine: Engine, record: ContainerRecord, request: ExecRequest) -> P
         capabilities=capabilities,
         no_new_privileges=base.no_new_privileges if base is not None and not request.privileged else False,
     )
+
+
+def _forget_ended(engine: Engine, record: ContainerRecord) -> None:
+    """Remove what is left of execs that ended long ago, and of the oldest when there are many."""
+    directory = f"{engine.records.path(record.id)}/{_DIRECTORY}"
+    found = ((_end_time(directory, exec_id), exec_id) for exec_id in _listed(directory))
+    ended = sorted((end, exec_id) for end, exec_id in found if end is not None)
+    for position, (end, exec_id) in enumerate(ended):
+        if len(ended) - position <= KEPT_ENDED_MAX and time.time() - end < KEPT_AFTER_END_S:
+            break
+        shutil.rmtree(f"{engine.task_directory(record.id)}/{_DIRECTORY}/{exec_id}", ignore_errors=True)
+        shutil.rmtree(f"{directory}/{exec_id}", ignore_errors=True)
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _end_time(directory: str, exec_id: str) -> float | None:
+    try:
+        return os.stat(f"{directory}/{exec_id}/{EXIT_FILE}").st_mtime
+    except OSError:
+        return None

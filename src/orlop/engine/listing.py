@@ -44,7 +44,8 @@ def details(engine: Engine, reference: str) -> dict[str, object]:
     except OrlopError:
         engine.records.load(record.id)  # NotFound, when it was removed meanwhile
         raise
-    return inspect.details(record, task, spec, engine.records.path(record.id))
+    found = inspect.details(record, task, spec, engine.records.path(record.id))
+    return {**found, "ExecIDs": execs.running(engine, record) or None}
 
 
 def _test(key: str, values: Sequence[str]) -> Callable[[ContainerRecord, Task], bool]:

@@ -24,7 +24,7 @@ from ... import __version__
 from ...engine.engine import Engine, open_engine
 from ...engine.log import Log
 from ...spec import jsonio
-from ...spec.errors import Internal, Invalid, NotFound, OrlopError, Unavailable
+from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
 from . import rundir, wire
 from .incoming import Incoming
 from .verbs import VERBS, Call, Reply, Verb
@@ -310,6 +310,7 @@ def serve(paths: Paths, lock: int, ready: int | None = None, idle_s: float | Non
     socket listens, or the error as JSON; it is closed. idle_s: None never leaves.
     """
     try:
+        _check_lock(paths, lock)
         os.close(rundir.open_private(paths.root, create=True))
         with Log(paths.engine_log) as log:
             return _serve(paths, log, ready, idle_s)
@@ -342,6 +343,17 @@ def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None) -> i
         engine.close()
         log.write("engine stopped")
     return 0
+
+
+def _check_lock(paths: Paths, lock: int) -> None:
+    """Raise Conflict when the lock is not that of these directories: two engines would share them."""
+    try:
+        same = os.path.samestat(os.fstat(lock), os.stat(paths.engine_lock))
+    except OSError:
+        same = False
+    if not same:
+        cause = "the lock that came with the start is another one's"
+        raise Conflict("start", f"an engine in {paths.run}", cause, hint="start it with: orlop serve")
 
 
 def _listen(paths: Paths) -> socket.socket:
