@@ -5,7 +5,6 @@ An image's ID is the digest of its configuration, as docker's is. Nothing is cac
 
 from __future__ import annotations
 
-import functools
 import os
 
 from orlop.spec.digest import SHORT_HEX_LENGTH, Digest
@@ -84,9 +83,7 @@ class Images:
 
     def layer_openers(self, image: Image) -> tuple[tuple[Digest, Callable[[], io.FileIO]], ...]:
         """Return (diff_id, function that opens the blob) of every layer, the base layer first: what unpacking takes."""
-        return tuple(
-            (layer.diff_id, functools.partial(self.store.open, layer.descriptor.digest)) for layer in image.layers
-        )
+        return tuple((layer.diff_id, _opener(self.store, layer.descriptor.digest)) for layer in image.layers)
 
     def import_tar(
         self, source: Readable, name: str = "", changes: Sequence[str] = (), message: str = "", platform: str = ""
@@ -211,3 +208,7 @@ class Images:
     def _document(self, descriptor: Descriptor) -> Manifest | Index:
         subject = f"manifest {descriptor.digest}"
         return parse_manifest(self.store.get(descriptor.digest), descriptor.media_type, subject)
+
+
+def _opener(store: Store, digest: Digest) -> Callable[[], io.FileIO]:
+    return lambda: store.open(digest)

@@ -31,8 +31,6 @@ _GNU_LONGNAME, _GNU_LONGLINK = "L", "K"
 ID_MAX = 2**32 - 2  # 2**32 - 1 is (uid_t)-1, which chown(2) takes for "leave it"
 TIME_NS_MAX = 2**63 - 1
 
-_OCTAL = frozenset(b"01234567")
-_DECIMAL = frozenset(b"0123456789")
 XATTR_PREFIX = b"SCHILY.xattr."
 _SPARSE_PREFIX = b"GNU.sparse."
 
@@ -375,7 +373,7 @@ def parse_pax(data: bytes, broken: "Callable[[str], OrlopError]") -> dict[bytes,
     while start < len(data):
         space = data.find(b" ", start, start + 12)
         digits = data[start:space]
-        if space < 0 or not digits or not _DECIMAL.issuperset(digits):
+        if space < 0 or not digits or not digits.isdigit():
             raise broken("an extended header has no length where one must stand")
         end = start + int(digits)
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
@@ -411,7 +409,7 @@ def _apply_pax(member: Member, records: dict[bytes, bytes]) -> None:
 
 def decimal(text: bytes) -> int:
     """Return the number that decimal digits spell. Raises ValueError for anything else and for more than 63 bits."""
-    if not text or len(text) > 19 or not _DECIMAL.issuperset(text) or int(text) >= 2**63:
+    if not text or len(text) > 19 or not text.isdigit() or int(text) >= 2**63:
         raise ValueError(f"{shown(text)} is not a number")
     return int(text)
 
@@ -420,7 +418,7 @@ def _pax_time_ns(text: bytes) -> int:
     """Return nanoseconds from `[-]seconds[.fraction]`."""
     sign = -1 if text.startswith(b"-") else 1
     whole, _, fraction = text.removeprefix(b"-").partition(b".")
-    if fraction and not _DECIMAL.issuperset(fraction):
+    if fraction and not fraction.isdigit():
         raise ValueError(f"{shown(text)} is not a time")
     return sign * (decimal(whole) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0")))
 
@@ -437,7 +435,7 @@ def numeric(field: bytes) -> int:
     digits = field.strip(b" \0").partition(b"\0")[0]
     if not digits:
         return 0
-    if not _OCTAL.issuperset(digits):
+    if not digits.isdigit() or b"8" in digits or b"9" in digits:  # int() alone also takes signs, "_" and "0o"
         raise ValueError(f"{shown(digits)} is not an octal number")
     return int(digits, 8)
 
