@@ -373,7 +373,7 @@ def parse_pax(data: bytes, broken: "Callable[[str], OrlopError]") -> dict[bytes,
     while start < len(data):
         space = data.find(b" ", start, start + 12)
         digits = data[start:space]
-        if space < 0 or not digits or not digits.isdigit():
+        if space < 0 or not digits.isdigit():
             raise broken("an extended header has no length where one must stand")
         end = start + int(digits)
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
@@ -409,7 +409,7 @@ def _apply_pax(member: Member, records: dict[bytes, bytes]) -> None:
 
 def decimal(text: bytes) -> int:
     """Return the number that decimal digits spell. Raises ValueError for anything else and for more than 63 bits."""
-    if not text or len(text) > 19 or not text.isdigit() or int(text) >= 2**63:
+    if len(text) > 19 or not text.isdigit() or int(text) >= 2**63:
         raise ValueError(f"{shown(text)} is not a number")
     return int(text)
 
