@@ -413,6 +413,15 @@ def test_what_is_frozen_is_killed_too(cgroup: Cgroup, start: Start) -> None:
     wait_until(lambda: not cgroup.events().populated)
 
 
+def test_what_is_frozen_below_is_killed_too(cgroup: Cgroup, start: Start) -> None:
+    below = Cgroup(cgroup.layout, f"{cgroup.path}/below")
+    below.create()
+    child = start("sys.stdin.read()", inside=below)
+    below.freeze()
+    cgroup.kill()
+    assert child.wait() == -signal.SIGKILL
+
+
 def test_what_runs_below_is_killed_too(cgroup: Cgroup, start: Start) -> None:
     below = Cgroup(cgroup.layout, f"{cgroup.path}/below")
     below.create()
@@ -440,6 +449,14 @@ def test_a_fork_bomb_is_killed(cgroup: Cgroup, start: Start) -> None:
     assert child.stdout
     assert child.stdout.readline() == "born\n"
     cgroup.kill()
+    cgroup.remove()
+
+
+def test_everything_is_killed_without_cgroup_kill(cgroup: Cgroup, start: Start) -> None:
+    """As on v2 before Linux 5.14."""
+    child = start_family(start, 9)
+    cgroup._kill_each()
+    assert child.wait() == -signal.SIGKILL
     cgroup.remove()
 
 

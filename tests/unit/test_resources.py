@@ -185,6 +185,7 @@ GOLDEN: dict[str, tuple[dict[str, Any], list[str] | str, list[str] | str]] = {
         ],
     ),
     "unified, out of the cgroup": ({"unified": {"../memory.max": "1"}}, "unified", "unified"),
+    "unified, in another cgroup": ({"unified": {"memory.x/../memory.max": "1"}}, "unified", "unified"),
     "unified, a process": ({"unified": {"cgroup.procs": "1"}}, "unified", "unified"),
     "unified, the killer": ({"unified": {"cgroup.kill": "1"}}, "unified", "unified"),
     "unified, a controller that is nowhere": ({"unified": {"nonesuch.max": "1"}}, "unified", "unified"),

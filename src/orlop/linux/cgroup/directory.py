@@ -1,8 +1,8 @@
 """One open cgroup directory: everything below a hierarchy is reached from here, by descriptor and single name.
 
 Invariants:
-1. No name that holds a slash, and no symbolic link, is ever followed (O_NOFOLLOW): the path in `Directory.path`
-   is for error texts only and is never opened again.
+1. No name with a slash is taken and no symbolic link followed (O_NOFOLLOW): the path in `Directory.path` is for
+   error texts only and is never opened again.
 2. Files are opened without O_CREAT and O_TRUNC: a control file that does not exist is an error, never a new file.
 
 Source: cgroups(7), Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel.
@@ -66,10 +66,7 @@ class Directory:
     def __truediv__(self, name: str) -> Directory:
         """Return the child directory, opened."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            return Directory(os.open(name, flags, dir_fd=self.fd), f"{self.path}/{name}")
-        except OSError as error:
-            raise self.error(error, name) from None
+        return Directory(self._openat(name, flags), f"{self.path}/{name}")
 
     def parent(self) -> Directory:
         """Return the directory above, opened."""
@@ -82,14 +79,14 @@ class Directory:
         try:
             os.mkdir(name, 0o755, dir_fd=self.fd)
         except OSError as error:
-            raise self.error(error, name) from None
+            raise self._error(error, name) from None
 
     def remove(self, name: str) -> None:
         """rmdir: EBUSY while the child holds processes or children."""
         try:
             os.rmdir(name, dir_fd=self.fd)
         except OSError as error:
-            raise self.error(error, name) from None
+            raise self._error(error, name) from None
 
     def children(self) -> list[str]:
         """Return the names of the child cgroups."""
@@ -98,22 +95,21 @@ class Directory:
 
     def read(self, name: str) -> str:
         """Return the text of a control file."""
+        fd = self._openat(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
-            try:
-                chunks = []
-                while chunk := os.read(fd, _READ_BYTES):
-                    chunks.append(chunk)
-            finally:
-                os.close(fd)
+            chunks = []
+            while chunk := os.read(fd, _READ_BYTES):
+                chunks.append(chunk)
         except OSError as error:
-            raise self.error(error, name) from None
+            raise self._error(error, name) from None
+        finally:
+            os.close(fd)
         return b"".join(chunks).decode("ascii", "replace")
 
     def write(self, name: str, value: str) -> None:
         """Write a control file in one write(2); the error names the file and the value it refused."""
         try:
-            fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+            fd = self._openat(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 os.write(fd, value.encode("ascii", "backslashreplace"))
             finally:
@@ -121,7 +117,15 @@ class Directory:
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror} (writing {value!r})", f"{self.path}/{name}") from None
 
-    def error(self, error: OSError, name: str) -> OSError:
+    def _openat(self, name: str, flags: int) -> int:
+        if "/" in name:
+            raise OSError(errno.EINVAL, "the name of a control file has no slash", name)
+        try:
+            return os.open(name, flags, dir_fd=self.fd)
+        except OSError as error:
+            raise self._error(error, name) from None
+
+    def _error(self, error: OSError, name: str) -> OSError:
         """Return the same error with the whole path as its filename."""
         return OSError(error.errno, error.strerror, f"{self.path}/{name}")
 

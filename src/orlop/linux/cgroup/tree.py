@@ -284,10 +284,18 @@ class Cgroup:
         try:
             v1.kill_members(self.procs)
         finally:
+            self._thaw_everything()
+
+    def _thaw_everything(self) -> None:
+        """Thaw the cgroup and whatever below it was frozen by itself: a v1 SIGKILL waits until then."""
+        file, value = ("cgroup.freeze", "0") if self.layout.v2 else ("freezer.state", "THAWED")
+        mount = self.layout.v2 or self.layout.v1.get("freezer")
+        for directory in self._subtree(mount) if mount else ():
             try:
-                self.thaw()
-            except OSError:
-                pass
+                directory.write(file, value)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENODEV):  # removed since
+                    raise
 
     def _create_in(self, mount: str) -> None:
         for attempt in range(_CREATE_ATTEMPTS_MAX):
