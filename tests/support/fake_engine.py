@@ -92,6 +92,8 @@ class FakeEngine:
             while (request := wire.receive_request(sock)) is not None:
                 self.calls.append((request.verb, request.args))
                 if self.raw is not None:
+                    for fd in request.fds:
+                        os.close(fd)
                     sock.sendall(self.raw)
                     return
                 try:

@@ -10,6 +10,7 @@ import os
 from _socket import AF_UNIX, SOCK_STREAM, socket, socketpair
 
 from ...spec.errors import OrlopError, Unavailable
+from ..native.client import Lost
 from .flags import EXIT_USAGE, UsageError
 from .session import Attachment, OutputClosed, Session, Signals, window_size
 
@@ -66,13 +67,13 @@ def run_attached(
     session goes on and `started` is not called.
     """
     args = args | {"attached": True, "console_size": console_size(terminal=connected.terminal)}
-    lost: Unavailable | None = None
+    lost: Lost | None = None
     with Signals() as signals:
         ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
         try:
             result = engine.call(verb, args, [theirs.fileno()])
             started(result if isinstance(result, dict) else {})
-        except Unavailable as wrong:
+        except Lost as wrong:
             lost = wrong  # the message may have gone through: then a monitor holds the far end, else it just closed
         except BaseException:
             ours.close()

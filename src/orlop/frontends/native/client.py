@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ...spec.paths import Paths
 
 
+class Lost(Unavailable):
+    """The connection ended before the reply: whether the verb was carried out is not known."""
+
+
 class Engine:
     """One connection. Not for use by several threads at once; a thread that waits opens its own."""
 
@@ -29,7 +33,7 @@ class Engine:
         self._log = log
 
     def call(self, verb: str, args: dict[str, object] | None = None, fds: Sequence[int] = ()) -> object:
-        """Return the verb's result. Raises the engine's error, or Unavailable when it dies or talks nonsense."""
+        """Return the verb's result. Raises the engine's error, Lost when it dies, Unavailable for nonsense."""
         result, received = self.call_with_fds(verb, args, fds)
         for fd in received:
             os.close(fd)
@@ -43,20 +47,22 @@ class Engine:
         return self.receive()
 
     def send(self, verb: str, args: dict[str, object], fds: Sequence[int] = ()) -> None:
-        """Send a request; `receive` then returns its reply. Raises Unavailable."""
+        """Send a request; `receive` then returns its reply. Raises Lost."""
         try:
             wire.send_request(self._socket, verb, args, fds)
         except OSError as wrong:
-            raise self._lost(f"the connection broke: {wrong.strerror}") from None
+            raise self._failed(Lost, f"the connection broke: {wrong.strerror}") from None
 
     def receive(self) -> tuple[object, list[int]]:
         """Return the reply to a request that was sent, as `call_with_fds` does."""
         try:
             return wire.receive_reply(self._socket)
         except OSError as wrong:
-            raise self._lost(f"the connection broke: {wrong.strerror}") from None
-        except (wire.Malformed, wire.Closed) as wrong:
-            raise self._lost(wrong.cause) from None
+            raise self._failed(Lost, f"the connection broke: {wrong.strerror}") from None
+        except wire.Closed as wrong:
+            raise self._failed(Lost, wrong.cause) from None
+        except wire.Malformed as wrong:
+            raise self._failed(Unavailable, wrong.cause) from None
 
     @property
     def stream(self) -> socket:
@@ -72,8 +78,8 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _lost(self, cause: str) -> Unavailable:
-        return Unavailable("read", "the engine's reply", cause, hint=f"read {self._log}, then try again")
+    def _failed(self, kind: type[Unavailable], cause: str) -> Unavailable:
+        return kind("read", "the engine's reply", cause, hint=f"read {self._log}, then try again")
 
 
 def connect(paths: Paths, *, start: bool = True) -> Engine:
