@@ -33,6 +33,9 @@ CONDITIONS: dict[str, Callable[[], bool]] = {
     "no cgroup v1": lambda: not (_CGROUPS / "memory/memory.limit_in_bytes").exists(),
     "no kvm": lambda: not os.access("/dev/kvm", os.R_OK | os.W_OK),
     "no kernel headers": lambda: not Path("/usr/include/asm-generic/unistd.h").exists(),
+    "no containers-common": lambda: (
+        not any((place / "usr/share/containers/seccomp.json").exists() for place in (Path("/"), peers.DIRECTORY))
+    ),
     "not x86-64": lambda: platform.machine() != "x86_64",
     "not arm64": lambda: platform.machine() != "aarch64",
 }

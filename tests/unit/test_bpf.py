@@ -175,17 +175,19 @@ def test_a_mask_of_nothing_is_no_condition(architecture):
     assert simulate(program, architecture, 1, [1]) == ALLOW
 
 
-@pytest.mark.parametrize(
-    "rules",
-    [
-        [Rule([7], ALLOW, [condition(0, EQ, 1)]), Rule([7], KILL, [condition(0, EQ, 1)])],
-        [Rule([7], ALLOW, [condition(0, EQ, 1), condition(1, EQ, 1)]), Rule([7], KILL, [condition(0, EQ, 1)])],
-    ],
-)
-def test_rules_that_contradict_each_other_are_refused(rules):
+def test_rules_that_contradict_each_other_are_refused():
+    rules = [Rule([7], ALLOW, [condition(0, EQ, 1)]), Rule([7], KILL, [condition(0, EQ, 1)])]
     with pytest.raises(OSError, match="different actions") as caught:
         assemble([Section("x86_64", rules)], EPERM)
     assert (caught.value.errno, caught.value.filename) == (errno.EEXIST, "7")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_rule_with_fewer_conditions_decides_before_one_with_more(index):
+    few = Rule([7], KILL, [condition(index, EQ, 1)])
+    many = [Rule([7], action, [condition(0, EQ, 1), condition(1, EQ, 1)]) for action in (ALLOW, ENOSYS)]
+    for rules in ([few, *many], [*many, few]):
+        assert simulate(assemble([Section("x86_64", rules)], EPERM), "x86_64", 7, [1, 1]) == KILL
 
 
 @pytest.mark.parametrize("count", [300, 600])

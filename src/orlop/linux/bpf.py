@@ -18,8 +18,8 @@ runc 1.1.5 (tests/contract/test_seccomp_libseccomp.py, test_seccomp_runc.py), an
    the higher index first; then EQ, NE and MASKED_EQ before LT and LE before GE and GT; then larger values first
    (smaller first for LT and LE); then the same for the next argument; then the profile's order. The first that
    holds, wins.
-5. Rules that differ in the action alone are an error, and so is a rule whose conditions are only the beginning of
-   those of an earlier rule with another action (EEXIST in libseccomp).
+5. Rules that differ in the action alone are an error (EEXIST in libseccomp), unless another rule decides before them.
+   libseccomp refuses some more, which depends on the order in which they come; here the rules above decide.
 On an architecture of 32 bits conditions see the low half of arguments and values alone, as in libseccomp.
 
 libseccomp keeps 4. for rules of EQ, and for rules about one argument with values of 32 bits and one action. Beyond that
@@ -34,7 +34,7 @@ from .syscalls import X32_SYSCALL_BIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 # linux/seccomp.h
 SECCOMP_RET_KILL_PROCESS = 0x80000000
@@ -212,14 +212,24 @@ def _outcomes(writer: _Writer, section: Section, default: int) -> dict[int, _Out
 
 
 def _ordered(number: int, alternatives: list[_Alternative], bits: int) -> list[_Alternative]:
-    """Return the rules in the order in which they are tried (4. of the module's text). Raises OSError for 5."""
-    beginnings: dict[tuple[Condition, ...], set[int]] = {}  # of the rules seen so far: their actions
+    """Return the rules that can decide, in the order in which they are tried (4. of the module's text).
+
+    Raises OSError for a contradiction (5.).
+    """
+    everything = {conditions for conditions, _ in alternatives}
+    deciding: dict[tuple[Condition, ...], int] = {}
     for conditions, action in alternatives:
-        if not beginnings.get(conditions, {action}) <= {action}:
+        if any(fewer in everything for fewer in _parts(conditions)):
+            continue  # it comes later in the order than a rule that holds wherever it holds
+        if deciding.setdefault(conditions, action) != action:
             raise OSError(errno.EEXIST, "two rules have the same conditions and different actions", str(number))
-        for length in range(1, len(conditions) + 1):
-            beginnings.setdefault(conditions[:length], set()).add(action)
-    return sorted(alternatives, key=lambda alternative: [_rank(test, bits) for test in alternative[0]])
+    return sorted(deciding.items(), key=lambda alternative: [_rank(test, bits) for test in alternative[0]])
+
+
+def _parts(conditions: tuple[Condition, ...]) -> Iterator[tuple[Condition, ...]]:
+    """Yield every choice of some, but not all, of the conditions."""
+    for chosen in range(1, (1 << len(conditions)) - 1):
+        yield tuple(test for place, test in enumerate(conditions) if chosen >> place & 1)
 
 
 def _rank(test: Condition, bits: int) -> tuple[int, int, int]:
