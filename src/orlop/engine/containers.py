@@ -66,7 +66,7 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
         if image is not None:
             engine.snapshots.prepare(container_id, parent)
             undo.callback(engine.snapshots.remove, container_id)
-        write_durably(f"{directory}/{SPEC_FILE}", jsonio.dump(compiled.spec.to_json()))
+        write_durably(f"{directory}/{SPEC_FILE}", jsonio.dump(compiled.spec.to_json()), last=False)
         engine.records.save(record)
         undo.pop_all()
     return record, (*compiled.warnings, *_image_warnings(image))

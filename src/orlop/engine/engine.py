@@ -67,6 +67,7 @@ class Engine:
         self.snapshots = Snapshots(f"{paths.root}/snapshots")
         self.locks = Locks()
         self.making_host = threading.Lock()
+        self.host_checked_at = float("-inf")  # monotonic; guarded by making_host
         self.spawner = Spawner()
         self.watcher = Watcher(functools.partial(ends.settle, self), log)
 

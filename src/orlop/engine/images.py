@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 
 from ..image import host
-from ..spec.errors import Invalid
+from ..spec.errors import Invalid, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 HOST_NAMES = ("host", "host:latest")
+HOST_CHECK_S = 10.0  # the programs of this machine are looked at so often, at most: it costs 3 ms
 
 
 def find(engine: Engine, name: str) -> Image:
@@ -22,7 +24,14 @@ def find(engine: Engine, name: str) -> Image:
     if name not in HOST_NAMES:
         return engine.images.resolve(name)
     with engine.making_host:
-        return host.ensure(engine.images)  # made anew when the programs of this machine have changed
+        if time.monotonic() - engine.host_checked_at > HOST_CHECK_S:
+            image = host.ensure(engine.images)  # made anew when the programs of this machine have changed
+            engine.host_checked_at = time.monotonic()
+            return image
+    try:
+        return engine.images.resolve(name)
+    except NotFound:
+        return host.ensure(engine.images)
 
 
 def summaries(engine: Engine) -> list[dict[str, object]]:

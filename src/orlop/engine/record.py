@@ -77,16 +77,21 @@ def timestamp(time_ns: int | None = None) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
 
 
-def write_durably(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Replace a file so that after a power cut it has the old content or all of the new."""
+def write_durably(path: str, data: bytes, *, last: bool = True) -> None:
+    """Replace a file so that after a power cut it has the old content or all of the new.
+
+    last: whether its name must be durable too; False when another file of the directory follows, which makes it so.
+    """
     temporary = f"{path}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with open(fd, "wb", buffering=0) as file:
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]
         os.fsync(fd)
     os.rename(temporary, path)
+    if not last:
+        return
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
