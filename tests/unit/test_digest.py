@@ -68,6 +68,21 @@ def test_anything_else_is_refused_with_its_text(text: str) -> None:
     assert repr(text)[1:20] in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("nothing", "it is not of the form algorithm:hex"),
+        ("md5:" + "0" * 32, "its algorithm is none of sha256, sha512"),
+        ("sha512:" + EMPTY[7:], "sha512 has 128 hex digits, not 64"),
+        ("sha256:" + "G" * 64, "what follows the colon is not lower-case hex"),
+    ],
+)
+def test_the_cause_is_told(text: str, cause: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        Digest.parse(text)
+    assert refused.value.cause == cause
+
+
 @given(st.text())
 def test_no_text_gets_through_by_chance(text: str) -> None:
     try:
