@@ -533,6 +533,16 @@ def test_a_child_is_born_inside_and_its_parent_is_back_outside(cgroup: Cgroup) -
     assert len(inside) == len(cgroup.layout.hierarchies())
 
 
+def test_nobody_is_born_in_a_frozen_v1_cgroup(cgroup: Cgroup) -> None:
+    if not cgroup.layout.v1:
+        pytest.skip("needs: cgroup v1")
+    cgroup = Cgroup(Layout("v1", cgroup.layout.v1), cgroup.path)
+    cgroup.freeze()
+    with pytest.raises(OSError) as caught, cgroup.entered():
+        pass
+    assert caught.value.errno == errno.EBUSY
+
+
 def test_the_descriptor_for_clone3_is_there_on_pure_v2_alone(cgroup: Cgroup) -> None:
     fd = cgroup.fd()
     if cgroup.layout.mode == "unified":

@@ -5,6 +5,7 @@ Source: clone3(2), CLONE_INTO_CGROUP; kernel/cgroup/cgroup.c, cgroup_procs_write
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .directory import open_directory
@@ -21,7 +22,10 @@ class Entered:
     v2: nothing moves, the descriptor is for CLONE_INTO_CGROUP. v1: this thread moves in and, at the end, back where
     it was. Writing 0 to `tasks` moves the writing thread alone, which needs no lock and no RCU grace period (since
     5.5), while moving another process does: 0.5 ms instead of 5 to 20 ms for ten hierarchies. The process must have
-    one thread. Raises OSError; when the way back fails, the process is left inside and should end.
+    one thread. While it lasts, the cgroup's limits hold for this thread, and what it allocates is charged there.
+
+    Raises OSError, EBUSY for a frozen v1 cgroup, which would freeze this thread too. When the way back fails, the
+    process is left inside and should end.
     """
 
     __slots__ = ("_fd", "_home", "_layout", "_names")
@@ -34,6 +38,7 @@ class Entered:
 
     def __enter__(self) -> int | None:
         paths = paths_of(self._layout)
+        self._refuse_frozen()
         try:
             for mount in dict.fromkeys(self._layout.v1.values()):
                 with open_directory(mount, self._names) as directory:
@@ -52,3 +57,9 @@ class Entered:
         for mount, names in reversed(self._home):
             with open_directory(mount, names) as directory:
                 directory.write("tasks", "0")
+
+    def _refuse_frozen(self) -> None:
+        if mount := self._layout.v1.get("freezer"):
+            with open_directory(mount, self._names) as directory:
+                if directory.read("freezer.state").strip() != "THAWED":
+                    raise OSError(errno.EBUSY, "the cgroup is frozen", directory.path)
