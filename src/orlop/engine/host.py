@@ -1,6 +1,5 @@
 """What the engine must know about the machine to compile a container, so that compiling itself stays pure."""
 
-import glob
 import os
 import stat
 
@@ -42,13 +41,13 @@ def look() -> Host:
     runtime = facts()
     layout = runtime.layout
     return Host(
-        processors=os.cpu_count() or 1,
+        processors=len(os.sched_getaffinity(0)),
         hostname=os.uname().nodename,
         capabilities=tuple(capability.names_of(runtime.cap_bounding)),
         controllers=tuple(name for name in ("cpu", "memory", "pids", "devices") if layout.version(name)),
         swap_limit=_swap_limit(layout.directory("memory"), layout.version("memory")),
         security_modules=tuple(name for name in _LSM_MODULES if _is_active(name, runtime.lsms)),
-        thermal_throttle=tuple(sorted(glob.glob("/sys/devices/system/cpu/cpu*/thermal_throttle"))),
+        thermal_throttle=_below("/sys/devices/system/cpu", "thermal_throttle"),
         runtime=runtime,
     )
 
@@ -57,7 +56,16 @@ def _swap_limit(directory: str, version: int) -> bool:
     if version == 1:
         return os.path.exists(f"{directory}/memory.memsw.limit_in_bytes")
     # The root cgroup of v2 has no limit files: any other shows whether the kernel can (CONFIG_SWAP, swapaccount=).
-    return version == 2 and bool(glob.glob(f"{directory}/*/memory.swap.max") or os.path.exists("/proc/swaps"))
+    return version == 2 and bool(_below(directory, "memory.swap.max") or os.path.exists("/proc/swaps"))
+
+
+def _below(directory: str, name: str) -> tuple[str, ...]:
+    """Return the paths directory/*/name that exist."""
+    try:
+        paths = [f"{directory}/{entry}/{name}" for entry in sorted(os.listdir(directory))]
+    except OSError:
+        return ()
+    return tuple(path for path in paths if os.path.exists(path))
 
 
 def _is_active(module: str, lsms: tuple[str, ...]) -> bool:

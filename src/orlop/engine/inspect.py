@@ -5,10 +5,10 @@ Pure but for the clock. The names are the Docker Engine API's (1.50); what does 
 
 from __future__ import annotations
 
-import calendar
 import time
 
 from ..spec.task import LOG_FILE, LogOptions
+from ..supervise.logread import parse_time
 from . import state
 from .removal import exit_code
 
@@ -163,9 +163,9 @@ def duration(seconds: float) -> str:
 
 
 def unix_time(text: str) -> int:
-    """Return the whole seconds since 1970 of an RFC 3339 time in UTC."""
+    """Return the whole seconds since 1970 of an RFC 3339 time in UTC, 0 for what is none."""
     try:
-        return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+        return parse_time(text) // 10**9
     except ValueError:
         return 0
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-import traceback
 
 from .record import timestamp
 
@@ -43,6 +42,8 @@ class Log:
 
     def exception(self, what: str, error: BaseException) -> str:
         """Write a traceback and return the id under which it stands in the log."""
+        import traceback
+
         reference = os.urandom(4).hex()
         self.write(f"error {reference}: {what}: {error!r}")
         for line in traceback.format_exception(error):
