@@ -85,7 +85,7 @@ def _build() -> None:
     print("dev: preparing .venv from requirements-dev.txt", file=sys.stderr)
     if not _runs_same_version():
         _make_venv(VENV)
-    pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r", str(LOCK)]
+    pip = [str(PYTHON), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps", "-r", str(LOCK)]
     run(pip, env=os.environ | {"PYTHONDONTWRITEBYTECODE": ""})
     STAMP.write_text(_fingerprint())
 
