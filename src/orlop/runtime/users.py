@@ -76,7 +76,12 @@ def _user(root: int, name: str) -> tuple[int, int, str, str]:
             home = fields[5] if len(fields) > 5 and fields[5].startswith("/") else "/"
             return _checked(uid), _checked(gid), home, fields[0]
     if number is None:
-        raise NotFound("find", f"user {name}", f"unable to find user {name}: no matching entries in passwd file")
+        raise NotFound(
+            "find",
+            f"user {name}",
+            f"unable to find user {name}: no matching entries in passwd file",
+            hint="name a user of the image's /etc/passwd, or give a number",
+        )
     return _checked(number), 0, "/", ""
 
 
@@ -99,7 +104,12 @@ def _group(wanted: str, gids: dict[str, int]) -> int:
     if number is None:
         number = gids.get(wanted)
     if number is None:
-        raise NotFound("find", f"group {wanted}", f"unable to find group {wanted}: no matching entries in group file")
+        raise NotFound(
+            "find",
+            f"group {wanted}",
+            f"unable to find group {wanted}: no matching entries in group file",
+            hint="name a group of the image's /etc/group, or give a number",
+        )
     return _checked(number)
 
 
@@ -110,7 +120,12 @@ def _number(text: str) -> int | None:
 
 def _checked(number: int) -> int:
     if number > ID_MAX:
-        raise Invalid("use", f"the id {number}", f"uids and gids must be in range 0-{ID_MAX}")
+        raise Invalid(
+            "use",
+            f"the id {number}",
+            f"uids and gids must be in range 0-{ID_MAX}",
+            hint="give a smaller number or a name",
+        )
     return number
 
 

@@ -1,0 +1,88 @@
+"""I1: the engine may die at any instant. Containers run on, no log line, exit status or name is lost."""
+
+import os
+import signal
+import subprocess
+import time
+
+WRITER = "i=0; while [ $i -lt {lines} ]; do echo line $i; i=$((i+1)); done"
+
+
+def kill_engine(orlop):
+    pid = orlop.engine_pid()
+    assert pid is not None
+    pidfd = os.pidfd_open(pid)
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
+    deadline = time.monotonic() + 20
+    while orlop.engine_pid() == pid:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_containers_write_on_and_no_line_is_lost(orlop):
+    lines = 20_000
+    orlop("run", "-d", "--name", "w", "host", "sh", "-c", WRITER.format(lines=lines) + "; exit 9")
+    for _ in range(5):
+        kill_engine(orlop)
+        orlop("ps", "-a")
+    assert orlop("wait", "w").stdout.strip() == "9"
+    assert orlop("logs", "w").stdout == "".join(f"line {i}\n" for i in range(lines))
+
+
+def test_an_exit_without_an_engine_is_found_by_the_next(orlop):
+    wait_for_go = "while [ ! -e /go ]; do echo tick; sleep 0.05; done"
+    orlop("run", "-d", "--name", "c", "-i", "host", "sh", "-c", wait_for_go + "; read x; echo said $x; exit 6")
+    attached = orlop.popen("attach", "c", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert attached.stdout.readline() == b"tick\n"  # now it is attached
+    kill_engine(orlop)
+    orlop("exec", "c", "touch", "/go")
+    kill_engine(orlop)
+    out, _ = attached.communicate(b"hello\n", timeout=20)
+    assert out.endswith(b"said hello\n")
+    assert attached.returncode == 6
+    assert "Exited (6)" in orlop("ps", "-a").stdout
+
+
+def test_a_foreground_run_ends_with_its_code_although_the_engine_was_killed(orlop):
+    run = orlop.popen(
+        "run",
+        "-i",
+        "--name",
+        "c",
+        "host",
+        "sh",
+        "-c",
+        "echo ready; read x; exit 5",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert run.stdout.readline() == b"ready\n"
+    kill_engine(orlop)
+    run.communicate(b"go\n", timeout=20)
+    assert run.returncode == 5
+    assert "Exited (5)" in orlop("ps", "-a").stdout
+
+
+def test_auto_remove_is_done_by_the_next_engine(orlop):
+    orlop("run", "-d", "--rm", "--name", "c", "-i", "host", "sh", "-c", "read x; exit 5")
+    (container,) = orlop.container_ids()
+    pid = int(orlop("inspect", "-f", "{{.State.Pid}}", "c").stdout)
+    kill_engine(orlop)
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while container in orlop.container_ids():
+        orlop("ps")
+        assert time.monotonic() < deadline
+
+
+def test_the_next_engine_can_do_everything_with_what_it_finds(orlop):
+    orlop("run", "-d", "--name", "c", "host", "sleep", "1000")
+    kill_engine(orlop)
+    assert orlop("exec", "c", "echo", "hi").stdout == "hi\n"
+    kill_engine(orlop)
+    assert orlop("stop", "-t", "1", "c").stdout == "c\n"
+    assert "Exited (137)" in orlop("ps", "-a").stdout
+    kill_engine(orlop)
+    assert orlop("rm", "c").stdout == "c\n"
+    assert orlop.container_ids() == []
