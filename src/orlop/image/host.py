@@ -22,7 +22,7 @@ from orlop.spec.tar import DIRTYPE, REGTYPE, SYMTYPE, Member
 
 from .archive import write_image
 from .closure import SEARCH_PATH, Closure, find_program
-from .hostfiles import FILES, PROGRAMS, TERMINALS, TERMINFO, HostRecord, Source
+from .hostfiles import FILES, PROGRAMS, TERMINALS, TERMINFO, HostRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,12 +71,16 @@ def ensure(images: Images) -> Image:
     if target is not None:
         is_ours = record is not None and record.manifest == target.digest
         image = _existing(images, is_ours)
-        if image is not None and (image.config.comment != COMMENT or (record and is_ours and _is_current(record))):
+        if image is not None and (
+            image.config.comment != COMMENT or (record and is_ours and _state(record.watched) == record.state)
+        ):
             return image
     closure, tree = _collect()
+    watched = _watched(closure)
+    state = _state(watched)  # before the files are read: a change meanwhile is then seen the next time
     target = _store(images.store, tree)
     images.store.names.put(name, target, keep_displaced=False)
-    _write_record(images.store, HostRecord(manifest=target.digest, sources=_watched(closure)))
+    _write_record(images.store, HostRecord(manifest=target.digest, watched=watched, state=state))
     return images.resolve(NAME)
 
 
@@ -243,25 +247,26 @@ def _config(tree: Tree, diff_id: Digest) -> ImageConfig:
 # -- when it is made again ------------------------------------------------------------------------------------------
 
 
-def _watched(closure: Closure) -> tuple[Source, ...]:
-    """Return the state of every file that went in, and of every directory whose entries decided which."""
+def _watched(closure: Closure) -> tuple[str, ...]:
+    """Return every file that went in, and every directory whose entries decided which."""
     paths = {*closure.files.values(), *SEARCH_PATH, "/etc/ld.so.cache", *TERMINFO}
     paths |= {os.path.dirname(name) for name in closure.names}
-    return tuple(_state(path) for path in sorted(paths))
+    return tuple(sorted(paths))
 
 
-def _state(path: str) -> Source:
-    try:
-        info = os.stat(path)
-    except OSError:
-        return Source(path=path)
-    # A directory's size says nothing that its time does not.
-    size = 0 if stat.S_ISDIR(info.st_mode) else info.st_size
-    return Source(path=path, inode=info.st_ino, size=size, mtime_ns=info.st_mtime_ns)
-
-
-def _is_current(record: HostRecord) -> bool:
-    return all(_state(source.path) == source for source in record.sources)
+def _state(paths: tuple[str, ...]) -> Digest:
+    """Return a digest of what these files and directories are now; one that is missing counts too."""
+    lines = []
+    for path in paths:
+        try:
+            info = os.stat(path)
+        except OSError:
+            lines.append(f"{path} -")
+            continue
+        # A directory's size says nothing that its time does not.
+        size = 0 if stat.S_ISDIR(info.st_mode) else info.st_size
+        lines.append(f"{path} {info.st_dev}:{info.st_ino} {size} {info.st_mtime_ns}")
+    return Digest.of(os.fsencode("\n".join(lines)))
 
 
 def _read_record(store: Store) -> HostRecord | None:

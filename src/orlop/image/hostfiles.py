@@ -4,20 +4,14 @@ from orlop.spec.digest import Digest
 from orlop.spec.record import Record
 
 
-class Source(Record):
-    """A file or directory of the host as it was; all zero when it was not there."""
-
-    path: str
-    inode: int = 0
-    size: int = 0
-    mtime_ns: int = 0
-
-
 class HostRecord(Record):
-    """host.json. manifest: the image that was made; sources: what decided its content."""
+    """host.json. manifest: the image that was made; watched: files and directories of the host that decided its
+    content; state: the digest of what stat(2) said about them.
+    """
 
     manifest: Digest
-    sources: tuple[Source, ...]
+    watched: tuple[str, ...]
+    state: Digest
 
 
 _SHELLS = "bash sh dash"
