@@ -182,7 +182,8 @@ def overlay(
             layers: list[tuple[str, str | int | None]] = [("lowerdir+", short(path)) for path in lower]
             return new_filesystem("overlay", layers + rest, attributes)
         except OSError as failure:
-            if failure.errno != errno.EINVAL or "lowerdir+" not in str(failure.filename):
+            # Before 6.5 overlay takes any option from fsconfig and refuses the unknown ones at the end, unnamed.
+            if failure.errno != errno.EINVAL:
                 raise
         opened += [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lower]
         joined = ":".join(f"/proc/self/fd/{fd}" for fd in opened[-len(lower) :])
