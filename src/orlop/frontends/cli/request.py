@@ -165,7 +165,9 @@ def read_env_file(path: str) -> list[str]:
             "read", f"env file {path}", _reason(wrong), hint="name a file with one NAME=value in each line"
         ) from None
     if len(data) > ENV_FILE_BYTES_MAX:
-        raise Invalid("read", f"env file {path}", f"it is larger than {ENV_FILE_BYTES_MAX} bytes")
+        raise Invalid(
+            "read", f"env file {path}", f"it is larger than {ENV_FILE_BYTES_MAX} bytes", hint="name a smaller file"
+        )
     variables = []
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         variables += _env_line(path, number, raw)
@@ -225,7 +227,10 @@ def _security_opt(text: str) -> str:
         raise Invalid(
             "read", f"seccomp profile {value}", _reason(wrong), hint="name a JSON file, or write seccomp=unconfined"
         ) from None
-    profile = jsonio.parse_object(data, f"seccomp profile {value}")
+    try:
+        profile = jsonio.parse_object(data, f"seccomp profile {value}")
+    except Invalid as wrong:
+        raise Invalid(wrong.verb, wrong.subject, wrong.cause, hint="correct it, or write seccomp=unconfined") from None
     return f"seccomp={jsonio.dump(profile).decode()}"
 
 

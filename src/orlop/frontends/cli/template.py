@@ -268,9 +268,7 @@ def field(value: object, name: str, arguments: tuple[object, ...]) -> object:
             except TypeError:
                 raise TemplateError(f"wrong number of args for {name}: got {len(arguments)}") from None
     elif isinstance(value, dict):
-        if name not in value:
-            raise TemplateError(f'executing "" at <.{name}>: map has no entry for key {quote(name)}')
-        found = value[name]
+        found = value.get(_key(value, name))
     elif value is None:
         raise TemplateError(f'executing "" at <.{name}>: nil pointer evaluating interface {{}}.{name}')
     else:
@@ -278,6 +276,23 @@ def field(value: object, name: str, arguments: tuple[object, ...]) -> object:
     if arguments:
         raise TemplateError(f"{name} has arguments but cannot be invoked as function")
     return found
+
+
+def _key(value: dict[str, object], name: str) -> str:
+    """Return the key that a field name means. Go's names differ in case from JSON's: .ID is "Id"."""
+    if name in value:
+        return name
+    alike = [key for key in value if key.lower() == name.lower()]
+    if len(alike) != 1 and is_map(value):
+        return name
+    if len(alike) != 1:
+        raise TemplateError(f'executing "" at <.{name}>: map has no entry for key {quote(name)}')
+    return alike[0]
+
+
+def is_map(value: dict[str, object]) -> bool:
+    """Tell whether Go has a map here (labels, options: all values are strings) and no struct of known fields."""
+    return all(isinstance(item, str) for item in value.values())
 
 
 def is_true(value: object) -> bool:
@@ -310,7 +325,18 @@ def type_name(value: object) -> str:
 
 
 def to_json(value: object) -> str:
-    return jsonio.dump(value.plain() if isinstance(value, Row) else value).decode("utf-8", "replace")
+    return jsonio.dump(_in_gos_order(value)).decode("utf-8", "replace")
+
+
+def _in_gos_order(value: object) -> object:
+    """Sort the keys of maps; a struct keeps its order."""
+    if isinstance(value, Row):
+        return value.plain()
+    if isinstance(value, list):
+        return [_in_gos_order(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _in_gos_order(item) for key, item in (sorted(value.items()) if is_map(value) else value.items())}
 
 
 def _show_inner(value: object) -> str:

@@ -211,6 +211,8 @@ def parse_duration(text: str) -> int:
         unit = rest[: next((at for at, c in enumerate(rest) if c in "0123456789."), len(rest))]
         rest = rest[len(unit) :]
         whole, _, fraction = number.partition(".")
+        if not number:
+            raise BadValue(f"time: invalid duration {quote(text)}", _HINT_DURATION)
         if not unit:
             raise BadValue(f"time: missing unit in duration {quote(text)}", _HINT_DURATION)
         if unit not in _NANOS:

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ...native.client import Engine
     from ..template import Row
 
 ID_LENGTH = 12
@@ -71,7 +72,7 @@ def _images(invocation: Invocation) -> int:
         lines = [line for line in lines if _matches(line, invocation.arguments[0])]
     form: str = options["format"]
     if options["quiet"] and not form:
-        write("".join(f"{for_output(identifier)}\n" for identifier in dict.fromkeys(line.identifier for line in lines)))
+        write("".join(f"{for_output(line.identifier)}\n" for line in lines))
     elif form in ("", "table"):
         listing.print_table(
             ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"),
@@ -114,12 +115,25 @@ def _import(invocation: Invocation) -> int:
     try:
         with invocation.connect() as engine:
             args = {"name": name, "changes": list(options["change"]), "message": options["message"]}
-            result = engine.call("images.import", args, [fd])
+            result = _imported(engine, args, fd, source)
     finally:
         if fd:
             os.close(fd)
     write_line(str(result.get("id", "")) if isinstance(result, dict) else "")
     return 0
+
+
+def _imported(engine: Engine, args: dict[str, object], fd: int, source: str) -> object:
+    """The engine sees a descriptor: an error about what it read gets the name that the user gave."""
+    try:
+        return engine.call("images.import", args, [fd])
+    except Invalid as wrong:
+        if wrong.subject != "the archive":
+            raise
+        named = "standard input" if source == "-" else source
+        raise Invalid(
+            "import", named, wrong.cause, hint=wrong.hint or "give a tar archive of a root file system"
+        ) from None
 
 
 def _open(path: str) -> int:

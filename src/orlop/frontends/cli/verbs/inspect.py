@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....spec import jsonio
-from ....spec.errors import NotFound, OrlopError
+from ....spec.errors import Invalid, NotFound, OrlopError
 from ..command import Command, Invocation, for_output, write
 from ..flags import EXIT_USAGE, STRING, Flag, UsageError
 from ..main import explain
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 KINDS = {"container": "containers.inspect", "image": "images.inspect"}
 INDENT = "    "
+EXIT_TEMPLATE = 64  # docker: a template that can't be parsed, here and only here
 
 
 def _inspect(invocation: Invocation) -> int:
@@ -40,7 +41,11 @@ def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
     if form and form != "json":
         from ..template import Template
 
-        template = Template(form)
+        try:
+            template = Template(form)
+        except Invalid as error:
+            explain(error)
+            return EXIT_TEMPLATE
     found: list[object] = []
     status = 0
     with invocation.connect() as engine:

@@ -71,7 +71,7 @@ def _print_table(summaries: list[dict[str, Any]], whole: bool) -> None:
                 ago(_number(item.get("Created"))),
                 str(item.get("Status", "")),
                 _ports(item),
-                _names(item),
+                _names(item, whole),
             )
             for item in summaries
         ],
@@ -96,7 +96,7 @@ def _row(item: dict[str, Any], whole: bool) -> Row:
         "Labels": ",".join(sorted(f"{key}={value}" for key, value in labels.items())),
         "LocalVolumes": str(sum(mount.get("Driver") == "local" for mount in mounts)),
         "Mounts": ",".join(place if whole else listing.ellipsis(place, MOUNT_LENGTH) for place in places),
-        "Names": _names(item),
+        "Names": _names(item, whole),
         "Networks": ",".join(networks),
         "Ports": _ports(item),
         "RunningFor": ago(created),
@@ -121,8 +121,10 @@ def _command(item: dict[str, Any], whole: bool) -> str:
     return quote(command if whole else listing.ellipsis(command, COMMAND_LENGTH))
 
 
-def _names(item: dict[str, Any]) -> str:
-    return ",".join(str(name).removeprefix("/") for name in _items(item.get("Names")))
+def _names(item: dict[str, Any], whole: bool) -> str:
+    """Return the names; the short form leaves out those with a second slash, which links make."""
+    names = [str(name).removeprefix("/") for name in _items(item.get("Names"))]
+    return ",".join(name for name in names if whole or "/" not in name)
 
 
 def _ports(item: dict[str, Any]) -> str:

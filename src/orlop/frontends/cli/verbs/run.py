@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ....spec.errors import Conflict, OrlopError, Unavailable
+from ....spec.errors import Conflict, Unavailable
 from .. import request
 from ..command import Command, Invocation, warn, write_line
 from ..flags import EXIT_USAGE, Options, UsageError
@@ -136,7 +136,12 @@ class ContainerIdFile:
                     hint=f"make sure the other container isn't running or delete {self._path}",
                 ) from None
             except OSError as wrong:
-                raise OrlopError("write", f"container ID file {self._path}", wrong.strerror or str(wrong)) from None
+                raise Unavailable(
+                    "write",
+                    f"container ID file {self._path}",
+                    wrong.strerror or str(wrong),
+                    hint="name a file in a directory that you can write to",
+                ) from None
         return self
 
     def write(self, container: str) -> None:
