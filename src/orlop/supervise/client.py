@@ -1,10 +1,12 @@
 """The engine's half: starts the spawner, sends it what to start, waits for the answer. Any thread may call it."""
 
 import os
+import select
 import sys
 from _socket import SO_SNDBUF, SOL_SOCKET, socket
 from _thread import allocate_lock
 
+from ..linux import executable
 from ..spec import jsonio
 from ..spec.errors import Internal, Invalid, Unavailable
 from ..spec.task import MESSAGE_BYTES_MAX, Start, Started, StartExec, StartTask
@@ -57,20 +59,37 @@ class Spawner:
         if len(data) > MESSAGE_BYTES_MAX:
             cause = f"the start message has {len(data)} bytes, the limit is {MESSAGE_BYTES_MAX}"
             raise Invalid("start", f"container {message.id[:12]}", cause, hint="pass large values in a file")
+        answer = self._ask(data, client)
+        if not answer and self._is_gone():
+            # Nothing runs: the spawner died before it received this, or whoever it forked for this died too.
+            answer = self._ask(data, client)
+        if not answer:
+            raise Unavailable("start", "a process", "its monitor died before it answered", hint="try again")
+        try:
+            return Started.from_json(jsonio.parse_object(answer, "the monitor's answer"))
+        except Invalid as wrong:
+            raise Internal("start", "a process", str(wrong)) from None
+
+    def close(self) -> None:
+        """Let the spawner end, and wait for it. Monitors live on. Idempotent."""
+        with self._lock:
+            self._bury()
+
+    def _ask(self, data: bytes, client: int | None) -> bytes:
+        """Send a message and return the answer, b"" when whoever got it has died."""
         ours, theirs = packet.pair()
         try:
             try:
                 self._send(data, [theirs.fileno(), *((client,) if client is not None else ())])
             finally:
                 theirs.close()
-            return _answer(ours)
+            ours.settimeout(START_S_MAX)
+            return ours.recv(MESSAGE_BYTES_MAX)
+        except TimeoutError:
+            cause = f"its monitor has not answered within {START_S_MAX:.0f} s"
+            raise Unavailable("start", "a process", cause) from None
         finally:
             ours.close()
-
-    def close(self) -> None:
-        """Let the spawner end, and wait for it. Monitors live on. Idempotent."""
-        with self._lock:
-            self._bury()
 
     def _send(self, data: bytes, fds: "Sequence[int]") -> None:
         with self._lock:
@@ -88,6 +107,14 @@ class Spawner:
                     raise Unavailable("start", "a monitor", "the spawner takes no message", hint=hint) from None
         raise Unavailable("start", "a monitor", "the spawner does not stay alive")
 
+    def _is_gone(self) -> bool:
+        with self._lock:
+            if self._socket is None:
+                return True
+            poll = select.poll()
+            poll.register(self._socket.fileno(), select.POLLRDHUP)
+            return bool(poll.poll(0))
+
     def _spawn(self) -> None:
         ours, theirs = packet.pair()
         argv = [self._python, "-I", "-S", "-c", _BOOTSTRAP, str(_SPAWNER_FD), _PACKAGE_PARENT]
@@ -99,7 +126,13 @@ class Spawner:
         try:
             ours.setsockopt(SOL_SOCKET, SO_SNDBUF, 4 * MESSAGE_BYTES_MAX)
             ours.settimeout(SEND_S_MAX)
-            self._pid = os.posix_spawn(self._python, argv, os.environ, file_actions=actions, setsid=True)
+            # What inits execute until their execve, a container may get hold of: no file of the host's (CVE-2019-5736).
+            copy = executable.sealed_copy(self._python, "orlop")
+            try:
+                path = f"/proc/{os.getpid()}/fd/{copy}"
+                self._pid = os.posix_spawn(path, argv, os.environ, file_actions=actions, setsid=True)
+            finally:
+                os.close(copy)
         except OSError as failure:
             ours.close()
             raise Unavailable("start", "the spawner", f"{self._python}: {failure.strerror}") from None
@@ -117,17 +150,3 @@ class Spawner:
         except ChildProcessError:
             pass
         self._pid = 0
-
-
-def _answer(ours: socket) -> Started:
-    ours.settimeout(START_S_MAX)
-    try:
-        data = ours.recv(MESSAGE_BYTES_MAX)
-    except TimeoutError:
-        raise Unavailable("start", "a process", f"its monitor has not answered within {START_S_MAX:.0f} s") from None
-    if not data:
-        raise Unavailable("start", "a process", "its monitor died before it answered", hint="try again")
-    try:
-        return Started.from_json(jsonio.parse_object(data, "the monitor's answer"))
-    except Invalid as wrong:
-        raise Internal("start", "a process", str(wrong)) from None

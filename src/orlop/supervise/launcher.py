@@ -173,7 +173,7 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
     try:
         created, pipes = job.create(inherited.facts)
         listener = attach.listen(job.runtime_directory)
-        cgroup = created.cgroup.path if created.cgroup and job.own_directory == "" else ""
+        cgroup = created.cgroup.path if created.cgroup and job.owns_cgroup else ""
         record.write_status(job.directory, created.pid, os.getppid(), started_at, cgroup)
         handover = Handover(f"orlop: monitor {job.name}", started_at, cgroup, job.own_directory)
         handover.terminal = pipes is None

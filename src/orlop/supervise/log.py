@@ -198,6 +198,7 @@ class Log:
         """Write whole entries by one write(2), so that a kill of the monitor tears at most the last of them."""
         note = self._loss_note() if self._lost_lines else b""
         batch = note + part
+        written = 0
         try:
             self._open()
             written = os.write(self._fd, batch)
@@ -207,12 +208,14 @@ class Log:
                 if written < len(batch):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as refused:
-            self._cut_back()
-            self._lose(part, refused)
+            kept = batch.rfind(b"\n", 0, written) + 1
+            self._cut_back(self._size + kept)
+            if kept >= len(note):
+                self._lost_lines = 0
+            self._lose(batch[max(kept, len(note)) :], refused)
             return
         self._size += len(batch)
-        if note:
-            self._lost_lines = 0
+        self._lost_lines = 0
 
     def _lose(self, framed: bytes, refused: OSError) -> None:
         self._lost_lines += framed.count(b"\n")
@@ -223,11 +226,12 @@ class Log:
         text = f"orlop: {lines} of output could not be logged here: {self._lost_cause}\n"
         return Framer(attach.STDERR).feed(text.encode(), timestamp(time.time_ns()))
 
-    def _cut_back(self) -> None:
-        """Undo a write that stopped in the middle. Where even that fails, the next open cuts the torn line off."""
+    def _cut_back(self, size: int) -> None:
+        """Cut off the torn end of a write. Where even that fails, the next open does it."""
         if self._fd >= 0:
             try:
-                os.ftruncate(self._fd, self._size)
+                os.ftruncate(self._fd, size)
+                self._size = size
             except OSError:
                 self._close()
 

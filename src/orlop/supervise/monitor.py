@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 DRAIN_S_MAX = 1.0  # for writers that outlive the process: outside of its pid namespace and its cgroup
 LINGER_S_MAX = 600.0  # for a client that takes nothing at all of its last output (a pager that nobody reads)
 DEFECTS_MAX = 16
+EXIT_CODE_FAILED = 125
 OOM_SCORE_ADJ = b"-998"  # as docker's shim: the kernel takes the container, not the one who tells of it
 
 
@@ -171,20 +172,25 @@ class Monitor:
 
 
 def _run(message: packet.Message, inherited: Inherited) -> None:
+    reply, *clients = message.fds
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
-    ours, theirs = packet.pair()
-    child = os.fork()
+    try:
+        ours, theirs = packet.pair()
+        child = os.fork()
+    except OSError as failure:
+        launcher.Reply(reply).failed(told("start", "a launcher", failure))
+        return
     if child == 0:
         launcher.main(message, inherited, theirs)
     theirs.close()
-    reply, *clients = message.fds
     os.close(reply)  # only the launcher answers: when it dies, the engine sees the end of this socket
     monitor, started = _take_over(ours, clients, inherited)
     ours.close()
-    os.waitpid(child, 0)  # from here on the process is our child
+    _, launcher_status = os.waitpid(child, 0)  # from here on the process is our child
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
     if monitor is None or not started:
-        _bury(monitor, inherited)
+        if monitor and launcher_status:
+            _bury(monitor, inherited)
         return
     _spare_from_oom()
     monitor.carry()
@@ -193,7 +199,7 @@ def _run(message: packet.Message, inherited: Inherited) -> None:
     os.fsync(monitor.directory)
     # Whoever waits for the monitor waits for the end of the run, not for the slowest reader of its output.
     if monitor.clients.queued() and os.fork() == 0:
-        process.set_title(f"{monitor.handover.title} (last output)")
+        process.set_title(f"{monitor.handover.title} (last output)", inherited.title_area)
         os.close(monitor.directory)
         os.close(monitor.runtime_directory)
         monitor.linger()
@@ -215,17 +221,15 @@ def _take_over(launching: socket, clients: list[int], inherited: Inherited) -> t
     return monitor, bool(packet.receive(launching, HANDOVER_BYTES_MAX, 0).data)
 
 
-def _bury(monitor: Monitor | None, inherited: Inherited) -> None:
-    """After a failed start: end what a launcher left behind that was killed itself. Else there is nothing."""
-    if monitor:
-        monitor.signal(signals.SIGKILL)
-    try:
-        while True:
-            os.wait()  # an init whose launcher is gone ends by itself
-    except ChildProcessError:
-        pass
-    if monitor and (cgroup := _cgroup(monitor, inherited)):
-        _attempt([], cgroup.remove)
+def _bury(monitor: Monitor, inherited: Inherited) -> None:
+    """End what a launcher left that was killed itself after the handover; before it, an init ends by itself."""
+    monitor.signal(signals.SIGKILL)
+    process.wait_pidfd(monitor.pidfd)
+    if cgroup := _cgroup(monitor, inherited):
+        _attempt(monitor.defects, cgroup.remove)
+    monitor.clients.stop_listening()
+    failed = record.failed(monitor.handover.started_at, EXIT_CODE_FAILED, "its launcher was killed")
+    record.write_exit(monitor.directory, monitor.exit_fd, failed)
 
 
 def _cgroup(monitor: Monitor, inherited: Inherited) -> Cgroup | None:

@@ -56,6 +56,11 @@ class Job:
         """Whether the end of a client's input, or its going, is the end of the process's input."""
         return isinstance(self.message, StartExec) or self.message.stdin_once
 
+    @property
+    def owns_cgroup(self) -> bool:
+        """Whether the process's cgroup goes with it; an exec lives in the container's."""
+        return isinstance(self.message, StartTask)
+
     def remove_own_directory(self) -> None:
         """Remove what `own_directory` names. Raises OSError."""
         if self.own_directory:
