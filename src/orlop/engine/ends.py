@@ -68,8 +68,8 @@ def settle(engine: Engine, run: Run) -> None:
 
 def kill(engine: Engine, reference: str, signal: str) -> None:
     """Send a signal to a container's first process. Raises NotFound, Invalid, Conflict when it does not run."""
+    number = signals.parse(signal or "KILL", f"container {reference[:100]}")
     record = engine.records.find(reference)
-    number = signals.parse(signal or "KILL", record.subject)
     task = engine.observe(record.id)
     state.step(task, "kill", record)
     assert task.status is not None

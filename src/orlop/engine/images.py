@@ -6,7 +6,7 @@ import os
 import time
 
 from ..image import host
-from ..spec.errors import Invalid, NotFound
+from ..spec.errors import Invalid, NotFound, OrlopError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,8 +69,14 @@ def inspect(engine: Engine, name: str) -> dict[str, object]:
 def import_archive(engine: Engine, archive: int, name: str, changes: Sequence[str], message: str) -> str:
     """Make an image of an archive that is read from a descriptor; return its id. Raises Invalid."""
     with open(archive, "rb", buffering=0, closefd=False) as stream:
-        if os.isatty(stream.fileno()):
-            raise Invalid(
-                "import", "the archive", "it is a terminal", hint="name a file, or redirect one to standard input"
-            )
-        return str(engine.images.import_tar(stream, name, changes, message).id)
+        if os.isatty(archive):
+            hint = "name a file, or redirect one to standard input"
+            raise Invalid("import", "the archive", "it is a terminal", hint=hint)
+        try:
+            return str(engine.images.import_tar(stream, name, changes, message).id)
+        except OrlopError as wrong:
+            path = os.readlink(f"/proc/self/fd/{archive}")
+            if wrong.subject == "the archive" and path.startswith("/"):
+                wrong.subject = f"archive {path}"  # a descriptor came: its file's name is what the user knows
+                wrong.hint = wrong.hint or "give a tar archive of a root file system, plain or compressed"
+            raise
