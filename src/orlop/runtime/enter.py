@@ -11,10 +11,9 @@ import os
 
 from ..linux import process as linux_process
 from ..spec import runtime as oci
-from ..spec.errors import Conflict
 from . import launch, seccomp
 from .operations import Outside
-from .operations.enter import EnterContainer
+from .operations.enter import EnterContainer, not_running
 from .operations.namespaces import KINDS
 from .plan import CgroupPlan, Plan
 from .planning import namespaces, process
@@ -37,7 +36,7 @@ def open_root(pid: int, pidfd: int) -> int:
     try:
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
-        raise _gone() from None
+        raise not_running() from None
     try:
         # Looked at after the open: while the pidfd's process is there, the number is its own.
         check_running(pidfd)
@@ -48,11 +47,9 @@ def open_root(pid: int, pidfd: int) -> int:
 
 
 def check_running(pidfd: int) -> None:
-    """Raises Conflict when the process of the pidfd has been reaped."""
-    try:
-        linux_process.pidfd_send_signal(pidfd, 0)
-    except ProcessLookupError:
-        raise _gone() from None
+    """Raises Conflict when the process of the pidfd has ended."""
+    if linux_process.has_ended(pidfd):
+        raise not_running()
 
 
 def compile_exec(
@@ -85,8 +82,7 @@ def compile_exec(
             *process.attributes(wanted, host),
             *before,
         ),
-        at_start=process.limits(wanted, host, warnings),
-        last=(*filters, *after),
+        last=(*process.limits(wanted, host, warnings), *filters, *after),
         terminal=wanted.terminal,
         warnings=tuple(warnings),
     )
@@ -101,7 +97,3 @@ def create_exec(plan: Plan, pid: int, pidfd: int, stdio: Sequence[int]) -> Creat
     check_running(pidfd)
     state = oci.State(oci_version=oci.OCI_VERSION, id="", status="running", bundle="", pid=pid)
     return launch.launch(plan, Outside(state, target=pidfd), stdio)
-
-
-def _gone() -> Conflict:
-    return Conflict("enter", "the container", "it is not running", hint="start it first")

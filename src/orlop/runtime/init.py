@@ -34,6 +34,8 @@ def run(plan: Plan, outside: Outside, stdio: tuple[int, ...], caller: Channel) -
         gc.disable()
         signals.reset_all()
         os.umask(0)
+        if plan.pid_path or outside.target >= 0:
+            process.wipe_environment()  # who lives there and may trace could read it
         init = Init(outside, caller, stdio)
         process.close_all_except({caller.fileno(), init.root, init.target, *stdio, *outside.sources.values()})
         caller.expect(channel.PREPARED)

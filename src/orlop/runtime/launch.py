@@ -57,9 +57,6 @@ class Created:
         """
         assert self._channel and self._undo, "start is called once, and not after abort"
         try:
-            outside = Outside(self.state)
-            for operation in self._plan.at_start:
-                _assist(operation, outside, self.pid)
             self._channel.send(channel.START)
             message, _ = self._channel.receive()
             if message:
@@ -146,8 +143,9 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
                 init.run(plan, outside, stdio, theirs)
         created._undo.append(created._kill)
     except OSError as failure:
-        if failure.errno == errno.ENOMEM and (outside.target >= 0 or plan.pid_path):
-            raise Conflict("enter", "the container", "its PID namespace has ended") from None
+        # ENOMEM: the first process of the PID namespace has ended, so nobody can be born there (pid_namespaces(7)).
+        if failure.errno in (errno.ENOMEM, errno.ESRCH) and (outside.target >= 0 or plan.pid_path):
+            raise Conflict("enter", "the PID namespace", "it has ended with its first process") from None
         raise Unavailable("start", "a process in new namespaces", _told(failure)) from None
     finally:
         theirs.close()

@@ -43,7 +43,7 @@ class Plan(Record):
 
     clone_flags: CLONE_NEW* for the clone. pid_path: a PID namespace that the child is born into, "" for none.
     cgroup: None leaves the child in the caller's. operations: in order, until the command could be executed.
-    at_start: by the caller, right before the command. last: by init, after that. command: what execve gets.
+    last: by init, right before the command. command: what execve gets.
     hooks: those that the caller runs. warnings: what could not be had and was not asked for by name, a sentence each.
     """
 
@@ -52,7 +52,6 @@ class Plan(Record):
     pid_path: str = ""
     cgroup: CgroupPlan | None = None
     operations: tuple[Operation, ...] = ()
-    at_start: tuple[Operation, ...] = ()
     last: tuple[Operation, ...] = ()
     terminal: bool = False
     hooks: Hooks = Hooks()
@@ -68,7 +67,7 @@ class Plan(Record):
         steps += [_step(operation) for operation in self.operations]
         for setting in self.cgroup.settings if self.cgroup else ():
             steps.append(Step(subject="cgroup", words=setting.describe(), call=setting.call()))
-        steps += [_step(operation) for operation in (*self.at_start, *self.last)]
+        steps += [_step(operation) for operation in self.last]
         words = " ".join(arg.decode(errors="replace") for arg in self.command.args)
         return (*steps, Step(subject="process", words=f"execute {words}", call="execve"))
 
@@ -108,8 +107,12 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler" = secc
             *process.placement(spec.linux),
             *before,
         ),
-        at_start=process.limits(spec.process, host, warnings),
-        last=(*((starting,) if starting.hooks else ()), *filters, *after),
+        last=(
+            *((starting,) if starting.hooks else ()),
+            *process.limits(spec.process, host, warnings),
+            *filters,
+            *after,
+        ),
         terminal=spec.process.terminal,
         hooks=checked,
         warnings=tuple(warnings),

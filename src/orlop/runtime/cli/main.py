@@ -89,6 +89,26 @@ VERBS = {
     "state": Verb("inspect:state", "CONTAINER", "print the state document"),
     "list": Verb("inspect:list_", "", "print the containers", (_FORMAT, Flag("quiet q", "bool", "ids only"))),
     "ps": Verb("inspect:ps", "CONTAINER [PS OPTIONS]", "print the processes of a container", (_FORMAT,)),
+    "update": Verb(
+        "update:update", "CONTAINER", "change the limits of a container",
+        (
+            Flag("resources r", "string", "a JSON file, - for standard input"),
+            Flag("blkio-weight", "string", "10 to 1000"), Flag("cpu-period", "string", "microseconds"),
+            Flag("cpu-quota", "string", "microseconds in each period"), Flag("cpu-burst", "string", "microseconds"),
+            Flag("cpu-share", "string", "relative weight"), Flag("cpu-rt-period", "string", "microseconds"),
+            Flag("cpu-rt-runtime", "string", "microseconds"), Flag("cpu-idle", "string", "1: SCHED_IDLE"),
+            Flag("cpuset-cpus", "string", "processors, as 0-2,7"), Flag("cpuset-mems", "string", "memory nodes"),
+            Flag("memory", "string", "bytes, or with k, m, g"), Flag("memory-reservation", "string", "bytes"),
+            Flag("memory-swap", "string", "memory plus swap in bytes, -1 for no limit"),
+            Flag("kernel-memory", "string", "refused: Linux has none since 5.16"),
+            Flag("pids-limit", "string", "processes, -1 for no limit"),
+        ),
+    ),
+    "spec": Verb(
+        "document:spec", "", "write a config.json to begin with",
+        (_BUNDLE, Flag("rootless", "bool", "for a user who is not root")),
+    ),
+    "features": Verb("document:features", "", "print what this runtime can do here"),
     "events": Verb(
         "inspect:events", "CONTAINER", "print what a container uses",
         (Flag("interval", "string", "time between two lines (5s)"), Flag("stats", "bool", "one line only")),

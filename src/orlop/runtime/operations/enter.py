@@ -3,11 +3,17 @@
 import os
 
 from ...linux import process
+from ...spec.errors import Conflict
 from . import Operation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import Init
+
+
+def not_running() -> Conflict:
+    """Return the error of whoever comes too late."""
+    return Conflict("enter", "the container", "it is not running", hint="start it first")
 
 
 class EnterContainer(Operation):
@@ -30,7 +36,10 @@ class EnterContainer(Operation):
         if self.own_ids:
             # A procfs can't be made in a user namespace whose own is masked (fs/namespace.c, mount_too_revealing).
             init.procfs()
-        process.setns(init.target, self.flags)
+        try:
+            process.setns(init.target, self.flags)
+        except ProcessLookupError:
+            raise not_running() from None
         if self.own_ids:
             os.setresgid(0, 0, 0)
             os.setgroups([])

@@ -16,7 +16,11 @@ INFINITY = 2**64 - 1  # the specification's "unlimited"; -1 in the resource modu
 
 
 class SetRlimit(Operation):
-    """Set a resource limit. The caller does it right before execve: a small one would hit init itself."""
+    """Set a resource limit: right before execve, because a small one would hit init itself.
+
+    By the process on itself: for another user's process prlimit(2) wants CAP_SYS_RESOURCE, which a container host may
+    lack.
+    """
 
     type: str
     soft: int
@@ -27,10 +31,10 @@ class SetRlimit(Operation):
         return f"limit {self.type.removeprefix('RLIMIT_').lower()} to {_text(self.soft)} (hard {_text(self.hard)})"
 
     def call(self) -> str:
-        return f"prlimit({self.type}, {_text(self.soft)}, {_text(self.hard)})"
+        return f"setrlimit({self.type}, {_text(self.soft)}, {_text(self.hard)})"
 
-    def assist(self, outside: "Outside", pid: int) -> None:
-        resource.prlimit(pid, RLIMITS[self.type], (_signed(self.soft), _signed(self.hard)))
+    def act(self, init: "Init") -> None:
+        resource.setrlimit(RLIMITS[self.type], (_signed(self.soft), _signed(self.hard)))
 
 
 class SetOomScoreAdj(Operation):

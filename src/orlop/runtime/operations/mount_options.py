@@ -44,6 +44,17 @@ PROPAGATION_NAMES = (*_PROPAGATION, *(f"r{name}" for name in _PROPAGATION))
 _SUPER_BLOCK = ("sync", "dirsync", "lazytime", "mand")
 # What is the case anyway: the kernel's defaults, and messages that nobody would see.
 _NOTHING = ("defaults", "async", "nolazytime", "nomand", "noiversion", "silent", "loud")
+NAMES = (
+    *_ATTRIBUTES,
+    *_RECURSIVE,
+    *PROPAGATION_NAMES,
+    *_SUPER_BLOCK,
+    *_NOTHING,
+    "bind",
+    "rbind",
+    "remount",
+    "tmpcopyup",
+)
 
 
 TYPE_CHECKING = False

@@ -1,5 +1,6 @@
 """Standard streams: pipes of the caller's, or a pseudo terminal of the container's own devpts."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -39,7 +40,7 @@ class OpenTerminal(Operation):
         if self.rows or self.columns:
             tty.set_size(master, self.rows, self.columns)
         if self.console:
-            target = path.make_file_in_root(init.root, "/dev/console", 0o600)
+            target = _console_target(init)
             try:
                 mount.move_mount(mount.clone_tree(terminal), target)
             finally:
@@ -74,6 +75,20 @@ class AttachStreams(Operation):
             _give(fd, self.uid)
         if self.terminal:
             tty.make_controlling(0)
+
+
+def _console_target(init: "Init") -> int:
+    try:
+        return path.make_file_in_root(init.root, "/dev/console", 0o600, path.RESOLVE_NO_SYMLINKS)
+    except OSError as failure:
+        if failure.errno != errno.ELOOP:
+            raise
+        raise Invalid(
+            "show the terminal at",
+            "/dev/console",
+            "there is a symbolic link on the way",
+            hint="remove it from the image",
+        ) from None
 
 
 def _open_pair(init: "Init") -> tuple[int, int]:

@@ -1,0 +1,125 @@
+"""exec: one more process in a running container, described by flags or by a process.json."""
+
+from __future__ import annotations
+
+import os
+
+from ...spec import jsonio
+from ...spec.errors import Conflict, Invalid
+from ...spec.runtime import Capabilities, Process, Spec, User
+from .. import enter, host
+from . import console, foreground
+from .call import Call, write_pid_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .flags import Flags
+
+_PROCESS_BYTES_MAX = 4 * 1024 * 1024
+_ID_MAX = 2**32 - 2
+
+
+def execute(call: Call) -> int:
+    """Execute the process; wait for it and return its exit status, or with --detach return at once."""
+    if not call.arguments:
+        raise Invalid("run", "orlop-runtime exec", "it requires a minimum of 1 argument: the container")
+    entry = call.store.load(call.arguments[0])
+    status = call.store.status(entry)
+    if status == "stopped":
+        raise Conflict("execute a command in", f"container {entry.id}", "cannot exec in a stopped container")
+    if status == "paused" and not call.flags.on("ignore-paused"):
+        raise Conflict(
+            "execute a command in",
+            f"container {entry.id}",
+            "cannot exec in a paused container (use --ignore-paused to override)",
+        )
+    spec = call.store.spec(entry.id)
+    process = _process(call.flags, call.arguments[1:], spec)
+    _check_terminal(call.flags, process)
+    pidfd = call.store.open_init(entry)
+    if pidfd is None:
+        raise Conflict("execute a command in", f"container {entry.id}", "cannot exec in a stopped container")
+    try:
+        plan = enter.compile_exec(process, spec, host.facts())
+        for warning in plan.warnings:
+            call.log.write("warning", warning)
+        created = enter.create_exec(plan, entry.pid, pidfd, (0, 1, 2))
+    finally:
+        os.close(pidfd)
+    detach = call.flags.on("detach")
+    try:
+        foreground.become_reaper(not detach)
+        if created.console is not None and call.flags.text("console-socket"):
+            console.hand_over(call.flags.text("console-socket"), created.console)
+        write_pid_file(call.flags.text("pid-file"), created.pid)
+        created.start()
+    except BaseException:
+        created.abort()
+        raise
+    if detach:
+        return 0
+    terminal = None
+    if created.console is not None and not call.flags.text("console-socket"):
+        terminal = console.Foreground(created.console)
+    return foreground.wait(created, terminal)
+
+
+def _process(flags: Flags, args: list[str], spec: Spec) -> Process:
+    path = flags.text("process")
+    if path:
+        with open(path, "rb") as file:
+            return Process.from_json(jsonio.parse(file.read(_PROCESS_BYTES_MAX + 1), path), path)
+    if not args:
+        raise Invalid("run", "orlop-runtime exec", "it requires a command, or --process")
+    own = spec.process or Process(cwd="/")
+    return own.replace(
+        args=tuple(args),
+        terminal=flags.on("tty"),
+        console_size=None,
+        cwd=flags.text("cwd") or own.cwd,
+        env=(*own.env, *flags.all("env")),
+        user=_user(flags, own.user),
+        no_new_privileges=flags.on("no-new-privs") or own.no_new_privileges,
+        capabilities=_with_capabilities(own.capabilities, flags.all("cap")),
+        apparmor_profile=flags.text("apparmor") or own.apparmor_profile,
+        selinux_label=flags.text("process-label") or own.selinux_label,
+    )
+
+
+def _user(flags: Flags, own: User) -> User:
+    user = own
+    if text := flags.text("user"):
+        uid, colon, gid = text.partition(":")
+        user = user.replace(uid=_id(uid, "uid"), gid=_id(gid, "gid") if colon else user.gid)
+    if gids := flags.all("additional-gids"):
+        user = user.replace(additional_gids=(*user.additional_gids, *(_id(gid, "additional gid") for gid in gids)))
+    return user
+
+
+def _id(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > _ID_MAX:
+        raise Invalid("execute", "the command", f"{what} {text!r} is not a number from 0 to {_ID_MAX}")
+    return int(text)
+
+
+def _with_capabilities(own: Capabilities | None, names: tuple[str, ...]) -> Capabilities | None:
+    """As runc: added to all sets but the inheritable and ambient ones."""
+    if not names:
+        return own
+    sets = own or Capabilities()
+    return sets.replace(
+        **{
+            field: tuple(dict.fromkeys((*getattr(sets, field), *names)))
+            for field in ("bounding", "effective", "permitted")
+        }
+    )
+
+
+def _check_terminal(flags: Flags, process: Process) -> None:
+    socket = flags.text("console-socket")
+    if flags.on("detach") and process.terminal and not socket:
+        raise Invalid(
+            "execute", "the command", "cannot allocate tty if runc will detach without setting console socket"
+        )
+    if socket and not (flags.on("detach") and process.terminal):
+        raise Invalid("execute", "the command", "cannot use console socket if runc will not detach or allocate tty")

@@ -1,0 +1,97 @@
+"""update: other limits for a running container, from flags or from a JSON document (`-r FILE`, `-r -`)."""
+
+from __future__ import annotations
+
+import sys
+
+from ...linux.cgroup import Cgroup
+from ...spec import jsonio
+from ...spec.errors import Invalid, Unavailable
+from ...spec.runtime import BlockIo, Cpu, Memory, Pids, Resources, Spec
+from .. import host, resources
+from .call import Call
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .flags import Flags
+
+_UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_CPU = {
+    "cpu-period": "period", "cpu-quota": "quota", "cpu-burst": "burst", "cpu-share": "shares",
+    "cpu-rt-period": "realtime_period", "cpu-rt-runtime": "realtime_runtime", "cpu-idle": "idle",
+}  # fmt: skip
+_MEMORY = {"memory": "limit", "memory-reservation": "reservation", "memory-swap": "swap", "kernel-memory": "kernel"}
+
+
+def update(call: Call) -> int:
+    """Write the new limits, and remember them."""
+    entry = call.store.load(call.container())
+    wanted = _from_document(call.flags.text("resources")) if call.flags.text("resources") else _from_flags(call.flags)
+    facts = host.facts()
+    steps = resources.settings(wanted, facts.layout, devices=bool(wanted.devices))
+    try:
+        Cgroup(facts.layout, entry.cgroup).apply(steps)
+    except OSError as failure:
+        cause = f"{failure.strerror} ({failure.filename})"
+        raise Unavailable("update", f"container {entry.id}", cause, hint="the other limits may have been set") from None
+    call.store.save(entry, _merged(call.store.spec(entry.id), wanted))
+    return 0
+
+
+def _from_document(path: str) -> Resources:
+    if path == "-":
+        data = sys.stdin.buffer.read(jsonio.DOCUMENT_BYTES_MAX + 1)
+        return Resources.from_json(jsonio.parse(data, "standard input"), "the resources")
+    with open(path, "rb") as file:
+        return Resources.from_json(jsonio.parse(file.read(jsonio.DOCUMENT_BYTES_MAX + 1), path), path)
+
+
+def _from_flags(flags: Flags) -> Resources:
+    cpu = {field: _integer(flags, name) for name, field in _CPU.items() if flags.given(name)}
+    sets = {"cpus": flags.text("cpuset-cpus"), "mems": flags.text("cpuset-mems")}
+    sets = {name: value for name, value in sets.items() if value}
+    memory = {field: _bytes(flags, name) for name, field in _MEMORY.items() if flags.given(name)}
+    return Resources(
+        cpu=Cpu().replace(**cpu, **sets) if cpu or sets else None,
+        memory=Memory().replace(**memory) if memory else None,
+        pids=Pids(limit=_integer(flags, "pids-limit")) if flags.given("pids-limit") else None,
+        block_io=BlockIo(weight=_integer(flags, "blkio-weight")) if flags.given("blkio-weight") else None,
+    )
+
+
+def _integer(flags: Flags, name: str) -> int:
+    text = flags.text(name)
+    try:
+        return int(text, 10)
+    except ValueError:
+        raise Invalid("update", "the container", f"invalid value for {name}: {text!r} is not an integer") from None
+
+
+def _bytes(flags: Flags, name: str) -> int:
+    text = flags.text(name).lower()
+    number = text.rstrip("bkmgt")
+    unit = text[len(number) :].removesuffix("b") if len(text) - len(number) > 1 else text[len(number) :]
+    if text == "-1":
+        return -1
+    if not (number.isascii() and number.isdigit()) or unit not in _UNITS or len(number) > 20:
+        raise Invalid(
+            "update", "the container", f"invalid value for {name}: {text!r} is not a size", hint="give 64m or -1"
+        )
+    return int(number) * _UNITS[unit]
+
+
+def _merged(spec: Spec, wanted: Resources) -> Spec:
+    """Return the spec with what was given on top of what it had."""
+    old = spec.linux.resources or Resources()
+    new = {
+        name: _on_top(getattr(old, name), getattr(wanted, name))
+        for name in ("memory", "cpu", "pids", "block_io")
+        if getattr(wanted, name) is not None
+    }
+    return spec.replace(linux=spec.linux.replace(resources=old.replace(**new)))
+
+
+def _on_top(old: Memory | Cpu | Pids | BlockIo | None, new: Memory | Cpu | Pids | BlockIo) -> object:
+    if old is None:
+        return new
+    return old.replace(**{name: value for name, value in vars(new).items() if value not in (None, "", ())})
