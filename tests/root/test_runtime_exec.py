@@ -29,7 +29,7 @@ def test_it_is_in_the_namespaces_and_cgroups_of_the_container(root: Path) -> Non
         "for n in mnt net uts pid ipc cgroup; do readlink /proc/self/ns/$n /proc/1/ns/$n; done; cat /proc/self/cgroup"
     )
     outcome = run_in(root, script)
-    assert outcome.facts["execs"] == [0], repr(outcome)
+    assert outcome.execs == [0], repr(outcome)
     (*links,) = outcome.stdout.split()[:12]
     assert links[::2] == links[1::2]
     assert all(line.endswith(":/") for line in outcome.stdout.splitlines()[12:])
@@ -55,13 +55,32 @@ def test_user_directory_and_capabilities_of_its_own(root: Path) -> None:
 
 
 def test_an_exec_of_nothing(root: Path) -> None:
-    outcome = run_in(root, "", args=("nosuch",))
-    assert outcome.error is not None and outcome.error.exit_code == 127
+    (error,) = run_in(root, "", args=("nosuch",)).execs
+    assert (error.exit_code, error.cause) == (127, 'exec: "nosuch": executable file not found in $PATH')
 
 
 def test_a_container_that_has_ended_is_a_conflict(root: Path) -> None:
     process = Process(cwd="/", args=("true",), env=ENVIRONMENT)
-    outcome = launcher.run(
-        make_spec("sleep", "60"), root, execs=[process.replace(args=("sh", "-c", "kill -9 1")), process]
-    )
-    assert outcome.error is None or outcome.error.kind == "conflict"
+    # Process 1 ignores what it does not handle, even SIGKILL from its own namespace: it has to end by itself.
+    spec = make_spec("sh", "-c", "trap 'exit 0' USR1; touch /dev/shm/ready; while :; do sleep 0.01; done")
+    wait = "while ! test -e /dev/shm/ready; do sleep 0.01; done; kill -USR1 1; sleep 60"
+    outcome = launcher.run(spec, root, execs=[process.replace(args=("sh", "-c", wait)), process])
+    killed, refused = outcome.execs
+    assert killed == 137 and refused.kind == "conflict", repr(outcome)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_of_its_own(root: Path, terminal: bool) -> None:
+    outcome = run_in(root, "tty; ls /dev/console", terminal=terminal)
+    assert outcome.stdout.splitlines()[0] == ("/dev/pts/0" if terminal else "not a tty"), repr(outcome)
+
+
+def test_no_descriptor_of_ours_is_a_working_directory(root: Path) -> None:
+    # CVE-2024-21626: an exec has descriptors of the host's before its execve.
+    directories = [f"/proc/self/fd/{number}" for number in range(3, 40)]
+    directories += [f"/proc/1/fd/{number}" for number in range(3)] + ["/proc/self/cwd/../../..", "/nosuch"]
+    process = Process(cwd="/", args=("pwd",), env=ENVIRONMENT)
+    outcome = launcher.run(make_spec("sleep", "60"), root, execs=[process.replace(cwd=cwd) for cwd in directories])
+    assert outcome.stdout == "" and len(outcome.execs) == len(directories)
+    assert {end.kind for end in outcome.execs if not isinstance(end, int)} == {"invalid"}, repr(outcome)
+    assert 0 not in outcome.execs

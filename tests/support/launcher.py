@@ -37,6 +37,8 @@ class Outcome:
         self.trace: str = report.get("trace", "")
         self.warnings: list[str] = report.get("warnings", [])
         self.facts: dict[str, Any] = report.get("facts", {})
+        # Of each exec: its code, or the error that stopped it.
+        self.execs = [errors.from_json(end) if isinstance(end, dict) else end for end in report.get("execs", ())]
 
     def __repr__(self) -> str:
         return (
@@ -88,7 +90,7 @@ def drive(asked: str, told: str) -> None:
 
     request = json.loads(Path(asked).read_text())
     spec = Spec.from_json(request["spec"])
-    report: dict[str, Any] = {"facts": {}}
+    report: dict[str, Any] = {"facts": {}, "execs": []}
     created = None
     fd = -1
     try:
@@ -121,12 +123,18 @@ def _exec_all(spec: Spec, created: Any, processes: list[Process], report: dict[s
     facts = host.facts()
     try:
         for process in processes:
-            plan = enter.compile_exec(process, spec, facts)
-            entered = enter.create_exec(plan, created.pid, created.pidfd, (0, 1, 2))
-            entered.start()
+            try:
+                plan = enter.compile_exec(process, spec, facts)
+                entered = enter.create_exec(plan, created.pid, created.pidfd, (0, 1, 2))
+                entered.start()
+            except errors.OrlopError as failure:
+                report["execs"].append(failure.to_json())
+                continue
+            os.close(entered.pidfd)
             if entered.console is not None:
                 _copy_console(entered.console)
-            report["facts"].setdefault("execs", []).append(_wait(entered.pid))
+                os.close(entered.console)
+            report["execs"].append(_wait(entered.pid))
     finally:
         os.kill(created.pid, 9)
 

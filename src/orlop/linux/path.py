@@ -78,28 +78,29 @@ def _mkdir(root: int, path: str, mode: int, resolve: int, links_left: int) -> in
         os.close(parent)
 
 
-def make_file_in_root(root: int, path: str, mode: int = 0o644) -> int:
+def make_file_in_root(root: int, path: str, mode: int = 0o644, resolve: int = 0) -> int:
     """Return a descriptor of what is at path; where nothing is, an empty regular file is made first.
 
-    The descriptor names the file (a mount target, fstat); it is not meant for reading or writing.
+    resolve: as for `mkdir_in_root`. The descriptor names the file (a mount target, fstat); it is not meant for reading
+    or writing.
     """
-    return _make_file(root, path.strip("/"), mode, LINKS_MAX)
+    return _make_file(root, path.strip("/"), mode, resolve, LINKS_MAX)
 
 
-def _make_file(root: int, path: str, mode: int, links_left: int) -> int:
+def _make_file(root: int, path: str, mode: int, resolve: int, links_left: int) -> int:
     try:
-        return open_in_root(root, path, os.O_PATH)
+        return open_in_root(root, path, os.O_PATH, 0, resolve)
     except FileNotFoundError:
         if not path:
             raise
     if links_left == 0:
         raise abi.error("open", errno.ELOOP, path)
     parent_path, _, name = path.rpartition("/")
-    parent = mkdir_in_root(root, parent_path)
+    parent = mkdir_in_root(root, parent_path, resolve=resolve)
     try:
         if target := _dangling(parent, name):
             path = target if target.startswith("/") else f"{parent_path}/{target}"
-            return _make_file(root, path.strip("/"), mode, links_left - 1)
+            return _make_file(root, path.strip("/"), mode, resolve, links_left - 1)
         return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=parent)
     finally:
         os.close(parent)

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 
 from . import abi, signals
 
@@ -129,6 +130,13 @@ def pidfd_send_signal(pidfd: int, signum: int) -> None:
     signals.pidfd_send_signal(pidfd, signum)
 
 
+def has_ended(pidfd: int) -> bool:
+    """Return whether the process is a zombie or gone. pidfd_open(2): the descriptor becomes readable at its end."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def wait_pidfd(pidfd: int) -> int:
     """Wait for a child, reap it and return its wait status (as os.waitpid does)."""
     result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
@@ -203,6 +211,14 @@ def set_title(title: str, area: tuple[int, int] | None = None) -> None:
     if end > start > 0:
         room = end - start
         ctypes.memmove(start, title.encode()[: room - 1].ljust(room, b"\0"), room)
+
+
+def wipe_environment() -> None:
+    """Overwrite what /proc/PID/environ shows of this process. Python's own os.environ is a copy and stays."""
+    stat = _stat_fields("self")
+    start, end = int(stat[47]), int(stat[48])  # fields 50 and 51 of proc_pid_stat(5)
+    if end > start > 0:
+        ctypes.memset(start, 0, end - start)
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:

@@ -1,0 +1,334 @@
+"""Escapes that other runtimes suffered, tried against the runtime's library from inside a container."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orlop.linux import executable
+from orlop.spec.runtime import Capabilities, IdMapping, Mount, Namespace, Process, User
+from support import container, launcher
+from support.container import CAPABILITIES, ENVIRONMENT, MOUNTS, NAMESPACES, make_spec
+
+RACE_STARTS = 120
+SECRET = "the-callers-own"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return container.make_root(tmp_path_factory.mktemp("escapes") / "root")
+
+
+@pytest.fixture(scope="module")
+def sealed() -> Iterator[tuple[str, ...]]:
+    """The interpreter in sealed memory, as the spawner executes it."""
+    fd = executable.sealed_copy(os.path.realpath(sys.executable), "orlop")
+    # A shell between: the driver is started by path, and its own argv[0] leads it to its library.
+    yield ("/bin/bash", "-c", f'exec -a {sys.executable} /proc/{os.getpid()}/fd/{fd} "$@"', "-")
+    os.close(fd)
+
+
+def with_capability(*names: str) -> Capabilities:
+    wanted = (*CAPABILITIES, *names)
+    return Capabilities(bounding=wanted, effective=wanted, permitted=wanted)
+
+
+# -- what a process of ours shows while it enters -------------------------------------------------------------------
+
+
+WATCH = """
+pass=0
+while true; do
+    for p in /proc/[0-9]*; do
+        echo; echo "exe $(readlink $p/exe)"
+        for f in $p/fd/*; do echo "fd $(readlink $f)"; done
+        cat $p/maps $p/environ | tr '\\0' '\\n'
+    done > /dev/shm/now 2> /dev/null
+    cat /dev/shm/now >> /dev/shm/seen
+    pass=$((pass + 1)); echo $pass > /dev/shm/pass
+done
+"""
+HELD = """
+import os, sys, time
+sys.path[:0] = sys.argv[1:3]
+from orlop.linux import process
+from orlop.runtime import enter, host, launch, plan, rootfs
+from orlop.spec.runtime import Mount, Process, Spec
+from pathlib import Path
+facts = host.facts()
+spec = Spec.from_json(__import__("json").loads(sys.argv[4]))
+fd = rootfs.open_rootfs([Mount(type="bind", source=sys.argv[3])])
+watcher = launch.create(plan.compile(spec, facts), fd, (0, 1, 2))
+watcher.start()
+shm = Path(f"/proc/{watcher.pid}/root/dev/shm")
+def passes():
+    try:
+        return int((shm / "pass").read_text() or 0)
+    except FileNotFoundError:
+        return 0
+def watched():
+    # Two whole passes from now on: the first may have begun before.
+    target = passes() + 3
+    while passes() < target:
+        time.sleep(0.005)
+try:
+    watched()
+    process_plan = enter.compile_exec(Process(cwd="/", args=("true",), env=spec.process.env), spec, facts)
+    for _ in range(3):
+        entered = enter.create_exec(process_plan, watcher.pid, watcher.pidfd, (0, 1, 2))
+        watched()
+        entered.start()
+        process.wait_pidfd(entered.pidfd)
+    print((shm / "seen").read_bytes().decode(errors="replace"))
+finally:
+    process.pidfd_send_signal(watcher.pidfd, 9)
+    process.wait_pidfd(watcher.pidfd)
+"""
+
+
+def seen_by_a_watcher(root: Path, python: tuple[str, ...], capabilities: Capabilities) -> str:
+    """Return what a container reads of its /proc while execs stand at their last step before execve."""
+    spec = json.dumps(make_spec("sh", "-c", WATCH, capabilities=capabilities).to_json())
+    arguments = [str(launcher.SOURCES), str(launcher.SOURCES.parent / "tests"), str(root), spec]
+    command = [*python, "-c", HELD, *arguments]
+    env = os.environ | {"SECRET": SECRET}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "exe /bin/sh" in done.stdout or "exe /usr/bin/dash" in done.stdout
+    return done.stdout
+
+
+def test_sec_02_a_process_that_enters_shows_nothing(root: Path) -> None:
+    """CVE-2016-9962: until its execve, an exec can't be traced, and its descriptors and memory can't be seen."""
+    seen = seen_by_a_watcher(root, (sys.executable,), with_capability())
+    assert "python" not in seen and SECRET not in seen
+
+
+def test_sec_01_not_even_with_ptrace_is_a_host_binary_reached(root: Path, sealed: tuple[str, ...]) -> None:
+    """CVE-2019-5736: who may trace sees a program in sealed memory, and no file of the host's."""
+    seen = seen_by_a_watcher(root, sealed, with_capability("CAP_SYS_PTRACE"))
+    programs = {line.removeprefix("exe ") for line in seen.splitlines() if line.startswith("exe ")}
+    # "" is a process that ended between the listing and the look.
+    assert {program for program in programs if not program.startswith("/bin/")} - {""} == {"/memfd:orlop (deleted)"}
+    assert SECRET not in seen
+
+
+OVERWRITE = """
+import os
+print(os.readlink("/proc/self/exe"))
+for path in ("/proc/self/exe", "/proc/self/fd/%d" % os.open("/proc/self/exe", os.O_PATH)):
+    for flags in (os.O_WRONLY, os.O_RDWR | os.O_TRUNC):
+        try:
+            os.write(os.open(path, flags), b"#!/bin/sh\\n")
+            print("WROTE")
+        except OSError as refused:
+            print(refused.strerror)
+"""
+
+
+@pytest.fixture(scope="module")
+def root_with_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image in which the interpreter that is reached as /proc/self/exe works, so that it can attack."""
+    root = container.make_root(tmp_path_factory.mktemp("python") / "root", ("python3",))
+    for name, head in (("script", "/proc/self/exe"), ("nested", "/script")):
+        (root / name).write_text(f"#!{head}\n{OVERWRITE}")
+        (root / name).chmod(0o755)
+    return root
+
+
+@pytest.mark.parametrize("args", [("/proc/self/exe", "-c", OVERWRITE), ("/script",), ("/nested",)])
+def test_sec_01_proc_self_exe_as_the_command(
+    root_with_python: Path, sealed: tuple[str, ...], args: tuple[str, ...]
+) -> None:
+    """CVE-2019-5736: an image whose program is what the runtime executed last."""
+    outcome = launcher.run(make_spec(*args), root_with_python, python=sealed)
+    assert outcome.stdout.splitlines() == ["/memfd:orlop (deleted)"] + ["Text file busy"] * 4, repr(outcome)
+
+
+def test_sealed_memory_can_not_be_written(tmp_path: Path) -> None:
+    fd = executable.sealed_copy("/bin/true", "test")
+    try:
+        path = f"/proc/self/fd/{fd}"
+        assert executable.is_sealed(path) and not executable.is_sealed("/bin/true")
+        for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_APPEND):
+            writer = os.open(path, flags)
+            with pytest.raises(PermissionError):
+                os.write(writer, b"x")
+            with pytest.raises(PermissionError):
+                os.ftruncate(writer, 1)
+            os.close(writer)
+        assert subprocess.run([path], pass_fds=[fd], check=False).returncode == 0
+        with pytest.raises(FileNotFoundError):
+            executable.sealed_copy(str(tmp_path / "missing"), "test")
+    finally:
+        os.close(fd)
+
+
+# -- mount targets that somebody swaps ------------------------------------------------------------------------------
+
+
+class Swapper(threading.Thread):
+    """Exchange two names as fast as possible. renameat2(2) with RENAME_EXCHANGE."""
+
+    def __init__(self, one: Path, other: Path) -> None:
+        super().__init__()
+        self.names = os.fsencode(one), os.fsencode(other)
+        self.count = 0
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        one, other = self.names
+        while not self.over.is_set():
+            assert libc.renameat2(-100, one, -100, other, 2) == 0
+            self.count += 1
+
+
+STARTS = """
+import os, sys
+sys.path[:0] = sys.argv[1:3]
+from orlop.linux import process
+from orlop.runtime import host, launch, plan, rootfs
+from orlop.spec.errors import OrlopError
+from orlop.spec.runtime import Mount
+from support.container import MOUNTS, make_spec
+root, shared, secret, count = *sys.argv[3:6], int(sys.argv[6])
+facts = host.facts()
+mounts = (
+    *MOUNTS,
+    Mount(destination="/shared", type="bind", source=shared, options=("rbind",)),
+    Mount(destination="/shared/place/made/deep", type="tmpfs"),
+    Mount(destination="/shared/place/file", type="bind", source=secret),
+)
+compiled = plan.compile(make_spec("sh", "-c", "test -e /etc/canary && echo ESCAPED; true", mounts=mounts), facts)
+for _ in range(count):
+    fd = rootfs.open_rootfs([Mount(type="bind", source=root)])
+    try:
+        created = launch.create(compiled, fd, (0, 1, 2))
+        created.start()
+        process.wait_pidfd(created.pidfd)
+        os.close(created.pidfd)
+        print("started")
+    except OrlopError as error:
+        print("refused")
+    os.close(fd)
+"""
+
+
+def test_sec_08_and_15_targets_below_a_directory_that_becomes_a_link(root: Path, tmp_path: Path) -> None:
+    """CVE-2021-30465, CVE-2024-45310: a volume is shared with an attacker who swaps a directory for a link."""
+    outside, shared = tmp_path / "outside", tmp_path / "shared"
+    for directory in (outside, shared, shared / "place"):
+        directory.mkdir()
+    (outside / "canary").write_text("canary")
+    # From the host's root this link leads to a directory, from the container's to nothing.
+    (shared / "link").symlink_to(outside)
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    mountinfo = Path("/proc/self/mountinfo").read_text()
+    swapper = Swapper(shared / "place", shared / "link")
+    swapper.start()
+    try:
+        arguments = [str(launcher.SOURCES), str(launcher.SOURCES.parent / "tests"), str(root), str(shared), str(secret)]
+        command = [sys.executable, "-c", STARTS, *arguments, str(RACE_STARTS)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    finally:
+        swapper.over.set()
+        swapper.join()
+    words = done.stdout.split()
+    assert len(words) == RACE_STARTS and set(words) <= {"started", "refused"}, done.stdout + done.stderr
+    assert swapper.count > RACE_STARTS
+    assert sorted(path.name for path in outside.iterdir()) == ["canary"]
+    assert (outside / "canary").read_text() == "canary"
+    assert Path("/proc/self/mountinfo").read_text() == mountinfo
+    inside = root / str(outside).lstrip("/")
+    assert not inside.exists() or "canary" not in os.listdir(inside)
+
+
+def test_sec_12_the_console_is_not_bound_where_a_link_says(root: Path, tmp_path: Path) -> None:
+    """CVE-2025-52565: /dev/console, and the terminal itself, may be links of an attacker's."""
+    shared = tmp_path / "dev"
+    (shared / "pts").mkdir(parents=True)
+    (shared / "console").symlink_to("/proc/sys/kernel/hostname")
+    kept = tuple(mount for mount in MOUNTS if mount.destination != "/dev")
+    mounts = (Mount(destination="/dev", type="bind", source=str(shared), options=("rbind",)), *kept)
+    outcome = launcher.run(make_spec("true", terminal=True, mounts=mounts), root)
+    assert outcome.error is not None and "/dev/console" in str(outcome.error), repr(outcome)
+
+
+def test_sec_12_ptmx_must_be_that_of_a_devpts(root: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "dev"
+    (shared / "pts").mkdir(parents=True)
+    os.mkfifo(shared / "pts/ptmx")
+    kept = tuple(mount for mount in MOUNTS if not mount.destination.startswith("/dev"))
+    mounts = (*kept, Mount(destination="/dev", type="bind", source=str(shared)))
+    outcome = launcher.run(make_spec("true", terminal=True, mounts=mounts), root)
+    assert outcome.error is not None and "/dev/pts" in str(outcome.error), repr(outcome)
+
+
+# -- control groups -------------------------------------------------------------------------------------------------
+
+
+def test_sec_30_no_control_file_can_be_written(root: Path) -> None:
+    script = """
+    cd /sys/fs/cgroup
+    for f in */release_agent */notify_on_release */cgroup.procs */tasks */memory.limit_in_bytes cgroup.procs; do
+        (echo 1 > $f) 2> /dev/null && echo WROTE $f
+    done
+    mkdir pids/x 2> /dev/null && echo MADE
+    mount -t cgroup -o pids none /tmp 2> /dev/null && echo MOUNTED
+    echo end
+    """
+    path = f"/orlop-test-{os.getpid()}/sec30"
+    outcome = launcher.run(make_spec("sh", "-c", script, cgroups_path=path), root)
+    assert outcome.stdout.split() == ["end"], repr(outcome)
+
+
+def test_sec_30_release_agent_in_a_user_namespace(root: Path) -> None:
+    """CVE-2022-0492: an administrator of a user namespace mounts a v1 hierarchy and tries to name an agent."""
+    maps = (IdMapping(container_id=0, host_id=100000, size=65536),)
+    script = """
+    for c in pids memory cpu; do
+        mount -t cgroup -o $c none /dev/shm 2> /dev/null || continue
+        echo mounted
+        (echo /x > /dev/shm/release_agent) 2> /dev/null && echo WROTE
+        umount /dev/shm
+    done
+    echo end
+    """
+    spec = make_spec(
+        "sh", "-c", script, capabilities=with_capability("CAP_SYS_ADMIN"), uid_mappings=maps, gid_mappings=maps,
+        namespaces=tuple(Namespace(type=kind) for kind in (*NAMESPACES, "user")),
+        cgroups_path=f"/orlop-test-{os.getpid()}/agent",
+    )  # fmt: skip
+    outcome = launcher.run(spec, root)
+    assert "end" in outcome.stdout and "WROTE" not in outcome.stdout, repr(outcome)
+
+
+# -- identity -------------------------------------------------------------------------------------------------------
+
+
+def test_sec_29_the_primary_group_stays_in_negative_permissions(root: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    os.chown(secret, 0, 4000)
+    secret.chmod(0o707)
+    mounts = (*MOUNTS, Mount(destination="/secret", type="bind", source=str(secret), options=("bind",)))
+    user = User(uid=1000, gid=4000, additional_gids=(4000,))
+    outcome = launcher.run(make_spec("cat", "/secret", user=user, mounts=mounts), root)
+    assert outcome.code == 1 and "Permission denied" in outcome.stderr, repr(outcome)
+
+
+@pytest.mark.parametrize("entry", [make_spec("grep", "CapInh", "/proc/self/status")])
+def test_sec_28_nothing_is_inheritable(root: Path, entry: object) -> None:
+    process = Process(cwd="/", args=("grep", "CapInh", "/proc/self/status"), env=ENVIRONMENT)
+    outcome = launcher.run(make_spec("sh", "-c", "grep CapInh /proc/self/status; sleep 60"), root, execs=[process])
+    assert outcome.stdout.split() == ["CapInh:", "0" * 16] * 2, repr(outcome)
