@@ -20,7 +20,7 @@ from orlop.linux import mount
 from orlop.snapshot import Snapshots, removal
 from orlop.snapshot.usage import measure
 from orlop.spec.digest import Digest
-from orlop.spec.errors import Conflict, Invalid, NotFound
+from orlop.spec.errors import Conflict, Invalid, NotFound, Unavailable
 from orlop.spec.image import chain_ids
 from support import trees
 from support.archives import Archive
@@ -234,6 +234,31 @@ def test_keys(snapshots: Snapshots) -> None:
     snapshots.remove("c")
     with pytest.raises(NotFound):
         snapshots.mounts("c")
+
+
+def test_a_lost_parent_is_not_taken_for_none(snapshots: Snapshots) -> None:
+    """An empty file is what a power failure leaves of one just written: the container must not get an empty root."""
+    snapshots.prepare("c", snapshots.unpack([layer(BASE)]))
+    parent = Path(snapshots.root) / "active/c/parent"
+    parent.write_text("")
+    with pytest.raises(Unavailable, match="its parent file is empty"):
+        snapshots.mounts("c")
+    parent.write_text("sha256:../../x")
+    with pytest.raises(Invalid, match="hex digits"):
+        snapshots.mounts("c")
+
+
+def test_a_full_disk_is_said_with_the_next_step(tmp_path: Path) -> None:
+    fd = mount.new_filesystem("tmpfs", (("size", "1m"), ("mode", "0700")), 0)
+    try:
+        snapshots = Snapshots(f"/proc/self/fd/{fd}/snapshots")
+        with pytest.raises(Unavailable, match="No space left on device") as full:
+            snapshots.unpack([layer(bytes(Archive().file(b"big", bytes(2 << 20))))])
+        assert "free some space" in full.value.hint
+        assert os.listdir(f"{snapshots.root}/layers") == os.listdir(f"{snapshots.root}/trash") == []
+        snapshots.close()
+    finally:
+        os.close(fd)
 
 
 def test_only_one_of_many_gets_a_key(snapshots: Snapshots) -> None:

@@ -4,7 +4,7 @@
                              layer.json    LayerRecord
            unpacking/<chain id>/           a layer on its way; who extracts it holds a lock (flock) on the directory
            active/<key>/upper/ work/       a container's own layer
-                        parent             the ChainID it stands on, or empty
+                        parent             the ChainID it stands on, or NO_PARENT
            trash/                          what is being made for active/, and what is being removed
 
 Invariants:
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     Layer = tuple[Digest, Callable[[], Blob]]
 
 KEY_LENGTH_MAX = 128
+NO_PARENT = "none"
 _KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
@@ -67,7 +68,7 @@ class Snapshots:
             self._lock_fd = os.open(root, removal.DIRECTORY_FLAGS)
             self._sweep()
         except OSError as error:
-            raise Unavailable("open", f"snapshots {root}", os.strerror(error.errno or 0)) from None
+            raise _unavailable("open", f"snapshots {root}", error) from None
 
     def close(self) -> None:
         """Give up the lock: the next one that opens the directory may sweep it."""
@@ -104,13 +105,13 @@ class Snapshots:
                 os.mkdir(path, 0o700)
             _copy_root_attributes(lower[0] if lower else "", f"{new}/upper")
             with open(f"{new}/parent", "w") as file:
-                file.write(parent or "")
+                file.write(parent or NO_PARENT)
             os.rename(new, directory)
         except OSError as error:
             self._remove_tree(new)
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                 raise Conflict("prepare", f"snapshot {key}", "there is one of that name already") from None
-            raise Unavailable("prepare", f"snapshot {key}", os.strerror(error.errno or 0)) from None
+            raise _unavailable("prepare", f"snapshot {key}", error) from None
         return _mounts(directory, lower)
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
@@ -121,7 +122,11 @@ class Snapshots:
                 parent = file.read(256)
         except FileNotFoundError:
             raise self._missing(key) from None
-        return _mounts(directory, self._lower(Digest.parse(parent) if parent else None))
+        if not parent:
+            raise Unavailable(
+                "mount", f"snapshot {key}", "its parent file is empty: it was made just before a power failure"
+            )
+        return _mounts(directory, self._lower(None if parent == NO_PARENT else Digest.parse(parent)))
 
     def remove(self, key: str) -> None:
         """Remove the layer called key, whatever its processes left there. Raises NotFound, Unavailable."""
@@ -131,7 +136,7 @@ class Snapshots:
         except FileNotFoundError:
             raise self._missing(key) from None
         except OSError as error:
-            raise Unavailable("remove", f"snapshot {key}", os.strerror(error.errno or 0)) from None
+            raise _unavailable("remove", f"snapshot {key}", error) from None
         self._remove_tree(gone)
 
     def usage(self, key: str) -> Usage:
@@ -171,7 +176,7 @@ class Snapshots:
             os.rename(temporary, target)
             _fsync_directory(f"{self.root}/layers")
         except OSError as error:
-            raise Unavailable("unpack", subject, os.strerror(error.errno or 0)) from None
+            raise _unavailable("unpack", subject, error) from None
         finally:
             if os.path.isdir(temporary) and os.path.samestat(os.stat(temporary), os.fstat(lock)):
                 self._discard(temporary)
@@ -244,7 +249,7 @@ class Snapshots:
         try:
             removal.remove(trash, os.path.basename(path), trash)
         except OSError as error:
-            raise Unavailable("remove", path, os.strerror(error.errno or 0)) from None
+            raise _unavailable("remove", path, error) from None
         finally:
             os.close(trash)
 
@@ -333,3 +338,8 @@ def _fsync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _unavailable(verb: str, subject: str, error: OSError) -> Unavailable:
+    hint = "free some space in the data directory" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return Unavailable(verb, subject, os.strerror(error.errno or 0), hint=hint)
