@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TEMPLATE_BYTES_MAX = 64 * 1024
+RANGE_MAX = 100_000
 
 
 class TemplateError(Exception):
@@ -357,6 +358,8 @@ def _pairs(value: object) -> Iterator[tuple[object, object]]:
     elif isinstance(value, (list, tuple)):
         yield from enumerate(value)
     elif isinstance(value, int) and not isinstance(value, bool):
+        if value > RANGE_MAX:
+            raise TemplateError(f"range over {value} is longer than {RANGE_MAX}")
         yield from ((number, number) for number in range(value))
     elif value is not None:
         raise TemplateError(f"range can't iterate over {show(value)}")

@@ -47,9 +47,9 @@ def _printf(form: str, *values: object) -> str:
 
 
 def _verb(flags: str, verb: str, value: object) -> str:
-    width = flags.lstrip("+-# 0").partition(".")[0]
-    if width and int(width) > OUTPUT_WIDTH_MAX:
-        raise ValueError(f"a width of {width} is too large")
+    for number_text in flags.lstrip("+-# 0").split("."):
+        if number_text and int(number_text) > OUTPUT_WIDTH_MAX:
+            raise ValueError(f"{number_text} is too wide")
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if verb in ("d", "x", "X", "o") and number and isinstance(value, int):
         return f"%{flags}{verb}" % value
