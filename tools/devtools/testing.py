@@ -37,7 +37,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def fuzz(words: Sequence[str]) -> int:
-    """Run tests/fuzz for about -s SECONDS (60) for each target, with hypothesis looking for new inputs."""
+    """Run tests/fuzz with a new seed, each target for -s SECONDS (60)."""
     prepare()
     arguments = list(words)
     seconds = "60"
