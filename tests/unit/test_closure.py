@@ -151,6 +151,7 @@ def test_mistakes_name_the_object_and_the_cause(tmp_path: Path, name: str) -> No
     with pytest.raises(kind) as wrong:
         from_binaries([program(tmp_path)], str(tmp_path / "root"))
     assert cause in str(wrong.value)
+    assert wrong.value.hint
     assert not (tmp_path / "root").exists()
 
 

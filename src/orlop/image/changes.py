@@ -34,7 +34,7 @@ def apply_changes(changes: Sequence[str], config: ContainerConfig | None = None)
         word, rest = [*line.split(None, 1), ""][:2]
         change = _CHANGES.get(word.upper())
         if change is None:
-            raise _wrong(line, f"{word} is not a valid change command", f"one of {', '.join(_CHANGES)} is")
+            raise _wrong(line, f"{word} is not a valid change command", f"use one of {', '.join(_CHANGES)}")
         try:
             state.config = change(state, rest.rstrip())
         except ValueError as wrong:

@@ -52,7 +52,9 @@ class Closure:
         try:
             found = elf.read(source)
         except elf.BrokenElf as broken:
-            raise Invalid("copy", subject, f"it is not a proper ELF file: {broken}") from None
+            raise Invalid(
+                "copy", subject, f"it is not a proper ELF file: {broken}", hint="install its package again"
+            ) from None
         except OSError as error:
             raise _failed("copy", subject, error) from None
         if found is None:
@@ -117,7 +119,12 @@ class Closure:
                 hint="name an executable program",
             )
         if depth == 0:
-            raise Invalid("copy", subject, "its interpreter is a script, whose interpreter is a script, and so on")
+            raise Invalid(
+                "copy",
+                subject,
+                "its interpreter is a script, whose interpreter is a script, and so on",
+                hint="name a program that the kernel can execute",
+            )
         if line.endswith(b"\r"):
             raise Invalid(
                 "copy",
@@ -127,14 +134,24 @@ class Closure:
             )
         interpreter = words[0]
         if not os.path.exists(interpreter):
-            raise NotFound("copy", subject, f"{subject} needs the interpreter {interpreter!r}, which is not there")
+            raise NotFound(
+                "copy",
+                subject,
+                f"{subject} needs the interpreter {interpreter!r}, which is not there",
+                hint="install the interpreter, or correct the script's first line",
+            )
         self.add_program(interpreter, depth - 1)
         if os.path.basename(interpreter) == "env" and len(words) == 2:
             self.add_program(find_program(words[1].split()[-1]), depth - 1)
 
     def _require(self, path: str, subject: str, what: str) -> None:
         if not os.path.exists(path):
-            raise NotFound("copy", subject, f"{subject} can't run: {what} {path} is not there")
+            raise NotFound(
+                "copy",
+                subject,
+                f"{subject} can't run: {what} {path} is not there",
+                hint="install the C library that it was built for",
+            )
         self.add_file(path)
 
     def _add_libraries(self, needs: elf.Elf, path: str, rpaths: tuple[str, ...], musl: bool, subject: str) -> None:
@@ -182,9 +199,11 @@ def find_program(name: str, directories: Sequence[str] = SEARCH_PATH) -> str:
     if "/" in name:
         path = os.path.abspath(name)
         if not os.path.exists(path):
-            raise NotFound("copy", f"program {name}", f"program {name} does not exist")
+            raise NotFound(
+                "copy", f"program {name}", f"program {name} does not exist", hint="look for another path of it"
+            )
         if os.path.isdir(path):
-            raise Invalid("copy", f"program {name}", "it is a directory")
+            raise Invalid("copy", f"program {name}", "it is a directory", hint="name a program in it")
         if not os.access(path, os.X_OK):
             raise Denied("copy", f"program {name}", "it is not executable", hint=f"chmod +x {name}, or name another")
         return path
