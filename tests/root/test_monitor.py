@@ -17,6 +17,7 @@ from orlop.spec import attach as wire
 from orlop.spec import errors
 from orlop.spec.runtime import Hook, Hooks, Memory, Process, Resources
 from orlop.spec.task import LogOptions
+from orlop.supervise import client as spawner_client
 from support import container, processes
 from support.container import make_spec
 from support.tasks import CGROUP, Task, Tasks, tasks, wait_for_end, wait_until
@@ -341,7 +342,8 @@ def test_a_frame_of_no_client_ends_its_connection_only(box: Tasks) -> None:
 def test_a_terminal(box: Tasks) -> None:
     from orlop.spec.runtime import Box
 
-    script = "trap 'stty size' WINCH; tty; stty size; until read x; do :; done; echo $x; sleep 1000"
+    # Process 1 gets no signal that it has no handler for (pid_namespaces(7)).
+    script = "trap 'stty size' WINCH; trap 'exit 5' INT; tty; stty size; until read x; do :; done; echo $x; read x"
     spec = make_spec(*shell(script), terminal=True)
     task = box.start(spec=spec, attached=True, open_stdin=True, stdin_once=True, console_size=Box(height=11, width=22))
     client = task.client
@@ -354,7 +356,7 @@ def test_a_terminal(box: Tasks) -> None:
     client.send(wire.STDIN)  # a terminal's input does not end
     client.send(wire.STDIN, b"\x03")
     client.read()
-    assert client.ended and client.ended["exitCode"] == 130
+    assert client.ended and client.ended["exitCode"] == 5
     assert b"33 44\r\n" in task.log()
 
 
@@ -538,3 +540,38 @@ def test_a_killed_engine_takes_its_spawner_along_and_nothing_else(box: Tasks, tm
     task = Task(message, Started(pid=pid), None)
     assert task.exit()["exitCode"] == 9
     assert task.log() == LINES
+
+
+# -- nothing late -----------------------------------------------------------------------------------------------------
+
+LATE = """
+import mmap, os, sys
+sys.path.insert(0, sys.argv[2])
+from orlop.supervise import spawner
+_fd = os.open({path!r}, os.O_RDWR)
+_page, _spawner = mmap.mmap(_fd, 65536), os.getpid()
+def _note(event, args):
+    if event == "import" and os.getpid() != _spawner:
+        _page.write(args[0].encode() + b" ")
+sys.addaudithook(_note)
+spawner.main(int(sys.argv[1]))
+"""
+
+
+def test_nothing_is_imported_after_the_fork(box: Tasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = tmp_path / "imports"
+    noted.write_bytes(bytes(65536))
+    monkeypatch.setattr(spawner_client, "_BOOTSTRAP", LATE.format(path=str(noted)))
+    spec = make_spec(*shell("echo out; exit 3"), terminal=True, resources=Resources(memory=Memory(limit=1 << 27)))
+    terminal = box.start(spec=spec, attached=True, open_stdin=True, user="ann")
+    terminal.exit()
+    piped = box.start(*shell("read x; echo \u00fc; exit 2"), attached=True, open_stdin=True, stdin_once=True)
+    execs = [box.exec(piped, *shell("exit 4")), box.exec(piped, "no-such-program")]
+    assert execs[0].exit()["exitCode"] == 4
+    assert piped.client
+    piped.client.send(wire.STDIN)
+    piped.exit()
+    box.start("no-such-program")
+    box.start("true", user="nosuch")
+    wait_until(lambda: not [pid for pid in processes.pids() if processes.parent(pid) == box.spawner.pid])
+    assert noted.read_bytes().rstrip(b"\0").split() == []
