@@ -301,7 +301,7 @@ def test_removal_of_what_a_container_can_leave(snapshots: Snapshots, tmp_path: P
     os.mkfifo(upper / "fifo")
     os.mknod(upper / "whiteout", stat.S_IFCHR, 0)
     (upper / "closed").chmod(0)
-    (Path(snapshots.root) / "active/c/work/work").mkdir(mode=0)
+    (Path(snapshots.root) / "active/c" / "work" / "work").mkdir(mode=0)
     snapshots.remove("c")
     assert os.listdir(f"{snapshots.root}/active") == []
     assert (outside / "file").read_text() == "stays"
