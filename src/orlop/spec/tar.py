@@ -43,7 +43,6 @@ class Limits(Record):
 
     entries: int = 2_000_000
     name_bytes: int = 4096  # PATH_MAX
-    depth: int = 256
     extended_header_bytes: int = 1024 * 1024  # what Go's reader allows
     sparse_extents: int = 65536
     total_bytes: int = 256 * 1024**3  # of all files' sizes, holes included
