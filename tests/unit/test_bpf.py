@@ -170,9 +170,18 @@ def test_the_first_rule_without_conditions_wins():
 
 @pytest.mark.parametrize("architecture", ["x86_64", "i386"])
 def test_a_mask_of_nothing_is_no_condition(architecture):
-    rules = [Rule([1], EPERM, [condition(0, EQ, 1)]), Rule([1], ALLOW, [condition(2, MASKED_EQ, 5, 0)])]
+    rules = [Rule([1], EPERM, [condition(2, EQ, 1)]), Rule([1], ALLOW, [condition(0, MASKED_EQ, 5, 0)])]
     program = assemble([Section(architecture, rules)], ENOSYS)
-    assert simulate(program, architecture, 1, [1]) == ALLOW
+    assert simulate(program, architecture, 1, [0, 0, 1]) == ALLOW
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_overlapping_ranges_are_tried_from_the_narrowest(backwards):
+    tests = [(LT, 5), (LT, 10), (LE, 20), (GT, 50), (GE, 40), (GT, 30)]
+    rules = [Rule([1], bpf.SECCOMP_RET_ERRNO | 100 + place, [condition(0, *test)]) for place, test in enumerate(tests)]
+    program = assemble([Section("x86_64", rules[::-1] if backwards else rules)], EPERM)
+    found = [simulate(program, "x86_64", 1, [value]) & 0xFFFF for value in (4, 9, 20, 51, 50, 39, 30)]
+    assert found == [100, 101, 102, 103, 104, 105, errno.EPERM]
 
 
 def test_rules_that_contradict_each_other_are_refused():

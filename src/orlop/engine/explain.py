@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..runtime import plan
+from ..runtime import plan, seccomp_words
 from ..runtime.plan import Step
 from . import containers, execs, state
 
@@ -39,7 +39,9 @@ def explained(engine: Engine, reference: str) -> list[dict[str, object]]:
 def _steps(engine: Engine, spec: Spec) -> tuple[Step, ...]:
     found = plan.compile(spec, engine.host.runtime)
     warnings = (Step(subject="warnings", words=text, call="") for text in found.warnings)
-    return (*found.steps, *warnings)
+    profile, machine = spec.linux.seccomp, engine.host.runtime.machine
+    rules = seccomp_words.describe(profile, machine) if profile is not None else []
+    return (*found.steps, *(Step(subject="seccomp", words=rule, call="") for rule in rules), *warnings)
 
 
 def _root(record: ContainerRecord) -> tuple[Step, ...]:

@@ -1,4 +1,4 @@
-"""Classic BPF programs for seccomp(2): an assembler, and an interpreter with the kernel's rules.
+"""Classic BPF programs for seccomp(2): the assembler. `orlop.linux.bpf_machine` checks, runs and reads programs.
 
 Pure: bytes in, bytes out. A program is an array of struct sock_filter (linux/filter.h) in little endian, which is
 what every architecture here runs. It looks at one struct seccomp_data and returns one SECCOMP_RET_* value.
@@ -24,6 +24,7 @@ On an architecture of 32 bits conditions see the low half of arguments and value
 
 libseccomp keeps 4. for rules of EQ, and for rules about one argument with values of 32 bits and one action. Beyond that
 its tree loses and invents matches (arg0 GT 2**32 and arg0 LT 1, both allowing, allow 2 as well): here 4. always holds.
+And where it kills the thread that makes a call of a foreign architecture, we kill the process (seccomp(2) advises to).
 """
 
 from __future__ import annotations
