@@ -202,6 +202,7 @@ def test_a_killed_launcher_leaves_nothing(box: Tasks, tmp_path: Path) -> None:
     with pytest.raises(errors.Unavailable, match="died before it answered"):
         box.start(spec=spec)
     thread.join()
+    wait_until(lambda: any(processes.title(pid) == "sleep 1000" for pid in children))
     (sleeping,) = [pid for pid in children if processes.title(pid) == "sleep 1000"]
     os.kill(sleeping, signal.SIGKILL)
     wait_until(lambda: not any(processes.is_alive(pid) for pid in children))
