@@ -39,9 +39,18 @@ def explained(engine: Engine, reference: str) -> list[dict[str, object]]:
 def _steps(engine: Engine, spec: Spec) -> tuple[Step, ...]:
     found = plan.compile(spec, engine.host.runtime)
     warnings = (Step(subject="warnings", words=text, call="") for text in found.warnings)
-    profile, machine = spec.linux.seccomp, engine.host.runtime.machine
-    rules = seccomp_words.describe(profile, machine) if profile is not None else []
-    return (*found.steps, *(Step(subject="seccomp", words=rule, call="") for rule in rules), *warnings)
+    steps: list[Step] = []
+    for step in found.steps:
+        steps.append(step)
+        if step.subject == "seccomp":
+            steps += _rules(engine, spec)
+    return (*steps, *warnings)
+
+
+def _rules(engine: Engine, spec: Spec) -> list[Step]:
+    assert spec.linux.seccomp
+    rules = seccomp_words.describe(spec.linux.seccomp, engine.host.runtime.machine)
+    return [Step(subject="seccomp", words=rule, call="") for rule in rules]
 
 
 def _root(record: ContainerRecord) -> tuple[Step, ...]:
