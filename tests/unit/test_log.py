@@ -379,13 +379,14 @@ def test_damage_hides_nothing_but_itself(tmp_path_factory, damage):
         b'{"log":"a\\n","stream":"stdout","time":"2026-01-02T03:04:05+01:00"}',
         b'{"log":1,"stream":"stdout","time":"2026-01-02T03:04:05Z"}',
         b'{"log":"a\\n","stream":null,"time":"2026-01-02T03:04:05Z"}',
+        b'{"log":"a\\n","stream":"stdlog","time":"2026-01-02T03:04:05Z"}',
         b'{"log":"\\ud8","stream":"stdout","time":"2026-01-02T03:04:05Z"}',
         b"[" * 50_000,
         b"\0" * 4096,
         b"x" * (logread.ENTRY_BYTES_MAX + 1),
         b'{"log":"' + b"x" * (3 * logread.ENTRY_BYTES_MAX),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_a_line_that_is_no_entry_is_skipped(directory, line):
     path, _ = directory

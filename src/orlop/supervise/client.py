@@ -117,7 +117,9 @@ class Spawner:
 
     def _spawn(self) -> None:
         ours, theirs = packet.pair()
-        argv = [self._python, "-I", "-S", "-c", _BOOTSTRAP, str(_SPAWNER_FD), _PACKAGE_PARENT]
+        cache = ("-X", f"pycache_prefix={sys.pycache_prefix}") if sys.pycache_prefix else ()
+        options = ("-I", "-S", "-X", "utf8", *cache)
+        argv = [self._python, *options, "-c", _BOOTSTRAP, str(_SPAWNER_FD), _PACKAGE_PARENT]
         actions = [
             (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SPAWNER_FD),
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),

@@ -25,6 +25,7 @@ FILES_MAX = 1000
 _SNAPSHOT_ATTEMPTS_MAX = 100
 _POLL_S = 0.2  # where inotify is used up: /proc/sys/fs/inotify/max_user_instances
 _SECOND_NS = 1_000_000_000
+_STREAMS = ("stdout", "stderr")
 _AFTER_TEXT = (b',"stream":"stdout","time":"', b',"stream":"stderr","time":"')
 
 
@@ -144,7 +145,7 @@ def _plain_fields(line: bytes) -> tuple[bytes, str, str] | None:
 def _fields(line: bytes) -> tuple[bytes, str, str]:
     value = jsonio.parse_object(line, "a log entry", bytes_max=ENTRY_BYTES_MAX)
     text, stream, time = value.get("log", ""), value.get("stream"), value.get("time")
-    if not (isinstance(text, str) and isinstance(stream, str) and isinstance(time, str)):
+    if not isinstance(text, str) or stream not in _STREAMS or not isinstance(time, str):
         raise ValueError("not a log entry")
     return text.encode("utf-8", "replace"), stream, time
 
