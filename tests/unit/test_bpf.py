@@ -226,6 +226,12 @@ def test_a_program_longer_than_the_kernel_takes_is_refused(count):
     assert caught.value.errno == errno.E2BIG
 
 
+def test_more_rules_than_a_program_has_instructions_are_not_looked_at():
+    rules = [Rule([5], ALLOW, [condition(0, EQ, 1)])] * 4097
+    with pytest.raises(OSError, match="the kernel takes 4096"):
+        assemble([Section("x86_64", rules)], EPERM)
+
+
 def test_small_values_share_the_test_of_their_high_half():
     rules = [Rule([41], ALLOW, [condition(0, EQ, value)]) for value in range(20, 40)]
     # 8 for dispatch and range search, 3 to load and test the high half and load the low, 1 each, 2 returns.

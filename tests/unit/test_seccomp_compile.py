@@ -385,5 +385,11 @@ class TestWords:
             "calls younger than dup (numbers above 32) are refused with ENOSYS",
         ]
 
+    def test_a_rule_with_the_default_action_is_not_told(self):
+        found = self.lines(rule("dup", "SCMP_ACT_ERRNO"), rule("dup3", "SCMP_ACT_ERRNO", arg(0, "EQ", 1)))
+        assert [line for line in found if "dup" in line] == [
+            "calls younger than dup3 (numbers above 292) are refused with ENOSYS"
+        ]
+
     def test_a_permissive_profile_says_nothing_of_younger_calls(self):
         assert not any("younger" in line for line in self.lines(rule("dup", "SCMP_ACT_KILL"), default="SCMP_ACT_LOG"))

@@ -79,6 +79,11 @@ def test_x32_has_its_own_numbers_where_longs_differ():
     assert "uselib" not in x32
 
 
+def test_riscv64_never_had_the_old_rename():
+    assert "renameat" in syscalls.numbers("aarch64")
+    assert {"renameat", "riscv_hwprobe"} & syscalls.numbers("riscv64").keys() == {"riscv_hwprobe"}
+
+
 def test_the_numbers_that_the_kernel_layer_calls_are_the_same():
     table = syscalls.numbers({"arm64": "aarch64"}.get(abi.MACHINE, abi.MACHINE))
     assert {name: table[name] for name in abi.NUMBERS} == abi.NUMBERS

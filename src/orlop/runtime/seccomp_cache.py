@@ -5,15 +5,14 @@ A program is named after everything that it depends on: the profile, the machine
     <directory>/<sha256 of profile, machine and generation>      mode 0600                        (writer: any process)
         magic, the name once more (32 bytes), sha256 of the program (32 bytes), the program
 
-Entries are written beside their place and renamed into it. What is read is believed only when it is a regular file of
-our own that nobody else may write, of the right form and digest, under its own name; else it is compiled again.
+Entries are written beside their place and renamed into it. What is read is believed only when it is a file of our own
+that nobody else may write, of the right form and digest, under its own name; else it is compiled again.
 Nothing here can fail a start: a directory that can't be read or written means no cache.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 
 from ..linux import bpf, bpf_machine
 from . import seccomp
@@ -62,7 +61,7 @@ class ProgramCache:
             return None
         try:
             found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            if found.st_uid != os.geteuid() or found.st_mode & 0o022:
                 return None
             return _program(key, os.read(fd, _ENTRY_BYTES_MAX + 1))
         except OSError:
