@@ -98,25 +98,26 @@ def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
     bundle = call.bundle()
     spec = _checked(read_spec(os.path.join(bundle, SPEC_FILE)), container)
     _check_terminal(call, spec, detached=waits or call.flags.on("detach"))
+    assert spec.root
     directory = call.store.reserve(container)
+    root = -1
     try:
-        compiled = plan.compile(spec, host.facts())
+        root = rootfs.open_bundle_root(spec.root, bundle)
+        compiled = plan.compile(_with_home(spec, root), host.facts())
         for warning in compiled.warnings:
             call.log.write("warning", warning)
         if waits:
             compiled = compiled.replace(last=(gate.AwaitStart(directory=directory, name=GATE), *compiled.last))
-        assert spec.root
         state = State(
             oci_version=OCI_VERSION, id=container, status="creating", bundle=bundle, annotations=spec.annotations
         )
-        root = rootfs.open_bundle_root(spec.root, bundle)
-        try:
-            created = launch.create(compiled, root, (0, 1, 2), state)
-        finally:
-            os.close(root)
+        created = launch.create(compiled, root, (0, 1, 2), state)
     except BaseException:
         call.store.forget(container)
         raise
+    finally:
+        if root >= 0:
+            os.close(root)
     entry = Entry(
         id=container,
         bundle=bundle,
@@ -144,6 +145,16 @@ def _checked(spec: Spec, container: str) -> Spec:
         raise Invalid("read", SPEC_FILE, "root is required")
     cgroup = spec.linux.cgroups_path or f"/{container}"
     return spec.replace(linux=spec.linux.replace(cgroups_path=cgroup if cgroup.startswith("/") else f"/{cgroup}"))
+
+
+def _with_home(spec: Spec, root: int) -> Spec:
+    """As runc: without HOME in its environment a process gets that of its passwd entry."""
+    if spec.process is None or any(row.startswith("HOME=") for row in spec.process.env):
+        return spec
+    from .. import users
+
+    home = users.resolve(root, str(spec.process.user.uid)).home
+    return spec.replace(process=spec.process.replace(env=(*spec.process.env, f"HOME={home}")))
 
 
 def _check_terminal(call: Call, spec: Spec, *, detached: bool) -> None:
