@@ -19,7 +19,7 @@ Config = dict[str, object]
 # Everything a process can see of what the runtime did. busybox only: no library, no file of a distribution.
 PROBE = r"""
 echo "## identity"; id; pwd; umask; echo "home=$HOME path=$PATH"; hostname; dnsdomainname 2>/dev/null
-echo "## status"; 
+echo "## status"
 grep -E '^(Uid|Gid|Groups|NoNewPrivs|Seccomp|Cap[A-Z][a-z]+|Cpus_allowed_list|SigBlk|SigIgn):' /proc/self/status
 echo "## personality"; cat /proc/self/personality; cat /proc/self/oom_score_adj
 echo "## limits"; cat /proc/self/limits
