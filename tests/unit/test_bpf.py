@@ -176,6 +176,15 @@ def test_a_mask_of_nothing_is_no_condition(architecture):
 
 
 @pytest.mark.parametrize("backwards", [False, True])
+def test_arguments_and_operators_have_an_order(backwards):
+    tests = [(0, GE, 1), (0, LT, 100), (0, EQ, 5), (1, EQ, 9)]  # from the last to be tried to the first
+    rules = [Rule([1], bpf.SECCOMP_RET_ERRNO | 100 + place, [condition(*test)]) for place, test in enumerate(tests)]
+    program = assemble([Section("x86_64", rules[::-1] if backwards else rules)], EPERM)
+    calls = ((200, 0), (4, 0), (5, 0), (5, 9))
+    assert [simulate(program, "x86_64", 1, args) & 0xFFFF for args in calls] == [100, 101, 102, 103]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
 def test_overlapping_ranges_are_tried_from_the_narrowest(backwards):
     tests = [(LT, 5), (LT, 10), (LE, 20), (GT, 50), (GE, 40), (GT, 30)]
     rules = [Rule([1], bpf.SECCOMP_RET_ERRNO | 100 + place, [condition(0, *test)]) for place, test in enumerate(tests)]
