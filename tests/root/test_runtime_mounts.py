@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orlop.spec.runtime import Device, Hook, Hooks, Mount
+from orlop.spec.runtime import Device, Hook, Hooks, IdMapping, Mount, Namespace
 from support import container, launcher
 from support.container import MOUNTS, make_root, make_spec
 
@@ -180,6 +180,48 @@ def test_a_missing_source_is_told_in_dockers_words(root: list[Mount], tmp_path: 
 def test_a_file_does_not_fit_on_a_directory_nor_the_other_way(root: list[Mount], source: Path) -> None:
     assert "the image has a directory there" in refusal(run(root, "true", bind(source / "file", "/etc")), "invalid")
     assert "not a directory" in refusal(run(root, "true", bind(source, "/etc/passwd")), "invalid")
+
+
+def test_ids_of_a_bind_mount_are_mapped(root: list[Mount], source: Path) -> None:
+    for number, name in ((0, "root"), (7, "seven"), (70000, "far")):
+        (source / name).touch()
+        os.chown(source / name, number, number)
+    maps = (IdMapping(container_id=0, host_id=1000, size=8),)
+    mount = bind(source, "/mnt").replace(uid_mappings=maps, gid_mappings=maps)
+    script = "stat -c %u:%g /mnt/root /mnt/seven /mnt/far; touch /mnt/new; stat -c %u /mnt/new"
+    outcome = run(root, script, mount)
+    assert outcome.stdout.split()[:3] == ["1000:1000", "1007:1007", "65534:65534"], repr(outcome)
+    # The container's root is 0 here, which the map does not have: it can't own anything in this mount.
+    assert "Value too large" in outcome.stderr and not (source / "new").exists()
+
+
+@pytest.mark.parametrize("recursive", [True, False])
+def test_ids_follow_the_user_namespace(root: list[Mount], upper: Path, source: Path, recursive: bool) -> None:
+    python = below(source)
+    (upper / "mnt").mkdir()  # the image belongs to the host's root, so the container's can't make it
+    maps = (IdMapping(container_id=0, host_id=100000, size=65536),)
+    mount = bind(source, "/mnt", "rbind", "ridmap" if recursive else "idmap")
+    spaces = tuple(Namespace(type=kind) for kind in (*container.NAMESPACES, "user"))
+    script = "stat -c %u /mnt/file /mnt/sub; touch /mnt/made"
+    spec = make_spec(
+        "sh", "-c", script, mounts=(*MOUNTS, mount), namespaces=spaces, uid_mappings=maps, gid_mappings=maps
+    )
+    outcome = launcher.run(spec, root, python=python)
+    assert outcome.stdout.split() == ["0", "0" if recursive else "65534"], repr(outcome)
+    # What the container's root made belongs to the host's: the volume was not shifted.
+    assert (source / "made").stat().st_uid == 0
+
+
+def test_id_maps_that_can_not_be(root: list[Mount], source: Path) -> None:
+    maps = (IdMapping(container_id=0, host_id=1, size=0),)
+    wrong = bind(source, "/mnt").replace(uid_mappings=maps, gid_mappings=maps)
+    assert "mounts[7].uidMappings" in refusal(run(root, "true", wrong), "invalid")
+    assert "mounts[7].uidMappings" in refusal(run(root, "true", bind(source, "/mnt", "idmap")), "invalid")
+    good = (IdMapping(container_id=0, host_id=1, size=1),)
+    new = Mount(destination="/t", type="tmpfs", uid_mappings=good, gid_mappings=good)
+    assert "only bind mounts" in refusal(run(root, "true", new), "unsupported")
+    proc = Mount(destination="/t", type="bind", source="/proc", options=("bind",), uid_mappings=good, gid_mappings=good)
+    assert "/proc" in refusal(run(root, "true", proc), "unsupported")
 
 
 # -- targets --------------------------------------------------------------------------------------------------------

@@ -183,6 +183,11 @@ def set_name(name: str) -> None:
     abi.syscall("prctl", PR_SET_NAME, name.encode()[:15] + b"\0", 0, 0, 0)
 
 
+def pause() -> None:
+    """Wait until a signal ends the process. pause(2), without a Python signal handler."""
+    select.poll().poll()
+
+
 def join_session_keyring() -> None:
     """Give the caller a new, empty session keyring, so that it can't reach the keys of its parent's. keyctl(2)."""
     abi.syscall("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None)

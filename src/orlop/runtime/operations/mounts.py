@@ -10,9 +10,10 @@ import os
 import stat
 
 from ...linux import mount, path
-from ...spec.errors import Invalid, NotFound
+from ...spec.errors import Invalid, NotFound, Unsupported
 from . import Operation
 from .copyup import copy_tree
+from .idmap import IdMap
 from .mount_options import MountOptions
 
 TYPE_CHECKING = False
@@ -118,11 +119,13 @@ class BindMount(Operation):
     destination: str
     source: str
     options: MountOptions
+    idmap: IdMap | None = None
     subject = "mounts"
 
     def describe(self) -> str:
         below = " with the mounts below it" if self.options.bind == "rbind" else ""
-        return f"show {self.source} at {self.destination}{below}" + (" read-only" * self.options.read_only)
+        words = f"show {self.source} at {self.destination}{below}" + (" read-only" * self.options.read_only)
+        return words + (" with ids mapped" if self.idmap else "")
 
     def call(self) -> str:
         recursive = " | AT_RECURSIVE" * (self.options.bind == "rbind")
@@ -139,6 +142,8 @@ class BindMount(Operation):
         finally:
             os.close(source)
         outside.keep(self, tree)
+        if self.idmap:
+            self._map_ids(tree, self.idmap)
         if options.set or options.clear:
             mount.mount_setattr(tree, set_=options.set, clear=options.clear)
         if options.recursive_set or options.recursive_clear:
@@ -148,6 +153,19 @@ class BindMount(Operation):
             mount.mount_setattr(tree, propagation=mount.MS_SLAVE, recursive=True)
         if options.propagation:
             mount.mount_setattr(tree, propagation=options.propagation, recursive=options.propagation_recursive)
+
+    def _map_ids(self, tree: int, idmap: IdMap) -> None:
+        namespace = idmap.open_user_namespace()
+        try:
+            mount.mount_setattr(tree, set_=mount.MOUNT_ATTR_IDMAP, userns_fd=namespace, recursive=idmap.recursive)
+        except OSError as failure:
+            if failure.errno != errno.EINVAL:
+                raise
+            raise Unsupported(
+                "map ids of", self.source, "its file system has no id-mapped mounts on this kernel"
+            ) from None
+        finally:
+            os.close(namespace)
 
     def act(self, init: "Init") -> None:
         tree = init.source(self)

@@ -121,10 +121,7 @@ class MapIds(Operation):
         return "write uid_map, gid_map" + (", setgroups deny" if self.deny_setgroups else "")
 
     def assist(self, outside: "Outside", pid: int) -> None:
-        if self.deny_setgroups:
-            _write(f"/proc/{pid}/setgroups", "deny")
-        _write(f"/proc/{pid}/gid_map", _map_text(self.gids))
-        _write(f"/proc/{pid}/uid_map", _map_text(self.uids))
+        map_ids(pid, self.uids, self.gids, self.deny_setgroups)
 
     def act(self, init: "Init") -> None:
         os.setresgid(0, 0, 0)
@@ -146,6 +143,14 @@ class Loopback(Operation):
 
     def act(self, init: "Init") -> None:
         interface.set_up("lo")
+
+
+def map_ids(pid: int, uids: tuple[IdMapping, ...], gids: tuple[IdMapping, ...], deny_setgroups: bool = False) -> None:
+    """Write the maps of the user namespace that a child was cloned into. user_namespaces(7)."""
+    if deny_setgroups:
+        _write(f"/proc/{pid}/setgroups", "deny")
+    _write(f"/proc/{pid}/gid_map", _map_text(gids))
+    _write(f"/proc/{pid}/uid_map", _map_text(uids))
 
 
 def _map_text(mappings: tuple[IdMapping, ...]) -> str:

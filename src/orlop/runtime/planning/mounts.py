@@ -8,10 +8,12 @@ from ..host import HostFacts
 from ..operations import Operation
 from ..operations.cgroup_view import CgroupView
 from ..operations.devices import DEFAULT_DEVICES, KINDS, BoundDevices, DeviceLinks, DeviceNodes
+from ..operations.idmap import IdMap
 from ..operations.masks import MaskedPaths, ReadonlyPaths
 from ..operations.mount_options import PROPAGATION_NAMES, MountOptions, parse
 from ..operations.mounts import BindMount, NewFilesystem, Remount
 from ..operations.root import AttachRoot, DetachFromHost, FinishRoot, PivotRoot, WorkingDirectory
+from .namespaces import check_mappings
 
 _MINOR_MAX = 2**20 - 1
 _MAJOR_MAX = 2**12 - 1
@@ -73,12 +75,13 @@ def _mount(
 ) -> Operation | None:
     destination = _destination(mount.destination, field)
     options = parse(mount.options, f"{field}.options")
-    if mount.uid_mappings or mount.gid_mappings or options.idmap:
-        raise Unsupported("mount", f"{field}.uidMappings", "this version has no idmapped mounts yet")
+    idmap = _idmap(mount, options, field, spec)
     if options.remount:
         return Remount(destination=destination, options=options)
     if options.bind or mount.type in ("bind", "rbind"):
-        return _bind(mount, destination, options, field)
+        return _bind(mount, destination, options, field, idmap)
+    if idmap:
+        raise Unsupported("mount", f"{field}.uidMappings", "only bind mounts can be mapped")
     if not mount.type:
         raise Invalid("mount", f"{field}.type", "it is empty and the options have no bind")
     if options.tmpcopyup and mount.type != "tmpfs":
@@ -98,7 +101,19 @@ def _mount(
     return NewFilesystem(destination=destination, fstype=mount.type, source=source, options=options)
 
 
-def _bind(mount: Mount, destination: str, options: MountOptions, field: str) -> Operation:
+def _idmap(mount: Mount, options: MountOptions, field: str, spec: Spec) -> IdMap | None:
+    """Return the maps of a mount: its own, or with the option alone the container's. None without any."""
+    if not (mount.uid_mappings or mount.gid_mappings or options.idmap):
+        return None
+    uids, gids = mount.uid_mappings, mount.gid_mappings
+    if not uids and not gids:
+        uids, gids = spec.linux.uid_mappings, spec.linux.gid_mappings
+    for name, mappings in (("uidMappings", uids), ("gidMappings", gids)):
+        check_mappings(mappings, f"{field}.{name}")
+    return IdMap(uids=uids, gids=gids, recursive=options.idmap == "ridmap")
+
+
+def _bind(mount: Mount, destination: str, options: MountOptions, field: str, idmap: IdMap | None) -> Operation:
     if not mount.source:
         raise Invalid("mount", f"{field}.source", "a bind mount needs a source")
     if options.data:
@@ -108,7 +123,7 @@ def _bind(mount: Mount, destination: str, options: MountOptions, field: str) -> 
         raise Invalid("mount", f"{field}.options", "tmpcopyup is for tmpfs, not for a bind mount")
     if not options.bind:
         options = options.replace(bind=mount.type)
-    return BindMount(destination=destination, source=mount.source, options=options)
+    return BindMount(destination=destination, source=mount.source, options=options, idmap=idmap)
 
 
 def _destination(text: str, field: str) -> str:

@@ -161,18 +161,19 @@ def _check_ids(linux: Linux, own: Namespaces) -> None:
             raise Invalid("map", "linux.uidMappings", "linux.namespaces has no user namespace")
         return
     for field, mappings in (("linux.uidMappings", linux.uid_mappings), ("linux.gidMappings", linux.gid_mappings)):
-        if not mappings:
-            raise Invalid("map", field, "a user namespace needs at least one mapping")
-        if len(mappings) > ID_MAPPINGS_MAX:
-            raise Invalid("map", field, f"the kernel takes at most {ID_MAPPINGS_MAX} mappings")
-        for mapping in mappings:
-            _check_mapping(mapping, field)
+        check_mappings(mappings, field)
 
 
-def _check_mapping(mapping: IdMapping, field: str) -> None:
-    for start in (mapping.container_id, mapping.host_id):
-        if start < 0 or mapping.size < 1 or start + mapping.size - 1 > _ID_MAX:
-            raise Invalid("map", field, f"{start} and {mapping.size} ids from it on are not in 0..{_ID_MAX}")
+def check_mappings(mappings: tuple[IdMapping, ...], field: str) -> None:
+    """Raises Invalid for maps that the kernel would refuse, or would take for something else."""
+    if not mappings:
+        raise Invalid("map", field, "a user namespace needs at least one mapping")
+    if len(mappings) > ID_MAPPINGS_MAX:
+        raise Invalid("map", field, f"the kernel takes at most {ID_MAPPINGS_MAX} mappings")
+    for mapping in mappings:
+        for start in (mapping.container_id, mapping.host_id):
+            if start < 0 or mapping.size < 1 or start + mapping.size - 1 > _ID_MAX:
+                raise Invalid("map", field, f"{start} and {mapping.size} ids from it on are not in 0..{_ID_MAX}")
 
 
 def _check_time(linux: Linux, own: Namespaces, host: HostFacts) -> None:

@@ -162,11 +162,8 @@ def capability_sets(wanted: Capabilities, available: int, warnings: list[str]) -
     if missing:
         names = ", ".join(capability.names_of(missing))
         warnings.append(f"the container does not get {names}: this host's own bounding set lacks it")
-    # runc drops these silently, and the bundles that its `spec` wrote up to 1.1 have them.
-    if excess := masks["ambient"] & ~(masks["permitted"] & masks["inheritable"]):
-        names = ", ".join(capability.names_of(excess))
-        warnings.append(f"{names} can't be ambient, because the process is not to have it as permitted and inheritable")
-        masks["ambient"] &= ~excess
+    # The kernel refuses these (capabilities(7)); buildah and the `spec` of runc 1.1 write them, and runc drops them.
+    masks["ambient"] &= masks["permitted"] & masks["inheritable"]
     if masks["effective"] & ~masks["permitted"]:
         raise Invalid("read", "process.capabilities.effective", "it must be permitted too")
     return CapabilitySets(**masks)
