@@ -22,7 +22,7 @@ from support.terminal import Terminal
 
 TESTS = Path(__file__).parent
 GROUPS = sorted(path.name for path in TESTS.iterdir() if path.is_dir() and any(path.glob("test_*.py")))
-NEED_ROOT = ("root", "security", "conformance", "vm")
+NEED_ROOT = ("root", "security", "conformance", "contract", "vm")  # contract: runc and its like run containers
 
 
 # -- groups ---------------------------------------------------------------------------------------------------------
