@@ -247,6 +247,15 @@ def test_small_values_share_the_test_of_their_high_half():
     assert len(assemble([Section("x86_64", rules)], EPERM)) // 8 <= 8 + 3 + 20 + 2
 
 
+def test_calls_with_the_same_rules_share_their_tests():
+    rules = [Rule([41, 56], ALLOW, [condition(0, EQ, 5)])]
+    program = assemble([Section("i386", rules), Section("arm", rules)], EPERM)
+    assert sum("ld args[0]" in line for line in bpf_machine.disassemble(program)) == 1
+    for architecture in ("i386", "arm"):
+        for number in (41, 56):
+            assert [simulate(program, architecture, number, [value]) for value in (5, 6)] == [ALLOW, EPERM]
+
+
 def test_bits_of_one_word_are_tested_with_one_jump():
     rules = [Rule([16], ALLOW, [condition(1, MASKED_EQ, 1 << bit, 1 << bit)]) for bit in range(32)]
     lines = bpf_machine.disassemble(assemble([Section("x86_64", rules)], EPERM))

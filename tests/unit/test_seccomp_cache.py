@@ -18,7 +18,7 @@ PROFILE = Seccomp(default_action="SCMP_ACT_ERRNO", syscalls=(Syscall(names=("rea
 OTHER = Seccomp(default_action="SCMP_ACT_ALLOW", syscalls=(Syscall(names=("read",), action="SCMP_ACT_TRAP"),))
 WRONG = Seccomp(default_action="SCMP_ACT_NONE")
 # The default profile's program for every machine, by the generation of the compiler that made it.
-GENERATIONS = {1: "b0f87e4af8592db7b0ae3ec1f3ec5faa543859e85c6c5dde84168f95e9f9f6d5"}
+GENERATIONS = {2: "54f7b38085875c159adbb274a4104aaddf74e201176757ebf2e6f21e89eedc31"}
 
 
 @pytest.fixture

@@ -208,11 +208,11 @@ def _outcomes(writer: _Writer, section: Section, default: int) -> dict[int, _Out
     outcomes: dict[int, _Outcome] = {**actions}
     for number, tried in conditional.items():
         if number not in actions:
-            outcomes[number] = _Chain(wide).write(writer, _ordered(number, tried, bits), default)
+            outcomes[number] = writer.chain(number, tuple(tried), wide, default)
     return outcomes
 
 
-def _ordered(number: int, alternatives: list[_Alternative], bits: int) -> list[_Alternative]:
+def _ordered(number: int, alternatives: Sequence[_Alternative], bits: int) -> list[_Alternative]:
     """Return the rules that can decide, in the order in which they are tried (4. of the module's text).
 
     Raises OSError for a contradiction (5.).
@@ -414,11 +414,12 @@ class _Writer:
     unconditional jump of its own nearby.
     """
 
-    __slots__ = ("_instructions", "_returns")
+    __slots__ = ("_chains", "_instructions", "_returns")
 
     def __init__(self) -> None:
         self._instructions: list[Instruction] = []
         self._returns: dict[int, int] = {}
+        self._chains: dict[object, _Outcome] = {}
 
     def emit(self, code: int, jt: int, jf: int, k: int) -> int:
         if len(self._instructions) >= BPF_MAXINSNS:
@@ -432,6 +433,14 @@ class _Writer:
         if label is None or len(self._instructions) - label > _REACH - 8:
             label = self._returns[action] = self.emit(RET_K, 0, 0, action)
         return label
+
+    def chain(self, number: int, alternatives: tuple[_Alternative, ...], wide: bool, default: int) -> _Outcome:
+        """Write the tests of a call, or find those of a call with the same rules: of another architecture mostly."""
+        key = (alternatives, wide)
+        if key not in self._chains:
+            ordered = _ordered(number, alternatives, _U64 if wide else _U32)
+            self._chains[key] = _Chain(wide).write(self, ordered, default)
+        return self._chains[key]
 
     def branch(self, jump: int, k: int, yes: int, no: int) -> int:
         """Write a conditional jump to two labels."""

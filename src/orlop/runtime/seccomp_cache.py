@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..spec.runtime import Seccomp
 
 # To be raised whenever the same profile gives another program; tests/unit/test_seccomp_cache.py tells when.
-GENERATION = 1
+GENERATION = 2
 
 _MAGIC = b"orlop seccomp program\n"
 _HASH_BYTES = 32
