@@ -10,6 +10,7 @@ import pytest
 
 from devtools.__main__ import CHORES
 from devtools.testing import GROUPS
+from orlop.frontends.cli import commands
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path.exists()]
@@ -72,18 +73,23 @@ def test_what_a_document_names_exists(document: Path) -> None:
 
 
 def test_a_document_that_names_what_is_not_there_is_found() -> None:
-    text = "Run `./dev tset` or `./dev test untit`, see [that](no-such.md) and `tests/unit/test_nothing.py`."
-    assert len(missing_from(text, ROOT)) == 4
+    text = """Run `./dev tset` or `./dev test untit`, `./orlop rnu host` or `./orlop engine pause`,
+    see [that](no-such.md) and `tests/unit/test_nothing.py`."""
+    assert len(missing_from(text, ROOT)) == 6
 
 
 def missing_from(text: str, directory: Path) -> list[str]:
-    """Return each chore, test group, link target and file of ours that text names and that does not exist."""
+    """Return each chore, test group, verb, link target and file of ours that text names and that does not exist."""
     missing = []
     for chore, word in re.findall(r"\./dev ([a-z]+)(?: ([a-z]+)\b(?![|\]]))?", text):
         if chore not in CHORES:
             missing.append(f"./dev {chore}")
         elif chore == "test" and word and word not in (*GROUPS, "all"):
             missing.append(f"./dev test {word}")
+    for word, second in re.findall(r"\./orlop ([a-z]+)(?: ([a-z-]+))?", text):
+        known = commands.find(word, second) if word in commands.GROUPS else commands.find("", word)
+        if not known:
+            missing.append(f"./orlop {word} {second}".rstrip())
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     missing += [target for target in targets if not (directory / target).exists()]
     files = re.findall(r"`((?:src|tests|tools|docs|bench)/[\w./-]+)`", text)
