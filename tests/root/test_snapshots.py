@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from orlop.linux import mount
-from orlop.snapshot import Snapshots, removal
-from orlop.snapshot.usage import measure
+from orlop.snapshot import Snapshots, removal, usage
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Conflict, Invalid, NotFound, Unavailable
 from orlop.spec.image import chain_ids
@@ -357,6 +356,33 @@ assert os.listdir(sys.argv[1] + "/trash") == os.listdir(sys.argv[1] + "/active")
     )
 
 
+def test_a_directory_swapped_for_a_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The race is forced: the swap happens between the look at a name and the use of it."""
+    outside, tree, trash = (tmp_path / name for name in ("outside", "tree", "trash"))
+    for path in (outside, tree / "d", trash):
+        path.mkdir(parents=True)
+    (outside / "file").write_text("stays")
+    real = usage._count
+
+    def count_then_swap(directory: int, seen: set[tuple[int, int]]) -> object:
+        found = real(directory, seen)
+        if not (tree / "d").is_symlink():
+            (tree / "d").rmdir()
+            (tree / "d").symlink_to(outside)
+        return found
+
+    monkeypatch.setattr(usage, "_count", count_then_swap)
+    assert usage.measure(str(tree)).inodes == 2
+    (trash / "parked").symlink_to(outside)
+    fd = os.open(trash, removal.DIRECTORY_FLAGS)
+    try:
+        with pytest.raises(OSError, match="parked"):
+            removal._empty(fd, ["parked"])
+    finally:
+        os.close(fd)
+    assert (outside / "file").read_text() == "stays"
+
+
 def test_usage_is_what_du_says(snapshots: Snapshots) -> None:
     chain = snapshots.unpack([layer(BASE)])
     snapshots.prepare("c", chain)
@@ -370,7 +396,7 @@ def test_usage_is_what_du_says(snapshots: Snapshots) -> None:
         file.truncate(1 << 30)
     os.sync()
     expected = subprocess.run(["du", "-s", "-B1", upper], check=True, capture_output=True, text=True).stdout.split()[0]
-    usage = snapshots.usage("c")
-    assert usage.bytes == int(expected)
-    assert usage.inodes == 7
-    assert measure(str(upper)) == usage
+    found = snapshots.usage("c")
+    assert found.bytes == int(expected)
+    assert found.inodes == 7
+    assert usage.measure(str(upper)) == found
