@@ -87,14 +87,20 @@ class Monitor:
         self.clients.accept_on(socket(fileno=listener), self.runtime_directory)
 
     def carry(self) -> None:
-        """Carry bytes until the process ends."""
+        """Carry bytes until the process ends.
+
+        A defect of ours costs the clients their connections and is told in the exit record; a monitor that does
+        nothing but fail ends its process too.
+        """
         self._loop.watch(self.pidfd, READ, self._note_exit)
         self._resume()
-        while not self._exited:
+        while not self._exited and len(self.defects) < DEFECTS_MAX:
             try:
                 self._loop.turn()
             except Exception as defect:
-                self._survive(defect)
+                self.defects.append(str(told("carry", "the container's output", defect)))
+                self.clients.close()
+        self.signal(signals.SIGKILL)
 
     def drain(self) -> None:
         """Pass on what the process left in its pipes. Waits a bounded time for writers that outlive it."""
@@ -160,15 +166,6 @@ class Monitor:
     def _note_exit(self, _events: int) -> None:
         self._exited = True
         self._loop.unwatch(self.pidfd)
-
-    def _survive(self, defect: Exception) -> None:
-        """A defect of ours is told at the end. The process runs on, without clients; a monitor that spins ends it."""
-        self.defects.append(str(told("carry", "the container's output", defect)))
-        self.clients.close()
-        if len(self.defects) > DEFECTS_MAX:
-            self.signal(signals.SIGKILL)
-            for output in self._outputs:
-                output.pause()
 
 
 def _run(message: packet.Message, inherited: Inherited) -> None:
