@@ -79,7 +79,11 @@ class UnshareCgroup(Operation):
 
 
 class UnshareTime(Operation):
-    """Make a time namespace with its offsets, which execve enters (kernel 6.1)."""
+    """Make a time namespace with its offsets, and enter it.
+
+    unshare(2) makes it for children only. execve enters it too, but not before Linux 6.3, and until then vfork and
+    threads fail with EINVAL: a process may not share memory across time namespaces (kernel/fork.c).
+    """
 
     offsets: dict[str, TimeOffset]
     subject = "namespaces"
@@ -89,7 +93,7 @@ class UnshareTime(Operation):
         return "make a new time namespace" + (f", shift {shifts}" if shifts else "")
 
     def call(self) -> str:
-        return "unshare(CLONE_NEWTIME), write timens_offsets"
+        return "unshare(CLONE_NEWTIME), write timens_offsets, setns to it"
 
     def act(self, init: "Init") -> None:
         process.unshare(process.CLONE_NEWTIME)
@@ -100,6 +104,11 @@ class UnshareTime(Operation):
                 os.write(fd, "".join(lines).encode())
             finally:
                 os.close(fd)
+        fd = os.open("self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC, dir_fd=init.procfs())
+        try:
+            process.setns(fd, process.CLONE_NEWTIME)
+        finally:
+            os.close(fd)
 
 
 class MapIds(Operation):

@@ -12,7 +12,7 @@ from ..operations.namespaces import KINDS, JoinNamespace, Loopback, MapIds, Unsh
 ID_MAPPINGS_MAX = 340  # UID_GID_MAP_MAX_EXTENTS, since Linux 4.15
 _ID_MAX = 2**32 - 2
 _CLOCKS = ("monotonic", "boottime")
-_TIME_KERNEL_MIN = (6, 1)  # since then execve enters the namespace that was unshared
+_TIME_KERNEL_MIN = (5, 6)
 _HOSTNAME_BYTES_MAX = 64
 _SETGID = capability.mask(["CAP_SETGID"])
 
@@ -183,4 +183,4 @@ def _check_time(linux: Linux, own: Namespaces, host: HostFacts) -> None:
         if clock not in _CLOCKS:
             raise Invalid("shift", f"linux.timeOffsets.{clock}", f"it is none of {', '.join(_CLOCKS)}")
     if "time" in own.made and host.kernel < _TIME_KERNEL_MIN:
-        raise Unsupported("make", "a time namespace", "this kernel is older than 6.1")
+        raise Unsupported("make", "a time namespace", "this kernel is older than 5.6")
