@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 START_S_MAX = 120.0  # hooks may take their time
 SEND_S_MAX = 10.0
+DEATH_S_MAX = 1.0
 _SPAWNER_FD = 3
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _BOOTSTRAP = (
@@ -108,12 +109,13 @@ class Spawner:
         raise Unavailable("start", "a monitor", "the spawner does not stay alive")
 
     def _is_gone(self) -> bool:
+        """Tell whether the spawner died, after its message was lost: the kernel closes what it held one by one."""
         with self._lock:
             if self._socket is None:
                 return True
             poll = select.poll()
             poll.register(self._socket.fileno(), select.POLLRDHUP)
-            return bool(poll.poll(0))
+            return bool(poll.poll(DEATH_S_MAX * 1000))
 
     def _spawn(self) -> None:
         ours, theirs = packet.pair()
