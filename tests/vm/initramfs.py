@@ -162,7 +162,7 @@ def checkout(files: Mapping[str, bytes | Path]) -> Archive:
     archive.link("/usr/sbin/modprobe", "/init")
     for name in ("src", "tests", "tools"):
         archive.tree(ROOT / name, f"{CHECKOUT}/{name}")
-    for name in ("pyproject.toml", "dev", "orlop"):
+    for name in ("pyproject.toml", "README.md", "dev", "orlop", "orlop-runtime"):
         if (ROOT / name).exists():
             archive.file(f"{CHECKOUT}/{name}", ROOT / name, 0o755)
     for path, content in files.items():
