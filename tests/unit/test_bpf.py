@@ -247,6 +247,17 @@ def test_small_values_share_the_test_of_their_high_half():
     assert len(assemble([Section("x86_64", rules)], EPERM)) // 8 <= 8 + 3 + 20 + 2
 
 
+@pytest.mark.parametrize("masks", [(0xF0, 0x0F), (0x0F, 0xF0), (1, 2), (1 << 31, 6), (6, 1)])
+@pytest.mark.parametrize("architecture", ["x86_64", "i386"])
+def test_masks_of_one_word_do_not_see_each_other(masks, architecture):
+    tests = [condition(1, MASKED_EQ, value & mask, mask) for mask in masks for value in (0x80000055, 0xFFFFFFFF)]
+    rules = [Rule([16], bpf.SECCOMP_RET_ERRNO | 100 + test[2] % 97 + test[3] % 89, [test]) for test in set(tests)]
+    program = assemble([Section(architecture, rules)], EPERM)
+    for value in (0, 1, 2, 3, 4, 6, 0x05, 0x50, 0x55, 0x35, 0x53, 0x80000000, 0x80000006, 0xFFFFFFFF):
+        wanted = meaning(rules, EPERM, 16, [0, value, 0, 0, 0, 0])
+        assert simulate(program, architecture, 16, [0, value]) == wanted, hex(value)
+
+
 def test_calls_with_the_same_rules_share_their_tests():
     rules = [Rule([41, 56], ALLOW, [condition(0, EQ, 5)])]
     program = assemble([Section("i386", rules), Section("arm", rules)], EPERM)
