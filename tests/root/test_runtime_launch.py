@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orlop.spec.runtime import Hook, Hooks
 from support import container, launcher
 from support.container import make_spec
 
@@ -68,9 +69,13 @@ def test_mounts_are_exactly_those_of_the_spec(root: Path) -> None:
 
 
 def test_the_host_sees_no_mount_of_the_container(root: Path) -> None:
-    before = Path("/proc/self/mountinfo").read_text()
-    shell(root, "mount -t tmpfs none /tmp || true", cgroups_path=own_cgroup("host"))
-    assert Path("/proc/self/mountinfo").read_text() == before
+    hook = root.parent / "hook"
+    hook.write_text(f"#!/bin/sh\ngrep -e {root.parent} /proc/self/mountinfo && exit 1; exit 0\n")
+    hook.chmod(0o755)
+    hooks = Hooks(poststart=(Hook(path=str(hook), env=("PATH=/bin:/usr/bin",)),))
+    # While it runs and when it has ended: a hook that finds something fails the start.
+    shell(root, "sleep 0.1", cgroups_path=own_cgroup("host"), hooks=hooks)
+    assert str(root.parent) not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_capabilities_and_filter(root: Path) -> None:

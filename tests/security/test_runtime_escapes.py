@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orlop.linux import executable
-from orlop.spec.runtime import Capabilities, IdMapping, Mount, Namespace, Process, User
+from orlop.spec.runtime import Capabilities, Hook, Hooks, IdMapping, Mount, Namespace, Process, User
 from support import container, launcher
 from support.container import CAPABILITIES, ENVIRONMENT, MOUNTS, NAMESPACES, make_spec
 
@@ -233,7 +233,6 @@ def test_sec_08_and_15_targets_below_a_directory_that_becomes_a_link(root: Path,
     (shared / "link").symlink_to(outside)
     secret = tmp_path / "secret"
     secret.write_text("x")
-    mountinfo = Path("/proc/self/mountinfo").read_text()
     swapper = Swapper(shared / "place", shared / "link")
     swapper.start()
     try:
@@ -248,7 +247,8 @@ def test_sec_08_and_15_targets_below_a_directory_that_becomes_a_link(root: Path,
     assert swapper.count > RACE_STARTS
     assert sorted(path.name for path in outside.iterdir()) == ["canary"]
     assert (outside / "canary").read_text() == "canary"
-    assert Path("/proc/self/mountinfo").read_text() == mountinfo
+    # Whatever was mounted, the host's table has no mount below any place of this test.
+    assert str(tmp_path.parent) not in Path("/proc/self/mountinfo").read_text()
     inside = root / str(outside).lstrip("/")
     assert not inside.exists() or "canary" not in os.listdir(inside)
 
@@ -272,6 +272,18 @@ def test_sec_12_ptmx_must_be_that_of_a_devpts(root: Path, tmp_path: Path) -> Non
     mounts = (*kept, Mount(destination="/dev", type="bind", source=str(shared)))
     outcome = launcher.run(make_spec("true", terminal=True, mounts=mounts), root)
     assert outcome.error is not None and "/dev/pts" in str(outcome.error), repr(outcome)
+
+
+def test_sec_09_masks_cover_the_procfs_that_was_mounted(root: Path, tmp_path: Path) -> None:
+    """CVE-2023-27561: while the container is made, somebody with the same root puts another /proc in its place."""
+    own = container.make_root(tmp_path / "own")
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ncd {own} && mv proc hidden && mkdir -p proc/sys/kernel && touch proc/keys\n")
+    hook.chmod(0o755)
+    hooks = Hooks(create_runtime=(Hook(path=str(hook), env=("PATH=/bin:/usr/bin",)),))
+    script = "test -d /hidden/1 && echo moved; cat /hidden/keys; echo x > /hidden/sys/kernel/hostname || echo refused"
+    outcome = launcher.run(make_spec("sh", "-c", script, hooks=hooks), own)
+    assert outcome.stdout.split() == ["moved", "refused"], repr(outcome)
 
 
 # -- control groups -------------------------------------------------------------------------------------------------

@@ -78,12 +78,13 @@ class Init:
     """What the operations share inside: descriptors of the new root and of file systems that init mounted itself.
 
     root: the container's root directory. target, state: as in `Outside`. caller: the channel to it.
-    made: destination -> descriptor of a file system that an operation mounted there. terminal: (pty master, terminal)
-    once it is open, else None. in_directory: the working directory is entered. program: what to execute, once found.
+    terminal: (pty master, terminal) once it is open, else None. in_directory: the working directory is entered.
+    program: what to execute, once found.
     """
 
     __slots__ = (
-        "_procfs", "_sources", "caller", "in_directory", "made", "program", "root", "state", "stdio", "target",
+        "_made",
+        "_procfs", "_sources", "caller", "in_directory",  "program", "root", "state", "stdio", "target",
         "terminal",
     )  # fmt: skip
 
@@ -93,20 +94,40 @@ class Init:
         self.caller = caller
         self.target = outside.target
         self.stdio = stdio
-        self.made: dict[str, int] = {}
         self.terminal: tuple[int, int] | None = None
         self.in_directory = False
         self.program = ""
         self._sources = outside.sources
+        self._made: dict[str, int] = {}
         self._procfs = -1
 
     def source(self, operation: Operation, name: str = "") -> int:
         """Return the descriptor that `prepare` of this operation kept."""
         return self._sources[id(operation), name]
 
-    def has_source(self, operation: Operation, name: str = "") -> bool:
-        """Return whether `prepare` kept one."""
-        return (id(operation), name) in self._sources
+    def attach(self, tree: int, target: int, destination: str, made: bool = False) -> None:
+        """Attach a detached mount to the target, which was opened as `destination`.
+
+        made: it is a new file system in which nobody but us has made anything; it belongs to this object from now on.
+        """
+        mount.move_mount(tree, target)
+        for covered in [place for place in self._made if f"{place}/".startswith(f"{destination}/")]:
+            os.close(self._made.pop(covered))
+        if made:
+            self._made[destination] = tree
+
+    def place(self, path: str) -> tuple[int, str]:
+        """Return (directory, the rest of the path below it): where to resolve a clean path of the container.
+
+        What lies on a file system that we made is looked for there, and not by a way through the image, which a second
+        container with the same root could be changing: a mask must cover our procfs and not another one's.
+        """
+        found, rest = self.root, path
+        longest = 0
+        for destination, fd in self._made.items():
+            if len(destination) > longest and f"{path}/".startswith(f"{destination}/"):
+                found, rest, longest = fd, path[len(destination) :], len(destination)
+        return found, rest
 
     def procfs(self) -> int:
         """Return a private procfs of the own PID namespace, attached nowhere.

@@ -49,10 +49,10 @@ class CgroupView(Operation):
         target = open_target(init, self.destination, "cgroup")
         try:
             if self.layout.mode == "unified":
-                mount.move_mount(init.source(self, self.layout.v2), target)
+                init.attach(init.source(self, self.layout.v2), target, self.destination)
                 return
             made = mount.new_filesystem("tmpfs", (("mode", "755"),), _ATTRIBUTES)
-            mount.move_mount(made, target)
+            init.attach(made, target, self.destination)
         finally:
             os.close(target)
         self._fill(init, made)

@@ -91,7 +91,7 @@ class BoundDevices(Operation):
 
     def act(self, init: "Init") -> None:
         for device in self.devices:
-            target = path.make_file_in_root(init.root, device.path)
+            target = path.make_file_in_root(*init.place(device.path))
             try:
                 mount.move_mount(init.source(self, device.path), target)
             finally:
@@ -133,7 +133,7 @@ class DeviceLinks(Operation):
 
 def _exists(init: "Init", name: str) -> bool:
     try:
-        os.close(path.open_in_root(init.root, name))
+        os.close(path.open_in_root(*init.place(name)))
     except OSError:
         return False
     return True
@@ -142,9 +142,9 @@ def _exists(init: "Init", name: str) -> bool:
 def _open_directory(init: "Init", directory: str) -> int:
     """Return a descriptor of the directory. Raises Invalid when /dev itself is a link (SEC-14)."""
     if directory != "/dev":
-        return path.mkdir_in_root(init.root, directory)
+        return path.mkdir_in_root(*init.place(directory))
     try:
-        return path.mkdir_in_root(init.root, directory, resolve=path.RESOLVE_NO_SYMLINKS)
+        return path.mkdir_in_root(*init.place(directory), resolve=path.RESOLVE_NO_SYMLINKS)
     except OSError as failure:
         if failure.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise

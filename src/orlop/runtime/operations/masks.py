@@ -48,7 +48,7 @@ class MaskedPaths(Operation):
         file_mask_attached = False
         for name in self.paths:
             try:
-                target = path.open_in_root(init.root, name)
+                target = path.open_in_root(*init.place(name))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             try:
@@ -81,7 +81,7 @@ class ReadonlyPaths(Operation):
     def act(self, init: "Init") -> None:
         for name in self.paths:
             try:
-                target = path.open_in_root(init.root, name)
+                target = path.open_in_root(*init.place(name))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             try:

@@ -27,6 +27,8 @@ PROC_FILES_ALLOWED = frozenset(
 )
 # A link of the image's at one of these would lead the kernel's file systems, and what is masked in them, astray.
 _PLAIN_PLACES = ("/proc", "/sys", "/dev")
+# Nothing is in these but what the kernel and we put there, and no link that leads out.
+_EMPTY_TYPES = ("proc", "sysfs", "tmpfs", "devpts", "mqueue")
 _PLAIN_TYPES = ("proc", "sysfs", "cgroup", "cgroup2")
 
 
@@ -39,9 +41,9 @@ def open_target(init: "Init", destination: str, fstype: str, is_directory: bool 
     plain = destination in _PLAIN_PLACES or fstype in _PLAIN_TYPES
     try:
         if is_directory:
-            fd = path.mkdir_in_root(init.root, destination, resolve=path.RESOLVE_NO_SYMLINKS if plain else 0)
+            fd = path.mkdir_in_root(*init.place(destination), resolve=path.RESOLVE_NO_SYMLINKS if plain else 0)
         else:
-            fd = path.make_file_in_root(init.root, destination)
+            fd = path.make_file_in_root(*init.place(destination))
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 os.close(fd)
                 raise Invalid("mount", destination, "the source is a file and the image has a directory there")
@@ -97,12 +99,11 @@ class NewFilesystem(Operation):
                 copy_tree(target, made)
             if late:
                 mount.mount_setattr(made, set_=late)
-            mount.move_mount(made, target)
+            init.attach(made, target, self.destination, made=self.fstype in _EMPTY_TYPES and not options.tmpcopyup)
         finally:
             os.close(target)
         if options.propagation:
             mount.mount_setattr(made, propagation=options.propagation, recursive=options.propagation_recursive)
-        init.made[self.destination] = made
 
     def _settings(self, target: int) -> list[tuple[str, str | int | None]]:
         settings: list[tuple[str, str | int | None]] = [*self.options.data]
@@ -171,7 +172,7 @@ class BindMount(Operation):
         tree = init.source(self)
         target = open_target(init, self.destination, "bind", stat.S_ISDIR(os.fstat(tree).st_mode))
         try:
-            mount.move_mount(tree, target)
+            init.attach(tree, target, self.destination)
         finally:
             os.close(target)
 
@@ -191,7 +192,7 @@ class Remount(Operation):
 
     def act(self, init: "Init") -> None:
         options = self.options
-        target = path.open_in_root(init.root, self.destination)
+        target = path.open_in_root(*init.place(self.destination))
         try:
             if options.set or options.clear:
                 mount.mount_setattr(target, set_=options.set, clear=options.clear)

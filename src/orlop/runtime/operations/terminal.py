@@ -79,7 +79,7 @@ class AttachStreams(Operation):
 
 def _console_target(init: "Init") -> int:
     try:
-        return path.make_file_in_root(init.root, "/dev/console", 0o600, path.RESOLVE_NO_SYMLINKS)
+        return path.make_file_in_root(*init.place("/dev/console"), 0o600, path.RESOLVE_NO_SYMLINKS)
     except OSError as failure:
         if failure.errno != errno.ELOOP:
             raise
@@ -93,7 +93,7 @@ def _console_target(init: "Init") -> int:
 
 def _open_pair(init: "Init") -> tuple[int, int]:
     try:
-        found = path.open_in_root(init.root, "/dev/pts/ptmx")
+        found = path.open_in_root(*init.place("/dev/pts/ptmx"))
     except (FileNotFoundError, NotADirectoryError):
         raise Invalid(
             "open a terminal in", "/dev/pts", "no devpts is mounted there", hint='add a mount of type "devpts"'

@@ -49,9 +49,9 @@ def masks(spec: Spec) -> tuple[Operation, ...]:
                 raise Invalid("read", field, f"{path!r} is not an absolute path")
     operations: list[Operation] = []
     if linux.readonly_paths:
-        operations.append(ReadonlyPaths(paths=linux.readonly_paths))
+        operations.append(ReadonlyPaths(paths=tuple(map(os.path.normpath, linux.readonly_paths))))
     if linux.masked_paths:
-        operations.append(MaskedPaths(paths=linux.masked_paths))
+        operations.append(MaskedPaths(paths=tuple(map(os.path.normpath, linux.masked_paths))))
     return tuple(operations)
 
 
