@@ -6,14 +6,12 @@ A difference that is meant stands in DIFFERENCES with its reason; everything els
 from __future__ import annotations
 
 import difflib
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support.bundles import RUNTIME, Config, Runtime, base, changed, normalised
+from support.bundles import RUNTIME, Config, Runtime, base, busybox_root, changed, normalised
 
 # -- one change each ------------------------------------------------------------------------------------------------
 
@@ -211,19 +209,7 @@ EVERYWHERE: tuple[tuple[str, str], ...] = (
 @pytest.fixture(scope="module")
 def rootfs(tmp_path_factory: pytest.TempPathFactory, peer: Callable[[str], Path]) -> Path:
     """busybox and nothing else."""
-    root = tmp_path_factory.mktemp("root")
-    for name in ("bin", "proc", "sys", "dev", "tmp", "etc", "root", "mnt", "run"):
-        (root / name).mkdir()
-    shutil.copy(peer("busybox"), root / "bin/busybox")
-    for applet in subprocess.run(
-        [peer("busybox"), "--list"], capture_output=True, text=True, check=True
-    ).stdout.split():
-        if applet != "busybox":
-            (root / "bin" / applet).symlink_to("busybox")
-    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
-    (root / "etc/group").write_text("root:x:0:\n")
-    (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
-    return root
+    return busybox_root(tmp_path_factory.mktemp("root"), peer("busybox"))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

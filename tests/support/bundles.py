@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,21 @@ echo "## descriptors"; ls /proc/self/fd
 echo "## calls"; mkdir /tmp/d 2>&1; chmod 700 /tmp 2>&1; ln -s a /tmp/l 2>&1; mknod /tmp/n c 1 3 2>&1
 echo "## network"; cat /proc/net/dev | cut -d: -f1 | tail -n +3
 """
+
+
+def busybox_root(directory: Path, busybox: Path) -> Path:
+    """Fill a directory with busybox, its applets and the least that /etc must have; return it."""
+    for name in ("bin", "proc", "sys", "dev", "tmp", "etc", "root", "mnt", "run"):
+        (directory / name).mkdir(parents=True)
+    shutil.copy(busybox, directory / "bin/busybox")
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for applet in applets:
+        if applet != "busybox":
+            (directory / "bin" / applet).symlink_to("busybox")
+    (directory / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    (directory / "etc/group").write_text("root:x:0:\n")
+    (directory / "etc/hosts").write_text("127.0.0.1 localhost\n")
+    return directory
 
 
 def base(rootfs: Path) -> Config:

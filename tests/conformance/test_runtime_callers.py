@@ -1,0 +1,191 @@
+"""orlop-runtime as the runtime of the real engines, unchanged: podman, dockerd with containerd's shim, buildah, ctr.
+
+Each works on private sockets and data below a workspace that proves its own emptiness at the end.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from bench.workspace import CGROUP, Workspace
+from support.bundles import RUNTIME, busybox_root
+
+AT_ONCE = 50
+
+
+@pytest.fixture(scope="module")
+def archive(workspace: Workspace, peer: Callable[[str], Path]) -> Path:
+    root = busybox_root(workspace.directory / "bb", peer("busybox"))
+    path = workspace.directory / "bb.tar"
+    subprocess.run(["tar", "-C", root, "-cf", path, "."], check=True)
+    return path
+
+
+class Command:
+    """A program with its first arguments and its environment."""
+
+    def __init__(self, *prefix: str | Path, **environment: str) -> None:
+        self.argv = [str(word) for word in prefix]
+        self.environment = environment
+
+    def __call__(self, *args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        argv = [*self.argv, *args]
+        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[Workspace]:
+    with Workspace() as place:
+        yield place
+
+
+def must(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a command printed; it must have succeeded."""
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def podman(workspace: Workspace, archive: Path, peer: Callable[[str], Path]) -> Command:
+    home = workspace.path("p")
+    config = home / "containers.conf"
+    ulimits = '["nofile=20000:20000", "nproc=10000:10000"]'
+    config.write_text(f'[containers]\ndefault_ulimits = {ulimits}\n[engine]\ncgroup_manager = "cgroupfs"\n')
+    policy = home / "policy.json"
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    env = workspace.environment(CONTAINERS_CONF=str(config))
+    places = [f"--root={home / 'root'}", f"--runroot={home / 'run'}", "--storage-driver=overlay"]
+    call = Command(peer("podman"), *places, f"--conmon={peer('conmon')}", f"--runtime={RUNTIME}", **env)
+    must(call("import", f"--signature-policy={policy}", str(archive), "bb:1"))
+    return call
+
+
+@pytest.fixture(scope="module")
+def docker(workspace: Workspace, archive: Path, peer: Callable[[str], Path]) -> Command:
+    home = workspace.path("d")
+    socket = home / "s"
+    env = workspace.environment(DOCKER_HOST=f"unix://{socket}", DOCKER_CONFIG=str(home))
+    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
+    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+    runtime = [f"--add-runtime=orlop={RUNTIME}", "--default-runtime=orlop", f"--cgroup-parent=/{CGROUP}"]
+    daemon = [peer("dockerd"), f"--host=unix://{socket}", *state, *no_network, *runtime, "--log-level=error"]
+    workspace.daemon(daemon, env, socket)
+    call = Command(peer("docker"), **env)
+    must(call("import", str(archive), "bb:1"))
+    return call
+
+
+ENGINES = ("podman", "docker")
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> Command:
+    call: Command = request.getfixturevalue(request.param)
+    return call
+
+
+def run(call: Command, *args: str) -> subprocess.CompletedProcess[str]:
+    return call("run", "--rm", "--network", "none", *args)
+
+
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+def test_run_with_limits_and_exit_codes(engine: Command) -> None:
+    assert must(run(engine, "bb:1", "echo", "hi")) == "hi\n"
+    assert run(engine, "bb:1", "sh", "-c", "exit 7").returncode == 7
+    assert run(engine, "bb:1", "nosuch").returncode == 127
+    limit = must(run(engine, "-m", "64m", "bb:1", "cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    assert limit == "67108864\n"
+    status = must(run(engine, "-u", "5:6", "bb:1", "grep", "-E", "^(Uid|Seccomp|CapEff):", "/proc/self/status"))
+    assert "Seccomp:\t2" in status and "Uid:\t5\t5\t5\t5" in status
+
+
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+def test_a_containers_life(engine: Command) -> None:
+    must(engine("run", "-d", "--name", "life", "--network", "none", "bb:1", "sh", "-c", "echo up; exec sleep 1000"))
+    assert engine("exec", "life", "sh", "-c", "echo $$; exit 3").returncode == 3
+    assert must(engine("exec", "-u", "5", "-w", "/tmp", "-e", "A=b", "life", "sh", "-c", "pwd; echo $A")) == "/tmp\nb\n"
+    must(engine("pause", "life"))
+    assert "Paused" in must(engine("ps", "-a", "--format", "{{.Status}}"))
+    must(engine("unpause", "life"))
+    assert "sleep" in must(engine("top", "life"))
+    must(engine("stop", "-t", "1", "life"))
+    assert must(engine("logs", "life")) == "up\n"
+    assert must(engine("inspect", "-f", "{{.State.ExitCode}}", "life")).strip() == "137"
+    must(engine("rm", "life"))
+
+
+def test_docker_updates_and_watches(docker: Command) -> None:
+    must(docker("run", "-d", "--name", "up", "--network", "none", "bb:1", "sleep", "1000"))
+    must(docker("update", "-m", "128m", "--memory-swap", "256m", "--pids-limit", "9", "up"))
+    assert must(docker("exec", "up", "cat", "/sys/fs/cgroup/pids/pids.max")) == "9\n"
+    assert "128MiB" in must(docker("stats", "--no-stream", "--format", "{{.MemUsage}}", "up"))
+    must(docker("rm", "-f", "up"))
+
+
+def test_docker_finds_a_container_healthy(docker: Command) -> None:
+    health = ["--health-cmd", "true", "--health-interval", "1s"]
+    must(docker("run", "-d", "--name", "health", "--network", "none", *health, "bb:1", "sleep", "1000"))
+    wait = [*docker.argv, "events", "--since", "0", "--filter", "container=health", "--filter", "event=health_status"]
+    with subprocess.Popen(wait, env=docker.environment, stdout=subprocess.PIPE, text=True) as events:
+        assert events.stdout
+        assert "healthy" in events.stdout.readline()
+        events.terminate()
+    must(docker("rm", "-f", "health"))
+
+
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+def test_a_terminal(engine: Command) -> None:
+    must(engine("run", "-d", "-t", "--name", "tty", "--network", "none", "bb:1", "sh", "-c", "test -t 0 && test -t 1"))
+    assert must(engine("wait", "tty")).strip() == "0"
+    must(engine("rm", "tty"))
+
+
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+def test_many_at_once(engine: Command) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda n: run(engine, "bb:1", "sh", "-c", f"exit {n}").returncode, range(AT_ONCE)))
+    assert codes == list(range(AT_ONCE))
+
+
+def test_buildah_runs_a_step(podman: Command, workspace: Workspace, peer: Callable[[str], Path]) -> None:
+    home = workspace.directory / "p"
+    env = workspace.environment(CONTAINERS_CONF=str(home / "containers.conf"))
+    places = [f"--root={home / 'root'}", f"--runroot={home / 'run'}", "--storage-driver=overlay"]
+    buildah = Command(peer("buildah"), *places, **env)
+    made = must(buildah("from", f"--signature-policy={home / 'policy.json'}", "bb:1")).strip()
+    step = ["run", "--isolation", "oci", "--network", "none", "--runtime", str(RUNTIME), made, "--"]
+    assert must(buildah(*step, "sh", "-c", "echo step > /made; cat /made")) == "step\n"
+    assert "exit status 4" in buildah(*step, "sh", "-c", "exit 4").stderr
+    must(buildah("rm", made))
+
+
+def test_ctr_runs_and_manages_a_task(podman: Command, workspace: Workspace, peer: Callable[[str], Path]) -> None:
+    home = workspace.path("c")
+    config = home / "config.toml"
+    config.write_text(
+        f'version = 2\nroot = "{home}/root"\nstate = "{home}/state"\n'
+        f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\n  address = "{home}/s"\n'
+    )
+    env = workspace.environment()
+    workspace.daemon([peer("containerd"), "-c", config, "-l", "error"], env, home / "s")
+    ctr = Command(peer("ctr"), "-a", home / "s", **env)
+    saved = home / "bb.tar"
+    must(podman("save", "--format", "oci-archive", "-o", str(saved), "localhost/bb:1"))
+    must(ctr("image", "import", str(saved)))
+    image = must(ctr("image", "ls", "-q")).split()[0]
+    runtime = ["--runc-binary", str(RUNTIME)]
+    assert must(ctr("run", "--rm", *runtime, image, "one", "echo", "hi")) == "hi\n"
+    assert ctr("run", "--rm", *runtime, image, "two", "sh", "-c", "exit 6").returncode == 6
+    must(ctr("run", "-d", *runtime, image, "three", "sleep", "1000"))
+    assert must(ctr("task", "exec", "--exec-id", "e", "three", "echo", "inside")) == "inside\n"
+    must(ctr("task", "pause", "three"))
+    assert "PAUSED" in must(ctr("task", "ls"))
+    must(ctr("task", "resume", "three"))
+    must(ctr("task", "kill", "-s", "KILL", "three"))
+    ctr("task", "delete", "-f", "three")
+    must(ctr("container", "delete", "three"))
