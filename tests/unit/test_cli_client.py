@@ -268,12 +268,12 @@ def test_a_lock_without_a_listener_is_given_up(paths, monkeypatch):
 
 
 def test_the_engine_inherits_nothing_but_what_it_needs(paths, engine_script):
-    code = LISTEN.replace("open(run", "open(run + '/fds', 'w').write(' '.join(os.listdir('/proc/self/fd'))); open(run")
-    engine_script(code)
+    listing = "open(run + '/fds', 'w').write(' '.join(os.listdir('/proc/self/fd'))); "
+    engine_script(LISTEN.replace("os.write(", listing + "os.write("))
     with open(os.devnull), socket.socket() as _:
         client.connect(paths).close()
-    # 0, 1, 2, the lock, its own socket, the directory that is being listed, and the file that tells us
-    assert len(Path(paths.run, "fds").read_text().split()) == 7
+    # 0, 1, 2, the lock, the report pipe, its own socket, the directory that is being listed, and the file that tells us
+    assert len(Path(paths.run, "fds").read_text().split()) == 8
 
 
 # -- hostile replies -------------------------------------------------------------------------------------------------
