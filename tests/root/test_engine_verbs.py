@@ -1,7 +1,10 @@
 """The engine's verbs through its native socket, on real containers."""
 
+import errno
 import json
 import os
+import random
+import resource
 import signal
 import socket
 import threading
@@ -10,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from orlop.engine import containers
+from orlop.engine.engine import open_engine
+from orlop.engine.log import Log
 from orlop.frontends.native.client import connect
 from orlop.linux import process
 from orlop.spec import attach, errors
+from orlop.spec.container import ContainerRequest
 from orlop.spec.paths import Paths
 
 SERVER = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"
@@ -53,6 +60,26 @@ class Engine:
 
     def wait(self, container: str) -> int:
         return self("containers.wait", container=container)["exit_code"]
+
+    def cut_short(self, verb: str, args: dict[str, object], after_s: float) -> None:
+        """Ask for a verb and kill the engine that much later, whatever it does then."""
+        with connect(self.paths) as client:
+            client.send(verb, args)
+            time.sleep(after_s)
+            self.kill()
+        self("engine.ping")
+
+    def truth(self, container: str) -> str:
+        """Return what files and processes say: "running", "not running", or "changing" while a monitor is at work."""
+        try:
+            status = status_of(self.containers / container)
+        except FileNotFoundError:
+            return "not running"
+        alive = process_exists(status["pid"], status["pidStartTime"])
+        monitored = process_exists(status["monitorPid"], status["monitorStartTime"])
+        if alive and monitored:
+            return "running"
+        return "changing" if monitored else "not running"
 
     def kill(self) -> None:
         pid = self.environment.engine_pid()
@@ -584,16 +611,8 @@ def test_the_engine_killed_at_any_moment_of_a_run_loses_nothing(engine):
     binds = [{"source": str(ran), "target": "/ran"}]
     engine("engine.ping")
     for index in range(30):
-        pid = engine.environment.engine_pid()
-        pidfd = os.pidfd_open(pid)
-        with connect(engine.paths) as client:
-            request = engine.request("touch", f"/ran/{index}", name=f"n{index}", auto_remove=True, binds=binds)
-            client.send("containers.run", {"request": request})
-            time.sleep(0.005 * index)
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        process_is_gone(pidfd)
-        os.close(pidfd)
-        engine("engine.ping")
+        request = engine.request("touch", f"/ran/{index}", name=f"n{index}", auto_remove=True, binds=binds)
+        engine.cut_short("containers.run", {"request": request}, 0.005 * index)
     wait_until(lambda: engine("containers.list", all=True) == [] or only_created(engine))
     engine.kill()
     for entry in engine("containers.list", all=True):
@@ -604,10 +623,57 @@ def test_the_engine_killed_at_any_moment_of_a_run_loses_nothing(engine):
     assert engine.output("ls", "/ran", binds=binds)[0] == 0
 
 
+def test_the_engine_killed_in_any_verb_leaves_a_state_that_is_true(engine):
+    """Start, exec, stop, kill, remove, cut short at 60 moments: what the next engine says is what the kernel says."""
+    dice = random.Random(11)
+    verbs = ["containers.start", "containers.exec", "containers.stop", "containers.kill", "containers.remove"]
+    container = ""
+    for index in range(60):
+        if not container or not (engine.containers / container).exists():
+            request = engine.request("sh", "-c", SERVER, name=f"n{index}")
+            container = engine("containers.create", request=request)["id"]
+        verb = dice.choice([*verbs, "containers.start", "containers.start"])
+        args: dict[str, object] = {"container": container}
+        if verb == "containers.exec":
+            args["request"] = {"args": ["true"]}
+        if verb == "containers.remove":
+            args["force"] = True
+        engine.cut_short(verb, args, dice.random() * 0.06)
+        for entry in engine("containers.list", all=True):
+            says_running = entry["State"] == "running"
+            wait_until(lambda container=container: engine.truth(container) != "changing")
+            if engine("containers.list", all=True) == [entry]:
+                assert says_running == (engine.truth(container) == "running"), (verb, entry["Status"])
+    engine.kill()
+    for entry in engine("containers.list", all=True):
+        engine("containers.remove", container=entry["Id"], force=True)
+    assert list(engine.containers.iterdir()) == []
+    assert list((engine.environment.root / "snapshots" / "active").iterdir()) == []
+
+
 def only_created(engine) -> bool:
     return all(entry["State"] == "created" for entry in engine("containers.list", all=True)) and not list(
         (engine.environment.run / "tasks").iterdir()
     )
+
+
+def test_a_creation_that_fails_at_its_last_step_is_undone(engine, monkeypatch):
+    opened = open_engine(engine.paths, Log(str(engine.environment.run / "log")))
+    try:
+
+        def full(record: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", "container.json")
+
+        monkeypatch.setattr(opened.records, "save", full)
+        with pytest.raises(errors.Unavailable, match=r"container\.json: No space left on device"):
+            containers.create(opened, ContainerRequest(image="host", name="web", args=("true",)))
+        assert list(engine.containers.iterdir()) == []
+        assert list((engine.environment.root / "snapshots" / "active").iterdir()) == []
+        monkeypatch.undo()
+        assert containers.create(opened, ContainerRequest(image="host", name="web", args=("true",)))[0].name == "web"
+    finally:
+        opened.close()
+        opened.log.close()
 
 
 # -- the engine itself ----------------------------------------------------------------------------------------------
@@ -632,6 +698,13 @@ def test_it_is_small_and_starts_fast_enough(engine):
     resident_kib = int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
     assert resident_kib < 45 * 1024
     assert seconds < 5  # measured by `dev bench`; here only that nothing waits for a time-out
+
+
+def test_containers_have_the_descriptor_limit_that_the_engine_was_given(engine):
+    code, out, _ = engine.output("sh", "-c", "ulimit -Sn; ulimit -Hn")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    shown = ["unlimited" if limit == resource.RLIM_INFINITY else str(limit) for limit in limits]
+    assert (code, out.split()) == (0, shown)
 
 
 def test_fifty_containers_at_once(engine):

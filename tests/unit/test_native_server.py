@@ -317,14 +317,14 @@ def test_a_stream_follows_the_result_and_ends_the_connection(running, monkeypatc
 def test_an_idle_server_leaves_unless_it_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(native_server, "SWEEP_S", 0.02)
     running = Running(tmp_path, idle_s=0.1)
-    running.watcher.needed = True
     client = running.connect()
     running.thread.join(0.5)
-    assert running.thread.is_alive()
-    running.watcher.needed = False
-    running.thread.join(0.5)
     assert running.thread.is_alive(), "a connection keeps it"
+    running.watcher.needed = True
     client.close()
+    running.thread.join(0.5)
+    assert running.thread.is_alive(), "somebody waits for a container"
+    running.watcher.needed = False
     running.thread.join(30)
     assert not running.thread.is_alive()
     running.close()

@@ -97,6 +97,9 @@ def open_engine(paths: Paths, log: Log) -> Engine:
     for directory in (paths.root, paths.run):
         _directory(directory)
     engine = Engine(paths, log)
+    # Before anybody listens: until its exec, a child has copies of all our descriptors, and an engine that is killed in
+    # that moment would seem to listen on.
+    engine.spawner.start()
     reconcile.reconcile(engine)
     return engine
 

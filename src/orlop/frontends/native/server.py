@@ -326,7 +326,7 @@ def serve(paths: Paths, lock: int, ready: int | None = None, idle_s: float | Non
 def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None) -> int:
     log.catch_threads()
     engine = open_engine(paths, log)
-    _raise_descriptor_limit()  # after the spawner was started: containers keep the limit we were given
+    _raise_descriptor_limit()  # after the spawner was started: containers have the limit that we were given
     try:
         server = Server(engine, _listen(paths), idle_s)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
