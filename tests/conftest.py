@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from devtools import peers
@@ -26,6 +27,11 @@ NEED_ROOT = ("root", "security", "conformance", "contract", "vm")  # contract: r
 
 
 # -- groups ---------------------------------------------------------------------------------------------------------
+
+
+# No test depends on time: an example that a busy machine delays is no failure.
+hypothesis.settings.register_profile("orlop", deadline=None)
+hypothesis.settings.load_profile("orlop")
 
 
 def pytest_configure(config: pytest.Config) -> None:
