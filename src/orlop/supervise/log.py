@@ -175,10 +175,10 @@ class Log:
         while framed:
             try:
                 self._open()
-                part = self._fitting(framed)
-                if not part:
+                if self._size and not self._fitting(framed):
                     self._rotate()
-                    continue
+                    self._open()
+                part = self._fitting(framed) or _first_entry(framed)
             except OSError as refused:
                 self._lose(framed, refused)
                 return
@@ -186,13 +186,10 @@ class Log:
             framed = framed[len(part) :]
 
     def _fitting(self, framed: bytes) -> bytes:
-        """Return the entries that log.json has room for: none when it must be rotated first."""
+        """Return the entries that log.json has room for."""
         if not self._size_max or self._size + len(framed) <= self._size_max:
             return framed
-        end = framed.rfind(b"\n", 0, max(self._size_max - self._size, 0)) + 1
-        if not end and not self._size:
-            end = framed.index(b"\n") + 1
-        return framed[:end]
+        return framed[: framed.rfind(b"\n", 0, max(self._size_max - self._size, 0)) + 1]
 
     def _append_part(self, part: bytes) -> None:
         """Write whole entries by one write(2), so that a kill of the monitor tears at most the last of them."""
@@ -261,6 +258,10 @@ class Log:
             os.unlink(LOG_FILE, dir_fd=self._directory)
         for index in range(last, 0, -1):
             _rename(self._directory, rotated_name(index - 1), rotated_name(index))
+
+
+def _first_entry(framed: bytes) -> bytes:
+    return framed[: framed.index(b"\n") + 1]
 
 
 def rotated_name(index: int) -> str:
