@@ -87,14 +87,15 @@ def run(
         "modules": list(modules),
     }
     linux = kernel.prepare()
-    with tempfile.TemporaryDirectory(prefix="orlop-vm-") as place:
-        directory = Path(place)
-        archive = initramfs.checkout({**(files or {}), "/job.json": json.dumps(job).encode()})
-        with (directory / "initramfs").open("wb") as file, initramfs.base(linux).open("rb") as base:
+    # A file without a name: whoever kills this process leaves only what the machine has said.
+    with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory(prefix="orlop-vm-") as directory:
+        with initramfs.base(linux).open("rb") as base:
             shutil.copyfileobj(base, file, 1024 * 1024)
-            archive.write(file)
+        initramfs.checkout({**(files or {}), "/job.json": json.dumps(job).encode()}).write(file)
+        file.flush()
         started = time.monotonic()
-        output = _run_machine(_qemu(linux, directory), directory, timeout_s, stream)
+        machine = _start(_qemu(linux, file.fileno(), Path(directory)), file.fileno())
+        output = _follow(machine, Path(directory), timeout_s, stream)
     return Completed(command, _status(output), output, time.monotonic() - started)
 
 
@@ -103,7 +104,7 @@ def run_tests(*arguments: str, timeout_s: float, stream: bool = False) -> Comple
     return run([PYTHON, "-m", "pytest", *arguments], timeout_s=timeout_s, stream=stream)
 
 
-def _qemu(linux: kernel.Kernel, directory: Path) -> list[str]:
+def _qemu(linux: kernel.Kernel, archive: int, directory: Path) -> list[str]:
     program = peers.find("qemu-system-x86_64")
     if program is None:
         raise RuntimeError("qemu-system-x86_64 is missing: apt-get install qemu-system-x86")
@@ -112,18 +113,22 @@ def _qemu(linux: kernel.Kernel, directory: Path) -> list[str]:
     for part in ("qemu", "seabios"):
         if (firmware := peers.DIRECTORY / "usr/share" / part).is_dir():
             words += ["-L", str(firmware)]
-    words += ["-kernel", str(linux.image), "-initrd", str(directory / "initramfs"), "-append", _KERNEL_WORDS]
+    words += ["-kernel", str(linux.image), "-initrd", f"/proc/self/fd/{archive}", "-append", _KERNEL_WORDS]
     for name in _PORTS:
         words += ["-chardev", f"file,id={name},path={directory / name}", "-serial", f"chardev:{name}"]
     return words
 
 
-def _run_machine(words: list[str], directory: Path, timeout_s: float, stream: bool) -> dict[str, bytes]:
-    """Run qemu to its end; return what each port said."""
+def _start(words: list[str], archive: int) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, *words]
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    return subprocess.Popen(argv, stdin=null, stdout=pipe, stderr=subprocess.STDOUT, pass_fds=[archive])
+
+
+def _follow(qemu: subprocess.Popen[bytes], directory: Path, timeout_s: float, stream: bool) -> dict[str, bytes]:
+    """Wait for qemu's end; return what each port said."""
     shown = dict.fromkeys(_PORTS[:3], 0)
     deadline = time.monotonic() + timeout_s
-    qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         while qemu.poll() is None:
             if time.monotonic() >= deadline:

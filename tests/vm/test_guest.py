@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -90,10 +91,11 @@ def test_the_time_is_bounded_and_the_machine_is_gone() -> None:
     assert time.monotonic() - started < 60
 
 
-def test_the_machine_ends_with_a_killed_caller() -> None:
+def test_the_machine_ends_with_a_killed_caller(tmp_path: Path) -> None:
     mark = secrets.token_hex(8)
     code = f"import sys; sys.path[:0] = {sys.path!r}\nfrom vm import guest\nguest.run(['sleep', '1000'], timeout_s=600)"
-    caller = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"ORLOP_VM_MARK": mark})
+    environment = os.environ | {"ORLOP_VM_MARK": mark, "TMPDIR": str(tmp_path)}
+    caller = subprocess.Popen([sys.executable, "-c", code], env=environment)
     try:
         while not _emulators(mark):
             assert caller.poll() is None
