@@ -95,6 +95,21 @@ def test_sec_04_the_callers_descriptors_stay_outside(orlop):
     assert not [link for link in links if link.startswith("/") and not link.startswith(("/proc/", "/dev/null"))], listed
 
 
+def test_sec_04_a_started_engine_keeps_none_of_its_starters_descriptors(orlop):
+    """A script's pipe that the engine kept open would keep the script's reader waiting for ever."""
+    reader, writer = os.pipe()
+    try:
+        subprocess.run(
+            [CHECKOUT / "orlop", "ps"], env=orlop.variables, pass_fds=[writer], check=True, capture_output=True
+        )
+        pid = orlop.engine_pid()
+        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        assert os.readlink(f"/proc/self/fd/{writer}") not in links
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 @pytest.mark.parametrize("target", ["/tmp", "/", "../../../../tmp", "self", "/etc/passwd"])
 @pytest.mark.parametrize("name", ["proc", "sys", "dev"])
 def test_sec_09_and_14_a_link_in_place_of_a_kernel_directory(orlop, rootfs, tmp_path, name, target):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def _serve(invocation: Invocation) -> int:
+    from ....linux import process
     from ...native import rundir
     from ...native.server import serve
 
@@ -26,6 +27,10 @@ def _serve(invocation: Invocation) -> int:
     for fd in (ready, lock):
         if fd is not None:
             os.set_inheritable(fd, False)  # in a child of ours the lock would outlive us
+    if ready is not None:
+        # A command started us: whatever its caller had open (a script's pipe, a terminal) is none of ours (SEC-04),
+        # and kept open it would keep somebody waiting for its end.
+        process.close_all_except({fd for fd in (ready, lock) if fd is not None})
     if lock is None:
         lock = rundir.claim(paths.run)
         os.close(rundir.open_private(paths.root, create=True))
