@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orlop.spec.runtime import Hook, Hooks
+from orlop.spec.runtime import Hook, Hooks, Mount, Seccomp
 from support import container, launcher
 from support.container import make_spec
 
@@ -79,8 +79,6 @@ def test_the_host_sees_no_mount_of_the_container(root: Path) -> None:
 
 
 def test_capabilities_and_filter(root: Path) -> None:
-    from orlop.spec.runtime import Seccomp
-
     outcome = shell(
         root, "grep -E 'Cap|NoNew|Seccomp:' /proc/self/status", seccomp=Seccomp.from_json(ALLOW_ALL_BUT_REBOOT)
     )
@@ -143,3 +141,48 @@ def test_a_command_that_does_not_exist(root: Path, args: tuple[str, ...], code: 
     outcome = launcher.run(make_spec(*args, cgroups_path=own_cgroup("missing")), root)
     assert outcome.code is None and outcome.error is not None
     assert (outcome.error.kind, outcome.error.exit_code, outcome.error.cause) == ("command", code, text)
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "text"),
+    [
+        ("#!/bin/sh\r\n", 127, 'its "#!" line ends with CR LF'),
+        ("#!/no/bash\n", 127, "its interpreter /no/bash does not exist in the container"),
+        ("echo hi\n", 126, 'neither a program for this machine nor a script with a "#!" line'),
+        ("", 126, "the file is empty"),
+    ],
+)
+@pytest.mark.parametrize("filtered", [True, False])
+def test_a_command_that_the_kernel_refuses(
+    root: Path, tmp_path: Path, content: str, code: int, text: str, filtered: bool
+) -> None:
+    (tmp_path / "tool").write_text(content)
+    (tmp_path / "tool").chmod(0o755)
+    mount = Mount(destination="/tool", type="bind", source=str(tmp_path / "tool"), options=("bind",))
+    profile = Seccomp.from_json(ALLOW_ALL_BUT_REBOOT) if filtered else None
+    spec = make_spec("/tool", mounts=(*container.MOUNTS, mount), seccomp=profile, cgroups_path=own_cgroup("refused"))
+    outcome = launcher.run(spec, root)
+    assert outcome.code is None and outcome.error is not None, repr(outcome)
+    assert (outcome.error.kind, outcome.error.exit_code) == ("command", code) and text in outcome.error.cause
+    assert not Path("/sys/fs/cgroup/pids" + own_cgroup("refused")).exists()
+
+
+def test_a_command_on_a_file_system_without_programs(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "tool").write_text("#!/bin/sh\n")
+    (tmp_path / "tool").chmod(0o755)
+    mount = Mount(destination="/opt", type="bind", source=str(tmp_path), options=("bind", "noexec"))
+    outcome = launcher.run(make_spec("/opt/tool", mounts=(*container.MOUNTS, mount)), root)
+    # access(2) says no already: the search tells it, as runc does.
+    assert outcome.error is not None and outcome.error.exit_code == 126
+    assert 'exec: "/opt/tool": permission denied' in outcome.error.cause and "noexec" in outcome.error.hint
+
+
+def test_a_filter_that_forbids_execve_ends_the_process(root: Path) -> None:
+    rule = {"names": ["execve"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}
+    profile = Seccomp.from_json({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+    outcome = launcher.run(make_spec("true", seccomp=profile), root)
+    assert outcome.error is not None and "operation not permitted" in outcome.error.cause, repr(outcome)
+    rule = {"names": ["execve"], "action": "SCMP_ACT_KILL_PROCESS"}
+    profile = Seccomp.from_json({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+    killed = launcher.run(make_spec("true", seccomp=profile), root)
+    assert killed.code == 128 + 31, repr(killed)

@@ -58,8 +58,15 @@ def _check(name: str) -> None:
     if stat.S_ISDIR(info.st_mode):
         raise _failed(f'exec: "{name}": is a directory', NOT_EXECUTABLE, "name a program in it")
     if not info.st_mode & 0o111 or not os.access(name, os.X_OK, effective_ids=True):
-        hint = f"make it executable (chmod +x {name})" if not info.st_mode & 0o111 else "choose another user"
-        raise _failed(f'exec: "{name}": permission denied', NOT_EXECUTABLE, hint)
+        raise _failed(f'exec: "{name}": permission denied', NOT_EXECUTABLE, _permission_hint(name, info.st_mode))
+
+
+def _permission_hint(name: str, mode: int) -> str:
+    if not mode & 0o111:
+        return f"make it executable (chmod +x {name})"
+    if os.statvfs(name).f_flag & os.ST_NOEXEC:
+        return "mount its file system without noexec"
+    return "run it as a user who may execute it"
 
 
 def refused(name: str, args: tuple[bytes, ...], number: int) -> CommandFailed:

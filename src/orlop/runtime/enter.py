@@ -69,11 +69,12 @@ def compile_exec(
         )
     filters, early = process.filters(spec.linux.seccomp, wanted, host, compile_filter)
     maps = (spec.linux.uid_mappings, spec.linux.gid_mappings) if own.own_ids else None
-    before, after = process.identity(wanted, host, maps, early, warnings)
+    command = process.command(wanted)
+    before, after = process.identity(wanted, command, host, maps, early, warnings)
     flags = sum(flag for kind, (flag, _) in KINDS.items() if own.has(kind) and kind != "pid")
     path = spec.linux.cgroups_path
     return Plan(
-        command=process.command(wanted),
+        command=command,
         cgroup=CgroupPlan(path=path, layout=host.layout, exists=True) if path else None,
         operations=(
             *process.oom_score(wanted),

@@ -87,10 +87,11 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler" = secc
     checked = _checked_hooks(spec.hooks or Hooks())
     maps = (spec.linux.uid_mappings, spec.linux.gid_mappings) if own.own_ids else None
     filters, early = process.filters(spec.linux.seccomp, spec.process, host, compile_filter)
-    before, after = process.identity(spec.process, host, maps, early, warnings)
+    command = process.command(spec.process)
+    before, after = process.identity(spec.process, command, host, maps, early, warnings)
     starting = ContainerHooks(point="startContainer", hooks=checked.start_container)
     return Plan(
-        command=process.command(spec.process),
+        command=command,
         clone_flags=own.clone_flags,
         pid_path=own.pid_path,
         cgroup=_cgroup(spec, host, own.own_ids),

@@ -38,19 +38,22 @@ class ProgramCache:
     def __init__(self, directory: str | None = None) -> None:
         """directory: an absolute path, mode 0700 and ours; it need not exist. None keeps programs in memory alone."""
         self._directory = directory
-        self._kept: dict[bytes, bytes] = {}
+        self._kept: list[tuple[Seccomp, str, bytes]] = []  # the newest first
 
     def compile(self, profile: Seccomp, machine: str) -> bytes:
         """Return the program of a profile for a machine. Raises what `seccomp.compile` raises."""
+        # Comparing is ten times cheaper than naming: a name needs the profile's whole text.
+        for known, known_machine, program in self._kept:
+            if known_machine == machine and known == profile:
+                return program
         key = _sha256(f"{GENERATION}\n{machine}\n{profile!r}".encode("utf-8", "surrogatepass"))
-        program = self._kept.get(key) or self._read(key)
-        if program is None:
-            program = seccomp.compile(profile, machine)
-            self._write(key, program)
-        if len(self._kept) >= _KEPT_MAX:
-            self._kept.pop(next(iter(self._kept)))  # the oldest
-        self._kept[key] = program
-        return program
+        found = self._read(key)
+        if found is None:
+            found = seccomp.compile(profile, machine)
+            self._write(key, found)
+        self._kept.insert(0, (profile, machine, found))
+        del self._kept[_KEPT_MAX:]
+        return found
 
     def _read(self, key: bytes) -> bytes | None:
         if self._directory is None:

@@ -91,6 +91,7 @@ def attributes(process: Process, host: HostFacts, keyring: bool = True) -> tuple
 
 def identity(
     process: Process,
+    run: Command,
     host: HostFacts,
     maps: "tuple[tuple[IdMapping, ...], tuple[IdMapping, ...]] | None",
     early_filter: bool,
@@ -127,7 +128,6 @@ def identity(
     else:
         before.append(sets)
         after = ()
-    run = command(process)
     before += [chdir.replace(final=True), FindCommand(name=run.name, search_path=run.search_path)]
     return tuple(before), after
 
