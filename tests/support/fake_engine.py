@@ -17,6 +17,8 @@ from orlop.spec.paths import Paths
 
 from .engine import COMMAND, Finished
 
+SILENCE_S_MAX = 20.0  # a bound against a hang: a peer that is silent for so long is a failed test
+
 
 class Reply:
     """A result with descriptors, or one that is followed by bytes and the end of the connection."""
@@ -75,7 +77,8 @@ class FakeEngine:
         return Finished(list(args), done.returncode, done.stdout, done.stderr)
 
     def popen(self, *args: str, **options: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([COMMAND, *args], env=self.variables, **options)
+        """Start `./orlop args`. As a context manager it ends the command when the test is over, also when it failed."""
+        return _Ended([COMMAND, *args], env=self.variables, **options)
 
     def _accept(self) -> None:
         while True:
@@ -88,6 +91,7 @@ class FakeEngine:
             thread.start()
 
     def _serve(self, sock: socket.socket) -> None:
+        sock.settimeout(SILENCE_S_MAX)
         with sock:
             while (request := wire.receive_request(sock)) is not None:
                 self.calls.append((request.verb, request.args))
@@ -113,11 +117,19 @@ class FakeEngine:
                     return
 
 
+class _Ended(subprocess.Popen[bytes]):
+    def __exit__(self, *error: Any) -> None:
+        if self.poll() is None:
+            self.kill()
+        super().__exit__(*error)
+
+
 class FakeMonitor:
     """The far end of an attach stream. A context manager around a descriptor that it takes over."""
 
     def __init__(self, fd: int) -> None:
         self.stream = socket.socket(fileno=fd)
+        self.stream.settimeout(SILENCE_S_MAX)
         self._decoder = attach.Decoder()
         self._frames: list[tuple[int, bytes]] = []
 

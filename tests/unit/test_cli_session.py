@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -149,12 +151,13 @@ def test_signals_end_the_client_without_sig_proxy(scripted):
         assert run.wait() == 128 + signal.SIGTERM
 
 
-def test_a_reader_that_stops_does_not_delay_a_signal(scripted):
+def test_a_reader_that_stops_delays_no_signal_and_fills_no_memory(scripted):
     def script(monitor: FakeMonitor) -> None:
-        flood = b"".join(attach.frame(attach.STDOUT, b"x" * 60_000) for _ in range(40))
+        flood = b"".join(attach.frame(attach.STDOUT, b"x" * 60_000) for _ in range(100))
         writer = threading.Thread(target=monitor.stream.sendall, args=(flood,))
         writer.start()
         assert monitor.receive() == (attach.SIGNAL, bytes((signal.SIGINT,)))
+        assert writer.is_alive(), "the client took 6 MB that nobody reads"
         told.set()
         writer.join()
         monitor.exit(3)
@@ -163,7 +166,9 @@ def test_a_reader_that_stops_does_not_delay_a_signal(scripted):
     read_end, write_end = os.pipe()
     with scripted(script).popen("run", "x", stdout=write_end, stdin=subprocess.DEVNULL) as run:
         os.close(write_end)
-        assert os.read(read_end, 10) == b"x" * 10  # it runs, and nobody reads any further for now
+        # A pipe holds 65536 bytes (pipe(7)): now the client waits, and may not do so inside write(2).
+        while int.from_bytes(fcntl.ioctl(read_end, termios.FIONREAD, bytes(4)), "little") < 61_441:
+            time.sleep(0.01)
         run.send_signal(signal.SIGINT)
         assert told.wait(20)
         while os.read(read_end, 65536):
@@ -276,6 +281,65 @@ def test_the_id_file_is_written_at_the_start_and_is_never_shared(scripted, tmp_p
     engine.answers["containers.create"] = lambda *_: (_ for _ in ()).throw(errors.NotFound("find", "x", "no image x"))
     assert engine("create", "--cidfile", f"{file}2", "x").code == 1
     assert not (tmp_path / "id2").exists()
+
+
+def test_a_signal_that_comes_before_the_start_is_not_lost(scripted, engine):
+    asked, told = threading.Event(), threading.Event()
+
+    def script(monitor: FakeMonitor) -> None:
+        assert monitor.receive() == (attach.SIGNAL, bytes((signal.SIGINT,)))
+        monitor.exit(3)
+
+    start = scripted(script).answers["containers.run"]
+
+    def late(args: dict[str, Any], fds: list[int]) -> object:
+        asked.set()
+        assert told.wait(20)
+        return start(args, fds)  # type: ignore[operator]
+
+    engine.answers["containers.run"] = late
+    with engine.popen("run", "x", stdin=subprocess.DEVNULL) as run:
+        assert asked.wait(20)
+        run.send_signal(signal.SIGINT)
+        told.set()
+        assert run.wait(20) == 3
+
+
+def test_a_start_that_hangs_can_be_given_up(engine):
+    asked, over = threading.Event(), threading.Event()
+
+    def hang(_: dict[str, Any], fds: list[int]) -> object:
+        os.close(fds[0])
+        asked.set()
+        assert over.wait(20)
+        raise HangUp
+
+    engine.answers["containers.run"] = hang
+    with engine.popen("run", "x", stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+        assert asked.wait(20)
+        while run.poll() is None:  # three of them; the kernel merges those that come together
+            run.send_signal(signal.SIGINT)
+        assert run.returncode == 130
+        assert run.stderr.read() == b""
+    over.set()
+
+
+def test_logs_are_copied_to_the_end(engine):
+    frames = attach.frame(attach.STDOUT, b"out\n") + attach.frame(attach.STDERR, b"err\n")
+    engine.answers["containers.logs"] = Reply(
+        {"stream": True}, stream=frames + attach.frame(attach.STDOUT, b"x" * 60_000)
+    )
+    done = engine("logs", "-f", "-t", "-n", "5", "--since", "10", "--until", "1970-01-01T00:00:20.5Z", "web")
+    assert (done.code, done.stdout, done.stderr) == (0, "out\n" + "x" * 60_000, "err\n")
+    wanted = {"follow": True, "timestamps": True, "tail": 5, "since_ns": 10 * 10**9, "until_ns": 20_500_000_000}
+    assert engine.calls == [("containers.logs", {"container": "web", **wanted})]
+
+
+def test_logs_that_are_no_frames_are_told(engine):
+    engine.answers["containers.logs"] = Reply({"stream": True}, stream=b"\x01garbage!")
+    done = engine("logs", "web")
+    assert done.code == 1
+    assert "cannot read the log of container web" in done.stderr
 
 
 def test_exec_has_the_status_of_its_process(scripted):

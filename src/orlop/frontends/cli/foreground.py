@@ -131,10 +131,19 @@ def ask_status(invocation: Invocation, container: str) -> int:
     return code & 0xFF if isinstance(code, int) else 255
 
 
-def wait_until_removed(invocation: Invocation, container: str) -> None:
-    """Return when a container that ended is gone, or when nobody can tell any more."""
+def wait_until_removed(invocation: Invocation, engine: Engine, container: str) -> None:
+    """Return when a container that ended is gone, or when nobody can tell any more.
+
+    engine: the connection of the start; when its engine died meanwhile the next one is asked, which removes it.
+    """
+    wanted: dict[str, object] = {"container": container, "condition": "removed"}
     try:
-        with invocation.connect() as engine:
-            engine.call("containers.wait", {"container": container, "condition": "removed"})
-    except (OrlopError, OSError):
+        engine.call("containers.wait", wanted)
+    except Lost:
+        try:
+            with invocation.connect() as successor:
+                successor.call("containers.wait", wanted)
+        except OrlopError:
+            return
+    except OrlopError:
         return

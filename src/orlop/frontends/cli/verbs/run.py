@@ -61,10 +61,9 @@ def _run_attached(
             id_file.write(container)
 
         session = foreground.run_attached(engine, "containers.run", {"request": wanted.to_json()}, connected, started)
-    status = foreground.status_of(session, invocation, container)
-    if wanted.auto_remove and container and session.exit_code is not None:
-        foreground.wait_until_removed(invocation, container)
-    return status
+        if wanted.auto_remove and container and session.exit_code is not None:
+            foreground.wait_until_removed(invocation, engine, container)
+    return foreground.status_of(session, invocation, container)
 
 
 def _create(invocation: Invocation) -> int:
