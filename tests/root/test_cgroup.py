@@ -21,7 +21,7 @@ import pytest
 
 from orlop.linux.cgroup import Cgroup, Layout, Setting, detect
 from orlop.runtime.resources import settings
-from orlop.spec.runtime import Cpu, DeviceRule, Memory, Pids, Resources
+from orlop.spec.runtime import Cpu, DeviceRule, HugepageLimit, Memory, Pids, Resources
 
 if TYPE_CHECKING:
     from orlop.linux.cgroup.settings import Step
@@ -263,6 +263,23 @@ def test_cpu_bandwidth_is_raised_and_lowered(cgroup: Cgroup) -> None:
         else:
             assert text_of(cgroup, "cpu", "cpu.max") == f"{quota} {period}"
             assert text_of(cgroup, "cpu", "cpu.max.burst") == str(burst)
+
+
+def test_a_controller_on_v2_is_handed_down_when_a_limit_needs_it(cgroup: Cgroup) -> None:
+    """On a hybrid machine too: there huge pages are v2's."""
+    if cgroup.layout.version("hugetlb") != 2:
+        return  # v1 alone: nothing to hand down
+    top = Path(cgroup.layout.v2, "cgroup.subtree_control")
+    before = top.read_text().split()
+    try:
+        cgroup.apply(limited(cgroup.layout, hugepage_limits=(HugepageLimit(page_size="2MB", limit=4 * MIB),)))
+        assert text_of(cgroup, "hugetlb", "hugetlb.2MB.max") == str(4 * MIB)
+        assert text_of(cgroup, "hugetlb", "hugetlb.2MB.rsvd.max") == str(4 * MIB)
+    finally:
+        cgroup.remove()
+        if "hugetlb" not in before:
+            Cgroup(cgroup.layout, cgroup.path.rpartition("/")[0]).prune()
+            top.write_text("-hugetlb")
 
 
 def test_a_cpuset_confines(cgroup: Cgroup, start: Start) -> None:
