@@ -456,6 +456,17 @@ def test_a_client_that_stops_waiting_costs_nothing(engine):
     engine("containers.remove", container="web", force=True)
 
 
+def test_a_client_that_does_not_read_delays_no_end(engine):
+    with Attached() as stream:
+        request = engine.request("cat", "/dev/zero", name="web", auto_remove=True)
+        engine("containers.run", {"request": request, "attached": True}, [stream.theirs])
+        engine("containers.kill", container="web")
+        begun = time.monotonic()
+        wait_until(lambda: engine("containers.list", all=True) == [])
+        assert time.monotonic() - begun < 10
+        assert list(engine.containers.iterdir()) == []
+
+
 def test_auto_remove_takes_everything_away(engine):
     code, _, _ = engine.output("sh", "-c", "exit 3", auto_remove=True)
     assert code == 3

@@ -87,8 +87,6 @@ def start(engine: Engine, reference: str, client: Client) -> None:
                 hint = f"attach to it with: orlop attach {record.name}"
                 raise Conflict("start", record.subject, "it is running already", hint=hint)
             return
-        if task.status is not None:
-            removal.wait_for_monitor(engine, record, task.status)
         try:
             with disk_trouble_told("start", record.subject):
                 _start(engine, record, client)
@@ -105,9 +103,9 @@ def run(engine: Engine, request: ContainerRequest, client: Client) -> tuple[Cont
     record, warnings = create(engine, request)
     try:
         start(engine, record.id, client)
-    except BaseException:
+    except OrlopError:
         if request.auto_remove:
-            removal.discard(engine, record)
+            _discard_failed(engine, record)
         raise
     return record, warnings
 
@@ -115,15 +113,21 @@ def run(engine: Engine, request: ContainerRequest, client: Client) -> tuple[Cont
 def remove(engine: Engine, reference: str, force: bool) -> None:
     """Remove a container; one that runs only by force. Raises NotFound, Conflict, Unavailable."""
     record = engine.records.find(reference)
-    task = engine.observe(record.id)
-    if force and task.state == state.RUNNING and task.status is not None:
-        ends.kill_and_wait(engine, record, task.status)
-    try:
-        removal.discard(engine, record)
-    except NotFound:
-        # Its own --rm was faster. Whoever asked by name wanted it gone.
-        if not (force and record.request.auto_remove):
+    while True:
+        task = engine.observe(record.id)
+        if force and task.state == state.RUNNING and task.status is not None:
+            ends.kill_and_wait(engine, record, task.status)
+        try:
+            removal.discard(engine, record)
+            return
+        except NotFound:
+            if force and record.request.auto_remove:
+                return  # its own --rm was faster, and whoever asked wanted it gone
             raise
+        except Conflict:
+            if not force:
+                raise
+            # somebody has started it since
 
 
 def _source(engine: Engine, request: ContainerRequest) -> Image | None:
@@ -218,6 +222,13 @@ def _make_bind_sources(record: ContainerRecord) -> None:
         except OSError as wrong:
             cause = f"error while creating mount source path '{bind.source}': mkdir: {wrong.strerror}"
             raise Invalid("start", record.subject, cause, hint=f"make it, or correct -v {bind.source}:...") from None
+
+
+def _discard_failed(engine: Engine, record: ContainerRecord) -> None:
+    try:
+        removal.discard(engine, record)
+    except OrlopError as wrong:
+        engine.log.write(f"container {record.id}, whose start failed, is not removed: {wrong}")
 
 
 def _note_failure(engine: Engine, record: ContainerRecord, wrong: OrlopError) -> None:

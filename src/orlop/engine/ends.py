@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CONDITIONS = (EXITED, REMOVED)  # that `wait` knows
 STOP_TIMEOUT_S_DEFAULT = 10
 KILL_WAIT_S_MAX = 10.0  # from SIGKILL to the end of the process
+RECORD_WAIT_S_MAX = 10.0  # from the end of the process to its exit record: the monitor empties pipes and logs
+RECORD_POLL_S = 0.005
 REAPED_WAIT_S_MAX = 2.0
 SIGKILL = 9
 
@@ -56,7 +58,7 @@ def settle(engine: Engine, run: Run) -> None:
         record = engine.records.load(run.container_id)
     except NotFound:
         return
-    ended = state.read_exit(directory, run.status) or _write_missing(engine, directory, run)
+    ended = _await_record(directory, run) or _write_missing(engine, directory, run)
     engine.log.write(f"container {run.container_id} ended with code {ended.exit_code}")
     engine.watcher.tell(run.container_id, EXITED, ended.exit_code)
     if record.request.auto_remove:
@@ -139,7 +141,14 @@ def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: in
                     raise Unavailable("stop", record.subject, "its process does not end on SIGKILL", hint=hint)
         finally:
             os.close(init)
-    removal.wait_for_monitor(engine, record, status)
+    directory = engine.records.path(record.id)
+    deadline = time.monotonic() + RECORD_WAIT_S_MAX
+    while state.observe(directory, engine.boot_id).state == state.RUNNING:
+        if time.monotonic() > deadline:
+            cause = f"its process has ended, but its monitor (process {status.monitor_pid}) does not say so"
+            hint = f"see where it hangs in the kernel: cat /proc/{status.monitor_pid}/stack"
+            raise Unavailable("stop", record.subject, cause, hint=hint)
+        time.sleep(RECORD_POLL_S)
 
 
 def _reaches(status: TaskStatus, number: int) -> bool:
@@ -170,6 +179,14 @@ def _signal(pidfd: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _await_record(directory: str, run: Run) -> ExitRecord | None:
+    """Return the exit record, which the monitor writes soon after the end of the process; None when it died first."""
+    while (ended := state.read_exit(directory, run.status)) is None:
+        if run.monitor < 0 or state.wait_for(run.monitor, RECORD_POLL_S):
+            return state.read_exit(directory, run.status)
+    return ended
 
 
 def _write_missing(engine: Engine, directory: str, run: Run) -> ExitRecord:

@@ -89,7 +89,7 @@ def summary(record: ContainerRecord, task: Task) -> dict[str, object]:
         "Names": [f"/{record.name}"],
         "Image": request.image or request.rootfs,
         "ImageID": record.image_id,
-        "Command": " ".join(record.config.args)[:COMMAND_LENGTH_MAX],
+        "Command": " ".join(f"'{arg}'" if " " in arg else arg for arg in record.config.args)[:COMMAND_LENGTH_MAX],
         "Created": unix_time(record.created_at),
         "Ports": [],
         "Labels": dict(record.config.labels),

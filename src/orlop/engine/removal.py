@@ -6,35 +6,29 @@ by the next engine until nothing is left.
 
 from __future__ import annotations
 
-import os
 import shutil
 
 from ..linux.cgroup import Cgroup
-from ..spec.errors import NotFound, OrlopError, Unavailable
+from ..spec.errors import NotFound, OrlopError
 from . import state
 from .record import disk_trouble_told
 from .watch import REMOVED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..spec.task import TaskStatus
     from .engine import Engine
     from .record import ContainerRecord
 
-MONITOR_WAIT_S_MAX = 10.0  # from the end of the process to the end of its monitor, which empties pipes and logs
-
 
 def discard(engine: Engine, record: ContainerRecord) -> None:
-    """Remove a container that does not run.
+    """Remove a container that does not run. Raises NotFound, Conflict when it runs.
 
-    Raises NotFound, Conflict when it runs, Unavailable when its monitor hangs.
+    Its monitor may still be there, for a client that has not read all output; it needs nothing of the container.
     """
     with engine.locks.hold(record.id):
         record = engine.records.load(record.id)
         task = engine.observe(record.id)
         state.step(task, "remove", record)
-        if task.status is not None:
-            wait_for_monitor(engine, record, task.status)
         with disk_trouble_told("remove", record.subject):
             engine.records.condemn(record.id)
         dispose(engine, record.id)
@@ -60,23 +54,6 @@ def exit_code(task: state.Task, record: ContainerRecord) -> int:
     if record.start_error:
         return record.start_exit_code
     return task.exit.exit_code if task.exit else 0
-
-
-def wait_for_monitor(engine: Engine, record: ContainerRecord, status: TaskStatus) -> None:
-    """Return when the monitor of an ended run is gone: until then it may hold the container's files and mounts.
-
-    Raises Unavailable when it does not go.
-    """
-    monitor = state.open_monitor(status, engine.boot_id)
-    if monitor is None:
-        return
-    try:
-        if not state.wait_for(monitor, MONITOR_WAIT_S_MAX):
-            cause = f"its monitor (process {status.monitor_pid}) does not end"
-            hint = f"see where it hangs in the kernel: cat /proc/{status.monitor_pid}/stack"
-            raise Unavailable("remove", record.subject, cause, hint=hint)
-    finally:
-        os.close(monitor)
 
 
 def remove_cgroup(engine: Engine, container_id: str) -> None:

@@ -96,15 +96,16 @@ def _monitor(engine: Engine, record: ContainerRecord) -> int | None:
 
 
 def _connect(engine: Engine, record: ContainerRecord) -> int:
-    directory = os.open(engine.task_directory(record.id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Through /proc: a socket's path has at most 107 bytes, and ORLOP_RUN may be deep (unix(7)).
-        stream.connect(f"/proc/self/fd/{directory}/{ATTACH_SOCKET}")
+        directory = os.open(engine.task_directory(record.id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # Through /proc: a socket's path has at most 107 bytes, and ORLOP_RUN may be deep (unix(7)).
+            stream.connect(f"/proc/self/fd/{directory}/{ATTACH_SOCKET}")
+        finally:
+            os.close(directory)
         return stream.detach()
     except OSError as wrong:
         stream.close()
         cause = f"its monitor does not answer: {wrong.strerror}"
         raise Unavailable("attach to", record.subject, cause, hint="it may have ended just now: orlop ps -a") from None
-    finally:
-        os.close(directory)

@@ -1,12 +1,13 @@
-"""The ends of containers: one thread waits on the pidfds of all monitors, and wakes whoever waits for an end.
+"""The ends of containers: one thread waits on the pidfds of them all, and wakes whoever waits for an end.
 
 Invariants:
 1. This thread never waits for anything but its pidfds: what is to be done about an end is done on a thread of its own.
 2. An end is told to the waiters after it was dealt with, so whoever was woken sees a settled state.
 3. A waiter subscribes before it looks at the state: an end between the two is then not missed.
 
-A pidfd is readable once its process ended, whoever is its parent and whoever reaps it (pidfd_open(2)). The pidfd of the
-container's first process is held too: it can tell the exit status when the monitor died without writing it.
+A pidfd is readable once its process ended, whoever is its parent and whoever reaps it (pidfd_open(2)). Of each run two
+are held: the monitor's, because it may be killed, and that of the container's first process, because a monitor may live
+on for a client that does not read, and because it tells the exit status that a killed monitor did not write.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Watcher:
         self._ended = ended
         self._log = log
         self._lock = threading.Lock()
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[int, Run] = {}  # by each of its descriptors
         self._ending: list[Run] = []
         self._waiters: list[Waiter] = []
         self._epoll = select.epoll()
@@ -74,15 +75,16 @@ class Watcher:
         self._thread.start()
 
     def watch(self, run: Run) -> None:
-        """Watch a run, whose monitor may be gone already. Its descriptors belong to the watcher from now on."""
+        """Watch a run, which may be over already. Its descriptors belong to the watcher from now on."""
         with self._lock:
             if self._knows(run.container_id, run.status):
                 run.close()
-            elif run.monitor >= 0:
-                self._runs[run.monitor] = run
-                self._epoll.register(run.monitor, select.EPOLLIN | select.EPOLLONESHOT)
-            else:
+            elif run.monitor < 0 or run.init < 0:
                 self._end(run)
+            else:
+                for fd in (run.monitor, run.init):
+                    self._runs[fd] = run
+                    self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
 
     def watches(self, container_id: str, status: TaskStatus) -> bool:
         """Tell whether this run is watched, or its end is being dealt with."""
@@ -92,7 +94,7 @@ class Watcher:
     def watching(self) -> list[str]:
         """Return the ids of the containers whose end nobody has seen yet."""
         with self._lock:
-            return [run.container_id for run in self._runs.values()]
+            return sorted({run.container_id for run in self._runs.values()})
 
     def busy(self) -> bool:
         """Tell whether somebody waits here, or an end is being dealt with."""
@@ -124,7 +126,7 @@ class Watcher:
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         with self._lock:
-            runs = list(self._runs.values())
+            runs = set(self._runs.values())
             self._runs.clear()
         for run in runs:
             run.close()
@@ -140,7 +142,10 @@ class Watcher:
                 if fd == self._stop:
                     return
                 with self._lock:
-                    self._end(self._runs.pop(fd))
+                    run = self._runs.pop(fd, None)
+                    if run is not None:
+                        self._runs.pop(run.init if fd == run.monitor else run.monitor)
+                        self._end(run)
 
     def _end(self, run: Run) -> None:
         self._ending.append(run)
@@ -155,4 +160,4 @@ class Watcher:
         finally:
             with self._lock:
                 self._ending.remove(run)
-            run.close()  # closing its descriptor takes it out of the epoll set
+            run.close()  # which takes its descriptors out of the epoll set
