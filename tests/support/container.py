@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+
+from devtools import peers
 
 from orlop.spec.runtime import Capabilities, Linux, Mount, Namespace, Process, Resources, Root, Spec
 
@@ -56,13 +59,13 @@ def make_root(directory: Path, programs: Sequence[str] = PROGRAMS) -> Path:
     for name in DIRECTORIES:
         (directory / name).mkdir(parents=True, exist_ok=True)
     for program in programs:
-        found = shutil.which(program, path="/usr/bin:/bin:/usr/sbin:/sbin")
-        assert found, f"the host has no {program}"
-        _copy(Path(found).resolve(), directory / "bin" / program)
-        for library in _libraries(found):
+        found = peers.find(program)
+        assert found, f"neither the host nor .cache/peers has {program}"
+        _copy(found.resolve(), directory / "bin" / program)
+        for library in _libraries(str(found)):
             _copy(library, directory / str(library).lstrip("/"))
     if "python3" in programs:
-        library_root = Path("/usr/lib/python3.11")
+        library_root = Path(sysconfig.get_path("stdlib"))
         shutil.copytree(
             library_root,
             directory / str(library_root).lstrip("/"),

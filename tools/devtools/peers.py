@@ -21,10 +21,10 @@ from .environment import CACHE, ROOT, only_one
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
     "contract":    ("runc", "skopeo", "umoci", "busybox-static"),
-    "root":        ("busybox-static", "iproute2", "strace"),
-    "security":    ("busybox-static",),
+    "root":        ("busybox-static", "iproute2", "procps", "strace"),
+    "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "podman", "buildah", "docker.io", "busybox-static"),
-    "vm":          ("qemu-system-x86", "busybox-static"),
+    "vm":          ("qemu-system-x86", "busybox-static", "iproute2", "procps"),
     "bench":       ("docker.io", "podman", "runc", "crun", "bubblewrap", "busybox-static"),
 }
 TOOLS: dict[str, str] = {
@@ -43,6 +43,8 @@ TOOLS: dict[str, str] = {
     "busybox": "busybox-static",
     "strace": "strace",
     "ip": "iproute2",
+    "kill": "procps",
+    "ps": "procps",
     "qemu-system-x86_64": "qemu-system-x86",
 }
 # fmt: on
@@ -83,14 +85,18 @@ def _point_to_libraries() -> None:
     LD_LIBRARY_PATH would not do: podman starts its helpers with an environment of their own. The run path is absolute,
     because crun runs as a copy of itself in a memfd, which has no $ORIGIN.
     """
-    libraries = next(DIRECTORY.glob("usr/lib/*-linux-*"), DIRECTORY)
-    for program in TOOLS:
-        real = find(program)
-        if real is None or not real.is_relative_to(DIRECTORY):
-            continue
-        if "not found" in subprocess.run(["ldd", real], capture_output=True, text=True, check=False).stdout:
-            patchelf = DIRECTORY / "usr/bin/patchelf"
-            subprocess.run([patchelf, "--force-rpath", "--set-rpath", libraries, real], check=True)
+    libraries = ":".join(str(place) for top in ("usr/lib", "lib") for place in DIRECTORY.glob(f"{top}/*-linux-*"))
+    patchelf = DIRECTORY / "usr/bin/patchelf"
+    for program in (path for part in _PROGRAMS for path in (DIRECTORY / part).glob("*") if _is_elf(path)):
+        if "not found" in subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout:
+            subprocess.run([patchelf, "--force-rpath", "--set-rpath", libraries, program], check=True)
+
+
+def _is_elf(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
 
 
 def _has(package: str) -> bool:
