@@ -1,10 +1,10 @@
-"""Names, ids and signals: what a user may call a container, and how one is called without asking."""
+"""Names and ids: what a user may call a container, and how one is called without asking."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orlop.engine import names, signals
+from orlop.engine import names
 from orlop.spec.errors import Invalid
 
 
@@ -54,36 +54,3 @@ def test_a_refused_name_is_not_repeated_at_length():
 @given(st.text(max_size=70))
 def test_only_lower_case_hex_of_the_right_length_is_an_id(text):
     assert names.is_id(text) == (len(text) == 64 and all(char in "0123456789abcdef" for char in text))
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("TERM", 15),
-        ("SIGTERM", 15),
-        ("sigkill", 9),
-        ("9", 9),
-        ("RTMIN", 34),
-        ("SIGRTMIN+3", 37),
-        ("RTMAX-14", 50),
-        ("64", 64),
-    ],
-)
-def test_signals_are_read_as_docker_reads_them(text, number):
-    assert signals.parse(text, "container web") == number
-
-
-@pytest.mark.parametrize("text", ["", "0", "-1", "65", "FOO", "SIG", "SIGSIGTERM1", "RTMIN+31", "9 9", "1" * 5000, "٣"])
-def test_a_wrong_signal_is_refused_with_dockers_text(text):
-    with pytest.raises(Invalid) as caught:
-        signals.parse(text, "container web")
-    assert caught.value.cause == f"invalid signal: {text[:40]}"
-
-
-def test_a_signal_has_its_name():
-    assert (signals.name(15), signals.name(6), signals.name(34), signals.name(50)) == (
-        "SIGTERM",
-        "SIGABRT",
-        "SIGRTMIN",
-        "signal 50",
-    )

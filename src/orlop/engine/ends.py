@@ -10,10 +10,10 @@ import select
 import time
 
 from ..linux import process
-from ..spec import jsonio
+from ..spec import jsonio, signals
 from ..spec.errors import NotFound, Unavailable
 from ..spec.task import EXIT_FILE, ExitRecord
-from . import removal, signals, state
+from . import removal, state
 from .record import timestamp, write_durably
 from .watch import EXITED, REMOVED, Run
 

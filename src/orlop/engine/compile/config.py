@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import posixpath
 
+from ...spec import signals
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid
 from ...spec.image import ContainerConfig
-from .. import names, signals
+from .. import names
 from ..record import Config
 
 TYPE_CHECKING = False
