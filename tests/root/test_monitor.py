@@ -29,6 +29,8 @@ PROGRAMS = "sh cat true sleep echo id tty stty head dd wc kill ls readlink env s
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = container.make_root(tmp_path_factory.mktemp("root"), PROGRAMS)
     directory.chmod(0o755)
+    (directory / "bin/broken").write_text("#!/no/such/interpreter\n")
+    (directory / "bin/broken").chmod(0o755)
     return directory
 
 
@@ -136,6 +138,7 @@ def _without(kind: str) -> tuple[object, ...]:
         (("no-such-program",), 127, "executable file not found in $PATH"),
         (("/etc",), 126, "is a directory"),
         (("/etc/passwd",), 126, "permission denied"),
+        (("broken",), 127, "its interpreter /no/such/interpreter does not exist"),  # found by execve itself
     ],
 )
 def test_a_command_that_can_not_be_executed(box: Tasks, args: tuple[str, ...], code: int, cause: str) -> None:
@@ -305,6 +308,15 @@ def test_a_client_that_does_not_read_stops_its_container_and_no_other(box: Tasks
     assert slow.log().endswith(b"\n2000000\n")
 
 
+def test_what_a_killed_process_left_in_its_pipe_is_logged(box: Tasks) -> None:
+    task = box.start(*shell("exec seq 1 100000000"), attached=True, log=LogOptions(max_size_bytes=0))
+    size = _stable_size(task.directory / "log.json")
+    task.kill()
+    task.exit()
+    # The client never read, so the process stood still, and its pipe was full.
+    assert (task.directory / "log.json").stat().st_size > size + 64 * 1024
+
+
 def _stable_size(path: Path) -> int:
     sizes = [-1]
 
@@ -411,8 +423,9 @@ def test_an_exec_as_a_user_on_a_terminal(box: Tasks, sleeper: Task) -> None:
     assert task.client.read() == b"1000\r\n/dev/pts/0\r\n/tmp\r\n"
 
 
-def test_an_exec_of_what_is_not_there(box: Tasks, sleeper: Task) -> None:
-    task = box.exec(sleeper, "no-such-program")
+@pytest.mark.parametrize("program", ["no-such-program", "broken"])
+def test_an_exec_of_what_is_not_there(box: Tasks, sleeper: Task, program: str) -> None:
+    task = box.exec(sleeper, program)
     assert task.error["exitCode"] == 127
     assert task.client
     task.client.read()

@@ -314,7 +314,7 @@ def test_a_long_line_counts_once_and_an_unfinished_one_too(directory):
     assert text_of(path, tail=3) == b"literal \\n\n" + long + b"unfinished"
 
 
-@given(st.binary(max_size=300))
+@given(st.lists(st.sampled_from([b"\\", b"n", b"\n", b"x", b'"']), max_size=9).map(b"".join))
 def test_whether_a_raw_entry_ends_its_line_is_seen_without_parsing(text):
     framer = log.Framer(attach.STDOUT)
     for entry in (framer.feed(text, STAMP) + framer.finish(STAMP)).splitlines():
@@ -539,6 +539,57 @@ def test_a_follower_leaves_no_descriptor_behind(directory, writer):
     entries.close()
     source.end()
     assert len(os.listdir("/proc/self/fd")) == before - 2  # the log's file, and the writing end of the pipe
+
+
+def test_a_snapshot_has_nothing_that_came_after_it(directory, writer):
+    path, _ = directory
+    source = writer()
+    source.write(b"1\n", b"2\n")
+    entries = logread.read(str(path))
+    assert next(entries).data == b"1\n"
+    source.write(b"3\n")
+    assert [entry.data for entry in entries] == [b"2\n"]
+    source.end()
+
+
+def test_lines_that_come_right_before_a_rotation_are_not_missed(directory, writer, monkeypatch):
+    path, _ = directory
+    source = writer(LogOptions(max_size_bytes=200, max_files=50))
+    source.write(b"first\n")
+    open_segments = logread._open_segments
+
+    def raced(directory, newer_than=-1):
+        if newer_than != -1 and not raced.done:
+            raced.done = True
+            source.write(*numbered(30))  # into the file that was just read to its end, and ten more
+        return open_segments(directory, newer_than)
+
+    raced.done = False
+    entries = source.follow(path)
+    assert next(entries).data == b"first\n"
+    monkeypatch.setattr(logread, "_open_segments", raced)
+    source_end = threading.Timer(0.1, source.end)
+    source_end.start()
+    assert [entry.data for entry in entries] == numbered(30)
+    source_end.join()
+
+
+def test_two_rotations_while_the_files_are_opened_mix_up_nothing(directory, writer, monkeypatch):
+    path, _ = directory
+    source = writer(LogOptions(max_size_bytes=200, max_files=50))
+    source.write(*numbered(9))
+    name = logread.rotated_name
+
+    def raced(index):
+        if index == 1 and not raced.done:
+            raced.done = True
+            source.write(*numbered(6, 9))
+        return name(index)
+
+    raced.done = False
+    monkeypatch.setattr(logread, "rotated_name", raced)
+    assert text_of(path) == b"".join(numbered(15))
+    source.end()
 
 
 def test_a_snapshot_ends_although_the_writer_does_not(directory, writer):

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from orlop.linux import process
+from orlop.linux import process, tty
 from orlop.spec import attach as wire
 from orlop.spec.task import ExitRecord
 from orlop.supervise import attach, launcher, monitor, record
@@ -178,6 +178,27 @@ def test_a_monitor_that_only_fails_ends_its_process(carried, monkeypatch):
     assert one.finish() == -9
     assert len(one.monitor.defects) == monitor.DEFECTS_MAX
     assert "made by the test" in one.monitor.defects[0] and "test_monitor.py" in one.monitor.defects[0]
+
+
+def test_the_output_of_a_terminal_has_an_end(directory, monkeypatch):
+    monkeypatch.setattr(monitor, "DRAIN_S_MAX", 1000.0)
+    path, fd = directory
+    ptmx = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    terminal, _, _ = tty.open_pty(ptmx)
+    child = subprocess.Popen(["echo", "on a terminal"], stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    handover = launcher.Handover("title", "then", "", "")
+    handover.terminal, handover.log = True, (0, 1)
+    places = [attach.listen(fd).detach(), os.dup(fd), os.dup(fd), os.dup(fd)]
+    carrying = monitor.Monitor(handover, (os.pidfd_open(child.pid), *places, ptmx), [])
+    carrying.carry()
+    child.wait()
+    carrying.drain()
+    carrying.clients.stop_listening()
+    carrying.log.finish()
+    assert json.loads((path / "log.json").read_text())["log"] == "on a terminal\r\n"
+    for owned in (carrying.pidfd, *places[1:]):
+        os.close(owned)
 
 
 def test_lingering_ends_with_the_last_byte(carried, directory):
