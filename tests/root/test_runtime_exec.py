@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from orlop.spec.runtime import Capabilities, Process, User
+from orlop.linux.cgroup import detect
+from orlop.spec.runtime import Capabilities, Hook, Hooks, Process, User
 from support import container, launcher
 from support.container import ENVIRONMENT, make_spec
 
@@ -84,3 +88,60 @@ def test_no_descriptor_of_ours_is_a_working_directory(root: Path) -> None:
     assert outcome.stdout == "" and len(outcome.execs) == len(directories)
     assert {end.kind for end in outcome.execs if not isinstance(end, int)} == {"invalid"}, repr(outcome)
     assert 0 not in outcome.execs
+
+
+# -- cgroups --------------------------------------------------------------------------------------------------------
+
+
+def poststart(directory: Path, script: str) -> Hooks:
+    """Return hooks that run a script on the host when the container's command has begun."""
+    hook = directory / "hook"
+    hook.write_text(f"#!/bin/sh\nset -e\n{script}\n")
+    hook.chmod(0o755)
+    return Hooks(poststart=(Hook(path=str(hook), env=("PATH=/bin:/usr/bin",)),))
+
+
+def test_a_paused_container_takes_no_process(root: Path, tmp_path: Path) -> None:
+    path = f"/orlop-test-{os.getpid()}/paused"
+    code = f"from orlop.linux import cgroup; cgroup.Cgroup(cgroup.detect(), '{path}').freeze()"
+    hooks = poststart(tmp_path, f'PYTHONPATH={launcher.SOURCES} {sys.executable} -c "{code}"')
+    process = Process(cwd="/", args=("true",), env=ENVIRONMENT)
+    (end,) = launcher.run(make_spec("sleep", "60", cgroups_path=path, hooks=hooks), root, execs=[process]).execs
+    assert end.kind == "conflict" and "paused" in end.cause, str(end)
+
+
+@pytest.fixture
+def delegated() -> Iterator[str]:
+    """A v2 controller that the root hands down while the test lasts; "" where v2 has none to hand down."""
+    layout = detect()
+    if not layout.v2_controllers:
+        yield ""
+        return
+    controller = sorted(layout.v2_controllers)[0]
+    control = Path(layout.v2, "cgroup.subtree_control")
+    before = control.read_text().split()
+    control.write_text(f"+{controller}")
+    yield controller
+    if controller not in before:
+        with contextlib.suppress(OSError):
+            control.write_text(f"-{controller}")
+
+
+def test_a_container_with_cgroups_of_its_own(root: Path, tmp_path: Path, delegated: str) -> None:
+    """As systemd in a container does: the cgroup that it was given has children, and may hold no process any more."""
+    if not delegated:
+        return  # then every v2 cgroup may hold processes
+    path = f"/orlop-test-{os.getpid()}/nested"
+    own = Path(detect().v2, path.lstrip("/"))
+    script = f"""
+    echo +{delegated} > {own.parent}/cgroup.subtree_control
+    mkdir {own}/init
+    cat {own}/cgroup.procs > {own}/init/cgroup.procs
+    echo +{delegated} > {own}/cgroup.subtree_control
+    """
+    process = Process(cwd="/", args=("sh", "-c", "cat /proc/self/cgroup; cat /proc/1/cgroup"), env=ENVIRONMENT)
+    spec = make_spec("sleep", "60", cgroups_path=path, hooks=poststart(tmp_path, script))
+    outcome = launcher.run(spec, root, execs=[process])
+    assert outcome.execs == [0], repr(outcome)
+    lines = outcome.stdout.split()
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :] and "0::/init" in lines

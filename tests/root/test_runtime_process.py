@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from orlop.linux.cgroup import Cgroup, detect
 from orlop.spec.errors import OrlopError
 from orlop.spec.runtime import (
     Box,
@@ -531,23 +532,24 @@ def test_nothing_is_left_after_a_failure(root: Path) -> None:
     path = f"/orlop-test-{os.getpid()}/failure"
     script = """
 import os, sys, json
-sys.path[:0] = sys.argv[1:3]
+sys.path[:0] = sys.argv[1].split(":")
 from support.container import make_spec
 from orlop.runtime import host, launch, plan, rootfs
+from orlop.linux.cgroup import Cgroup, detect
 from orlop.spec.errors import OrlopError
 from orlop.spec.runtime import Mount, Device
 facts = host.facts()
 def descriptors():
     return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in range(64) if os.path.exists(f"/proc/self/fd/{fd}"))
-fd = rootfs.open_rootfs([Mount(type="bind", source=sys.argv[3])])
+fd = rootfs.open_rootfs([Mount(type="bind", source=sys.argv[2])])
 before = descriptors()
 bind = Mount(destination="/etc", type="bind", source="/bin")
 cases = [
-    make_spec("nosuch", cgroups_path=sys.argv[4]),
-    make_spec("true", cgroups_path=sys.argv[4], cwd="/etc/passwd"),
-    make_spec("true", cgroups_path=sys.argv[4], sysctl={"net.ipv4.nosuch": "1"}),
-    make_spec("true", cgroups_path=sys.argv[4], mounts=(bind, Mount(destination="/x", type="bind", source="/nosuch"))),
-    make_spec("true", cgroups_path=sys.argv[4], mounts=(bind, Mount(destination="/x", type="nosuch"))),
+    make_spec("nosuch", cgroups_path=sys.argv[3]),
+    make_spec("true", cgroups_path=sys.argv[3], cwd="/etc/passwd"),
+    make_spec("true", cgroups_path=sys.argv[3], sysctl={"net.ipv4.nosuch": "1"}),
+    make_spec("true", cgroups_path=sys.argv[3], mounts=(bind, Mount(destination="/x", type="bind", source="/nosuch"))),
+    make_spec("true", cgroups_path=sys.argv[3], mounts=(bind, Mount(destination="/x", type="nosuch"))),
 ]
 for spec in cases:
     try:
@@ -556,16 +558,13 @@ for spec in cases:
     except OrlopError as error:
         pass
     assert descriptors() == before, (descriptors(), before)
-    assert not os.path.exists("/sys/fs/cgroup/pids" + sys.argv[4])
+    assert not os.path.exists("/sys/fs/cgroup/pids" + sys.argv[3])
     try:
         print("child", os.waitpid(-1, os.WNOHANG))
     except ChildProcessError:
         print("clean")
 """
-    arguments = [str(launcher.SOURCES), str(launcher.SOURCES.parent / "tests"), str(root), path]
+    arguments = [launcher.IMPORTS, str(root), path]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["clean"] * 5, done.stderr
-    for hierarchy in Path("/sys/fs/cgroup").iterdir():
-        leftover = hierarchy / f"orlop-test-{os.getpid()}"
-        if leftover.is_dir():
-            leftover.rmdir()
+    Cgroup(detect(), path.rpartition("/")[0]).prune()

@@ -57,15 +57,15 @@ while true; do
 done
 """
 HELD = """
-import os, sys, time
-sys.path[:0] = sys.argv[1:3]
+import json, os, sys, time
+sys.path[:0] = sys.argv[1].split(":")
 from orlop.linux import process
 from orlop.runtime import enter, host, launch, plan, rootfs
 from orlop.spec.runtime import Mount, Process, Spec
 from pathlib import Path
 facts = host.facts()
-spec = Spec.from_json(__import__("json").loads(sys.argv[4]))
-fd = rootfs.open_rootfs([Mount(type="bind", source=sys.argv[3])])
+spec = Spec.from_json(json.loads(sys.argv[3]))
+fd = rootfs.open_rootfs([Mount(type="bind", source=sys.argv[2])])
 watcher = launch.create(plan.compile(spec, facts), fd, (0, 1, 2))
 watcher.start()
 shm = Path(f"/proc/{watcher.pid}/root/dev/shm")
@@ -97,8 +97,7 @@ finally:
 def seen_by_a_watcher(root: Path, python: tuple[str, ...], capabilities: Capabilities) -> str:
     """Return what a container reads of its /proc while execs stand at their last step before execve."""
     spec = json.dumps(make_spec("sh", "-c", WATCH, capabilities=capabilities).to_json())
-    arguments = [str(launcher.SOURCES), str(launcher.SOURCES.parent / "tests"), str(root), spec]
-    command = [*python, "-c", HELD, *arguments]
+    command = [*python, "-c", HELD, launcher.IMPORTS, str(root), spec]
     env = os.environ | {"SECRET": SECRET}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=env)
     assert done.returncode == 0, done.stderr
@@ -194,13 +193,13 @@ class Swapper(threading.Thread):
 
 STARTS = """
 import os, sys
-sys.path[:0] = sys.argv[1:3]
+sys.path[:0] = sys.argv[1].split(":")
 from orlop.linux import process
 from orlop.runtime import host, launch, plan, rootfs
 from orlop.spec.errors import OrlopError
 from orlop.spec.runtime import Mount
 from support.container import MOUNTS, make_spec
-root, shared, secret, count = *sys.argv[3:6], int(sys.argv[6])
+root, shared, secret, count = *sys.argv[2:5], int(sys.argv[5])
 facts = host.facts()
 mounts = (
     *MOUNTS,
@@ -236,8 +235,8 @@ def test_sec_08_and_15_targets_below_a_directory_that_becomes_a_link(root: Path,
     swapper = Swapper(shared / "place", shared / "link")
     swapper.start()
     try:
-        arguments = [str(launcher.SOURCES), str(launcher.SOURCES.parent / "tests"), str(root), str(shared), str(secret)]
-        command = [sys.executable, "-c", STARTS, *arguments, str(RACE_STARTS)]
+        arguments = [launcher.IMPORTS, str(root), str(shared), str(secret), str(RACE_STARTS)]
+        command = [sys.executable, "-c", STARTS, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     finally:
         swapper.over.set()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
 from devtools import peers
-
 from orlop.spec.runtime import Capabilities, Linux, Mount, Namespace, Process, Resources, Root, Spec
 
 PROGRAMS = (
@@ -59,7 +59,8 @@ def make_root(directory: Path, programs: Sequence[str] = PROGRAMS) -> Path:
     for name in DIRECTORIES:
         (directory / name).mkdir(parents=True, exist_ok=True)
     for program in programs:
-        found = peers.find(program)
+        # The interpreter that runs this, because `python3` on PATH may be a script that looks for one.
+        found = Path(sys.executable) if program == "python3" else peers.find(program)
         assert found, f"neither the host nor .cache/peers has {program}"
         _copy(found.resolve(), directory / "bin" / program)
         for library in _libraries(str(found)):

@@ -18,7 +18,10 @@ from typing import Any
 from orlop.spec import errors
 from orlop.spec.runtime import Mount, Process, Spec
 
-SOURCES = Path(__file__).resolve().parents[2] / "src"
+_CHECKOUT = Path(__file__).resolve().parents[2]
+SOURCES = _CHECKOUT / "src"
+# What a script in a process of its own puts first on its path: `sys.path[:0] = sys.argv[1].split(":")`.
+IMPORTS = ":".join(str(_CHECKOUT / name) for name in ("src", "tests", "tools"))
 TIMEOUT_S = 30.0
 _CHUNK_BYTES = 65536
 
@@ -70,7 +73,7 @@ def run(
         asked, told = Path(scratch, "request"), Path(scratch, "report")
         asked.write_text(json.dumps(request))
         done = subprocess.run(
-            [*python, "-c", _DRIVER, str(SOURCES), str(SOURCES.parent / "tests"), str(asked), str(told)],
+            [*python, "-c", _DRIVER, IMPORTS, str(asked), str(told)],
             input=input,
             capture_output=True,
             check=False,
@@ -81,7 +84,12 @@ def run(
         return Outcome(done, json.loads(told.read_text()))
 
 
-_DRIVER = "import sys; sys.path[:0] = sys.argv[1:3]; from support import launcher; launcher.drive(*sys.argv[3:])"
+_DRIVER = """
+import sys
+sys.path[:0] = sys.argv[1].split(":")
+from support import launcher
+launcher.drive(*sys.argv[2:])
+"""
 
 
 def drive(asked: str, told: str) -> None:
@@ -113,7 +121,7 @@ def drive(asked: str, told: str) -> None:
         if created and created.cgroup:
             created.cgroup.kill()
             created.cgroup.remove()
-            _prune(created.cgroup)
+        _prune(spec.linux.cgroups_path.rpartition("/")[0])
         Path(told).write_text(json.dumps(report))
 
 
@@ -154,9 +162,8 @@ def _copy_console(console: int) -> None:
         os.write(1, data)
 
 
-def _prune(cgroup: Any) -> None:
-    from orlop.linux.cgroup import Cgroup
+def _prune(parent: str) -> None:
+    from orlop.linux.cgroup import Cgroup, detect
 
-    parent = cgroup.path.rpartition("/")[0]
     if parent:
-        Cgroup(cgroup.layout, parent).prune()
+        Cgroup(detect(), parent).prune()

@@ -14,15 +14,14 @@ from ..linux.cgroup import Cgroup
 from ..linux.signals import SIGKILL
 from ..spec import runtime as oci
 from ..spec.errors import Conflict, Invalid, OrlopError, Unavailable
-from . import channel, hooks, init
+from . import birth, channel, hooks, init
 from .operations import Outside
-from .operations.namespaces import open_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
-    from ..linux.cgroup.entered import Entered
     from .operations import Operation
     from .plan import CgroupPlan, Plan
 
@@ -63,16 +62,32 @@ class Created:
                 raise channel.failure_of(message)
             if self._plan.hooks.poststart:
                 hooks.run(self._plan.hooks.poststart, "poststart", self.state.replace(status="running"))
-        except BaseException:
-            self.abort()
+        except BaseException as failure:
+            self._abort_after(failure)
             raise
         self._channel.close()
         self._undo.clear()
 
     def abort(self) -> None:
-        """Kill and reap the process, close the descriptors, remove the cgroup. Idempotent; nothing after `start`."""
+        """Kill and reap the process, close the descriptors, remove the cgroup. Idempotent; nothing after `start`.
+
+        Every step is tried; raises the OSError of the first that failed (a cgroup that stays busy).
+        """
+        failures: list[OSError] = []
         while self._undo:
-            self._undo.pop()()
+            try:
+                self._undo.pop()()
+            except OSError as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
+    def _abort_after(self, failure: BaseException) -> None:
+        """Abort, and let the failure be told that led to it."""
+        try:
+            self.abort()
+        except OSError as left:
+            failure.add_note(f"left behind: {_told(left)}")
 
     def _kill(self) -> None:
         try:
@@ -110,8 +125,8 @@ def launch(plan: Plan, outside: Outside, stdio: Sequence[int]) -> Created:
             _prepare(operation, outside)
         _clone(created, plan, outside, () if plan.terminal else tuple(stdio))
         _attend(created, plan, outside)
-    except BaseException:
-        created.abort()
+    except BaseException as failure:
+        created._abort_after(failure)
         raise
     return created
 
@@ -135,12 +150,13 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
     created._undo.append(ours.close)
     created._undo.append(created._close_console)
     created._channel = ours
+
+    def child() -> NoReturn:
+        init.run(plan, outside, stdio, theirs)
+
     try:
-        namespace = _PidNamespace(plan.pid_path, outside.target)
-        with namespace, _birthplace(created.cgroup) as cgroup_fd:
-            created.pid, created.pidfd = process.clone3(plan.clone_flags, cgroup_fd)
-            if created.pid == 0:
-                init.run(plan, outside, stdio, theirs)
+        with birth.PidNamespace(plan.pid_path, outside.target):
+            created.pid, created.pidfd = _born(created.cgroup, plan, outside, child)
         created._undo.append(created._kill)
     except OSError as failure:
         # ENOMEM: the first process of the PID namespace has ended, so nobody can be born there (pid_namespaces(7)).
@@ -149,6 +165,14 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
         raise Unavailable("start", "a process in new namespaces", _told(failure)) from None
     finally:
         theirs.close()
+
+
+def _born(cgroup: Cgroup | None, plan: Plan, outside: Outside, child: birth.Child) -> tuple[int, int]:
+    if cgroup is None:
+        return birth.clone(plan.clone_flags, child)
+    if outside.target >= 0:
+        return birth.clone_beside(cgroup, outside.state.pid, child)
+    return birth.clone_into(cgroup, plan.clone_flags, child)
 
 
 def _attend(created: Created, plan: Plan, outside: Outside) -> None:
@@ -187,62 +211,6 @@ def _died(created: Created) -> OrlopError:
     created._undo.remove(created._kill)
     os.close(created.pidfd)
     return Unavailable("start", "the container's process", f"init {how} before the command", hint=hint)
-
-
-class _PidNamespace:
-    """The time in which children are born into an existing PID namespace: a path, or that of a pidfd's process.
-
-    Who lives there sees the child from its first instruction on, so it is born undumpable (CVE-2016-9962).
-    """
-
-    __slots__ = ("_dumpable", "_home", "_path", "_target")
-
-    def __init__(self, path: str, target: int) -> None:
-        self._path = path
-        self._target = target
-        self._home = -1
-        self._dumpable = 1
-
-    def __enter__(self) -> None:
-        if not self._path and self._target < 0:
-            return
-        # setns to a PID namespace changes where children go, and the way back is the same call (setns(2)).
-        home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if self._target >= 0:
-                process.setns(self._target, process.CLONE_NEWPID)
-            else:
-                fd = open_namespace("pid", self._path)
-                try:
-                    process.setns(fd, process.CLONE_NEWPID)
-                finally:
-                    os.close(fd)
-        except BaseException:
-            os.close(home)
-            raise
-        self._home = home
-        self._dumpable = process.get_dumpable()
-        process.prctl(process.PR_SET_DUMPABLE, 0)
-
-    def __exit__(self, *_: object) -> None:
-        if self._home >= 0:
-            process.prctl(process.PR_SET_DUMPABLE, self._dumpable)
-            process.setns(self._home, process.CLONE_NEWPID)
-            os.close(self._home)
-
-
-class _Here:
-    """The birthplace of a container without a cgroup of its own: where the caller is."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def _birthplace(cgroup: Cgroup | None) -> Entered | _Here:
-    return cgroup.entered() if cgroup else _Here()
 
 
 def _prepare(operation: Operation, outside: Outside) -> None:

@@ -1,0 +1,102 @@
+"""Where a child is born: in which PID namespace and in which cgroups. The caller goes there, clones, and comes back."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ..linux import process
+from ..linux.cgroup import Cgroup, Layout
+from ..linux.cgroup.directory import open_directory
+from ..linux.cgroup.layout import paths_of
+from ..spec.errors import Conflict
+from .operations.namespaces import open_namespace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    Child = Callable[[], NoReturn]
+
+
+class PidNamespace:
+    """The time in which children are born into an existing PID namespace: a path, or that of a pidfd's process.
+
+    Who lives there sees the child from its first instruction on, so it is born undumpable (CVE-2016-9962).
+    """
+
+    __slots__ = ("_dumpable", "_home", "_path", "_target")
+
+    def __init__(self, path: str, target: int) -> None:
+        """path "" and target -1: children are born where the caller is."""
+        self._path = path
+        self._target = target
+        self._home = -1
+        self._dumpable = 1
+
+    def __enter__(self) -> None:
+        if not self._path and self._target < 0:
+            return
+        # setns to a PID namespace changes where children go, and the way back is the same call (setns(2)).
+        home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if self._target >= 0:
+                process.setns(self._target, process.CLONE_NEWPID)
+            else:
+                fd = open_namespace("pid", self._path)
+                try:
+                    process.setns(fd, process.CLONE_NEWPID)
+                finally:
+                    os.close(fd)
+        except BaseException:
+            os.close(home)
+            raise
+        self._home = home
+        self._dumpable = process.get_dumpable()
+        process.prctl(process.PR_SET_DUMPABLE, 0)
+
+    def __exit__(self, *_: object) -> None:
+        if self._home >= 0:
+            process.prctl(process.PR_SET_DUMPABLE, self._dumpable)
+            process.setns(self._home, process.CLONE_NEWPID)
+            os.close(self._home)
+
+
+def clone(flags: int, child: Child) -> tuple[int, int]:
+    """Return (pid, pidfd) of a child that is born where the caller is."""
+    return _clone(flags, None, child)
+
+
+def clone_into(cgroup: Cgroup, flags: int, child: Child) -> tuple[int, int]:
+    """Return (pid, pidfd) of a child that is born in the cgroup, in every hierarchy."""
+    with cgroup.entered() as fd:
+        return _clone(flags, fd, child)
+
+
+def clone_beside(cgroup: Cgroup, first: int, child: Child) -> tuple[int, int]:
+    """Return (pid, pidfd) of a child that is born in a running container's cgroup.
+
+    first: the pid of its first process. A container that has made v2 cgroups of its own has no process in the one that
+    it was given, and none may be born there (EBUSY: cgroup-v2.rst, "No Internal Process Constraint"); then the child
+    is born beside the first process. Raises Conflict when the container is paused.
+    """
+    layout = cgroup.layout
+    if cgroup.events().frozen:
+        raise Conflict("enter", "the container", "it is paused", hint="unpause it first")
+    try:
+        return clone_into(cgroup, 0, child)
+    except OSError as failure:
+        if failure.errno != errno.EBUSY or not layout.v2:
+            raise
+    v1 = Cgroup(Layout("v1", layout.v1, roots=layout.roots), cgroup.path)
+    names = paths_of(layout, f"/proc/{first}/cgroup")[layout.v2]
+    with v1.entered(), open_directory(layout.v2, names) as directory:
+        return _clone(0, directory.fd, child)
+
+
+def _clone(flags: int, cgroup_fd: int | None, child: Child) -> tuple[int, int]:
+    pid, pidfd = process.clone3(flags, cgroup_fd)
+    if pid == 0:
+        child()
+    return pid, pidfd
