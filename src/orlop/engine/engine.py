@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from ..content import Store
 from ..image import Images
 from ..linux import process
+from ..linux.cgroup import Cgroup
 from ..snapshot import Snapshots
 from ..spec.errors import Unavailable
 from ..supervise import Spawner
 from . import ends, host, reconcile, state
 from .log import Log
-from .record import Records
+from .record import CGROUP, Records
 from .watch import Watcher
 
 TYPE_CHECKING = False
@@ -87,6 +88,10 @@ class Engine:
         self.watcher.close()
         self.spawner.close()
         self.snapshots.close()
+        try:
+            Cgroup(self.host.runtime.layout, CGROUP).prune()  # it stays while anybody's container runs
+        except OSError as wrong:
+            self.log.write(f"the cgroup {CGROUP} can't be removed: {wrong}")
 
 
 def open_engine(paths: Paths, log: Log) -> Engine:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RECORD_FILE = "container.json"
+CGROUP = "/orlop"  # below it, each container's own is named by its id; all engines of a machine share it
 RECORD_BYTES_MAX = 8 * 1024 * 1024  # a request of the native socket is 4 MiB at most
 _REMOVED = ".removed"
 

@@ -11,7 +11,7 @@ import shutil
 from ..linux.cgroup import Cgroup
 from ..spec.errors import NotFound, OrlopError
 from . import state
-from .record import disk_trouble_told
+from .record import CGROUP, disk_trouble_told
 from .watch import REMOVED
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ def exit_code(task: state.Task, record: ContainerRecord) -> int:
 
 def remove_cgroup(engine: Engine, container_id: str) -> None:
     """Kill whatever is left in the container's cgroup and remove it. Nothing is wrong when it is not there."""
-    cgroup = Cgroup(engine.host.runtime.layout, f"/orlop/{container_id}")
+    cgroup = Cgroup(engine.host.runtime.layout, f"{CGROUP}/{container_id}")
     try:
         cgroup.kill()
         cgroup.remove()

@@ -7,7 +7,7 @@ from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import OCI_VERSION, Device, Linux, Namespace, Process, Root, Seccomp, Spec
 from .. import seccomp_profile
 from ..host import Host
-from ..record import ContainerRecord
+from ..record import CGROUP, ContainerRecord
 from . import config, mounts, resources, security
 
 NETWORKS = ("none", "host")
@@ -46,7 +46,7 @@ def container(record: ContainerRecord, directory: str, host: Host, devices: tupl
     )
     linux = Linux(
         resources=limits,
-        cgroups_path=f"/orlop/{record.id}",
+        cgroups_path=f"{CGROUP}/{record.id}",
         namespaces=_namespaces(request, subject),
         devices=devices,
         seccomp=_seccomp(options.seccomp, capabilities.bounding, host, subject),
