@@ -459,7 +459,10 @@ def test_a_client_that_stops_waiting_costs_nothing(engine):
 def test_a_client_that_does_not_read_delays_no_end(engine):
     with Attached() as stream:
         request = engine.request("cat", "/dev/zero", name="web", auto_remove=True)
-        engine("containers.run", {"request": request, "attached": True}, [stream.theirs])
+        container = engine("containers.run", {"request": request, "attached": True}, [stream.theirs])["id"]
+        # A megabyte waits in the monitor then: each zero is six bytes of the log.
+        log = engine.containers / container / "log.json"
+        wait_until(lambda: log.exists() and log.stat().st_size > 6 * 2**20)
         engine("containers.kill", container="web")
         begun = time.monotonic()
         wait_until(lambda: not list(engine.containers.iterdir()))
