@@ -234,7 +234,16 @@ def test_the_engine_is_asked_when_the_monitor_died(scripted):
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"\x01junk" + b"\xff" * 20, b"\x01\0\0\0\xff\xff\xff\xff", b"\x12\0\0\0\0\0\0\x02[]"]
+    "garbage",
+    [
+        b"\x01junk" + b"\xff" * 20,
+        b"\x01\0\0\0\xff\xff\xff\xff",
+        attach.frame(attach.EXIT, b"[]"),
+        attach.frame(attach.EXIT, b'{"exitCode":"0"}'),
+        attach.frame(attach.EXIT, b'{"exitCode":true}'),
+        attach.frame(attach.EXIT, b"\xff"),
+        attach.header(attach.STDOUT, 100) + b"half",
+    ],
 )
 def test_a_monitor_that_talks_nonsense_is_a_dead_one(scripted, garbage):
     engine = scripted(lambda monitor: monitor.stream.sendall(garbage))

@@ -64,6 +64,18 @@ def test_descriptors_ride_along_and_are_close_on_exec(pair):
     os.close(read_end)
 
 
+def test_nothing_more_is_sent_when_all_went_with_the_descriptors(pair):
+    """A peer may have answered and gone by then; asking the kernel to send nothing would fail with EPIPE."""
+
+    class Last(socket.socket):
+        def sendall(self, data, flags=0):
+            raise AssertionError(f"{len(data)} bytes were left")
+
+    client, _ = pair
+    with Last(fileno=client.detach()) as last, open(os.devnull) as null:
+        wire.send_request(last, "x", {}, [null.fileno()])
+
+
 def test_two_messages_in_one_packet_are_two(pair):
     client, server = pair
     one = b'{"verb":"a"}'

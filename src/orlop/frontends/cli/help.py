@@ -17,7 +17,7 @@ SLOP = 5  # a line may be this much longer when the text then ends with it
 
 
 def usage_line(name: str, command: Command) -> str:
-    return f"Usage:  {name} {command.usage}"
+    return f"Usage:  {name} {command.usage}".rstrip()
 
 
 def of_command(name: str, command: Command) -> str:

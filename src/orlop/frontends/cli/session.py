@@ -335,4 +335,4 @@ def _exit_code(payload: bytes) -> int | None:
         code = jsonio.parse_object(payload, "the exit record").get("exitCode")
     except Invalid:
         return None
-    return code & 0xFF if isinstance(code, int) else None
+    return code & 0xFF if type(code) is int else None
