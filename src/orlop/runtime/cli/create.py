@@ -6,7 +6,7 @@ import os
 import time
 
 from ...linux import process
-from ...linux.cgroup import Cgroup
+from ...linux.cgroup import Cgroup, detect
 from ...spec.errors import Conflict, Invalid, OrlopError
 from ...spec.runtime import OCI_VERSION, Spec, State
 from .. import gate, hooks, host, launch, plan, rootfs
@@ -80,7 +80,7 @@ def run(call: Call) -> int:
 def destroy(call: Call, entry: Entry) -> None:
     """Remove what is left of a container that has stopped, and run its poststop hooks."""
     if entry.cgroup:
-        cgroup = Cgroup(host.facts().layout, entry.cgroup)
+        cgroup = Cgroup(detect(), entry.cgroup)
         cgroup.kill()
         cgroup.remove()
     spec = call.store.spec(entry.id)
