@@ -11,7 +11,7 @@ import os
 
 from ..linux import process as linux_process
 from ..spec import runtime as oci
-from . import launch, seccomp
+from . import launch
 from .operations import Outside
 from .operations.enter import EnterContainer, not_running
 from .operations.namespaces import KINDS
@@ -52,9 +52,7 @@ def check_running(pidfd: int) -> None:
         raise not_running()
 
 
-def compile_exec(
-    wanted: Process, spec: Spec, host: HostFacts, compile_filter: FilterCompiler = seccomp.compile
-) -> Plan:
+def compile_exec(wanted: Process, spec: Spec, host: HostFacts, compile_filter: FilterCompiler | None = None) -> Plan:
     """Return the plan of one more process.
 
     spec: the container's own; it gives the namespaces, the cgroup and the seccomp filter, and the capabilities and the

@@ -7,7 +7,7 @@ from ..linux.cgroup import Layout
 from ..spec.errors import Invalid, Unsupported
 from ..spec.record import Record
 from ..spec.runtime import Hooks, Spec
-from . import hooks, resources, seccomp
+from . import hooks, resources
 from .host import HostFacts
 from .operations import Operation
 from .operations.hooks import ContainerHooks, HookPoint
@@ -72,10 +72,10 @@ class Plan(Record):
         return (*steps, Step(subject="process", words=f"execute {words}", call="execve"))
 
 
-def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler" = seccomp.compile) -> Plan:
+def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None" = None) -> Plan:
     """Return the plan of a container.
 
-    compile_filter: a `ProgramCache.compile` saves the 2 ms that docker's default profile takes.
+    compile_filter: a `ProgramCache.compile` saves the 2 ms that docker's default profile takes; None: seccomp.compile.
     Raises Invalid for a spec that contradicts itself, Unsupported naming the field that this kernel or this version
     can't honour.
     """

@@ -7,7 +7,6 @@ from ...linux.process import PERSONALITIES
 from ...linux.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER
 from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import Capabilities, IdMapping, Linux, Process, Rlimit, Seccomp
-from .. import seccomp
 from ..host import HostFacts
 from ..operations import Operation
 from ..operations.identity import CapabilitySets, DropBounding, NoNewPrivileges, SessionKeyring, SetIdentity
@@ -133,16 +132,19 @@ def identity(
 
 
 def filters(
-    profile: Seccomp | None, process: Process, host: HostFacts, compile_filter: "FilterCompiler"
+    profile: Seccomp | None, process: Process, host: HostFacts, compile_filter: "FilterCompiler | None"
 ) -> tuple[tuple[Operation, ...], bool]:
     """Return (the operation that loads the seccomp filter, whether that needs more capabilities than are kept)."""
     if profile is None:
         return (), False
+    from .. import seccomp  # 3 ms: only where there is a profile
+
     flags = seccomp.load_flags(profile)
     if flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
         raise Unsupported("filter with", "linux.seccomp", "this version has no SCMP_ACT_NOTIFY yet")
     early = not process.no_new_privileges
-    return (LoadFilter(program=compile_filter(profile, host.machine), flags=flags, privileged=early),), early
+    program = (compile_filter or seccomp.compile)(profile, host.machine)
+    return (LoadFilter(program=program, flags=flags, privileged=early),), early
 
 
 def capability_sets(wanted: Capabilities, available: int, warnings: list[str]) -> CapabilitySets:
