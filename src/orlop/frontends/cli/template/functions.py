@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .flags import quote
-from .template import is_true, show, to_json, type_name
+from ..flags import quote
+from .values import is_true, show, to_json, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
