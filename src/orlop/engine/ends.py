@@ -58,7 +58,7 @@ def settle(engine: Engine, run: Run) -> None:
         record = engine.records.load(run.container_id)
     except NotFound:
         return
-    ended = _await_record(directory, run) or _write_missing(engine, directory, run)
+    ended = state.read_exit(directory, run.status) or _write_missing(engine, directory, run)
     engine.log.write(f"container {run.container_id} ended with code {ended.exit_code}")
     engine.watcher.tell(run.container_id, EXITED, ended.exit_code)
     if record.request.auto_remove:
@@ -179,14 +179,6 @@ def _signal(pidfd: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _await_record(directory: str, run: Run) -> ExitRecord | None:
-    """Return the exit record, which the monitor writes soon after the end of the process; None when it died first."""
-    while (ended := state.read_exit(directory, run.status)) is None:
-        if run.monitor < 0 or state.wait_for(run.monitor, RECORD_POLL_S):
-            return state.read_exit(directory, run.status)
-    return ended
 
 
 def _write_missing(engine: Engine, directory: str, run: Run) -> ExitRecord:

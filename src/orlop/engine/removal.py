@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def discard(engine: Engine, record: ContainerRecord) -> None:
     """Remove a container that does not run. Raises NotFound, Conflict when it runs.
 
-    Its monitor may still be there, for a client that has not read all output; it needs nothing of the container.
+    Its monitor may still be ending: once the exit record is written it needs nothing of the container.
     """
     with engine.locks.hold(record.id):
         record = engine.records.load(record.id)

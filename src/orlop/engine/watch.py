@@ -1,13 +1,12 @@
-"""The ends of containers: one thread waits on the pidfds of them all, and wakes whoever waits for an end.
+"""The ends of containers: one thread waits on the pidfds of all monitors, and wakes whoever waits for an end.
 
 Invariants:
 1. This thread never waits for anything but its pidfds: what is to be done about an end is done on a thread of its own.
 2. An end is told to the waiters after it was dealt with, so whoever was woken sees a settled state.
 3. A waiter subscribes before it looks at the state: an end between the two is then not missed.
 
-A pidfd is readable once its process ended, whoever is its parent and whoever reaps it (pidfd_open(2)). Of each run two
-are held: the monitor's, because it may be killed, and that of the container's first process, because a monitor may live
-on for a client that does not read, and because it tells the exit status that a killed monitor did not write.
+A pidfd is readable once its process ended, whoever is its parent and whoever reaps it (pidfd_open(2)). The pidfd of the
+container's first process is held too: it tells the exit status when the monitor died without writing it.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class Watcher:
         self._ended = ended
         self._log = log
         self._lock = threading.Lock()
-        self._runs: dict[int, Run] = {}  # by each of its descriptors
+        self._runs: dict[int, Run] = {}  # by the monitor's pidfd
         self._ending: list[Run] = []
         self._waiters: list[Waiter] = []
         self._epoll = select.epoll()
@@ -79,12 +78,11 @@ class Watcher:
         with self._lock:
             if self._knows(run.container_id, run.status):
                 run.close()
-            elif run.monitor < 0 or run.init < 0:
+            elif run.monitor < 0:
                 self._end(run)
             else:
-                for fd in (run.monitor, run.init):
-                    self._runs[fd] = run
-                    self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+                self._runs[run.monitor] = run
+                self._epoll.register(run.monitor, select.EPOLLIN | select.EPOLLONESHOT)
 
     def watches(self, container_id: str, status: TaskStatus) -> bool:
         """Tell whether this run is watched, or its end is being dealt with."""
@@ -94,7 +92,7 @@ class Watcher:
     def watching(self) -> list[str]:
         """Return the ids of the containers whose end nobody has seen yet."""
         with self._lock:
-            return sorted({run.container_id for run in self._runs.values()})
+            return [run.container_id for run in self._runs.values()]
 
     def busy(self) -> bool:
         """Tell whether somebody waits here, or an end is being dealt with."""
@@ -126,7 +124,7 @@ class Watcher:
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         with self._lock:
-            runs = set(self._runs.values())
+            runs = list(self._runs.values())
             self._runs.clear()
         for run in runs:
             run.close()
@@ -142,10 +140,7 @@ class Watcher:
                 if fd == self._stop:
                     return
                 with self._lock:
-                    run = self._runs.pop(fd, None)
-                    if run is not None:
-                        self._runs.pop(run.init if fd == run.monitor else run.monitor)
-                        self._end(run)
+                    self._end(self._runs.pop(fd))
 
     def _end(self, run: Run) -> None:
         self._ending.append(run)
@@ -160,4 +155,4 @@ class Watcher:
         finally:
             with self._lock:
                 self._ending.remove(run)
-            run.close()  # which takes its descriptors out of the epoll set
+            run.close()  # which takes its descriptor out of the epoll set
