@@ -321,8 +321,8 @@ def _stable_size(path: Path) -> int:
     sizes = [-1]
 
     def stable() -> bool:
-        sizes.append(path.stat().st_size)
-        return len(sizes) > 20 and len(set(sizes[-20:])) == 1
+        sizes.append(path.stat().st_size if path.exists() else 0)
+        return len(sizes) > 20 and sizes[-1] > 0 and len(set(sizes[-20:])) == 1
 
     wait_until(stable)
     return sizes[-1]
