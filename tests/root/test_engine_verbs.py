@@ -230,6 +230,22 @@ def test_a_plan_is_printed_and_nothing_is_made(engine):
     assert list(engine.containers.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("user", "ids"), [("1234:4321", "uid 1234, gid 4321"), ("1234", "uid 1234"), ("", "uid 0, gid 0")]
+)
+def test_a_plan_tells_the_ids_and_what_will_be_looked_up(engine, user, ids):
+    steps = engine("containers.plan", request=engine.request("true", user=user))
+    words = [step["words"] for step in steps if step["subject"] == "user"]
+    assert any(ids in text for text in words)
+    assert any("passwd" in text for text in words) == (user == "1234")
+
+
+def test_an_explanation_tells_the_ids_that_a_name_became(engine):
+    engine.run("sleep", "1000", name="web", user="nobody")
+    words = [step["words"] for step in engine("containers.explain", container="web") if step["subject"] == "user"]
+    assert any("uid 65534" in text for text in words)
+
+
 def test_an_explanation_names_the_namespaces_that_the_kernel_shows(engine):
     engine.run("sleep", "1000", name="web", network="host")
     pid = engine.state("web")["Pid"]

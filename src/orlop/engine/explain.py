@@ -6,6 +6,7 @@ import os
 
 from ..runtime import plan, seccomp_words
 from ..runtime.plan import Step
+from ..spec.runtime import User
 from . import containers, execs, state
 
 TYPE_CHECKING = False
@@ -24,16 +25,20 @@ def planned(engine: Engine, request: ContainerRequest) -> list[dict[str, object]
     """Return the steps that the request would lead to; nothing is made. Raises what `create` would."""
     record, compiled = containers.plan(engine, request)
     warnings = tuple(Step(subject="warnings", words=text, call="") for text in compiled.warnings)
-    return [step.to_json() for step in (*_root(record), *_steps(engine, compiled.spec), *warnings)]
+    steps = (*_root(record), *_user(record), *_steps(engine, _with_user(compiled.spec, record)), *warnings)
+    return [step.to_json() for step in steps]
 
 
 def explained(engine: Engine, reference: str) -> list[dict[str, object]]:
     """Return the steps of an existing container, and what lives of it. Raises NotFound, Invalid."""
     record = engine.records.find(reference)
     task = engine.observe(record.id)
-    steps = (*_root(record), *_steps(engine, execs.read_spec(engine, record)))
-    live = _live(task.status) if task.state == state.RUNNING and task.status is not None else ()
-    return [step.to_json() for step in (*steps, *live)]
+    spec = execs.read_spec(engine, record)
+    if task.state == state.RUNNING and task.status is not None:
+        steps = (*_root(record), *_steps(engine, _as_it_runs(spec, task.status)), *_live(task.status))
+    else:
+        steps = (*_root(record), *_user(record), *_steps(engine, _with_user(spec, record)))
+    return [step.to_json() for step in steps]
 
 
 def _steps(engine: Engine, spec: Spec) -> tuple[Step, ...]:
@@ -59,6 +64,41 @@ def _root(record: ContainerRecord) -> tuple[Step, ...]:
         return (Step(subject="root", words=words, call=f'open_tree("{record.request.rootfs}", OPEN_TREE_CLONE)'),)
     words = f"the root file system is the image {record.request.image} with a writable layer of its own above it"
     return (Step(subject="root", words=words, call='fsopen("overlay") with lowerdir+, upperdir and workdir; fsmount'),)
+
+
+def _user(record: ContainerRecord) -> tuple[Step, ...]:
+    """Return the step that nobody but the start can do: looking a user up where the container's own files are."""
+    user, _, group = record.config.user.partition(":")
+    if not user or (user.isdecimal() and group.isdecimal()):
+        return ()
+    words = (
+        f"look {record.config.user} up in the container's own passwd and group; what they say replaces the ids below"
+    )
+    return (Step(subject="user", words=words, call="openat2(RESOLVE_IN_ROOT) of /etc/passwd and /etc/group"),)
+
+
+def _with_user(spec: Spec, record: ContainerRecord) -> Spec:
+    """Return the spec with the ids that the user's text itself tells."""
+    user, _, group = record.config.user.partition(":")
+    if spec.process is None or not (user.isascii() and user.isdecimal()):
+        return spec
+    gid = int(group) if group.isascii() and group.isdecimal() else 0
+    return spec.replace(process=spec.process.replace(user=User(uid=int(user), gid=gid)))
+
+
+def _as_it_runs(spec: Spec, status: TaskStatus) -> Spec:
+    """Return the spec with the ids that the first process has now."""
+    try:
+        with open(f"/proc/{status.pid}/status", encoding="ascii", errors="replace") as file:
+            lines = dict(line.split(":", 1) for line in file if ":" in line)
+        uid, gid = int(lines["Uid"].split()[1]), int(lines["Gid"].split()[1])
+        groups = tuple(int(word) for word in lines["Groups"].split())
+    except (OSError, KeyError):
+        return spec
+    if spec.process is None:
+        return spec
+    user = User(uid=uid, gid=gid, additional_gids=tuple(group for group in groups if group != gid))
+    return spec.replace(process=spec.process.replace(user=user))
 
 
 def _live(status: TaskStatus) -> tuple[Step, ...]:
