@@ -413,6 +413,16 @@ def test_the_cgroup_view(root: Path) -> None:
     assert not Path("/sys/fs/cgroup/pids", path.lstrip("/")).exists()
 
 
+def test_a_relative_cgroup_path_starts_at_the_top(root: Path) -> None:
+    outcome = shell(
+        root,
+        "cat /sys/fs/cgroup/pids/pids.max",
+        cgroups_path=f"orlop-test-{os.getpid()}/relative",
+        resources=Resources.from_json({"pids": {"limit": 21}}),
+    )
+    assert output(outcome) == "21\n"
+
+
 @pytest.mark.parametrize("size", [1, 65536])
 def test_a_user_namespace(root: Path, size: int, tmp_path: Path) -> None:
     maps = (IdMapping(container_id=0, host_id=100000, size=size),)

@@ -121,7 +121,7 @@ def drive(asked: str, told: str) -> None:
         if created and created.cgroup:
             created.cgroup.kill()
             created.cgroup.remove()
-        _prune(spec.linux.cgroups_path.rpartition("/")[0])
+        _prune("/" + spec.linux.cgroups_path.strip("/").rpartition("/")[0])
         Path(told).write_text(json.dumps(report))
 
 
@@ -165,5 +165,5 @@ def _copy_console(console: int) -> None:
 def _prune(parent: str) -> None:
     from orlop.linux.cgroup import Cgroup, detect
 
-    if parent:
+    if parent != "/":
         Cgroup(detect(), parent).prune()

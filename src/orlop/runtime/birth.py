@@ -1,4 +1,4 @@
-"""Where a child is born: in which PID namespace and in which cgroups. The caller goes there, clones, and comes back."""
+"""Where a child is born: in which PID namespace, and in which v2 cgroup."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import errno
 import os
 
 from ..linux import process
-from ..linux.cgroup import Cgroup, Layout
-from ..linux.cgroup.directory import open_directory
+from ..linux.cgroup import Cgroup
+from ..linux.cgroup.directory import open_directory, split_path
 from ..linux.cgroup.layout import paths_of
 from ..spec.errors import Conflict
 from .operations.namespaces import open_namespace
@@ -69,29 +69,29 @@ def clone(flags: int, child: Child) -> tuple[int, int]:
 
 
 def clone_into(cgroup: Cgroup, flags: int, child: Child) -> tuple[int, int]:
-    """Return (pid, pidfd) of a child that is born in the cgroup, in every hierarchy."""
-    with cgroup.entered() as fd:
-        return _clone(flags, fd, child)
+    """Return (pid, pidfd) of a child that is born in the v2 cgroup; it enters those of v1 by itself."""
+    if not cgroup.layout.v2:
+        return _clone(flags, None, child)
+    with open_directory(cgroup.layout.v2, split_path(cgroup.path)) as directory:
+        return _clone(flags, directory.fd, child)
 
 
 def clone_beside(cgroup: Cgroup, first: int, child: Child) -> tuple[int, int]:
-    """Return (pid, pidfd) of a child that is born in a running container's cgroup.
+    """Return (pid, pidfd) of a child that is born in a running container's v2 cgroup.
 
     first: the pid of its first process. A container that has made v2 cgroups of its own has no process in the one that
     it was given, and none may be born there (EBUSY: cgroup-v2.rst, "No Internal Process Constraint"); then the child
     is born beside the first process. Raises Conflict when the container is paused.
     """
     layout = cgroup.layout
-    if cgroup.events().frozen:
+    if layout.v2 and cgroup.events().frozen:
         raise Conflict("enter", "the container", "it is paused", hint="unpause it first")
     try:
         return clone_into(cgroup, 0, child)
     except OSError as failure:
         if failure.errno != errno.EBUSY or not layout.v2:
             raise
-    v1 = Cgroup(Layout("v1", layout.v1, roots=layout.roots), cgroup.path)
-    names = paths_of(layout, f"/proc/{first}/cgroup")[layout.v2]
-    with v1.entered(), open_directory(layout.v2, names) as directory:
+    with open_directory(layout.v2, paths_of(layout, f"/proc/{first}/cgroup")[layout.v2]) as directory:
         return _clone(0, directory.fd, child)
 
 

@@ -37,16 +37,21 @@ def lookup(name: str, search_path: str) -> str:
         return name
     for directory in search_path.split(":") if name else ():
         candidate = f"{directory or '.'}/{name}"
-        try:
-            _check(candidate)
-        except CommandFailed:
-            continue
-        return candidate
+        if _is_program(candidate):
+            return candidate
     raise _failed(
         f'exec: "{name}": executable file not found in $PATH',
         NOT_FOUND,
         f"install {name} in the image, or give its path; PATH is {search_path or 'empty'}",
     )
+
+
+def _is_program(name: str) -> bool:
+    try:
+        mode = os.stat(name).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISDIR(mode) and bool(mode & 0o111) and os.access(name, os.X_OK, effective_ids=True)
 
 
 def _check(name: str) -> None:

@@ -70,11 +70,13 @@ def compile_exec(wanted: Process, spec: Spec, host: HostFacts, compile_filter: F
     command = process.command(wanted)
     before, after = process.identity(wanted, command, host, maps, early, warnings)
     flags = sum(flag for kind, (flag, _) in KINDS.items() if own.has(kind) and kind != "pid")
-    path = spec.linux.cgroups_path
+    path = namespaces.cgroup_path(spec.linux)
+    cgroup = CgroupPlan(path=path, layout=host.layout, exists=True) if path else None
     return Plan(
         command=command,
-        cgroup=CgroupPlan(path=path, layout=host.layout, exists=True) if path else None,
+        cgroup=cgroup,
         operations=(
+            *(cgroup.entry if cgroup else ()),
             *process.oom_score(wanted),
             EnterContainer(flags=flags, own_ids=own.own_ids),
             *process.streams(wanted, console=False),

@@ -6,10 +6,11 @@ Pure: the same spec and the same facts give the same plan; no file is read, no p
 from ..linux.cgroup import Layout
 from ..spec.errors import Invalid, Unsupported
 from ..spec.record import Record
-from ..spec.runtime import Hooks, Spec
+from ..spec.runtime import Hooks, Resources, Spec
 from . import hooks, resources
 from .host import HostFacts
 from .operations import Operation
+from .operations.cgroups import EnterCgroups
 from .operations.hooks import ContainerHooks, HookPoint
 from .operations.namespaces import KINDS
 from .operations.process import Command
@@ -36,6 +37,11 @@ class CgroupPlan(Record):
     layout: Layout
     exists: bool = False
     settings: "tuple[Setting, ...]" = ()
+
+    @property
+    def entry(self) -> tuple[Operation, ...]:
+        """The operation by which init gets into it; on v2 it is born there."""
+        return (EnterCgroups(layout=self.layout, path=self.path),) if self.layout.v1 else ()
 
 
 class Plan(Record):
@@ -84,6 +90,7 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
     _refuse_unsupported(spec)
     warnings: list[str] = []
     own = namespaces.namespaces(spec.linux, host)
+    cgroup = _cgroup(spec, host)
     checked = _checked_hooks(spec.hooks or Hooks())
     maps = (spec.linux.uid_mappings, spec.linux.gid_mappings) if own.own_ids else None
     filters, early = process.filters(spec.linux.seccomp, spec.process, host, compile_filter)
@@ -94,8 +101,9 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
         command=command,
         clone_flags=own.clone_flags,
         pid_path=own.pid_path,
-        cgroup=_cgroup(spec, host, own.own_ids),
+        cgroup=cgroup,
         operations=(
+            *(cgroup.entry if cgroup else ()),
             *process.oom_score(spec.process),
             *namespaces.enter_namespaces(spec, own, host),
             *mounts.file_system(spec, host, own.own_ids, warnings),
@@ -120,16 +128,14 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
     )
 
 
-def _cgroup(spec: Spec, host: HostFacts, own_ids: bool) -> CgroupPlan | None:
-    path = spec.linux.cgroups_path
+def _cgroup(spec: Spec, host: HostFacts) -> CgroupPlan | None:
+    path = namespaces.cgroup_path(spec.linux)
     if not path:
-        if spec.linux.resources and spec.linux.resources != type(spec.linux.resources)():
+        if spec.linux.resources and spec.linux.resources != Resources():
             raise Invalid("limit", "linux.resources", "linux.cgroupsPath is empty: there is no cgroup to write to")
         return None
-    if ":" in path:
-        raise Unsupported("make", "linux.cgroupsPath", "this version makes no systemd slices", hint="give a path")
     settings = resources.settings(spec.linux.resources, host.layout, devices=host.initial_user_namespace)
-    return CgroupPlan(path=path if path.startswith("/") else f"/{path}", layout=host.layout, settings=settings)
+    return CgroupPlan(path=path, layout=host.layout, settings=settings)
 
 
 def _checked_hooks(wanted: Hooks) -> Hooks:

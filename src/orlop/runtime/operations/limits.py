@@ -1,10 +1,9 @@
-"""Attributes of the process itself: resource limits, scheduling, priorities, personality, memory policy."""
+"""Attributes of the process itself: resource limits, OOM score, processors, personality."""
 
 import os
 import resource
 
-from ...linux import process, scheduling
-from ...spec.runtime import Scheduler
+from ...linux import process
 from . import Operation
 
 TYPE_CHECKING = False
@@ -57,46 +56,6 @@ class SetOomScoreAdj(Operation):
             os.close(fd)
 
 
-class SetScheduler(Operation):
-    """Set the scheduling policy."""
-
-    scheduler: Scheduler
-    subject = "limits"
-
-    def describe(self) -> str:
-        return f"schedule as {self.scheduler.policy}"
-
-    def call(self) -> str:
-        return f"sched_setattr({self.scheduler.policy})"
-
-    def act(self, init: "Init") -> None:
-        wanted = self.scheduler
-        scheduling.set_scheduler(
-            scheduling.POLICIES[wanted.policy],
-            flags=sum(scheduling.FLAGS[flag] for flag in wanted.flags),
-            nice=wanted.nice,
-            priority=wanted.priority,
-            times_ns=(wanted.runtime, wanted.deadline, wanted.period),
-        )
-
-
-class SetIoPriority(Operation):
-    """Set the I/O scheduling class and priority."""
-
-    io_class: str
-    priority: int
-    subject = "limits"
-
-    def describe(self) -> str:
-        return f"give I/O the class {self.io_class.removeprefix('IOPRIO_CLASS_').lower()}, priority {self.priority}"
-
-    def call(self) -> str:
-        return f"ioprio_set({self.io_class}, {self.priority})"
-
-    def act(self, init: "Init") -> None:
-        scheduling.set_io_priority(scheduling.IO_CLASSES[self.io_class], self.priority)
-
-
 class SetCpuAffinity(Operation):
     """Bind the process to processors."""
 
@@ -127,27 +86,6 @@ class SetPersonality(Operation):
 
     def act(self, init: "Init") -> None:
         process.set_personality(process.PERSONALITIES[self.domain])
-
-
-class SetMemoryPolicy(Operation):
-    """Set the NUMA memory policy, which execve keeps."""
-
-    mode: str
-    nodes: tuple[int, ...]
-    flags: tuple[str, ...] = ()
-    subject = "limits"
-
-    def describe(self) -> str:
-        return f"allocate memory by {self.mode} on the nodes {', '.join(map(str, self.nodes)) or 'of the caller'}"
-
-    def call(self) -> str:
-        return f"set_mempolicy({self.mode})"
-
-    def act(self, init: "Init") -> None:
-        mode = scheduling.MEMORY_MODES[self.mode]
-        for flag in self.flags:
-            mode |= scheduling.MEMORY_FLAGS[flag]
-        scheduling.set_memory_policy(mode, self.nodes)
 
 
 def _text(limit: int) -> str:

@@ -6,14 +6,14 @@ from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import Device, IdMapping, Mount, Spec
 from ..host import HostFacts
 from ..operations import Operation
-from ..operations.cgroup_view import CgroupView
+from ..operations.cgroups import CgroupView
 from ..operations.devices import DEFAULT_DEVICES, KINDS, BoundDevices, DeviceLinks, DeviceNodes
 from ..operations.idmap import IdMap
 from ..operations.masks import MaskedPaths, ReadonlyPaths
 from ..operations.mount_options import PROPAGATION_NAMES, MountOptions, parse
 from ..operations.mounts import BindMount, NewFilesystem, Remount
 from ..operations.root import AttachRoot, DetachFromHost, FinishRoot, PivotRoot, WorkingDirectory
-from .namespaces import check_mappings
+from .namespaces import cgroup_path, check_mappings
 
 _MINOR_MAX = 2**20 - 1
 _MAJOR_MAX = 2**12 - 1
@@ -93,7 +93,7 @@ def _mount(
             warnings.append(f"{destination} stays empty: this host has no cgroup hierarchy")
             return None
         return CgroupView(
-            destination=destination, layout=host.layout, path=spec.linux.cgroups_path, readonly=options.read_only
+            destination=destination, layout=host.layout, path=cgroup_path(spec.linux), readonly=options.read_only
         )
     if mount.type == "devpts":
         options = _with_mapped_gid(options, spec.linux.gid_mappings if own_ids else (), own_ids, warnings)

@@ -79,6 +79,17 @@ def namespaces(linux: Linux, host: HostFacts) -> Namespaces:
     return result
 
 
+def cgroup_path(linux: Linux) -> str:
+    """Return the absolute path of the container's cgroup, "" when it gets none of its own.
+
+    Raises Unsupported for systemd's form. A relative path starts at the root of the hierarchy (config-linux.md leaves
+    it to the runtime).
+    """
+    if ":" in linux.cgroups_path:
+        raise Unsupported("make", "linux.cgroupsPath", "this version makes no systemd slices", hint="give a path")
+    return f"/{linux.cgroups_path.lstrip('/')}" if linux.cgroups_path else ""
+
+
 def enter_namespaces(spec: Spec, own: Namespaces, host: HostFacts) -> tuple[Operation, ...]:
     """Return what init does in and with its namespaces before anything else."""
     linux = spec.linux

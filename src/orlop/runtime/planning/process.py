@@ -2,9 +2,8 @@
 
 import os
 
-from ...linux import capability, scheduling
+from ...linux import capability
 from ...linux.process import PERSONALITIES
-from ...linux.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER
 from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import Capabilities, IdMapping, Linux, Process, Rlimit, Seccomp
 from ..host import HostFacts
@@ -13,15 +12,11 @@ from ..operations.identity import CapabilitySets, DropBounding, NoNewPrivileges,
 from ..operations.limits import (
     RLIMITS,
     SetCpuAffinity,
-    SetIoPriority,
-    SetMemoryPolicy,
     SetOomScoreAdj,
     SetPersonality,
     SetRlimit,
-    SetScheduler,
 )
 from ..operations.process import Command, EnterDirectory, FindCommand, SetUmask
-from ..operations.seccomp import LoadFilter
 from ..operations.terminal import AttachStreams, OpenTerminal
 
 TYPE_CHECKING = False
@@ -137,7 +132,10 @@ def filters(
     """Return (the operation that loads the seccomp filter, whether that needs more capabilities than are kept)."""
     if profile is None:
         return (), False
-    from .. import seccomp  # 3 ms: only where there is a profile
+    # 3 ms of tables and structures: only where there is a profile.
+    from ...linux.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER
+    from .. import seccomp
+    from ..operations.seccomp import LoadFilter
 
     flags = seccomp.load_flags(profile)
     if flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
@@ -208,6 +206,20 @@ def oom_score(process: Process) -> tuple[Operation, ...]:
 
 def _scheduling(process: Process) -> list[Operation]:
     operations: list[Operation] = []
+    if process.scheduler or process.io_priority:
+        operations += _priorities(process)
+    affinity = process.exec_cpu_affinity
+    if affinity and (affinity.final or affinity.initial):
+        field = "process.execCPUAffinity." + ("final" if affinity.final else "initial")
+        operations.append(SetCpuAffinity(cpus=number_list(affinity.final or affinity.initial, field, CPUS_MAX)))
+    return operations
+
+
+def _priorities(process: Process) -> list[Operation]:
+    from ...linux import scheduling
+    from ..operations.scheduling import SetIoPriority, SetScheduler
+
+    operations: list[Operation] = []
     if scheduler := process.scheduler:
         if scheduler.policy not in scheduling.POLICIES:
             raise Invalid("read", "process.scheduler.policy", f"there is no policy {scheduler.policy!r}")
@@ -221,10 +233,6 @@ def _scheduling(process: Process) -> list[Operation]:
         if wanted.priority not in IO_PRIORITIES:
             raise Invalid("read", "process.ioPriority.priority", f"{wanted.priority} is not in 0..7")
         operations.append(SetIoPriority(io_class=wanted.io_class, priority=wanted.priority))
-    affinity = process.exec_cpu_affinity
-    if affinity and (affinity.final or affinity.initial):
-        field = "process.execCPUAffinity." + ("final" if affinity.final else "initial")
-        operations.append(SetCpuAffinity(cpus=number_list(affinity.final or affinity.initial, field, CPUS_MAX)))
     return operations
 
 
@@ -238,6 +246,9 @@ def placement(linux: Linux) -> tuple[Operation, ...]:
             raise Invalid("read", "linux.personality.flags", "the specification has none yet")
         operations.append(SetPersonality(domain=personality.domain))
     if policy := linux.memory_policy:
+        from ...linux import scheduling
+        from ..operations.scheduling import SetMemoryPolicy
+
         if policy.mode not in scheduling.MEMORY_MODES:
             raise Invalid("read", "linux.memoryPolicy.mode", f"there is no mode {policy.mode!r}")
         for flag in policy.flags:
