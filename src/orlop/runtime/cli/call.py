@@ -39,6 +39,6 @@ def write_pid_file(path: str, pid: int) -> None:
     """Write a pid where the caller wants it; it appears whole."""
     if path:
         temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
-        with open(temporary, "w", encoding="ascii") as file:
+        with open(temporary, "w", encoding="utf-8") as file:
             file.write(str(pid))
         os.rename(temporary, path)

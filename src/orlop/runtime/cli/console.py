@@ -1,28 +1,14 @@
-"""A container's terminal: handed to whoever asked for it by a socket, or shown on our own."""
+"""A container's terminal, shown on our own."""
 
 from __future__ import annotations
 
 import os
 import select
 import sys
-from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
 
 from ...linux import tty
-from ...spec.errors import Unavailable
 
 _CHUNK_BYTES = 32 * 1024
-
-
-def hand_over(path: str, console: int) -> None:
-    """Send the pty master to the unix socket at path, with the name that runc gives it."""
-    sock = socket(AF_UNIX, SOCK_STREAM)
-    try:
-        sock.connect(path)
-        sock.sendmsg([b"/dev/ptmx"], [(SOL_SOCKET, SCM_RIGHTS, console.to_bytes(4, sys.byteorder))])
-    except OSError as failure:
-        raise Unavailable("send the terminal to", path, os.strerror(failure.errno or 0)) from None
-    finally:
-        sock.close()
 
 
 class Foreground:
@@ -37,7 +23,6 @@ class Foreground:
 
     def __enter__(self) -> Foreground:
         if self._input >= 0 and os.isatty(self._input):
-            self.resize()
             self._before = tty.set_raw(self._input)
         return self
 

@@ -7,26 +7,33 @@ import time
 
 from ...linux import process
 from ...linux.cgroup import Cgroup, detect
-from ...spec.errors import Conflict, Invalid, OrlopError
+from ...spec.errors import Conflict, Invalid, OrlopError, Unsupported
 from ...spec.runtime import OCI_VERSION, Spec, State
 from .. import gate, hooks, host, launch, plan, rootfs
-from . import console, foreground
+from ..operations.identity import SessionKeyring
+from . import descriptors, foreground
 from .call import Call, write_pid_file
 from .store import GATE, Entry, check_id, read_spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..launch import Created
+    from ..plan import Plan
 
 SPEC_FILE = "config.json"
+_START_REFUSED = {
+    "running": "cannot start an already running container",
+    "stopped": "cannot start a container that has stopped",
+    "paused": "cannot start a container in the paused state",
+}
 
 
 def create(call: Call) -> int:
     """Make a container that waits for `start`."""
     created, entry = _make(call, waits=True)
     try:
+        _finish(call, created, entry)  # before start: from there on abort has nothing to undo
         created.start()  # to the gate
-        _finish(call, created, entry)
     except BaseException:
         created.abort()
         call.store.forget(entry.id)
@@ -39,7 +46,7 @@ def start(call: Call) -> int:
     entry = call.store.load(call.container())
     status = call.store.status(entry)
     if status != "created":
-        raise Conflict("start", f"container {entry.id}", f"cannot start a container that is {_told(status)}")
+        raise Conflict("start", f"container {entry.id}", _START_REFUSED[status])
     directory = call.store.directory(entry.id)
     try:
         gate.enter(directory, GATE)
@@ -61,6 +68,7 @@ def run(call: Call) -> int:
     try:
         foreground.become_reaper(not detach and not call.flags.on("no-subreaper"))
         _finish(call, created, entry)
+        terminal = foreground.terminal_of(created, call.flags)
         created.start()
     except BaseException:
         created.abort()
@@ -68,9 +76,6 @@ def run(call: Call) -> int:
         raise
     if detach:
         return 0
-    terminal = None
-    if created.console is not None and not call.flags.text("console-socket"):
-        terminal = console.Foreground(created.console)
     code = foreground.wait(created, terminal)
     if not call.flags.on("keep"):
         destroy(call, entry)
@@ -95,6 +100,7 @@ def destroy(call: Call, entry: Entry) -> None:
 
 def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
     container = check_id(call.container())
+    _refuse_no_pivot(call)
     bundle = call.bundle()
     spec = _checked(read_spec(os.path.join(bundle, SPEC_FILE)), container)
     _check_terminal(call, spec, detached=waits or call.flags.on("detach"))
@@ -103,11 +109,11 @@ def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
     root = -1
     try:
         root = rootfs.open_bundle_root(spec.root, bundle)
-        compiled = plan.compile(_with_home(spec, root), host.facts())
+        compiled = _with_options(call, plan.compile(_with_home(spec, root), host.facts()))
         for warning in compiled.warnings:
             call.log.write("warning", warning)
         if waits:
-            compiled = compiled.replace(last=(gate.AwaitStart(directory=directory, name=GATE), *compiled.last))
+            compiled = _waiting(compiled, directory)
         state = State(
             oci_version=OCI_VERSION, id=container, status="creating", bundle=bundle, annotations=spec.annotations
         )
@@ -118,25 +124,56 @@ def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
     finally:
         if root >= 0:
             os.close(root)
+    try:
+        return created, _remember(call, created, state, spec)
+    except BaseException:
+        created.abort()
+        call.store.forget(container)
+        raise
+
+
+def _remember(call: Call, created: Created, state: State, spec: Spec) -> Entry:
+    assert spec.root
     entry = Entry(
-        id=container,
-        bundle=bundle,
+        id=state.id,
+        bundle=state.bundle,
         pid=created.pid,
         pid_start_time=process.start_time(created.pid),
         boot_id=process.boot_id(),
         created=_now(),
         cgroup=spec.linux.cgroups_path,
-        rootfs=os.path.join(bundle, spec.root.path),
+        rootfs=os.path.join(state.bundle, spec.root.path),
         owner_uid=os.geteuid(),
     )
     call.store.save(entry, spec)
-    return created, entry
+    return entry
+
+
+def _waiting(compiled: Plan, directory: str) -> Plan:
+    """Return the plan with the gate in front of what `start` sets off; the poststart hooks are that caller's."""
+    gated = (gate.AwaitStart(directory=directory, name=GATE), *compiled.last)
+    return compiled.replace(last=gated, hooks=compiled.hooks.replace(poststart=()))
+
+
+def _with_options(call: Call, compiled: Plan) -> Plan:
+    if call.flags.on("no-new-keyring"):
+        kept = tuple(step for step in compiled.operations if not isinstance(step, SessionKeyring))
+        compiled = compiled.replace(operations=kept)
+    return descriptors.preserve(compiled, call.flags.number("preserve-fds"))
+
+
+def _refuse_no_pivot(call: Call) -> None:
+    if call.flags.on("no-pivot"):
+        # MS_MOVE with chroot leaves the host's mounts reachable for whoever may call chroot again (chroot(2)).
+        raise Unsupported(
+            "create", "the container", "--no-pivot is not supported: the old root would stay reachable",
+            hint="leave --no-pivot out; a root file system on a ramdisk needs none here",
+        )  # fmt: skip
 
 
 def _finish(call: Call, created: Created, entry: Entry) -> None:
     """Tell the caller what it asked for: the terminal, the pid file (last: it means that the container is there)."""
-    if created.console is not None and call.flags.text("console-socket"):
-        console.hand_over(call.flags.text("console-socket"), created.console)
+    descriptors.hand_over(created, call.flags)
     write_pid_file(call.flags.text("pid-file"), created.pid)
 
 
@@ -170,10 +207,6 @@ def _check_terminal(call: Call, spec: Spec, *, detached: bool) -> None:
             "create", "the terminal", "cannot use console socket if runc will not detach or allocate tty",
             hint="leave --console-socket out",
         )  # fmt: skip
-
-
-def _told(status: str) -> str:
-    return {"running": "already running", "stopped": "stopped", "paused": "paused"}[status]
 
 
 def _now() -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from ...spec import jsonio
-from ...spec.errors import Conflict, Invalid
+from ...spec.errors import Conflict, Invalid, Unsupported
 from ...spec.runtime import Capabilities, Process, Spec, User
 from .. import enter, host
-from . import console, foreground
+from . import descriptors, foreground
 from .call import Call, write_pid_file
 
 TYPE_CHECKING = False
@@ -23,6 +23,11 @@ def execute(call: Call) -> int:
     """Execute the process; wait for it and return its exit status, or with --detach return at once."""
     if not call.arguments:
         raise Invalid("run", "orlop-runtime exec", "it requires a minimum of 1 argument: the container")
+    if call.flags.given("cgroup"):
+        raise Unsupported(
+            "execute", "the command", "--cgroup is not supported: a process joins the container's own cgroup",
+            hint="leave --cgroup out",
+        )  # fmt: skip
     entry = call.store.load(call.arguments[0])
     status = call.store.status(entry)
     if status == "stopped":
@@ -40,7 +45,7 @@ def execute(call: Call) -> int:
     if pidfd is None:
         raise Conflict("execute a command in", f"container {entry.id}", "cannot exec in a stopped container")
     try:
-        plan = enter.compile_exec(process, spec, host.facts())
+        plan = descriptors.preserve(enter.compile_exec(process, spec, host.facts()), call.flags.number("preserve-fds"))
         for warning in plan.warnings:
             call.log.write("warning", warning)
         created = enter.create_exec(plan, entry.pid, pidfd, (0, 1, 2))
@@ -49,18 +54,15 @@ def execute(call: Call) -> int:
     detach = call.flags.on("detach")
     try:
         foreground.become_reaper(not detach)
-        if created.console is not None and call.flags.text("console-socket"):
-            console.hand_over(call.flags.text("console-socket"), created.console)
+        descriptors.hand_over(created, call.flags)
         write_pid_file(call.flags.text("pid-file"), created.pid)
+        terminal = foreground.terminal_of(created, call.flags)
         created.start()
     except BaseException:
         created.abort()
         raise
     if detach:
         return 0
-    terminal = None
-    if created.console is not None and not call.flags.text("console-socket"):
-        terminal = console.Foreground(created.console)
     return foreground.wait(created, terminal)
 
 

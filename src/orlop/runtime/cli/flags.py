@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_DIGITS_MAX = 18  # of an int64
+
+
 class Flag:
     """One flag. names: without dashes, the first is the key. kind: "bool", "string", "int" or "list"."""
 
@@ -75,7 +78,7 @@ def parse(argv: Sequence[str], table: Sequence[Flag], command: str) -> tuple[Fla
         name, equals, value = word.lstrip("-").partition("=")
         flag = by_name.get(name)
         if flag is None or word.startswith("---"):
-            raise _wrong(command, f"flag provided but not defined: -{name}")
+            raise _wrong(command, f"flag provided but not defined: -{name[:40]}")
         if flag.kind != "bool" and not equals:
             if not rest:
                 raise _wrong(command, f"flag needs an argument: -{name}")
@@ -92,13 +95,13 @@ def _converted(flag: Flag, name: str, value: str, command: str) -> object:
     if flag.kind == "bool":
         truth = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}.get(value.lower())
         if truth is None:
-            raise _wrong(command, f'invalid boolean value "{value}" for -{name}')
+            raise _wrong(command, f'invalid boolean value "{value[:40]}" for -{name}')
         return truth
     if flag.kind == "int":
-        try:
-            return int(value, 10)
-        except ValueError:
-            raise _wrong(command, f'invalid value "{value}" for flag -{name}: it is not an integer') from None
+        digits = value.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS_MAX):
+            raise _wrong(command, f'invalid value "{value[:40]}" for flag -{name}: it is not an integer')
+        return int(value)
     return value
 
 

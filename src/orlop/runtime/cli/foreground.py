@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from ..launch import Created
     from .console import Foreground
+    from .flags import Flags
 else:
     import _signal as signal  # the module behind it: `signal` imports enum, which takes as long as a clone
 
@@ -25,6 +26,17 @@ def become_reaper(wanted: bool) -> None:
     """Adopt the processes that the container leaves behind, as runc does."""
     if wanted:
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+
+
+def terminal_of(created: Created, flags: Flags) -> Foreground | None:
+    """Return what shows the terminal of a process here; None without one, or when a console socket got it."""
+    if created.console is None or flags.text("console-socket"):
+        return None
+    from . import console
+
+    terminal = console.Foreground(created.console)
+    terminal.resize()  # before the command runs: it may look at once
+    return terminal
 
 
 def wait(created: Created, terminal: Foreground | None) -> int:

@@ -1,51 +1,49 @@
-"""state, list, ps, events, spec, features: verbs that only look."""
+"""state, list, ps, events: verbs that only look."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
 from ...linux.cgroup import Cgroup
 from ...spec import jsonio
-from ...spec.errors import Conflict, Invalid
+from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from .. import host
 from .call import Call
 from .store import Entry
 
 
 def show(value: object) -> None:
-    """Print a JSON value as runc does: two spaces of indentation for state, one line elsewhere."""
+    """Print a JSON value on one line."""
     sys.stdout.write(jsonio.dump(value).decode() + "\n")
 
 
 def state(call: Call) -> int:
     """Print the state document, with runc's additions."""
     entry = call.store.load(call.container())
-    document = call.store.state(entry, call.store.spec(entry.id)).to_json()
-    document.setdefault("pid", 0)
-    sys.stdout.write(_indented({**document, "rootfs": entry.rootfs, "created": entry.created, "owner": ""}))
+    document = _row(call, entry, call.store.status(entry))
+    sys.stdout.write(_indented({**document, "owner": ""}))
     return 0
 
 
 def list_(call: Call) -> int:
     """Print the containers below --root."""
-    rows = [(entry, call.store.status(entry)) for entry in map(call.store.load, call.store.ids())]
+    rows = [(entry, call.store.status(entry)) for entry in _readable(call)]
     if call.flags.on("quiet"):
         sys.stdout.write("".join(f"{entry.id}\n" for entry, _ in rows))
         return 0
     if call.flags.text("format") == "json":
-        show([_row(entry, status) for entry, status in rows])
+        show([_row(call, entry, status) for entry, status in rows])
         return 0
     if call.flags.text("format") not in ("", "table"):
         raise Invalid("list", "the containers", "invalid format option", hint="use table or json")
     cells = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
     for entry, status in rows:
-        row = _row(entry, status)
-        cells.append((entry.id, str(row["pid"]), status, entry.bundle, entry.created, str(row["owner"])))
-    widths = [max(max(len(row[column]) for row in cells), 11) for column in range(len(cells[0]) - 1)]
+        pid = entry.pid if status != "stopped" else 0
+        cells.append((entry.id, str(pid), status, entry.bundle, entry.created, _owner(entry.owner_uid)))
+    widths = [max(max(len(row[column]) for row in cells) + 3, 12) for column in range(len(cells[0]) - 1)]
     for cell in cells:
-        line = "".join(text.ljust(width + 1) for text, width in zip(cell, widths, strict=False)) + cell[-1]
+        line = "".join(text.ljust(width) for text, width in zip(cell, widths, strict=False)) + cell[-1]
         sys.stdout.write(line.rstrip() + "\n")
     return 0
 
@@ -103,15 +101,31 @@ def _stats(entry: Entry) -> dict[str, object]:
     }
 
 
-def _row(entry: Entry, status: str) -> dict[str, object]:
+def _readable(call: Call) -> list[Entry]:
+    """Return the containers; one whose record is damaged is told about and hides no other one."""
+    entries = []
+    for container in call.store.ids():
+        try:
+            entries.append(call.store.load(container))
+        except NotFound:
+            continue  # deleted since
+        except OrlopError as failure:
+            call.log.write("error", str(failure))
+    return entries
+
+
+def _row(call: Call, entry: Entry, status: str) -> dict[str, object]:
+    spec = call.store.spec(entry.id)
+    annotations = {"annotations": dict(spec.annotations)} if spec.annotations else {}
     return {
-        "ociVersion": "",
+        "ociVersion": spec.oci_version,
         "id": entry.id,
         "pid": entry.pid if status != "stopped" else 0,
         "status": status,
         "bundle": entry.bundle,
         "rootfs": entry.rootfs,
         "created": entry.created,
+        **annotations,
         "owner": _owner(entry.owner_uid),
     }
 
@@ -133,7 +147,8 @@ def _seconds(text: str) -> float:
     unit = {"ms": 0.001, "s": 1.0, "m": 60.0}
     for suffix in ("ms", "s", "m"):
         number = text.removesuffix(suffix)
-        if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
+        plain = number.replace(".", "", 1)
+        if number != text and plain.isascii() and plain.isdigit() and len(plain) <= 9 and float(number) > 0:
             return float(number) * unit[suffix]
     raise Invalid("watch", "the container", f"interval {text!r} is no duration", hint="give 5s or 500ms")
 
@@ -142,8 +157,3 @@ def _indented(value: dict[str, object]) -> str:
     import json
 
     return json.dumps(value, indent=2) + "\n"
-
-
-def bundle_directory(call: Call) -> str:
-    """Return the bundle of `spec`."""
-    return os.path.abspath(call.flags.text("bundle") or ".")

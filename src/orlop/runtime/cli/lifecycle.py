@@ -81,7 +81,9 @@ def _alive(call: Call, verb: str, statuses: tuple[str, ...]) -> Entry:
     entry = call.store.load(call.container())
     status = call.store.status(entry)
     if status not in statuses:
-        raise Conflict(verb, f"container {entry.id}", f"container not {' or '.join(statuses)}: it is {status}")
+        raise Conflict(
+            verb, f"container {entry.id}", "container not paused" if verb == "resume" else "container not running"
+        )
     return entry
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 
 from ... import __version__
-from ...spec.errors import Invalid, OrlopError
+from ...spec.errors import Invalid, OrlopError, Unsupported
 from ...spec.runtime import OCI_VERSION
 from . import flags
 from .call import Call
@@ -35,6 +35,7 @@ _CREATE = (
     Flag("no-new-keyring", "bool", "keep the caller's session keyring"),
     Flag("preserve-fds", "int", "how many descriptors from 3 on the process inherits"),
 )
+_IMAGE = Flag("image-path", "string", "the directory of the checkpoint")
 _FORMAT = Flag("format f", "string", "table or json")
 
 
@@ -102,8 +103,12 @@ VERBS = {
             Flag("memory-swap", "string", "memory plus swap in bytes, -1 for no limit"),
             Flag("kernel-memory", "string", "refused: Linux has none since 5.16"),
             Flag("pids-limit", "string", "processes, -1 for no limit"),
+            Flag("l3-cache-schema", "string", "refused: no Intel RDT"),
+            Flag("mem-bw-schema", "string", "refused: no Intel RDT"),
         ),
     ),
+    "checkpoint": Verb("checkpoint:checkpoint", "CONTAINER", "refused: needs CRIU", (_IMAGE,)),
+    "restore": Verb("checkpoint:restore", "CONTAINER", "refused: needs CRIU", (*_CREATE, _IMAGE)),
     "spec": Verb(
         "document:spec", "", "write a config.json to begin with",
         (_BUNDLE, Flag("rootless", "bool", "for a user who is not root")),
@@ -139,6 +144,13 @@ def main(argv: list[str]) -> int:
             print(_help())
             return 0
         log = Log(given.text("log"), given.text("log-format"), given.on("debug"))
+        if given.on("systemd-cgroup"):
+            raise Unsupported(
+                "run",
+                "orlop-runtime",
+                "--systemd-cgroup is not supported: cgroups are made in the file system",
+                hint="let the caller use its cgroupfs driver",
+            )
         verb = VERBS.get(rest[0])
         if verb is None:
             raise Invalid(
@@ -150,6 +162,11 @@ def main(argv: list[str]) -> int:
         return 1
     except BrokenPipeError:
         return 1
+    except OSError as failure:
+        log.fatal((failure.strerror or str(failure)) + (f": {failure.filename!r}" if failure.filename else ""))
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _run(name: str, verb: Verb, argv: list[str], store: Store, log: Log) -> int:

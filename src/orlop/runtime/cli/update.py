@@ -6,7 +6,7 @@ import sys
 
 from ...linux.cgroup import Cgroup
 from ...spec import jsonio
-from ...spec.errors import Invalid, Unavailable
+from ...spec.errors import Invalid, Unavailable, Unsupported
 from ...spec.runtime import BlockIo, Cpu, Memory, Pids, Resources, Spec
 from .. import host, resources
 from .call import Call
@@ -25,6 +25,9 @@ _MEMORY = {"memory": "limit", "memory-reservation": "reservation", "memory-swap"
 
 def update(call: Call) -> int:
     """Write the new limits, and remember them."""
+    for name in ("l3-cache-schema", "mem-bw-schema"):
+        if call.flags.given(name):
+            raise Unsupported("update", "the container", f"--{name} is not supported: there is no Intel RDT here")
     entry = call.store.load(call.container())
     wanted = _from_document(call.flags.text("resources")) if call.flags.text("resources") else _from_flags(call.flags)
     facts = host.facts()
