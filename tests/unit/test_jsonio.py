@@ -21,6 +21,9 @@ from orlop.spec.errors import Invalid
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
         (b"1" * 10_000, "not valid JSON"),
+        (b'"\\ud800"', "half a surrogate pair"),
+        (b'{"\\uDC00": 1}', "half a surrogate pair"),
+        (b'["\\udc00\\ud800"]', "half a surrogate pair"),
     ],
 )
 def test_broken_documents_are_refused_by_name(data, cause):
@@ -44,3 +47,8 @@ def test_only_an_object_where_an_object_is_due():
 
 def test_dump_is_compact_and_keeps_the_order():
     assert jsonio.dump({"b": 1, "a": "é"}) == '{"b":1,"a":"é"}'.encode()
+
+
+def test_a_pair_of_surrogates_is_one_character_and_a_stray_byte_is_told_as_a_question_mark():
+    assert jsonio.parse(b'"\\ud83d\\ude00"', "x") == "\U0001f600"
+    assert jsonio.dump({"name": "a\udcffb"}) == b'{"name":"a?b"}'

@@ -25,13 +25,18 @@ def parse(data: bytes | str, subject: str, *, bytes_max: int = DOCUMENT_BYTES_MA
 
     subject names the document in errors. Raises Invalid for a document that is too large or too deep, is not
     UTF-8 or not JSON, repeats a name in an object (SEC-45: two readers would see two documents), or holds
-    NaN or Infinity.
+    NaN, Infinity or half a surrogate pair (which could be read here and written nowhere).
     """
     if len(data) > bytes_max:
         raise Invalid("read", subject, f"it has {len(data)} bytes, the limit is {bytes_max}")
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
-        return _parse(text)
+        value = _parse(text)
+        if "\\ud" in text or "\\uD" in text:
+            "".join(_encode(value, 0)).encode()
+        return value
+    except UnicodeEncodeError:
+        raise Invalid("read", subject, "it holds half a surrogate pair, which is no character") from None
     except RecursionError:
         raise Invalid("read", subject, "it is nested too deeply") from None
     except ValueError as wrong:
@@ -47,8 +52,12 @@ def parse_object(data: bytes | str, subject: str, *, bytes_max: int = DOCUMENT_B
 
 
 def dump(value: object) -> bytes:
-    """Return the compact UTF-8 form: no spaces, keys in the order given."""
-    return "".join(_encode(value, 0)).encode("utf-8", "surrogatepass")
+    """Return the compact UTF-8 form: no spaces, keys in the order given.
+
+    A byte of a file name that is no UTF-8, as an error may quote it, becomes "?": no reader would take half a
+    surrogate pair.
+    """
+    return "".join(_encode(value, 0)).encode("utf-8", "replace")
 
 
 def _parse(text: str) -> object:
