@@ -20,7 +20,7 @@ from .environment import CACHE, ROOT, only_one
 # fmt: off
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
-    "contract":    ("runc", "skopeo", "umoci", "busybox-static"),
+    "contract":    ("runc", "skopeo", "umoci", "docker.io", "busybox-static"),
     "root":        ("busybox-static", "iproute2", "procps", "strace"),
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "podman", "buildah", "docker.io", "busybox-static"),
