@@ -53,7 +53,7 @@ def names_of(bits: int) -> list[str]:
 
 def last() -> int:
     """Return the highest capability number of the running kernel."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+    with open("/proc/sys/kernel/cap_last_cap", encoding="utf-8") as file:
         return int(file.read())
 
 

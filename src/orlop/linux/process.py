@@ -258,5 +258,5 @@ def start_time(pid: int | str) -> int:
 
 def boot_id() -> str:
     """Return the id of this boot of the machine (random(4))."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()

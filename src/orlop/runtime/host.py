@@ -61,7 +61,7 @@ def kernel_version(release: str) -> tuple[int, ...]:
 def _read(path: str) -> str:
     """Return the text of a kernel file, "" where this kernel or this container does not have it."""
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return file.read()
     except OSError:
         return ""

@@ -18,15 +18,16 @@ the class is first decoded.
 Bounds: integers are those of 64 bits; the depth and size of documents are bounded by `orlop.spec.jsonio`.
 """
 
-import types
-
 from .errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import GenericAlias, UnionType
     from typing import Any, Self, dataclass_transform
 else:
+    # The module that names them is 0.3 ms of every command's start.
+    GenericAlias, UnionType = type(tuple[int]), type(int | None)
 
     def dataclass_transform(**_):
         return lambda cls: cls
@@ -199,11 +200,11 @@ def _plain(value: "Any") -> "Any":
 
 def _decoder(shape: object, owner: type, field: str) -> "Callable[[object, str], object]":
     """Return the function that checks and converts one JSON value of this shape."""
-    if isinstance(shape, types.UnionType):
+    if isinstance(shape, UnionType):
         inner = [part for part in shape.__args__ if part is not type(None)]
         if len(inner) == 1:
             return _decoder(inner[0], owner, field)
-    elif isinstance(shape, types.GenericAlias):
+    elif isinstance(shape, GenericAlias):
         if shape.__origin__ is tuple and shape.__args__[1:] == (Ellipsis,):
             return _tuple_decoder(_decoder(shape.__args__[0], owner, field))
         if shape.__origin__ is dict and shape.__args__[0] is str:

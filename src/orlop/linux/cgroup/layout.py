@@ -124,7 +124,7 @@ def paths_of(layout: Layout, cgroups: str = "/proc/thread-self/cgroup") -> dict[
 def _layout(v1: dict[str, str], v2: str, roots: dict[str, str]) -> Layout:
     if not v2:
         return Layout("v1" if v1 else "none", v1, roots=roots)
-    with open(f"{v2}/cgroup.controllers", encoding="ascii") as file:
+    with open(f"{v2}/cgroup.controllers", encoding="utf-8") as file:
         controllers = frozenset(file.read().split())
     if V1_CONTROLLERS.isdisjoint(v1):
         return Layout("unified", {}, v2, controllers, roots)
