@@ -79,7 +79,14 @@ def test_every_name_is_found_and_no_other(images: Images, peer: Peer) -> None:
 
 def test_skopeo_copies_out_without_a_change(images: Images, peer: Peer, tmp_path: Path) -> None:
     image = imported(images, "one")
-    run(peer("skopeo"), "copy", "-q", f"oci:{images.store.root}:one:latest", f"oci:{tmp_path}/copy:there")
+    run(
+        peer("skopeo"),
+        "--insecure-policy",
+        "copy",
+        "-q",
+        f"oci:{images.store.root}:one:latest",
+        f"oci:{tmp_path}/copy:there",
+    )
     copied = Store(str(tmp_path / "copy"))
     for digest in (image.target.digest, image.id, image.layers[0].descriptor.digest):
         assert copied.stat(digest) == images.store.stat(digest)
@@ -89,7 +96,14 @@ def test_what_skopeo_copies_in_is_an_image_of_ours(images: Images, peer: Peer, t
     other = Images(Store(str(tmp_path / "other")))
     image = imported(other, "one")
     before = set(os.listdir(images.store.root))
-    run(peer("skopeo"), "copy", "-q", f"oci:{other.store.root}:one:latest", f"oci:{images.store.root}:example.com/in:2")
+    run(
+        peer("skopeo"),
+        "--insecure-policy",
+        "copy",
+        "-q",
+        f"oci:{other.store.root}:one:latest",
+        f"oci:{images.store.root}:example.com/in:2",
+    )
     found = images.resolve("example.com/in:2")
     assert (found.id, found.target.digest) == (image.id, image.target.digest)
     assert set(os.listdir(images.store.root)) == before

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -332,6 +333,8 @@ def test_an_unprivileged_owner_removes_what_it_made(tmp_path: Path) -> None:
         parent.chmod(parent.stat().st_mode | 0o055)
     root.mkdir()
     os.chown(root, 65534, 65534)
+    # The checkout may lie where only root can read it.
+    source = shutil.copytree(Path(__file__).parents[2] / "src", tmp_path / "src")
     script = """
 import os, sys
 from orlop.snapshot import Snapshots
@@ -346,8 +349,8 @@ Snapshots(sys.argv[1]).close()
 assert os.listdir(sys.argv[1] + "/trash") == os.listdir(sys.argv[1] + "/active") == []
 """
     subprocess.run(
-        [sys.executable, "-c", script, root],
-        env={"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+        [os.path.realpath(sys.executable), "-c", script, root],
+        env={"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
         user=65534,
         group=65534,
         extra_groups=[],

@@ -32,7 +32,7 @@ def test_detach_attach_resize_and_exit(orlop, terminal):
 
 
 def test_control_c_reaches_the_process_through_its_terminal(terminal):
-    shell = terminal("run", "--rm", "-it", "host", "sh", "-c", "trap 'echo caught; exit 7' INT; echo ready; cat")
+    shell = terminal("run", "--rm", "-it", "host", "sh", "-c", "trap 'echo caught; exit 7' INT; echo ready; read line")
     shell.expect("ready")
     shell.send(b"\x03")
     shell.expect("caught")

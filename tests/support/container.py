@@ -10,7 +10,6 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from devtools import peers
 from orlop.spec.runtime import Capabilities, Linux, Mount, Namespace, Process, Resources, Root, Spec
 
 PROGRAMS = (
@@ -56,6 +55,8 @@ MOUNTS = (
 
 def make_root(directory: Path, programs: Sequence[str] = PROGRAMS) -> Path:
     """Fill a directory with programs of the host, their libraries, and what /etc must have; return it."""
+    from devtools import peers  # here: a test's helper process imports this module without tools on its path
+
     for name in DIRECTORIES:
         (directory / name).mkdir(parents=True, exist_ok=True)
     for program in programs:

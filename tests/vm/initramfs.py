@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from devtools import peers
 from vm import kernel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,8 +130,13 @@ def base(linux: kernel.Kernel) -> Path:
     """Return the cached archive with Python, its packages, programs and kernel modules; built when it has changed."""
     archive = Archive()
     _add_python(archive)
-    programs = [found for name in PROGRAMS if (found := shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin"))]
-    for path in (*programs, *_libraries(_interpreter(), *programs, *archive.extensions())):
+    programs = {name: str(found) for name in PROGRAMS if (found := peers.find(name))}
+    for name, path in programs.items():
+        if Path(path).is_relative_to(peers.DIRECTORY):
+            archive.file(f"/usr/bin/{name}", Path(path), 0o755)
+        else:
+            archive.host(path)
+    for path in _libraries(_interpreter(), *programs.values(), *archive.extensions()):
         archive.host(path)
     _add_modules(archive, linux)
     for name in ("/bin", "/sbin", "/lib", "/lib64"):
