@@ -57,7 +57,7 @@ class MaskedPaths(Operation):
                     mount.move_mount(mount.clone_tree(file_mask) if file_mask_attached else file_mask, target)
                     file_mask_attached = True
                 elif directory_mask < 0:
-                    options = (("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "555"))
+                    options = (("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "555"), ("ro", None))
                     directory_mask = mount.new_filesystem("tmpfs", options, _HIDDEN | mount.MOUNT_ATTR_NODEV)
                     mount.move_mount(directory_mask, target)
                 else:

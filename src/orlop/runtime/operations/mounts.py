@@ -108,6 +108,8 @@ class NewFilesystem(Operation):
     def _settings(self, target: int) -> list[tuple[str, str | int | None]]:
         settings: list[tuple[str, str | int | None]] = [*self.options.data]
         settings += [(name, None) for name in self.options.super_block]
+        if self.options.read_only and not self.options.tmpcopyup:
+            settings.append(("ro", None))  # as with mount(2): the super block, not this mount alone
         if self.fstype == "tmpfs" and not any(name == "mode" for name, _ in settings):
             # Somebody who mounts a tmpfs over /tmp wants the sticky bit that the image's /tmp has.
             settings.insert(0, ("mode", f"{stat.S_IMODE(os.fstat(target).st_mode):o}"))
