@@ -7,13 +7,14 @@ import random
 import resource
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from orlop.engine import containers
+from orlop.engine import containers, host
 from orlop.engine.engine import open_engine
 from orlop.engine.log import Log
 from orlop.frontends.native.client import connect
@@ -312,6 +313,31 @@ def test_a_privileged_container_has_what_the_engine_has(engine):
     assert lines[0].split()[1] == ours.split()[1]
     assert (lines[1].split()[1], lines[2].split()[1]) == ("0", "0")
     assert int(lines[4]) > 0
+    of_host = host.devices()[0].path
+    assert engine.output("test", "-e", of_host, privileged=True)[0] == 0
+    assert engine.output("test", "-e", of_host)[0] == 1
+
+
+def test_a_profile_of_the_users_own_is_applied(engine):
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
+    }
+    code, _, err = engine.output("mkdir", "/x", security_opt=["seccomp=" + json.dumps(profile)])
+    assert (code, "Function not implemented" in err) == (1, True)
+
+
+def test_options_take_the_defaults_away_one_by_one(engine):
+    script = "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status | cut -f2; head -c 1 /proc/interrupts | wc -c"
+
+    def show(**fields: object) -> list[str]:
+        return engine.output("sh", "-c", script, **fields)[1].split()
+
+    assert show() == ["00000000a80425fb", "1", "2", "0"]
+    assert show(cap_drop=["ALL"], cap_add=["net_raw"])[0] == "0000000000002000"
+    assert show(security_opt=["no-new-privileges=false"])[1] == "0"
+    assert show(security_opt=["seccomp=unconfined"])[2] == "0"
+    assert show(security_opt=["systempaths=unconfined"])[3] == "1"
 
 
 # -- starts that fail -----------------------------------------------------------------------------------------------
@@ -703,6 +729,17 @@ def test_a_creation_that_fails_at_its_last_step_is_undone(engine, monkeypatch):
     finally:
         opened.close()
         opened.log.close()
+
+
+def test_an_idle_engine_leaves_but_not_before_the_end_of_what_it_must_remove(engine, orlop_env):
+    served = orlop_env.popen("serve", "--idle-timeout", "300ms", stderr=subprocess.DEVNULL)
+    wait_until(orlop_env.socket.exists)
+    engine.run("sleep", "3", auto_remove=True)
+    begun = time.monotonic()
+    assert served.wait(30) == 0
+    assert time.monotonic() - begun > 2
+    assert list(engine.containers.iterdir()) == []
+    assert not orlop_env.socket.exists()
 
 
 # -- the engine itself ----------------------------------------------------------------------------------------------
