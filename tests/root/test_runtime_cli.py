@@ -371,11 +371,15 @@ def test_hooks_of_start_run_at_start_and_once(box: Box) -> None:
 # -- documents ------------------------------------------------------------------------------------------------------
 
 
-def test_events_have_runcs_names(box: Box) -> None:
+def test_events_count_what_the_kernel_counts(box: Box) -> None:
+    box.config["linux"]["resources"].update(pids={"limit": 77}, memory={"limit": 64 << 20})
+    box.write(*STAY)
     assert box.make("run", "--detach").returncode == 0
     document = json.loads(box.ok("events", "--stats"))
     assert (document["type"], document["id"]) == ("stats", box.id)
     data = document["data"]
+    assert data["pids"] == {"current": 1, "limit": 77}
     assert data["cpu"]["usage"]["total"] > 0
-    assert data["memory"]["usage"]["usage"] > 0
-    assert data["pids"]["current"] == 1
+    assert 0 < data["memory"]["usage"]["usage"] <= data["memory"]["usage"]["max"] <= 64 << 20
+    assert data["memory"]["usage"]["limit"] == 64 << 20
+    assert data["memory"]["raw"]["pgfault"] > 0

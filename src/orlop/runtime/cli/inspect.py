@@ -8,7 +8,9 @@ import time
 from ...linux.cgroup import Cgroup
 from ...spec import jsonio
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
+from ...spec.runtime import OCI_VERSION
 from .. import host
+from . import usage
 from .call import Call
 from .store import Entry
 
@@ -82,23 +84,15 @@ def events(call: Call) -> int:
     if call.store.status(entry) == "stopped":
         raise Conflict("watch", f"container {entry.id}", f"container with id {entry.id} is not running")
     seconds = _seconds(call.flags.text("interval") or "5s")
+    layout = host.facts().layout
     while True:
-        show({"type": "stats", "id": entry.id, "data": _stats(entry)})
+        show({"type": "stats", "id": entry.id, "data": usage.document(layout, entry.cgroup)})
         sys.stdout.flush()
         if call.flags.on("stats"):
             return 0
         time.sleep(seconds)
         if call.store.status(entry) == "stopped":
             return 0
-
-
-def _stats(entry: Entry) -> dict[str, object]:
-    used = _cgroup(entry).stats()
-    return {
-        "cpu": {"usage": {"total": used.cpu_ns or 0}},
-        "memory": {"usage": {"usage": used.memory_bytes or 0, "max": used.memory_peak_bytes or 0}},
-        "pids": {"current": used.pids or 0},
-    }
 
 
 def _readable(call: Call) -> list[Entry]:
@@ -118,7 +112,7 @@ def _row(call: Call, entry: Entry, status: str) -> dict[str, object]:
     spec = call.store.spec(entry.id)
     annotations = {"annotations": dict(spec.annotations)} if spec.annotations else {}
     return {
-        "ociVersion": spec.oci_version,
+        "ociVersion": OCI_VERSION,  # that of the state document, not of the bundle (runtime.md)
         "id": entry.id,
         "pid": entry.pid if status != "stopped" else 0,
         "status": status,

@@ -143,7 +143,7 @@ class Store:
         """Return the state document."""
         status = self.status(entry)
         return State(
-            oci_version=spec.oci_version or OCI_VERSION,
+            oci_version=OCI_VERSION,
             id=entry.id,
             status=status,
             pid=entry.pid if status != "stopped" else 0,
