@@ -83,7 +83,7 @@ def test_nothing_is_left_of_a_run(box: Tasks) -> None:
     after = sorted(os.readlink(f"/proc/{box.spawner.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{box.spawner.pid}/fd"))
     assert after == before
     assert cgroups_left() == []
-    assert [pid for pid in processes.pids() if processes.parent(pid) == box.spawner.pid] == []
+    wait_until(lambda: not [pid for pid in processes.pids() if processes.parent(pid) == box.spawner.pid])
 
 
 def test_a_second_run_replaces_the_records_of_the_first(box: Tasks) -> None:
@@ -210,7 +210,7 @@ def test_a_killed_launcher_leaves_nothing(box: Tasks, tmp_path: Path) -> None:
     os.kill(sleeping, signal.SIGKILL)
     wait_until(lambda: not any(processes.is_alive(pid) for pid in children))
     assert len(children) == 2
-    assert [pid for pid in processes.pids() if processes.parent(pid) == box.spawner.pid] == []
+    wait_until(lambda: not [pid for pid in processes.pids() if processes.parent(pid) == box.spawner.pid])
     assert box.start("true").exit()["exitCode"] == 0
     for mount in detect().hierarchies():  # the one thing that nobody was left to remove
         for name in os.listdir(mount + CGROUP):

@@ -16,6 +16,7 @@ from orlop.spec.runtime import Process
 from orlop.spec.task import MESSAGE_BYTES_MAX, Start, Started, StartExec, StartTask
 from orlop.supervise import Spawner, client, packet
 from support import processes
+from support.tasks import wait_until
 
 ID = "ab" * 32
 
@@ -148,7 +149,7 @@ def test_a_client_that_is_no_socket_is_refused(raw, tmp_path):
 def test_it_ends_with_the_engine_and_leaves_no_children(raw):
     for _ in range(5):
         raw.ask(GOOD)
-    assert [pid for pid in processes.pids() if processes.parent(pid) == raw.process.pid] == []
+    wait_until(lambda: not [pid for pid in processes.pids() if processes.parent(pid) == raw.process.pid])
 
 
 def test_it_is_warm_and_small(raw):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Taken = Callable[[int], None]
-    Sink = Callable[[int, bytes], None]
+    Sink = Callable[[int, bytes], object]
 else:
     from _collections import deque  # collections itself imports five more modules
 
