@@ -36,9 +36,6 @@ class Run:
         self.monitor = monitor
         self.init = init
 
-    def is_run(self, container_id: str, status: TaskStatus) -> bool:
-        return self.container_id == container_id and self.status.started_at == status.started_at
-
     def close(self) -> None:
         for fd in (self.monitor, self.init):
             if fd >= 0:
@@ -65,7 +62,8 @@ class Watcher:
         self._log = log
         self._lock = threading.Lock()
         self._runs: dict[int, Run] = {}  # by the monitor's pidfd
-        self._ending: list[Run] = []
+        self._ending = 0
+        self._known: set[tuple[str, str]] = set()  # (container id, started_at) of runs that are watched or ending
         self._waiters: list[Waiter] = []
         self._epoll = select.epoll()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
@@ -76,9 +74,12 @@ class Watcher:
     def watch(self, run: Run) -> None:
         """Watch a run, which may be over already. Its descriptors belong to the watcher from now on."""
         with self._lock:
-            if self._knows(run.container_id, run.status):
+            key = (run.container_id, run.status.started_at)
+            if key in self._known:
                 run.close()
-            elif run.monitor < 0:
+                return
+            self._known.add(key)
+            if run.monitor < 0:
                 self._end(run)
             else:
                 self._runs[run.monitor] = run
@@ -87,7 +88,7 @@ class Watcher:
     def watches(self, container_id: str, status: TaskStatus) -> bool:
         """Tell whether this run is watched, or its end is being dealt with."""
         with self._lock:
-            return self._knows(container_id, status)
+            return (container_id, status.started_at) in self._known
 
     def watching(self) -> list[str]:
         """Return the ids of the containers whose end nobody has seen yet."""
@@ -97,7 +98,7 @@ class Watcher:
     def busy(self) -> bool:
         """Tell whether somebody waits here, or an end is being dealt with."""
         with self._lock:
-            return bool(self._waiters or self._ending)
+            return bool(self._waiters) or self._ending > 0
 
     def subscribe(self, container_id: str, condition: str) -> Waiter:
         """Return a waiter for EXITED or REMOVED; `unsubscribe` gives it back."""
@@ -131,9 +132,6 @@ class Watcher:
         self._epoll.close()
         os.close(self._stop)
 
-    def _knows(self, container_id: str, status: TaskStatus) -> bool:
-        return any(run.is_run(container_id, status) for run in (*self._runs.values(), *self._ending))
-
     def _watch(self) -> None:
         while True:
             for fd, _ in self._epoll.poll():
@@ -143,7 +141,7 @@ class Watcher:
                     self._end(self._runs.pop(fd))
 
     def _end(self, run: Run) -> None:
-        self._ending.append(run)
+        self._ending += 1
         name = f"end of {run.container_id[:12]}"
         threading.Thread(target=self._settle, args=(run,), name=name, daemon=True).start()
 
@@ -154,5 +152,6 @@ class Watcher:
             self._log.exception(f"dealing with the end of container {run.container_id}", wrong)
         finally:
             with self._lock:
-                self._ending.remove(run)
+                self._ending -= 1
+                self._known.discard((run.container_id, run.status.started_at))
             run.close()  # which takes its descriptor out of the epoll set
