@@ -168,7 +168,7 @@ def test_a_defect_costs_the_clients_and_not_the_process(carried, directory, monk
 
 
 def test_a_monitor_that_only_fails_ends_its_process(carried, monkeypatch):
-    one = carried("sleep 1000")
+    one = carried("exec sleep 1000")
 
     def defect(*_):
         raise RuntimeError("made by the test")
