@@ -193,7 +193,7 @@ def _run(message: packet.Message, inherited: Inherited) -> None:
     monitor.carry()
     ended = _finish(monitor, _cgroup(monitor, inherited))
     monitor.clients.broadcast(attach.EXIT, jsonio.dump(ended.to_json()))
-    os.fsync(monitor.directory)
+    _attempt(monitor.defects, lambda: os.fsync(monitor.directory))
     # Whoever waits for the monitor waits for the end of the run, not for the slowest reader of its output.
     if monitor.clients.queued() and os.fork() == 0:
         process.set_title(f"{monitor.handover.title} (last output)", inherited.title_area)
