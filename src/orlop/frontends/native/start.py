@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ...spec.paths import Paths
 
-START_S_MAX = 10.0
+START_S_MAX = 60.0  # a bound for a hang: an emulated machine under load takes 20 s to import the engine
 POLL_S = 0.02
 IDLE_TIMEOUT = "5m"
 LOG_TAIL_BYTES = 2048
