@@ -171,6 +171,85 @@ def test_sealed_memory_can_not_be_written(tmp_path: Path) -> None:
         os.close(fd)
 
 
+AUDITED = """
+import json, os, sys
+sys.path[:0] = sys.argv[1].split(":")
+from support.container import MOUNTS, make_spec
+from orlop.linux import process
+from orlop.runtime import enter, host, launch, plan, rootfs
+from orlop.spec.errors import OrlopError
+from orlop.spec.runtime import Hook, Hooks, Mount, Process, Rlimit, Seccomp, User
+root, seen = sys.argv[2:4]
+log = os.open(seen, os.O_WRONLY | os.O_APPEND)
+caller = os.getpid()
+def audit(event, args):
+    # open: of a Python file; import: of a module that is not there yet.
+    if os.getpid() != caller and (event == "import" or (event == "open" and str(args[0]).endswith((".py", ".pyc")))):
+        os.write(log, f"{event} {args[0]}\\n".encode())
+sys.addaudithook(audit)
+facts = host.facts()
+kill = Seccomp.from_json({"defaultAction": "SCMP_ACT_ALLOW"})
+hooks = Hooks(create_container=(Hook(path="/bin/true"),), start_container=(Hook(path="/bin/true"),))
+fill = Mount(destination="/etc", type="tmpfs", options=("tmpcopyup",))
+specs = [
+    make_spec("true", seccomp=kill, hooks=hooks, mounts=(*MOUNTS, fill), sysctl={"net.ipv4.ip_forward": "1"}),
+    make_spec("true", user=User(uid=7, gid=8), rlimits=(Rlimit(type="RLIMIT_CORE", soft=0, hard=0),)),
+    make_spec("sh", "-c", "true", terminal=True),
+    make_spec("nosuch"),
+    make_spec("/etc"),
+    make_spec("/script"),
+    make_spec("/r\u00e4tsel"),
+    make_spec("true", cwd="/etc/passwd"),
+    make_spec("true", sysctl={"net.ipv4.nosuch": "1"}),
+    make_spec("true", mounts=(*MOUNTS, Mount(destination="/x", type="tmpfs", options=("size=x",)))),
+    make_spec("true", mounts=(*MOUNTS, Mount(destination="/proc/x", type="tmpfs"))),
+    make_spec("true", hooks=Hooks(start_container=(Hook(path="/nosuch"),))),
+]
+ends = []
+for spec in specs:
+    fd = rootfs.open_rootfs([Mount(type="bind", source=root)])
+    try:
+        created = launch.create(plan.compile(spec, facts), fd, (0, 1, 2))
+        created.start()
+        process.wait_pidfd(created.pidfd)
+        ends.append("started")
+    except OrlopError as error:
+        ends.append(error.kind)
+    os.close(fd)
+fd = rootfs.open_rootfs([Mount(type="bind", source=root)])
+spec = make_spec("sleep", "60")
+sleeper = launch.create(plan.compile(spec, facts), fd, (0, 1, 2))
+sleeper.start()
+for wanted in (Process(cwd="/", args=("true",), env=spec.process.env), Process(cwd="/nosuch", args=("true",))):
+    try:
+        entered = enter.create_exec(enter.compile_exec(wanted, spec, facts), sleeper.pid, sleeper.pidfd, (0, 1, 2))
+        entered.start()
+        process.wait_pidfd(entered.pidfd)
+        ends.append("started")
+    except OrlopError as error:
+        ends.append(error.kind)
+process.pidfd_send_signal(sleeper.pidfd, 9)
+process.wait_pidfd(sleeper.pidfd)
+print(*ends)
+"""
+
+
+def test_sec_05_nothing_is_imported_after_the_clone(root: Path, tmp_path: Path) -> None:
+    """CVE-2019-14271: what would be loaded late would come from the container's file system. Failures count too."""
+    own = container.make_root(tmp_path / "own")
+    (own / "script").write_text("no program\n")
+    (own / "script").chmod(0o755)
+    seen = tmp_path / "seen"
+    seen.touch()
+    command = [sys.executable, "-c", AUDITED, launcher.IMPORTS, str(own), str(seen)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    expected = "started started started command command command command invalid unavailable unavailable invalid "
+    assert done.stdout.split()[-14:] == [*expected.split(), "unavailable", "started", "invalid"], (
+        done.stdout + done.stderr
+    )
+    assert seen.read_text() == ""
+
+
 # -- mount targets that somebody swaps ------------------------------------------------------------------------------
 
 

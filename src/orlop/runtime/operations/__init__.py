@@ -83,8 +83,7 @@ class Init:
     """
 
     __slots__ = (
-        "_made",
-        "_procfs", "_sources", "caller", "in_directory",  "program", "root", "state", "stdio", "target",
+        "_made", "_procfs", "_sources", "caller", "in_directory", "program", "root", "state", "stdio", "target",
         "terminal",
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from ..operations.devices import DEFAULT_DEVICES, KINDS, BoundDevices, DeviceLin
 from ..operations.idmap import IdMap
 from ..operations.masks import MaskedPaths, ReadonlyPaths
 from ..operations.mount_options import PROPAGATION_NAMES, MountOptions, parse
-from ..operations.mounts import BindMount, NewFilesystem, Remount
+from ..operations.mounts import PROC_FILES_ALLOWED, BindMount, NewFilesystem, Remount
 from ..operations.root import AttachRoot, DetachFromHost, FinishRoot, PivotRoot, WorkingDirectory
 from .namespaces import cgroup_path, check_mappings
 
@@ -74,6 +74,8 @@ def _mount(
     mount: Mount, field: str, spec: Spec, host: HostFacts, own_ids: bool, warnings: list[str]
 ) -> Operation | None:
     destination = _destination(mount.destination, field)
+    if destination.startswith("/proc/") and destination not in PROC_FILES_ALLOWED:
+        raise Invalid("mount", field, f"{destination} lies inside /proc, where nothing may be mounted")
     options = parse(mount.options, f"{field}.options")
     idmap = _idmap(mount, options, field, spec)
     if options.remount:
