@@ -323,12 +323,13 @@ def test_a_result_of_another_shape_crashes_nothing(result, words):
     assert "Traceback" not in done.stderr
 
 
-def test_text_that_no_encoding_knows_is_shown_escaped():
+def test_text_that_no_encoding_knows_is_refused():
     # JSON can spell half of a surrogate pair; UTF-8 can't.
     value = b'{"result":[{"Id":"f","Names":["/\\ud800"],"Created":0,"Status":"Up"}]}'
     with FakeEngine(raw=len(value).to_bytes(4, "big") + value) as engine:
         done = engine("ps", "--format", "{{.Names}}")
-    assert (done.code, done.stdout) == (0, "\\ud800\n")
+    assert (done.code, done.stdout) == (1, "")
+    assert "half a surrogate pair" in done.stderr
 
 
 def test_descriptors_that_nobody_asked_for_are_closed(tmp_path):
