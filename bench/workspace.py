@@ -45,7 +45,10 @@ class Workspace:
         policy.parent.mkdir(parents=True)
         policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
         self._undo = ExitStack()
-        self._undo.callback(self._remove)
+        # The last comes first, and each comes even when one before it failed.
+        self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self._undo.callback(_remove_cgroups)
+        self._undo.callback(self._unmount)
 
     def __enter__(self) -> Self:
         return self
@@ -124,20 +127,22 @@ class Workspace:
                 tar.add(self.rootfs(), arcname=".")
         return path
 
-    def _remove(self) -> None:
+    def _unmount(self) -> None:
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             point = line.split()[4]
             if point.startswith(f"{self.directory}/"):
                 subprocess.run(["umount", "--lazy", point], check=False)
-        for cgroup in cgroups():
-            os.rmdir(cgroup)
-        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def cgroups() -> list[str]:
     """Return the cgroups below CGROUP in every hierarchy, the deepest first."""
     found = [where for where, _, _ in os.walk("/sys/fs/cgroup") if CGROUP in where.split("/")]
     return sorted(found, key=len, reverse=True)
+
+
+def _remove_cgroups() -> None:
+    for cgroup in cgroups():
+        os.rmdir(cgroup)
 
 
 def _run_anyway(subject: Subject) -> None:
