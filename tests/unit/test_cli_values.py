@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orlop.frontends.cli import command, flags, help, table, template, units, values
@@ -36,6 +36,8 @@ def test_what_is_no_size(text):
 
 
 @given(st.text(max_size=30))
+@example("ctrl-\xdf")  # whose upper case is two letters
+@example("\xdf")
 def test_no_text_breaks_a_parser(text):
     for parse in (
         values.parse_bytes, values.parse_cpus, values.parse_duration, values.parse_bind, values.parse_tmpfs,

@@ -188,7 +188,7 @@ def parse_detach_keys(text: str) -> bytes:
     out = bytearray()
     for part in text.split(","):
         control = part.removeprefix("ctrl-")
-        code = ord(control.upper()) - 64 if len(control) == 1 else -1
+        code = ord(control.upper()) - 64 if len(control) == 1 and control.isascii() else -1
         if part != control and 0 <= code < 32:
             out.append(code)
         elif len(part) == 1 and part.isascii():
