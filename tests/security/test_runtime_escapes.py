@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from orlop.linux import executable
+from orlop.linux.cgroup import Cgroup, detect
+from orlop.runtime.cli.sealed import needs_seal
 from orlop.spec.runtime import Capabilities, Hook, Hooks, IdMapping, Mount, Namespace, Process, User
 from support import container, launcher
 from support.container import CAPABILITIES, ENVIRONMENT, MOUNTS, NAMESPACES, make_spec
+from support.engine import COMMAND
 
 RACE_STARTS = 120
 SECRET = "the-callers-own"
@@ -150,6 +153,23 @@ def test_sec_01_proc_self_exe_as_the_command(
     """CVE-2019-5736: an image whose program is what the runtime executed last."""
     outcome = launcher.run(make_spec(*args), root_with_python, python=sealed)
     assert outcome.stdout.splitlines() == ["/memfd:orlop (deleted)"] + ["Text file busy"] * 4, repr(outcome)
+
+
+@pytest.mark.parametrize("args", [("/proc/self/exe", "-c", OVERWRITE), ("/nested",)])
+def test_sec_01_orlop_runtime_is_sealed_as_well(root_with_python: Path, tmp_path: Path, args: tuple[str, ...]) -> None:
+    spec = make_spec(*args, cgroups_path=f"/orlop-test-{os.getpid()}/sealed")
+    (tmp_path / "config.json").write_text(json.dumps(spec.to_json() | {"root": {"path": str(root_with_python)}}))
+    command = [str(COMMAND.with_name("orlop-runtime")), "--root", str(tmp_path / "state"), "run", "sealed"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    Cgroup(detect(), f"/orlop-test-{os.getpid()}").prune()
+    assert done.stdout.splitlines() == ["/memfd:orlop-runtime (deleted)"] + ["Text file busy"] * 4, done
+
+
+def test_only_what_enters_a_container_pays_for_the_seal() -> None:
+    for argv in (["run", "x"], ["--root", "/r", "--log", "l", "exec", "x", "ls"], ["create", "x"], ["restore", "x"]):
+        assert needs_seal(argv)
+    for argv in (["state", "x"], ["--version"], [], ["kill", "x", "9"], ["delete", "-f", "x"], ["start", "x"]):
+        assert not needs_seal(argv)
 
 
 def test_sealed_memory_can_not_be_written(tmp_path: Path) -> None:

@@ -58,6 +58,18 @@ def is_sealed(path: str = "/proc/self/exe") -> bool:
         os.close(fd)
 
 
+def execute_sealed(name: str) -> None:
+    """Execute this same command line once more, from a sealed copy of the interpreter; returns if it already is one.
+
+    Nothing else may have been started: other threads end, descriptors stay. Raises OSError.
+    """
+    import sys
+
+    if not is_sealed():
+        copy = sealed_copy("/proc/self/exe", name)
+        os.execve(f"/proc/self/fd/{copy}", sys.orig_argv, os.environ)
+
+
 def _memfd(name: str) -> int:
     try:
         return os.memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC)
