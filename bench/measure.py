@@ -89,6 +89,6 @@ def _timed(subject: Subject) -> float:
         elapsed = time.perf_counter_ns() - started
         if status != 0:
             errors.seek(0)
-            words = errors.read().decode(errors="replace").strip().splitlines()
-            raise CommandFailed(words[-1] if words else f"status {os.waitstatus_to_exitcode(status)}")
+            words = " ".join(errors.read().decode(errors="replace").split())[:300]
+            raise CommandFailed(words or f"status {os.waitstatus_to_exitcode(status)}")
     return elapsed / 1e6

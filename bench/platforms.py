@@ -228,4 +228,4 @@ def _roles(pids: Sequence[int]) -> dict[str, list[int]]:
         "orlop spawner": "orlop: spawner",
         "orlop monitor, one a container": "orlop: monitor",
     }
-    return {f"orlop {role}": [pid for pid in pids if word in processes.title(pid)] for role, word in words.items()}
+    return {role: [pid for pid in pids if word in processes.title(pid)] for role, word in words.items()}
