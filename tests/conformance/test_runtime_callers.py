@@ -16,6 +16,8 @@ from bench.workspace import CGROUP, Workspace
 from support.bundles import RUNTIME, busybox_root
 
 AT_ONCE = 50
+# podman gives its conmon a cgroup beside the container's and never takes it away: here the workspace does.
+PLACE = ("--network", "none", "--cgroup-parent", f"/{CGROUP}")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def engine(request: pytest.FixtureRequest) -> Command:
 
 
 def run(call: Command, *args: str) -> subprocess.CompletedProcess[str]:
-    return call("run", "--rm", "--network", "none", *args)
+    return call("run", "--rm", *PLACE, *args)
 
 
 @pytest.mark.parametrize("engine", ENGINES, indirect=True)
@@ -106,7 +108,7 @@ def test_run_with_limits_and_exit_codes(engine: Command) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES, indirect=True)
 def test_a_containers_life(engine: Command) -> None:
-    must(engine("run", "-d", "--name", "life", "--network", "none", "bb:1", "sh", "-c", "echo up; exec sleep 1000"))
+    must(engine("run", "-d", "--name", "life", *PLACE, "bb:1", "sh", "-c", "echo up; exec sleep 1000"))
     assert engine("exec", "life", "sh", "-c", "echo $$; exit 3").returncode == 3
     assert must(engine("exec", "-u", "5", "-w", "/tmp", "-e", "A=b", "life", "sh", "-c", "pwd; echo $A")) == "/tmp\nb\n"
     must(engine("pause", "life"))
@@ -120,7 +122,7 @@ def test_a_containers_life(engine: Command) -> None:
 
 
 def test_docker_updates_and_watches(docker: Command) -> None:
-    must(docker("run", "-d", "--name", "up", "--network", "none", "bb:1", "sleep", "1000"))
+    must(docker("run", "-d", "--name", "up", *PLACE, "bb:1", "sleep", "1000"))
     must(docker("update", "-m", "128m", "--memory-swap", "256m", "--pids-limit", "9", "up"))
     assert must(docker("exec", "up", "cat", "/sys/fs/cgroup/pids/pids.max")) == "9\n"
     assert "128MiB" in must(docker("stats", "--no-stream", "--format", "{{.MemUsage}}", "up"))
@@ -129,7 +131,7 @@ def test_docker_updates_and_watches(docker: Command) -> None:
 
 def test_docker_finds_a_container_healthy(docker: Command) -> None:
     health = ["--health-cmd", "true", "--health-interval", "1s"]
-    must(docker("run", "-d", "--name", "health", "--network", "none", *health, "bb:1", "sleep", "1000"))
+    must(docker("run", "-d", "--name", "health", *PLACE, *health, "bb:1", "sleep", "1000"))
     wait = [*docker.argv, "events", "--since", "0", "--filter", "container=health", "--filter", "event=health_status"]
     with subprocess.Popen(wait, env=docker.environment, stdout=subprocess.PIPE, text=True) as events:
         assert events.stdout
@@ -140,7 +142,7 @@ def test_docker_finds_a_container_healthy(docker: Command) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES, indirect=True)
 def test_a_terminal(engine: Command) -> None:
-    must(engine("run", "-d", "-t", "--name", "tty", "--network", "none", "bb:1", "sh", "-c", "test -t 0 && test -t 1"))
+    must(engine("run", "-d", "-t", "--name", "tty", *PLACE, "bb:1", "sh", "-c", "test -t 0 && test -t 1"))
     assert must(engine("wait", "tty")).strip() == "0"
     must(engine("rm", "tty"))
 
