@@ -336,3 +336,27 @@ def test_the_stop_verb_is_answered_before_the_server_leaves(tmp_path):
     running.thread.join(30)
     assert not running.thread.is_alive()
     running.close()
+
+
+def test_a_client_that_comes_while_the_server_leaves_is_told(tmp_path):
+    server = Running(tmp_path)
+    resting = server.connect()
+    wire.send_request(resting, "engine.ping", {})
+    wire.receive_reply(resting)
+    stopper = server.connect()
+    wire.send_request(stopper, "engine.stop", {})
+    wire.receive_reply(stopper)
+    server.thread.join(30)
+    late = server.connect()
+    wire.send_request(late, "engine.ping", {})
+    stopper.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        stopper.recv(1)  # the end of this stream means that the socket is gone, and here it is not yet
+    server.server.close()
+    for client in (resting, late):
+        with pytest.raises(errors.Unavailable, match="it is stopping"):
+            wire.receive_reply(client)
+    stopper.setblocking(True)
+    assert ended(stopper)
+    for client in server.opened:
+        client.close()

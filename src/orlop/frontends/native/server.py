@@ -116,8 +116,14 @@ class Server:
             time.sleep(0.01)
 
     def close(self) -> None:
+        """Tell whoever is connected, or was about to be, that the engine leaves; the socket's name is gone by now."""
+        stopping = Unavailable("reach", "the engine", "it is stopping", hint="try again")
         for connection in list(self._resting.values()):
+            _send_error(connection.socket, stopping)
             self._drop(connection)
+        while late := _accept_now(self._listener):
+            _send_error(late, stopping)
+            late.close()
         for connection in (*self._queued, *self._returned):
             connection.close()
         self._listener.close()
@@ -244,7 +250,7 @@ class Server:
         finally:
             with self._lock:
                 self._workers -= 1
-                if keep and not self._stopping:
+                if keep:  # also when stopping: the end of the stream tells a client that the engine listens no more
                     connection.rest()
                     self._returned.append(connection)
                 else:
@@ -401,6 +407,13 @@ def _send_reply(sock: socket.socket, reply: Reply) -> bool:
     for piece in reply.stream:
         sock.sendall(piece)
     return False
+
+
+def _accept_now(listener: socket.socket) -> socket.socket | None:
+    try:
+        return listener.accept()[0]
+    except OSError:
+        return None
 
 
 def _send_error(sock: socket.socket, error: OrlopError) -> None:
