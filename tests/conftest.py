@@ -67,8 +67,11 @@ class Judge:
         self.counts: dict[str, dict[str, int]] = {}
         self.seconds: dict[str, float] = {}
         self.started = time.monotonic()
+        self.failed_ids: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed_ids.add(report.nodeid)
         group = _group(report.nodeid)
         self.seconds[group] = self.seconds.get(group, 0.0) + report.duration
         if report.when == "call" or report.outcome != "passed":
@@ -90,6 +93,8 @@ class Judge:
         left = self.watch.finish()
         if left:
             self._fail("the host after the run", "the tests left behind:\n  " + "\n  ".join(left))
+        if place := os.environ.get("ORLOP_TEST_FAILED"):
+            Path(place).write_text("".join(f"{one}\n" for one in sorted(self.failed_ids)))
         if self._failed and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -117,6 +122,7 @@ class Judge:
 
     def _fail(self, nodeid: str, text: str) -> None:
         self._failed = True
+        self.failed_ids.add(nodeid)
         report = pytest.TestReport(nodeid, (nodeid, None, nodeid), {}, "failed", text, "teardown")
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         reporter.stats.setdefault("error", []).append(report)

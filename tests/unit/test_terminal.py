@@ -14,7 +14,11 @@ def python(code: str, **size: int) -> Terminal:
 
 
 def test_the_program_has_a_controlling_terminal_of_the_asked_size() -> None:
-    code = "from signal import *; signal(28, lambda *_: print('resized')); signal(2, 0); print('up')\nwhile 1: pause()"
+    # write, not print: the signal may come while print is still inside the stream (reentrant call).
+    code = (
+        "from signal import *; from os import write; signal(28, lambda *_: write(1, b'resized')); signal(2, 0)\n"
+        "write(1, b'up')\nwhile 1: pause()"
+    )
     with python(code) as terminal:
         terminal.expect("up")
         terminal.resize(10, 20)

@@ -65,10 +65,13 @@ class Signals:
             self._before.append((number, _signal.signal(number, self._noted)))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before:
-            _signal.signal(number, handler)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         _signal.set_wakeup_fd(self._wakeup_before)
+        if (
+            kind is not KeyboardInterrupt
+        ):  # who gives up keeps on pressing: one more must not end us with another status
+            for number, handler in self._before:
+                _signal.signal(number, handler)
         os.close(self.fd)
         os.close(self._write_end)
 
@@ -82,7 +85,7 @@ class Signals:
     def _noted(self, number: int, _frame: FrameType | None) -> None:
         if not self.patient and number in (_signal.SIGINT, _signal.SIGTERM):
             self._impatient += 1
-            if self._impatient >= IMPATIENT_MAX:
+            if self._impatient == IMPATIENT_MAX:
                 raise KeyboardInterrupt
 
 
