@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from devtools import peers
-from orlop.engine import seccomp_profile
+from orlop.engine.compile import seccomp_profile
 from orlop.linux import bpf, bpf_machine, syscalls
 from orlop.runtime import seccomp
 from orlop.runtime.host import HostFacts

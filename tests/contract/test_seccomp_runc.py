@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from devtools import peers
-from orlop.engine import seccomp_profile
+from orlop.engine.compile import seccomp_profile
 from orlop.linux import abi, capability, seccomp, syscalls
 from orlop.runtime import seccomp as oci
 from orlop.runtime.host import facts

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from orlop.engine import containers, host
+from orlop.engine import host
+from orlop.engine.containers import lifecycle
 from orlop.engine.engine import open_engine
 from orlop.engine.log import Log
 from orlop.frontends.native.client import connect
@@ -721,11 +722,11 @@ def test_a_creation_that_fails_at_its_last_step_is_undone(engine, monkeypatch):
 
         monkeypatch.setattr(opened.records, "save", full)
         with pytest.raises(errors.Unavailable, match=r"container\.json: No space left on device"):
-            containers.create(opened, ContainerRequest(image="host", name="web", args=("true",)))
+            lifecycle.create(opened, ContainerRequest(image="host", name="web", args=("true",)))
         assert list(engine.containers.iterdir()) == []
         assert list((engine.environment.root / "snapshots" / "active").iterdir()) == []
         monkeypatch.undo()
-        assert containers.create(opened, ContainerRequest(image="host", name="web", args=("true",)))[0].name == "web"
+        assert lifecycle.create(opened, ContainerRequest(image="host", name="web", args=("true",)))[0].name == "web"
     finally:
         opened.close()
         opened.log.close()

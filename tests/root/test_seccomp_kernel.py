@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orlop.engine import seccomp_profile
+from orlop.engine.compile import seccomp_profile
 from orlop.linux import abi, bpf, bpf_machine, seccomp, syscalls
 from orlop.linux.bpf import Rule, Section, assemble, condition
 from orlop.runtime import seccomp as oci

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from orlop.engine import compile
 from orlop.engine.compile import config, mounts, resources, security
+from orlop.engine.containers.record import ContainerRecord
 from orlop.engine.host import Host
-from orlop.engine.record import ContainerRecord
 from orlop.linux.capability import NAMES
 from orlop.runtime.host import HostFacts
 from orlop.spec.container import BindRequest, ContainerRequest, TmpfsRequest

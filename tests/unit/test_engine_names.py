@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orlop.engine import names
+from orlop.engine.containers import names
 from orlop.spec.errors import Invalid
 
 

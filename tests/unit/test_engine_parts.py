@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orlop.engine import files, host, inspect, state
+from orlop.engine import host
+from orlop.engine.containers import files, inspect, state
+from orlop.engine.containers.record import Config, ContainerRecord, timestamp
+from orlop.engine.containers.watch import EXITED, REMOVED, Run, Watcher
 from orlop.engine.log import LINE_BYTES_MAX, SIZE_BYTES_MAX, Log
-from orlop.engine.record import Config, ContainerRecord, timestamp
-from orlop.engine.watch import EXITED, REMOVED, Run, Watcher
 from orlop.linux import process
 from orlop.spec.container import ContainerRequest
 from orlop.spec.runtime import Spec

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orlop.engine import names
-from orlop.engine.record import Config, ContainerRecord, Records, timestamp, write_durably
+from orlop.engine.containers import names
+from orlop.engine.containers.record import Config, ContainerRecord, Records, timestamp, write_durably
 from orlop.spec.container import BindRequest, ContainerRequest, TmpfsRequest
 from orlop.spec.errors import Internal, Invalid, NotFound
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from orlop.engine import state
-from orlop.engine.record import Config, ContainerRecord
-from orlop.engine.state import ARROWS, CREATED, EXITED, GONE, RUNNING, Task
+from orlop.engine.containers import state
+from orlop.engine.containers.record import Config, ContainerRecord
+from orlop.engine.containers.state import ARROWS, CREATED, EXITED, GONE, RUNNING, Task
 from orlop.linux import process
 from orlop.spec import jsonio
 from orlop.spec.container import ContainerRequest

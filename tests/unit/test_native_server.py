@@ -277,7 +277,7 @@ def test_a_defect_is_an_internal_error_with_its_place_in_the_log(running, monkey
     def broken(call, args):
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setitem(verbs.VERBS, "engine.ping", verbs.Verb(verbs.Nothing, broken))
+    monkeypatch.setitem(verbs.VERBS, "engine.ping", verbs.Verb(verbs.call.Nothing, broken))
     with pytest.raises(errors.Internal, match="c0ffee") as caught:
         running.ask("engine.ping")
     assert "engine.log" in caught.value.hint
@@ -287,7 +287,7 @@ def test_a_defect_is_an_internal_error_with_its_place_in_the_log(running, monkey
 def test_clients_that_wait_leave_room_for_the_others(running, monkeypatch):
     monkeypatch.setattr(native_server, "WAITING_WORKERS_MAX", 2)
     release = threading.Event()
-    waits = verbs.Verb(verbs.Nothing, lambda call, args: release.wait(30), lasts=True)
+    waits = verbs.Verb(verbs.call.Nothing, lambda call, args: release.wait(30), lasts=True)
     monkeypatch.setitem(verbs.VERBS, "containers.wait", waits)
     clients = [running.connect() for _ in range(2)]
     for client in clients:
@@ -303,7 +303,7 @@ def test_clients_that_wait_leave_room_for_the_others(running, monkeypatch):
 
 def test_a_stream_follows_the_result_and_ends_the_connection(running, monkeypatch):
     pieces = [b"a" * 100_000, b"b"]
-    streams = verbs.Verb(verbs.Nothing, lambda call, args: verbs.Reply({"stream": True}, stream=iter(pieces)))
+    streams = verbs.Verb(verbs.call.Nothing, lambda call, args: verbs.Reply({"stream": True}, stream=iter(pieces)))
     monkeypatch.setitem(verbs.VERBS, "engine.ping", streams)
     client = running.connect()
     wire.send_request(client, "engine.ping", {})

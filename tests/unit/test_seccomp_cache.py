@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from orlop.engine import seccomp_profile
+from orlop.engine.compile import seccomp_profile
 from orlop.runtime import seccomp, seccomp_cache
 from orlop.runtime.host import HostFacts
 from orlop.runtime.seccomp_cache import ProgramCache

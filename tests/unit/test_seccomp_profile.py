@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from orlop.engine import seccomp_profile
+from orlop.engine.compile import seccomp_profile
 from orlop.linux import bpf, bpf_machine, syscalls
 from orlop.runtime import seccomp, seccomp_words
 from orlop.runtime.host import HostFacts

@@ -3,8 +3,8 @@
 A group is a folder of tests. One run for all groups, not one for each: the workers stay busy to the end, the host is
 compared once, before and after, and pytest's last line counts everything.
 
-In CI a few failed tests run once more, alone. A test that fails beside others and passes by itself is unsteady: a defect
-of the test or of what it tests, named in the output for somebody to mend, but no reason to refuse what lands.
+In CI a few failed tests run once more, alone. One that fails beside others and passes by itself is unsteady, a defect
+of the test or of what it tests: named in the output for somebody to mend, but no reason to refuse what lands.
 """
 
 from __future__ import annotations

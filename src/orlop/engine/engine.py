@@ -18,10 +18,11 @@ from ..linux.cgroup import Cgroup
 from ..snapshot import Snapshots
 from ..spec.errors import Unavailable
 from ..supervise import Spawner
-from . import ends, host, reconcile, state
+from . import host, reconcile
+from .containers import ends, state
+from .containers.record import CGROUP, Records
+from .containers.watch import Watcher
 from .log import Log
-from .record import CGROUP, Records
-from .watch import Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 
-from .record import timestamp
+from .containers.record import timestamp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

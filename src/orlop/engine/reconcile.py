@@ -18,12 +18,12 @@ import threading
 import time
 
 from ..spec.errors import NotFound, OrlopError
-from . import ends, names, removal, state
+from .containers import ends, names, removal, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .containers.record import ContainerRecord
     from .engine import Engine
-    from .record import ContainerRecord
 
 LATE_START_S_MAX = 15.0
 _LATE_START_POLL_S = 0.05

@@ -8,8 +8,8 @@ from ...spec import signals
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid
 from ...spec.image import ContainerConfig
-from .. import names
-from ..record import Config
+from ..containers import names
+from ..containers.record import Config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import OCI_VERSION, Device, Linux, Namespace, Process, Root, Seccomp, Spec
-from .. import seccomp_profile
+from ..containers.record import CGROUP, ContainerRecord
 from ..host import Host
-from ..record import CGROUP, ContainerRecord
-from . import config, mounts, resources, security
+from . import config, mounts, resources, seccomp_profile, security
 
 NETWORKS = ("none", "host")
 # The user namespace is missing for now: root's containers get one when ids can be mapped for each of them.

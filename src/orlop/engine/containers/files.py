@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from ..linux import path
-from .compile.mounts import FILES
+from ...linux import path
+from ..compile.mounts import FILES
 from .record import ContainerRecord
 
 _HOST_FILE_BYTES_MAX = 256 * 1024

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ..spec.errors import Invalid
+from ...spec.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,18 +9,18 @@ import os
 import select
 import time
 
-from ..linux import process
-from ..spec import jsonio, signals
-from ..spec.errors import NotFound, Unavailable
-from ..spec.task import EXIT_FILE, ExitRecord
+from ...linux import process
+from ...spec import jsonio, signals
+from ...spec.errors import NotFound, Unavailable
+from ...spec.task import EXIT_FILE, ExitRecord
 from . import removal, state
 from .record import timestamp, write_durably
 from .watch import EXITED, REMOVED, Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..spec.task import TaskStatus
-    from .engine import Engine
+    from ...spec.task import TaskStatus
+    from ..engine import Engine
     from .record import ContainerRecord
     from .state import Task
 

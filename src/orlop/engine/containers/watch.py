@@ -19,8 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..spec.task import TaskStatus
-    from .log import Log
+    from ...spec.task import TaskStatus
+    from ..log import Log
 
 EXITED, REMOVED = "exited", "removed"
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 
-from ..runtime import plan, seccomp_words
-from ..runtime.plan import Step
-from ..spec.runtime import User
-from . import containers, execs, state
+from ...runtime import plan, seccomp_words
+from ...runtime.plan import Step
+from ...spec.runtime import User
+from . import execs, lifecycle, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..spec.container import ContainerRequest
-    from ..spec.runtime import Spec
-    from ..spec.task import TaskStatus
-    from .engine import Engine
+    from ...spec.container import ContainerRequest
+    from ...spec.runtime import Spec
+    from ...spec.task import TaskStatus
+    from ..engine import Engine
     from .record import ContainerRecord
 
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
@@ -23,7 +23,7 @@ _LIVE = "now"
 
 def planned(engine: Engine, request: ContainerRequest) -> list[dict[str, object]]:
     """Return the steps that the request would lead to; nothing is made. Raises what `create` would."""
-    record, compiled = containers.plan(engine, request)
+    record, compiled = lifecycle.plan(engine, request)
     warnings = tuple(Step(subject="warnings", words=text, call="") for text in compiled.warnings)
     steps = (*_root(record), *_user(record), *_steps(engine, _with_user(compiled.spec, record)), *warnings)
     return [step.to_json() for step in steps]

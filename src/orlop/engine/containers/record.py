@@ -14,10 +14,10 @@ import threading
 import time
 from contextlib import contextmanager
 
-from ..spec import jsonio
-from ..spec.container import ContainerRequest
-from ..spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
-from ..spec.record import Record
+from ...spec import jsonio
+from ...spec.container import ContainerRequest
+from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
+from ...spec.record import Record
 from . import names
 
 TYPE_CHECKING = False

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import shutil
 
-from ..linux.cgroup import Cgroup
-from ..spec.errors import NotFound, OrlopError
+from ...linux.cgroup import Cgroup
+from ...spec.errors import NotFound, OrlopError
 from . import state
 from .record import CGROUP, disk_trouble_told
 from .watch import REMOVED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
     from .record import ContainerRecord
 
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import time
 
-from ..spec.task import LOG_FILE, LogOptions
-from ..supervise.logread import parse_time
+from ...spec.task import LOG_FILE, LogOptions
+from ...supervise.logread import parse_time
 from . import state
 from .removal import exit_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..spec.container import ContainerRequest
-    from ..spec.runtime import Mount, Spec
+    from ...spec.container import ContainerRequest
+    from ...spec.runtime import Mount, Spec
     from .record import ContainerRecord
     from .state import Task
 

@@ -11,11 +11,11 @@ Everything is written in the terms of the OCI specification, so that another run
 
 import errno
 
-from ..runtime.host import HostFacts
-from ..spec import jsonio
-from ..spec.errors import Invalid
-from ..spec.record import Record
-from ..spec.runtime import Seccomp, Syscall, SyscallArg
+from ...runtime.host import HostFacts
+from ...spec import jsonio
+from ...spec.errors import Invalid
+from ...spec.record import Record
+from ...spec.runtime import Seccomp, Syscall, SyscallArg
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

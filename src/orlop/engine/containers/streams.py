@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import socket
 
-from ..spec import attach as frames
-from ..spec.errors import Unavailable
-from ..spec.task import ATTACH_SOCKET
-from ..supervise import logread
+from ...spec import attach as frames
+from ...spec.errors import Unavailable
+from ...spec.task import ATTACH_SOCKET
+from ...supervise import logread
 from . import state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .engine import Engine
+    from ..engine import Engine
     from .record import ContainerRecord
 
 BATCH_BYTES = 32 * 1024

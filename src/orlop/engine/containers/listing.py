@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..spec.errors import Invalid, OrlopError
+from ...spec.errors import Invalid, OrlopError
 from . import execs, inspect, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .engine import Engine
+    from ..engine import Engine
     from .record import ContainerRecord
     from .state import Task
 

@@ -17,11 +17,11 @@ Invariants:
 import os
 import select
 
-from ..linux import process
-from ..spec import jsonio
-from ..spec.errors import Conflict, Invalid
-from ..spec.record import Record
-from ..spec.task import EXIT_FILE, STATUS_FILE, ExitRecord, TaskStatus
+from ...linux import process
+from ...spec import jsonio
+from ...spec.errors import Conflict, Invalid
+from ...spec.record import Record
+from ...spec.task import EXIT_FILE, STATUS_FILE, ExitRecord, TaskStatus
 from .record import ContainerRecord
 
 TYPE_CHECKING = False

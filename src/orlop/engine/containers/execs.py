@@ -12,19 +12,19 @@ import os
 import shutil
 import time
 
-from ..spec import errors, jsonio
-from ..spec.errors import Invalid
-from ..spec.runtime import Capabilities, Process, Spec
-from ..spec.task import EXIT_FILE, SPEC_FILE, StartExec
+from ...spec import errors, jsonio
+from ...spec.errors import Invalid
+from ...spec.runtime import Capabilities, Process, Spec
+from ...spec.task import EXIT_FILE, SPEC_FILE, StartExec
+from ..compile import config
 from . import names, state
-from .compile import config
-from .containers import Client
+from .lifecycle import Client
 from .record import disk_trouble_told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..spec.container import ExecRequest
-    from .engine import Engine
+    from ...spec.container import ExecRequest
+    from ..engine import Engine
     from .record import ContainerRecord
 
 SPEC_BYTES_MAX = 8 * 1024 * 1024

@@ -10,23 +10,24 @@ import os
 import shutil
 from contextlib import ExitStack
 
-from ..spec import errors, jsonio
-from ..spec.errors import Conflict, Invalid, NotFound, OrlopError
-from ..spec.image import ContainerConfig
-from ..spec.runtime import Mount
-from ..spec.task import SPEC_FILE, StartTask
-from . import compile, ends, files, host, images, names, removal, state
-from .compile import config
+from ...spec import errors, jsonio
+from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
+from ...spec.image import ContainerConfig
+from ...spec.runtime import Mount
+from ...spec.task import SPEC_FILE, StartTask
+from .. import compile, host, images
+from ..compile import config
+from . import ends, files, names, removal, state
 from .record import ContainerRecord, disk_trouble_told, timestamp, write_durably
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..image.image import Image
-    from ..spec.container import ContainerRequest
-    from ..spec.digest import Digest
-    from ..spec.runtime import Box
-    from .compile import Compiled
-    from .engine import Engine
+    from ...image.image import Image
+    from ...spec.container import ContainerRequest
+    from ...spec.digest import Digest
+    from ...spec.runtime import Box
+    from ..compile import Compiled
+    from ..engine import Engine
 
 EXIT_CODE_FAILED_START = 128  # docker's code of a start that failed for another reason than the command
 

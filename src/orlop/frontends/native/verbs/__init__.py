@@ -1,0 +1,12 @@
+"""The verbs of the native socket: what each takes, the one engine function it calls, how its result looks.
+
+The rows are those of docs/ARCHITECTURE.md, "The engine's native socket": a module for each noun. An entry translates
+and does nothing else.
+"""
+
+from . import containers, engine, images
+from .call import Call, Reply, Verb
+
+__all__ = ["VERBS", "Call", "Reply", "Verb"]
+
+VERBS: dict[str, Verb] = {**engine.VERBS, **containers.VERBS, **images.VERBS}

@@ -1,0 +1,153 @@
+"""The verbs `containers.*`."""
+
+from ....engine.containers import ends, execs, explain, lifecycle, listing, streams
+from ....engine.containers.watch import EXITED
+from ....spec.container import ContainerRequest, ExecRequest
+from ....spec.errors import Invalid
+from ....spec.runtime import Box
+from .call import Args, Call, Reply, Verb
+
+
+class Requested(Args):
+    request: ContainerRequest
+
+
+class Run(Args):
+    request: ContainerRequest
+    attached: bool = False
+    console_size: Box | None = None
+
+
+class Start(Args):
+    container: str
+    attached: bool = False
+    console_size: Box | None = None
+
+
+class Named(Args):
+    container: str
+
+
+class List(Args):
+    all: bool = False
+    filters: dict[str, tuple[str, ...]] = {}
+
+
+class Logs(Args):
+    """Moments in nanoseconds since 1970; tail None is everything."""
+
+    container: str
+    follow: bool = False
+    tail: int | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+    timestamps: bool = False
+
+
+class Exec(Args):
+    container: str
+    request: ExecRequest
+    attached: bool = False
+    console_size: Box | None = None
+
+
+class Stop(Args):
+    container: str
+    timeout_s: int | None = None
+    signal: str = ""
+
+
+class Kill(Args):
+    container: str
+    signal: str = ""
+
+
+class Remove(Args):
+    container: str
+    force: bool = False
+
+
+class Wait(Args):
+    container: str
+    condition: str = EXITED
+
+
+def _run(call: Call, args: Run) -> object:
+    client = call.client("containers.run", attached=args.attached, size=args.console_size)
+    record, warnings = lifecycle.run(call.engine, args.request, client)
+    return {"id": record.id, "warnings": list(warnings)}
+
+
+def _create(call: Call, args: Requested) -> object:
+    record, warnings = lifecycle.create(call.engine, args.request)
+    return {"id": record.id, "warnings": list(warnings)}
+
+
+def _start(call: Call, args: Start) -> object:
+    client = call.client("containers.start", attached=args.attached, size=args.console_size)
+    lifecycle.start(call.engine, args.container, client)
+    return {}
+
+
+def _exec(call: Call, args: Exec) -> object:
+    client = call.client("containers.exec", attached=args.attached, size=args.console_size)
+    exec_id, pid = execs.start(call.engine, args.container, args.request, client)
+    return {"exec_id": exec_id, "pid": pid}
+
+
+def _logs(call: Call, args: Logs) -> object:
+    wanted = streams.LogRequest(
+        follow=args.follow,
+        tail=args.tail,
+        since_ns=args.since_ns,
+        until_ns=args.until_ns,
+        timestamps=args.timestamps,
+    )
+    return Reply({"stream": True}, stream=streams.logs(call.engine, args.container, wanted, call.hangup))
+
+
+def _attach(call: Call, args: Named) -> object:
+    facts, stream = streams.attach(call.engine, args.container)
+    return Reply(facts, fds=(stream,))
+
+
+def _stop(call: Call, args: Stop) -> object:
+    ends.stop(call.engine, args.container, args.timeout_s, args.signal)
+    return {}
+
+
+def _kill(call: Call, args: Kill) -> object:
+    ends.kill(call.engine, args.container, args.signal)
+    return {}
+
+
+def _remove(call: Call, args: Remove) -> object:
+    lifecycle.remove(call.engine, args.container, args.force)
+    return {}
+
+
+def _wait(call: Call, args: Wait) -> object:
+    if args.condition not in ends.CONDITIONS:
+        hint = f"known are {', '.join(ends.CONDITIONS)}"
+        raise Invalid(
+            "wait for", f"container {args.container[:100]}", f"invalid condition: {args.condition[:60]!r}", hint=hint
+        )
+    return {"exit_code": ends.wait(call.engine, args.container, args.condition, call.hangup)}
+
+
+VERBS: dict[str, Verb] = {
+    "containers.run": Verb(Run, _run),
+    "containers.create": Verb(Requested, _create),
+    "containers.start": Verb(Start, _start),
+    "containers.plan": Verb(Requested, lambda call, args: explain.planned(call.engine, args.request)),
+    "containers.explain": Verb(Named, lambda call, args: explain.explained(call.engine, args.container)),
+    "containers.list": Verb(List, lambda call, args: listing.summaries(call.engine, args.all, args.filters)),
+    "containers.inspect": Verb(Named, lambda call, args: listing.details(call.engine, args.container)),
+    "containers.logs": Verb(Logs, _logs, lasts=True),
+    "containers.attach": Verb(Named, _attach),
+    "containers.exec": Verb(Exec, _exec),
+    "containers.stop": Verb(Stop, _stop, lasts=True),
+    "containers.kill": Verb(Kill, _kill),
+    "containers.remove": Verb(Remove, _remove),
+    "containers.wait": Verb(Wait, _wait, lasts=True),
+}

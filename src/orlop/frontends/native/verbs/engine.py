@@ -1,0 +1,41 @@
+"""The verbs `engine.*`."""
+
+import os
+
+from .... import __version__
+from .call import Call, Nothing, Verb
+
+
+def _ping(call: Call, _: Nothing) -> object:
+    return {"version": __version__, "pid": os.getpid()}
+
+
+def _info(call: Call, _: Nothing) -> object:
+    engine = call.engine
+    states = [engine.observe(record.id).state for record in engine.records.all()]
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "root": engine.paths.root,
+        "run": engine.paths.run,
+        "containers": len(states),
+        "running": states.count("running"),
+        "images": len(engine.images.list()),
+        "cgroups": engine.host.runtime.layout.mode,
+        "kernel": os.uname().release,
+        "architecture": engine.host.runtime.machine,
+        "processors": engine.host.processors,
+        "security_modules": list(engine.host.security_modules),
+    }
+
+
+def _stop_engine(call: Call, _: Nothing) -> object:
+    call.stop()
+    return {"pid": os.getpid()}
+
+
+VERBS: dict[str, Verb] = {
+    "engine.ping": Verb(Nothing, _ping),
+    "engine.info": Verb(Nothing, _info),
+    "engine.stop": Verb(Nothing, _stop_engine),
+}
