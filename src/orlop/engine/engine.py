@@ -22,6 +22,7 @@ from . import host, reconcile
 from .containers import ends, state
 from .containers.record import CGROUP, Records
 from .containers.watch import Watcher
+from .journal import Journal
 from .log import Log
 
 TYPE_CHECKING = False
@@ -62,6 +63,7 @@ class Engine:
         self.log = log
         self.boot_id = process.boot_id()
         self.host = host.look()
+        self.journal = Journal(f"{paths.root}/events.jsonl", log)
         self.records = Records(_directory(f"{paths.root}/containers"))
         self.tasks = _directory(f"{paths.run}/tasks")
         self.store = Store(f"{paths.root}/content")
@@ -89,6 +91,7 @@ class Engine:
         self.watcher.close()
         self.spawner.close()
         self.snapshots.close()
+        self.journal.close()
         try:
             Cgroup(self.host.runtime.layout, CGROUP).prune()  # it stays while anybody's container runs
         except OSError as wrong:

@@ -18,6 +18,7 @@ import threading
 import time
 
 from ..spec.errors import NotFound, OrlopError
+from . import events
 from .containers import ends, names, removal, state
 
 TYPE_CHECKING = False
@@ -58,6 +59,8 @@ def _look(engine: Engine, record: ContainerRecord) -> bool:
         directory = engine.records.path(record.id)
         if record.request.auto_remove or state.read_exit(directory, task.status) is None:
             ends.watch(engine, record.id, task)
+        elif task.exit is not None:
+            events.died(engine, record, task.exit)  # unless the dead engine had told it
     return False
 
 

@@ -13,6 +13,7 @@ from ...linux import process
 from ...spec import jsonio, signals
 from ...spec.errors import NotFound, Unavailable
 from ...spec.task import EXIT_FILE, ExitRecord
+from .. import events
 from . import removal, state
 from .record import timestamp, write_durably
 from .watch import EXITED, REMOVED, Run
@@ -60,6 +61,7 @@ def settle(engine: Engine, run: Run) -> None:
         return
     ended = state.read_exit(directory, run.status) or _write_missing(engine, directory, run)
     engine.log.write(f"container {run.container_id} ended with code {ended.exit_code}")
+    events.died(engine, record, ended)
     engine.watcher.tell(run.container_id, EXITED, ended.exit_code)
     if record.request.auto_remove:
         try:
@@ -77,6 +79,7 @@ def kill(engine: Engine, reference: str, signal: str) -> None:
     assert task.status is not None
     if not _send(engine, task.status, number):
         state.step(state.Task(state.EXITED), "kill", record)
+    events.publish_container(engine, record, "kill", {"signal": str(number)})
 
 
 def stop(engine: Engine, reference: str, timeout_s: int | None, signal: str) -> None:
@@ -97,6 +100,7 @@ def stop(engine: Engine, reference: str, timeout_s: int | None, signal: str) -> 
     if timeout_s is None:
         timeout_s = STOP_TIMEOUT_S_DEFAULT
     _end(engine, record, task.status, number, float(timeout_s))
+    events.publish_container(engine, record, "stop")
 
 
 def kill_and_wait(engine: Engine, record: ContainerRecord, status: TaskStatus) -> None:
@@ -130,12 +134,12 @@ def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: in
     if init is not None:
         try:
             if number != SIGKILL and _reaches(status, number):
-                _signal(init, number)
+                _tell_signal(engine, record, init, number)
                 ended = state.wait_for(init, timeout_s if timeout_s >= 0 else None)
             else:
                 ended = False
             if not ended:
-                _signal(init, SIGKILL)
+                _tell_signal(engine, record, init, SIGKILL)
                 if not state.wait_for(init, KILL_WAIT_S_MAX):
                     hint = f"see where it hangs in the kernel: cat /proc/{status.pid}/stack"
                     raise Unavailable("stop", record.subject, "its process does not end on SIGKILL", hint=hint)
@@ -149,6 +153,13 @@ def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: in
             hint = f"see where it hangs in the kernel: cat /proc/{status.monitor_pid}/stack"
             raise Unavailable("stop", record.subject, cause, hint=hint)
         time.sleep(RECORD_POLL_S)
+    if (ended_now := state.read_exit(directory, status)) is not None:
+        events.died(engine, record, ended_now)  # before whatever the caller tells: its end was first
+
+
+def _tell_signal(engine: Engine, record: ContainerRecord, init: int, number: int) -> None:
+    if _signal(init, number):
+        events.publish_container(engine, record, "kill", {"signal": str(number)})
 
 
 def _reaches(status: TaskStatus, number: int) -> bool:

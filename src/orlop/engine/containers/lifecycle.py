@@ -15,7 +15,7 @@ from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.image import ContainerConfig
 from ...spec.runtime import Mount
 from ...spec.task import SPEC_FILE, StartTask
-from .. import compile, host, images
+from .. import compile, events, host, images
 from ..compile import config
 from . import ends, files, names, removal, state
 from .record import ContainerRecord, disk_trouble_told, timestamp, write_durably
@@ -70,6 +70,7 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
         write_durably(f"{directory}/{SPEC_FILE}", jsonio.dump(compiled.spec.to_json()), last=False)
         engine.records.save(record)
         undo.pop_all()
+    events.publish_container(engine, record, "create")
     return record, (*compiled.warnings, *_image_warnings(image))
 
 
@@ -88,6 +89,8 @@ def start(engine: Engine, reference: str, client: Client) -> None:
                 hint = f"attach to it with: orlop attach {record.name}"
                 raise Conflict("start", record.subject, "it is running already", hint=hint)
             return
+        if client.stream is not None:
+            events.publish_container(engine, record, "attach")
         try:
             with disk_trouble_told("start", record.subject):
                 _start(engine, record, client)
@@ -96,6 +99,7 @@ def start(engine: Engine, reference: str, client: Client) -> None:
             raise
         if record.start_error:
             engine.records.save(record.replace(start_error="", start_exit_code=0))
+        events.publish_container(engine, record, "start")
         ends.watch_started(engine, record)
 
 

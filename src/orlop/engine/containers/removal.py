@@ -10,6 +10,7 @@ import shutil
 
 from ...linux.cgroup import Cgroup
 from ...spec.errors import NotFound, OrlopError
+from .. import events
 from . import state
 from .record import CGROUP, disk_trouble_told
 from .watch import REMOVED
@@ -32,6 +33,9 @@ def discard(engine: Engine, record: ContainerRecord) -> None:
         with disk_trouble_told("remove", record.subject):
             engine.records.condemn(record.id)
         dispose(engine, record.id)
+    if task.exit is not None and task.status is not None:
+        events.died(engine, record, task.exit)  # its end may not have been dealt with yet
+    events.publish_container(engine, record, "destroy")
     engine.watcher.tell(record.id, REMOVED, exit_code(task, record))
 
 

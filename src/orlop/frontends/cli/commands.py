@@ -11,6 +11,7 @@ Row = tuple[str, str, str]
 
 _ATTACH = ("attach", "ATTACH", "Attach local standard input, output, and error streams to a running container")
 _CREATE = ("run", "CREATE", "Create a new container")
+_EVENTS = ("events", "EVENTS", "Get real time events from the server")
 _EXEC = ("exec", "EXEC", "Execute a command in a running container")
 _IMAGES = ("images", "IMAGES", "List images")
 _IMPORT = ("images", "IMPORT", "Import the contents from a tarball to create a filesystem image")
@@ -36,6 +37,7 @@ COMMON: dict[str, Row] = {
 COMMANDS: dict[str, Row] = {
     "attach": _ATTACH,
     "create": _CREATE,
+    "events": _EVENTS,
     "explain": ("explain", "EXPLAIN", "Say in words how a container is isolated, and by which kernel calls"),
     "import": _IMPORT,
     "inspect": ("inspect", "INSPECT", "Return low-level information on containers and images"),
@@ -86,7 +88,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         "Make root file systems",
         {"from-binaries": ("rootfs", "FROM_BINARIES", "Copy programs and all that they need into a directory")},
     ),
-    "system": ("Manage Orlop", {"info": _INFO}),
+    "system": ("Manage Orlop", {"events": _EVENTS, "info": _INFO}),
 }
 
 # Second names of words in a group.
@@ -99,13 +101,13 @@ ALIASES = {
 
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
-    "build builder buildx checkpoint commit compose config context cp diff events export history load login logout"
+    "build builder buildx checkpoint commit compose config context cp diff export history load login logout"
     " manifest network node pause plugin port pull push rename restart rmi save search secret service stack stats"
     " swarm tag top trust unpause update volume"
     " container.commit container.cp container.diff container.export container.pause container.port container.prune"
     " container.rename container.restart container.stats container.top container.unpause container.update"
     " image.build image.history image.load image.prune image.pull image.push image.rm image.save image.tag"
-    " system.df system.events system.prune".split()
+    " system.df system.prune".split()
 )
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 
+from ...spec.errors import Invalid
+from .flags import BadValue
+from .values import parse_duration
+
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -58,3 +62,28 @@ def epoch_ns(text: str) -> int | None:
     except ValueError:
         return None
     return int(moment.timestamp()) * 1_000_000_000 + int((fraction + "0" * 9)[:9])
+
+
+def moment_ns(flag: str, text: str) -> int | None:
+    """Return nanoseconds since the epoch: a duration back from now, seconds since the epoch, or RFC 3339.
+
+    "" is None. flag: what the text was given to. Raises Invalid.
+    """
+    if not text:
+        return None
+    seconds, point, fraction = text.partition(".")
+    if seconds.isascii() and seconds.isdigit() and (not point or fraction.isdigit()) and len(text) < 32:
+        return int(seconds) * 1_000_000_000 + int((fraction + "0" * 9)[:9])
+    try:
+        return time.time_ns() - parse_duration(text)
+    except BadValue:
+        pass
+    moment = epoch_ns(text)
+    if moment is None:
+        raise Invalid(
+            "read",
+            f"{flag} {text}",
+            "it is neither a time nor a duration",
+            hint="write 10m, 2026-01-31T12:00:00Z, or seconds since 1970",
+        )
+    return moment

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import select
 import sys
-import time
 
 from ....spec import attach
 from ....spec.errors import Invalid, Unavailable
 from ..command import Command, Invocation
-from ..flags import BOOL, STRING, BadValue, Flag
-from ..units import epoch_ns
-from ..values import parse_duration
+from ..flags import BOOL, STRING, Flag
+from ..units import moment_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +26,8 @@ def _logs(invocation: Invocation) -> int:
         "container": container,
         "follow": options["follow"],
         "tail": _tail(options["tail"]),
-        "since_ns": _moment("--since", options["since"]),
-        "until_ns": _moment("--until", options["until"]),
+        "since_ns": moment_ns("--since", options["since"]),
+        "until_ns": moment_ns("--until", options["until"]),
         "timestamps": options["timestamps"],
     }
     with invocation.connect() as engine:
@@ -71,28 +69,6 @@ def _tail(text: str) -> int | None:
     if text.startswith("-") and text[1:].isdigit():
         return None  # docker: a negative number is all
     raise Invalid("read", f"--tail {text}", "it is not a number of lines", hint="write --tail 100, or --tail all")
-
-
-def _moment(flag: str, text: str) -> int | None:
-    """Return nanoseconds since the epoch: a duration back from now, seconds since the epoch, or RFC 3339."""
-    if not text:
-        return None
-    seconds, point, fraction = text.partition(".")
-    if seconds.isascii() and seconds.isdigit() and (not point or fraction.isdigit()) and len(text) < 32:
-        return int(seconds) * 1_000_000_000 + int((fraction + "0" * 9)[:9])
-    try:
-        return time.time_ns() - parse_duration(text)
-    except BadValue:
-        pass
-    moment = epoch_ns(text)
-    if moment is None:
-        raise Invalid(
-            "read",
-            f"{flag} {text}",
-            "it is neither a time nor a duration",
-            hint="write 10m, 2026-01-31T12:00:00Z, or seconds since 1970",
-        )
-    return moment
 
 
 LOGS = Command(

@@ -3,7 +3,16 @@
 import os
 
 from .... import __version__
-from .call import Call, Nothing, Verb
+from ....engine import events
+from .call import Args, Call, Nothing, Reply, Verb
+
+
+class Events(Args):
+    """Moments in nanoseconds since 1970, or None."""
+
+    since_ns: int | None = None
+    until_ns: int | None = None
+    filters: dict[str, tuple[str, ...]] = {}
 
 
 def _ping(call: Call, _: Nothing) -> object:
@@ -34,7 +43,13 @@ def _stop_engine(call: Call, _: Nothing) -> object:
     return {"pid": os.getpid()}
 
 
+def _events(call: Call, args: Events) -> object:
+    stream = events.read(call.engine, args.filters, args.since_ns, args.until_ns, call.hangup)
+    return Reply({"stream": True}, stream=stream)
+
+
 VERBS: dict[str, Verb] = {
+    "engine.events": Verb(Events, _events, lasts=True),
     "engine.ping": Verb(Nothing, _ping),
     "engine.info": Verb(Nothing, _info),
     "engine.stop": Verb(Nothing, _stop_engine),

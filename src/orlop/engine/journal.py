@@ -1,0 +1,238 @@
+"""The journal of events: a bounded file that outlives the engine, and those who listen now.
+
+    $ORLOP_ROOT/events.jsonl      one JSON object a line, the newest last      (writer: engine)
+    $ORLOP_ROOT/events.jsonl.1    the part before it
+
+Invariants:
+1. One writer: the engine's lock sees to it. A line is one write(2) with O_APPEND, so a killed engine leaves whole lines
+   and at most one torn one, which readers pass over and the next line does not touch.
+2. A publisher never waits for a reader: a subscription's queue is bounded, and one that is full is ended.
+3. Events are hints (the truth lies in the containers' own files), so a line is not synced to disk, and a full disk
+   stops no verb. A listener still hears what could not be written.
+4. A run of a container is told to have ended once: the line of its end names it, and it is the line that decides,
+   also for the next engine (`append_end`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+
+from ..spec import jsonio
+from ..spec.errors import Invalid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from .log import Log
+
+    Event = dict[str, Any]
+
+SIZE_BYTES_MAX = 1024 * 1024  # of each of the two files: about 3,000 events
+LINE_BYTES_MAX = 64 * 1024
+GONE_MAX = 1024  # containers that are gone, whose last end is still known: somebody may be about to tell it
+QUEUED_MAX = 4096  # events that a subscriber may be behind
+READ_BYTES = 64 * 1024
+RUN = "run"  # of a container's end, in the journal only: which run it was
+
+
+class Subscription:
+    """What happened before (`replay`) and, without a gap, from now on (`take`). fd is readable when there is more.
+
+    overtaken: the queue was full once, and nothing comes any more.
+    """
+
+    __slots__ = ("_files", "_queue", "fd", "overtaken")
+
+    def __init__(self, files: list[tuple[int, int]]) -> None:
+        """files: (descriptor, size) of what is written so far, the oldest first."""
+        self._files = files
+        self._queue: deque[Event] = deque()
+        self.overtaken = False
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def replay(self) -> Iterator[Event]:
+        """Yield what was written before the subscription."""
+        for fd, size in self._files:
+            yield from _events(fd, size)
+
+    def take(self) -> list[Event]:
+        """Return what came since, without waiting."""
+        try:
+            os.eventfd_read(self.fd)
+        except BlockingIOError:
+            pass
+        taken = [self._queue.popleft() for _ in range(len(self._queue))]
+        if self.overtaken:
+            os.eventfd_write(self.fd, 1)  # no event will do it any more
+        return taken
+
+    def offer(self, event: Event) -> None:
+        """Queue an event; called by the journal, one thread at a time."""
+        if self.overtaken:
+            return
+        if len(self._queue) < QUEUED_MAX:
+            self._queue.append(event)
+        else:
+            self.overtaken = True
+        os.eventfd_write(self.fd, 1)
+
+    def close(self) -> None:
+        for fd, _ in self._files:
+            os.close(fd)
+        self._files = []
+        os.close(self.fd)
+
+
+class Journal:
+    """Appends events and hands them to subscribers. `append` never raises and never waits for one of them."""
+
+    def __init__(self, path: str, log: Log) -> None:
+        self._path = path
+        self._log = log
+        self._lock = threading.Lock()
+        self._subscriptions: list[Subscription] = []
+        self._ended: dict[str, str] = {}  # container id -> its run whose end was told last
+        self._gone: deque[str] = deque()
+        self._oldest_ns: int | None = None
+        self._look()
+        self._fd = _open(path)
+        self._size = os.fstat(self._fd).st_size
+        self._torn = self._size > 0 and os.pread(self._fd, 1, self._size - 1) != b"\n"
+
+    def append(self, event: Event) -> None:
+        """Write an event and tell it to everybody who listens."""
+        with self._lock:
+            self._write(event, "")
+
+    def append_end(self, event: Event, container_id: str, run: str, finished_ns: int) -> bool:
+        """Write the end of a container's run, unless it was told before, by this engine or an earlier one.
+
+        run: its started_at. An end that is older than all that the journal still has was told before the rest was
+        cut off: nothing is ever cut off while an end that is known is untold.
+        """
+        with self._lock:
+            if self._ended.get(container_id) == run or self._oldest_ns is None or finished_ns < self._oldest_ns:
+                return False
+            self._write(event, run)
+            self._ended[container_id] = run
+            return True
+
+    def forget(self, container_id: str) -> None:
+        """Forget, after a while, the end of a container that is gone."""
+        with self._lock:
+            self._gone.append(container_id)
+            if len(self._gone) > GONE_MAX:
+                self._ended.pop(self._gone.popleft(), None)
+
+    def subscribe(self) -> Subscription:
+        """Return a subscription; `unsubscribe` gives it back. Raises OSError."""
+        with self._lock:
+            files = []
+            for path in (f"{self._path}.1", self._path):
+                try:
+                    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                except FileNotFoundError:
+                    continue
+                files.append((fd, os.fstat(fd).st_size))
+            subscription = Subscription(files)
+            self._subscriptions.append(subscription)
+            return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        with self._lock:
+            self._subscriptions.remove(subscription)
+        subscription.close()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _write(self, event: Event, run: str) -> None:
+        line = jsonio.dump({**event, RUN: run} if run else event) + b"\n"
+        if len(line) > LINE_BYTES_MAX:
+            self._log.write(f"an event of {len(line)} bytes is not kept: {event.get('Type')} {event.get('Action')}")
+        else:
+            self._append(line)
+            if self._oldest_ns is None:
+                self._oldest_ns = _time_ns(event)
+        for subscription in self._subscriptions:
+            subscription.offer(event)
+
+    def _append(self, line: bytes) -> None:
+        data = b"\n" + line if self._torn else line
+        try:
+            if self._size >= SIZE_BYTES_MAX:
+                self._rotate()
+            written = os.write(self._fd, data)
+        except OSError as wrong:
+            self._log.write(f"an event can't be kept in {self._path}: {wrong.strerror}")
+            return
+        self._size += written
+        self._torn = written < len(data)
+
+    def _rotate(self) -> None:
+        os.rename(self._path, f"{self._path}.1")
+        fd = _open(self._path)
+        os.close(self._fd)
+        self._fd, self._size = fd, 0
+        self._oldest_ns = next((_time_ns(event) for event in _of_file(f"{self._path}.1")), self._oldest_ns)
+
+    def _look(self) -> None:
+        """Find the oldest event, and the last end of each container that was told."""
+        for path in (f"{self._path}.1", self._path):
+            for event in _of_file(path):
+                if self._oldest_ns is None:
+                    self._oldest_ns = _time_ns(event)
+                container_id = event["Actor"]["ID"]
+                if RUN in event:
+                    self._ended[container_id] = event[RUN]
+                elif event.get("Action") == "destroy":
+                    self._ended.pop(container_id, None)
+
+
+def _open(path: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o600)
+
+
+def _of_file(path: str) -> Iterator[Event]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        yield from _events(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+
+
+def _events(fd: int, size: int) -> Iterator[Event]:
+    """Yield the events of the first size bytes of a file; a line that is none is passed over."""
+    rest = b""
+    at = 0
+    while at < size and (data := os.pread(fd, min(READ_BYTES, size - at), at)):
+        at += len(data)
+        *lines, rest = (rest + data).split(b"\n")
+        if len(rest) > LINE_BYTES_MAX:
+            rest = b""
+        for line in lines:
+            event = _parse(line)
+            if event is not None:
+                yield event
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        event = jsonio.parse_object(line, "an event", bytes_max=LINE_BYTES_MAX)
+    except Invalid:
+        return None
+    actor = event.get("Actor")
+    whole = isinstance(actor, dict) and isinstance(actor.get("ID"), str) and isinstance(actor.get("Attributes"), dict)
+    return event if whole and isinstance(event.get("timeNano"), int) else None
+
+
+def _time_ns(event: Event) -> int:
+    return int(event["timeNano"])
