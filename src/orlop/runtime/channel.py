@@ -35,6 +35,7 @@ CREATED = b"C"
 HOOKED = b"H"
 READY = b"R"
 START = b"S"
+ENTERED = b"E"  # at a gate only (orlop.runtime.gate)
 FAILED = b"F"
 
 MESSAGE_BYTES_MAX = 64 * 1024

@@ -4,6 +4,7 @@
       |---- START ------------->|                                   |
       |<--- end of file --------|  it stands at the gate            |
                                 |<-------- connect -----------------|
+                                |--------- ENTERED ---------------->|   to one; for the others the file ends here
                                 |  startContainer hooks, seccomp    |
                                 |  execve                           |
                                 |--------- end of file ------------>|   or FAILED + JSON
@@ -55,22 +56,31 @@ class AwaitStart(Operation):
         fd, _ = listener._accept()  # type: ignore[attr-defined]  # the method behind socket.accept
         listener.close()
         init.caller.reopen(socket(fileno=fd))
+        try:
+            init.caller.send(channel.ENTERED)
+        except OSError:
+            pass  # it has gone; the container was started all the same
 
 
 def enter(directory: str, name: str) -> None:
     """Let the process at the gate go; returns once it has executed its command.
 
-    Raises the error that it died of (CommandFailed and others); Conflict when nobody stands there any more.
+    Raises the error that it died of (CommandFailed and others); Conflict when nobody stands there any more, or another
+    caller came through first.
     """
+    gone = Conflict("start", "the container", "cannot start a container that has stopped")
     caller = socket(AF_UNIX, _SOCK_SEQPACKET | _SOCK_CLOEXEC)
     try:
         with _Inside(directory) as fd:
             caller.connect(f"/proc/self/fd/{fd}/{name}")
     except (ConnectionRefusedError, FileNotFoundError):
         caller.close()
-        raise Conflict("start", "the container", "cannot start a container that has stopped") from None
+        raise gone from None
     start = channel.Channel(caller)
     try:
+        entered, _ = start.receive()
+        if entered != channel.ENTERED:
+            raise gone
         message, _ = start.receive()
     finally:
         start.close()
