@@ -15,7 +15,7 @@ class Standing:
 
     def __init__(self) -> None:
         self.kept = -1
-        self.caller, self._other = pair()
+        self.caller, self.other = pair()
 
     def keep(self, _: gate.AwaitStart, fd: int) -> None:
         self.kept = fd
@@ -45,6 +45,7 @@ def test_of_two_in_the_queue_one_comes_through(tmp_path: Path) -> None:
     operation.act(init)
     assert isinstance(init.caller, Channel)
     init.caller.close()  # as execve does
+    init.other.close()
     for caller in callers:
         caller.join(20)
     assert sorted(ends, key=str) == [None, "cannot start a container that has stopped"]
