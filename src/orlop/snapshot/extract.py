@@ -1,4 +1,4 @@
-"""A layer's archive becomes a tree: every member below one directory descriptor, in overlayfs's own form.
+"""An archive becomes a tree: every member below one directory descriptor; a layer's in overlayfs's own form.
 
 Invariants:
 1. Nothing outside the directory is touched, whatever the archive says (SEC-40: CVE-2026-17106, CVE-2025-47290,
@@ -8,7 +8,9 @@ Invariants:
    earlier member planted (SEC-40).
 3. Whiteouts become what overlayfs wants: `.wh.X` a character device 0:0 called X, `.wh..wh..opq` the attribute
    trusted.overlay.opaque. overlayfs's own attributes in an archive are dropped: they would redirect lookups.
-4. The tree has one writer until it is done: the one that extracts.
+4. A layer's tree has one writer until it is done: the one that extracts. What `cp` extracts into has another one, a
+   hostile container perhaps, which can make a member fail, and can reach nothing that is not its own (SEC-06): whatever
+   gets an owner, a mode or attributes here is a descriptor, or a last name that is not followed.
 
 A directory's time is put right when its descriptor leaves the cache, so nothing grows with the number of members.
 Source: OCI image-spec, layer.md; kernel, Documentation/filesystems/overlayfs.rst.
@@ -39,25 +41,46 @@ OPAQUE_XATTR = "trusted.overlay.opaque"
 DEPTH_MAX = 256
 _CACHED_DIRECTORIES_MAX = 64
 OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
-_DROPPED_XATTRS = (*map(os.fsencode, OVERLAY_XATTRS), b"security.selinux")  # labels are the host's to give
+DROPPED_XATTRS = (*map(os.fsencode, OVERLAY_XATTRS), b"security.selinux")  # labels are the host's to give
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = {CHRTYPE: stat.S_IFCHR, BLKTYPE: stat.S_IFBLK, FIFOTYPE: stat.S_IFIFO}
+
+
+class Rules:
+    """What decides between a layer and what a user copies.
+
+    layer: whiteouts are marks, directories have the times of the archive, what is in the way goes. Else it is `cp`:
+        names are names, a directory is never replaced by something else nor the other way round, and attributes that
+        the file system does not take are let go.
+    owner: (uid, gid) of everything; None takes the archive's, (-1, -1) leaves ours.
+    """
+
+    __slots__ = ("layer", "owner")
+
+    def __init__(self, *, layer: bool, owner: tuple[int, int] | None = None) -> None:
+        self.layer = layer
+        self.owner = owner
+
+
+LAYER = Rules(layer=True)
 
 
 class Extraction:
     """One archive on its way into one directory.
 
-    root: descriptor of the directory, empty at first. trash: see `removal.remove`. subject names the archive in errors.
+    root: descriptor of the directory; a layer's is empty at first. trash: see `removal.remove`; -1 for `cp`, which
+        removes no directories. subject names the archive in errors.
     lower: the trees of the layers below, the topmost first. A directory that the archive goes through without
         describing it stays as it is there; else an upper layer with `tmp/x` alone would take /tmp its mode.
     entries: members seen. lost_xattrs, lost_devices: what the file system or our privileges did not take.
     """
 
-    def __init__(self, root: int, trash: int, subject: str, lower: Sequence[str] = ()) -> None:
+    def __init__(self, root: int, trash: int, subject: str, lower: Sequence[str] = (), rules: Rules = LAYER) -> None:
         self.entries = 0
         self.lost_xattrs = 0
         self.lost_devices = 0
         self._root = root
+        self._rules = rules
         self._lower = lower
         self._trash = trash
         self._subject = subject
@@ -66,10 +89,13 @@ class Extraction:
 
     def run(self, reader: Reader) -> None:
         """Extract every member. Raises Invalid for a hostile or broken archive, Denied, Unavailable."""
-        self._settle_implicit(self._root, "")
+        if self._rules.layer:
+            self._settle_implicit(self._root, "")
         try:
             for member in reader:
                 self.entries += 1
+                if self._rules.owner is not None:
+                    member.uid, member.gid = self._rules.owner
                 try:
                     self._extract(member, reader)
                 except OSError as error:
@@ -86,7 +112,7 @@ class Extraction:
             return
         base = parts[-1]
         parent = self._directory(parts[:-1])
-        if base.startswith(WHITEOUT_PREFIX):
+        if self._rules.layer and base.startswith(WHITEOUT_PREFIX):
             self._whiteout(parent, base, member)
         elif member.kind == DIRTYPE:
             self._make_directory(parent, base, parts, member)
@@ -113,7 +139,7 @@ class Extraction:
                 parts.append(part)
         if len(parts) > DEPTH_MAX:
             raise self._refused(member, f"it lies more than {DEPTH_MAX} directories deep")
-        if any(part.startswith(WHITEOUT_PREFIX) for part in parts[:-1]):
+        if self._rules.layer and any(part.startswith(WHITEOUT_PREFIX) for part in parts[:-1]):
             raise self._refused(member, "a directory on its way is called like a whiteout")
         return tuple(parts)
 
@@ -139,7 +165,7 @@ class Extraction:
             os.mkdir(base, 0o700, dir_fd=parent)
             opaque = False
         except FileExistsError:
-            if not _is_whiteout(os.lstat(base, dir_fd=parent)):
+            if not self._rules.layer or not is_whiteout(os.lstat(base, dir_fd=parent)):
                 # a dangling link: what it leads to is made, inside the root; anything else is in the way
                 os.close(mkdir_in_root(self._root, path))
                 return open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
@@ -184,14 +210,18 @@ class Extraction:
             self._forget_directories()
         info = os.fstat(fd)
         self._directories[parts] = (fd, info.st_ino)
-        self._times.setdefault(info.st_ino, info.st_mtime_ns)
+        if self._rules.layer:
+            self._times.setdefault(info.st_ino, info.st_mtime_ns)
 
     def _forget_directories(self) -> None:
         """Close the cached directories, each with the time it had before members were put into it."""
         for fd, inode in self._directories.values():
-            time_ns = self._times[inode]
-            os.utime(fd, ns=(time_ns, time_ns))
-            os.close(fd)
+            time_ns = self._times.get(inode)
+            try:
+                if time_ns is not None:
+                    os.utime(fd, ns=(time_ns, time_ns))
+            finally:
+                os.close(fd)
         self._directories.clear()
         self._times.clear()
 
@@ -204,9 +234,11 @@ class Extraction:
         except FileExistsError:
             info = os.lstat(base, dir_fd=parent)
             if not stat.S_ISDIR(info.st_mode):
+                if not self._rules.layer:
+                    raise self._other_kind("non-directory", "directory", member) from None
                 # A whiteout of the same name hid the directory below: an opaque one hides its content too.
-                opaque = _is_whiteout(info)
-                parent = self._clear(parent, base, parts)
+                opaque = is_whiteout(info)
+                parent = self._clear(parent, base, member)
                 os.mkdir(base, 0o700, dir_fd=parent)
         cached = self._directories.get(parts)
         if cached is None:
@@ -228,7 +260,7 @@ class Extraction:
         try:
             fd = os.open(base, _FILE_FLAGS, 0o600, dir_fd=parent)
         except FileExistsError:
-            parent = self._clear(parent, base, self._parts(member.name, member))
+            parent = self._clear(parent, base, member)
             fd = os.open(base, _FILE_FLAGS, 0o600, dir_fd=parent)
         try:
             if member.extents is None:
@@ -249,7 +281,7 @@ class Extraction:
         try:
             os.symlink(member.linkname, base, dir_fd=parent)
         except FileExistsError:
-            parent = self._clear(parent, base, self._parts(member.name, member))
+            parent = self._clear(parent, base, member)
             os.symlink(member.linkname, base, dir_fd=parent)
         self._settle(parent, base, member)
 
@@ -271,7 +303,7 @@ class Extraction:
             except FileExistsError:
                 if os.path.samestat(found, os.lstat(base, dir_fd=parent)):
                     return
-                parent = self._clear(parent, base, self._parts(member.name, member))
+                parent = self._clear(parent, base, member)
                 os.link(target[-1], base, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             raise self._missing_target(member) from None
@@ -293,18 +325,22 @@ class Extraction:
         try:
             os.mknod(base, mode, device, dir_fd=parent)
         except FileExistsError:
-            parent = self._clear(parent, base, self._parts(member.name, member))
+            parent = self._clear(parent, base, member)
             os.mknod(base, mode, device, dir_fd=parent)
         self._settle(parent, base, member)
 
     def _settle(self, parent: int, base: bytes, member: Member) -> None:
         """Give owner, mode, attributes and time to what can't be opened: a link or a node, made a moment ago."""
-        os.chown(base, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
-        if member.kind != SYMTYPE:
-            os.chmod(base, member.mode, dir_fd=parent)
-        if member.xattrs:
-            self._set_xattrs(b"/proc/self/fd/%d/%b" % (parent, base), member)
-        os.utime(base, ns=(member.mtime_ns, member.mtime_ns), dir_fd=parent, follow_symlinks=False)
+        place = os.open(base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            itself = f"/proc/self/fd/{place}"  # chmod(2) by name would follow what somebody put there since
+            os.chown(itself, member.uid, member.gid)
+            if member.kind != SYMTYPE:
+                os.chmod(itself, member.mode)
+            self._set_xattrs(itself, member)
+            os.utime(itself, ns=(member.mtime_ns, member.mtime_ns))
+        finally:
+            os.close(place)
 
     def _whiteout(self, parent: int, base: bytes, member: Member) -> None:
         if base == OPAQUE_MARKER:
@@ -326,29 +362,29 @@ class Extraction:
                 finally:
                     os.close(fd)
 
-    def _clear(self, parent: int, base: bytes, parts: tuple[bytes, ...]) -> int:
+    def _clear(self, parent: int, base: bytes, member: Member) -> int:
         """Remove what stands where a member goes; return the parent, opened anew where the cache had to go."""
-        if stat.S_ISREG(os.lstat(base, dir_fd=parent).st_mode):
+        mode = os.lstat(base, dir_fd=parent).st_mode
+        if not self._rules.layer and stat.S_ISDIR(mode):
+            raise self._other_kind("directory", "non-directory", member)
+        if stat.S_ISREG(mode) or not self._rules.layer:
             os.unlink(base, dir_fd=parent)
             return parent
         self._forget_directories()  # a path in the cache may have led through it
-        parent = self._directory(parts[:-1])
+        parent = self._directory(self._parts(member.name, member)[:-1])
         removal.remove(parent, base, self._trash)
         return parent
 
-    def _set_xattrs(self, target: int | bytes, member: Member) -> None:
+    def _set_xattrs(self, target: int | str, member: Member) -> None:
         for name, value in member.xattrs.items():
-            if name.startswith(_DROPPED_XATTRS):
+            if name.startswith(DROPPED_XATTRS):
                 continue
             try:
-                if isinstance(target, int):
-                    os.setxattr(target, name, value)
-                else:
-                    os.setxattr(target, name, value, follow_symlinks=False)
+                os.setxattr(target, name, value)
             except OSError as error:
                 # user.* is for files and directories only; trusted.* is not for user namespaces (xattr(7))
-                unwanted = error.errno == errno.EPERM and name.startswith((b"user.", b"trusted."))
-                if error.errno != errno.ENOTSUP and not unwanted:
+                optional = name.startswith((b"user.", b"trusted.")) or not self._rules.layer
+                if error.errno != errno.ENOTSUP and not (error.errno == errno.EPERM and optional):
                     raise
                 self.lost_xattrs += 1
 
@@ -356,6 +392,9 @@ class Extraction:
 
     def _refused(self, member: Member, cause: str) -> Invalid:
         return Invalid("extract", f"member {shown(member.name)} of {self._subject}", cause)
+
+    def _other_kind(self, there: str, comes: str, member: Member) -> Invalid:
+        return self._refused(member, f"cannot overwrite {there} with {comes} {shown(member.name)}")
 
     def _missing_target(self, member: Member) -> Invalid:
         return self._refused(member, f"it is a hard link to {shown(member.linkname)}, which is not in front of it")
@@ -372,7 +411,7 @@ class Extraction:
         return Unavailable("extract", subject, cause)
 
 
-def _is_whiteout(info: os.stat_result) -> bool:
+def is_whiteout(info: os.stat_result) -> bool:
     return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
 
 

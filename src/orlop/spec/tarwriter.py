@@ -1,7 +1,8 @@
 """The tar format, written: the header blocks of members, the same bytes for the same member.
 
-ustar, with a PAX header only where ustar can't say it, so that every reader since 1988 finds its way.
-Source: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Extended Header".
+ustar, with a PAX header only where ustar can't say it, so that every reader since 1988 finds its way. A sparse file is
+written in GNU's PAX format 1.0, the one that Go's and libarchive's readers know too.
+Source: POSIX.1-2017 pax, "ustar Interchange Format", "pax Extended Header"; GNU tar's manual, "Storing Sparse Files".
 """
 
 from .tar import BLOCK_BYTES, PAX_HEADER, XATTR_PREFIX, Member
@@ -15,10 +16,21 @@ SIZE_MAX = 8**11 - 1
 def encode(member: Member) -> bytes:
     """Return the header blocks of a member: ustar, with a PAX header before it only where ustar can't say it.
 
-    The caller writes the data and `padding(size)` behind it, and END_OF_ARCHIVE at the end.
+    The caller writes the data and `padding(stored)` behind it, and END_OF_ARCHIVE at the end. Of a member with extents
+    the data is that of the extents, one behind the other; their map is a part of what is returned.
     """
     records = {XATTR_PREFIX + name: value for name, value in member.xattrs.items()}
-    plain = Member(b"", member.kind, member.mode, member.stored, member.linkname[:LINKNAME_BYTES])
+    sparse_map = b""
+    if member.extents is not None:
+        sparse_map = _sparse_map(member.extents)
+        records |= {
+            b"GNU.sparse.major": b"1",
+            b"GNU.sparse.minor": b"0",
+            b"GNU.sparse.name": member.name,
+            b"GNU.sparse.realsize": b"%d" % member.size,
+        }
+    stored = member.stored + len(sparse_map)
+    plain = Member(b"", member.kind, member.mode, stored, member.linkname[:LINKNAME_BYTES])
     plain.devmajor, plain.devminor = member.devmajor, member.devminor
     prefix, name = _split_name(member.name)
     if name is None:
@@ -30,8 +42,8 @@ def encode(member: Member) -> bytes:
     plain.mtime_ns = min(max(seconds, 0), SIZE_MAX) * 1_000_000_000
     if fraction or plain.mtime_ns != member.mtime_ns:
         records[b"mtime"] = _spell_time(member.mtime_ns)
-    if member.stored > SIZE_MAX:
-        records[b"size"] = b"%d" % member.stored
+    if stored > SIZE_MAX:
+        records[b"size"] = b"%d" % stored
         plain.size = 0
     for field in ("uid", "gid"):
         value = getattr(member, field)
@@ -39,7 +51,7 @@ def encode(member: Member) -> bytes:
             records[field.encode()] = b"%d" % value
         else:
             setattr(plain, field, value)
-    return (_extended(plain.name, records) if records else b"") + _block(plain, prefix)
+    return (_extended(plain.name, records) if records else b"") + _block(plain, prefix) + sparse_map
 
 
 def _extended(name: bytes, records: dict[bytes, bytes]) -> bytes:
@@ -47,6 +59,13 @@ def _extended(name: bytes, records: dict[bytes, bytes]) -> bytes:
     data = b"".join(_record(key, records[key]) for key in sorted(records))
     header = Member(b"PaxHeaders/" + name[-80:], PAX_HEADER, 0o644, len(data))
     return _block(header, b"") + data + padding(len(data))
+
+
+def _sparse_map(extents: tuple[tuple[int, int], ...]) -> bytes:
+    """Return the map that stands before the data: how many pieces, then offset and length of each, in whole blocks."""
+    numbers = b"".join(b"%d\n%d\n" % extent for extent in extents)
+    text = b"%d\n%b" % (len(extents), numbers)
+    return text + padding(len(text))
 
 
 def padding(size: int) -> bytes:
