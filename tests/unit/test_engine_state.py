@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from orlop.engine.containers import state
 from orlop.engine.containers.record import Config, ContainerRecord
-from orlop.engine.containers.state import ARROWS, CREATED, EXITED, GONE, RUNNING, Task
+from orlop.engine.containers.state import ARROWS, CREATED, EXITED, GONE, PAUSED, RUNNING, Task
 from orlop.linux import process
 from orlop.spec import jsonio
 from orlop.spec.container import ContainerRequest
@@ -127,6 +127,14 @@ def test_a_damaged_file_is_as_none(tmp_path, text):
         (EXITED, "exec", f"container {WEB.id} is not running"),
         (CREATED, "attach", "You cannot attach to a stopped container, start it first"),
         (RUNNING, "remove", "container is running: stop the container before removing or force remove"),
+        (EXITED, "pause", f"container {WEB.id} is not running"),
+        (CREATED, "top", f"container {WEB.id} is not running"),
+        (PAUSED, "pause", f"Container {WEB.id} is already paused"),
+        (PAUSED, "exec", f"Container {WEB.id} is paused, unpause the container before exec"),
+        (PAUSED, "attach", "You cannot attach to a paused container, unpause it first"),
+        (PAUSED, "start", "cannot start a paused container, try unpause instead"),
+        (PAUSED, "remove", "container is paused: unpause and then stop the container before removing or force remove"),
+        (RUNNING, "unpause", f"Container {WEB.id} is not paused"),
     ],
 )
 def test_a_missing_arrow_is_refused_in_dockers_words(before, verb, text):
@@ -140,7 +148,7 @@ VERBS = sorted({verb for _, verb in ARROWS})
 
 
 class Walk(RuleBasedStateMachine):
-    """Any sequence of verbs: the state stays one of four, and what is gone or runs can't be removed."""
+    """Any sequence of verbs: the state stays one of five, and what is gone or runs can't be removed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,21 +157,22 @@ class Walk(RuleBasedStateMachine):
 
     @rule(verb=st.sampled_from(VERBS))
     def verb(self, verb: str) -> None:
-        if self.state == GONE or (self.state != RUNNING and verb == "exit"):
+        if self.state == GONE or (self.state not in (RUNNING, PAUSED) and verb == "exit"):
             return
         try:
             after = state.step(Task(self.state), verb, WEB)
         except Conflict:
             assert (self.state, verb) not in ARROWS
             return
-        assert not (self.state == RUNNING and after == GONE)
+        assert not (self.state in (RUNNING, PAUSED) and after == GONE)
+        assert after != PAUSED or self.state in (RUNNING, PAUSED)
         self.started = self.started or after == RUNNING
         self.state = after
 
     @invariant()
     def a_container_ran_before_it_exited(self) -> None:
-        assert self.state in (CREATED, RUNNING, EXITED, GONE)
-        if self.state in (RUNNING, EXITED):
+        assert self.state in (CREATED, RUNNING, PAUSED, EXITED, GONE)
+        if self.state in (RUNNING, PAUSED, EXITED):
             assert self.started
         if self.state == CREATED:
             assert not self.started

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..spec.paths import Paths
+    from ..spec.task import TaskStatus
 
 
 class Locks:
@@ -78,9 +79,15 @@ class Engine:
     def observe(self, container_id: str) -> state.Task:
         """Return the state of a container now. A run that nobody watches yet is watched from now on."""
         task = state.observe(self.records.path(container_id), self.boot_id)
-        if task.state == state.RUNNING:
+        if task.state == state.RUNNING and task.status is not None:
             ends.watch(self, container_id, task)
+            if self.cgroup(container_id, task.status).is_frozen():
+                return state.Task(state.PAUSED, task.status)
         return task
+
+    def cgroup(self, container_id: str, status: TaskStatus) -> Cgroup:
+        """Return the cgroup that a container runs in."""
+        return Cgroup(self.host.runtime.layout, status.cgroup or f"{CGROUP}/{container_id}")
 
     def task_directory(self, container_id: str) -> str:
         """Return where the container's monitor listens."""

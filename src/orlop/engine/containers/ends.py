@@ -14,7 +14,7 @@ from ...spec import jsonio, signals
 from ...spec.errors import NotFound, Unavailable
 from ...spec.task import EXIT_FILE, ExitRecord
 from .. import events
-from . import removal, state
+from . import freezing, removal, state
 from .record import timestamp, write_durably
 from .watch import EXITED, REMOVED, Run
 
@@ -80,6 +80,7 @@ def kill(engine: Engine, reference: str, signal: str) -> None:
     if not _send(engine, task.status, number):
         state.step(state.Task(state.EXITED), "kill", record)
     events.publish_container(engine, record, "kill", {"signal": str(number)})
+    freezing.thaw(engine, record, task.status)
 
 
 def stop(engine: Engine, reference: str, timeout_s: int | None, signal: str) -> None:
@@ -93,7 +94,7 @@ def stop(engine: Engine, reference: str, timeout_s: int | None, signal: str) -> 
     number = signals.parse(signal or record.config.stop_signal, record.subject)
     task = engine.observe(record.id)
     state.step(task, "stop", record)
-    if task.state != state.RUNNING or task.status is None:
+    if not task.lives or task.status is None:
         return
     if timeout_s is None:
         timeout_s = record.config.stop_timeout_s
@@ -118,7 +119,7 @@ def wait(engine: Engine, reference: str, condition: str, hangup: int) -> int | N
     try:
         task = engine.observe(record.id)
         record = engine.records.load(record.id)  # after the look at its state: it was not removed before that
-        if condition == EXITED and task.state != state.RUNNING:
+        if condition == EXITED and not task.lives:
             return removal.exit_code(task, record)
         poll = select.poll()
         poll.register(waiter.fd, select.POLLIN)
@@ -134,12 +135,12 @@ def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: in
     if init is not None:
         try:
             if number != SIGKILL and _reaches(status, number):
-                _tell_signal(engine, record, init, number)
+                _tell_signal(engine, record, status, init, number)
                 ended = state.wait_for(init, timeout_s if timeout_s >= 0 else None)
             else:
                 ended = False
             if not ended:
-                _tell_signal(engine, record, init, SIGKILL)
+                _tell_signal(engine, record, status, init, SIGKILL)
                 if not state.wait_for(init, KILL_WAIT_S_MAX):
                     hint = f"see where it hangs in the kernel: cat /proc/{status.pid}/stack"
                     raise Unavailable("stop", record.subject, "its process does not end on SIGKILL", hint=hint)
@@ -157,9 +158,11 @@ def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: in
         events.died(engine, record, ended_now)  # before whatever the caller tells: its end was first
 
 
-def _tell_signal(engine: Engine, record: ContainerRecord, init: int, number: int) -> None:
+def _tell_signal(engine: Engine, record: ContainerRecord, status: TaskStatus, init: int, number: int) -> None:
+    """Send a signal, tell it, and let the container run to see it: v1 holds even a SIGKILL back while it is frozen."""
     if _signal(init, number):
         events.publish_container(engine, record, "kill", {"signal": str(number)})
+        freezing.thaw(engine, record, status)
 
 
 def _reaches(status: TaskStatus, number: int) -> bool:

@@ -7,7 +7,7 @@ import os
 from ...runtime import plan, seccomp_words
 from ...runtime.plan import Step
 from ...spec.runtime import User
-from . import execs, lifecycle, state
+from . import execs, lifecycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def explained(engine: Engine, reference: str) -> list[dict[str, object]]:
     record = engine.records.find(reference)
     task = engine.observe(record.id)
     spec = execs.read_spec(engine, record)
-    if task.state == state.RUNNING and task.status is not None:
+    if task.lives and task.status is not None:
         steps = (*_root(record), *_steps(engine, _as_it_runs(spec, task.status)), *_live(task.status))
     else:
         steps = (*_root(record), *_user(record), *_steps(engine, _with_user(spec, record)))

@@ -129,7 +129,7 @@ def details(record: ContainerRecord, task: Task, spec: Spec, directory: str) -> 
         "Config": _config(record),
         "NetworkSettings": {
             "SandboxID": "",
-            "SandboxKey": f"/proc/{task.status.pid}/ns/net" if task.state == state.RUNNING and task.status else "",
+            "SandboxKey": f"/proc/{task.status.pid}/ns/net" if task.lives and task.status else "",
             "Ports": {},
             "Networks": _networks(request),
         },
@@ -138,8 +138,9 @@ def details(record: ContainerRecord, task: Task, spec: Spec, directory: str) -> 
 
 def status_text(record: ContainerRecord, task: Task, now: float) -> str:
     """Return docker's words: "Up 2 hours", "Exited (0) 3 seconds ago", "Created"."""
-    if task.state == state.RUNNING and task.status is not None:
-        return f"Up {duration(now - unix_time(task.status.started_at))}"
+    if task.lives and task.status is not None:
+        up = f"Up {duration(now - unix_time(task.status.started_at))}"
+        return f"{up} (Paused)" if task.state == state.PAUSED else up
     if task.state == state.EXITED and task.exit is not None:
         ago = duration(now - unix_time(task.exit.finished_at))
         return f"Exited ({exit_code(task, record)}) {ago} ago"
@@ -171,12 +172,12 @@ def unix_time(text: str) -> int:
 
 
 def _state(record: ContainerRecord, task: Task) -> dict[str, object]:
-    running = task.state == state.RUNNING
+    running = task.lives
     ended = task.exit
     return {
         "Status": task.state,
         "Running": running,
-        "Paused": False,
+        "Paused": task.state == state.PAUSED,
         "Restarting": False,
         "OOMKilled": bool(ended and ended.oom_killed),
         "Dead": False,

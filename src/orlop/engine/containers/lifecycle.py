@@ -120,7 +120,7 @@ def remove(engine: Engine, reference: str, force: bool) -> None:
     record = engine.records.find(reference)
     while True:
         task = engine.observe(record.id)
-        if force and task.state == state.RUNNING and task.status is not None:
+        if force and task.lives and task.status is not None:
             ends.kill_and_wait(engine, record, task.status)
         try:
             removal.discard(engine, record)
@@ -197,7 +197,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client) -> None:
             id=record.id,
             directory=directory,
             runtime_directory=runtime_directory,
-            rootfs=_rootfs(engine, record),
+            rootfs=rootfs_mounts(engine, record),
             user=record.config.user,
             groups=record.request.group_add,
             open_stdin=record.request.open_stdin,
@@ -211,7 +211,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client) -> None:
         undo.pop_all()
 
 
-def _rootfs(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:
+def rootfs_mounts(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:
     if record.request.rootfs:
         return (Mount(type="bind", source=record.request.rootfs, options=("rbind", "rprivate")),)
     return engine.snapshots.mounts(record.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...spec.errors import Invalid, OrlopError
-from . import execs, inspect, state
+from . import execs, inspect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def summaries(engine: Engine, everything: bool, filters: Mapping[str, Sequence[s
     found = []
     for record in engine.records.all():
         task = engine.observe(record.id)
-        if (everything or task.state == state.RUNNING) and all(test(record, task) for test in tests):
+        if (everything or task.lives) and all(test(record, task) for test in tests):
             found.append((record.created_at, inspect.summary(record, task)))
     found.sort(key=lambda entry: entry[0], reverse=True)
     return [entry for _, entry in found]

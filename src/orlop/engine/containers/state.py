@@ -7,6 +7,8 @@
     of this boot, and its monitor lives         none, or an older one    running
     of another boot, or its monitor is gone     none, or an older one    exited, code 255: nobody saw the end
 
+A running container whose cgroup is frozen is paused: the kernel knows, nobody else does (`paused`).
+
 Invariants:
 1. A run is named by its `started_at`, which both files of one run share: an exit record of an earlier run is history.
 2. The monitor writes exit.json before it ends, so "the monitor is gone" is believed only when exit.json is read again
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     R = TypeVar("R", bound=Record)
 
-CREATED, RUNNING, EXITED, GONE = "created", "running", "exited", "gone"
+CREATED, RUNNING, PAUSED, EXITED, GONE = "created", "running", "paused", "exited", "gone"
 
 EXIT_CODE_LOST = 255
 EXIT_LOST = "its monitor ended without writing how the container ended"
@@ -47,6 +49,13 @@ ARROWS = {
     (RUNNING, "exec"): RUNNING,  # execs.start
     (RUNNING, "attach"): RUNNING,  # containers.attach
     (RUNNING, "stop"): EXITED,  # containers.stop
+    (RUNNING, "pause"): PAUSED,  # freezing.pause
+    (PAUSED, "unpause"): RUNNING,  # freezing.unpause
+    (PAUSED, "kill"): RUNNING,  # ends.kill, which thaws: a signal is seen by who runs
+    (PAUSED, "stop"): EXITED,  # ends.stop, which thaws
+    (PAUSED, "exit"): EXITED,  # as above
+    (RUNNING, "top"): RUNNING,  # processes.top
+    (PAUSED, "top"): PAUSED,
     (CREATED, "stop"): CREATED,  # 304
     (EXITED, "stop"): EXITED,  # 304
     (CREATED, "remove"): GONE,  # containers.remove
@@ -54,16 +63,31 @@ ARROWS = {
 }
 
 # Why an arrow does not exist, in docker's words, and what to do about it.
+_NOT_RUNNING = ("container {id} is not running", "start it with: orlop start {name}")
+_UNPAUSE = "let it run on with: orlop unpause {name}"
 _REFUSALS = {
-    "kill": ("container {id} is not running", "start it with: orlop start {name}"),
-    "exec": ("container {id} is not running", "start it with: orlop start {name}"),
+    "kill": _NOT_RUNNING,
+    "exec": _NOT_RUNNING,
+    "pause": _NOT_RUNNING,
+    "top": _NOT_RUNNING,
+    "unpause": ("Container {id} is not paused", "see its state with: orlop ps -a --filter name={name}"),
     "attach": ("You cannot attach to a stopped container, start it first", "start it with: orlop start {name}"),
     "remove": (
         "container is running: stop the container before removing or force remove",
         "stop it with: orlop stop {name}, or use: orlop rm --force {name}",
     ),
 }
-_VERBS = {"exec": "execute a command in", "attach": "attach to"}
+_REFUSALS_PAUSED = {
+    "start": ("cannot start a paused container, try unpause instead", _UNPAUSE),
+    "exec": ("Container {id} is paused, unpause the container before exec", _UNPAUSE),
+    "pause": ("Container {id} is already paused", _UNPAUSE),
+    "attach": ("You cannot attach to a paused container, unpause it first", _UNPAUSE),
+    "remove": (
+        "container is paused: unpause and then stop the container before removing or force remove",
+        "use: orlop rm --force {name}",
+    ),
+}
+_VERBS = {"exec": "execute a command in", "attach": "attach to", "top": "list the processes of"}
 
 
 class Task:
@@ -78,6 +102,11 @@ class Task:
         self.state = state
         self.status = status
         self.exit = exit
+
+    @property
+    def lives(self) -> bool:
+        """Whether there is a process now: running, or paused."""
+        return self.state in (RUNNING, PAUSED)
 
 
 def observe(directory: str, boot_id: str) -> Task:
@@ -104,7 +133,8 @@ def step(task: Task, verb: str, record: ContainerRecord) -> str:
     after = ARROWS.get((task.state, verb))
     if after is not None:
         return after
-    cause, hint = _REFUSALS[verb]
+    refusals = {**_REFUSALS, **_REFUSALS_PAUSED} if task.state == PAUSED else _REFUSALS
+    cause, hint = refusals[verb]
     raise Conflict(
         _VERBS.get(verb, verb),
         record.subject,

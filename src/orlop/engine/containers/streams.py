@@ -90,7 +90,7 @@ def _frames(engine: Engine, record: ContainerRecord, wanted: LogRequest, hangup:
 
 def _monitor(engine: Engine, record: ContainerRecord) -> int | None:
     task = engine.observe(record.id)
-    if task.state != state.RUNNING or task.status is None:
+    if not task.lives or task.status is None:
         return None
     return state.open_monitor(task.status, engine.boot_id)
 

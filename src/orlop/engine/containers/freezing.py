@@ -1,0 +1,58 @@
+"""Pause and unpause: the container's cgroup is frozen, which no process inside can see or refuse.
+
+Nothing is stored: the freezer itself says that a container is paused (state.py), to this engine and to the next one.
+"""
+
+from __future__ import annotations
+
+from ...spec.errors import Unavailable
+from .. import events
+from . import state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.task import TaskStatus
+    from ..engine import Engine
+    from .record import ContainerRecord
+
+
+def pause(engine: Engine, reference: str) -> None:
+    """Stop every process of a container where it stands.
+
+    Raises NotFound, Conflict when it does not run or is paused already, Unavailable when a process does not freeze.
+    """
+    record = engine.records.find(reference)
+    task = engine.observe(record.id)
+    state.step(task, "pause", record)
+    assert task.status is not None
+    try:
+        engine.cgroup(record.id, task.status).freeze()
+    except FileNotFoundError:
+        state.step(state.Task(state.EXITED), "pause", record)
+    except OSError as wrong:
+        hint = "a process that waits for a disk or a network file system can't be frozen: try again"
+        raise Unavailable("pause", record.subject, wrong.strerror or str(wrong), hint=hint) from None
+    events.publish_container(engine, record, "pause")
+
+
+def unpause(engine: Engine, reference: str) -> None:
+    """Let a container run on. Raises NotFound, Conflict when it is not paused, Unavailable."""
+    record = engine.records.find(reference)
+    task = engine.observe(record.id)
+    state.step(task, "unpause", record)
+    assert task.status is not None
+    thaw(engine, record, task.status)
+
+
+def thaw(engine: Engine, record: ContainerRecord, status: TaskStatus) -> None:
+    """Let a container run on if it is paused. Raises Unavailable."""
+    cgroup = engine.cgroup(record.id, status)
+    try:
+        if not cgroup.is_frozen():
+            return
+        cgroup.thaw()
+    except FileNotFoundError:
+        return  # it has ended
+    except OSError as wrong:
+        raise Unavailable("unpause", record.subject, f"{wrong.filename}: {wrong.strerror}") from None
+    events.publish_container(engine, record, "unpause")
