@@ -30,9 +30,17 @@ from . import removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import Protocol
 
-    from orlop.spec.tar import Member, Reader
+    from orlop.spec.tar import Member
+
+    class Reader(Protocol):
+        """What `tar.Reader` and `rebase.Rebased` are."""
+
+        def __iter__(self) -> Iterator[Member]: ...
+        def data(self) -> Iterator[bytes]:
+            """Yield the stored bytes of the current member."""
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"

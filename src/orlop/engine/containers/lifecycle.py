@@ -212,6 +212,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client) -> None:
 
 
 def rootfs_mounts(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:
+    """Return what makes the container's root file system, for `rootfs.open_rootfs`."""
     if record.request.rootfs:
         return (Mount(type="bind", source=record.request.rootfs, options=("rbind", "rprivate")),)
     return engine.snapshots.mounts(record.id)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 Row = tuple[str, str, str]
 
 _ATTACH = ("attach", "ATTACH", "Attach local standard input, output, and error streams to a running container")
+_CP = ("cp", "CP", "Copy files/folders between a container and the local filesystem")
 _CREATE = ("run", "CREATE", "Create a new container")
 _EVENTS = ("events", "EVENTS", "Get real time events from the server")
 _EXEC = ("exec", "EXEC", "Execute a command in a running container")
@@ -36,6 +37,7 @@ COMMON: dict[str, Row] = {
 
 COMMANDS: dict[str, Row] = {
     "attach": _ATTACH,
+    "cp": _CP,
     "create": _CREATE,
     "events": _EVENTS,
     "explain": ("explain", "EXPLAIN", "Say in words how a container is isolated, and by which kernel calls"),
@@ -55,6 +57,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         "Manage containers",
         {
             "attach": _ATTACH,
+            "cp": _CP,
             "create": _CREATE,
             "exec": _EXEC,
             "explain": COMMANDS["explain"],
@@ -101,10 +104,10 @@ ALIASES = {
 
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
-    "build builder buildx checkpoint commit compose config context cp diff export history load login logout"
+    "build builder buildx checkpoint commit compose config context diff export history load login logout"
     " manifest network node pause plugin port pull push rename restart rmi save search secret service stack stats"
     " swarm tag top trust unpause update volume"
-    " container.commit container.cp container.diff container.export container.pause container.port container.prune"
+    " container.commit container.diff container.export container.pause container.port container.prune"
     " container.rename container.restart container.stats container.top container.unpause container.update"
     " image.build image.history image.load image.prune image.pull image.push image.rm image.save image.tag"
     " system.df system.prune".split()

@@ -1,0 +1,146 @@
+"""The root of a container as a descriptor, for verbs that look into it from outside: cp, and what comes like it.
+
+    with roots.opened(engine, record) as root: open_in_root(root, path, ...)
+
+A running container's root is seen through its first process: with its volumes and everything that it mounted. For one
+that does not run the root file system is mounted in a mount namespace of this verb's own, its volumes in it, and the
+container's lock is held: what a start would mount is ours meanwhile. The host's mount table shows nothing (I4).
+
+No code runs inside: nothing enters the container's namespaces, so no library, codec or name service of an image is
+ever loaded (SEC-05, CVE-2019-14271). Paths are the kernel's to resolve, in the root, each time anew (SEC-06,
+CVE-2018-15664).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack, contextmanager
+
+from ...linux import mount, path, process
+from ...runtime import enter, rootfs
+from ...spec.errors import NotFound, Unavailable
+from . import execs, lifecycle, state
+from .record import disk_trouble_told
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...spec.runtime import Mount
+    from ..engine import Engine
+    from .record import ContainerRecord
+
+NAMESPACE_S_MAX = 30.0
+
+
+@contextmanager
+def opened(engine: Engine, record: ContainerRecord) -> Iterator[int]:
+    """Hold a descriptor (O_PATH) of the container's root directory. Raises NotFound, Unavailable."""
+    with ExitStack() as stack:
+        root = _of_running(engine, record)
+        if root is None:
+            stack.enter_context(engine.locks.hold(record.id))
+            engine.records.load(record.id)  # it may be gone by now
+            root = _of_running(engine, record)  # or started meanwhile
+        if root is None:
+            with disk_trouble_told("mount", f"the root file system of {record.subject}"):
+                root, namespace = _mounted(engine, record)
+            stack.callback(os.close, namespace)
+        stack.callback(os.close, root)
+        yield root
+
+
+def _of_running(engine: Engine, record: ContainerRecord) -> int | None:
+    task = engine.observe(record.id)
+    init = state.open_init(task.status, engine.boot_id) if task.exit is None and task.status is not None else None
+    if init is None:
+        return None
+    assert task.status is not None
+    try:
+        return enter.open_root(task.status.pid, init)
+    except OSError as refused:
+        raise Unavailable("look into", record.subject, refused.strerror or str(refused)) from None
+    except Exception:  # it has ended: its root is mounted anew
+        return None
+    finally:
+        os.close(init)
+
+
+def _mounted(engine: Engine, record: ContainerRecord) -> tuple[int, int]:
+    """Return descriptors of the root and of the mount namespace that holds what is mounted below it."""
+    done: list[tuple[int, int] | BaseException] = []
+
+    def work() -> None:
+        try:
+            # Of this thread alone (unshare(2)), which ends with it; the descriptor keeps the namespace.
+            process.unshare(process.CLONE_NEWNS)
+            mount.mount("", "/", flags=mount.MS_REC | mount.MS_PRIVATE)
+            namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                done.append((_mount_all(engine, record), namespace))
+            except BaseException:
+                os.close(namespace)
+                raise
+        except BaseException as failure:
+            done.append(failure)
+
+    thread = threading.Thread(target=work, name="mount")
+    thread.start()
+    thread.join(NAMESPACE_S_MAX)
+    if not done:
+        cause = "a mount does not come to an end"
+        subject = f"the root file system of {record.subject}"
+        raise Unavailable("mount", subject, cause, hint="is the server of one of its volumes dead?")
+    if isinstance(done[0], BaseException):
+        raise done[0]
+    return done[0]
+
+
+def _mount_all(engine: Engine, record: ContainerRecord) -> int:
+    root = rootfs.open_rootfs(lifecycle.rootfs_mounts(engine, record))
+    try:
+        place = os.open(engine.tasks, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            mount.move_mount(root, place)
+        finally:
+            os.close(place)
+        own = engine.records.path(record.id)
+        for wanted in execs.read_spec(engine, record).mounts:
+            if wanted.source.startswith("/") and not wanted.source.startswith(f"{own}/"):
+                _bind(root, wanted)
+        if record.request.read_only:
+            mount.mount_setattr(root, set_=mount.MOUNT_ATTR_RDONLY)
+        return root
+    except BaseException:
+        os.close(root)
+        raise
+
+
+def _bind(root: int, wanted: Mount) -> None:
+    """Mount a volume or a directory of the host where the container would have it; one that is gone stays away."""
+    try:
+        source = os.open(wanted.source, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        tree = mount.clone_tree(source, recursive="rbind" in wanted.options)
+        try:
+            if "ro" in wanted.options:
+                mount.mount_setattr(tree, set_=mount.MOUNT_ATTR_RDONLY)
+            make = path.mkdir_in_root if os.path.isdir(wanted.source) else path.make_file_in_root
+            target = make(root, wanted.destination)
+            try:
+                mount.move_mount(tree, target)
+            finally:
+                os.close(target)
+        finally:
+            os.close(tree)
+    finally:
+        os.close(source)
+
+
+def not_there(wanted: str, reference: str) -> NotFound:
+    """Return docker's error for a path that a container does not have."""
+    cause = f"Could not find the file {wanted} in container {reference}"
+    return NotFound("find", f"{wanted} in container {reference}", cause, hint=f"look: orlop exec {reference} ls -l /")
