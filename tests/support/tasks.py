@@ -16,7 +16,7 @@ from orlop.linux.cgroup import Cgroup, detect
 from orlop.spec import attach as wire
 from orlop.spec.runtime import Mount, Process, Spec
 from orlop.spec.task import Started, StartExec, StartTask
-from orlop.supervise import Spawner, attach, logread
+from orlop.supervise import Spawner, attach, logread, restart
 
 from . import container, processes
 
@@ -137,16 +137,19 @@ class Tasks:
 
     def start(self, *args: str, spec: Spec | None = None, attached: bool = False, **changes: Any) -> Task:
         """Start a container; changes are fields of the message."""
-        container_id, directory, runtime = self.bundle(spec or container.make_spec(*args))
-        message = StartTask(
+        return self.request(
+            self.message(*self.bundle(spec or container.make_spec(*args)), attached=attached, **changes)
+        )
+
+    def message(self, container_id: str, directory: Path, runtime: Path, **changes: Any) -> StartTask:
+        """Return the message that starts a bundle; changes are its fields."""
+        return StartTask(
             id=container_id,
             directory=str(directory),
             runtime_directory=str(runtime),
             rootfs=(Mount(type="bind", source=str(self.root)),),
-            attached=attached,
             **changes,
         )
-        return self.request(message)
 
     def exec(
         self, task: Task, *args: str, attached: bool = True, process: Process | None = None, **changes: Any
@@ -166,12 +169,12 @@ class Tasks:
         )
         return self.request(message)
 
-    def request(self, message: StartTask | StartExec) -> Task:
+    def request(self, message: StartTask | StartExec, network: int | None = None) -> Task:
         ours = theirs = None
         if message.attached:
             ours, theirs = socket.socketpair()
         try:
-            started = self.spawner.request(message, theirs.fileno() if theirs else None)
+            started = self.spawner.request(message, theirs.fileno() if theirs else None, network)
         finally:
             if theirs:
                 theirs.close()
@@ -184,7 +187,9 @@ class Tasks:
             for client in task.clients:
                 client.close()
             if task.started.error is None and (task.directory / "status.json").exists():
-                task.kill()
+                (task.directory / restart.RESTART_FILE).write_bytes(restart.Order(stopped=True).encode())
+                processes.kill(task.monitor, task.status["monitorStartTime"], restart.WAKE)
+                processes.kill(task.status["pid"], task.status["pidStartTime"])
                 wait_for_end(task.monitor, task.status["monitorStartTime"])
         self.spawner.close()
         Cgroup(detect(), CGROUP).prune()

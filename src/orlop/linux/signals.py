@@ -14,9 +14,11 @@ if TYPE_CHECKING:
         SIGKILL,
         SIGSTOP,
         SIGTERM,
+        SIGUSR1,
         pidfd_send_signal,
         pthread_sigmask,
         signal,
+        sigtimedwait,
         valid_signals,
     )
 else:
@@ -28,9 +30,11 @@ else:
         SIGKILL,
         SIGSTOP,
         SIGTERM,
+        SIGUSR1,
         pidfd_send_signal,
         pthread_sigmask,
         signal,
+        sigtimedwait,
         valid_signals,
     )
 
@@ -39,6 +43,7 @@ __all__ = [
     "SIGKILL",
     "SIGSTOP",
     "SIGTERM",
+    "SIGUSR1",
     "SIG_DFL",
     "SIG_IGN",
     "SIG_SETMASK",
@@ -46,6 +51,7 @@ __all__ = [
     "pthread_sigmask",
     "reset_all",
     "signal",
+    "sigtimedwait",
     "valid_signals",
 ]
 

@@ -5,7 +5,8 @@
     monitor --writes-->  <directory>/status.json (TaskStatus), <directory>/exit.json (ExitRecord, once)
 
 fds of a start message, in this order: the reply socket; then, when `attached` is true, one end of a stream
-socket that speaks the attach protocol (orlop.supervise.attach) and is the first attached client.
+socket that speaks the attach protocol (orlop.supervise.attach) and is the first attached client; then, when
+`has_network` is true, a network namespace, which the monitor keeps until the container has ended for good.
 
 A message is at most MESSAGE_BYTES_MAX bytes of JSON; anything large (the OCI spec) lies in the bundle.
 """
@@ -40,6 +41,8 @@ class StartTask(Record):
         inside the root file system, and stronger than process.user of the spec.
     open_stdin: keep standard input open for clients; else the process reads end of file.
     stdin_once: close standard input when the first attached client goes.
+    has_network: a network namespace comes with the message: the process joins it instead of the spec's.
+    restarts: how often the container was restarted before this start by a policy.
     """
 
     id: str
@@ -53,6 +56,8 @@ class StartTask(Record):
     attached: bool = False
     console_size: Box | None = None
     log: LogOptions = LogOptions()
+    has_network: bool = False
+    restarts: int = 0
 
 
 class StartExec(Record):
@@ -99,7 +104,8 @@ class Started(Record):
 class TaskStatus(Record):
     """status.json. Start times are field 22 of /proc/PID/stat, in clock ticks: with boot_id they make a pid unique.
 
-    started_at: RFC 3339 with nanoseconds, UTC.
+    started_at: RFC 3339 with nanoseconds, UTC: the name of the run. pid: 0 for a restart whose command was never
+    executed. restarts: how often a restart policy had started the container again, this run counted.
     """
 
     pid: int
@@ -109,10 +115,14 @@ class TaskStatus(Record):
     boot_id: str
     started_at: str
     cgroup: str = ""
+    restarts: int = 0
 
 
 class ExitRecord(Record):
-    """exit.json. exit_code is docker's: the status, or 128 plus the signal. signal 0 when it exited by itself."""
+    """exit.json. exit_code is docker's: the status, or 128 plus the signal. signal 0 when it exited by itself.
+
+    restart_at: when the monitor starts the next run, "" when this one was the last.
+    """
 
     exit_code: int
     signal: int = 0
@@ -120,3 +130,4 @@ class ExitRecord(Record):
     started_at: str
     finished_at: str
     error: str = ""
+    restart_at: str = ""

@@ -47,23 +47,27 @@ class Spawner:
             if self._socket is None:
                 self._spawn()
 
-    def request(self, message: StartTask | StartExec, client: int | None = None) -> Started:
+    def request(self, message: StartTask | StartExec, client: int | None = None, network: int | None = None) -> Started:
         """Have a process started and return the answer of its monitor: its error is set when there is no process.
 
         client: one end of a connected stream socket that becomes the first attached client; it stays the caller's.
+        network: a network namespace that the container joins, and its monitor keeps; it stays the caller's too.
         Raises Invalid for a message that is too large, Unavailable when no monitor can be made or none answers.
         """
         if message.attached != (client is not None):
             raise Invalid("start", f"container {message.id[:12]}", "attached and the client's stream do not fit")
+        if (isinstance(message, StartTask) and message.has_network) != (network is not None):
+            raise Invalid("start", f"container {message.id[:12]}", "has_network and the network's namespace do not fit")
         start = Start(task=message) if isinstance(message, StartTask) else Start(exec=message)
         data = jsonio.dump(start.to_json())
         if len(data) > MESSAGE_BYTES_MAX:
             cause = f"the start message has {len(data)} bytes, the limit is {MESSAGE_BYTES_MAX}"
             raise Invalid("start", f"container {message.id[:12]}", cause, hint="pass large values in a file")
-        answer = self._ask(data, client)
+        fds = [fd for fd in (client, network) if fd is not None]
+        answer = self._ask(data, fds)
         if not answer and self._is_gone():
             # Nothing runs: the spawner died before it received this, or whoever it forked for this died too.
-            answer = self._ask(data, client)
+            answer = self._ask(data, fds)
         if not answer:
             raise Unavailable("start", "a process", "its monitor died before it answered", hint="try again")
         try:
@@ -76,12 +80,12 @@ class Spawner:
         with self._lock:
             self._bury()
 
-    def _ask(self, data: bytes, client: int | None) -> bytes:
+    def _ask(self, data: bytes, fds: "Sequence[int]") -> bytes:
         """Send a message and return the answer, b"" when whoever got it has died."""
         ours, theirs = packet.pair()
         try:
             try:
-                self._send(data, [theirs.fileno(), *((client,) if client is not None else ())])
+                self._send(data, [theirs.fileno(), *fds])
             finally:
                 theirs.close()
             ours.settimeout(START_S_MAX)

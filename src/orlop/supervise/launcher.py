@@ -2,6 +2,7 @@
 
     monitor, a subreaper meanwhile --fork--> launcher --clone3--> init
 
+    launcher -> monitor   the path of the cgroup that it makes next: should it be killed, the monitor removes it
     launcher -> monitor   Handover + descriptors: the process is made, up to its last step before execve
     monitor  -> launcher  READY, or in words why it can't be
     launcher -> monitor   EXECUTED
@@ -10,6 +11,9 @@
 
 A start that fails ends here: everything is undone, the failure is on disk and told to the engine and to the client, the
 launcher exits, and with the end of its socket the monitor does. The end of the monitor fails the start.
+
+A monitor that restarts its container forks another launcher with the same message. Nobody waits for that one, so it
+tells a failure to the monitor (Failure), whose record it is.
 
 Why: a monitor stays as long as its container. To read a spec and to compile a plan leaves 2.5 MiB of used pages behind
 in a Python process; here they go with the launcher, which costs a start 2 ms.
@@ -49,8 +53,11 @@ HANDOVER_BYTES_MAX = 16 * 1024
 HANDOVER_FDS_MAX = 8
 READY = b"ready"
 EXECUTED = b"executed"
+EXIT_CODE_FAILED = 125
+_CGROUP = b"cgroup\0"
+_FAILED = "failed"
 _SEPARATOR = "\0"
-_TERMINAL, _OPEN_STDIN, _INPUT_ENDS = "t", "i", "e"
+_TERMINAL, _OPEN_STDIN, _INPUT_ENDS, _ATTACHED = "t", "i", "e", "a"
 
 
 class Inherited:
@@ -70,14 +77,17 @@ class Handover:
     runtime directory, what will be exit.json; then the master of its terminal, or our ends of its standard output,
     standard error and, with `open_stdin`, standard input.
     cgroup: its own, "" for none. own_directory: removed at the end, "" for none. log: None without one.
+    attached: the start message's second descriptor is a client. restarts: see TaskStatus.
     """
 
     __slots__ = (
+        "attached",
         "cgroup",
         "input_ends_with_client",
         "log",
         "open_stdin",
         "own_directory",
+        "restarts",
         "started_at",
         "terminal",
         "title",
@@ -88,20 +98,26 @@ class Handover:
         self.started_at = started_at
         self.cgroup = cgroup
         self.own_directory = own_directory
+        self.attached = False
         self.terminal = False
         self.open_stdin = False
         self.input_ends_with_client = False
+        self.restarts = 0
         self.log: tuple[int, int] | None = None  # max_size_bytes, max_files
 
     def encode(self) -> bytes:
         flags = _TERMINAL * self.terminal + _OPEN_STDIN * self.open_stdin + _INPUT_ENDS * self.input_ends_with_client
+        flags += _ATTACHED * self.attached
         log = "" if self.log is None else f"{self.log[0]} {self.log[1]}"
-        return _SEPARATOR.join((self.title, self.started_at, self.cgroup, self.own_directory, flags, log)).encode()
+        own = (self.title, self.started_at, self.cgroup, self.own_directory)
+        return _SEPARATOR.join((*own, flags, str(self.restarts), log)).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> "Handover":
-        title, started_at, cgroup, own_directory, flags, log = data.decode().split(_SEPARATOR)
+        title, started_at, cgroup, own_directory, flags, restarts, log = data.decode().split(_SEPARATOR)
         handover = cls(title, started_at, cgroup, own_directory)
+        handover.attached = _ATTACHED in flags
+        handover.restarts = int(restarts)
         handover.terminal = _TERMINAL in flags
         handover.open_stdin = _OPEN_STDIN in flags
         handover.input_ends_with_client = _INPUT_ENDS in flags
@@ -109,6 +125,34 @@ class Handover:
             size, files = log.split()
             handover.log = int(size), int(files)
         return handover
+
+
+def cgroup_of(data: bytes) -> str:
+    """Return the path in a launcher's first message, "" when it is another one."""
+    return data[len(_CGROUP) :].decode() if data.startswith(_CGROUP) else ""
+
+
+class Failure:
+    """What a monitor gets of a restart that failed: docker's exit code and why."""
+
+    __slots__ = ("cause", "exit_code")
+
+    def __init__(self, exit_code: int, cause: str) -> None:
+        self.exit_code = exit_code
+        self.cause = cause
+
+    def encode(self) -> bytes:
+        cause = self.cause[: record.ERROR_CHARACTERS_MAX]
+        return _SEPARATOR.join((_FAILED, str(self.exit_code), cause)).encode(errors="replace")
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Failure":
+        """Return what a launcher said last, or that it said nothing."""
+        kind, _, rest = data.decode(errors="replace").partition(_SEPARATOR)
+        if kind != _FAILED:
+            return cls(EXIT_CODE_FAILED, "its launcher was killed")
+        code, _, cause = rest.partition(_SEPARATOR)
+        return cls(int(code), cause)
 
 
 class Reply:
@@ -134,23 +178,43 @@ class Reply:
         self._socket.close()
 
 
-def main(message: packet.Message, inherited: Inherited, monitor: socket) -> "NoReturn":
+def main(message: packet.Message, inherited: Inherited, monitor: socket, restarts: int = 0) -> "NoReturn":
     """Be the launcher, in a process just forked by a monitor, which ends here.
 
-    message: a Start, with the reply socket and the first client.
+    message: a Start, with the reply socket and the other descriptors that belong to it. restarts: how often the monitor
+    and those before it started the container again, this time counted; then it comes with the network alone.
     """
     try:
         process.close_all_except({*message.fds, monitor.fileno()})
-        reply = Reply(message.fds[0])
-        try:
-            job = Job(_read(message))
-            pid = _launch(job, [socket(fileno=fd) for fd in message.fds[1:]], inherited, monitor)
-        except Exception as failure:
-            reply.failed(told("start", "a container", failure))
+        if restarts:
+            _restart(message, inherited, monitor, restarts)
         else:
-            reply.started(pid)
+            _start(message, inherited, monitor)
     finally:
         os._exit(0)
+
+
+def _start(message: packet.Message, inherited: Inherited, monitor: socket) -> None:
+    reply = Reply(message.fds[0])
+    try:
+        wanted = _read(message)
+        count = 1 + wanted.attached
+        job = _job(wanted, message.fds, count)
+        pid = _launch(job, [socket(fileno=fd) for fd in message.fds[1:count]], inherited, monitor)
+    except Exception as failure:
+        reply.failed(told("start", "a container", failure))
+    else:
+        reply.started(pid)
+
+
+def _restart(message: packet.Message, inherited: Inherited, monitor: socket, restarts: int) -> None:
+    try:
+        job = _job(_read(message), message.fds, 0)
+        job.restarts = restarts
+        _launch(job, [], inherited, monitor)
+    except Exception as failure:
+        error = told("start", "a container", failure)
+        _ignoring_errors(lambda: packet.send(monitor, Failure(error.exit_code, str(error)).encode()))
 
 
 def _read(message: packet.Message) -> StartTask | StartExec:
@@ -159,10 +223,16 @@ def _read(message: packet.Message) -> StartTask | StartExec:
     start = Start.from_json(jsonio.parse_object(message.data, "the start message"), "the start message")
     wanted = start.task or start.exec
     assert wanted  # Start.check
-    count = 1 + wanted.attached
-    if len(message.fds) != count:
-        raise Invalid("read", "the start message", f"{len(message.fds)} files came with it, {count} are wanted")
     return wanted
+
+
+def _job(wanted: StartTask | StartExec, fds: tuple[int, ...], before: int) -> Job:
+    """Return the job of a message. before: how many descriptors stand before the network namespace's."""
+    has_network = isinstance(wanted, StartTask) and wanted.has_network
+    if len(fds) != before + has_network:
+        cause = f"{len(fds)} files came with it, {before + has_network} are wanted"
+        raise Invalid("read", "the start message", cause)
+    return Job(wanted, fds[-1] if has_network else -1)
 
 
 def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: socket) -> int:
@@ -171,11 +241,13 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
     started_at, exit_fd = record.now(), record.reserve_exit(job.directory)
     created = None
     try:
-        created, pipes = job.create(inherited.facts)
+        created, pipes = job.create(inherited.facts, lambda path: packet.send(monitor, _CGROUP + path.encode()))
         listener = attach.listen(job.runtime_directory)
         cgroup = created.cgroup.path if created.cgroup and job.owns_cgroup else ""
-        record.write_status(job.directory, created.pid, os.getppid(), started_at, cgroup)
+        record.write_status(job.directory, created.pid, os.getppid(), started_at, cgroup, job.restarts)
         handover = Handover(f"orlop: monitor {job.name}", started_at, cgroup, job.own_directory)
+        handover.attached = job.message.attached
+        handover.restarts = job.restarts
         handover.terminal = pipes is None
         handover.open_stdin = job.message.open_stdin
         handover.input_ends_with_client = job.input_ends_with_client
@@ -187,7 +259,10 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
         if created:
             created.abort()
         error = told(job.verb, job.subject, failure)
-        _record_failure(job, record.failed(started_at, error.exit_code, str(error)), exit_fd, clients)
+        _leave_nothing(job)
+        # A run of a series has its record from the monitor.
+        if job.restarts == job.restarts_before:
+            _record_failure(job, record.failed(started_at, error.exit_code, str(error)), exit_fd, clients)
         raise error from None
     try:
         packet.send(monitor, EXECUTED)
@@ -213,10 +288,13 @@ def _hand_over(monitor: socket, handover: Handover, fds: list[int]) -> None:
         raise Unavailable("start", "a process", cause, hint="is the machine out of memory or descriptors?")
 
 
-def _record_failure(job: Job, ended: ExitRecord, exit_fd: int, clients: list[socket]) -> None:
-    """Say on disk and to the client that the command was never executed; leave nothing else. Raises nothing."""
+def _leave_nothing(job: Job) -> None:
     _ignoring_errors(lambda: record.unlink(job.runtime_directory, ATTACH_SOCKET))
     _ignoring_errors(job.remove_own_directory)
+
+
+def _record_failure(job: Job, ended: ExitRecord, exit_fd: int, clients: list[socket]) -> None:
+    """Say on disk and to the client that the command was never executed. Raises nothing."""
     # The status of an earlier run would make this record one of that run's past.
     _ignoring_errors(lambda: record.unlink(job.directory, STATUS_FILE))
     _ignoring_errors(lambda: record.write_exit(job.directory, exit_fd, ended))

@@ -4,11 +4,14 @@ The story, top down, in `_run`: have the process made, take it over, carry bytes
 
 Invariants:
 1. The monitor needs nobody: not the engine, not the spawner, no client. Only SIGKILL ends it before its process ends.
-2. A run ends with one exit record, a failed start too, and before the monitor's own end; then nothing of the run is
-   left: no process, no cgroup, no listening socket. Whoever holds a pidfd of the monitor may wait for that.
+2. A run ends with one exit record, a failed start too, and before the monitor's own end or the next run; then nothing
+   of the run is left: no process, no cgroup, no listening socket. The record says whether another run follows: if not,
+   the monitor ends, and whoever holds a pidfd of it may wait for that.
 3. What the process wrote is in the log before the exit record is written.
 4. Nothing is imported after the fork, and nothing wakes up while nothing happens.
 5. It stays small: what only a start needs is done by its launcher.
+6. With a restart policy it lives through all runs of its container, one after the other (restart.py). It keeps the
+   start message and the network namespace that came with it for the next one.
 
 After the start it is no subreaper: the process's orphans go to the init of its pid namespace, and where it shares the
 host's, they are in its cgroup, which is killed at the end.
@@ -23,10 +26,10 @@ from ..linux import process, signals
 from ..linux.cgroup import Cgroup
 from ..spec import attach, jsonio
 from ..spec.task import ExitRecord
-from . import launcher, packet, record
+from . import launcher, packet, record, restart
 from .attach import Clients
 from .failure import told
-from .launcher import HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX, READY, Handover, Inherited
+from .launcher import EXECUTED, HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX, READY, Failure, Handover, Inherited
 from .log import Log
 from .loop import READ, Loop
 from .stdio import Input, Output, Terminal
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
 DRAIN_S_MAX = 1.0  # for writers that outlive the process: outside of its pid namespace and its cgroup
 LINGER_S_MAX = 600.0  # for a client that takes nothing at all of its last output (a pager that nobody reads)
 DEFECTS_MAX = 16
-EXIT_CODE_FAILED = 125
 OOM_SCORE_ADJ = b"-998"  # as docker's shim: the kernel takes the container, not the one who tells of it
 
 
@@ -67,6 +69,7 @@ class Monitor:
         """Take over a process and its descriptors. Raises OSError."""
         self.pidfd, listener, self.directory, self.runtime_directory, self.exit_fd, *streams = fds
         self.handover = handover
+        self.began = time.monotonic()
         self.defects: list[str] = []
         self.log = Log(self.directory, *handover.log) if handover.log else None
         self._loop = Loop()
@@ -128,6 +131,13 @@ class Monitor:
                 deadline = time.monotonic() + LINGER_S_MAX
             left = self.clients.queued()
 
+    def close(self) -> None:
+        """Let go of what is left after the end: of the clients too, who have heard of it."""
+        self._loop.close()  # first: its epoll set is shared with a process that lingers for the same clients
+        self.clients.close()
+        for fd in (self.pidfd, self.directory, self.runtime_directory):
+            os.close(fd)
+
     # -- what clients do --------------------------------------------------------------------------------------------
 
     def write(self, data: bytes, taken: "Callable[[int], None]") -> None:
@@ -169,64 +179,125 @@ class Monitor:
 
 
 def _run(message: packet.Message, inherited: Inherited) -> None:
-    reply, *clients = message.fds
+    monitor, _ = _launch(message, inherited, 0)
+    if monitor is None:
+        return
+    _spare_from_oom()
+    kept = packet.Message(message.data, message.fds[1 + monitor.handover.attached :])
+    series = restart.Series(monitor.handover.restarts)
+    while monitor is not None:
+        monitor.carry()
+        monitor = _next_run(monitor, kept, series, inherited)
+
+
+def _next_run(monitor: Monitor, kept: packet.Message, series: restart.Series, inherited: Inherited) -> Monitor | None:
+    """End a run; wait for the next one and return it, None when there is none."""
+    pause_s = series.pause_after(time.monotonic() - monitor.began)
+    ended = _finish(monitor, _cgroup(monitor, inherited), series, pause_s)
+    monitor.clients.broadcast(attach.EXIT, jsonio.dump(ended.to_json()))
+    _attempt(monitor.defects, lambda: os.fsync(monitor.directory))
+    _leave_to_readers(monitor, kept, inherited)
+    directory = os.dup(monitor.directory)
+    monitor.close()
+    following = None
+    while ended.restart_at and series.wait(directory, pause_s, ended.exit_code, False):
+        following, failure = _launch(kept, inherited, series.restarts)
+        if following is not None:
+            break
+        pause_s = series.pause_after(0.0)
+        ended = _record_failed_restart(directory, failure, series, pause_s)
+    os.close(directory)
+    return following
+
+
+def _launch(message: packet.Message, inherited: Inherited, restarts: int) -> tuple[Monitor | None, Failure]:
+    """Have a process made, and take it over; else return why there is none. The first time, the engine hears of it.
+
+    message: for a restart the kept one; its descriptors stay the caller's.
+    """
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     try:
         ours, theirs = packet.pair()
         child = os.fork()
-    except OSError as failure:
-        launcher.Reply(reply).failed(told("start", "a launcher", failure))
-        return
+    except OSError as refused:
+        error = told("start", "a launcher", refused)
+        if not restarts:
+            launcher.Reply(message.fds[0]).failed(error)
+        return None, Failure(error.exit_code, str(error))
     if child == 0:
-        launcher.main(message, inherited, theirs)
+        launcher.main(message, inherited, theirs, restarts)
     theirs.close()
-    os.close(reply)  # only the launcher answers: when it dies, the engine sees the end of this socket
-    monitor, started = _take_over(ours, clients, inherited)
+    if not restarts:
+        os.close(message.fds[0])  # only the launcher answers: when it dies, the engine sees the end of this socket
+    cgroup, monitor, last = _take_over(ours, () if restarts else message.fds[1:], inherited)
     ours.close()
-    _, launcher_status = os.waitpid(child, 0)  # from here on the process is our child
+    os.waitpid(child, 0)  # from here on the process is our child
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
-    if monitor is None or not started:
-        if monitor and launcher_status:
-            _bury(monitor, inherited)
-        return
-    _spare_from_oom()
-    monitor.carry()
-    ended = _finish(monitor, _cgroup(monitor, inherited))
-    monitor.clients.broadcast(attach.EXIT, jsonio.dump(ended.to_json()))
-    _attempt(monitor.defects, lambda: os.fsync(monitor.directory))
-    # Whoever waits for the monitor waits for the end of the run, not for the slowest reader of its output.
-    if monitor.clients.queued() and os.fork() == 0:
-        process.set_title(f"{monitor.handover.title} (last output)", inherited.title_area)
-        os.close(monitor.directory)
-        os.close(monitor.runtime_directory)
-        monitor.linger()
+    if monitor is not None and last == EXECUTED:
+        return monitor, Failure(0, "")
+    if not last and cgroup:
+        _bury(monitor, cgroup, inherited)
+    if monitor is not None:
+        monitor.clients.stop_listening()
+        if not last and not restarts:
+            failed = record.failed(monitor.handover.started_at, launcher.EXIT_CODE_FAILED, "its launcher was killed")
+            record.write_exit(monitor.directory, monitor.exit_fd, failed)
+        monitor.close()
+    return None, Failure.decode(last)
 
 
-def _take_over(launching: socket, clients: list[int], inherited: Inherited) -> tuple[Monitor | None, bool]:
-    """Return the monitor of the process that the launcher made, None for none, and whether it was executed."""
+def _take_over(launching: socket, clients: tuple[int, ...], inherited: Inherited) -> tuple[str, Monitor | None, bytes]:
+    """Return the cgroup's path, the monitor of the process that the launcher made, None for none, and its last word."""
     handed = packet.receive(launching, HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX)
-    if not handed.data:
-        return None, False
+    if cgroup := launcher.cgroup_of(handed.data):
+        handed = packet.receive(launching, HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX)
+    if not handed.fds:
+        return cgroup, None, handed.data
     try:
         handover = Handover.decode(handed.data)
         process.set_title(handover.title, inherited.title_area)
-        monitor = Monitor(handover, handed.fds, [socket(fileno=fd) for fd in clients])
+        attached = clients[: handover.attached]
+        monitor = Monitor(handover, handed.fds, [socket(fileno=fd) for fd in attached])
     except Exception as failure:
         packet.send(launching, str(told("start", "the monitor", failure)).encode())
-        return None, False
+        return cgroup, None, packet.receive(launching, HANDOVER_BYTES_MAX, 0).data
     packet.send(launching, READY)
-    return monitor, bool(packet.receive(launching, HANDOVER_BYTES_MAX, 0).data)
+    return cgroup, monitor, packet.receive(launching, HANDOVER_BYTES_MAX, 0).data
 
 
-def _bury(monitor: Monitor, inherited: Inherited) -> None:
-    """End what a launcher left that was killed itself after the handover; before it, an init ends by itself."""
-    monitor.signal(signals.SIGKILL)
-    process.wait_pidfd(monitor.pidfd)
-    if cgroup := _cgroup(monitor, inherited):
-        _attempt(monitor.defects, cgroup.remove)
-    monitor.clients.stop_listening()
-    failed = record.failed(monitor.handover.started_at, EXIT_CODE_FAILED, "its launcher was killed")
-    record.write_exit(monitor.directory, monitor.exit_fd, failed)
+def _bury(monitor: Monitor | None, cgroup: str, inherited: Inherited) -> None:
+    """End what a launcher left that was killed itself; before the handover, an init ends by itself."""
+    notes: list[str] = []
+    if monitor is not None:
+        monitor.signal(signals.SIGKILL)
+        process.wait_pidfd(monitor.pidfd)
+    _attempt(notes, Cgroup(inherited.facts.layout, cgroup).remove)
+
+
+def _leave_to_readers(monitor: Monitor, kept: packet.Message, inherited: Inherited) -> None:
+    """Leave clients that still have output to read to a process of their own.
+
+    Whoever waits for the monitor waits for the end of the container, not for the slowest reader of its output.
+    """
+    if monitor.clients.queued() and os.fork() == 0:
+        process.set_title(f"{monitor.handover.title} (last output)", inherited.title_area)
+        for fd in (monitor.directory, monitor.runtime_directory, *kept.fds):
+            os.close(fd)
+        monitor.linger()
+        os._exit(0)
+
+
+def _record_failed_restart(directory: int, failure: Failure, series: restart.Series, pause_s: float) -> ExitRecord:
+    """Write down a run whose command was never executed; return its record."""
+    started_at = record.now()
+    again = restart.read(directory).wants(failure.exit_code, series.restarts)
+    ended = record.failed(started_at, failure.exit_code, failure.cause)
+    if again:
+        ended = ended.replace(restart_at=record.now(pause_s))
+    notes: list[str] = []
+    _attempt(notes, lambda: record.write_status(directory, 0, os.getpid(), started_at, "", series.restarts))
+    _attempt(notes, lambda: record.write_exit(directory, record.reserve_exit(directory), ended))
+    return ended
 
 
 def _cgroup(monitor: Monitor, inherited: Inherited) -> Cgroup | None:
@@ -234,8 +305,8 @@ def _cgroup(monitor: Monitor, inherited: Inherited) -> Cgroup | None:
     return Cgroup(inherited.facts.layout, path) if path else None
 
 
-def _finish(monitor: Monitor, cgroup: Cgroup | None) -> ExitRecord:
-    """The process has ended: gather what is left of it, leave nothing, say how it ended."""
+def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pause_s: float) -> ExitRecord:
+    """The process has ended: gather what is left of it, leave nothing, say how it ended and what comes next."""
     wait_status = process.wait_pidfd(monitor.pidfd)
     notes = monitor.defects
     oom_killed = bool(cgroup and _attempt(notes, lambda: _end_members(cgroup)))
@@ -248,6 +319,8 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None) -> ExitRecord:
     if monitor.handover.own_directory:
         _attempt(notes, lambda: os.rmdir(monitor.handover.own_directory))
     ended = record.ended(monitor.handover.started_at, wait_status, oom_killed, "; ".join(notes))
+    if restart.read(monitor.directory).wants(ended.exit_code, series.restarts):
+        ended = ended.replace(restart_at=record.now(pause_s))
     _attempt(notes, lambda: record.write_exit(monitor.directory, monitor.exit_fd, ended))
     return ended
 

@@ -6,12 +6,14 @@ from ..linux import process
 from ..runtime import enter, launch, plan, rootfs, users
 from ..spec import jsonio
 from ..spec.errors import Conflict, Invalid
-from ..spec.runtime import OCI_VERSION, Box, Process, Spec, State, User
+from ..spec.runtime import OCI_VERSION, Box, Namespace, Process, Spec, State, User
 from ..spec.task import SPEC_FILE, LogOptions, StartExec, StartTask
 from .stdio import Pipes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..runtime.host import HostFacts
     from ..runtime.launch import Created
 
@@ -25,17 +27,31 @@ class Job:
 
     name: short ids, for titles. directory, runtime_directory: open descriptors. own_directory: the path of an exec's
     runtime directory, which it does not outlive; "" for a container's process. log: None without one.
+    network: a descriptor of the network namespace that came with the message, -1 for none. restarts: see TaskStatus.
     """
 
-    __slots__ = ("directory", "log", "message", "name", "own_directory", "runtime_directory", "subject", "verb")
+    __slots__ = (
+        "directory",
+        "log",
+        "message",
+        "name",
+        "network",
+        "own_directory",
+        "restarts",
+        "runtime_directory",
+        "subject",
+        "verb",
+    )
 
-    def __init__(self, message: StartTask | StartExec) -> None:
-        """Open the directories. Raises Invalid for an id that is none, OSError."""
+    def __init__(self, message: StartTask | StartExec, network: int = -1) -> None:
+        """Open the directories. network: borrowed. Raises Invalid for an id that is none, OSError."""
         self.message = message
         self.name = _checked(message.id)[:12]
         self.subject = f"container {self.name}"
         self.verb = "start"
         self.own_directory = ""
+        self.network = network
+        self.restarts = self.restarts_before
         self.log: LogOptions | None = None
         if isinstance(message, StartTask) and message.log.driver not in ("json-file", "none"):
             cause = f"there is no log driver {message.log.driver!r}"
@@ -57,6 +73,11 @@ class Job:
         return isinstance(self.message, StartExec) or self.message.stdin_once
 
     @property
+    def restarts_before(self) -> int:
+        """How often the container was restarted before its monitor began."""
+        return self.message.restarts if isinstance(self.message, StartTask) else 0
+
+    @property
     def owns_cgroup(self) -> bool:
         """Whether the process's cgroup goes with it; an exec lives in the container's."""
         return isinstance(self.message, StartTask)
@@ -66,14 +87,19 @@ class Job:
         if self.own_directory:
             os.rmdir(self.own_directory)
 
-    def create(self, facts: "HostFacts") -> "tuple[Created, Pipes | None]":
-        """Make the process; the streams are None when it has a terminal. Raises OrlopError, OSError."""
+    def create(self, facts: "HostFacts", announce: "Callable[[str], object]") -> "tuple[Created, Pipes | None]":
+        """Make the process; the streams are None when it has a terminal. Raises OrlopError, OSError.
+
+        announce: called with the path of a cgroup before it is made.
+        """
         if isinstance(self.message, StartExec):
             return _create_exec(self.message, facts)
-        return _create_task(self.message, facts)
+        return _create_task(self.message, facts, self.network, announce)
 
 
-def _create_task(message: StartTask, facts: "HostFacts") -> "tuple[Created, Pipes | None]":
+def _create_task(
+    message: StartTask, facts: "HostFacts", network: int, announce: "Callable[[str], object]"
+) -> "tuple[Created, Pipes | None]":
     spec = _read_spec(message.directory)
     if spec.process is None:
         raise Invalid("start", f"container {message.id[:12]}", f"{SPEC_FILE} has no process")
@@ -81,7 +107,9 @@ def _create_task(message: StartTask, facts: "HostFacts") -> "tuple[Created, Pipe
     try:
         told = _resolved(spec.process, root, message.user, message.groups)
         told = _sized(told, message.console_size)
-        compiled = plan.compile(spec.replace(process=told), facts)
+        compiled = plan.compile(_in_network(spec.replace(process=told), network), facts)
+        if compiled.cgroup is not None and not compiled.cgroup.exists:
+            announce(compiled.cgroup.path)
         pipes = None if told.terminal else Pipes(message.open_stdin)
         state = State(oci_version=OCI_VERSION, id=message.id, status="creating", bundle=message.directory)
         created = launch.create(compiled, root, pipes.theirs if pipes else (), state)
@@ -116,6 +144,15 @@ def _resolved(told: Process, root: int, user: str, groups: tuple[str, ...]) -> P
     if not user and not groups and told.user != User():
         return told
     return users.apply(told, users.resolve(root, user, groups))
+
+
+def _in_network(spec: Spec, network: int) -> Spec:
+    """Return the spec with the network namespace of a descriptor of ours, -1 for that of the spec itself."""
+    if network < 0:
+        return spec
+    others = (namespace for namespace in spec.linux.namespaces if namespace.type != "network")
+    joined = Namespace(type="network", path=f"/proc/self/fd/{network}")
+    return spec.replace(linux=spec.linux.replace(namespaces=(*others, joined)))
 
 
 def _sized(told: Process, size: Box | None) -> Process:

@@ -22,9 +22,9 @@ _EXIT_TEMPORARY = f".{EXIT_FILE}"
 _STATUS_TEMPORARY = f".{STATUS_FILE}"
 
 
-def now() -> str:
-    """Return this moment in RFC 3339 with nanoseconds, in UTC."""
-    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+def now(later_s: float = 0.0) -> str:
+    """Return this moment, or one some seconds later, in RFC 3339 with nanoseconds, in UTC."""
+    seconds, nanoseconds = divmod(time.time_ns() + int(later_s * 1e9), 1_000_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
 
 
@@ -50,16 +50,19 @@ def write_exit(directory_fd: int, exit_fd: int, ended: ExitRecord) -> None:
     _rename(directory_fd, _EXIT_TEMPORARY, EXIT_FILE)
 
 
-def write_status(directory_fd: int, pid: int, monitor_pid: int, started_at: str, cgroup: str) -> None:
-    """Say that the process exists. Raises OSError."""
+def write_status(
+    directory_fd: int, pid: int, monitor_pid: int, started_at: str, cgroup: str, restarts: int = 0
+) -> None:
+    """Say that the process exists; pid 0: that a restart failed before it did. Raises OSError."""
     status = TaskStatus(
         pid=pid,
-        pid_start_time=process.start_time(pid),
+        pid_start_time=process.start_time(pid) if pid else 0,
         monitor_pid=monitor_pid,
         monitor_start_time=process.start_time(monitor_pid),
         boot_id=process.boot_id(),
         started_at=started_at,
         cgroup=cgroup,
+        restarts=restarts,
     )
     fd = _create(directory_fd, _STATUS_TEMPORARY)
     try:

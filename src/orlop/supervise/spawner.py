@@ -28,7 +28,7 @@ from .log import Framer, timestamp
 from .loop import Loop
 from .stdio import Input, Output
 
-FDS_MAX = 2
+FDS_MAX = 3
 REHEARSALS = 10
 
 
