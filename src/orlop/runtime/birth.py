@@ -5,19 +5,22 @@ from __future__ import annotations
 import errno
 import os
 
-from ..linux import process
+from ..linux import abi, process
 from ..linux.cgroup import Cgroup
 from ..linux.cgroup.directory import open_directory, split_path
 from ..linux.cgroup.layout import paths_of
 from ..spec.errors import Conflict
-from .operations.namespaces import open_namespace
+from . import channel
+from .operations.namespaces import KINDS, open_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     Child = Callable[[], NoReturn]
+
+_BORN, _UNBORN = b"B", b"U"
 
 
 class PidNamespace:
@@ -74,6 +77,51 @@ def clone_into(cgroup: Cgroup, flags: int, child: Child) -> tuple[int, int]:
         return _clone(flags, None, child)
     with open_directory(cgroup.layout.v2, split_path(cgroup.path)) as directory:
         return _clone(flags, directory.fd, child)
+
+
+def clone_through(
+    namespaces: Sequence[tuple[str, int]], cgroup: Cgroup | None, flags: int, child: Child
+) -> tuple[int, int]:
+    """Return (pid, pidfd) of a child that is born in existing namespaces: (kind, descriptor), in the order of joining.
+
+    A helper joins them, which nobody could undo, and bears the child as its own sibling (CLONE_PARENT), so the caller
+    is the parent as always. Raises OSError.
+    """
+    ours, theirs = channel.pair()
+
+    def help() -> NoReturn:
+        ours.close()
+        _bear(namespaces, flags, child, theirs)
+
+    try:
+        _, helper = clone(0, help) if cgroup is None else clone_into(cgroup, 0, help)
+    finally:
+        theirs.close()
+    try:
+        message, pidfd = ours.receive()
+    finally:
+        ours.close()
+        process.wait_pidfd(helper)
+        os.close(helper)
+    kind, _, told = message.partition(b" ")
+    if kind == _BORN:
+        return int(told), pidfd
+    code, _, name = told.partition(b" ")
+    raise abi.error(name.decode() or "the helper", int(code or errno.ECHILD))
+
+
+def _bear(namespaces: Sequence[tuple[str, int]], flags: int, child: Child, caller: channel.Channel) -> NoReturn:
+    try:
+        if any(kind == "pid" for kind, _ in namespaces):
+            process.prctl(process.PR_SET_DUMPABLE, 0)  # as in PidNamespace
+        for kind, fd in namespaces:
+            process.setns(fd, KINDS[kind][0])
+        pid, pidfd = _clone(flags | process.CLONE_PARENT, None, child)
+        caller.send(_BORN + b" %d" % pid, pidfd)
+    except OSError as failure:
+        caller.send(_UNBORN + b" %d %s" % (failure.errno or 0, (failure.strerror or "").partition(":")[0].encode()))
+    finally:
+        os._exit(0)
 
 
 def clone_beside(cgroup: Cgroup, first: int, child: Child) -> tuple[int, int]:

@@ -121,7 +121,7 @@ def launch(plan: Plan, outside: Outside, stdio: Sequence[int]) -> Created:
     try:
         created._undo.append(outside.close)
         _make_cgroup(created, plan.cgroup)
-        for operation in (*plan.operations, *plan.last):
+        for operation in (*plan.joins, *plan.operations, *plan.last):
             _prepare(operation, outside)
         _clone(created, plan, outside, () if plan.terminal else tuple(stdio))
         _attend(created, plan, outside)
@@ -155,7 +155,8 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
         init.run(plan, outside, stdio, theirs)
 
     try:
-        with birth.PidNamespace(plan.pid_path, outside.target):
+        # A helper joins the PID namespace with the others.
+        with birth.PidNamespace("" if plan.joins else plan.pid_path, outside.target):
             created.pid, created.pidfd = _born(created.cgroup, plan, outside, child)
         created._undo.append(created._kill)
     except OSError as failure:
@@ -168,6 +169,9 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
 
 
 def _born(cgroup: Cgroup | None, plan: Plan, outside: Outside, child: birth.Child) -> tuple[int, int]:
+    if plan.joins:
+        joined = [(join.kind, outside.sources[id(join), ""]) for join in plan.joins]
+        return birth.clone_through(joined, cgroup, plan.clone_flags, child)
     if cgroup is None:
         return birth.clone(plan.clone_flags, child)
     if outside.target >= 0:

@@ -12,7 +12,7 @@ from .host import HostFacts
 from .operations import Operation
 from .operations.cgroups import EnterCgroups
 from .operations.hooks import ContainerHooks, HookPoint
-from .operations.namespaces import KINDS
+from .operations.namespaces import KINDS, JoinNamespace
 from .operations.process import Command
 from .planning import mounts, namespaces, process
 
@@ -48,6 +48,8 @@ class Plan(Record):
     """What a start will do.
 
     clone_flags: CLONE_NEW* for the clone. pid_path: a PID namespace that the child is born into, "" for none.
+    joins: what the child is born into besides, by way of a helper: where it gets another user namespace, it could not
+    join the others by itself.
     cgroup: None leaves the child in the caller's. operations: in order, until the command could be executed.
     last: by init, right before the command. command: what execve gets.
     hooks: those that the caller runs. warnings: what could not be had and was not asked for by name, a sentence each.
@@ -56,6 +58,7 @@ class Plan(Record):
     command: Command
     clone_flags: int = 0
     pid_path: str = ""
+    joins: tuple[JoinNamespace, ...] = ()
     cgroup: CgroupPlan | None = None
     operations: tuple[Operation, ...] = ()
     last: tuple[Operation, ...] = ()
@@ -69,6 +72,7 @@ class Plan(Record):
         steps = []
         if self.cgroup and not self.cgroup.exists:
             steps.append(Step(subject="cgroup", words=f"make the cgroup {self.cgroup.path}", call="mkdir"))
+        steps += [_step(join) for join in self.joins]
         steps.append(_clone_step(self))
         steps += [_step(operation) for operation in self.operations]
         for setting in self.cgroup.settings if self.cgroup else ():
@@ -101,6 +105,7 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
         command=command,
         clone_flags=own.clone_flags,
         pid_path=own.pid_path,
+        joins=namespaces.joins(spec.linux, own) if own.own_ids else (),
         cgroup=cgroup,
         operations=(
             *(cgroup.entry if cgroup else ()),

@@ -5,6 +5,7 @@ import os
 from ...linux import process
 from ...spec.errors import Conflict
 from . import Operation
+from .namespaces import become_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ class EnterContainer(Operation):
         except ProcessLookupError:
             raise not_running() from None
         if self.own_ids:
-            os.setresgid(0, 0, 0)
-            os.setgroups([])
-            os.setresuid(0, 0, 0)
+            become_root()
         # setns put root and working directory at the root of the mount namespace, wherever its processes are now.
         init.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

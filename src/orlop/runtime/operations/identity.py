@@ -63,7 +63,6 @@ class SetIdentity(Operation):
     uid: int
     gid: int
     additional_gids: tuple[int, ...] = ()
-    set_groups: bool = True
     inheritable: int = 0
     ambient: int = 0
     subject = "user"
@@ -77,7 +76,7 @@ class SetIdentity(Operation):
 
     def act(self, init: "Init") -> None:
         process.prctl(process.PR_SET_KEEPCAPS, 1)
-        if self.set_groups:
+        if init.may_set_groups or self.additional_gids:
             os.setgroups(list(self.additional_gids))
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)

@@ -1,5 +1,6 @@
 """Namespaces that clone3 can't make or join for init, and what init does in its new ones first."""
 
+import errno
 import os
 
 from ...linux import interface, process
@@ -25,21 +26,45 @@ KINDS = {
 
 
 def open_namespace(kind: str, where: str) -> int:
-    """Return a descriptor of the namespace that a path names. Raises NotFound."""
+    """Return a descriptor of the namespace that a path names. Raises NotFound, and Invalid when it is another thing."""
     try:
-        return os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+        # O_NONBLOCK: a FIFO at that place must not hang the caller.
+        fd = os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(
             "join", where, f"there is no {kind} namespace at {where}", hint="its process or its file is gone"
         ) from None
+    try:
+        found = _type_of(fd)
+    except OSError:
+        os.close(fd)
+        raise
+    if found != KINDS[kind][0]:
+        os.close(fd)
+        other = next((name for name, (flag, _) in KINDS.items() if flag == found), "")
+        cause = f"it is a {other} namespace, and no {kind} namespace" if other else "it is no namespace"
+        raise Invalid("join", where, cause, hint="correct the path in linux.namespaces")
+    return fd
+
+
+def _type_of(fd: int) -> int:
+    try:
+        return process.namespace_type(fd)
+    except OSError as failure:
+        if failure.errno in (errno.ENOTTY, errno.EINVAL):
+            return 0
+        raise
 
 
 class JoinNamespace(Operation):
-    """Join an existing namespace. (That of a PID namespace is the caller's part: it counts for children only.)"""
+    """Join an existing namespace. (That of a PID namespace is the caller's part: it counts for children only.)
+
+    must_differ: what to do instead when it is the caller's own, "" where it may be that.
+    """
 
     kind: str
     path: str
-    must_differ: bool = False
+    must_differ: str = ""
     subject = "namespaces"
 
     def describe(self) -> str:
@@ -51,13 +76,12 @@ class JoinNamespace(Operation):
     def prepare(self, outside: "Outside") -> None:
         fd = open_namespace(self.kind, self.path)
         outside.keep(self, fd)
-        name = KINDS[self.kind][1]
-        own = os.stat(f"/proc/self/ns/{name}")
+        if not self.must_differ:
+            return
+        own = os.stat(f"/proc/self/ns/{KINDS[self.kind][1]}")
         joined = os.fstat(fd)
-        if self.must_differ and (own.st_dev, own.st_ino) == (joined.st_dev, joined.st_ino):
-            raise Invalid(
-                "set a sysctl in", self.path, f"it is the host's own {self.kind} namespace", hint="remove the sysctl"
-            )
+        if (own.st_dev, own.st_ino) == (joined.st_dev, joined.st_ino):
+            raise Invalid("join", self.path, f"it is the host's own {self.kind} namespace", hint=self.must_differ)
 
     def act(self, init: "Init") -> None:
         process.setns(init.source(self), KINDS[self.kind][0])
@@ -133,10 +157,28 @@ class MapIds(Operation):
         map_ids(pid, self.uids, self.gids, self.deny_setgroups)
 
     def act(self, init: "Init") -> None:
-        os.setresgid(0, 0, 0)
-        if not self.deny_setgroups:
-            os.setgroups([])
-        os.setresuid(0, 0, 0)
+        init.may_set_groups = not self.deny_setgroups
+        become_root(init.may_set_groups)
+
+
+class BecomeRoot(Operation):
+    """Be the root of the user namespace that init was born into."""
+
+    subject = "namespaces"
+
+    def describe(self) -> str:
+        return "become root in the user namespace"
+
+    def call(self) -> str:
+        return "setresgid(0), setgroups, setresuid(0)"
+
+    def act(self, init: "Init") -> None:
+        fd = os.open("self/setgroups", os.O_RDONLY | os.O_CLOEXEC, dir_fd=init.procfs())
+        try:
+            init.may_set_groups = os.read(fd, 16).strip() == b"allow"
+        finally:
+            os.close(fd)
+        become_root(init.may_set_groups)
 
 
 class Loopback(Operation):
@@ -152,6 +194,14 @@ class Loopback(Operation):
 
     def act(self, init: "Init") -> None:
         interface.set_up("lo")
+
+
+def become_root(may_set_groups: bool = True) -> None:
+    """Take uid and gid 0 of the own user namespace, without the groups of the one before."""
+    os.setresgid(0, 0, 0)
+    if may_set_groups:
+        os.setgroups([])
+    os.setresuid(0, 0, 0)
 
 
 def map_ids(pid: int, uids: tuple[IdMapping, ...], gids: tuple[IdMapping, ...], deny_setgroups: bool = False) -> None:

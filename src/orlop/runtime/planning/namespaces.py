@@ -7,7 +7,7 @@ from ...spec.runtime import IdMapping, Linux, Spec
 from ..host import HostFacts
 from ..operations import Operation
 from ..operations.names import SetHostname, WriteProcfs
-from ..operations.namespaces import KINDS, JoinNamespace, Loopback, MapIds, UnshareCgroup, UnshareTime
+from ..operations.namespaces import KINDS, BecomeRoot, JoinNamespace, Loopback, MapIds, UnshareCgroup, UnshareTime
 
 ID_MAPPINGS_MAX = 340  # UID_GID_MAP_MAX_EXTENTS, since Linux 4.15
 _ID_MAX = 2**32 - 2
@@ -24,14 +24,14 @@ _IPC_SYSCTLS = frozenset(
 
 
 class Namespaces(Record):
-    """What init gets. made, joined: kinds; own_ids: a user namespace is made. pid_path: a PID namespace to join."""
+    """What init gets. made, joined: kinds; own_ids: another user namespace. pid_path: a PID namespace to join."""
 
     made: frozenset[str]
     joined: dict[str, str]
 
     @property
     def own_ids(self) -> bool:
-        return "user" in self.made
+        return self.has("user")
 
     @property
     def pid_path(self) -> str:
@@ -66,8 +66,6 @@ def namespaces(linux: Linux, host: HostFacts) -> Namespaces:
             continue
         if not namespace.path.startswith("/"):
             raise Invalid("read", f"{field}.path", f"{namespace.path!r} is not an absolute path")
-        if kind in ("mount", "user"):
-            raise Unsupported("join", f"{field}.path", f"this version makes a new {kind} namespace only")
         joined[kind] = namespace.path
     result = Namespaces(made=frozenset(made), joined=joined)
     if not result.has("mount"):
@@ -94,16 +92,14 @@ def enter_namespaces(spec: Spec, own: Namespaces, host: HostFacts) -> tuple[Oper
     """Return what init does in and with its namespaces before anything else."""
     linux = spec.linux
     operations: list[Operation] = []
-    if own.own_ids:
+    if "user" in own.made:
         # Without CAP_SETGID over the parent's namespace, gids may be mapped only with setgroups off (CVE-2014-8989).
         deny = not host.cap_effective & _SETGID
         operations.append(MapIds(uids=linux.uid_mappings, gids=linux.gid_mappings, deny_setgroups=deny))
-    network_sysctls = any(_canonical(name).startswith("net.") for name in linux.sysctl)
-    for kind, path in own.joined.items():
-        if kind != "pid":
-            operations.append(
-                JoinNamespace(kind=kind, path=path, must_differ=kind == "network" and bool(network_sysctls))
-            )
+    elif own.own_ids:
+        operations.append(BecomeRoot())
+    if not own.own_ids:
+        operations += [join for join in joins(linux, own) if join.kind != "pid"]
     if "cgroup" in own.made:
         operations.append(UnshareCgroup())
     if "time" in own.made:
@@ -111,6 +107,18 @@ def enter_namespaces(spec: Spec, own: Namespaces, host: HostFacts) -> tuple[Oper
     if "network" in own.made:
         operations.append(Loopback())
     return tuple(operations)
+
+
+def joins(linux: Linux, own: Namespaces) -> tuple[JoinNamespace, ...]:
+    """Return what joins the existing namespaces: the user namespace last, for in it the caller has no rights but there.
+
+    Where init gets another user namespace, somebody must do this for it before (`birth.clone_through`).
+    """
+    wanted = sorted(own.joined.items(), key=lambda item: item[0] == "user")
+    instead = {"mount": "leave the path out: a new one is made"}
+    if any(_canonical(name).startswith("net.") for name in linux.sysctl):
+        instead["network"] = "remove the sysctl"
+    return tuple(JoinNamespace(kind=kind, path=path, must_differ=instead.get(kind, "")) for kind, path in wanted)
 
 
 def names(spec: Spec, own: Namespaces) -> tuple[Operation, ...]:
@@ -172,7 +180,8 @@ def _check_ids(linux: Linux, own: Namespaces) -> None:
             raise Invalid("map", "linux.uidMappings", "linux.namespaces has no user namespace")
         return
     for field, mappings in (("linux.uidMappings", linux.uid_mappings), ("linux.gidMappings", linux.gid_mappings)):
-        check_mappings(mappings, field)
+        if mappings or "user" in own.made:  # a namespace that is joined has its own
+            check_mappings(mappings, field)
 
 
 def check_mappings(mappings: tuple[IdMapping, ...], field: str) -> None:
