@@ -176,7 +176,7 @@ def test_an_error_is_one_line_of_json_with_msg(tmp_path: Path, capsys: pytest.Ca
         (["exec", "--cgroup", "sub", "web", "true"], "--cgroup is not supported"),
         (["update", "--l3-cache-schema", "x", "web"], "--l3-cache-schema is not supported"),
         (["checkpoint", "web"], "container does not exist"),
-        (["restore", "web"], "CRIU"),
+        (["restore", "web"], "config.json not found"),
         (["list", "--format", "xml"], "invalid format option"),
         (["create", "--bundle", "/nonexistent", "web"], "/nonexistent/config.json not found"),
     ],

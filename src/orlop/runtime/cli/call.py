@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """One invocation. flags: the verb's; arguments: what stood behind them."""
+    """One invocation. flags: the verb's; arguments: what stood behind them; criu: a program, "" for that on PATH."""
 
-    __slots__ = ("arguments", "flags", "log", "store")
+    __slots__ = ("arguments", "criu", "flags", "log", "store")
 
-    def __init__(self, store: Store, log: Log, flags: Flags, arguments: list[str]) -> None:
+    def __init__(self, store: Store, log: Log, flags: Flags, arguments: list[str], criu: str = "") -> None:
         self.store = store
+        self.criu = criu
         self.log = log
         self.flags = flags
         self.arguments = arguments

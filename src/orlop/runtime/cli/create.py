@@ -100,9 +100,9 @@ def destroy(call: Call, entry: Entry) -> None:
 
 def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
     container = check_id(call.container())
-    _refuse_no_pivot(call)
+    refuse_no_pivot(call)
     bundle = call.bundle()
-    spec = _checked(read_spec(os.path.join(bundle, SPEC_FILE)), container)
+    spec = checked(read_spec(os.path.join(bundle, SPEC_FILE)), container)
     _check_terminal(call, spec, detached=waits or call.flags.on("detach"))
     assert spec.root
     directory = call.store.reserve(container)
@@ -133,20 +133,35 @@ def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
 
 
 def _remember(call: Call, created: Created, state: State, spec: Spec) -> Entry:
+    entry = entry_of(state.replace(pid=created.pid), spec)
+    call.store.save(entry, spec)
+    return entry
+
+
+def entry_of(state: State, spec: Spec) -> Entry:
+    """Return what is remembered of a container that this process has just made; state.pid is its first process."""
     assert spec.root
-    entry = Entry(
+    terminal = spec.process is not None and spec.process.terminal
+    return Entry(
         id=state.id,
         bundle=state.bundle,
-        pid=created.pid,
-        pid_start_time=process.start_time(created.pid),
+        pid=state.pid,
+        pid_start_time=process.start_time(state.pid),
         boot_id=process.boot_id(),
         created=_now(),
         cgroup=spec.linux.cgroups_path,
         rootfs=os.path.join(state.bundle, spec.root.path),
         owner_uid=os.geteuid(),
+        descriptors=() if terminal else _stream_names(),
     )
-    call.store.save(entry, spec)
-    return entry
+
+
+def _stream_names() -> tuple[str, ...]:
+    """Return what our standard streams are ("pipe:[7]", "/dev/null"), which the container gets."""
+    try:
+        return tuple(os.readlink(f"/proc/self/fd/{fd}") for fd in range(3))
+    except FileNotFoundError:
+        return ()
 
 
 def _waiting(compiled: Plan, directory: str) -> Plan:
@@ -162,7 +177,8 @@ def _with_options(call: Call, compiled: Plan) -> Plan:
     return descriptors.preserve(compiled, call.flags.number("preserve-fds"))
 
 
-def _refuse_no_pivot(call: Call) -> None:
+def refuse_no_pivot(call: Call) -> None:
+    """Raises Unsupported for --no-pivot."""
     if call.flags.on("no-pivot"):
         # MS_MOVE with chroot leaves the host's mounts reachable for whoever may call chroot again (chroot(2)).
         raise Unsupported(
@@ -177,7 +193,8 @@ def _finish(call: Call, created: Created, entry: Entry) -> None:
     write_pid_file(call.flags.text("pid-file"), created.pid)
 
 
-def _checked(spec: Spec, container: str) -> Spec:
+def checked(spec: Spec, container: str) -> Spec:
+    """Return the spec with its cgroup's path filled in. Raises Invalid for one without a root."""
     if spec.root is None:
         raise Invalid("read", SPEC_FILE, "root is required")
     cgroup = spec.linux.cgroups_path or f"/{container}"

@@ -10,9 +10,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
 
+    from ..criu.restore import Restored
     from ..launch import Created
     from .console import Foreground
     from .flags import Flags
+
+    Waited = Created | Restored
 else:
     import _signal as signal  # the module behind it: `signal` imports enum, which takes as long as a clone
 
@@ -28,7 +31,7 @@ def become_reaper(wanted: bool) -> None:
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
 
 
-def terminal_of(created: Created, flags: Flags) -> Foreground | None:
+def terminal_of(created: Waited, flags: Flags) -> Foreground | None:
     """Return what shows the terminal of a process here; None without one, or when a console socket got it."""
     if created.console is None or flags.text("console-socket"):
         return None
@@ -39,7 +42,7 @@ def terminal_of(created: Created, flags: Flags) -> Foreground | None:
     return terminal
 
 
-def wait(created: Created, terminal: Foreground | None) -> int:
+def wait(created: Waited, terminal: Foreground | None) -> int:
     """Wait for the process; return its exit status, or 128 plus the signal that ended it."""
     _pass_signals_on(created.pidfd, terminal)
     if terminal:

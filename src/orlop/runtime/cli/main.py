@@ -21,7 +21,7 @@ _GLOBAL = (
     Flag("root", "string", "where the state of containers is kept"),
     Flag("systemd-cgroup", "bool", "cgroups through systemd (slice:prefix:name)"),
     Flag("rootless", "string", "true, false or auto"),
-    Flag("criu", "string", "accepted for old callers"),
+    Flag("criu", "string", "the CRIU program (criu)"),
     Flag("help h", "bool", "show this text"),
     Flag("version v", "bool", "show the version"),
 )
@@ -35,7 +35,18 @@ _CREATE = (
     Flag("no-new-keyring", "bool", "keep the caller's session keyring"),
     Flag("preserve-fds", "int", "how many descriptors from 3 on the process inherits"),
 )
-_IMAGE = Flag("image-path", "string", "the directory of the checkpoint")
+_CRIU = (
+    Flag("image-path", "string", "the directory of the checkpoint (./checkpoint)"),
+    Flag("work-path", "string", "the directory of CRIU's log and work files (that of the checkpoint)"),
+    Flag("tcp-established", "bool", "with open TCP connections"),
+    Flag("ext-unix-sk", "bool", "with unix sockets to processes outside"),
+    Flag("shell-job", "bool", "with a terminal or session from outside"),
+    Flag("lazy-pages", "bool", "memory is fetched when it is used (userfaultfd)"),
+    Flag("file-locks", "bool", "with file locks"),
+    Flag("manage-cgroups-mode", "string", "soft, full, strict or ignore"),
+    Flag("empty-ns", "list", "a namespace whose content is left out (network)"),
+    Flag("auto-dedup", "bool", "take out of older images what newer ones have"),
+)
 _FORMAT = Flag("format f", "string", "table or json")
 
 
@@ -107,8 +118,28 @@ VERBS = {
             Flag("mem-bw-schema", "string", "refused: no Intel RDT"),
         ),
     ),
-    "checkpoint": Verb("checkpoint:checkpoint", "CONTAINER", "refused: needs CRIU", (_IMAGE,)),
-    "restore": Verb("checkpoint:restore", "CONTAINER", "refused: needs CRIU", (*_CREATE, _IMAGE)),
+    "checkpoint": Verb(
+        "checkpoint:checkpoint", "CONTAINER", "write a running container into files, through CRIU",
+        (
+            *_CRIU, Flag("parent-path", "string", "the pre-dump before, from the image path on"),
+            Flag("leave-running", "bool", "let it run on"), Flag("pre-dump", "bool", "memory only; it runs on"),
+            Flag("tcp-skip-in-flight", "bool", "leave connections out that are being made"),
+            Flag("link-remap", "bool", "keep unlinked files by a link"),
+            Flag("page-server", "string", "ADDRESS:PORT that gets the memory"),
+            Flag("status-fd", "int", "a descriptor that gets a byte when --lazy-pages listens"),
+        ),
+    ),
+    "restore": Verb(
+        "restore:restore", "CONTAINER", "make a container again from a checkpoint",
+        (
+            *_CRIU, _BUNDLE, Flag("console-socket", "string", "a unix socket that gets the terminal"),
+            Flag("detach d", "bool", "return when it runs"), Flag("pid-file", "string", "a file that gets the pid"),
+            Flag("no-subreaper", "bool", "do not adopt its orphans"),
+            Flag("no-pivot", "bool", "MS_MOVE instead of pivot_root"),
+            Flag("lsm-profile", "string", "TYPE:NAME, in place of the dumped one"),
+            Flag("lsm-mount-context", "string", "in place of the dumped one"),
+        ),
+    ),
     "spec": Verb(
         "document:spec", "", "write a config.json to begin with",
         (_BUNDLE, Flag("rootless", "bool", "for a user who is not root")),
@@ -156,7 +187,7 @@ def main(argv: list[str]) -> int:
             raise Invalid(
                 "run", f"orlop-runtime {rest[0]}", f'there is no command "{rest[0]}"', hint="see orlop-runtime --help"
             )
-        return _run(rest[0], verb, rest[1:], Store(_root(given.text("root"))), log)
+        return _run(rest[0], verb, rest[1:], Store(_root(given.text("root"))), log, given.text("criu"))
     except OrlopError as failure:
         log.fatal(_told(failure))
         return 1
@@ -169,13 +200,13 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def _run(name: str, verb: Verb, argv: list[str], store: Store, log: Log) -> int:
+def _run(name: str, verb: Verb, argv: list[str], store: Store, log: Log, criu: str) -> int:
     given, arguments = flags.parse(argv, (*verb.flags, Flag("help h", "bool", "show this text")), name)
     if given.on("help"):
         print(flags.usage(name, f"[OPTIONS] {verb.arguments}", verb.summary, verb.flags))
         return 0
     module, _, function = verb.place.partition(":")
-    code: int = getattr(_import(module), function)(Call(store, log, given, arguments))
+    code: int = getattr(_import(module), function)(Call(store, log, given, arguments, criu))
     return code
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from . import Init
 
 _PTMX = os.makedev(5, 2)
+_NULL = os.makedev(1, 3)
 _FIRST_OWN_FD = 3
 
 
@@ -68,13 +69,44 @@ class AttachStreams(Operation):
             streams = [init.terminal[1]] * 3
         else:
             # Above the standard ones first: the caller's may be any permutation of 0, 1 and 2.
-            streams = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_OWN_FD) for fd in init.stdio]
+            streams = [_inside(init, fd) for fd in init.stdio]
         for number, fd in enumerate(streams):
             os.dup2(fd, number)
         for fd in streams[:1] if self.terminal else streams:
             _give(fd, self.uid)
         if self.terminal:
             tty.make_controlling(0)
+
+
+def _inside(init: "Init", stream: int) -> int:
+    """Return a copy of a stream. Of the host's null device it is the container's own, as with runc.
+
+    A descriptor of the host's /dev is a way into a mount of the host's, and no checkpoint could name it.
+    """
+    if _is_null(stream):
+        try:
+            found = path.open_in_root(*init.place("/dev/null"))
+        except OSError:
+            return _copy(stream)
+        try:
+            if _is_null(found):
+                opened = os.open(f"self/fd/{found}", os.O_RDWR | os.O_CLOEXEC, dir_fd=init.procfs())
+                try:
+                    return _copy(opened)
+                finally:
+                    os.close(opened)
+        finally:
+            os.close(found)
+    return _copy(stream)
+
+
+def _is_null(fd: int) -> bool:
+    info = os.fstat(fd)
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == _NULL
+
+
+def _copy(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_OWN_FD)
 
 
 def _console_target(init: "Init") -> int:
