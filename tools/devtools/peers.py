@@ -20,16 +20,17 @@ from .environment import CACHE, ROOT, only_one
 # fmt: off
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
-    "contract":    ("runc", "skopeo", "umoci", "docker.io", "busybox-static"),
-    "root":        ("busybox-static", "iproute2", "procps", "strace"),
+    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-registry", "podman", "busybox-static"),
+    "root":        ("busybox-static", "iproute2", "nftables", "procps", "strace"),
     "security":    ("busybox-static", "procps"),
-    "conformance": ("runc", "podman", "buildah", "docker.io", "busybox-static"),
+    "conformance": ("runc", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "busybox-static", "iproute2", "procps"),
-    "bench":       ("docker.io", "podman", "runc", "crun", "bubblewrap", "busybox-static"),
+    "bench":       ("docker.io", "docker-registry", "podman", "runc", "crun", "bubblewrap", "busybox-static"),
 }
 TOOLS: dict[str, str] = {
     "runc": "runc",
     "crun": "crun",
+    "criu": "criu",
     "skopeo": "skopeo",
     "umoci": "umoci",
     "podman": "podman",
@@ -37,16 +38,21 @@ TOOLS: dict[str, str] = {
     "buildah": "buildah",
     "docker": "docker.io",
     "dockerd": "docker.io",
+    "docker-registry": "docker-registry",
     "containerd": "containerd",
     "ctr": "containerd",
     "bwrap": "bubblewrap",
     "busybox": "busybox-static",
     "strace": "strace",
     "ip": "iproute2",
+    "bridge": "iproute2",
+    "nft": "nftables",
     "kill": "procps",
     "ps": "procps",
     "qemu-system-x86_64": "qemu-system-x86",
 }
+# Not from the machine's own release: Debian 12's CRIU 3.17 can't read the vDSO of a kernel from 6.16 on.
+RELEASES: dict[str, str] = {"criu": "trixie"}
 # fmt: on
 
 DIRECTORY = CACHE / "peers"
@@ -61,8 +67,11 @@ def prepare(chores: Iterable[str]) -> None:
         if not missing:
             return
         print(f"dev: unpacking {' '.join(missing)} below {DIRECTORY.relative_to(ROOT)}", file=sys.stderr, flush=True)
-        debian.unpack([*missing, "patchelf"], DIRECTORY)
+        debian.unpack([*(name for name in missing if name not in RELEASES), "patchelf"], DIRECTORY)
         _point_to_libraries()
+        for release in {RELEASES[name] for name in missing if name in RELEASES}:
+            debian.unpack_release(release, [name for name in missing if RELEASES.get(name) == release], _place(release))
+            _point_to_release(_place(release))
         for package in missing:
             _stamp(package).touch()
 
@@ -70,12 +79,15 @@ def prepare(chores: Iterable[str]) -> None:
 def path() -> str:
     """Return PATH with the unpacked programs behind the machine's own."""
     own = os.environ.get("PATH", os.defpath).split(":")
-    return ":".join([*own, "/usr/sbin", "/sbin", *(str(DIRECTORY / part) for part in _PROGRAMS)])
+    places = [DIRECTORY, *(_place(release) for release in sorted(set(RELEASES.values())))]
+    return ":".join([*own, "/usr/sbin", "/sbin", *(str(place / part) for place in places for part in _PROGRAMS)])
 
 
 def find(program: str) -> Path | None:
     """Return where a program lies, or None when neither the machine nor the cache has it."""
-    found = shutil.which(program, path=path())
+    release = RELEASES.get(TOOLS.get(program, ""), "")
+    own = ":".join(str(_place(release) / part) for part in _PROGRAMS)
+    found = shutil.which(program, path=own if release else path())
     return Path(found) if found else None
 
 
@@ -92,6 +104,15 @@ def _point_to_libraries() -> None:
             subprocess.run([patchelf, "--force-rpath", "--set-rpath", libraries, program], check=True)
 
 
+def _point_to_release(place: Path) -> None:
+    """Let programs of another release find its libraries, and the loader that belongs to them."""
+    libraries = ":".join(str(found) for found in place.glob("usr/lib/*-linux-*"))
+    loader = next(place.glob("usr/lib/*-linux-*/ld-linux*"))
+    patch = [DIRECTORY / "usr/bin/patchelf", "--set-interpreter", loader, "--force-rpath", "--set-rpath", libraries]
+    for program in (path for part in _PROGRAMS for path in (place / part).glob("*") if _is_elf(path)):
+        subprocess.run([*patch, program], check=False, capture_output=True)  # a static one has no interpreter
+
+
 def _is_elf(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
@@ -100,8 +121,14 @@ def _is_elf(path: Path) -> bool:
 
 
 def _has(package: str) -> bool:
+    if package in RELEASES:
+        return _stamp(package).exists()
     programs = [program for program, owner in TOOLS.items() if owner == package]
     return _stamp(package).exists() or (bool(programs) and all(shutil.which(name) for name in programs))
+
+
+def _place(release: str) -> Path:
+    return DIRECTORY / release
 
 
 def _stamp(package: str) -> Path:
