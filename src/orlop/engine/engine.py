@@ -24,6 +24,7 @@ from .containers.record import CGROUP, Records
 from .containers.watch import Watcher
 from .journal import Journal
 from .log import Log
+from .volumes.store import Volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class Engine:
         self.store = Store(f"{paths.root}/content")
         self.images = Images(self.store)
         self.snapshots = Snapshots(f"{paths.root}/snapshots")
+        self.volumes = Volumes(_directory(f"{paths.root}/volumes"))
         self.locks = Locks()
+        self.restarting: set[str] = set()  # whose end is the first half of a restart: --rm does not mean it
         self.making_host = threading.Lock()
         self.host_checked_at = float("-inf")  # monotonic; guarded by making_host
         self.spawner = Spawner()

@@ -11,7 +11,7 @@ import time
 
 from ...linux import process
 from ...spec import jsonio, signals
-from ...spec.errors import NotFound, Unavailable
+from ...spec.errors import Conflict, NotFound, Unavailable
 from ...spec.task import EXIT_FILE, ExitRecord
 from .. import events
 from . import freezing, removal, state
@@ -63,11 +63,11 @@ def settle(engine: Engine, run: Run) -> None:
     engine.log.write(f"container {run.container_id} ended with code {ended.exit_code}")
     events.died(engine, record, ended)
     engine.watcher.tell(run.container_id, EXITED, ended.exit_code)
-    if record.request.auto_remove:
+    if record.request.auto_remove and run.container_id not in engine.restarting:
         try:
             removal.discard(engine, record)
-        except NotFound:
-            pass
+        except (NotFound, Conflict):
+            pass  # somebody was faster, with a removal or a start
 
 
 def kill(engine: Engine, reference: str, signal: str) -> None:

@@ -115,6 +115,22 @@ def run(engine: Engine, request: ContainerRequest, client: Client) -> tuple[Cont
     return record, warnings
 
 
+def restart(engine: Engine, reference: str, timeout_s: int | None, signal: str) -> None:
+    """Stop a container, as `ends.stop` does, and start it again. One that does not run is started."""
+    record = engine.records.find(reference)
+    engine.restarting.add(record.id)
+    try:
+        ends.stop(engine, record.id, timeout_s, signal)
+        start(engine, record.id, Client())
+    except OrlopError:
+        if record.request.auto_remove:
+            _discard_failed(engine, record)
+        raise
+    finally:
+        engine.restarting.discard(record.id)
+    events.publish_container(engine, record, "restart")
+
+
 def remove(engine: Engine, reference: str, force: bool) -> None:
     """Remove a container; one that runs only by force. Raises NotFound, Conflict, Unavailable."""
     record = engine.records.find(reference)

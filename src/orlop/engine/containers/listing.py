@@ -67,7 +67,8 @@ def _is_exit(record: ContainerRecord, task: Task, value: str) -> bool:
     return task.exit is not None and task.exit.exit_code == int(value)
 
 
-def _has_label(record: ContainerRecord, task: Task, value: str) -> bool:
+def has_label(record: ContainerRecord, value: str) -> bool:
+    """Tell whether a container has the label: NAME, or NAME=value."""
     name, equals, wanted = value.partition("=")
     labels = record.config.labels
     return name in labels and (not equals or labels[name] == wanted)
@@ -83,7 +84,7 @@ _FILTERS: dict[str, Test] = {
     "ancestor": _has_ancestor,
     "exited": _is_exit,
     "id": lambda record, task, value: record.id.startswith(value),
-    "label": _has_label,
+    "label": lambda record, task, value: has_label(record, value),
     "name": lambda record, task, value: value.removeprefix("/") in record.name,
     "network": lambda record, task, value: (record.request.network or "none") == value,
     "status": lambda record, task, value: task.state == value,

@@ -19,11 +19,18 @@ _IMPORT = ("images", "IMPORT", "Import the contents from a tarball to create a f
 _INFO = ("engine", "INFO", "Display system-wide information")
 _KILL = ("lifecycle", "KILL", "Kill one or more running containers")
 _LOGS = ("logs", "LOGS", "Fetch the logs of a container")
+_PAUSE = ("lifecycle", "PAUSE", "Pause all processes within one or more containers")
+_PORT = ("top", "PORT", "List port mappings or a specific mapping for the container")
 _PS = ("ps", "PS", "List containers")
+_RENAME = ("lifecycle", "RENAME", "Rename a container")
+_RESTART = ("lifecycle", "RESTART", "Restart one or more containers")
 _RM = ("lifecycle", "RM", "Remove one or more containers")
 _RUN = ("run", "RUN", "Create and run a new container from an image")
 _START = ("attach", "START", "Start one or more stopped containers")
+_STATS = ("stats", "STATS", "Display a live stream of container(s) resource usage statistics")
 _STOP = ("lifecycle", "STOP", "Stop one or more running containers")
+_TOP = ("top", "TOP", "Display the running processes of a container")
+_UNPAUSE = ("lifecycle", "UNPAUSE", "Unpause all processes within one or more containers")
 _WAIT = ("lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes")
 
 COMMON: dict[str, Row] = {
@@ -45,10 +52,17 @@ COMMANDS: dict[str, Row] = {
     "inspect": ("inspect", "INSPECT", "Return low-level information on containers and images"),
     "kill": _KILL,
     "logs": _LOGS,
+    "pause": _PAUSE,
+    "port": _PORT,
+    "rename": _RENAME,
+    "restart": _RESTART,
     "rm": _RM,
     "serve": ("engine", "SERVE", "Run the engine in the foreground"),
     "start": _START,
+    "stats": _STATS,
     "stop": _STOP,
+    "top": _TOP,
+    "unpause": _UNPAUSE,
     "wait": _WAIT,
 }
 
@@ -65,10 +79,18 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "kill": _KILL,
             "logs": _LOGS,
             "ls": _PS,
+            "pause": _PAUSE,
+            "port": _PORT,
+            "prune": ("lifecycle", "PRUNE", "Remove all stopped containers"),
+            "rename": _RENAME,
+            "restart": _RESTART,
             "rm": _RM,
             "run": _RUN,
             "start": _START,
+            "stats": _STATS,
             "stop": _STOP,
+            "top": _TOP,
+            "unpause": _UNPAUSE,
             "wait": _WAIT,
         },
     ),
@@ -105,10 +127,10 @@ ALIASES = {
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
     "build builder buildx checkpoint commit compose config context diff export history load login logout"
-    " manifest network node pause plugin port pull push rename restart rmi save search secret service stack stats"
-    " swarm tag top trust unpause update volume"
-    " container.commit container.diff container.export container.pause container.port container.prune"
-    " container.rename container.restart container.stats container.top container.unpause container.update"
+    " manifest network node plugin pull push rmi save search secret service stack"
+    " swarm tag trust update volume"
+    " container.commit container.diff container.export"
+    " container.update"
     " image.build image.history image.load image.prune image.pull image.push image.rm image.save image.tag"
     " system.df system.prune".split()
 )

@@ -8,6 +8,7 @@ from ...spec.errors import Invalid
 from .flags import BadValue
 from .values import parse_duration
 
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -39,6 +40,15 @@ def size(number: float, digits: int = 4) -> str:
         number /= 1000
         unit += 1
     return f"{number:.{digits}g}{_DECIMAL[unit]}"
+
+
+def binary_size(number: float) -> str:
+    """Return a size with four digits in powers of 1024: "7.271MiB"."""
+    unit = 0
+    while number >= 1024 and unit < len(_BINARY) - 1:
+        number /= 1024
+        unit += 1
+    return f"{number:.4g}{_BINARY[unit]}"
 
 
 def local_time(epoch_seconds: float) -> str:

@@ -190,7 +190,7 @@ class Cgroup:
             populated, frozen = flat_keyed(text, "populated") == 1, flat_keyed(text, "frozen") == 1
         else:
             populated = bool(self.procs())
-            frozen = "freezer" in self.layout.v1 and self._text("freezer", "freezer.state") == "FROZEN"
+            frozen = "freezer" in self.layout.v1 and self.text("freezer", "freezer.state") == "FROZEN"
         return Events(populated, frozen, self._oom_kills())
 
     def stats(self) -> Stats:
@@ -203,9 +203,20 @@ class Cgroup:
         if "cpuacct" in self.layout.v1:
             cpu_ns = self._number("cpuacct", "cpuacct.usage")
         else:
-            text = self._text("cgroup", "cpu.stat")
+            text = self.text("cgroup", "cpu.stat")
             cpu_ns = None if text is None else flat_keyed(text, "usage_usec") * 1000
         return Stats(memory, peak, cpu_ns, self._number("pids", "pids.current"))
+
+    def text(self, controller: str, file: str) -> str | None:
+        """Return a control file's text; None where the controller or this kernel's file is missing."""
+        mount = self.layout.directory(controller)
+        if not mount:
+            return None
+        with self._open(mount) as directory:
+            try:
+                return directory.read(file).strip()
+            except FileNotFoundError:
+                return None
 
     def prune(self) -> bool:
         """Remove the cgroup where it holds nothing; return whether it is gone from every hierarchy.
@@ -272,25 +283,14 @@ class Cgroup:
                 pending.extend((*names, child) for child in directory.children())
                 yield directory
 
-    def _text(self, controller: str, file: str) -> str | None:
-        """Return a control file's text; None where the controller or this kernel's file is missing."""
-        mount = self.layout.directory(controller)
-        if not mount:
-            return None
-        with self._open(mount) as directory:
-            try:
-                return directory.read(file).strip()
-            except FileNotFoundError:
-                return None
-
     def _number(self, controller: str, file: str) -> int | None:
-        text = self._text(controller, file)
+        text = self.text(controller, file)
         return None if text is None else int(text)
 
     def _oom_kills(self) -> int:
         """v2 counts the whole subtree by itself; v1 (since 4.13) every cgroup alone."""
         if self.layout.version("memory") != 1:
-            return flat_keyed(self._text("memory", "memory.events") or "", "oom_kill")
+            return flat_keyed(self.text("memory", "memory.events") or "", "oom_kill")
         counts = (flat_keyed(each.read("memory.oom_control"), "oom_kill") for each in self._memory_subtree())
         return sum(counts)
 

@@ -1,23 +1,92 @@
-"""`orlop stop`, `kill`, `rm`, `wait`: the same verb for several containers, at the same time."""
+"""`orlop stop`, `kill`, `rm`, `wait`, `pause`, `restart` ...: the same verb for several containers, at the same time.
+
+`rename` and `container prune` beside them.
+"""
 
 from __future__ import annotations
 
-from ....spec.errors import NotFound, OrlopError
+import sys
+
+from ....spec.errors import Invalid, NotFound, OrlopError
 from ..command import Command, Invocation, for_output, write_line
 from ..flags import BOOL, EXIT_USAGE, INT, STRING, Flag
 from ..main import explain
+from ..units import moment_ns, size
+from ..values import FILTER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PARALLEL_MAX = 50
+WARNING_PRUNE = "WARNING! This will remove all stopped containers."
 
 
 def _stop(invocation: Invocation) -> int:
     options = invocation.options
     timeout = options["timeout"] if "timeout" in options.given else options["time"]
     return _each(invocation, "containers.stop", {"timeout_s": timeout, "signal": options["signal"]})
+
+
+def _restart(invocation: Invocation) -> int:
+    options = invocation.options
+    timeout = options["timeout"] if "timeout" in options.given else options["time"]
+    return _each(invocation, "containers.restart", {"timeout_s": timeout, "signal": options["signal"]})
+
+
+def _pause(invocation: Invocation) -> int:
+    return _each(invocation, "containers.pause", {})
+
+
+def _unpause(invocation: Invocation) -> int:
+    return _each(invocation, "containers.unpause", {})
+
+
+def _rename(invocation: Invocation) -> int:
+    old, new = invocation.arguments
+    with invocation.connect() as engine:
+        engine.call("containers.rename", {"container": old, "name": new.strip()})
+    return 0
+
+
+def _prune(invocation: Invocation) -> int:
+    options = invocation.options
+    args = prune_filters(options["filter"])
+    if not options["force"] and not confirmed(WARNING_PRUNE):
+        return 0
+    with invocation.connect() as engine:
+        found = engine.call("containers.prune", args)
+    result = found if isinstance(found, dict) else {}
+    deleted = [str(container) for container in result.get("deleted", [])]
+    if deleted:
+        write_line("Deleted Containers:\n" + "\n".join(deleted) + "\n")
+    write_line(f"Total reclaimed space: {size(result.get('reclaimed', 0))}")
+    return 0
+
+
+def prune_filters(given: tuple[tuple[str, str], ...]) -> dict[str, object]:
+    """Return the arguments of `containers.prune`. Raises Invalid for a filter that docker does not know either."""
+    args: dict[str, object] = {"until_ns": None, "labels": [], "without_labels": []}
+    for key, value in given:
+        name = key.removesuffix("!")
+        if key == "until":
+            if args["until_ns"] is not None:
+                raise Invalid("prune", "containers", "more than one until filter specified", hint="give one")
+            args["until_ns"] = moment_ns("--filter until", value)
+        elif name == "label":
+            labels = args["labels" if key == name else "without_labels"]
+            assert isinstance(labels, list)
+            labels.append(value)
+        elif key:
+            raise Invalid("prune", "containers", f"invalid filter '{key[:60]}'", hint="known are label, label!, until")
+    return args
+
+
+def confirmed(warning: str) -> bool:
+    """Ask on the terminal; only "y" is yes."""
+    sys.stdout.write(f"{warning}\nAre you sure you want to continue? [y/N] ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() == "y"
 
 
 def _kill(invocation: Invocation) -> int:
@@ -74,15 +143,17 @@ def _results(invocation: Invocation, verb: str, args: dict[str, object]) -> Iter
                 engine.close()
 
 
+_END_FLAGS = (
+    Flag("signal", "s", STRING, "Signal to send to the container", default=""),
+    Flag("timeout", "t", INT, "Seconds to wait before killing the container"),
+    Flag("time", "", INT, "The old name of --timeout", hidden=True),
+)
+
 STOP = Command(
     _stop,
     "Stop one or more running containers",
     "[OPTIONS] CONTAINER [CONTAINER...]",
-    flags=(
-        Flag("signal", "s", STRING, "Signal to send to the container", default=""),
-        Flag("timeout", "t", INT, "Seconds to wait before killing the container"),
-        Flag("time", "", INT, "The old name of --timeout", hidden=True),
-    ),
+    flags=_END_FLAGS,
     arguments=(1, None),
     aliases=("container stop", "stop"),
 )
@@ -113,4 +184,42 @@ WAIT = Command(
     "CONTAINER [CONTAINER...]",
     arguments=(1, None),
     aliases=("container wait", "wait"),
+)
+RESTART = Command(
+    _restart,
+    "Restart one or more containers",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    flags=_END_FLAGS,
+    arguments=(1, None),
+    aliases=("container restart", "restart"),
+)
+PAUSE = Command(
+    _pause,
+    "Pause all processes within one or more containers",
+    "CONTAINER [CONTAINER...]",
+    arguments=(1, None),
+    aliases=("container pause", "pause"),
+)
+UNPAUSE = Command(
+    _unpause,
+    "Unpause all processes within one or more containers",
+    "CONTAINER [CONTAINER...]",
+    arguments=(1, None),
+    aliases=("container unpause", "unpause"),
+)
+RENAME = Command(
+    _rename,
+    "Rename a container",
+    "CONTAINER NEW_NAME",
+    arguments=(2, 2),
+    aliases=("container rename", "rename"),
+)
+PRUNE = Command(
+    _prune,
+    "Remove all stopped containers",
+    "[OPTIONS]",
+    flags=(
+        Flag("filter", "", FILTER, 'Provide filter values (e.g. "until=<timestamp>")'),
+        Flag("force", "f", BOOL, "Do not prompt for confirmation", default=False),
+    ),
 )
