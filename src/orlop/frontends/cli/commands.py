@@ -11,9 +11,12 @@ Row = tuple[str, str, str]
 
 _ATTACH = ("attach", "ATTACH", "Attach local standard input, output, and error streams to a running container")
 _CP = ("cp", "CP", "Copy files/folders between a container and the local filesystem")
+_COMMIT = ("layer", "COMMIT", "Create a new image from a container's changes")
 _CREATE = ("run", "CREATE", "Create a new container")
 _EVENTS = ("events", "EVENTS", "Get real time events from the server")
+_DIFF = ("layer", "DIFF", "Inspect changes to files or directories on a container's filesystem")
 _EXEC = ("exec", "EXEC", "Execute a command in a running container")
+_EXPORT = ("layer", "EXPORT", "Export a container's filesystem as a tar archive")
 _IMAGES = ("images", "IMAGES", "List images")
 _IMPORT = ("images", "IMPORT", "Import the contents from a tarball to create a filesystem image")
 _INFO = ("engine", "INFO", "Display system-wide information")
@@ -21,6 +24,7 @@ _KILL = ("lifecycle", "KILL", "Kill one or more running containers")
 _LOGS = ("logs", "LOGS", "Fetch the logs of a container")
 _PAUSE = ("lifecycle", "PAUSE", "Pause all processes within one or more containers")
 _PORT = ("top", "PORT", "List port mappings or a specific mapping for the container")
+_PULL = ("pull", "PULL", "Download an image from a registry")
 _PS = ("ps", "PS", "List containers")
 _RENAME = ("lifecycle", "RENAME", "Rename a container")
 _RESTART = ("lifecycle", "RESTART", "Restart one or more containers")
@@ -37,6 +41,7 @@ COMMON: dict[str, Row] = {
     "run": _RUN,
     "exec": _EXEC,
     "ps": _PS,
+    "pull": _PULL,
     "images": _IMAGES,
     "version": ("engine", "VERSION", "Show the Orlop version information"),
     "info": _INFO,
@@ -44,8 +49,11 @@ COMMON: dict[str, Row] = {
 
 COMMANDS: dict[str, Row] = {
     "attach": _ATTACH,
+    "commit": _COMMIT,
     "cp": _CP,
     "create": _CREATE,
+    "diff": _DIFF,
+    "export": _EXPORT,
     "events": _EVENTS,
     "explain": ("explain", "EXPLAIN", "Say in words how a container is isolated, and by which kernel calls"),
     "import": _IMPORT,
@@ -71,8 +79,11 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         "Manage containers",
         {
             "attach": _ATTACH,
+            "commit": _COMMIT,
             "cp": _CP,
             "create": _CREATE,
+            "diff": _DIFF,
+            "export": _EXPORT,
             "exec": _EXEC,
             "explain": COMMANDS["explain"],
             "inspect": ("inspect", "INSPECT_CONTAINER", "Display detailed information on one or more containers"),
@@ -107,7 +118,12 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "import": _IMPORT,
             "inspect": ("inspect", "INSPECT_IMAGE", "Display detailed information on one or more images"),
             "ls": _IMAGES,
+            "pull": _PULL,
         },
+    ),
+    "registry": (
+        "Serve images to others",
+        {"serve": ("registry", "SERVE", "Serve a registry")},
     ),
     "rootfs": (
         "Make root file systems",
@@ -126,12 +142,11 @@ ALIASES = {
 
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
-    "build builder buildx checkpoint commit compose config context diff export history load login logout"
-    " manifest network node plugin pull push rmi save search secret service stack"
+    "build builder buildx checkpoint compose config context history load login logout"
+    " manifest network node plugin push rmi save search secret service stack"
     " swarm tag trust update volume"
-    " container.commit container.diff container.export"
     " container.update"
-    " image.build image.history image.load image.prune image.pull image.push image.rm image.save image.tag"
+    " image.build image.history image.load image.prune image.push image.rm image.save image.tag"
     " system.df system.prune".split()
 )
 

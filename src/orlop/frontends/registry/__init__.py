@@ -1,0 +1,1 @@
+"""The registry server: the OCI distribution specification over `orlop.image.repositories`."""
