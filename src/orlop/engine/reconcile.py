@@ -19,7 +19,7 @@ import time
 
 from ..spec.errors import NotFound, OrlopError
 from . import events
-from .containers import ends, names, removal, state
+from .containers import ends, freezing, names, removal, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def reconcile(engine: Engine) -> None:
 
 def _look(engine: Engine, record: ContainerRecord) -> bool:
     """Take up one container. Tell whether a start of it may be under way."""
+    freezing.release(engine, record)
     task = engine.observe(record.id)
     if task.state == state.CREATED:
         return os.path.isdir(engine.task_directory(record.id))

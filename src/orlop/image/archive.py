@@ -49,7 +49,7 @@ def import_tar(store: Store, source: Readable, changes: Sequence[str], message: 
     created = _now()
     return write_image(
         store,
-        layer,
+        (layer,),
         ImageConfig(
             created=created,
             architecture=platform.architecture,
@@ -63,10 +63,10 @@ def import_tar(store: Store, source: Readable, changes: Sequence[str], message: 
     )
 
 
-def write_image(store: Store, layer: Descriptor, config: ImageConfig) -> Descriptor:
-    """Store configuration and manifest of an image with one layer; return the manifest's descriptor."""
+def write_image(store: Store, layers: Sequence[Descriptor], config: ImageConfig) -> Descriptor:
+    """Store configuration and manifest of an image with these layers; return the manifest's descriptor."""
     described = store.ingest(dump(config.to_json()), media_type=OCI_CONFIG)
-    manifest = Manifest(schema_version=2, media_type=OCI_MANIFEST, config=described, layers=(layer,))
+    manifest = Manifest(schema_version=2, media_type=OCI_MANIFEST, config=described, layers=tuple(layers))
     return store.ingest(dump(manifest.to_json()), media_type=OCI_MANIFEST)
 
 

@@ -225,7 +225,7 @@ def _store(store: Store, tree: Tree) -> Descriptor:
             descriptor = layer.commit(media_type=OCI_LAYER)
     except OSError as error:
         raise Unavailable("make", "image host", f"{error.filename}: {os.strerror(error.errno or 0)}") from None
-    return write_image(store, descriptor, _config(tree, descriptor.digest))
+    return write_image(store, (descriptor,), _config(tree, descriptor.digest))
 
 
 def _config(tree: Tree, diff_id: Digest) -> ImageConfig:

@@ -161,7 +161,7 @@ def overlay(
 ) -> int:
     """Return a detached overlay mount. lower: directories, topmost first; without upper it is read-only.
 
-    flags: options without a value ("userxattr").
+    flags: more options, with a value or without ("userxattr", "redirect_dir=off").
 
     Each layer is its own `lowerdir+` (kernel 6.7), so the number of layers is not bound by a string; before that the
     layers are named through /proc/self/fd in one short `lowerdir`.
@@ -175,7 +175,10 @@ def overlay(
         return f"/proc/self/fd/{opened[-1]}"
 
     try:
-        rest: list[tuple[str, str | int | None]] = [(flag, None) for flag in flags]
+        rest: list[tuple[str, str | int | None]] = []
+        for flag in flags:
+            name, _, value = flag.partition("=")
+            rest.append((name, value or None))
         if upper:
             rest += [("upperdir", short(upper)), ("workdir", short(work))]
         try:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from ..spec.runtime import Mount, Root
 
+_OVERLAY_FLAGS = ("userxattr", "redirect_dir", "metacopy")
+
 
 def open_rootfs(mounts: Sequence[Mount]) -> int:
     """Return a descriptor of the detached mount that the snapshot's mounts describe; the caller closes it.
@@ -49,11 +51,11 @@ def _overlay(mount: Mount) -> int:
     named = {name: value or "" for name, value in options.data if name != "lowerdir"}
     if not lower:
         raise Invalid("mount", "the root file system", "an overlay needs a lowerdir")
-    extra = sorted(set(named) - {"upperdir", "workdir", "userxattr"})
+    extra = sorted(set(named) - {"upperdir", "workdir", *_OVERLAY_FLAGS})
     if extra or bool(named.get("upperdir")) != bool(named.get("workdir")):
         what = ", ".join(extra) or "upperdir without workdir"
         raise Invalid("mount", "the root file system", f"its overlay options do not fit: {what}")
-    flags = ("userxattr",) if "userxattr" in named else ()
+    flags = [f"{name}={named[name]}" if named[name] else name for name in _OVERLAY_FLAGS if name in named]
     upper, work = named.get("upperdir", ""), named.get("workdir", "")
     return linux_mount.overlay(lower, upper, work, attributes=options.set, flags=flags)
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         def data(self) -> Iterator[bytes]:
             """Yield the stored bytes of the current member."""
 
+
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
 AUFS_PREFIX = b".wh..wh."

@@ -26,7 +26,8 @@ from orlop.spec.errors import Invalid
 from orlop.spec.tar import BLKTYPE, CHRTYPE, DIRTYPE, FIFOTYPE, LNKTYPE, REGTYPE, SYMTYPE, Member, shown
 from orlop.spec.tarwriter import END_OF_ARCHIVE, encode, padding
 
-from .extract import DEPTH_MAX, DROPPED_XATTRS, OPAQUE_MARKER, OPAQUE_XATTR, WHITEOUT_PREFIX, is_whiteout
+from .extract import DEPTH_MAX, DROPPED_XATTRS, OPAQUE_MARKER, WHITEOUT_PREFIX, is_whiteout
+from .layered import Directory, is_opaque
 from .removal import DIRECTORY_FLAGS
 
 TYPE_CHECKING = False
@@ -37,7 +38,6 @@ READ_BYTES = 256 * 1024
 BATCH_BYTES = 64 * 1024
 HOLE_BYTES_MIN = 64 * 1024  # a file with fewer bytes in holes is written plain: more readers know that
 EXTENTS_MAX = 10_000
-_PLACE_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFREG: REGTYPE,
     stat.S_IFDIR: DIRTYPE,
@@ -72,67 +72,69 @@ class Packer:
         more than DEPTH_MAX directories, OSError.
         """
         info = os.fstat(fd)
-        if not stat.S_ISDIR(info.st_mode):
+        if stat.S_ISDIR(info.st_mode):
+            self.add_directory(Directory((os.open(".", DIRECTORY_FLAGS, dir_fd=fd),), plain=True), name)
+        else:
             self._file(fd, info, name)
-            return
-        directory = os.open(".", DIRECTORY_FLAGS, dir_fd=fd)
-        pending: list[tuple[int, bytes, list[bytes]]] = []
+
+    def add_directory(self, directory: Directory, name: bytes) -> None:
+        """Add a directory, of one layer or merged from several, which is closed at the end. See `add`."""
+        pending: list[tuple[Directory, bytes, list[bytes]]] = []
         try:
-            self._directory(directory, info, name)
+            self._directory(directory, name)
             prefix = b"" if name == b"." else name + b"/"
-            names = _names(directory)
+            names = directory.names()
             while True:
                 while names:
                     child = names.pop()
                     below = self._child(directory, child, prefix + child)
-                    if below >= 0:
+                    if below is not None:
                         if len(pending) >= DEPTH_MAX:
-                            os.close(below)
+                            below.close()
                             raise _too_deep(prefix + child)
                         pending.append((directory, prefix, names))
-                        directory, prefix, names = below, prefix + child + b"/", _names(below)
+                        directory, prefix, names = below, prefix + child + b"/", below.names()
                 if not pending:
                     return
-                os.close(directory)
+                directory.close()
                 directory, prefix, names = pending.pop()
         finally:
             for held, _, _ in pending:
-                os.close(held)
-            os.close(directory)
+                held.close()
+            directory.close()
 
     def finish(self) -> None:
         """Write the end of the archive and what is still in the batch."""
         self._emit(END_OF_ARCHIVE)
         self._flush()
 
-    def _child(self, directory: int, child: bytes, name: bytes) -> int:
-        """Add one entry of a directory; return a descriptor (the caller's) when it is one to go into, else -1."""
+    def _child(self, directory: Directory, child: bytes, name: bytes) -> Directory | None:
+        """Add one entry of a directory; return it when it is one to go into."""
         if name in self._omit:
-            return -1
+            return None
+        entry = directory.find(child)
+        if entry is None:
+            return None  # hidden, or removed meanwhile
         try:
-            place = os.open(child, _PLACE_FLAGS, dir_fd=directory)
-        except FileNotFoundError:
-            return -1  # removed meanwhile
-        try:
-            info = os.fstat(place)
-            if not stat.S_ISDIR(info.st_mode):
-                self._file(place, info, name)
-                return -1
-            below = os.open(".", DIRECTORY_FLAGS, dir_fd=place)
+            if not stat.S_ISDIR(entry.info.st_mode):
+                self._file(entry.place, entry.info, name)
+                return None
+            below = directory.enter(child, entry)
         finally:
-            os.close(place)
+            os.close(entry.place)
         try:
-            self._directory(below, info, name)
+            self._directory(below, name)
         except BaseException:
-            os.close(below)
+            below.close()
             raise
         return below
 
-    def _directory(self, fd: int, info: os.stat_result, name: bytes) -> None:
+    def _directory(self, directory: Directory, name: bytes) -> None:
+        info = os.fstat(directory.fd)
         member = _member(info, name + b"/", DIRTYPE)
-        member.xattrs = _xattrs(fd)
+        member.xattrs = _xattrs(directory.fd)
         self._emit(encode(member))
-        if self._whiteouts and _xattr(fd, OPAQUE_XATTR) == b"y":
+        if self._whiteouts and is_opaque(directory.fd):
             self._mark(info, (b"" if name == b"." else name + b"/") + OPAQUE_MARKER)
 
     def _mark(self, info: os.stat_result, name: bytes) -> None:
@@ -207,11 +209,6 @@ class Packer:
             self._batch.clear()
 
 
-def _names(directory: int) -> list[bytes]:
-    """Return the names in a directory as bytes, the last one first."""
-    return sorted(map(os.fsencode, os.listdir(directory)), reverse=True)
-
-
 def _member(info: os.stat_result, name: bytes, kind: str) -> Member:
     member = Member(name, kind, stat.S_IMODE(info.st_mode))
     member.uid, member.gid = info.st_uid, info.st_gid
@@ -236,7 +233,7 @@ def _xattrs(fd: int) -> dict[bytes, bytes]:
     return found
 
 
-def _xattr(file: int | str, name: str | bytes) -> bytes | None:
+def _xattr(file: str, name: bytes) -> bytes | None:
     try:
         return os.getxattr(file, name)
     except OSError:

@@ -116,17 +116,7 @@ class Snapshots:
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         """Return what `prepare` returned for the key. Raises NotFound."""
-        directory = self._active(key)
-        try:
-            with open(f"{directory}/parent") as file:
-                parent = file.read(256)
-        except FileNotFoundError:
-            raise self._missing(key) from None
-        if not parent:
-            raise Unavailable(
-                "mount", f"snapshot {key}", "its parent file is empty: it was made just before a power failure"
-            )
-        return _mounts(directory, self._lower(None if parent == NO_PARENT else Digest.parse(parent)))
+        return _mounts(self._active(key), self._lower(self._parent(key)))
 
     def remove(self, key: str) -> None:
         """Remove the layer called key, whatever its processes left there. Raises NotFound, Unavailable."""
@@ -139,6 +129,10 @@ class Snapshots:
             raise _unavailable("remove", f"snapshot {key}", error) from None
         self._remove_tree(gone)
 
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys of all writable layers that begin with prefix."""
+        return [key for key in os.listdir(f"{self.root}/active") if key.startswith(prefix)]
+
     def usage(self, key: str) -> Usage:
         """Return what the layer called key itself occupies. Raises NotFound."""
         from .usage import measure
@@ -147,6 +141,13 @@ class Snapshots:
             return measure(f"{self._active(key)}/upper")
         except FileNotFoundError:
             raise self._missing(key) from None
+
+    def layers(self, key: str) -> tuple[str, ...]:
+        """Return the trees of the key: its own upper directory, then those below it, the topmost first.
+
+        Raises NotFound. What is in them is the container's business: see `layered`, `difference` and `pack`.
+        """
+        return (f"{self._active(key)}/upper", *self._lower(self._parent(key)))
 
     # -- layers -----------------------------------------------------------------------------------------------------
 
@@ -235,6 +236,18 @@ class Snapshots:
             raise Invalid("use", f"snapshot key {key[:KEY_LENGTH_MAX]!r}", "it is not a name of [A-Za-z0-9_.-]")
         return f"{self.root}/active/{key}"
 
+    def _parent(self, key: str) -> Digest | None:
+        """Return the ChainID that the layer called key stands on. Raises NotFound."""
+        try:
+            with open(f"{self._active(key)}/parent") as file:
+                parent = file.read(256)
+        except FileNotFoundError:
+            raise self._missing(key) from None
+        if not parent:
+            cause = "its parent file is empty: it was made just before a power failure"
+            raise Unavailable("mount", f"snapshot {key}", cause)
+        return None if parent == NO_PARENT else Digest.parse(parent)
+
     def _missing(self, key: str) -> NotFound:
         return NotFound("find", f"snapshot {key}", f"No such snapshot: {key}")
 
@@ -311,7 +324,10 @@ def _extract(blob: Blob, directory: int, record: LayerRecord, lower: Sequence[st
 def _mounts(directory: str, lower: tuple[str, ...]) -> tuple[Mount, ...]:
     if not lower:
         return (Mount(type="bind", source=f"{directory}/upper", options=("bind", "rw")),)
-    options = (*(f"lowerdir={path}" for path in lower), f"upperdir={directory}/upper", f"workdir={directory}/work")
+    # Off, whatever the kernel's default: with them an upper directory alone does not say what a layer holds.
+    plain = ("redirect_dir=off", "metacopy=off")
+    own = (f"upperdir={directory}/upper", f"workdir={directory}/work")
+    options = (*(f"lowerdir={path}" for path in lower), *own, *plain)
     return (Mount(type="overlay", source="overlay", options=options),)
 
 

@@ -3,11 +3,15 @@
 Units are in the names. A request is strict: an unknown field is an error, not a silent nothing.
 """
 
+from .mount import MountRequest
 from .record import Record
 
 
 class BindRequest(Record):
-    """`-v source:target[:options]`. source is absolute; options as docker's (ro, rw, rprivate, z ...)."""
+    """`-v [source:]target[:options]`. options as docker's (ro, rw, rprivate, z, nocopy ...), and as=UID[:GID].
+
+    source: an absolute path, a volume's name, or "" for a volume without a name.
+    """
 
     strict = True
     source: str
@@ -35,6 +39,8 @@ class ContainerRequest(Record):
     cap_add, cap_drop: names with or without CAP_, or ALL.
     security_opt: docker's strings ("seccomp=unconfined", "no-new-privileges", "systempaths=unconfined").
     network: "none" or "host".
+    restart_policy: "no" ("" too), "on-failure", "always" or "unless-stopped"; retries_max 0 is no limit.
+    volumes_from: "container" or "container:ro". volume_driver: of the volumes that binds makes. storage_opt: "size".
     """
 
     strict = True
@@ -55,6 +61,10 @@ class ContainerRequest(Record):
     auto_remove: bool = False
     binds: tuple[BindRequest, ...] = ()
     tmpfs: tuple[TmpfsRequest, ...] = ()
+    mounts: tuple[MountRequest, ...] = ()
+    volumes_from: tuple[str, ...] = ()
+    volume_driver: str = ""
+    storage_opt: dict[str, str] = {}
     read_only: bool = False
     memory_bytes: int = 0
     memory_swap_bytes: int = 0
@@ -67,6 +77,8 @@ class ContainerRequest(Record):
     network: str = ""
     stop_signal: str = ""
     stop_timeout_s: int | None = None
+    restart_policy: str = ""
+    restart_retries_max: int = 0
 
 
 class ExecRequest(Record):
@@ -80,3 +92,18 @@ class ExecRequest(Record):
     terminal: bool = False
     open_stdin: bool = False
     privileged: bool = False
+
+
+class CommitRequest(Record):
+    """`orlop commit`. name: "" makes an image without one. changes: Dockerfile instructions.
+
+    pause: freeze the container while its layer is read.
+    """
+
+    strict = True
+    container: str
+    name: str = ""
+    author: str = ""
+    message: str = ""
+    changes: tuple[str, ...] = ()
+    pause: bool = True

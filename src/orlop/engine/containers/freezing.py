@@ -1,19 +1,29 @@
 """Pause and unpause: the container's cgroup is frozen, which no process inside can see or refuse.
 
 Nothing is stored: the freezer itself says that a container is paused (state.py), to this engine and to the next one.
+Only a verb that freezes for itself says so, in HELD_FILE, so that the next engine thaws what a dead one had frozen.
 """
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
+
 from ...spec.errors import Unavailable
 from .. import events
 from . import state
+from .record import disk_trouble_told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ...spec.task import TaskStatus
     from ..engine import Engine
     from .record import ContainerRecord
+
+
+HELD_FILE = "held"
 
 
 def pause(engine: Engine, reference: str) -> None:
@@ -56,3 +66,32 @@ def thaw(engine: Engine, record: ContainerRecord, status: TaskStatus) -> None:
     except OSError as wrong:
         raise Unavailable("unpause", record.subject, f"{wrong.filename}: {wrong.strerror}") from None
     events.publish_container(engine, record, "unpause")
+
+
+@contextmanager
+def held(engine: Engine, record: ContainerRecord) -> Iterator[None]:
+    """Keep the processes of a container from changing anything; one that does not run, or is paused, stays as it is."""
+    if engine.observe(record.id).state != state.RUNNING:
+        yield
+        return
+    with disk_trouble_told("pause", record.subject), open(_held_file(engine, record), "wb"):
+        pass
+    try:
+        pause(engine, record.id)
+        yield
+    finally:
+        release(engine, record)
+
+
+def release(engine: Engine, record: ContainerRecord) -> None:
+    """Let a container run on that `held` froze, in this engine or in one that died. Raises Unavailable."""
+    path = _held_file(engine, record)
+    if os.path.exists(path):
+        task = engine.observe(record.id)
+        if task.state == state.PAUSED and task.status is not None:
+            thaw(engine, record, task.status)
+        os.unlink(path)
+
+
+def _held_file(engine: Engine, record: ContainerRecord) -> str:
+    return f"{engine.records.path(record.id)}/{HELD_FILE}"

@@ -4,9 +4,9 @@ The rows are those of docs/ARCHITECTURE.md, "The engine's native socket": a modu
 and does nothing else.
 """
 
-from . import containers, control, engine, images
+from . import containers, control, engine, images, rootfs
 from .call import Call, Reply, Verb
 
 __all__ = ["VERBS", "Call", "Reply", "Verb"]
 
-VERBS: dict[str, Verb] = {**engine.VERBS, **containers.VERBS, **control.VERBS, **images.VERBS}
+VERBS: dict[str, Verb] = {**engine.VERBS, **containers.VERBS, **control.VERBS, **images.VERBS, **rootfs.VERBS}

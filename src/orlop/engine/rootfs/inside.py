@@ -1,6 +1,6 @@
 """The root of a container as a descriptor, for verbs that look into it from outside: cp, and what comes like it.
 
-    with roots.opened(engine, record) as root: open_in_root(root, path, ...)
+    with inside.opened(engine, record) as root: open_in_root(root, path, ...)
 
 A running container's root is seen through its first process: with its volumes and everything that it mounted. For one
 that does not run the root file system is mounted in a mount namespace of this verb's own, its volumes in it, and the
@@ -20,16 +20,16 @@ from contextlib import ExitStack, contextmanager
 from ...linux import mount, path, process
 from ...runtime import enter, rootfs
 from ...spec.errors import NotFound, Unavailable
-from . import execs, lifecycle, state
-from .record import disk_trouble_told
+from ..containers import execs, lifecycle, state
+from ..containers.record import disk_trouble_told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...spec.runtime import Mount
+    from ..containers.record import ContainerRecord
     from ..engine import Engine
-    from .record import ContainerRecord
 
 NAMESPACE_S_MAX = 30.0
 

@@ -1,7 +1,7 @@
 """`cp`: what a path in a container is, an archive of it, and an archive extracted there. Running or not.
 
 The archive travels on a stream socket that the client made: the client's death is its end. Every path is resolved by
-the kernel inside the container's root (roots), and nothing that was looked at is looked up again by its name.
+the kernel inside the container's root (inside), and nothing that was looked at is looked up again by its name.
 
 What docker's clients know (rebasing, "/." at the end, missing destinations) is theirs; here are the three primitives of
 docker's archive API, with its texts.
@@ -20,12 +20,12 @@ from ...snapshot.pack import Packer
 from ...snapshot.rebase import Rebased
 from ...spec.errors import Denied, Invalid, Unavailable
 from ...spec.tar import Limits, Reader
-from . import roots
+from . import inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..containers.record import ContainerRecord
     from ..engine import Engine
-    from .record import ContainerRecord
 
 LIMITS = Limits(entries=2**40, total_bytes=2**60)  # what a user copies is his own, and the stream ends when he likes
 
@@ -36,7 +36,7 @@ def stat(engine: Engine, reference: str, path: str) -> dict[str, object]:
     link_target: absolute in the container, every link on its way resolved; it may not exist. Raises NotFound.
     """
     record = engine.records.find(reference)
-    with roots.opened(engine, record) as root:
+    with inside.opened(engine, record) as root:
         fd = _locate(root, path, reference)
         try:
             info = os.fstat(fd)
@@ -58,7 +58,7 @@ def read(engine: Engine, reference: str, path: str, stream: int) -> None:
     name. Raises NotFound, Unavailable when the client goes.
     """
     record = engine.records.find(reference)
-    with roots.opened(engine, record) as root, socket.socket(fileno=os.dup(stream)) as peer:
+    with inside.opened(engine, record) as root, socket.socket(fileno=os.dup(stream)) as peer:
         peer.settimeout(None)
         fd = _locate(root, path, reference)
         try:
@@ -79,7 +79,7 @@ def write(engine: Engine, reference: str, path: str, stream: int, *, owned_by_us
     Raises NotFound, Invalid, Denied for what is read-only, Unavailable when the client goes.
     """
     record = engine.records.find(reference)
-    with roots.opened(engine, record) as root, socket.socket(fileno=os.dup(stream)) as peer:
+    with inside.opened(engine, record) as root, socket.socket(fileno=os.dup(stream)) as peer:
         peer.settimeout(None)
         _check_destination(root, path, reference)
         owner = None
@@ -110,7 +110,7 @@ def _locate(root: int, path: str, reference: str) -> int:
     try:
         return open_in_root(root, cleaned, os.O_PATH | (os.O_DIRECTORY if as_directory else os.O_NOFOLLOW))
     except (FileNotFoundError, NotADirectoryError):
-        raise roots.not_there(path, reference) from None
+        raise inside.not_there(path, reference) from None
     except OSError as refused:
         cause = refused.strerror or str(refused)
         raise Invalid("find", f"{path} in container {reference}", cause, hint="is it a loop of links?") from None
@@ -120,7 +120,7 @@ def _check_destination(root: int, path: str, reference: str) -> None:
     try:
         fd = open_in_root(root, _clean(path), os.O_PATH)
     except (FileNotFoundError, NotADirectoryError):
-        raise roots.not_there(path, reference) from None
+        raise inside.not_there(path, reference) from None
     try:
         info = os.fstat(fd)
         if not modes.S_ISDIR(info.st_mode):

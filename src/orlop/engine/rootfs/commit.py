@@ -1,0 +1,118 @@
+"""`commit`: a container's own layer becomes an image above the one that it was made from.
+
+Nothing of an image is visible before all of it is durable: layer, configuration and manifest are blobs, and its name is
+written last. A container that is frozen meanwhile is thawed by the next engine when this one dies (freezing.held).
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from ...image.archive import write_image
+from ...image.changes import apply_changes
+from ...snapshot.layered import open_layers
+from ...snapshot.pack import Packer
+from ...spec.errors import Invalid, NotFound
+from ...spec.image import OCI_LAYER, ContainerConfig, Descriptor, History, ImageConfig, RootFs
+from ...spec.platform import Platform
+from ...spec.reference import Reference
+from .. import events
+from ..containers import freezing
+from ..containers.record import timestamp
+from .difference import difference, unreadable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...image.image import Image
+    from ...spec.container import CommitRequest
+    from ...spec.digest import Digest
+    from ..containers.record import ContainerRecord
+    from ..engine import Engine
+
+
+def commit(engine: Engine, request: CommitRequest) -> str:
+    """Make an image of a container; return its id.
+
+    Raises NotFound for the container or the image that it was made from, Invalid for a name or a change, Unavailable.
+    """
+    record = engine.records.find(request.container)
+    reference = Reference.parse(request.name).tagged() if request.name else None
+    if reference is not None and reference.digest:
+        raise Invalid("commit", record.subject, "cannot commit to digest reference", hint="give it a name with a tag")
+    base = _base(engine, record)
+    config = apply_changes(request.changes, _config(record, base))  # first: a mistake in it must not cost the layer
+    with freezing.held(engine, record) if request.pause else ExitStack():
+        layer, diff_id = _store_layer(engine, record)
+    created = timestamp()
+    history = History(
+        created=created,
+        created_by=" ".join(record.config.args),
+        author=request.author,
+        comment=request.message,
+    )
+    platform = base.config.platform if base is not None else Platform.of_machine(engine.host.runtime.machine)
+    target = write_image(
+        engine.store,
+        (*((part.descriptor for part in base.layers) if base is not None else ()), layer),
+        ImageConfig(
+            created=created,
+            author=request.author,
+            architecture=platform.architecture,
+            variant=platform.variant,
+            os=platform.os,
+            config=config,
+            rootfs=RootFs(
+                type="layers", diff_ids=(*(base.config.rootfs.diff_ids if base is not None else ()), diff_id)
+            ),
+            history=(*(base.config.history if base is not None else ()), history),
+            comment=request.message,
+        ),
+    )
+    engine.store.names.put(reference, target)
+    image = engine.images.resolve(str(target.digest))
+    attributes = {"comment": request.message, "imageID": str(image.id), "imageRef": str(reference or "")}
+    events.publish_container(engine, record, "commit", attributes)
+    return str(image.id)
+
+
+def _base(engine: Engine, record: ContainerRecord) -> Image | None:
+    if not record.image_id:
+        return None
+    try:
+        return engine.images.resolve(record.image_id)
+    except NotFound:
+        cause = f"the image {record.image_id} that it was made from is not here any more"
+        raise NotFound("commit", record.subject, cause, hint=f"export it instead: orlop export {record.name}") from None
+
+
+def _config(record: ContainerRecord, base: Image | None) -> ContainerConfig:
+    """Return how containers of the image run: as this one does."""
+    config = base.config.config if base is not None else ContainerConfig()
+    return config.replace(
+        user=record.config.user,
+        env=record.config.env,
+        entrypoint=record.config.entrypoint,
+        cmd=record.config.cmd,
+        working_dir=record.config.working_dir,
+        labels=record.config.labels,
+        stop_signal=record.request.stop_signal or config.stop_signal,
+        on_build=(),
+    )
+
+
+def _store_layer(engine: Engine, record: ContainerRecord) -> tuple[Descriptor, Digest]:
+    """Store what a container changed, uncompressed: its digest is the diff_id."""
+    with engine.store.writer() as ingest:
+        try:
+            if record.request.rootfs:
+                packer = Packer(ingest.write)
+                tree = record.request.rootfs
+            else:
+                tree = engine.snapshots.layers(record.id)[0]
+                packer = Packer(ingest.write, whiteouts=True, omit=difference(engine, record).made)
+            packer.add_directory(open_layers((tree,), plain=True), b".")
+            packer.finish()
+        except OSError as wrong:
+            raise unreadable("commit", record, wrong) from None
+        descriptor = ingest.commit(media_type=OCI_LAYER)
+    return descriptor, descriptor.digest

@@ -1,0 +1,127 @@
+"""`orlop diff`, `export` and `commit`: what a container changed, all that it has, an image of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from _socket import AF_UNIX, SOCK_STREAM, socketpair
+
+from ....spec.container import CommitRequest
+from ....spec.errors import NotFound, Unavailable
+from ..command import Command, Invocation, for_output, write, write_line
+from ..flags import BOOL, EXIT_USAGE, LIST, STRING, Flag, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...native.client import Engine
+
+STREAM_BYTES = 256 * 1024
+
+
+def _diff(invocation: Invocation) -> int:
+    with invocation.connect() as engine:
+        found = engine.call("containers.changes", {"container": invocation.arguments[0]})
+    changes = [change for change in found if isinstance(change, dict)] if isinstance(found, list) else []
+    write("".join(f"{change.get('kind')} {for_output(str(change.get('path')))}\n" for change in changes))
+    return 0
+
+
+def _export(invocation: Invocation) -> int:
+    output: str = invocation.options["output"]
+    if not output and sys.stdout.isatty():
+        raise UsageError(
+            "cowardly refusing to save to a terminal. Use the -o flag or redirect",
+            "write: orlop export -o FILE CONTAINER",
+            EXIT_USAGE,
+            shows_usage=False,
+        )
+    with invocation.connect() as engine:
+        if output:
+            _export_to_file(engine, invocation.arguments[0], output)
+        else:
+            sys.stdout.flush()
+            _fetch(engine, invocation.arguments[0], 1)
+    return 0
+
+
+def _export_to_file(engine: Engine, container: str, output: str) -> None:
+    """Write the archive beside its place and move it there when it is whole."""
+    directory = os.path.dirname(output)
+    if directory and not os.path.isdir(directory):
+        cause = f'invalid output path: directory "{directory}" does not exist'
+        raise NotFound("export to", output, cause, hint=f"make it with: mkdir -p {directory}")
+    temporary = f"{output}.{os.urandom(4).hex()}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _fetch(engine, container, fd)
+        os.rename(temporary, output)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _fetch(engine: Engine, container: str, fd: int) -> None:
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    try:
+        try:
+            engine.send("containers.export", {"container": container}, [theirs.fileno()])
+        finally:
+            theirs.close()
+        while data := ours.recv(STREAM_BYTES):
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+        engine.receive()  # the archive is whole only when the engine says so
+    finally:
+        ours.close()
+
+
+def _commit(invocation: Invocation) -> int:
+    options = invocation.options
+    container, name = (*invocation.arguments, "")[:2]
+    request = CommitRequest(
+        container=container,
+        name=name,
+        author=options["author"],
+        message=options["message"],
+        changes=options["change"],
+        pause=options["pause"],
+    )
+    with invocation.connect() as engine:
+        result = engine.call("containers.commit", {"request": request.to_json()})
+    if not isinstance(result, dict) or not isinstance(result.get("id"), str):
+        raise Unavailable("read", "the engine's reply", "it names no image")
+    write_line(result["id"])
+    return 0
+
+
+DIFF = Command(
+    _diff,
+    "Inspect changes to files or directories on a container's filesystem",
+    "CONTAINER",
+    arguments=(1, 1),
+    aliases=("container diff", "diff"),
+)
+EXPORT = Command(
+    _export,
+    "Export a container's filesystem as a tar archive",
+    "[OPTIONS] CONTAINER",
+    flags=(Flag("output", "o", STRING, "Write to a file, instead of STDOUT", default=""),),
+    arguments=(1, 1),
+    aliases=("container export", "export"),
+)
+COMMIT = Command(
+    _commit,
+    "Create a new image from a container's changes",
+    "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
+    flags=(
+        Flag("author", "a", STRING, 'Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")', default=""),
+        Flag("change", "c", LIST, "Apply Dockerfile instruction to the created image"),
+        Flag("message", "m", STRING, "Commit message", default=""),
+        Flag("pause", "p", BOOL, "Pause container during commit", default=True),
+    ),
+    arguments=(1, 2),
+    aliases=("container commit", "commit"),
+)

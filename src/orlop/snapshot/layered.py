@@ -1,0 +1,118 @@
+"""One directory of several layers as overlayfs shows it, without a mount: names, what is behind them, what lies below.
+
+What is hidden by a whiteout, an opaque directory or something that is no directory does not show. Everything is opened
+as a place (O_PATH) in an open directory, without following: the trees may change meanwhile.
+Source: kernel, Documentation/filesystems/overlayfs.rst. redirect_dir and metacopy are off in our mounts.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from .extract import OPAQUE_XATTR, is_whiteout
+from .removal import DIRECTORY_FLAGS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PLACE_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Entry:
+    """What a name stands for. place: an O_PATH descriptor, the caller's to close; layer: which directory has it."""
+
+    __slots__ = ("info", "layer", "place")
+
+    def __init__(self, place: int, info: os.stat_result, layer: int) -> None:
+        self.place = place
+        self.info = info
+        self.layer = layer
+
+
+class Directory:
+    """The same directory in several layers, the topmost first. Owns its descriptors.
+
+    plain: a tree of its own; a device 0:0 is then a device, and not a whiteout.
+    """
+
+    __slots__ = ("_fds", "plain")
+
+    def __init__(self, fds: Sequence[int], *, plain: bool) -> None:
+        self._fds = tuple(fds)
+        self.plain = plain
+
+    @property
+    def fd(self) -> int:
+        """The topmost, whose owner, mode and attributes show."""
+        return self._fds[0]
+
+    def names(self) -> list[bytes]:
+        """Return the names that some layer has, the last one first. `find` tells which of them show."""
+        if len(self._fds) == 1:
+            return sorted(map(os.fsencode, os.listdir(self._fds[0])), reverse=True)
+        return sorted({os.fsencode(name) for fd in self._fds for name in os.listdir(fd)}, reverse=True)
+
+    def find(self, name: bytes) -> Entry | None:
+        """Return what shows under a name, None when nothing does (any more)."""
+        for layer, fd in enumerate(self._fds):
+            try:
+                place = os.open(name, PLACE_FLAGS, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+            info = os.fstat(place)
+            if not self.plain and is_whiteout(info):
+                os.close(place)
+                return None
+            return Entry(place, info, layer)
+        return None
+
+    def enter(self, name: bytes, entry: Entry) -> Directory:
+        """Return the directory that an entry of ours is. The entry's place stays the caller's. Raises OSError."""
+        found = [os.open(".", DIRECTORY_FLAGS, dir_fd=entry.place)]
+        try:
+            for fd in self._fds[entry.layer + 1 :]:
+                if is_opaque(found[-1]):
+                    break
+                try:
+                    below = os.open(name, PLACE_FLAGS, dir_fd=fd)
+                except FileNotFoundError:
+                    continue
+                try:
+                    if not stat.S_ISDIR(os.fstat(below).st_mode):
+                        break
+                    found.append(os.open(".", DIRECTORY_FLAGS, dir_fd=below))
+                finally:
+                    os.close(below)
+        except BaseException:
+            for fd in found:
+                os.close(fd)
+            raise
+        return Directory(found, plain=self.plain)
+
+    def close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = ()
+
+
+def open_layers(paths: Sequence[str], *, plain: bool = False) -> Directory:
+    """Return the root of these trees, the topmost first. Raises OSError."""
+    fds: list[int] = []
+    try:
+        for path in paths:
+            fds.append(os.open(path, DIRECTORY_FLAGS))
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return Directory(fds, plain=plain)
+
+
+def is_opaque(fd: int) -> bool:
+    """Tell whether a directory hides those below it."""
+    try:
+        return os.getxattr(fd, OPAQUE_XATTR) == b"y"
+    except OSError:
+        return False
