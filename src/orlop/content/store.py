@@ -4,11 +4,14 @@
            index.json             see `orlop.content.names`
            blobs/<algorithm>/<hex>
            ingest/<random>        blobs on their way in; its writer holds a lock (flock) on the file
+                  <alg>-<hex>     the same of a blob that is being fetched: kept for PARTIAL_S_MAX, to go on with it
 
 Invariants:
 1. A file below blobs/ has the digest that its name says, and survived a power failure before it got that name: it is
    hashed while it is written, compared, fsynced, renamed, and then the directory is fsynced. Readers need no lock.
-2. A file in ingest/ whose lock can be had belongs to nobody: its writer died. The next writer removes it.
+2. A file in ingest/ whose lock can be had belongs to nobody: its writer died. The next writer removes it, or goes on
+   with it where it has the same digest to bring.
+3. A blob that is committed under a lease (`orlop.content.leases`) is not collected before its name is in the index.
 Source: OCI image-spec, image-layout.md.
 """
 
@@ -17,12 +20,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, NotFound, Unavailable
 from orlop.spec.image import LAYOUT_VERSION, Descriptor, Index, Layout
 from orlop.spec.jsonio import DOCUMENT_BYTES_MAX, dump
 
+from .leases import Leases
 from .names import Names
 
 TYPE_CHECKING = False
@@ -41,18 +46,20 @@ if TYPE_CHECKING:
 OCTET_STREAM = "application/octet-stream"
 BLOB_BYTES_MAX = 64 * 1024**3
 READ_BYTES = 1024 * 1024
+PARTIAL_S_MAX = 24 * 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Store:
     """Blobs by digest below one directory, which is made (mode 0700) when it is not there.
 
-    names: what the index of the layout calls them.
+    names: what the index of the layout calls them. leases: what may not be collected now.
     """
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.names = Names(root)
+        self.leases = Leases()
         self._swept = False
         _make_layout(root)
 
@@ -122,10 +129,40 @@ class Store:
 
     def writer(self, algorithm: str = "sha256") -> Ingest:
         """Return an open Ingest, for a blob that is made piece by piece. Close it by committing or as a context."""
+        self._sweep_once()
+        return Ingest(self, algorithm)
+
+    def resume(self, expected: Descriptor) -> Ingest:
+        """Return an open Ingest for a blob that is known by its digest, with what an earlier one had got already.
+
+        Its size says how much that is. What is left of it after `keep` or a crash is there for the next one.
+        """
+        self._sweep_once()
+        digest = expected.digest
+        ingest = Ingest(self, digest.algorithm, f"{digest.algorithm}-{digest.hex}")
+        if ingest.size > expected.size:
+            ingest.restart()
+        return ingest
+
+    def partial(self) -> list[str]:
+        """Return the paths of what is on its way in."""
+        return [entry.path for entry in os.scandir(f"{self.root}/ingest")]
+
+    def digests(self) -> list[Digest]:
+        """Return the digests of all blobs. A file below blobs/ that is called otherwise is not ours and left out."""
+        found = []
+        for algorithm in os.listdir(f"{self.root}/blobs"):
+            for name in os.listdir(f"{self.root}/blobs/{algorithm}"):
+                try:
+                    found.append(Digest(f"{algorithm}:{name}"))
+                except Invalid:
+                    continue
+        return found
+
+    def _sweep_once(self) -> None:
         if not self._swept:
             self._swept = True
-            _sweep(f"{self.root}/ingest")
-        return Ingest(self, algorithm)
+            sweep(f"{self.root}/ingest", PARTIAL_S_MAX)
 
     def remove(self, digest: Digest) -> None:
         """Remove a blob; that it is gone already is no error. Whether it is still needed is the caller's to know."""
@@ -138,14 +175,14 @@ class Store:
 class Ingest:
     """A blob on its way into the store: write, then commit. Leaving the context uncommitted throws it away."""
 
-    def __init__(self, store: Store, algorithm: str) -> None:
-        import hashlib
-
+    def __init__(self, store: Store, algorithm: str, name: str = "") -> None:
         self._store = store
         self._algorithm = algorithm
-        self._hash: hashlib._Hash = hashlib.new(algorithm)
-        self.size = 0
-        self._path, self._fd = _create(f"{store.root}/ingest")
+        self._path, self._fd = _create(f"{store.root}/ingest", name)
+        self._begin()
+        while data := os.read(self._fd, READ_BYTES):
+            self._hash.update(data)
+            self.size += len(data)
 
     def __enter__(self) -> Self:
         return self
@@ -166,6 +203,24 @@ class Ingest:
         except OSError as error:
             raise self._unavailable(error) from None
 
+    def restart(self) -> None:
+        """Forget what was written."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self._begin()
+
+    def keep(self) -> None:
+        """Stop here, and leave what was written for `Store.resume`."""
+        if self._path:
+            self._path = ""
+        self.close()
+
+    def _begin(self) -> None:
+        import hashlib
+
+        self._hash: hashlib._Hash = hashlib.new(self._algorithm)
+        self.size = 0
+
     def reader(self) -> io.FileIO:
         """Return what was written so far, open for reading from the start."""
         return open(self._path, "rb", buffering=0)
@@ -179,6 +234,7 @@ class Ingest:
         """Make the blob visible and durable; return its descriptor. Raises Invalid, Unavailable."""
         descriptor = self._verified(expected, media_type)
         path = self._store.path(descriptor.digest)
+        self._store.leases.committed(descriptor.digest)
         try:
             if self._store.stat(descriptor.digest) == self.size:
                 self.close()
@@ -250,21 +306,29 @@ def _write_new(path: str, data: bytes) -> None:
     os.unlink(temporary)
 
 
-def _create(directory: str) -> tuple[str, int]:
-    """Return path and descriptor of a new file in ingest/, locked."""
+def _create(directory: str, name: str = "") -> tuple[str, int]:
+    """Return path and descriptor of a file in ingest/, locked: a new one, or the one of that name that nobody has."""
     while True:
-        path = f"{directory}/{os.urandom(16).hex()}"
+        path = f"{directory}/{name or os.urandom(16).hex()}"
+        exclusive = 0 if name else os.O_EXCL
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | exclusive | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise Unavailable("store", "a blob", f"{directory}: {os.strerror(error.errno or 0)}") from None
-        fcntl.flock(fd, fcntl.LOCK_EX)  # a sweeper that came in between has it for a moment, and removes the file
-        if os.fstat(fd).st_nlink:
-            return path, fd
+        try:
+            # a sweeper that came in between has a new file for a moment, and removes it
+            fcntl.flock(fd, fcntl.LOCK_EX | (fcntl.LOCK_NB if name else 0))
+        except BlockingIOError:  # another writer brings the same blob: then this one brings its own copy
+            name = ""
+        else:
+            if os.fstat(fd).st_nlink:
+                return path, fd
         os.close(fd)
 
 
-def _sweep(directory: str) -> None:
+def sweep(directory: str, partial_s_max: float) -> None:
+    """Remove what dead writers left in ingest/; partial blobs that can be gone on with only when they are that old."""
+    oldest = time.time() - partial_s_max
     for name in os.listdir(directory):
         try:
             fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -272,7 +336,8 @@ def _sweep(directory: str) -> None:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(f"{directory}/{name}")
+            if "-" not in name or os.fstat(fd).st_mtime < oldest:
+                os.unlink(f"{directory}/{name}")
         except OSError:
             pass  # its writer lives, or another sweeper was faster
         finally:

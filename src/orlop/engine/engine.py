@@ -24,6 +24,7 @@ from .containers.record import CGROUP, Records
 from .containers.watch import Watcher
 from .journal import Journal
 from .log import Log
+from .supervision.notices import Notices
 from .volumes.store import Volumes
 
 TYPE_CHECKING = False
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..spec.paths import Paths
+    from .images.registries import Registries
     from ..spec.task import TaskStatus
 
 
@@ -74,10 +76,23 @@ class Engine:
         self.volumes = Volumes(_directory(f"{paths.root}/volumes"))
         self.locks = Locks()
         self.restarting: set[str] = set()  # whose end is the first half of a restart: --rm does not mean it
+        self._registries: Registries | None = None
+        self._reaching = threading.Lock()
         self.making_host = threading.Lock()
         self.host_checked_at = float("-inf")  # monotonic; guarded by making_host
         self.spawner = Spawner()
         self.watcher = Watcher(functools.partial(ends.settle, self), log)
+        self.notices = Notices(functools.partial(ends.look, self), log)
+
+    @property
+    def registries(self) -> Registries:
+        """The way to registries. Made when first wanted: http and TLS take 60 ms to import."""
+        with self._reaching:
+            if self._registries is None:
+                from .images.registries import Registries
+
+                self._registries = Registries(self.paths.root, self.store)
+            return self._registries
 
     def observe(self, container_id: str) -> state.Task:
         """Return the state of a container now. A run that nobody watches yet is watched from now on."""
@@ -98,6 +113,7 @@ class Engine:
 
     def close(self) -> None:
         """Let go of everything. Containers run on."""
+        self.notices.close()
         self.watcher.close()
         self.spawner.close()
         self.snapshots.close()

@@ -30,7 +30,7 @@ class Images:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._platform = Platform.of_machine(os.uname().machine)
+        self.platform = Platform.of_machine(os.uname().machine)
 
     def resolve(self, name: str) -> Image:
         """Return the image that a user means: a reference, an ID or the beginning of one, or a digest.
@@ -75,13 +75,13 @@ class Images:
         reference = Reference.parse(name).tagged() if name else None
         if reference is not None and reference.digest:
             raise Invalid("import", f"image {name}", "cannot import digest reference")
-        wanted = Platform.parse(platform) if platform else self._platform
+        wanted = Platform.parse(platform) if platform else self.platform
         target = import_tar(self.store, source, changes, message, wanted)
         self.store.names.put(reference, target)
         return self._catalog().load(target)
 
     def _catalog(self) -> Catalog:
-        return Catalog(self.store, self._platform)
+        return Catalog(self.store, self.platform)
 
 
 def _opener(store: Store, digest: Digest) -> Callable[[], io.FileIO]:

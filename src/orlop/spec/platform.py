@@ -75,10 +75,10 @@ class Platform(Record):
     def runs(self, image: "Platform") -> bool:
         """Say whether an image of that platform runs on this machine as it is, without emulation."""
         mine, other = self.normalized(), image.normalized()
-        return (mine.os, mine.architecture) == (other.os, other.architecture) and _level(mine) >= _level(other)
+        return (mine.os, mine.architecture) == (other.os, other.architecture) and level(mine) >= level(other)
 
 
-def _level(platform: Platform) -> int:
+def level(platform: Platform) -> int:
     """Return the number of a variant: higher ones run what lower ones run (arm v5 to v8, amd64 v1 to v4)."""
     digits = (platform.variant or _DEFAULT_VARIANTS.get(platform.architecture, "")).removeprefix("v")
     return int(digits) if digits.isascii() and digits.isdigit() else 0

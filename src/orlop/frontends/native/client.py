@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from _socket import AF_UNIX, SOCK_STREAM, socket
 
+from ...spec import errors
 from ...spec.errors import Denied, Unavailable
 from ...spec.paths import ENGINE_SOCKET
 from . import rundir, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from ...spec.paths import Paths
 
@@ -63,6 +64,27 @@ class Engine:
             raise self._failed(Lost, wrong.cause) from None
         except wire.Malformed as wrong:
             raise self._failed(Unavailable, wrong.cause) from None
+
+    def messages(self, verb: str, args: dict[str, object], fds: Sequence[int] = ()) -> Generator[object, None, object]:
+        """Call a verb that tells how far it is: yield its messages. The generator's value is its result.
+
+        Raises as `call` does.
+        """
+        self.send(verb, args, fds)
+        self.receive()
+        while True:
+            try:
+                received = wire.receive(self._socket, "the engine's reply", wire.REPLY_BYTES_MAX)
+            except OSError as wrong:
+                raise self._failed(Lost, f"the connection broke: {wrong.strerror}") from None
+            value = received[0] if received is not None else None
+            if not isinstance(value, dict):
+                raise self._failed(Lost, "the engine closed the connection")
+            if "error" in value:
+                raise errors.from_json(value["error"])
+            if "result" in value:
+                return value["result"]
+            yield value.get("message")
 
     @property
     def stream(self) -> socket:

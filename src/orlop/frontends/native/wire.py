@@ -5,6 +5,9 @@ A message is its length (4 bytes, big endian) and that many bytes of JSON; file 
 
     {"verb": "containers.stop", "args": {...}}  ->  {"result": ...}  or  {"error": OrlopError.to_json()}
 
+A verb that takes long tells how far it is: {"result": {"stream": true}}, any number of {"message": ...}, and then
+one {"result": ...} or {"error": ...}.
+
 Invariants: no message is read that is larger than the receiver's bound; a received descriptor is close-on-exec and
 is either handed to the caller or closed here; a descriptor that was sent stays open and is the sender's to close.
 
@@ -60,14 +63,19 @@ def peer_credentials(sock: "socket") -> tuple[int, int, int]:
 
 def send(sock: "socket", value: object, fds: "Sequence[int]" = ()) -> None:
     """Send one message with these descriptors on its first byte. Raises OSError when the peer is gone."""
-    payload = jsonio.dump(value)
-    message = len(payload).to_bytes(_LENGTH_BYTES, "big") + payload
+    message = pack(value)
     sent = 0
     if fds:
         packed = b"".join(fd.to_bytes(_INT_BYTES, sys.byteorder) for fd in fds)
         sent = sock.sendmsg([message], [(SOL_SOCKET, SCM_RIGHTS, packed)])
     if sent < len(message):  # sendall of nothing asks the kernel too, which fails when the peer has gone by now
         sock.sendall(message[sent:])
+
+
+def pack(value: object) -> bytes:
+    """Return one message as its bytes, for a stream of them behind a reply."""
+    payload = jsonio.dump(value)
+    return len(payload).to_bytes(_LENGTH_BYTES, "big") + payload
 
 
 def receive(sock: "socket", subject: str, bytes_max: int) -> "tuple[object, list[int]] | None":

@@ -1,11 +1,21 @@
 """The verbs `images.*`."""
 
 from ....engine import images
-from .call import Args, Call, Nothing, Verb
+from ....spec.registry import PullRequest
+from .. import wire
+from .call import Args, Call, Nothing, Reply, Verb
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class NamedImage(Args):
     image: str
+
+
+class Pull(Args):
+    request: PullRequest
 
 
 class Import(Args):
@@ -19,8 +29,30 @@ def _import(call: Call, args: Import) -> object:
     return {"id": images.import_archive(call.engine, archive, args.name, args.changes, args.message)}
 
 
+def _pull(call: Call, args: Pull) -> Reply:
+    from ....engine.images.pull import pull
+
+    return told(pull(call.engine, args.request, call.hangup))
+
+
+def told(messages: "Iterator[object]") -> Reply:
+    """Return the reply of a verb that tells how far it is; the generator's value is its result."""
+
+    def stream() -> "Iterator[bytes]":
+        while True:
+            try:
+                message = next(messages)
+            except StopIteration as end:
+                yield wire.pack({"result": end.value if end.value is not None else {}})
+                return
+            yield wire.pack({"message": message})
+
+    return Reply({"stream": True}, stream=stream())
+
+
 VERBS: dict[str, Verb] = {
     "images.list": Verb(Nothing, lambda call, _: images.summaries(call.engine)),
     "images.inspect": Verb(NamedImage, lambda call, args: images.inspect(call.engine, args.image)),
     "images.import": Verb(Import, _import),
+    "images.pull": Verb(Pull, _pull, lasts=True),
 }

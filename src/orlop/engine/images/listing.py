@@ -1,19 +1,19 @@
-"""The verbs of images: find, list, inspect, import. The image called `host` is made on first use, without a network."""
+"""Images as verbs see them: find, list, inspect, import. The image `host` is made on first use, without a network."""
 
 from __future__ import annotations
 
 import os
 import time
 
-from ..image import host
-from ..spec.errors import Invalid, NotFound, OrlopError
+from ...image import host
+from ...spec.errors import Invalid, NotFound, OrlopError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..image.image import Image
-    from .engine import Engine
+    from ...image.image import Image
+    from ..engine import Engine
 
 HOST_NAMES = ("host", "host:latest")
 HOST_CHECK_S = 10.0  # the programs of this machine are looked at so often, at most: it costs 3 ms

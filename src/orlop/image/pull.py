@@ -1,0 +1,368 @@
+"""A pull: a name becomes manifests, a configuration and layers in the store, the layers' trees ready to run.
+
+    resolve -> manifest, configuration -> all layers at once, each unpacked while it still arrives -> the name
+
+Invariants:
+1. The name is given last. Until then a lease keeps what came, and nothing of it is an image.
+2. Every document is the one its descriptor names: digest and size, media type, and a configuration with as many layers
+   as its manifest (SEC-43, SEC-45).
+3. What is here already is not asked for again, the manifest included: registries count those.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from orlop.spec.errors import Invalid, NotFound, OrlopError, Unsupported
+from orlop.spec.image import (
+    CONFIGS,
+    MANIFESTS,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    chain_ids,
+    parse_manifest,
+)
+from orlop.spec.jsonio import parse
+
+from .registry import Canceled, Patience
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from orlop.content import Store
+    from orlop.content.leases import Lease
+    from orlop.spec.digest import Digest
+    from orlop.spec.platform import Platform
+    from orlop.spec.reference import Reference
+
+    from .download import Download, Downloads, Reader
+    from .registry import Repository
+
+    Message = dict[str, object]
+    Unpack = Callable[[Sequence[tuple[Digest, Callable[[], Reader]]]], object]
+
+PROGRESS_S = 0.1
+PLATFORM_UNKNOWN = "unknown"
+LAYERS_MAX = 512
+MANIFESTS_MAX = 256
+CONFIG_BYTES_MAX = 4 * 1024 * 1024
+ATTESTATION_OF = "vnd.docker.reference.digest"
+
+
+class Chosen:
+    """One image to be fetched: its manifest, and the configuration once it is here."""
+
+    __slots__ = ("config", "descriptor", "manifest")
+
+    def __init__(self, descriptor: Descriptor, manifest: Manifest) -> None:
+        self.descriptor = descriptor
+        self.manifest = manifest
+        self.config: ImageConfig | None = None
+
+
+class Pull:
+    """One pull of one reference. repositories: the places to ask, in turn.
+
+    platform: which image of an index; all_platforms: every one of them, and only the machine's own is unpacked.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        downloads: Downloads,
+        repositories: Sequence[Repository],
+        reference: Reference,
+        platform: Platform,
+        *,
+        all_platforms: bool = False,
+    ) -> None:
+        self.reference = reference
+        self.cancel = threading.Event()
+        self._store = store
+        self._downloads = downloads
+        self._repositories = repositories
+        self._platform = platform
+        self._all = all_platforms
+        self._patience = Patience(self.cancel)
+
+    def run(self, lease: Lease, unpack: Unpack) -> Iterator[Message]:
+        """Pull; yield docker's progress messages; at the end the name is in the index.
+
+        Raises what went wrong; then the name means what it meant before.
+        """
+        tag = str(self.reference.digest or self.reference.tag)
+        target, data = self._document(tag, lease)
+        yield {"status": f"Pulling from {self.reference.path}", "id": tag}
+        known = self._store.names.get(self.reference)
+        chosen = self._choose(target, data, lease)
+        fetched: list[tuple[Chosen, list[Download | None]]] = []
+        try:
+            for one in chosen:
+                fetched.append((one, self._start(one, lease)))
+            was_complete = known is not None and known.digest == target.digest and not _any_running(fetched)
+            yield from self._follow(fetched, lease, unpack, quiet=was_complete)
+        except GeneratorExit:
+            self.cancel.set()
+            raise
+        except Canceled:
+            raise Invalid("pull", self.reference.familiar, "it was interrupted") from None
+        finally:
+            for _, downloads in fetched:
+                for download in downloads:
+                    if download is not None:
+                        self._downloads.release(download)
+        self._store.names.put(self.reference, target)
+        yield {"status": f"Digest: {target.digest}"}
+        news = "Image is up to date for" if was_complete else "Downloaded newer image for"
+        yield {"status": f"Status: {news} {self.reference.familiar}"}
+
+    # -- documents --------------------------------------------------------------------------------------------------
+
+    def _document(self, reference: str, lease: Lease, described: Descriptor | None = None) -> tuple[Descriptor, bytes]:
+        """Return a manifest or index, from the store where it is here; then it is stored."""
+        refused: OrlopError | None = None
+        if described is not None:
+            lease.add(described.digest)
+            if self._store.stat(described.digest) == described.size:
+                return described, self._store.get(described.digest)
+        for repository in self._repositories:
+            try:
+                if described is None:
+                    found = repository.resolve(reference, self._patience)
+                    lease.add(found.digest)
+                    if self._store.stat(found.digest) == found.size:
+                        return found, self._store.get(found.digest)
+                    described = found if found.digest == reference else None
+                found, data = repository.manifest(reference, self._patience)
+                if described is not None and (found.media_type, found.size) != (described.media_type, described.size):
+                    raise Invalid("pull", f"manifest {found.digest}", "type or size are not those of its descriptor")
+                lease.add(found.digest)
+                self._store.ingest(data, found)
+                return found, data
+            except OrlopError as wrong:
+                refused = wrong
+        raise refused or NotFound("pull", self.reference.familiar, "no registry is configured for it")
+
+    def _choose(self, target: Descriptor, data: bytes, lease: Lease) -> list[Chosen]:
+        """Return the image or images to fetch; an index becomes those of its images that are wanted."""
+        subject = f"manifest {target.digest}"
+        document = parse_manifest(data, target.media_type, subject)
+        if isinstance(document, Manifest):
+            return [Chosen(target, document)]
+        if len(document.manifests) > MANIFESTS_MAX:
+            raise Invalid("pull", subject, f"it lists more than {MANIFESTS_MAX} manifests")
+        chosen = []
+        for descriptor in self._wanted(document):
+            lease.add(descriptor.digest)
+            _, child = self._document(str(descriptor.digest), lease, descriptor)
+            manifest = parse_manifest(child, descriptor.media_type, f"manifest {descriptor.digest}")
+            if isinstance(manifest, Manifest):
+                chosen.append(Chosen(descriptor, manifest))
+        if not chosen:
+            raise NotFound(
+                "pull",
+                self.reference.familiar,
+                f"no matching manifest for {self._platform} in the manifest list entries",
+                hint=f"it is made for {_platforms(document)}; choose one with --platform",
+            )
+        return chosen
+
+    def _wanted(self, index: Index) -> list[Descriptor]:
+        manifests = [one for one in index.manifests if one.media_type in MANIFESTS]
+        if self._all:
+            return manifests
+        best = best_for(self._platform, manifests)
+        if best is None:
+            return []
+        attached = [one for one in manifests if one.annotations.get(ATTESTATION_OF) == best.digest]
+        return [best, *attached]
+
+    # -- blobs ------------------------------------------------------------------------------------------------------
+
+    def _start(self, one: Chosen, lease: Lease) -> list[Download | None]:
+        """Begin to fetch configuration and layers: a download for each layer, None for one that is here."""
+        manifest = one.manifest
+        subject = f"manifest {one.descriptor.digest}"
+        if len(manifest.layers) > LAYERS_MAX:
+            raise Invalid("pull", subject, f"it has more than {LAYERS_MAX} layers")
+        if manifest.config.size > CONFIG_BYTES_MAX:
+            raise Invalid("pull", subject, f"its configuration has more than {CONFIG_BYTES_MAX} bytes")
+        lease.add(manifest.config.digest, *(layer.digest for layer in manifest.layers))
+        here = {layer.digest: self._store.stat(layer.digest) == layer.size for layer in manifest.layers}
+        downloads = [
+            None if here[layer.digest] else self._downloads.start(layer, self._repositories)
+            for layer in manifest.layers
+        ]
+        config = manifest.config
+        if self._store.stat(config.digest) != config.size:
+            download = self._downloads.start(config, self._repositories)
+            try:
+                download.wait(self.cancel)
+            finally:
+                self._downloads.release(download)
+        if config.media_type in CONFIGS:
+            one.config = self._config(one)
+        return downloads
+
+    def _config(self, one: Chosen) -> ImageConfig:
+        digest = one.manifest.config.digest
+        subject = f"configuration {digest}"
+        config = ImageConfig.from_json(parse(self._store.get(digest), subject), subject)
+        if len(config.rootfs.diff_ids) != len(one.manifest.layers):
+            told = f"it names {len(config.rootfs.diff_ids)} layers, its manifest {len(one.manifest.layers)}"
+            raise Invalid("pull", subject, told)
+        return config
+
+    def _follow(
+        self,
+        fetched: list[tuple[Chosen, list[Download | None]]],
+        lease: Lease,
+        unpack: Unpack,
+        *,
+        quiet: bool,
+    ) -> Iterator[Message]:
+        """Wait for everything, unpack the image that is to run, and tell how far it is."""
+        first = fetched[0][0]
+        if first.config is None and not self._all:
+            what = first.manifest.artifact_type or first.manifest.config.media_type
+            raise Unsupported("pull", self.reference.familiar, f"it is no image but {what!r}")
+        main = self._main(fetched)
+        progress = Progress([pair for one, downloads in fetched for pair in _pairs(one, downloads)], quiet)
+        unpacking = Unpacking(self._store, main, unpack, lease) if main is not None else None
+        if unpacking is not None:
+            unpacking.start()
+            progress.follow(unpacking)
+        while unpacking is not None and unpacking.is_alive():
+            unpacking.join(PROGRESS_S)
+            yield from progress.news()
+        if unpacking is not None:
+            unpacking.check()
+        for _, downloads in fetched:
+            for download in downloads:
+                while download is not None and not download.ended:
+                    time.sleep(PROGRESS_S)
+                    yield from progress.news()
+                if download is not None:
+                    download.check()
+        yield from progress.news(finished=True)
+
+    def _main(self, fetched: list[tuple[Chosen, list[Download | None]]]) -> tuple[Chosen, list[Download | None]] | None:
+        """Return the image that containers will run here."""
+        images = [pair for pair in fetched if pair[0].config is not None]
+        if not self._all or len(images) == 1:
+            return images[0] if images else None
+        best = best_for(self._platform, [pair[0].descriptor for pair in images])
+        return next((pair for pair in images if pair[0].descriptor == best), None)
+
+
+class Unpacking(threading.Thread):
+    """Unpacks the layers of one image as they arrive. position: layer -> compressed bytes read of it."""
+
+    def __init__(self, store: Store, image: tuple[Chosen, list[Download | None]], unpack: Unpack, lease: Lease) -> None:
+        super().__init__(name="unpacking", daemon=True)
+        self.readers: dict[Digest, Reader] = {}
+        self._store = store
+        self._chosen, self._downloads = image
+        self._unpack = unpack
+        self._lease = lease
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        assert self._chosen.config is not None  # an image's, by Pull._main
+        diff_ids = self._chosen.config.rootfs.diff_ids
+        self._lease.add(*chain_ids(diff_ids))
+        pairs = zip(self._chosen.manifest.layers, self._downloads, strict=True)
+        try:
+            self._unpack([(diff_id, self._opener(*pair)) for diff_id, pair in zip(diff_ids, pairs, strict=True)])
+        except BaseException as wrong:
+            self._error = wrong
+
+    def check(self) -> None:
+        """Raise what made it fail. A download's own error comes first: it is the cause."""
+        if self._error is not None:
+            for download in self._downloads:
+                if download is not None and download.ended:
+                    download.check()
+            raise self._error
+
+    def _opener(self, layer: Descriptor, download: Download | None) -> Callable[[], Reader]:
+        def open_layer() -> Reader:
+            if download is None:
+                return self._store.open(layer.digest)  # type: ignore[return-value]  # it reads and closes as well
+            self.readers[layer.digest] = reader = download.reader()
+            return reader
+
+        return open_layer
+
+
+class Progress:
+    """What changed since the last look, in docker's messages."""
+
+    def __init__(self, layers: Sequence[tuple[Descriptor, Download | None]], quiet: bool) -> None:
+        self._layers = {} if quiet else {layer.digest: (layer, download) for layer, download in layers}
+        self._told: dict[Digest, list[str]] = {digest: [] for digest in self._layers}
+        self._numbers: dict[Digest, tuple[str, int]] = {}
+        self._unpacking: Unpacking | None = None
+
+    def follow(self, unpacking: Unpacking) -> None:
+        self._unpacking = unpacking
+
+    def news(self, *, finished: bool = False) -> Iterator[Message]:
+        """Yield what every layer has to tell since the last call."""
+        for digest, (layer, download) in self._layers.items():
+            told = self._told[digest]
+            for status in self._stages(download, finished):
+                if status not in told:
+                    told.append(status)
+                    yield {"status": status, "progressDetail": {}, "id": digest.short}
+            numbers = self._position(layer, download)
+            if numbers is not None and not finished and self._numbers.get(digest) != numbers:
+                self._numbers[digest] = numbers
+                status, current = numbers
+                detail = {"current": current, "total": layer.size}
+                yield {"status": status, "progressDetail": detail, "id": digest.short}
+
+    def _stages(self, download: Download | None, finished: bool) -> tuple[str, ...]:
+        if download is None:
+            return ("Already exists",)
+        if not download.ended or download.error is not None:
+            return ("Pulling fs layer",)
+        stages = ("Pulling fs layer", "Verifying Checksum", "Download complete")
+        return (*stages, "Pull complete") if finished else stages
+
+    def _position(self, layer: Descriptor, download: Download | None) -> tuple[str, int] | None:
+        """Return what is being done with a layer's bytes, and how far that is."""
+        if download is None or not download.received:
+            return None
+        if not download.ended:
+            return "Downloading", download.received
+        reader = self._unpacking.readers.get(layer.digest) if self._unpacking else None
+        return ("Extracting", reader.position) if reader is not None and reader.position else None
+
+
+def best_for(platform: Platform, manifests: Sequence[Descriptor]) -> Descriptor | None:
+    """Return the manifest that suits a machine best: of those that run there the one for the highest variant."""
+    from orlop.spec.platform import level
+
+    fitting = [one for one in manifests if one.platform is None or platform.runs(one.platform)]
+    real = [one for one in fitting if ATTESTATION_OF not in one.annotations]
+    if not real:
+        return None
+    return max(real, key=lambda one: level(one.platform) if one.platform is not None else -1)
+
+
+def _pairs(one: Chosen, downloads: list[Download | None]) -> list[tuple[Descriptor, Download | None]]:
+    return list(zip(one.manifest.layers, downloads, strict=True))
+
+
+def _any_running(fetched: list[tuple[Chosen, list[Download | None]]]) -> bool:
+    return any(download is not None for _, downloads in fetched for download in downloads)
+
+
+def _platforms(index: Index) -> str:
+    named = {str(one.platform) for one in index.manifests if one.platform and one.platform.os != PLATFORM_UNKNOWN}
+    return ", ".join(sorted(named)[:12]) or "no platform that it names"
