@@ -3,6 +3,7 @@
 Units are in the names. A request is strict: an unknown field is an error, not a silent nothing.
 """
 
+from .limits import DeviceRate, DeviceRequest, DeviceWeight, UlimitRequest
 from .mount import MountRequest
 from .record import Record
 
@@ -41,6 +42,12 @@ class ContainerRequest(Record):
     network: "none" or "host".
     restart_policy: "no" ("" too), "on-failure", "always" or "unless-stopped"; retries_max 0 is no limit.
     volumes_from: "container" or "container:ro". volume_driver: of the volumes that binds makes. storage_opt: "size".
+    attach: of stdin, stdout and stderr, those that a client held when it was made; only shown.
+    exposed_ports: "80/tcp". platform: "linux/arm64". runtime, isolation: "" or what docker calls the default.
+    ipc, pid: "" or "private", "host", "shareable" (ipc), "none" (ipc), "container:NAME". uts, userns, cgroup_namespace:
+    "" or "private", "host". cgroup_parent: an absolute cgroup path, "" the engine's own.
+    device_cgroup_rules: as the kernel's devices.allow ("c 42:* rmw"). shm_bytes: 0 is docker's 64 MiB.
+    Limits are docker's: 0 and "" are none, memory_swappiness None is the machine's.
     """
 
     strict = True
@@ -79,6 +86,42 @@ class ContainerRequest(Record):
     stop_timeout_s: int | None = None
     restart_policy: str = ""
     restart_retries_max: int = 0
+    domainname: str = ""
+    annotations: dict[str, str] = {}
+    attach: tuple[str, ...] = ()
+    exposed_ports: tuple[str, ...] = ()
+    platform: str = ""
+    runtime: str = ""
+    isolation: str = ""
+    devices: tuple[DeviceRequest, ...] = ()
+    device_cgroup_rules: tuple[str, ...] = ()
+    ipc: str = ""
+    pid: str = ""
+    uts: str = ""
+    userns: str = ""
+    cgroup_namespace: str = ""
+    cgroup_parent: str = ""
+    shm_bytes: int = 0
+    sysctls: dict[str, str] = {}
+    ulimits: tuple[UlimitRequest, ...] = ()
+    oom_kill_disable: bool = False
+    oom_score_adj: int = 0
+    memory_reservation_bytes: int = 0
+    memory_swappiness: int | None = None
+    kernel_memory_bytes: int = 0
+    cpu_shares: int = 0
+    cpu_period_us: int = 0
+    cpu_quota_us: int = 0
+    cpu_realtime_period_us: int = 0
+    cpu_realtime_runtime_us: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    blkio_weight: int = 0
+    blkio_weight_devices: tuple[DeviceWeight, ...] = ()
+    device_read_bps: tuple[DeviceRate, ...] = ()
+    device_write_bps: tuple[DeviceRate, ...] = ()
+    device_read_iops: tuple[DeviceRate, ...] = ()
+    device_write_iops: tuple[DeviceRate, ...] = ()
 
 
 class ExecRequest(Record):
