@@ -9,7 +9,6 @@ from ...spec.container import BindRequest, ContainerRequest, ExecRequest, TmpfsR
 from ...spec.errors import Invalid
 from .flags import BOOL, INT, LIST, STRING, Flag, Options
 from .values import (
-    BIND,
     BYTES,
     CPUS,
     DETACH_KEYS,
@@ -17,6 +16,7 @@ from .values import (
     ENV,
     LABEL,
     MEMORY_SWAP,
+    MOUNT,
     NETWORK,
     RESTART,
     ROOTFS,
@@ -38,8 +38,10 @@ CONTAINER_FLAGS = (
     Flag("cap-drop", "", LIST, "Drop Linux capabilities"),
     Flag("cidfile", "", STRING, "Write the container ID to the file", default=""),
     Flag("cpus", "", CPUS, "Number of CPUs", default=0),
+    Flag("depends-on", "", LIST, "Start this container first: CONTAINER[:started|healthy|completed]"),
     Flag("dry-run", "", BOOL, "Print each step of the start with its kernel call, and do none", default=False),
     Flag("entrypoint", "", STRING, "Overwrite the default ENTRYPOINT of the image", default=""),
+    Flag("disable-content-trust", "", BOOL, "Skip image verification", default=True, hidden=True),
     Flag("env", "e", ENV, "Set environment variables"),
     Flag("env-file", "", LIST, "Read in a file of environment variables"),
     Flag("group-add", "", LIST, "Add additional groups to join"),
@@ -48,23 +50,29 @@ CONTAINER_FLAGS = (
     Flag("label", "l", LABEL, "Set meta data on a container"),
     Flag("memory", "m", BYTES, "Memory limit", default=0),
     Flag("memory-swap", "", MEMORY_SWAP, "Limit of memory plus swap: '-1' for unlimited swap", default=0),
+    Flag("mount", "", MOUNT, "Attach a filesystem mount to the container"),
     Flag("name", "", STRING, "Assign a name to the container", default=""),
     Flag("network", "", NETWORK, "Network of the container: none, or host for the host's own"),
     Flag("net", "", NETWORK, "The same as --network", hidden=True),
     Flag("pids-limit", "", INT, "Tune container pids limit (set -1 for unlimited)"),
+    Flag("platform", "", STRING, "Set platform if server is multi-platform capable", default=""),
     Flag("privileged", "", BOOL, "Give extended privileges to this container", default=False),
+    Flag("pull", "", STRING, 'Pull image before creating ("always", "missing", "never")', default="missing"),
     Flag("quiet", "q", BOOL, "Suppress the pull output", default=False),
     Flag("read-only", "", BOOL, "Mount the container's root filesystem as read only", default=False),
-    Flag("restart", "", RESTART, "Restart policy to apply when a container exits", default="no"),
+    Flag("restart", "", RESTART, "Restart policy to apply when a container exits", default=("no", 0)),
     Flag("rm", "", BOOL, "Remove the container when it exits", default=False),
     Flag("rootfs", "", ROOTFS, "Use a directory of the host, in place, instead of an image", default=""),
     Flag("security-opt", "", LIST, "Security Options"),
     Flag("stop-signal", "", STRING, "Signal to stop the container", default=""),
     Flag("stop-timeout", "", INT, "Timeout (in seconds) to stop a container"),
+    Flag("storage-opt", "", LIST, "Storage driver options for the container"),
     Flag("tmpfs", "", TMPFS, "Mount a tmpfs directory"),
     Flag("tty", "t", BOOL, "Allocate a pseudo-TTY", default=False),
     Flag("user", "u", STRING, "Username or UID (format: <name|uid>[:<group|gid>])", default=""),
-    Flag("volume", "v", BIND, "Bind mount a directory or file of the host"),
+    Flag("volume", "v", LIST, "Bind mount a volume"),
+    Flag("volume-driver", "", STRING, "Optional volume driver for the container", default=""),
+    Flag("volumes-from", "", LIST, "Mount volumes from the specified container(s)"),
     Flag("workdir", "w", STRING, "Working directory inside the container", default=""),
 )
 RUN_FLAGS = (
@@ -88,14 +96,14 @@ EXEC_FLAGS = (
 
 # docker's flags of run and create that are not there yet.
 REFUSED = frozenset(
-    "add-host annotation blkio-weight blkio-weight-device c cgroup-parent cgroupns cpu-count cpu-percent cpu-period"
-    " cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpuset-cpus cpuset-mems device device-cgroup-rule"
-    " device-read-bps device-read-iops device-write-bps device-write-iops disable-content-trust dns dns-opt dns-option"
-    " dns-search domainname expose gpus health-cmd health-interval health-retries health-start-interval"
-    " health-start-period health-timeout init io-maxbandwidth io-maxiops ip ip6 ipc isolation kernel-memory label-file"
-    " link link-local-ip log-driver log-opt mac-address memory-reservation memory-swappiness mount network-alias"
-    " no-healthcheck oom-kill-disable oom-score-adj p P pid platform publish publish-all pull runtime shm-size"
-    " storage-opt sysctl ulimit use-api-socket userns uts volume-driver volumes-from".split()
+ "add-host annotation blkio-weight blkio-weight-device c cgroup-parent cgroupns cpu-count cpu-percent cpu-period"
+ " cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpuset-cpus cpuset-mems device device-cgroup-rule"
+ " device-read-bps device-read-iops device-write-bps device-write-iops dns dns-opt dns-option"
+ " dns-search domainname expose gpus health-cmd health-interval health-retries health-start-interval"
+ " health-start-period health-timeout init io-maxbandwidth io-maxiops ip ip6 ipc isolation kernel-memory label-file"
+ " link link-local-ip log-driver log-opt mac-address memory-reservation memory-swappiness network-alias"
+ " no-healthcheck oom-kill-disable oom-score-adj p P pid publish publish-all runtime shm-size"
+ " sysctl ulimit use-api-socket userns uts".split()
 )
 
 
@@ -120,8 +128,12 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         open_stdin=options["interactive"],
         stdin_once=options["interactive"] and "stdin" in attached,
         auto_remove=options["rm"],
-        binds=tuple(BindRequest(source=s, target=t, options=o) for s, t, o in options["volume"]),
-        tmpfs=tuple(TmpfsRequest(target=t, options=o) for t, o in options["tmpfs"]),
+        binds=_binds(options),
+        tmpfs=tuple(TmpfsRequest(target=t, options=o) for t, o in dict(options["tmpfs"]).items()),
+        mounts=options["mount"],
+        volumes_from=options["volumes-from"],
+        volume_driver=options["volume-driver"],
+        storage_opt=_storage_opt(options),
         read_only=options["read-only"],
         memory_bytes=options["memory"],
         memory_swap_bytes=options["memory-swap"],
@@ -134,6 +146,9 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         network=_network(options),
         stop_signal=options["stop-signal"],
         stop_timeout_s=options["stop-timeout"],
+        restart_policy=options["restart"][0],
+        restart_retries_max=options["restart"][1],
+        depends_on=options["depends-on"],
     )
 
 
@@ -198,6 +213,23 @@ def _image(reference: str) -> str:
             "use", f"image {reference!r}", "invalid reference format", hint="name an image: NAME, NAME:TAG or an ID"
         )
     return reference
+
+
+def _binds(options: Options) -> tuple[BindRequest, ...]:
+    if not options["volume"]:
+        return ()
+    from .mounts import parse_bind
+
+    # docker's client keeps these in a map: the same text twice asks for one mount.
+    return tuple(parse_bind(text) for text in dict.fromkeys(options["volume"]))
+
+
+def _storage_opt(options: Options) -> dict[str, str]:
+    if not options["storage-opt"]:
+        return {}
+    from .mounts import parse_storage_opts
+
+    return parse_storage_opts(options["storage-opt"])
 
 
 def _network(options: Options) -> str:

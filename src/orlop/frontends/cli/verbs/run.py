@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from ....spec.errors import Conflict, Unavailable
+from ....spec.errors import Conflict, NotFound, Unavailable
 from .. import request
 from ..command import Command, Invocation, warn, write_line
-from ..flags import EXIT_USAGE, Options, UsageError
+from ..flags import EXIT_FLAGS, EXIT_USAGE, Options, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from ....spec.container import ContainerRequest
 
+    Result = TypeVar("Result")
+
+PULL_POLICIES = ("always", "missing", "never")
 STREAMS = frozenset(("stdin", "stdout", "stderr"))
 
 
@@ -29,8 +36,9 @@ def _run(invocation: Invocation) -> int:
 
 
 def _run_detached(invocation: Invocation, wanted: ContainerRequest, id_file: ContainerIdFile) -> int:
+    args: dict[str, object] = {"request": wanted.to_json(), "attached": False, "console_size": None}
     with invocation.connect() as engine:
-        result = engine.call("containers.run", {"request": wanted.to_json(), "attached": False, "console_size": None})
+        result = with_image(invocation, wanted.image, lambda: engine.call("containers.run", args))
     container = id_of(result)
     id_file.write(container)
     write_line(container)
@@ -60,7 +68,12 @@ def _run_attached(
             container = id_of(result)
             id_file.write(container)
 
-        session = foreground.run_attached(engine, "containers.run", {"request": wanted.to_json()}, connected, started)
+        args: dict[str, object] = {"request": wanted.to_json()}
+        session = with_image(
+            invocation,
+            wanted.image,
+            lambda: foreground.run_attached(engine, "containers.run", args, connected, started),
+        )
         if wanted.auto_remove and container and session.exit_code is not None:
             foreground.wait_until_removed(invocation, engine, container)
     return foreground.status_of(session, invocation, container)
@@ -72,10 +85,42 @@ def _create(invocation: Invocation) -> int:
     if options["dry-run"]:
         return _print_plan(invocation, wanted)
     with ContainerIdFile(options["cidfile"]) as id_file, invocation.connect() as engine:
-        container = id_of(engine.call("containers.create", {"request": wanted.to_json()}))
+        args: dict[str, object] = {"request": wanted.to_json()}
+        container = id_of(with_image(invocation, wanted.image, lambda: engine.call("containers.create", args)))
         id_file.write(container)
     write_line(container)
     return 0
+
+
+def with_image(invocation: Invocation, image: str, act: Callable[[], Result]) -> Result:
+    """Return what act returns; an image that is not here is pulled first, as --pull says."""
+    policy = invocation.options["pull"]
+    if policy not in PULL_POLICIES:
+        cause = f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"'
+        raise UsageError(cause, "", EXIT_FLAGS, shows_usage=False)
+    if policy == "always" and image:
+        _pull_for(invocation, image)
+    try:
+        return act()
+    except NotFound as wrong:
+        if policy != "missing" or not image or not wrong.cause.startswith("No such image"):
+            raise
+    _pull_for(invocation, image)
+    return act()
+
+
+def _pull_for(invocation: Invocation, image: str) -> None:
+    """Pull an image before its container is made; what there is to say goes to standard error, as docker's does."""
+    from ....spec.reference import Reference
+    from .pull import pull_image
+
+    reference = Reference.parse(image).tagged()
+    quiet = invocation.options["quiet"]
+    if invocation.options["pull"] != "always" and not quiet:
+        warn(f"Unable to find image '{reference.familiar}' locally")
+    with invocation.connect() as engine:
+        platform = invocation.options["platform"]
+        pull_image(engine, str(reference), platform=platform, output=None if quiet else sys.stderr)
 
 
 def attached_streams(options: Options) -> frozenset[str]:
