@@ -466,7 +466,7 @@ def test_the_terminal_is_never_touched_when_the_start_is_refused(engine):
         raise errors.NotFound("find", "image x", "No such image: x")
 
     engine.answers["containers.run"] = refuse
-    with on_terminal(engine, "run", "-it", "x") as terminal:
+    with on_terminal(engine, "run", "-it", "--pull", "never", "x") as terminal:
         terminal.expect("orlop: No such image: x\r\n")
         terminal.expect("restored 125")
 
