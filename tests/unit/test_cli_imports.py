@@ -42,7 +42,7 @@ PS = CLIENT | {f"orlop.frontends.cli.{name}" for name in ("listing", "table", "u
 RUN = CLIENT | set(
     """
     orlop.frontends.cli.foreground orlop.frontends.cli.request orlop.frontends.cli.session orlop.frontends.cli.verbs.run
-    orlop.linux orlop.linux.tty orlop.spec.attach orlop.spec.container orlop.spec.record
+    orlop.linux orlop.linux.tty orlop.spec.attach orlop.spec.container orlop.spec.mount orlop.spec.record
     """.split()
 )
 RUN_STANDARD = CLIENT_STANDARD | {"_struct", "errno", "select", "struct", "termios", "types"}

@@ -40,7 +40,7 @@ def test_what_is_no_size(text):
 @example("\xdf")
 def test_no_text_breaks_a_parser(text):
     for parse in (
-        values.parse_bytes, values.parse_cpus, values.parse_duration, values.parse_bind, values.parse_tmpfs,
+        values.parse_bytes, values.parse_cpus, values.parse_duration, values.parse_mount, values.parse_tmpfs,
         values.parse_detach_keys, values.parse_label, values.parse_filter, flags.parse_int, flags.parse_bool,
     ):  # fmt: skip
         try:

@@ -57,8 +57,8 @@ def missing(args: dict[str, Any], _: list[int]) -> object:
         (["container", "stop", "--timeout", "0"], "containers.stop", {"timeout_s": 0, "signal": ""}),
         (["kill"], "containers.kill", {"signal": ""}),
         (["kill", "--signal=HUP"], "containers.kill", {"signal": "HUP"}),
-        (["rm"], "containers.remove", {"force": False}),
-        (["rm", "-fv"], "containers.remove", {"force": True}),
+        (["rm"], "containers.remove", {"force": False, "volumes": False}),
+        (["rm", "-fv"], "containers.remove", {"force": True, "volumes": True}),
         (["wait"], "containers.wait", {"condition": "exited"}),
         (["start"], "containers.start", {"attached": False, "console_size": None}),
     ],
@@ -230,6 +230,7 @@ def test_inspect_looks_among_containers_then_images(engine):
     engine.answers["images.inspect"] = lambda args, _: (
         {"Kind": "i"} if args["image"] == "host" else missing({"image": "gone"}, [])
     )
+    engine.answers["volumes.inspect"] = lambda args, _: missing({"container": "gone"}, [])
     done = engine("inspect", "web", "nosuch", "host")
     assert done.code == 1
     assert json.loads(done.stdout) == [{"Kind": "c"}, {"Kind": "i"}]

@@ -15,6 +15,7 @@ from orlop.engine import compile
 from orlop.engine.compile import config, mounts, resources, security
 from orlop.engine.containers.record import ContainerRecord
 from orlop.engine.host import Host
+from orlop.engine.volumes import mountpoints
 from orlop.linux.capability import NAMES
 from orlop.runtime.host import HostFacts
 from orlop.spec.container import BindRequest, ContainerRequest, TmpfsRequest
@@ -64,6 +65,7 @@ def compiled(image: ContainerConfig = IMAGE, host: Host = HOST, **fields: object
         created_at="",
         request=asked,
         config=config.merge(asked, image, ID, host.hostname),
+        mounts=mountpoints.of_request(asked, "container web"),
     )
     return compile.container(record, DIRECTORY, host)
 
@@ -422,8 +424,14 @@ def tmpfs(specification: str) -> TmpfsRequest:
     return TmpfsRequest(target=target, options=tuple(rest[0].split(",")) if rest else ())
 
 
+def points(**fields: object):
+    return mountpoints.of_request(request(**fields), "container web")
+
+
 def destinations(**fields: object) -> list[str]:
-    return [mount.destination for mount in mounts.mounts(request(**fields), DIRECTORY, "container web")]
+    return [
+        mount.destination for mount in mounts.mounts(request(**fields), points(**fields), DIRECTORY, "container web")
+    ]
 
 
 def test_parents_are_mounted_before_what_lies_below():
@@ -448,7 +456,8 @@ def test_a_users_mount_replaces_the_default_one():
     ],
 )
 def test_bind_options(options, expected):
-    (found,) = [m for m in mounts.mounts(request(binds=(bind("/h:/t" + options),)), "", "c") if m.destination == "/t"]
+    fields = {"binds": (bind("/h:/t" + options),)}
+    (found,) = [m for m in mounts.mounts(request(**fields), points(**fields), "", "c") if m.destination == "/t"]
     assert (found.type, found.source, found.options) == ("bind", "/h", expected)
 
 
@@ -461,7 +470,8 @@ def test_bind_options(options, expected):
     ],
 )
 def test_tmpfs_options(options, expected):
-    (found,) = [m for m in mounts.mounts(request(tmpfs=(tmpfs("/t" + options),)), "", "c") if m.destination == "/t"]
+    asked = request(tmpfs=(tmpfs("/t" + options),))
+    (found,) = [m for m in mounts.mounts(asked, (), "", "c") if m.destination == "/t"]
     assert (found.type, found.options) == ("tmpfs", expected)
 
 
@@ -469,7 +479,7 @@ def test_tmpfs_options(options, expected):
     ("field", "text", "expected"),
     [
         ("binds", "/a:b", "mount path must be absolute"),
-        ("binds", "/a:", "mount path must be absolute"),
+        ("binds", "/a:..", "mount path must be absolute"),
         ("binds", "/a:/", "destination can't be '/'"),
         ("binds", "/a:/x/..", "destination can't be '/'"),
         ("binds", "/a:/b:foo", "invalid mode: foo"),
@@ -479,8 +489,11 @@ def test_tmpfs_options(options, expected):
         ("binds", "/a:/proc", "cannot be mounted because it is not of type proc"),
         ("binds", "/a:/proc/sys", "cannot be mounted because it is inside /proc"),
         ("binds", "/a:/x/../proc/1", "cannot be mounted because it is inside /proc"),
-        ("binds", "name:/b", "no named volumes"),
-        ("binds", "../a:/b", "no absolute path"),
+        ("binds", "../a:/b", "no absolute path and no volume's name"),
+        ("binds", "/a:/b:nocopy", "field VolumeOptions must not be specified"),
+        ("binds", "name:/b:rshared", "field BindOptions must not be specified"),
+        ("binds", "name:/proc", "cannot be mounted because it is not of type proc"),
+        ("binds", "/a:/b:as=x", "invalid mode: as=x"),
         ("tmpfs", "b", "mount path must be absolute"),
         ("tmpfs", "/", "destination can't be '/'"),
         ("tmpfs", "/proc", "cannot be a tmpfs"),
@@ -492,7 +505,7 @@ def test_tmpfs_options(options, expected):
 def test_a_wrong_mount_is_refused(field, text, expected):
     asked = request(**{field: ((bind if field == "binds" else tmpfs)(text),)})
     with pytest.raises((Invalid, Unsupported)) as caught:
-        mounts.mounts(asked, DIRECTORY, "container web")
+        mounts.mounts(asked, mountpoints.of_request(asked, "container web"), DIRECTORY, "container web")
     assert expected in caught.value.cause
     assert text in caught.value.cause
 

@@ -24,6 +24,7 @@ from .containers.record import CGROUP, Records
 from .containers.watch import Watcher
 from .journal import Journal
 from .log import Log
+from .supervision.boot import Boot
 from .supervision.notices import Notices
 from .volumes.store import Volumes
 
@@ -83,6 +84,8 @@ class Engine:
         self.spawner = Spawner()
         self.watcher = Watcher(functools.partial(ends.settle, self), log)
         self.notices = Notices(functools.partial(ends.look, self), log)
+        self.boot = Boot(self)
+        self.awaiting: dict[str, str] = {}  # container id: the run whose successor its monitor is to start
 
     @property
     def registries(self) -> Registries:
@@ -113,6 +116,7 @@ class Engine:
 
     def close(self) -> None:
         """Let go of everything. Containers run on."""
+        self.boot.close()
         self.notices.close()
         self.watcher.close()
         self.spawner.close()

@@ -41,6 +41,7 @@ class ContainerRequest(Record):
     security_opt: docker's strings ("seccomp=unconfined", "no-new-privileges", "systempaths=unconfined").
     network: "none" or "host".
     restart_policy: "no" ("" too), "on-failure", "always" or "unless-stopped"; retries_max 0 is no limit.
+    depends_on: "container" or "container:condition", see engine.supervision.dependencies.
     volumes_from: "container" or "container:ro". volume_driver: of the volumes that binds makes. storage_opt: "size".
     attach: of stdin, stdout and stderr, those that a client held when it was made; only shown.
     exposed_ports: "80/tcp". platform: "linux/arm64". runtime, isolation: "" or what docker calls the default.
@@ -86,6 +87,7 @@ class ContainerRequest(Record):
     stop_timeout_s: int | None = None
     restart_policy: str = ""
     restart_retries_max: int = 0
+    depends_on: tuple[str, ...] = ()
     domainname: str = ""
     annotations: dict[str, str] = {}
     attach: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, 
 
     host_name: the machine's own, which `--network host` shows. Raises Invalid with docker's texts.
     """
-    subject = _subject(request)
+    subject = subject_of(request)
     entrypoint, cmd = _command(request, image)
     if not entrypoint + cmd:
         hint = "give a command after the image, or an image that has one"
@@ -41,6 +41,7 @@ def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, 
         labels={**image.labels, **request.labels},
         stop_signal=_stop_signal(request.stop_signal or image.stop_signal, subject),
         stop_timeout_s=image.stop_timeout if request.stop_timeout_s is None else request.stop_timeout_s,
+        volumes=tuple(sorted(set(image.volumes) | {bind.target for bind in request.binds if not bind.source})),
     )
 
 
@@ -70,7 +71,8 @@ def check_environment(entries: Iterable[str], subject: str, verb: str = "create"
             raise Invalid(verb, subject, f"invalid environment variable: {entry[:100]}", hint=hint)
 
 
-def _subject(request: ContainerRequest) -> str:
+def subject_of(request: ContainerRequest) -> str:
+    """Return what errors call a container that is not made yet."""
     if request.name:
         return f"container {request.name.removeprefix('/')}"
     return f"a container of {request.image or request.rootfs}"

@@ -5,15 +5,17 @@ Parents stand before what is mounted below them. A user's mount replaces the def
 
 from __future__ import annotations
 
-import posixpath
-
-from ...spec.container import BindRequest, ContainerRequest, TmpfsRequest
-from ...spec.errors import Invalid, Unsupported
-from ...spec.runtime import Mount
+from ...spec.errors import Invalid
+from ...spec.mount import BIND, IMAGE
+from ...spec.runtime import IdMapping, Mount
+from ..volumes import mountpoints
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from ...spec.container import ContainerRequest, TmpfsRequest
+    from ...spec.mount import MountPoint
 
 SHM_SIZE_BYTES = 64 * 1024 * 1024
 
@@ -47,17 +49,9 @@ DEFAULTS = (
         options=("nosuid", "noexec", "nodev", "mode=1777", f"size={SHM_SIZE_BYTES}"),
     ),
 )
+SUBDIRECTORY_OPTION = "X-mount.subdir="  # mount(8)'s name for it
 FILES = {"/etc/hostname": "hostname", "/etc/hosts": "hosts", "/etc/resolv.conf": "resolv.conf"}
 
-PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
-_CONSISTENCIES = frozenset(("consistent", "cached", "delegated"))  # of docker on other systems: without meaning here
-_KINDS = {
-    **dict.fromkeys(("ro", "rw"), "access"),
-    **dict.fromkeys(PROPAGATIONS, "propagation"),
-    **dict.fromkeys(_CONSISTENCIES, "consistency"),
-    **dict.fromkeys(("z", "Z"), "label"),
-    "nocopy": "copy",
-}
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
 _TMPFS_FLAGS = frozenset(
     "ro rw exec noexec suid nosuid dev nodev atime noatime diratime nodiratime relatime norelatime strictatime "
@@ -65,18 +59,22 @@ _TMPFS_FLAGS = frozenset(
 )
 _TMPFS_VALUES = frozenset("size mode uid gid nr_inodes nr_blocks mpol huge".split())
 
-# Below /proc nothing may be mounted: whoever writes there would write to a fake (CVE-2019-19921). These are files that
-# lxcfs replaces by ones that know the limits; runc makes the same exceptions.
-_PROC_FILES = frozenset(
-    f"/proc/{name}"
-    for name in "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo sys/kernel/ns_last_pid".split()
-)
+UID_MAX = 2**32 - 1
 
 
-def mounts(request: ContainerRequest, directory: str, subject: str) -> tuple[Mount, ...]:
-    """Return every mount. directory: the container's own, which holds FILES. Raises Invalid with docker's texts."""
-    asked = [_bind(entry, subject) for entry in request.binds] + [_tmpfs(entry, subject) for entry in request.tmpfs]
-    _refuse_duplicates(asked, subject)
+def mounts(
+    request: ContainerRequest,
+    points: Iterable[MountPoint],
+    directory: str,
+    subject: str,
+    trees: Mapping[str, Mount] | None = None,
+) -> tuple[Mount, ...]:
+    """Return every mount. directory: the container's own, which holds FILES. trees: of images, by snapshot key.
+
+    Raises Invalid with docker's texts.
+    """
+    asked = [_point(point, trees or {}) for point in points] + [_tmpfs(entry, subject) for entry in request.tmpfs]
+    mountpoints.refuse_duplicates((mount.destination for mount in asked), subject)
     taken = {mount.destination for mount in asked}
     files = [
         Mount(destination=path, type="bind", source=f"{directory}/{name}", options=_file_options(request))
@@ -86,9 +84,9 @@ def mounts(request: ContainerRequest, directory: str, subject: str) -> tuple[Mou
     return (*_defaults(taken, request.privileged), *sorted([*files, *asked], key=_depth))
 
 
-def rootfs_propagation(request: ContainerRequest) -> str:
+def rootfs_propagation(points: Iterable[MountPoint]) -> str:
     """Return what the container's root must be for the asked propagations to work, as docker decides it."""
-    asked = {option for entry in request.binds for option in entry.options}
+    asked = {point.propagation for point in points}
     if asked & {"shared", "rshared"}:
         return "shared"
     return "rslave" if asked & {"slave", "rslave"} else ""
@@ -101,20 +99,6 @@ def warnings(request: ContainerRequest) -> tuple[str, ...]:
         f"{entry.source}:{entry.target}: relabelling was not done: SELinux is not active on this machine."
         for entry in labelled
     )
-
-
-def destination(path: str, specification: str, subject: str) -> str:
-    """Return a mount's destination, clean. Raises Invalid for one that is relative, is "/", or lies below /proc."""
-    if not path.startswith("/"):
-        cause = f"invalid mount config: invalid mount path: '{path[:200]}' mount path must be absolute"
-        raise _invalid(subject, specification, cause, "write the target from the container's root")
-    clean = posixpath.normpath("/" + path.lstrip("/"))
-    if clean == "/":
-        raise _invalid(subject, specification, "destination can't be '/'", "mount it at a directory below")
-    if clean.startswith("/proc/") and clean not in _PROC_FILES:
-        cause = f'"{clean}" cannot be mounted because it is inside /proc'
-        raise _invalid(subject, specification, cause, "choose a target outside /proc")
-    return clean
 
 
 def _defaults(taken: set[str], privileged: bool) -> Iterable[Mount]:
@@ -130,63 +114,70 @@ def _file_options(request: ContainerRequest) -> tuple[str, ...]:
     return ("bind", "rprivate", "ro") if request.read_only else ("bind", "rprivate")
 
 
-def _bind(entry: BindRequest, subject: str) -> Mount:
-    specification = ":".join((entry.source, entry.target, *([",".join(entry.options)] if entry.options else [])))
-    target = destination(entry.target, specification, subject)
-    if not entry.source.startswith("/"):
-        cause = f"{entry.source[:100]!r} is no absolute path, and this version has no named volumes yet"
-        hint = "give the directory's absolute path"
-        raise Unsupported(
-            "create", subject, f"invalid volume specification: '{specification[:300]}': {cause}", hint=hint
-        )
-    if target == "/proc" and entry.source != "/proc":
-        cause = '"/proc" cannot be mounted because it is not of type proc'
-        raise _invalid(subject, specification, cause, "choose a target outside /proc")
-    modes = _modes(entry.options, specification, subject)
-    options = ["rbind", modes.get("propagation", "rprivate")]
-    if modes.get("access") == "ro":
-        options.append("rro")  # what is mounted below the source is read-only too: mount_setattr, kernel 5.12
-    return Mount(destination=target, type="bind", source=posixpath.normpath(entry.source), options=tuple(options))
+def _point(point: MountPoint, trees: Mapping[str, Mount]) -> Mount:
+    if point.type == IMAGE:
+        tree = trees.get(point.snapshot) or Mount(type="overlay", source="overlay")
+        options = (*tree.options, "ro", *_subpath(point))
+        return tree.replace(destination=point.destination, options=options)
+    if point.device_type not in ("", BIND):
+        options = (*point.options, *_subpath(point), *(("ro",) if point.read_only else ()))
+        return Mount(destination=point.destination, type=point.device_type, source=point.device, options=options)
+    uids, gids = _exchanged(point)
+    return Mount(
+        destination=point.destination,
+        type="bind",
+        source=point.device or point.source,
+        options=_bind_options(point),
+        uid_mappings=uids,
+        gid_mappings=gids,
+    )
 
 
-def _modes(options: tuple[str, ...], specification: str, subject: str) -> dict[str, str]:
-    modes: dict[str, str] = {}
-    for option in options:
-        kind = _KINDS.get(option)
-        if kind is None or kind in modes:
-            hint = "known are ro or rw, one propagation (rprivate, rslave, rshared ...), z or Z"
-            raise _invalid(subject, specification, f"invalid mode: {','.join(options)[:100]}", hint)
-        modes[kind] = option
-    return modes
+def _bind_options(point: MountPoint) -> tuple[str, ...]:
+    options = ["rbind" if point.recursive else "bind", point.propagation or mountpoints.PROPAGATION_DEFAULT]
+    options += [word for word in point.options if word not in ("bind", "rbind")]
+    if point.read_only:
+        # What is mounted below the source is read-only too: mount_setattr, kernel 5.12.
+        options.append("rro" if point.read_only_recursive else "ro")
+    return (*options, *_subpath(point))
+
+
+def _subpath(point: MountPoint) -> tuple[str, ...]:
+    return (f"{SUBDIRECTORY_OPTION}{point.subpath}",) if point.subpath else ()
+
+
+def _exchanged(point: MountPoint) -> tuple[tuple[IdMapping, ...], tuple[IdMapping, ...]]:
+    """Return the maps of users and groups of a mount that shows its owner as somebody else."""
+    if not point.shown_as or not point.owner:
+        return (), ()
+    uids = exchange(point.owner[0], point.shown_as[0])
+    gids = exchange(point.owner[1], point.shown_as[1]) if len(point.shown_as) > 1 else exchange(0, 0)
+    return uids, gids
+
+
+def exchange(first: int, second: int) -> tuple[IdMapping, ...]:
+    """Return the map of all ids in which these two have changed places: everybody else stays who they are."""
+    low, high = sorted((first, second))
+    mappings = [(0, 0, low), (low, high, 1), (low + 1, low + 1, high - low - 1), (high, low, 1)]
+    mappings.append((high + 1, high + 1, UID_MAX - high - 1))
+    if low == high:
+        mappings = [(0, 0, UID_MAX)]
+    return tuple(IdMapping(container_id=a, host_id=b, size=size) for a, b, size in mappings if size > 0)
 
 
 def _tmpfs(entry: TmpfsRequest, subject: str) -> Mount:
-    specification = ":".join((entry.target, *([",".join(entry.options)] if entry.options else [])))
-    target = destination(entry.target, specification, subject)
-    if target == "/proc":
-        raise _invalid(subject, specification, '"/proc" cannot be a tmpfs', "choose a target outside /proc")
+    target = mountpoints.tmpfs_destination(entry.target, subject, entry.options)
     for option in entry.options:
         name, equals, value = option.partition("=")
         if option not in _TMPFS_FLAGS and not (equals and value and name in _TMPFS_VALUES):
+            specification = f"{entry.target}:{','.join(entry.options)}"
+            cause = f"invalid volume specification: '{specification[:300]}': invalid tmpfs option: {option[:60]!r}"
             hint = "known are size=, mode=, uid=, gid=, nr_inodes= and flags such as exec, ro, noatime"
-            raise _invalid(subject, specification, f"invalid tmpfs option: {option[:60]!r}", hint)
+            raise Invalid("create", subject, cause, hint=hint)
     given = {option.removeprefix("no") for option in entry.options}
     defaults = [option for option in _TMPFS_DEFAULTS if option.removeprefix("no") not in given]
     return Mount(destination=target, type="tmpfs", source="tmpfs", options=(*defaults, *entry.options))
 
 
-def _refuse_duplicates(asked: list[Mount], subject: str) -> None:
-    seen = set()
-    for mount in asked:
-        if mount.destination in seen:
-            hint = "mount one of them elsewhere"
-            raise Invalid("create", subject, f"Duplicate mount point: {mount.destination}", hint=hint)
-        seen.add(mount.destination)
-
-
 def _depth(mount: Mount) -> int:
     return mount.destination.count("/")
-
-
-def _invalid(subject: str, specification: str, cause: str, hint: str) -> Invalid:
-    return Invalid("create", subject, f"invalid volume specification: '{specification[:300]}': {cause}", hint=hint)

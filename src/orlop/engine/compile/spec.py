@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid, Unsupported
-from ...spec.runtime import OCI_VERSION, Device, Linux, Namespace, Process, Root, Seccomp, Spec
+from ...spec.runtime import OCI_VERSION, Device, Linux, Mount, Namespace, Process, Root, Seccomp, Spec
 from ..containers.record import CGROUP, ContainerRecord
 from ..host import Host
 from . import config, mounts, resources, seccomp_profile, security
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NETWORKS = ("none", "host")
 # The user namespace is missing for now: root's containers get one when ids can be mapped for each of them.
@@ -25,10 +29,17 @@ class Compiled:
         self.warnings = warnings
 
 
-def container(record: ContainerRecord, directory: str, host: Host, devices: tuple[Device, ...] = ()) -> Compiled:
+def container(
+    record: ContainerRecord,
+    directory: str,
+    host: Host,
+    devices: tuple[Device, ...] = (),
+    trees: Mapping[str, Mount] | None = None,
+) -> Compiled:
     """Return the spec of a container.
 
     directory: the container's own, which holds its files for /etc. devices: what --privileged brings in.
+    trees: what mounts an image's tree, by the snapshot's key.
     Raises Invalid for a request that contradicts itself, Unsupported for what this machine can't do.
     """
     request, subject = record.request, record.subject
@@ -49,14 +60,14 @@ def container(record: ContainerRecord, directory: str, host: Host, devices: tupl
         namespaces=_namespaces(request, subject),
         devices=devices,
         seccomp=_seccomp(options.seccomp, capabilities.bounding, host, subject),
-        rootfs_propagation=mounts.rootfs_propagation(request),
+        rootfs_propagation=mounts.rootfs_propagation(record.mounts),
         masked_paths=(*security.MASKED_PATHS, *host.thermal_throttle) if options.system_paths else (),
         readonly_paths=security.READONLY_PATHS if options.system_paths else (),
     )
     spec = Spec(
         oci_version=OCI_VERSION,
         root=Root(path=ROOTFS, readonly=request.read_only),
-        mounts=mounts.mounts(request, directory, subject),
+        mounts=mounts.mounts(request, record.mounts, directory, subject, trees),
         process=process,
         hostname=record.config.hostname,
         linux=linux,

@@ -9,6 +9,7 @@ import time
 
 from ...spec.task import LOG_FILE, LogOptions
 from ...supervise.logread import parse_time
+from ..volumes import objects
 from . import state
 from .removal import exit_code
 
@@ -71,13 +72,10 @@ _ABSENT: dict[str, object] = {
     "PidMode": "",
     "PortBindings": {},
     "PublishAllPorts": False,
-    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
     "Runtime": "orlop",
     "UTSMode": "",
     "Ulimits": None,
     "UsernsMode": "",
-    "VolumeDriver": "",
-    "VolumesFrom": None,
 }
 
 
@@ -97,7 +95,7 @@ def summary(record: ContainerRecord, task: Task) -> dict[str, object]:
         "Status": status_text(record, task, time.time()),
         "HostConfig": {"NetworkMode": request.network or "none"},
         "NetworkSettings": {"Networks": _networks(request)},
-        "Mounts": _binds(request),
+        "Mounts": objects.mount_points(record.mounts),
     }
 
 
@@ -117,7 +115,7 @@ def details(record: ContainerRecord, task: Task, spec: Spec, directory: str) -> 
         "HostsPath": f"{directory}/hosts",
         "LogPath": f"{directory}/{LOG_FILE}",
         "Name": f"/{record.name}",
-        "RestartCount": 0,
+        "RestartCount": task.status.restarts if task.status is not None else 0,
         "Driver": "overlay2" if not request.rootfs else "rootfs",
         "Platform": "linux",
         "MountLabel": "",
@@ -125,7 +123,7 @@ def details(record: ContainerRecord, task: Task, spec: Spec, directory: str) -> 
         "AppArmorProfile": "",
         "HostConfig": _host_config(request, spec),
         "GraphDriver": {"Name": "overlay2", "Data": None},
-        "Mounts": _binds(request),
+        "Mounts": objects.mount_points(record.mounts),
         "Config": _config(record),
         "NetworkSettings": {
             "SandboxID": "",
@@ -141,9 +139,10 @@ def status_text(record: ContainerRecord, task: Task, now: float) -> str:
     if task.lives and task.status is not None:
         up = f"Up {duration(now - unix_time(task.status.started_at))}"
         return f"{up} (Paused)" if task.state == state.PAUSED else up
-    if task.state == state.EXITED and task.exit is not None:
+    if task.state in (state.EXITED, state.RESTARTING) and task.exit is not None:
+        word = "Exited" if task.state == state.EXITED else "Restarting"
         ago = duration(now - unix_time(task.exit.finished_at))
-        return f"Exited ({exit_code(task, record)}) {ago} ago"
+        return f"{word} ({exit_code(task, record)}) {ago} ago"
     return task.state.capitalize()
 
 
@@ -172,16 +171,16 @@ def unix_time(text: str) -> int:
 
 
 def _state(record: ContainerRecord, task: Task) -> dict[str, object]:
-    running = task.lives
+    restarting = task.state == state.RESTARTING
     ended = task.exit
     return {
         "Status": task.state,
-        "Running": running,
+        "Running": task.is_up,
         "Paused": task.state == state.PAUSED,
-        "Restarting": False,
+        "Restarting": restarting,
         "OOMKilled": bool(ended and ended.oom_killed),
         "Dead": False,
-        "Pid": task.status.pid if running and task.status else 0,
+        "Pid": task.status.pid if task.lives and task.status else 0,
         "ExitCode": exit_code(task, record),
         "Error": record.start_error or (ended.error if ended else ""),
         "StartedAt": task.status.started_at if task.status else ended.started_at if ended else ZERO_TIME,
@@ -205,7 +204,7 @@ def _config(record: ContainerRecord) -> dict[str, object]:
         "Env": list(config.env),
         "Cmd": list(config.cmd) or None,
         "Image": request.image or request.rootfs,
-        "Volumes": None,
+        "Volumes": {path: {} for path in config.volumes} or None,
         "WorkingDir": config.working_dir,
         "Entrypoint": list(config.entrypoint) or None,
         "OnBuild": None,
@@ -223,17 +222,20 @@ def _host_config(request: ContainerRequest, spec: Spec) -> dict[str, object]:
     log_config = {"max-file": str(log.max_files), "max-size": str(log.max_size_bytes)}
     return {
         **_ABSENT,
-        "Binds": [_bind_text(bind.source, bind.target, bind.options) for bind in request.binds] or None,
+        **objects.host_config(request),
         "LogConfig": {"Type": log.driver, "Config": log_config},
         "NetworkMode": request.network or "none",
         "AutoRemove": request.auto_remove,
+        "RestartPolicy": {
+            "Name": request.restart_policy or "no",
+            "MaximumRetryCount": request.restart_retries_max,
+        },
         "CapAdd": list(request.cap_add) or None,
         "CapDrop": list(request.cap_drop) or None,
         "GroupAdd": list(request.group_add) or None,
         "Privileged": request.privileged,
         "ReadonlyRootfs": request.read_only,
         "SecurityOpt": list(request.security_opt) or None,
-        "Tmpfs": {tmpfs.target: ",".join(tmpfs.options) for tmpfs in request.tmpfs} or None,
         "ShmSize": _shm_size(spec.mounts),
         "Memory": request.memory_bytes,
         "MemorySwap": (memory.swap or 0) if memory else 0,
@@ -242,26 +244,6 @@ def _host_config(request: ContainerRequest, spec: Spec) -> dict[str, object]:
         "MaskedPaths": list(spec.linux.masked_paths),
         "ReadonlyPaths": list(spec.linux.readonly_paths),
     }
-
-
-def _binds(request: ContainerRequest) -> list[dict[str, object]]:
-    return [
-        {
-            "Type": "bind",
-            "Source": bind.source,
-            "Destination": bind.target,
-            "Mode": ",".join(bind.options),
-            "RW": "ro" not in bind.options,
-            "Propagation": next(
-                (word for word in bind.options if word.endswith(("private", "slave", "shared"))), "rprivate"
-            ),
-        }
-        for bind in request.binds
-    ]
-
-
-def _bind_text(source: str, target: str, options: tuple[str, ...]) -> str:
-    return ":".join((source, target, ",".join(options)) if options else (source, target))
 
 
 def _networks(request: ContainerRequest) -> dict[str, object]:

@@ -17,11 +17,15 @@ from ...spec.runtime import Mount
 from ...spec.task import SPEC_FILE, StartTask
 from .. import compile, events, host, images
 from ..compile import config
+from ..supervision import dependencies, orders
+from ..volumes import preparation
 from . import ends, files, names, removal, state
 from .record import ContainerRecord, disk_trouble_told, timestamp, write_durably
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ...image.image import Image
     from ...spec.container import ContainerRequest
     from ...spec.digest import Digest
@@ -54,10 +58,13 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
 
     Raises NotFound for the image, Conflict for a name in use, Invalid and Unsupported for the request.
     """
+    orders.check(request, config.subject_of(request))
     image = _source(engine, request)
     container_id = names.new_id()
-    with engine.records.reserved(request.name, container_id) as name, ExitStack() as undo:
+    with ExitStack() as held, engine.records.reserved(request.name, container_id) as name, ExitStack() as undo:
+        dependencies.check(engine, request, name)
         record = _decide(engine, request, image, container_id, name)
+        held.enter_context(engine.volumes.held(preparation.volume_names(record.mounts)))
         compiled = _compile(engine, record)
         undo.enter_context(disk_trouble_told("create", record.subject))
         parent = _unpacked(engine, image)
@@ -67,24 +74,32 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
         if image is not None:
             engine.snapshots.prepare(container_id, parent)
             undo.callback(engine.snapshots.remove, container_id)
+        decided = record
+        record, trees = preparation.prepare(engine, record, undo)
+        if trees or record != decided:
+            compiled = _compile(engine, record, trees)
         write_durably(f"{directory}/{SPEC_FILE}", jsonio.dump(compiled.spec.to_json()), last=False)
         engine.records.save(record)
         undo.pop_all()
     events.publish_container(engine, record, "create")
-    return record, (*compiled.warnings, *_image_warnings(image))
+    return record, compiled.warnings
 
 
-def start(engine: Engine, reference: str, client: Client) -> None:
-    """Start a container's process. One that runs is left as it is.
+def start(engine: Engine, reference: str, client: Client, restarts: int = 0, *, way: tuple[str, ...] = ()) -> None:
+    """Start a container's process. One that runs, or that its monitor is about to restart, is left as it is.
 
+    What it depends on is started first. restarts: how often a restart policy had it started before, when this is one
+    more time. way: the names of those that are started because they depend on it, or on what does.
     Raises NotFound, CommandFailed (126, 127) when the command can't be executed, or what else made it fail.
     """
     record = engine.records.find(reference)
+    if record.request.depends_on and not engine.observe(record.id).is_up:
+        dependencies.ensure(engine, record, way)
     with engine.locks.hold(record.id):
         record = engine.records.load(record.id)
         task = engine.observe(record.id)
         state.step(task, "start", record)
-        if task.state == state.RUNNING:
+        if task.is_up:
             if client.stream is not None:
                 hint = f"attach to it with: orlop attach {record.name}"
                 raise Conflict("start", record.subject, "it is running already", hint=hint)
@@ -93,7 +108,7 @@ def start(engine: Engine, reference: str, client: Client) -> None:
             events.publish_container(engine, record, "attach")
         try:
             with disk_trouble_told("start", record.subject):
-                _start(engine, record, client)
+                _start(engine, record, client, restarts)
         except OrlopError as wrong:
             _note_failure(engine, record, wrong)
             raise
@@ -131,15 +146,15 @@ def restart(engine: Engine, reference: str, timeout_s: int | None, signal: str) 
     events.publish_container(engine, record, "restart")
 
 
-def remove(engine: Engine, reference: str, force: bool) -> None:
-    """Remove a container; one that runs only by force. Raises NotFound, Conflict, Unavailable."""
+def remove(engine: Engine, reference: str, force: bool, *, volumes: bool = False) -> None:
+    """Remove a container; one that runs only by force. volumes: those that nobody named too. Raises NotFound, Conflict, Unavailable."""
     record = engine.records.find(reference)
     while True:
         task = engine.observe(record.id)
-        if force and task.lives and task.status is not None:
-            ends.kill_and_wait(engine, record, task.status)
+        if force and task.is_up:
+            ends.kill_and_wait(engine, record)
         try:
-            removal.discard(engine, record)
+            removal.discard(engine, record, volumes=volumes)
             return
         except NotFound:
             if force and record.request.auto_remove:
@@ -181,30 +196,23 @@ def _decide(
         config=config.merge(request, base, container_id, engine.host.hostname),
         image_id=str(image.id) if image is not None else "",
         snapshot_parent=str(chain) if chain is not None else "",
+        mounts=preparation.decide(engine, request, image, container_id, f"container {name}"),
     )
 
 
-def _compile(engine: Engine, record: ContainerRecord) -> Compiled:
+def _compile(engine: Engine, record: ContainerRecord, trees: Mapping[str, Mount] | None = None) -> Compiled:
     of_host = host.devices() if record.request.privileged else ()
-    return compile.container(record, engine.records.path(record.id), engine.host, of_host)
+    return compile.container(record, engine.records.path(record.id), engine.host, of_host, trees)
 
 
 def _unpacked(engine: Engine, image: Image | None) -> Digest | None:
     return engine.snapshots.unpack(engine.images.layer_openers(image)) if image is not None else None
 
 
-def _image_warnings(image: Image | None) -> tuple[str, ...]:
-    volumes = sorted(image.config.config.volumes) if image is not None else []
-    if not volumes:
-        return ()
-    what = ", ".join(volumes)
-    return (f"The image declares volumes ({what}): what is written there stays in the container's own layer.",)
-
-
-def _start(engine: Engine, record: ContainerRecord, client: Client) -> None:
+def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: int) -> None:
     directory, runtime_directory = engine.records.path(record.id), engine.task_directory(record.id)
     with ExitStack() as undo:
-        _make_bind_sources(record)
+        preparation.make_sources(record)
         files.write(directory, record)
         shutil.rmtree(runtime_directory, ignore_errors=True)
         os.mkdir(runtime_directory, 0o700)
@@ -220,7 +228,11 @@ def _start(engine: Engine, record: ContainerRecord, client: Client) -> None:
             stdin_once=record.request.stdin_once,
             attached=client.stream is not None,
             console_size=client.size,
+            restarts=restarts,
         )
+        ordered = orders.read(engine, record.id)
+        orders.to_run(engine, record)
+        undo.callback(orders.take_back, engine, record, ordered)
         started = engine.spawner.request(message, client.stream)
         if started.error is not None:
             raise errors.from_json(started.error)
@@ -232,18 +244,6 @@ def rootfs_mounts(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:
     if record.request.rootfs:
         return (Mount(type="bind", source=record.request.rootfs, options=("rbind", "rprivate")),)
     return engine.snapshots.mounts(record.id)
-
-
-def _make_bind_sources(record: ContainerRecord) -> None:
-    """Make the directories that `-v` names and that do not exist, as docker does."""
-    for bind in record.request.binds:
-        if os.path.exists(bind.source):
-            continue
-        try:
-            os.makedirs(bind.source, 0o755)
-        except OSError as wrong:
-            cause = f"error while creating mount source path '{bind.source}': mkdir: {wrong.strerror}"
-            raise Invalid("start", record.subject, cause, hint=f"make it, or correct -v {bind.source}:...") from None
 
 
 def _discard_failed(engine: Engine, record: ContainerRecord) -> None:

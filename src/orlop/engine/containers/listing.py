@@ -29,7 +29,7 @@ def summaries(engine: Engine, everything: bool, filters: Mapping[str, Sequence[s
     found = []
     for record in engine.records.all():
         task = engine.observe(record.id)
-        if (everything or task.lives) and all(test(record, task) for test in tests):
+        if (everything or task.is_up) and all(test(record, task) for test in tests):
             found.append((record.created_at, inspect.summary(record, task)))
     found.sort(key=lambda entry: entry[0], reverse=True)
     return [entry for _, entry in found]
@@ -80,6 +80,10 @@ def _has_ancestor(record: ContainerRecord, task: Task, value: str) -> bool:
     return image == value or image == f"{value}:latest" or (len(value) >= 4 and digest.startswith(value))
 
 
+def _mounts(record: ContainerRecord, task: Task, value: str) -> bool:
+    return any(value in (point.name or point.source, point.destination) for point in record.mounts)
+
+
 _FILTERS: dict[str, Test] = {
     "ancestor": _has_ancestor,
     "exited": _is_exit,
@@ -88,4 +92,5 @@ _FILTERS: dict[str, Test] = {
     "name": lambda record, task, value: value.removeprefix("/") in record.name,
     "network": lambda record, task, value: (record.request.network or "none") == value,
     "status": lambda record, task, value: task.state == value,
+    "volume": _mounts,
 }

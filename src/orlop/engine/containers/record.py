@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from ...spec import jsonio
 from ...spec.container import ContainerRequest
 from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
+from ...spec.mount import MountPoint
 from ...spec.record import Record
 from . import names
 
@@ -28,6 +29,7 @@ RECORD_FILE = "container.json"
 CGROUP = "/orlop"  # below it, each container's own is named by its id; all engines of a machine share it
 RECORD_BYTES_MAX = 8 * 1024 * 1024  # a request of the native socket is 4 MiB at most
 _REMOVED = ".removed"
+_TAKES_VOLUMES = "takes-volumes"  # a file in the directory of a removal that takes the nameless volumes along
 
 
 class Config(Record):
@@ -42,6 +44,7 @@ class Config(Record):
     labels: dict[str, str] = {}
     stop_signal: str = "SIGTERM"
     stop_timeout_s: int | None = None
+    volumes: tuple[str, ...] = ()
 
     @property
     def args(self) -> tuple[str, ...]:
@@ -63,6 +66,7 @@ class ContainerRecord(Record):
     config: Config
     image_id: str = ""
     snapshot_parent: str = ""
+    mounts: tuple[MountPoint, ...] = ()
     start_error: str = ""
     start_exit_code: int = 0
 
@@ -201,9 +205,15 @@ class Records:
         """Write container.json durably; the directory exists."""
         write_durably(f"{self.directory}/{record.id}/{RECORD_FILE}", jsonio.dump(record.to_json()))
 
-    def condemn(self, container_id: str) -> None:
-        """Take a container away from all readers. Its directory stays until `bury`, which a next engine can do."""
+    def condemn(self, container_id: str, *, volumes: bool = False) -> None:
+        """Take a container away from all readers. Its directory stays until `bury`, which a next engine can do.
+
+        volumes: the removal takes the container's nameless volumes along; it is noted, as a next engine may finish it.
+        """
         try:
+            if volumes:
+                with open(f"{self.directory}/{container_id}/{_TAKES_VOLUMES}", "wb"):
+                    pass
             os.rename(f"{self.directory}/{container_id}", self._grave(container_id))
         except FileNotFoundError:
             raise no_such_container(container_id) from None
@@ -213,6 +223,15 @@ class Records:
         """Return the ids of removals that were cut short."""
         found = os.listdir(self.directory)
         return [name.removesuffix(_REMOVED) for name in found if name.endswith(_REMOVED)]
+
+    def buried(self, container_id: str) -> "tuple[ContainerRecord | None, bool]":
+        """Return the record of a condemned container, None for one that was never finished; whether volumes go too."""
+        grave = self._grave(container_id)
+        try:
+            record = _read(f"{grave}/{RECORD_FILE}")
+        except (OSError, OrlopError):
+            record = None
+        return record, os.path.exists(f"{grave}/{_TAKES_VOLUMES}")
 
     def bury(self, container_id: str) -> None:
         """Remove what `condemn` left."""

@@ -11,6 +11,7 @@ import shutil
 from ...linux.cgroup import Cgroup
 from ...spec.errors import NotFound, OrlopError
 from .. import events
+from ..volumes import preparation
 from . import state
 from .record import CGROUP, disk_trouble_told
 from .watch import REMOVED
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from .record import ContainerRecord
 
 
-def discard(engine: Engine, record: ContainerRecord) -> None:
+def discard(engine: Engine, record: ContainerRecord, *, volumes: bool = False) -> None:
     """Remove a container that does not run. Raises NotFound, Conflict when it runs.
 
+    volumes: those that nobody named go with it; with `--rm` they always do.
     Its monitor may still be ending: once the exit record is written it needs nothing of the container.
     """
     with engine.locks.hold(record.id):
@@ -31,7 +33,7 @@ def discard(engine: Engine, record: ContainerRecord) -> None:
         task = engine.observe(record.id)
         state.step(task, "remove", record)
         with disk_trouble_told("remove", record.subject):
-            engine.records.condemn(record.id)
+            engine.records.condemn(record.id, volumes=volumes or record.request.auto_remove)
         dispose(engine, record.id)
     if task.exit is not None and task.status is not None:
         events.died(engine, record, task.exit)  # its end may not have been dealt with yet
@@ -42,12 +44,19 @@ def discard(engine: Engine, record: ContainerRecord) -> None:
 def dispose(engine: Engine, container_id: str) -> None:
     """Remove everything of a condemned container. What can't be removed is said in the log and tried again later."""
     try:
-        engine.snapshots.remove(container_id)
-    except NotFound:
-        pass
+        for key in (*engine.snapshots.keys(f"{container_id}-"), container_id):
+            try:
+                engine.snapshots.remove(key)
+            except NotFound:
+                continue
     except OrlopError as wrong:
         engine.log.write(f"container {container_id} is not wholly removed: {wrong}")
         return
+    record, takes_volumes = engine.records.buried(container_id)
+    if record is None:
+        preparation.remove_made_by(engine, container_id)
+    elif takes_volumes:
+        preparation.remove_anonymous(engine, record.mounts)
     remove_cgroup(engine, container_id)
     shutil.rmtree(engine.task_directory(container_id), ignore_errors=True)
     engine.records.bury(container_id)

@@ -24,6 +24,7 @@ _KILL = ("lifecycle", "KILL", "Kill one or more running containers")
 _LOGS = ("logs", "LOGS", "Fetch the logs of a container")
 _PAUSE = ("lifecycle", "PAUSE", "Pause all processes within one or more containers")
 _PORT = ("top", "PORT", "List port mappings or a specific mapping for the container")
+_PUSH = ("push", "PUSH", "Upload an image to a registry")
 _PULL = ("pull", "PULL", "Download an image from a registry")
 _PS = ("ps", "PS", "List containers")
 _RENAME = ("lifecycle", "RENAME", "Rename a container")
@@ -42,6 +43,7 @@ COMMON: dict[str, Row] = {
     "exec": _EXEC,
     "ps": _PS,
     "pull": _PULL,
+    "push": _PUSH,
     "images": _IMAGES,
     "version": ("engine", "VERSION", "Show the Orlop version information"),
     "info": _INFO,
@@ -119,6 +121,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "inspect": ("inspect", "INSPECT_IMAGE", "Display detailed information on one or more images"),
             "ls": _IMAGES,
             "pull": _PULL,
+            "push": _PUSH,
         },
     ),
     "registry": (
@@ -130,6 +133,16 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         {"from-binaries": ("rootfs", "FROM_BINARIES", "Copy programs and all that they need into a directory")},
     ),
     "system": ("Manage Orlop", {"events": _EVENTS, "info": _INFO}),
+    "volume": (
+        "Manage volumes",
+        {
+            "create": ("volume", "CREATE", "Create a volume"),
+            "inspect": ("inspect", "INSPECT_VOLUME", "Display detailed information on one or more volumes"),
+            "ls": ("volume", "LS", "List volumes"),
+            "prune": ("volume", "PRUNE", "Remove unused local volumes"),
+            "rm": ("volume", "RM", "Remove one or more volumes"),
+        },
+    ),
 }
 
 # Second names of words in a group.
@@ -138,15 +151,17 @@ ALIASES = {
     ("container", "ps"): "ls",
     ("container", "remove"): "rm",
     ("image", "list"): "ls",
+    ("volume", "list"): "ls",
+    ("volume", "remove"): "rm",
 }
 
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
     "build builder buildx checkpoint compose config context history load login logout"
-    " manifest network node plugin push rmi save search secret service stack"
-    " swarm tag trust update volume"
+    " manifest network node plugin rmi save search secret service stack"
+    " swarm tag trust update volume.update"
     " container.update"
-    " image.build image.history image.load image.prune image.push image.rm image.save image.tag"
+    " image.build image.history image.load image.prune image.rm image.save image.tag"
     " system.df system.prune".split()
 )
 

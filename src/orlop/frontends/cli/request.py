@@ -8,6 +8,8 @@ from ...spec import jsonio
 from ...spec.container import BindRequest, ContainerRequest, ExecRequest, TmpfsRequest
 from ...spec.errors import Invalid
 from .flags import BOOL, INT, LIST, STRING, Flag, Options
+from .limits import ISOLATION_FLAGS, RESOURCE_FLAGS
+from .limits import fields as limit_fields
 from .values import (
     BYTES,
     CPUS,
@@ -23,6 +25,7 @@ from .values import (
     STREAM,
     TMPFS,
     of_caller,
+    parse_label,
 )  # fmt: skip
 
 ENV_FILE_BYTES_MAX = 1 << 20
@@ -74,6 +77,8 @@ CONTAINER_FLAGS = (
     Flag("volume-driver", "", STRING, "Optional volume driver for the container", default=""),
     Flag("volumes-from", "", LIST, "Mount volumes from the specified container(s)"),
     Flag("workdir", "w", STRING, "Working directory inside the container", default=""),
+    *RESOURCE_FLAGS,
+    *ISOLATION_FLAGS,
 )
 RUN_FLAGS = (
     *CONTAINER_FLAGS,
@@ -96,14 +101,9 @@ EXEC_FLAGS = (
 
 # docker's flags of run and create that are not there yet.
 REFUSED = frozenset(
- "add-host annotation blkio-weight blkio-weight-device c cgroup-parent cgroupns cpu-count cpu-percent cpu-period"
- " cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpuset-cpus cpuset-mems device device-cgroup-rule"
- " device-read-bps device-read-iops device-write-bps device-write-iops dns dns-opt dns-option"
- " dns-search domainname expose gpus health-cmd health-interval health-retries health-start-interval"
- " health-start-period health-timeout init io-maxbandwidth io-maxiops ip ip6 ipc isolation kernel-memory label-file"
- " link link-local-ip log-driver log-opt mac-address memory-reservation memory-swappiness network-alias"
- " no-healthcheck oom-kill-disable oom-score-adj p P pid publish publish-all runtime shm-size"
- " sysctl ulimit use-api-socket userns uts".split()
+    "add-host dns dns-opt dns-option dns-search health-cmd health-interval health-retries"
+    " health-start-interval health-start-period health-timeout init ip ip6 link link-local-ip log-driver"
+    " log-opt mac-address network-alias no-healthcheck p P publish publish-all".split()
 )
 
 
@@ -123,7 +123,7 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         group_add=options["group-add"],
         working_dir=options["workdir"],
         hostname=options["hostname"],
-        labels=dict(options["label"]),
+        labels=_labels(options),
         terminal=options["tty"],
         open_stdin=options["interactive"],
         stdin_once=options["interactive"] and "stdin" in attached,
@@ -149,6 +149,8 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         restart_policy=options["restart"][0],
         restart_retries_max=options["restart"][1],
         depends_on=options["depends-on"],
+        attach=tuple(sorted(attached)),
+        **limit_fields(options),
     )
 
 
@@ -165,6 +167,12 @@ def exec_request(options: Options, command: list[str]) -> ExecRequest:
     )
 
 
+def _labels(options: Options) -> dict[str, str]:
+    """Return the labels of --label-file, then those of -l, which are stronger."""
+    lines = (line for path in options["label-file"] for line in _read_lines("label file", path))
+    return dict([*(parse_label(line) for line in lines), *options["label"]])
+
+
 def environment(options: Options) -> tuple[str, ...]:
     """Return the variables of --env-file, then those of -e, which are stronger."""
     return (*(line for path in options["env-file"] for line in read_env_file(path)), *options["env"])
@@ -172,39 +180,44 @@ def environment(options: Options) -> tuple[str, ...]:
 
 def read_env_file(path: str) -> list[str]:
     """Return the variables of one file: NAME=value or NAME in each line, # begins a comment. Raises Invalid."""
+    return [_of_environment(line) for line in _read_lines("env file", path) if "=" in line or line in os.environ]
+
+
+def _of_environment(line: str) -> str:
+    return line if "=" in line else f"{line}={of_caller(line)}"
+
+
+def _read_lines(what: str, path: str) -> list[str]:
+    """Return the lines of a file of NAME=value or NAME. Raises Invalid."""
+    subject = f"{what} {path}"
     try:
         with open(path, "rb") as file:
             data = file.read(ENV_FILE_BYTES_MAX + 1)
     except OSError as wrong:
-        raise Invalid(
-            "read", f"env file {path}", _reason(wrong), hint="name a file with one NAME=value in each line"
-        ) from None
+        hint = "name a file with one NAME=value in each line"
+        raise Invalid("read", subject, _reason(wrong), hint=hint) from None
     if len(data) > ENV_FILE_BYTES_MAX:
-        raise Invalid(
-            "read", f"env file {path}", f"it is larger than {ENV_FILE_BYTES_MAX} bytes", hint="name a smaller file"
-        )
-    variables = []
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        variables += _env_line(path, number, raw)
-    return variables
+        raise Invalid("read", subject, f"it is larger than {ENV_FILE_BYTES_MAX} bytes", hint="name a smaller file")
+    lines = (
+        _checked_line(subject, number, raw)
+        for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)
+    )
+    return [line for line in lines if line]
 
 
-def _env_line(path: str, number: int, raw: bytes) -> list[str]:
+def _checked_line(subject: str, number: int, raw: bytes) -> str:
+    """Return a line without its indentation, "" for a comment."""
     try:
         line = raw.decode().removesuffix("\r").lstrip()
     except UnicodeDecodeError:
-        raise Invalid(
-            "read", f"env file {path}", f"line {number} is not UTF-8", hint="save the file as UTF-8"
-        ) from None
+        raise Invalid("read", subject, f"line {number} is not UTF-8", hint="save the file as UTF-8") from None
     if not line or line.startswith("#"):
-        return []
-    name, equals, _ = line.partition("=")
+        return ""
+    name = line.partition("=")[0]
     if not name or name != "".join(name.split()) or "\0" in line:
         cause = f"variable '{name}' contains whitespaces" if name else f"no variable name on line '{line}'"
-        raise Invalid("read", f"env file {path}", cause, hint=f"correct line {number}: NAME=value")
-    if equals:
-        return [line]
-    return [f"{name}={of_caller(name)}"] if name in os.environ else []
+        raise Invalid("read", subject, cause, hint=f"correct line {number}: NAME=value")
+    return line
 
 
 def _image(reference: str) -> str:

@@ -136,25 +136,11 @@ def parse_filter(text: str) -> tuple[str, str]:
     return name.strip().lower(), value.strip()
 
 
-def parse_bind(text: str) -> tuple[str, str, tuple[str, ...]]:
-    """source:target[:option,...] -> (source, target, options). source is made absolute when it begins with a dot."""
-    parts = text.split(":")
-    if not all(parts) or len(parts) > 3:
-        raise BadValue(f"invalid volume specification: '{text}'", "write SOURCE:TARGET or SOURCE:TARGET:ro")
-    if len(parts) == 1:
-        raise BadValue("anonymous volumes are not supported yet", "name a directory of the host: SOURCE:TARGET")
-    source, target = parts[:2]
-    if source.startswith("."):
-        source = os.path.abspath(source)
-    if not source.startswith("/"):
-        raise BadValue(
-            "named volumes are not supported yet", f"write ./{source} for a directory here, or an absolute path"
-        )
-    if not target.startswith("/"):
-        raise BadValue(
-            f"invalid mount path: '{target}' mount path must be absolute", f"write {source}:/{target.lstrip('./')}"
-        )
-    return source, target, tuple(parts[2].split(",")) if len(parts) == 3 else ()
+def parse_mount(text: str) -> object:
+    """One --mount: a MountRequest."""
+    from . import mounts
+
+    return mounts.parse_mount(text)
 
 
 def parse_tmpfs(text: str) -> tuple[str, tuple[str, ...]]:
@@ -174,11 +160,16 @@ def parse_network(text: str) -> str:
     raise BadValue(f"network {text} not found", "write --network none or --network host: Orlop has no other yet")
 
 
-def parse_restart(text: str) -> str:
-    """no."""
-    if text in ("", "no"):
-        return text
-    raise BadValue(f"restart policy {text} is not supported yet", "leave --restart away, or write --restart no")
+def parse_restart(text: str) -> tuple[str, int]:
+    """POLICY or on-failure:N -> the policy and N, 0 without one. Which policies there are the engine knows."""
+    policy, colon, count = text.partition(":")
+    if colon and not policy:
+        cause = "invalid restart policy format: no policy provided before colon"
+        raise BadValue(cause, "write --restart on-failure:3, for instance")
+    if colon and not (count.isascii() and count.removeprefix("-").isdecimal() and len(count) < 12):
+        cause = "invalid restart policy format: maximum retry count must be an integer"
+        raise BadValue(cause, "write --restart on-failure:3, for instance")
+    return policy, int(count or 0)
 
 
 def parse_detach_keys(text: str) -> bytes:
@@ -238,7 +229,7 @@ ENV = Kind("list", parse_env, repeatable=True)
 LABEL = Kind("list", parse_label, repeatable=True)
 STREAM = Kind("list", parse_stream, repeatable=True)
 FILTER = Kind("filter", parse_filter, repeatable=True)
-BIND = Kind("list", parse_bind, repeatable=True)
+MOUNT = Kind("mount", parse_mount, repeatable=True)
 TMPFS = Kind("list", parse_tmpfs, repeatable=True)
 NETWORK = Kind("network", parse_network, repeatable=True)
 RESTART = Kind("string", parse_restart)

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...native.client import Engine
 
-KINDS = {"container": "containers.inspect", "image": "images.inspect"}
+KINDS = {"container": "containers.inspect", "image": "images.inspect", "volume": "volumes.inspect"}
 INDENT = "    "
 EXIT_TEMPLATE = 64  # docker: a template that can't be parsed, here and only here
 
@@ -33,6 +33,10 @@ def _inspect_container(invocation: Invocation) -> int:
 
 def _inspect_image(invocation: Invocation) -> int:
     return _inspect_kinds(invocation, ("image",))
+
+
+def _inspect_volume(invocation: Invocation) -> int:
+    return _inspect_kinds(invocation, ("volume",))
 
 
 def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
@@ -123,4 +127,11 @@ INSPECT_IMAGE = Command(
     flags=(_FORMAT,),
     arguments=(1, None),
     refused=_REFUSED,
+)
+INSPECT_VOLUME = Command(
+    _inspect_volume,
+    "Display detailed information on one or more volumes",
+    "[OPTIONS] VOLUME [VOLUME...]",
+    flags=(_FORMAT,),
+    arguments=(1, None),
 )

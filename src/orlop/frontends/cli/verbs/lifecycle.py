@@ -95,7 +95,12 @@ def _kill(invocation: Invocation) -> int:
 
 def _rm(invocation: Invocation) -> int:
     force: bool = invocation.options["force"]
-    return _each(invocation, "containers.remove", {"force": force}, forgives_missing=force)
+    return _each(
+        invocation,
+        "containers.remove",
+        {"force": force, "volumes": invocation.options["volumes"]},
+        forgives_missing=force,
+    )
 
 
 def _wait(invocation: Invocation) -> int:
@@ -171,7 +176,6 @@ RM = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     flags=(
         Flag("force", "f", BOOL, "Force the removal of a running container (uses SIGKILL)", default=False),
-        # There are no anonymous volumes yet, so none is left behind either way.
         Flag("volumes", "v", BOOL, "Remove anonymous volumes associated with the container", default=False),
     ),
     arguments=(1, None),

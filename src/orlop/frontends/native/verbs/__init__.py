@@ -4,9 +4,16 @@ The rows are those of docs/ARCHITECTURE.md, "The engine's native socket": a modu
 and does nothing else.
 """
 
-from . import containers, control, engine, images, rootfs
+from . import containers, control, engine, images, rootfs, volumes
 from .call import Call, Reply, Verb
 
 __all__ = ["VERBS", "Call", "Reply", "Verb"]
 
-VERBS: dict[str, Verb] = {**engine.VERBS, **containers.VERBS, **control.VERBS, **images.VERBS, **rootfs.VERBS}
+VERBS: dict[str, Verb] = {
+    **engine.VERBS,
+    **containers.VERBS,
+    **control.VERBS,
+    **images.VERBS,
+    **rootfs.VERBS,
+    **volumes.VERBS,
+}

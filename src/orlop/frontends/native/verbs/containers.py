@@ -1,8 +1,6 @@
 """The verbs `containers.*`."""
 
-import stat
-
-from ....engine.containers import copy, ends, execs, explain, lifecycle, listing, streams
+from ....engine.containers import ends, execs, explain, lifecycle, listing, streams
 from ....engine.containers.watch import EXITED
 from ....spec.container import ContainerRequest, ExecRequest
 from ....spec.errors import Invalid
@@ -46,17 +44,6 @@ class Logs(Args):
     timestamps: bool = False
 
 
-class Path(Args):
-    container: str
-    path: str
-
-
-class PutArchive(Args):
-    container: str
-    path: str
-    owned_by_user: bool = False
-
-
 class Exec(Args):
     container: str
     request: ExecRequest
@@ -78,6 +65,7 @@ class Kill(Args):
 class Remove(Args):
     container: str
     force: bool = False
+    volumes: bool = False
 
 
 class Wait(Args):
@@ -124,18 +112,6 @@ def _attach(call: Call, args: Named) -> object:
     return Reply(facts, fds=(stream,))
 
 
-def _get_archive(call: Call, args: Path) -> object:
-    stream = call.only_fd("containers.get_archive", "a stream socket", stat.S_ISSOCK)
-    copy.read(call.engine, args.container, args.path, stream)
-    return {}
-
-
-def _put_archive(call: Call, args: PutArchive) -> object:
-    stream = call.only_fd("containers.put_archive", "a stream socket", stat.S_ISSOCK)
-    copy.write(call.engine, args.container, args.path, stream, owned_by_user=args.owned_by_user)
-    return {}
-
-
 def _stop(call: Call, args: Stop) -> object:
     ends.stop(call.engine, args.container, args.timeout_s, args.signal)
     return {}
@@ -147,7 +123,7 @@ def _kill(call: Call, args: Kill) -> object:
 
 
 def _remove(call: Call, args: Remove) -> object:
-    lifecycle.remove(call.engine, args.container, args.force)
+    lifecycle.remove(call.engine, args.container, args.force, volumes=args.volumes)
     return {}
 
 
@@ -171,9 +147,6 @@ VERBS: dict[str, Verb] = {
     "containers.logs": Verb(Logs, _logs, lasts=True),
     "containers.attach": Verb(Named, _attach),
     "containers.exec": Verb(Exec, _exec),
-    "containers.stat_path": Verb(Path, lambda call, args: copy.stat(call.engine, args.container, args.path)),
-    "containers.get_archive": Verb(Path, _get_archive, lasts=True),
-    "containers.put_archive": Verb(PutArchive, _put_archive, lasts=True),
     "containers.stop": Verb(Stop, _stop, lasts=True),
     "containers.kill": Verb(Kill, _kill),
     "containers.remove": Verb(Remove, _remove),

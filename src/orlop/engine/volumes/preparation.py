@@ -1,0 +1,362 @@
+"""What a creation does for its mount points: volumes are made and filled, trees of images prepared; and what a removal
+undoes. Every step pushes its undo, so that a creation that fails, or whose engine is killed, leaves no volume behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager
+
+from ...linux import abi, mount, path
+from ...runtime import rootfs
+from ...runtime.operations import mount_options
+from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable, Unsupported
+from ...spec.mount import BIND, IMAGE, TMPFS, VOLUME
+from ...spec.runtime import Mount
+from .. import events, images
+from ..containers import names
+from ..containers.record import timestamp
+from . import copyup, local, mountpoints
+from .store import ANONYMOUS_LABEL, DATA, VolumeRecord, check_name, is_empty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from contextlib import ExitStack
+
+    from ...image.image import Image
+    from ...spec.container import ContainerRequest
+    from ...spec.mount import MountPoint, VolumeOptions
+    from ..containers.record import ContainerRecord
+    from ..engine import Engine
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def decide(
+    engine: Engine, request: ContainerRequest, image: Image | None, container_id: str, subject: str
+) -> tuple[MountPoint, ...]:
+    """Return the mount points of a container that is to be. Nothing is made.
+
+    Raises Invalid and Unsupported with docker's texts, NotFound for a container or an image that it names.
+    """
+    points = list(mountpoints.of_request(request, subject))
+    taken = {point.destination for point in points}
+    taken |= {mountpoints.tmpfs_destination(entry.target, subject) for entry in request.tmpfs}
+    lent: dict[str, MountPoint] = {}
+    for text in request.volumes_from:
+        name, mode = mountpoints.lender(text, subject)
+        lent |= {point.destination: point for point in mountpoints.lend(engine.records.find(name).mounts, mode)}
+    points += [point for point in lent.values() if point.destination not in taken]
+    if image is not None:
+        points += mountpoints.of_image(sorted(image.config.config.volumes), taken | lent.keys(), subject)
+    wanted = {entry.target: entry.volume for entry in request.mounts if entry.volume is not None}
+    return tuple(
+        _settled(engine, point, f"{container_id}-{index}", wanted.get(point.destination), subject)
+        for index, point in enumerate(points)
+    )
+
+
+def volume_names(points: Iterable[MountPoint]) -> set[str]:
+    """Return the names of the volumes among the mount points."""
+    return {point.name for point in points if point.type == VOLUME}
+
+
+def prepare(engine: Engine, record: ContainerRecord, undo: ExitStack) -> tuple[ContainerRecord, dict[str, Mount]]:
+    """Make what the mount points of a new container need. Its snapshot exists, its volumes are held.
+
+    Returns the record with what is known only now, and what mounts the trees of images, by snapshot key.
+    """
+    trees = {}
+    points = []
+    with _ImageView(engine, record) as view:
+        for point in record.mounts:
+            if point.type == IMAGE:
+                trees[point.snapshot] = _image_tree(engine, point, undo)
+            elif point.type == VOLUME:
+                _make(engine, record, point, undo)
+                if not point.no_copy:
+                    _fill(engine, record, point, view)
+            points.append(_with_owner(point, record.subject))
+    return record.replace(mounts=tuple(points)), trees
+
+
+def make_sources(record: ContainerRecord) -> None:
+    """Make the directories that `-v` names and that do not exist, as docker does. Raises Invalid."""
+    for point in record.mounts:
+        if point.type == BIND and point.create_source:
+            _make_source(point.source, record.subject)
+
+
+def remove_anonymous(engine: Engine, points: Iterable[MountPoint]) -> None:
+    """Remove the volumes that nobody named and nobody else uses: with their container (`rm -v`, --rm)."""
+    for point in points:
+        if point.type == VOLUME and point.anonymous:
+            try:
+                remove(engine, point.name)
+            except (Conflict, NotFound):
+                continue  # lent to another container, or gone
+            except (OrlopError, OSError) as wrong:
+                engine.log.write(f"volume {point.name} is not removed: {wrong}")
+
+
+def remove_made_by(engine: Engine, container_id: str) -> None:
+    """Remove the volumes of a creation that was never finished."""
+    for record in list(engine.volumes.all()):
+        if record.maker == container_id:
+            try:
+                remove(engine, record.name)
+            except (OrlopError, OSError) as wrong:
+                engine.log.write(f"volume {record.name} of an unfinished creation stays: {wrong}")
+
+
+def remove(engine: Engine, name: str, *, holders: int = 0) -> None:
+    """Remove a volume that no container uses. holders: as for `Volumes.remove`.
+
+    Raises NotFound, Conflict with docker's texts, OSError.
+    """
+    record = engine.volumes.load(name)
+    engine.volumes.remove(name, users(engine, name), holders=holders)
+    events.publish(engine, events.VOLUME, "destroy", name, {"driver": record.driver})
+
+
+def users(engine: Engine, name: str) -> Iterator[str]:
+    """Yield the ids of the containers that mount a volume."""
+    for record in engine.records.all():
+        if any(point.type == VOLUME and point.name == name for point in record.mounts):
+            yield record.id
+
+
+# -- deciding -------------------------------------------------------------------------------------------------------
+
+
+def _settled(
+    engine: Engine, point: MountPoint, snapshot: str, wanted: VolumeOptions | None, subject: str
+) -> MountPoint:
+    """Return the mount point with what has to be looked up: devices of volumes, ids of images, new names."""
+    if point.type == BIND and not point.create_source and not os.path.exists(point.source):
+        cause = f'invalid mount config for type "bind": bind source path does not exist: {point.source[:300]}'
+        raise Invalid("create", subject, cause, hint="make it, or use -v, which makes a directory")
+    if point.type == IMAGE:
+        return point.replace(source=str(images.find(engine, point.name).id), snapshot=snapshot)
+    if point.type != VOLUME:
+        return point
+    name = check_name(point.name) if point.name else names.new_id()
+    known = engine.volumes.find(name)
+    options = known.options if known else wanted.driver_options if wanted else {}
+    local.check(name, options)
+    found = local.device(name, options)
+    if found is None:
+        return point.replace(name=name, source=engine.volumes.data(name))
+    if point.shown_as and found.type != BIND:
+        cause = f"as= needs a directory, and volume {name} is a {found.type}"
+        raise Unsupported("create", subject, cause, hint="leave as= away")
+    recursive = "rbind" in found.options or found.type == "rbind"
+    return point.replace(
+        name=name,
+        source=engine.volumes.data(name),
+        device_type=found.type,
+        device=found.device,
+        options=found.options,
+        recursive=recursive,
+    )
+
+
+def _with_owner(point: MountPoint, subject: str) -> MountPoint:
+    """Return the mount point with the owner of its source, where the ids are to be exchanged."""
+    if not point.shown_as:
+        return point
+    source = point.device or point.source
+    if point.type == BIND:
+        _make_source(source, subject)
+    info = os.stat(source)
+    return point.replace(owner=(info.st_uid, info.st_gid))
+
+
+def _make_source(source: str, subject: str) -> None:
+    if os.path.exists(source):
+        return
+    try:
+        os.makedirs(source, 0o755)
+    except OSError as wrong:
+        cause = f"error while creating mount source path '{source}': mkdir: {wrong.strerror}"
+        raise Invalid("start", subject, cause, hint=f"make it, or correct -v {source}:...") from None
+
+
+# -- making ---------------------------------------------------------------------------------------------------------
+
+
+def _image_tree(engine: Engine, point: MountPoint, undo: ExitStack) -> Mount:
+    image = images.find(engine, point.source)
+    parent = engine.snapshots.unpack(engine.images.layer_openers(image))
+    (tree,) = engine.snapshots.prepare(point.snapshot, parent)
+    undo.callback(engine.snapshots.remove, point.snapshot)
+    return tree
+
+
+def _make(engine: Engine, record: ContainerRecord, point: MountPoint, undo: ExitStack) -> None:
+    if engine.volumes.find(point.name) is not None:
+        return
+    wanted = next((entry.volume for entry in record.request.mounts if _is(entry.target, point)), None)
+    labels = dict(wanted.labels) if wanted else {}
+    if point.anonymous:
+        labels[ANONYMOUS_LABEL] = ""
+    volume = VolumeRecord(
+        name=point.name,
+        created_at=timestamp(),
+        labels=labels,
+        options=dict(wanted.driver_options) if wanted else {},
+        maker=record.id,
+    )
+    if engine.volumes.make(volume):
+        undo.callback(_unmake, engine, point.name)
+        events.publish(engine, events.VOLUME, "create", point.name, {"driver": volume.driver})
+
+
+def _is(target: str, point: MountPoint) -> bool:
+    return os.path.normpath("/" + target.lstrip("/")) == point.destination
+
+
+def _unmake(engine: Engine, name: str) -> None:
+    try:
+        remove(engine, name, holders=1)
+    except (OrlopError, OSError) as wrong:
+        engine.log.write(f"volume {name} of a failed creation stays: {wrong}")
+
+
+# -- filling --------------------------------------------------------------------------------------------------------
+
+
+class _ImageView:
+    """What the container will see below its root, read-only and in nobody's mount table; opened when it is needed."""
+
+    def __init__(self, engine: Engine, record: ContainerRecord) -> None:
+        self._engine = engine
+        self._record = record
+        self._root = -1
+
+    def __enter__(self) -> _ImageView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._root >= 0:
+            os.close(self._root)
+
+    def open(self, destination: str) -> int | None:
+        """Return a descriptor of the directory at a place, None when nothing is there.
+
+        Raises Invalid when something else is, OSError.
+        """
+        if self._root < 0:
+            self._root = self._open_root()
+        try:
+            return path.open_in_root(self._root, destination, _DIRECTORY)
+        except FileNotFoundError:
+            return None
+        except OSError as failure:
+            if failure.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+        cause = f"cannot mount volume over existing file, file exists {destination}"
+        raise Invalid("create", self._record.subject, cause, hint="mount it at a directory") from None
+
+    def _open_root(self) -> int:
+        if self._record.request.rootfs:
+            return os.open(self._record.request.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        (tree,) = self._engine.snapshots.mounts(self._record.id)
+        if tree.type != "overlay":
+            return os.open(tree.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return rootfs.open_rootfs((_read_only(tree),))
+
+
+def _read_only(tree: Mount) -> Mount:
+    """Return an overlay without its writable layer: that becomes the topmost of those below."""
+    upper = [f"lowerdir={word[9:]}" for word in tree.options if word.startswith("upperdir=")]
+    lower = [word for word in tree.options if word.startswith("lowerdir=")]
+    return tree.replace(options=(*upper, *lower))
+
+
+def _fill(engine: Engine, record: ContainerRecord, point: MountPoint, view: _ImageView) -> None:
+    """Copy what the image has at the place into a volume that is empty, as a whole or not at all."""
+    with engine.volumes.filling(point.name):
+        if point.device_type == TMPFS:
+            return  # it is made at the start, and empty then, as docker's
+        subject = f"volume {point.name}"
+        if point.device_type not in ("", BIND):
+            _fill_device(point, view, subject)
+            return
+        target = point.device or point.source
+        try:
+            if not is_empty(target):
+                return
+        except FileNotFoundError:
+            return  # a device's directory that is not there: the start will say so
+        source = view.open(point.destination)
+        if source is None:
+            return
+        try:
+            if point.device or any(user != record.id for user in users(engine, point.name)):
+                _copy_into(source, target, subject)  # another container may have it open: it must stay this directory
+            else:
+                _replace(engine, source, point.name, subject)
+        finally:
+            os.close(source)
+
+
+def _copy_into(source: int, target: str, subject: str) -> None:
+    directory = os.open(target, _DIRECTORY | os.O_NOFOLLOW)
+    try:
+        copyup.copy_tree(source, directory, subject)
+    finally:
+        os.close(directory)
+
+
+def _replace(engine: Engine, source: int, name: str, subject: str) -> None:
+    staging = engine.volumes.reserve()
+    try:
+        os.mkdir(f"{staging}/{DATA}", 0o700)
+        directory = os.open(f"{staging}/{DATA}", _DIRECTORY)
+        try:
+            if copyup.copy_tree(source, directory, subject):
+                abi.syscall("syncfs", directory, subject=staging)
+        finally:
+            os.close(directory)
+        os.rename(f"{staging}/{DATA}", engine.volumes.data(name))
+    finally:
+        engine.volumes.discard(staging)
+
+
+def _fill_device(point: MountPoint, view: _ImageView, subject: str) -> None:
+    with _detached(point, subject) as target:
+        if os.listdir(target):
+            return
+        source = view.open(point.destination)
+        if source is None:
+            return
+        try:
+            copyup.copy_tree(source, target, subject)
+        finally:
+            os.close(source)
+
+
+@contextmanager
+def _detached(point: MountPoint, subject: str) -> Iterator[int]:
+    """Mount a volume's device for us alone, in nobody's mount table."""
+    options = mount_options.parse(point.options, "o")
+    settings: list[tuple[str, str | int | None]] = [*options.data, *((word, None) for word in options.super_block)]
+    try:
+        made = mount.new_filesystem(point.device_type, settings, options.set, point.device)
+    except OSError as wrong:
+        cause = f"error while mounting volume: {wrong.strerror} ({wrong.filename})"
+        raise Unavailable("create", subject, cause, hint="try the same mount(8) by hand") from None
+    try:
+        directory = os.open(".", _DIRECTORY, dir_fd=made)
+        try:
+            if not stat.S_ISDIR(os.fstat(directory).st_mode):
+                raise Unavailable("create", subject, "its root is no directory")
+            yield directory
+        finally:
+            os.close(directory)
+    finally:
+        os.close(made)

@@ -1,0 +1,242 @@
+"""Volumes on disk. Writer: the engine, and only it.
+
+    <root>/<name>/volume.json    VolumeRecord
+                  _data/         what is mounted
+           .new-*                on its way in or being filled; .gone-* on its way out
+
+Invariants:
+1. A volume appears whole and durable, by one rename; volume.json never changes afterwards.
+2. Who uses a volume is computed from the records of the containers, never stored (`Users`).
+3. A volume that a creation under way wants is held: it can't be removed meanwhile, though no record names it yet.
+4. No name of a volume begins with a dot, so what lies on the way never looks like one.
+"""
+
+import os
+import stat
+import threading
+from contextlib import contextmanager
+
+from ...snapshot import removal
+from ...spec import jsonio
+from ...spec.errors import Conflict, Internal, Invalid, NotFound
+from ...spec.record import Record
+from ..containers.record import write_durably
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+RECORD_FILE = "volume.json"
+DATA = "_data"
+LOCAL = "local"
+NAME_BYTES_MAX = 255  # NAME_MAX of every file system that matters
+RECORD_BYTES_MAX = 4 * 1024 * 1024
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+_NEW, _GONE = ".new-", ".gone-"
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_REST = _FIRST | frozenset("_.-")
+
+
+class VolumeRecord(Record):
+    """volume.json. created_at: RFC 3339 in UTC. options: of the local driver.
+
+    maker: the id of the container whose creation made it, "" for `volume create`.
+    """
+
+    name: str
+    driver: str = LOCAL
+    created_at: str
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+    maker: str = ""
+
+    @property
+    def subject(self) -> str:
+        """What errors call it."""
+        return f"volume {self.name}"
+
+    @property
+    def is_anonymous(self) -> bool:
+        return ANONYMOUS_LABEL in self.labels
+
+
+def check_name(name: str, verb: str = "create") -> str:
+    """Return the name. Raises Invalid, with docker's texts, for what is none: it becomes a directory's name."""
+    if len(name) == 1 and name in _FIRST:
+        cause = f"{verb} {name}: volume name is too short, names should be at least two alphanumeric characters"
+        raise Invalid(verb, f"volume {name}", cause, hint="choose a longer name")
+    if not name or name[0] not in _FIRST or not _REST.issuperset(name):
+        shown = name[:100]
+        cause = (
+            f'{verb} {shown}: "{shown}" includes invalid characters for a local volume name, only '
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+        )
+        raise Invalid(verb, f"volume {shown}", cause, hint="use letters, digits, dots, hyphens and underscores")
+    if len(name) > NAME_BYTES_MAX:
+        shown = f"{name[:60]}..."
+        cause = f"{verb} {shown}: file name too long"
+        raise Invalid(verb, f"volume {shown}", cause, hint=f"use at most {NAME_BYTES_MAX} characters")
+    return name
+
+
+class Volumes:
+    """The volumes below one directory. Reading takes no lock; making and removing take a short one."""
+
+    def __init__(self, directory: str) -> None:
+        """directory: $ORLOP_ROOT/volumes; it exists, mode 0700, and no other engine works on it."""
+        self.directory = directory
+        self._lock = threading.Lock()
+        self._held: dict[str, int] = {}  # names -> creations that want them
+        self._filling: dict[str, threading.Lock] = {}
+        self._sweep()
+
+    def path(self, name: str) -> str:
+        """Return the directory of a volume."""
+        return f"{self.directory}/{name}"
+
+    def data(self, name: str) -> str:
+        """Return what is mounted of a volume without options."""
+        return f"{self.directory}/{name}/{DATA}"
+
+    def load(self, name: str, verb: str = "get") -> VolumeRecord:
+        """Return a volume's record. Raises NotFound with docker's text; Internal for a damaged file."""
+        try:
+            check_name(name)
+            return _read(f"{self.directory}/{name}/{RECORD_FILE}")
+        except (FileNotFoundError, NotADirectoryError, Invalid):
+            shown = name if len(name) <= 100 else f"{name[:100]}..."
+            cause = f"{verb} {shown}: no such volume"
+            raise NotFound("find", f"volume {shown}", cause, hint="list the volumes with: orlop volume ls") from None
+
+    def find(self, name: str) -> VolumeRecord | None:
+        """Return a volume's record, None when there is none. Raises Internal for a damaged file."""
+        try:
+            return self.load(name)
+        except NotFound:
+            return None
+
+    def all(self) -> "Iterator[VolumeRecord]":
+        """Yield every volume that can be read, in no order. A damaged one never hides the others."""
+        for name in os.listdir(self.directory):
+            if name[0] in _FIRST:
+                try:
+                    yield self.load(name)
+                except (NotFound, Internal):
+                    continue
+
+    def make(self, record: VolumeRecord) -> bool:
+        """Make a volume; tell whether it was made now: False when there is one of that name. Raises OSError."""
+        temporary = self.reserve()
+        os.mkdir(f"{temporary}/{DATA}")
+        os.chmod(f"{temporary}/{DATA}", 0o755)  # docker's; the directory above it is ours alone
+        write_durably(f"{temporary}/{RECORD_FILE}", jsonio.dump(record.to_json()))
+        with self._lock:
+            try:
+                os.rename(temporary, self.path(record.name))
+            except OSError:
+                self.discard(temporary)
+                if os.path.isdir(self.path(record.name)):
+                    return False
+                raise
+        _fsync(self.directory)
+        return True
+
+    def remove(self, name: str, is_used: "Iterable[str]", *, holders: int = 0) -> None:
+        """Remove a volume that nobody uses. is_used: ids of containers that do, looked up under the lock.
+
+        holders: how many creations may hold it; 1 for the one that gives up what it made.
+
+        Raises Conflict with docker's text, NotFound, OSError.
+        """
+        with self._lock:
+            users = sorted(is_used)
+            if users or self._held.get(name, 0) > holders:
+                cause = f"remove {name}: volume is in use - [{', '.join(users)}]"
+                hint = "remove these containers first" if users else "a container that wants it is being created"
+                raise Conflict("remove", f"volume {name}", cause, hint=hint)
+            gone = f"{self.directory}/{_GONE}{os.urandom(8).hex()}"
+            try:
+                os.rename(self.path(name), gone)
+            except FileNotFoundError:
+                self.load(name)
+                raise
+        _fsync(self.directory)
+        self.discard(gone)
+
+    @contextmanager
+    def held(self, names: "Iterable[str]") -> "Iterator[None]":
+        """Keep these volumes, which may not exist yet, from being removed."""
+        wanted = set(names)
+        with self._lock:
+            for name in wanted:
+                self._held[name] = self._held.get(name, 0) + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                for name in wanted:
+                    self._held[name] -= 1
+                    if not self._held[name]:
+                        del self._held[name]
+
+    @contextmanager
+    def filling(self, name: str) -> "Iterator[None]":
+        """Let nobody else fill this volume meanwhile. The caller holds it (`held`)."""
+        with self._lock:
+            lock = self._filling.setdefault(name, threading.Lock())
+        with lock:
+            yield
+
+    def reserve(self) -> str:
+        """Return a new directory, ours alone, that is swept when we die."""
+        path = f"{self.directory}/{_NEW}{os.urandom(8).hex()}"
+        os.mkdir(path, 0o700)
+        return path
+
+    def discard(self, path: str) -> None:
+        """Remove a directory that lies on the way, whatever a container has left in it. Raises OSError."""
+        directory = os.open(self.directory, removal.DIRECTORY_FLAGS)
+        try:
+            trash_name = f"{_GONE}{os.urandom(8).hex()}"
+            os.mkdir(trash_name, 0o700, dir_fd=directory)
+            trash = os.open(trash_name, removal.DIRECTORY_FLAGS, dir_fd=directory)
+            try:
+                removal.remove(directory, os.path.basename(path), trash)
+            finally:
+                os.close(trash)
+            os.rmdir(trash_name, dir_fd=directory)
+        finally:
+            os.close(directory)
+
+    def _sweep(self) -> None:
+        for name in os.listdir(self.directory):
+            if name.startswith((_NEW, _GONE)):
+                try:
+                    self.discard(self.path(name))
+                except OSError:
+                    continue  # something immutable or busy: it stays where it hinders nobody
+
+
+def _read(path: str) -> VolumeRecord:
+    with open(path, "rb", buffering=0) as file:
+        data = file.read(RECORD_BYTES_MAX + 1)
+    try:
+        return VolumeRecord.from_json(jsonio.parse(data, path, bytes_max=RECORD_BYTES_MAX), path)
+    except Invalid as wrong:
+        raise Internal("read", path, wrong.cause, hint=f"repair {path} or remove its directory") from None
+
+
+def _fsync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def is_empty(path: str) -> bool:
+    """Tell whether a directory has no entries. Raises OSError."""
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        return False
+    with os.scandir(path) as entries:
+        return next(entries, None) is None
