@@ -14,6 +14,7 @@ from orlop.linux.cgroup import Layout
 from orlop.runtime import enter, plan
 from orlop.runtime.host import HostFacts, kernel_version
 from orlop.runtime.operations import mount_options
+from orlop.runtime.operations.mounts import NewFilesystem
 from orlop.runtime.planning import process as planning
 from orlop.spec.errors import Invalid, OrlopError
 from orlop.spec.runtime import Device, Hook, Hooks, IdMapping, Mount, Namespace, Process, Resources, Seccomp, Spec, User
@@ -219,3 +220,52 @@ def test_no_sysctl_leaves_its_namespace(sysctl: dict[str, str]) -> None:
     else:
         files = [getattr(operation, "file", "") for operation in compiled.operations]
         assert all(".." not in file.split("/") for file in files)
+
+
+@pytest.mark.parametrize(
+    ("field", "module", "words"),
+    [
+        ("apparmor_profile", "apparmor", "confine the command with the apparmor label x:y"),
+        ("selinux_label", "selinux", "confine the command with the selinux label x:y"),
+    ],
+)
+def test_a_label_is_set_where_somebody_enforces_it(field: str, module: str, words: str) -> None:
+    spec = make_spec()
+    assert spec.process
+    labelled = spec.replace(process=spec.process.replace(**{field: "x:y"}))
+    told = steps(labelled, HOST.replace(lsms=("capability", module)))
+    # Before the identity changes, and before no_new_privs could forbid the change of label.
+    assert [line for line in told if words in line] and told.index(
+        next(line for line in told if words in line)
+    ) < told.index(next(line for line in told if "become uid" in line))
+    with pytest.raises(OrlopError, match=f"{module} is not active"):
+        steps(labelled)
+
+
+def test_new_file_systems_get_the_mount_label_but_not_the_kernels_own() -> None:
+    spec = make_spec()
+    mounts = (Mount(destination="/tmp", type="tmpfs"), Mount(destination="/proc", type="proc"))
+    labelled = spec.replace(mounts=mounts, linux=spec.linux.replace(mount_label="x:y"))
+    made = plan.compile(labelled, HOST.replace(lsms=("selinux",))).operations
+    assert {each.fstype: each.label for each in made if isinstance(each, NewFilesystem)} == {"tmpfs": "x:y", "proc": ""}
+    with pytest.raises(OrlopError, match="mountLabel: selinux is not active"):
+        plan.compile(labelled, HOST)
+
+
+def test_the_agent_of_a_listener_is_named() -> None:
+    rule = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
+    asks = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+    spec = make_spec()
+
+    def with_seccomp(value: dict[str, object]) -> Spec:
+        return spec.replace(linux=spec.linux.replace(seccomp=Seccomp.from_json(value)))
+
+    found = plan.compile(with_seccomp({**asks, "listenerPath": "/run/agent", "listenerMetadata": "m"}), HOST).listener
+    assert found and (found.path, found.metadata) == ("/run/agent", "m")
+    assert (
+        plan.compile(with_seccomp({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent"}), HOST).listener
+        is None
+    )
+    for wrong in (asks, {**asks, "listenerPath": "relative"}):
+        with pytest.raises(Invalid, match="listenerPath"):
+            plan.compile(with_seccomp(wrong), HOST)

@@ -10,7 +10,10 @@
       |<------------- READY (+ pty master) ---------|
       |  limits                                     |
       |-------------- START ----------------------->|
-      |                                             |  seccomp, execve
+      |                                             |  seccomp
+      |<------------- LISTENER + number ------------|  only with SCMP_ACT_NOTIFY (orlop.runtime.notify)
+      |-------------- TAKEN ----------------------->|
+      |                                             |  execve
       |<------------- end of file ------------------|  the socket is close-on-exec: execve succeeded
       |
       |<------------- FAILED + JSON ----------------|  instead of any message of init's: OrlopError.to_json
@@ -21,14 +24,25 @@ End of file before READY, or after START from a process that has died, means tha
 
 from __future__ import annotations
 
+import os
 import sys
-from _socket import AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET, socketpair
+from _socket import (
+    AF_UNIX,
+    CMSG_SPACE,
+    MSG_CMSG_CLOEXEC,
+    MSG_NOSIGNAL,
+    SCM_RIGHTS,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+    socketpair,
+)
 
 from ..spec import errors, jsonio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
+    from .notify import Delivery
 
 PREPARED = b"P"
 CREATED = b"C"
@@ -36,6 +50,8 @@ HOOKED = b"H"
 READY = b"R"
 START = b"S"
 ENTERED = b"E"  # at a gate only (orlop.runtime.gate)
+LISTENER = b"L"
+TAKEN = b"T"
 FAILED = b"F"
 
 MESSAGE_BYTES_MAX = 64 * 1024
@@ -84,6 +100,14 @@ class Channel:
         if message != wanted:
             raise BrokenPipeError(f"the message {wanted!r} was expected, {message!r} came")
 
+    def last_message(self, delivery: Delivery | None) -> bytes:
+        """Return what init says last, b"" when it executed its command; a listener is passed on in between."""
+        message, _ = self.receive()
+        if delivery is not None and message.startswith(LISTENER):
+            delivery.take(self, message)
+            message, _ = self.receive()
+        return message
+
     def send_failure(self, failure: errors.OrlopError, trace: str = "") -> None:
         """Send an error; nobody may be listening any more."""
         value = failure.to_json()
@@ -93,6 +117,23 @@ class Channel:
             self.send(FAILED + jsonio.dump(value))
         except OSError:
             pass
+
+
+def send_descriptor(path: str, fd: int, data: bytes) -> None:
+    """Send a descriptor and data, in one message, to the unix stream socket at path. Raises Unavailable."""
+    sock = socket(AF_UNIX, SOCK_STREAM | _SOCK_CLOEXEC)
+    # By descriptor: a socket's path may have 107 bytes (unix(7)), the caller's may be longer.
+    directory = -1
+    try:
+        directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        sock.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+        sock.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(_INT_BYTES, sys.byteorder))], MSG_NOSIGNAL)
+    except OSError as failure:
+        raise errors.Unavailable("send a descriptor to", path, failure.strerror or str(failure)) from None
+    finally:
+        sock.close()
+        if directory >= 0:
+            os.close(directory)
 
 
 def pair() -> tuple[Channel, Channel]:

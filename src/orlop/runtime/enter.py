@@ -85,16 +85,18 @@ def compile_exec(wanted: Process, spec: Spec, host: HostFacts, compile_filter: F
         ),
         last=(*process.limits(wanted, host, warnings), *filters, *after),
         terminal=wanted.terminal,
+        listener=process.listener(spec.linux.seccomp),
         warnings=tuple(warnings),
     )
 
 
-def create_exec(plan: Plan, pid: int, pidfd: int, stdio: Sequence[int]) -> Created:
+def create_exec(plan: Plan, pid: int, pidfd: int, stdio: Sequence[int], container: oci.State | None = None) -> Created:
     """Make the process up to the last step before execve; like `launch.create`.
 
-    pid, pidfd: of the container's init, the pidfd opened by `linux.process.pidfd_of`. `Created.cgroup` is the
+    pid, pidfd: of the container's init, the pidfd opened by `linux.process.pidfd_of`. container: what the agent of a
+    seccomp listener is told; the process's pid is filled in. `Created.cgroup` is the
     container's, which is not removed by `abort`. Raises Conflict when the container is not running.
     """
     check_running(pidfd)
-    state = oci.State(oci_version=oci.OCI_VERSION, id="", status="running", bundle="", pid=pid)
-    return launch.launch(plan, Outside(state, target=pidfd), stdio)
+    state = container or oci.State(oci_version=oci.OCI_VERSION, id="", status="running", bundle="")
+    return launch.launch(plan, Outside(state.replace(pid=pid), target=pidfd), stdio)

@@ -21,6 +21,7 @@ from .operations import Operation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .notify import Delivery
     from .operations import Init, Outside
 
 _SOCK_SEQPACKET = 5
@@ -62,11 +63,11 @@ class AwaitStart(Operation):
             pass  # it has gone; the container was started all the same
 
 
-def enter(directory: str, name: str) -> None:
+def enter(directory: str, name: str, delivery: "Delivery | None" = None) -> None:
     """Let the process at the gate go; returns once it has executed its command.
 
-    Raises the error that it died of (CommandFailed and others); Conflict when nobody stands there any more, or another
-    caller came through first.
+    delivery: the way of its seccomp listener. Raises the error that it died of (CommandFailed and others); Conflict
+    when nobody stands there any more, or another caller came through first.
     """
     gone = Conflict("start", "the container", "cannot start a container that has stopped")
     caller = socket(AF_UNIX, _SOCK_SEQPACKET | _SOCK_CLOEXEC)
@@ -81,7 +82,7 @@ def enter(directory: str, name: str) -> None:
         entered, _ = start.receive()
         if entered != channel.ENTERED:
             raise gone
-        message, _ = start.receive()
+        message = start.last_message(delivery)
     finally:
         start.close()
     if message:

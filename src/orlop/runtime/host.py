@@ -45,8 +45,16 @@ def facts() -> HostFacts:
         rlimits_hard={name: _UNLIMITED if value == resource.RLIM_INFINITY else value for name, value in hard.items()},
         layout=detect(),
         initial_user_namespace=_read("/proc/self/uid_map").split() == _EVERY_ID,
-        lsms=tuple(_read("/sys/kernel/security/lsm").strip().split(",")),
+        lsms=_security_modules(),
     )
+
+
+def _security_modules() -> tuple[str, ...]:
+    """Return the active security modules; where securityfs is not mounted, those two that label processes."""
+    if told := _read("/sys/kernel/security/lsm").strip():
+        return tuple(told.split(","))
+    apparmor = _read("/sys/module/apparmor/parameters/enabled").strip() == "Y"
+    return (*(["apparmor"] if apparmor else []), *(["selinux"] if _read("/sys/fs/selinux/enforce") else []))
 
 
 def kernel_version(release: str) -> tuple[int, ...]:

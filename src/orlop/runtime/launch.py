@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
+    from .notify import Delivery
     from .operations import Operation
     from .plan import CgroupPlan, Plan
 
@@ -57,7 +58,7 @@ class Created:
         assert self._channel and self._undo, "start is called once, and not after abort"
         try:
             self._channel.send(channel.START)
-            message, _ = self._channel.receive()
+            message = self._channel.last_message(self._delivery())
             if message:
                 raise channel.failure_of(message)
             if self._plan.hooks.poststart:
@@ -67,6 +68,13 @@ class Created:
             raise
         self._channel.close()
         self._undo.clear()
+
+    def _delivery(self) -> Delivery | None:
+        if self._plan.listener is None:
+            return None
+        from .notify import Delivery
+
+        return Delivery(self._plan.listener, self.pid, self.pidfd, self.state)
 
     def abort(self) -> None:
         """Kill and reap the process, close the descriptors, remove the cgroup. Idempotent; nothing after `start`.
@@ -183,7 +191,8 @@ def _attend(created: Created, plan: Plan, outside: Outside) -> None:
     """The caller's half of the conversation up to READY, and the cgroup's limits."""
     caller = created._channel
     assert caller
-    created.state = outside.state.replace(pid=created.pid, status="creating")
+    if outside.target < 0:
+        created.state = outside.state.replace(pid=created.pid, status="creating")
     for operation in plan.operations:
         _assist(operation, outside, created.pid)
     outside.close()

@@ -19,6 +19,7 @@ from .planning import mounts, namespaces, process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..linux.cgroup.settings import Step as Setting
+    from .notify import Listener
     from .planning.process import FilterCompiler
 
 
@@ -52,6 +53,7 @@ class Plan(Record):
     join the others by itself.
     cgroup: None leaves the child in the caller's. operations: in order, until the command could be executed.
     last: by init, right before the command. command: what execve gets.
+    listener: who gets the listener of the seccomp filter, None where it has none.
     hooks: those that the caller runs. warnings: what could not be had and was not asked for by name, a sentence each.
     """
 
@@ -63,6 +65,7 @@ class Plan(Record):
     operations: tuple[Operation, ...] = ()
     last: tuple[Operation, ...] = ()
     terminal: bool = False
+    listener: "Listener | None" = None
     hooks: Hooks = Hooks()
     warnings: tuple[str, ...] = ()
 
@@ -128,6 +131,7 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
             *after,
         ),
         terminal=spec.process.terminal,
+        listener=process.listener(spec.linux.seccomp),
         hooks=checked,
         warnings=tuple(warnings),
     )
@@ -163,10 +167,8 @@ def _hook_point(wanted: Hooks) -> tuple[Operation, ...]:
 def _refuse_unsupported(spec: Spec) -> None:
     linux = spec.linux
     unsupported = {
-        "linux.mountLabel": linux.mount_label,
         "linux.intelRdt": linux.intel_rdt,
         "linux.netDevices": linux.net_devices,
-        "linux.seccomp.listenerPath": linux.seccomp and linux.seccomp.listener_path,
     }
     for field, value in unsupported.items():
         if value:

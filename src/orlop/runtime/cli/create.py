@@ -11,6 +11,7 @@ from ...spec.errors import Conflict, Invalid, OrlopError, Unsupported
 from ...spec.runtime import OCI_VERSION, Spec, State
 from .. import gate, hooks, host, launch, plan, rootfs
 from ..operations.identity import SessionKeyring
+from ..planning import process as process_planning
 from . import descriptors, foreground
 from .call import Call, write_pid_file
 from .store import GATE, Entry, check_id, read_spec
@@ -18,6 +19,7 @@ from .store import GATE, Entry, check_id, read_spec
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..launch import Created
+    from ..notify import Delivery
     from ..plan import Plan
 
 SPEC_FILE = "config.json"
@@ -48,14 +50,17 @@ def start(call: Call) -> int:
     if status != "created":
         raise Conflict("start", f"container {entry.id}", _START_REFUSED[status])
     directory = call.store.directory(entry.id)
+    spec = call.store.spec(entry.id)
+    delivery, pidfd = _delivery(call, entry, spec)
     try:
-        gate.enter(directory, GATE)
+        gate.enter(directory, GATE, delivery)
     finally:
+        if pidfd >= 0:
+            os.close(pidfd)
         try:
             os.unlink(f"{directory}/{GATE}")
         except FileNotFoundError:
             pass
-    spec = call.store.spec(entry.id)
     if spec.hooks and spec.hooks.poststart:
         hooks.run(spec.hooks.poststart, "poststart", call.store.state(entry, spec))
     return 0
@@ -80,6 +85,17 @@ def run(call: Call) -> int:
     if not call.flags.on("keep"):
         destroy(call, entry)
     return code
+
+
+def _delivery(call: Call, entry: Entry, spec: Spec) -> tuple[Delivery | None, int]:
+    """Return the way of the container's seccomp listener, and the pidfd that it uses; (None, -1) without one."""
+    listener = process_planning.listener(spec.linux.seccomp)
+    pidfd = call.store.open_init(entry) if listener else None
+    if listener is None or pidfd is None:
+        return None, -1
+    from .. import notify
+
+    return notify.Delivery(listener, entry.pid, pidfd, call.store.state(entry, spec)), pidfd
 
 
 def destroy(call: Call, entry: Entry) -> None:

@@ -6,11 +6,9 @@ Nothing else crosses: Python opens everything close-on-exec (PEP 446), so what l
 from __future__ import annotations
 
 import fcntl
-import os
-import sys
-from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
 
-from ...spec.errors import Invalid, Unavailable
+from ...spec.errors import Invalid
+from .. import channel
 from ..operations import Operation
 from ..operations.hooks import ContainerHooks
 
@@ -82,23 +80,6 @@ def _is_inherited(fd: int) -> bool:
 def hand_over(created: Created, flags: Flags) -> None:
     """Send the terminal and the pidfd of a process to the sockets that the flags name."""
     if created.console is not None and flags.text("console-socket"):
-        send(flags.text("console-socket"), created.console, b"/dev/ptmx")
+        channel.send_descriptor(flags.text("console-socket"), created.console, b"/dev/ptmx")
     if flags.text("pidfd-socket"):
-        send(flags.text("pidfd-socket"), created.pidfd, b"pidfd")
-
-
-def send(path: str, fd: int, name: bytes) -> None:
-    """Send a descriptor to the unix socket at path, as runc does: one message, the name as its data."""
-    sock = socket(AF_UNIX, SOCK_STREAM)
-    # By descriptor: a socket's path may have 107 bytes (unix(7)), the caller's may be longer.
-    directory = -1
-    try:
-        directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        sock.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-        sock.sendmsg([name], [(SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))])
-    except OSError as failure:
-        raise Unavailable("send a descriptor to", path, failure.strerror or str(failure)) from None
-    finally:
-        sock.close()
-        if directory >= 0:
-            os.close(directory)
+        channel.send_descriptor(flags.text("pidfd-socket"), created.pidfd, b"pidfd")

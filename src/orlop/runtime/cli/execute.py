@@ -48,7 +48,7 @@ def execute(call: Call) -> int:
         plan = descriptors.preserve(enter.compile_exec(process, spec, host.facts()), call.flags.number("preserve-fds"))
         for warning in plan.warnings:
             call.log.write("warning", warning)
-        created = enter.create_exec(plan, entry.pid, pidfd, (0, 1, 2))
+        created = enter.create_exec(plan, entry.pid, pidfd, (0, 1, 2), call.store.state(entry, spec))
     finally:
         os.close(pidfd)
     detach = call.flags.on("detach")

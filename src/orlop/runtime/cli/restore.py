@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 from ...spec.runtime import OCI_VERSION, Spec, State
-from .. import hooks, host, plan, rootfs
+from .. import channel, hooks, host, plan, rootfs
 from ..criu import options
 from ..criu.restore import Ground, RestoreOptions, kill
 from ..criu.restore import restore as make_again
 from ..criu.service import Criu
-from . import create, descriptors, foreground
+from . import create, foreground
 from .call import Call, write_pid_file
 from .checkpoint import shared
 from .store import check_id, read_spec
@@ -42,7 +42,7 @@ def restore(call: Call) -> int:
         )
         restored = _restored(call, criu, spec, directory, wanted, state)
         if restored.console is not None and call.flags.text("console-socket"):
-            descriptors.send(call.flags.text("console-socket"), restored.console, b"/dev/ptmx")
+            channel.send_descriptor(call.flags.text("console-socket"), restored.console, b"/dev/ptmx")
         write_pid_file(call.flags.text("pid-file"), restored.pid)
     except BaseException:
         if restored:

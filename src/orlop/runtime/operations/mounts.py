@@ -71,12 +71,13 @@ def _is_procfs(fd: int) -> bool:
 
 
 class NewFilesystem(Operation):
-    """Mount a new instance of a file system."""
+    """Mount a new instance of a file system. label: of SELinux, for everything in it, "" for the kernel's choice."""
 
     destination: str
     fstype: str
     source: str = ""
     options: MountOptions = MountOptions()
+    label: str = ""
     subject = "mounts"
 
     def describe(self) -> str:
@@ -95,6 +96,8 @@ class NewFilesystem(Operation):
             # The copy has to be written before the file system is read-only.
             late = attributes & mount.MOUNT_ATTR_RDONLY if options.tmpcopyup else 0
             made = mount.new_filesystem(self.fstype, self._settings(target), attributes & ~late, self.source)
+            if self.label and self.fstype == "mqueue":  # it takes no options: its root is labelled as a file
+                _set_label(made, self.label)
             if options.tmpcopyup:
                 copy_tree(target, made)
             if late:
@@ -108,12 +111,22 @@ class NewFilesystem(Operation):
     def _settings(self, target: int) -> list[tuple[str, str | int | None]]:
         settings: list[tuple[str, str | int | None]] = [*self.options.data]
         settings += [(name, None) for name in self.options.super_block]
+        if self.label and self.fstype != "mqueue":
+            settings.append(("context", self.label))
         if self.options.read_only and not self.options.tmpcopyup:
             settings.append(("ro", None))  # as with mount(2): the super block, not this mount alone
         if self.fstype == "tmpfs" and not any(name == "mode" for name, _ in settings):
             # Somebody who mounts a tmpfs over /tmp wants the sticky bit that the image's /tmp has.
             settings.insert(0, ("mode", f"{stat.S_IMODE(os.fstat(target).st_mode):o}"))
         return settings
+
+
+def _set_label(directory: int, label: str) -> None:
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)  # a mount's own is O_PATH
+    try:
+        os.setxattr(fd, "security.selinux", label.encode())
+    finally:
+        os.close(fd)
 
 
 class BindMount(Operation):

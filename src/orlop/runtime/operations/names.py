@@ -32,6 +32,29 @@ class SetHostname(Operation):
             process.set_domain_name(self.domainname)
 
 
+class SetExecLabel(Operation):
+    """Give the security label that the next execve takes on. module: "apparmor" or "selinux"."""
+
+    module: str
+    label: str
+    subject = "security"
+
+    def describe(self) -> str:
+        return f"confine the command with the {self.module} label {self.label}"
+
+    def call(self) -> str:
+        return f"write to thread-self/attr/{'apparmor/' * (self.module == 'apparmor')}exec of a private procfs"
+
+    def act(self, init: "Init") -> None:
+        if self.module == "selinux":
+            _write(init, "thread-self/attr/exec", self.label)
+            return
+        try:
+            _write(init, "thread-self/attr/apparmor/exec", f"exec {self.label}")
+        except FileNotFoundError:  # before 5.8 there was one file for whichever module came first
+            _write(init, "thread-self/attr/exec", f"exec {self.label}")
+
+
 class WriteProcfs(Operation):
     """Write one file of the private procfs, where no link or mount can lead the write elsewhere (CVE-2025-52881)."""
 
@@ -47,11 +70,15 @@ class WriteProcfs(Operation):
         return f"write {self.value!r} to {self.file} of a private procfs"
 
     def act(self, init: "Init") -> None:
-        resolve = path.RESOLVE_BENEATH | path.RESOLVE_NO_XDEV | path.RESOLVE_NO_MAGICLINKS
-        fd = path.openat2(init.procfs(), self.file, os.O_WRONLY, 0, resolve)
-        try:
-            os.write(fd, self.value.encode())
-        except OSError as failure:
-            raise OSError(failure.errno, f"{failure.strerror} (writing {self.value!r})", self.file) from None
-        finally:
-            os.close(fd)
+        _write(init, self.file, self.value)
+
+
+def _write(init: "Init", file: str, value: str) -> None:
+    resolve = path.RESOLVE_BENEATH | path.RESOLVE_NO_XDEV | path.RESOLVE_NO_MAGICLINKS
+    fd = path.openat2(init.procfs(), file, os.O_WRONLY, 0, resolve)
+    try:
+        os.write(fd, value.encode())
+    except OSError as failure:
+        raise OSError(failure.errno, f"{failure.strerror} (writing {value!r})", file) from None
+    finally:
+        os.close(fd)

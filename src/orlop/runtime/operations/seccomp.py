@@ -1,6 +1,10 @@
 """The seccomp filter as the last operation, or the last but the capabilities."""
 
+import errno
+import os
+
 from ...linux import capability, seccomp
+from .. import channel
 from . import Operation
 
 TYPE_CHECKING = False
@@ -26,4 +30,9 @@ class LoadFilter(Operation):
         if self.privileged:
             _, permitted, inheritable = capability.get_sets()
             capability.set_sets(permitted, permitted, inheritable)
-        seccomp.load(self.program, self.flags)
+        listener = seccomp.load(self.program, self.flags)
+        if listener is not None:
+            # Nothing but these two calls: see orlop.runtime.notify. The listener is close-on-exec.
+            os.write(init.caller.fileno(), channel.LISTENER + b"%d" % listener)
+            if os.read(init.caller.fileno(), 1) != channel.TAKEN:
+                raise BrokenPipeError(errno.EPIPE, "the caller gave up")

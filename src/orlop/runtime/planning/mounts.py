@@ -14,6 +14,7 @@ from ..operations.mount_options import PROPAGATION_NAMES, MountOptions, parse
 from ..operations.mounts import PROC_FILES_ALLOWED, BindMount, NewFilesystem, Remount
 from ..operations.root import AttachRoot, DetachFromHost, FinishRoot, PivotRoot, WorkingDirectory
 from .namespaces import cgroup_path, check_mappings
+from .process import need_lsm
 
 _MINOR_MAX = 2**20 - 1
 _MAJOR_MAX = 2**12 - 1
@@ -26,6 +27,8 @@ def file_system(spec: Spec, host: HostFacts, own_ids: bool, warnings: list[str])
     """
     operations: list[Operation] = [DetachFromHost(), AttachRoot()]
     own_dev = True
+    if spec.linux.mount_label:
+        need_lsm("selinux", "linux.mountLabel", host)
     for index, mount in enumerate(spec.mounts):
         field = f"mounts[{index}]"
         operation = _mount(mount, field, spec, host, own_ids, warnings)
@@ -100,7 +103,9 @@ def _mount(
     if mount.type == "devpts":
         options = _with_mapped_gid(options, spec.linux.gid_mappings if own_ids else (), own_ids, warnings)
     source = "" if mount.source in ("none", mount.type) else mount.source
-    return NewFilesystem(destination=destination, fstype=mount.type, source=source, options=options)
+    # As with runc: a procfs and a sysfs keep the kernel's own labels.
+    label = "" if mount.type in ("proc", "sysfs") else spec.linux.mount_label
+    return NewFilesystem(destination=destination, fstype=mount.type, source=source, options=options, label=label)
 
 
 def _idmap(mount: Mount, options: MountOptions, field: str, spec: Spec) -> IdMap | None:

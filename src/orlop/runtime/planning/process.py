@@ -16,12 +16,15 @@ from ..operations.limits import (
     SetPersonality,
     SetRlimit,
 )
+from ..operations.names import SetExecLabel
 from ..operations.process import Command, EnterDirectory, FindCommand, SetUmask
 from ..operations.terminal import AttachStreams, OpenTerminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ..notify import Listener
 
     FilterCompiler = Callable[[Seccomp, str], bytes]
 
@@ -70,9 +73,11 @@ def attributes(process: Process, host: HostFacts, keyring: bool = True) -> tuple
     operations: list[Operation] = [SessionKeyring()] if keyring else []
     operations.append(AttachStreams(terminal=process.terminal, uid=process.user.uid))
     if process.apparmor_profile:
-        _need_lsm("apparmor", "process.apparmorProfile", host)
+        need_lsm("apparmor", "process.apparmorProfile", host)
+        operations.append(SetExecLabel(module="apparmor", label=process.apparmor_profile))
     if process.selinux_label:
-        _need_lsm("selinux", "process.selinuxLabel", host)
+        need_lsm("selinux", "process.selinuxLabel", host)
+        operations.append(SetExecLabel(module="selinux", label=process.selinux_label))
     if process.no_new_privileges:
         operations.append(NoNewPrivileges())
     operations += _scheduling(process)
@@ -133,16 +138,22 @@ def filters(
     if profile is None:
         return (), False
     # 3 ms of tables and structures: only where there is a profile.
-    from ...linux.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER
     from .. import seccomp
     from ..operations.seccomp import LoadFilter
 
     flags = seccomp.load_flags(profile)
-    if flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
-        raise Unsupported("filter with", "linux.seccomp", "this version has no SCMP_ACT_NOTIFY yet")
     early = not process.no_new_privileges
     program = (compile_filter or seccomp.compile)(profile, host.machine)
     return (LoadFilter(program=program, flags=flags, privileged=early),), early
+
+
+def listener(profile: Seccomp | None) -> "Listener | None":
+    """Return who gets the filter's listener; None where no rule asks anybody. Raises Invalid without a path to it."""
+    if profile is None or not any(rule.action == "SCMP_ACT_NOTIFY" for rule in profile.syscalls):
+        return None
+    from .. import notify
+
+    return notify.listener_of(profile)
 
 
 def capability_sets(wanted: Capabilities, available: int, warnings: list[str]) -> CapabilitySets:
@@ -281,10 +292,10 @@ def _check_ids(field: str, ids: tuple[int, ...], mappings: tuple[IdMapping, ...]
             raise Invalid("read", field, f"{number} is not mapped in the user namespace")
 
 
-def _need_lsm(name: str, field: str, host: HostFacts) -> None:
+def need_lsm(name: str, field: str, host: HostFacts) -> None:
+    """Raises Unsupported where a security module is not active: a label that nobody enforces is none (I3)."""
     if name not in host.lsms:
         raise Unsupported("set", field, f"{name} is not active on this host", hint="leave the field out")
-    raise Unsupported("set", field, "this version does not set security labels yet", hint="leave the field out")
 
 
 def _bytes(text: str, field: str) -> bytes:
