@@ -88,6 +88,13 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             if not self._sent:
                 self.refuse(Refused(400, str(wrong)))
+        except OSError:
+            raise  # the connection's, or a disk's in the middle of an answer
+        except Exception:
+            self.close_connection = True
+            if not self._sent:
+                self.refuse(Refused(500, "a defect of the server; its standard error tells more"))
+            raise
 
     def _frame(self) -> None:
         lengths = self.headers.get_all("Content-Length", [])
@@ -193,7 +200,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         self._begin(206 if extent else 200, headers)
         if self.command != "HEAD" and end > start:
-            self.wfile.flush()
+            file.seek(start)  # over TLS it is read and sent, from where it stands
             self.connection.sendfile(file, start, end - start)
 
     def _begin(self, status: int, headers: dict[str, str]) -> None:

@@ -84,8 +84,8 @@ class Server:
                 connection = stream
                 stream.do_handshake()
             self._exchange(stream, address, self)
-        except OSError:  # ssl.SSLError too: whoever it was, nothing was asked
-            pass
+        except (ssl.SSLError, ConnectionError, TimeoutError):
+            pass  # whoever it was has gone, or never spoke TLS
         finally:
             with self._guard:
                 self._connections.discard(connection)

@@ -5,8 +5,6 @@ signed statement of what the bearer may do for five minutes. The key lives as lo
 Source: distribution-spec, "Authentication"; the distribution project's token and OAuth2 documents; RFC 7617, 6750.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

@@ -14,6 +14,7 @@ Source: OCI distribution-spec 1.1, "API"; the distribution project's HTTP API fo
 
 from __future__ import annotations
 
+import os
 from urllib.parse import parse_qs, quote, urlsplit
 
 from ...image.repositories import Manifest, Repositories
@@ -184,8 +185,7 @@ class Door(Exchange):
                 self.answer(304, {"ETag": f'"{digest}"'})
                 return
             wanted = self.headers.get("Range", "") if self.command == "GET" else ""
-            size = file.seek(0, 2)
-            extent = parse_range(wanted, size) if wanted else None
+            extent = parse_range(wanted, os.fstat(file.fileno()).st_size) if wanted else None
             self.answer_file(file, headers, extent)
 
     def _start_upload(self, name: str) -> None:
@@ -201,33 +201,39 @@ class Door(Exchange):
         if wanted is None:
             self._answer_upload(202, upload)
             return
-        with upload.lock:
-            try:
+        try:
+            with upload.lock:
                 self._take(upload)
-                self._finish(upload, wanted)
-            finally:
-                self.repositories.uploads.end(upload)  # nobody knows its id
+                self.repositories.finish(upload, wanted)
+        finally:
+            self.repositories.uploads.end(upload)  # nobody knows its id
+        self._answer_blob(name, wanted)
 
     def _upload(self, name: str, upload_id: str) -> None:
         self._enter(name, "GET", "HEAD", "PATCH", "PUT", "DELETE")
         upload = self.repositories.uploads.find(name, upload_id)
-        if self.command in ("GET", "HEAD"):
-            self._answer_upload(204, upload)
-            return
         digest = parse_digest(self.query.get("digest", "")) if self.command == "PUT" else None
+        if self.command not in ("GET", "HEAD"):
+            self._change(upload, digest)
+        # Answered without the lock: the client's next request may be here before we have let go of it.
+        if digest is not None:
+            self._answer_blob(name, digest)
+        elif self.command == "DELETE":
+            self.answer(204)
+        else:
+            self._answer_upload(202 if self.command == "PATCH" else 204, upload)
+
+    def _change(self, upload: Upload, digest: Digest | None) -> None:
         if not upload.lock.acquire(blocking=False):
             raise RegistryError("BLOB_UPLOAD_INVALID", "another request is writing to this upload", 409)
         try:
             if self.command == "DELETE":
                 self.repositories.uploads.end(upload)
-                self.answer(204)
                 return
             self._check_order(upload)
             self._take(upload)
-            if digest is None:
-                self._answer_upload(202, upload)
-            else:
-                self._finish(upload, digest)
+            if digest is not None:
+                self.repositories.finish(upload, digest)
         finally:
             upload.lock.release()
 
@@ -245,10 +251,6 @@ class Door(Exchange):
         # What came before a connection broke stays: the client asks how much that is, and goes on there.
         for data in self.pieces():
             upload.ingest.write(data)
-
-    def _finish(self, upload: Upload, digest: Digest) -> None:
-        self.repositories.finish(upload, digest)
-        self._answer_blob(upload.repository, digest)
 
     def _answer_blob(self, name: str, digest: Digest) -> None:
         headers = {"Location": f"/v2/{name}/blobs/{digest}", "Docker-Content-Digest": str(digest)}
