@@ -47,7 +47,7 @@ BROKEN: dict[tuple[str, ...], tuple[int, str, str]] = {
     ("run", "--tmpfs", "t", "x"): (125, "invalid mount path: 't' mount path must be absolute", "--tmpfs /PATH"),
     ("run", "--network", "mynet", "x"): (125, "network mynet not found", "--network none or --network host"),
     ("run", "--network", "none", "--net", "host", "x"): (125, "none and host contradict", "only once"),
-    ("run", "--restart", "always", "x"): (125, "restart policy always is not supported", "--restart no"),
+    ("run", "--restart", "on-failure:x", "x"): (125, "maximum retry count must be an integer", "on-failure:3"),
     ("run", "--detach-keys", "foo", "x"): (125, "Unknown character: 'foo'", "ctrl-p,ctrl-q"),
     ("run", "--detach-keys", "ctrl-\u00e4", "x"): (125, "Unknown character: 'ctrl-\u00e4'", "ctrl-p,ctrl-q"),
     ("run", "--rootfs", "", "x"): (125, "the directory is empty", "--rootfs DIRECTORY"),

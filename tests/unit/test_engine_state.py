@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from orlop.engine.containers import state
 from orlop.engine.containers.record import Config, ContainerRecord
-from orlop.engine.containers.state import ARROWS, CREATED, EXITED, GONE, PAUSED, RUNNING, Task
+from orlop.engine.containers.state import ARROWS, CREATED, EXITED, GONE, PAUSED, RESTARTING, RUNNING, Task
 from orlop.linux import process
 from orlop.spec import jsonio
 from orlop.spec.container import ContainerRequest
@@ -64,6 +64,18 @@ def test_an_exit_record_of_this_run_is_exited_though_the_monitor_still_lives(tmp
     task = observe(tmp_path, status=alive(), exit=ended())
     assert task.state == EXITED
     assert task.exit is not None and task.exit.exit_code == 3
+
+
+def test_an_end_that_names_the_next_run_is_restarting_while_the_monitor_lives(tmp_path):
+    again = ended().replace(restart_at="t3")
+    task = observe(tmp_path, status=alive(), exit=again)
+    assert (task.state, task.is_up, task.lives) == (RESTARTING, True, False)
+    assert observe(tmp_path, status=dead(), exit=again).state == EXITED
+
+
+def test_a_restart_that_never_had_a_process_names_none(tmp_path):
+    status = status_of(0, 0)
+    assert state.open_init(status, BOOT) is None
 
 
 def test_an_exit_record_of_an_earlier_run_is_history(tmp_path):
@@ -147,8 +159,12 @@ def test_a_missing_arrow_is_refused_in_dockers_words(before, verb, text):
 VERBS = sorted({verb for _, verb in ARROWS})
 
 
+UP = (RUNNING, PAUSED, RESTARTING)
+REPORTED = ("exit", "fail", "again")  # by a monitor, and only where they can happen
+
+
 class Walk(RuleBasedStateMachine):
-    """Any sequence of verbs: the state stays one of five, and what is gone or runs can't be removed."""
+    """Any sequence of verbs and reports: what is up can't be removed, and what is gone stays gone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,22 +173,24 @@ class Walk(RuleBasedStateMachine):
 
     @rule(verb=st.sampled_from(VERBS))
     def verb(self, verb: str) -> None:
-        if self.state == GONE or (self.state not in (RUNNING, PAUSED) and verb == "exit"):
+        if self.state == GONE or (verb in REPORTED and (self.state, verb) not in ARROWS):
             return
         try:
             after = state.step(Task(self.state), verb, WEB)
         except Conflict:
             assert (self.state, verb) not in ARROWS
             return
-        assert not (self.state in (RUNNING, PAUSED) and after == GONE)
+        assert not (self.state in UP and after == GONE)
         assert after != PAUSED or self.state in (RUNNING, PAUSED)
+        assert after != RESTARTING or self.state in UP
+        assert verb != "stop" or after not in UP
         self.started = self.started or after == RUNNING
         self.state = after
 
     @invariant()
     def a_container_ran_before_it_exited(self) -> None:
-        assert self.state in (CREATED, RUNNING, PAUSED, EXITED, GONE)
-        if self.state in (RUNNING, PAUSED, EXITED):
+        assert self.state in (CREATED, *UP, EXITED, GONE)
+        if self.state in (*UP, EXITED):
             assert self.started
         if self.state == CREATED:
             assert not self.started

@@ -8,6 +8,7 @@ one whose monitor died without an exit record           the record is completed,
 an ended one that wanted to be removed                  it is removed
 a start that the dead engine had begun                  it is awaited for a while: the monitor goes on without an engine
 a task directory of no container                        it is removed
+one whose restart policy wants it to run                it is started, in the background (supervision.boot)
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ def reconcile(engine: Engine) -> None:
             if _look(engine, record):
                 late.append(container_id)
     _sweep_tasks(engine)
+    for container_id in engine.records.ids():
+        if container_id not in late:
+            engine.boot.consider(container_id)
     if late:
         threading.Thread(target=_await_late_starts, args=(engine, late), name="late starts", daemon=True).start()
 
@@ -88,6 +92,7 @@ def _await_late_starts(engine: Engine, waiting: list[str]) -> None:
         waiting = [container_id for container_id in waiting if _still_created(engine, container_id)]
     for container_id in waiting:
         _give_up(engine, container_id)
+        engine.boot.consider(container_id)
 
 
 def _still_created(engine: Engine, container_id: str) -> bool:

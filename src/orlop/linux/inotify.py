@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 from . import abi
 
@@ -11,6 +12,8 @@ IN_MODIFY = 0x00000002
 IN_MOVED_TO = 0x00000080
 IN_CREATE = 0x00000100
 IN_DELETE = 0x00000200
+IN_Q_OVERFLOW = 0x00004000
+IN_IGNORED = 0x00008000
 
 _EVENTS_BYTES = 64 * 1024
 
@@ -28,6 +31,45 @@ def open_watch(path: str, mask: int) -> int:
         os.close(fd)
         raise failure
     return fd
+
+
+def init() -> int:
+    """Return a non-blocking inotify instance without a watch. inotify_init1(2). Raises OSError."""
+    fd: int = abi.libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        raise abi.error("inotify_init1", ctypes.get_errno())
+    return fd
+
+
+def add_watch(fd: int, path: str, mask: int) -> int:
+    """Watch one more path; return its number. inotify_add_watch(2). Raises OSError."""
+    number: int = abi.libc.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask))
+    if number < 0:
+        raise abi.error("inotify_add_watch", ctypes.get_errno(), path)
+    return number
+
+
+def remove_watch(fd: int, number: int) -> None:
+    """Take a path off. Nothing is wrong when it is gone already. inotify_rm_watch(2)."""
+    abi.libc.inotify_rm_watch(fd, number)
+
+
+def read_events(fd: int) -> list[tuple[int, int, bytes]]:
+    """Return (watch, mask, name) of every event that waits. inotify(7): struct inotify_event.
+
+    The kernel drops events when nobody reads: then one has the watch -1 and IN_Q_OVERFLOW.
+    """
+    found: list[tuple[int, int, bytes]] = []
+    while True:
+        try:
+            data = os.read(fd, _EVENTS_BYTES)
+        except BlockingIOError:
+            return found
+        at = 0
+        while at < len(data):
+            number, mask, _, length = struct.unpack_from("iIII", data, at)
+            found.append((number, mask, data[at + 16 : at + 16 + length].rstrip(b"\0")))
+            at += 16 + length
 
 
 def discard_events(fd: int) -> None:

@@ -20,15 +20,28 @@ STATUS_FILE = "status.json"
 EXIT_FILE = "exit.json"
 SPEC_FILE = "config.json"
 LOG_FILE = "log.json"
+HEALTH_FILE = "health.json"
 ATTACH_SOCKET = "attach.sock"
+
+LOG_DRIVERS = ("json-file", "local", "none", "syslog", "journald", "fluentd", "gelf")
 
 
 class LogOptions(Record):
-    """driver "json-file" or "none"; max_size_bytes 0 means no limit; max_files counts the live one."""
+    """How a container's output is kept. driver "none" keeps nothing; every other one keeps a file that can be read.
+
+    max_size_bytes 0 means no limit; max_files counts the live one; compress: rotated files.
+    budget_bytes: what the logs of all containers together may take, 0 for no limit.
+    attrs: shown by every entry (labels, environment, tag).
+    remote: for a driver that sends entries somewhere, its settings with all defaults filled in (compile.logging).
+    """
 
     driver: str = "json-file"
     max_size_bytes: int = 50 * 1024 * 1024
     max_files: int = 2
+    compress: bool = False
+    budget_bytes: int = 0
+    attrs: dict[str, str] = {}
+    remote: dict[str, str] = {}
 
 
 class StartTask(Record):
@@ -116,6 +129,27 @@ class TaskStatus(Record):
     started_at: str
     cgroup: str = ""
     restarts: int = 0
+
+
+class HealthResult(Record):
+    """One check. exit_code: 0 healthy, -1 when it took too long or could not be made. output: its beginning."""
+
+    started_at: str
+    ended_at: str
+    exit_code: int
+    output: str = ""
+
+
+class Health(Record):
+    """health.json. run: the started_at of the run it is about. status: "starting", "healthy" or "unhealthy".
+
+    failing_streak: how many checks have failed one after the other. log: the last of them, the oldest first.
+    """
+
+    run: str
+    status: str
+    failing_streak: int = 0
+    log: tuple[HealthResult, ...] = ()
 
 
 class ExitRecord(Record):

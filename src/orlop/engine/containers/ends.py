@@ -13,9 +13,11 @@ from ...linux import process
 from ...spec import jsonio, signals
 from ...spec.errors import Conflict, NotFound, Unavailable
 from ...spec.task import EXIT_FILE, ExitRecord
+from ...supervise.restart import RESTART_FILE
 from .. import events
+from ..supervision import orders
 from . import freezing, removal, state
-from .record import timestamp, write_durably
+from .record import disk_trouble_told, timestamp, write_durably
 from .watch import EXITED, REMOVED, Run
 
 TYPE_CHECKING = False
@@ -43,6 +45,27 @@ def watch(engine: Engine, container_id: str, task: Task) -> None:
     init = state.open_init(task.status, engine.boot_id)
     run = Run(container_id, task.status, -1 if monitor is None else monitor, -1 if init is None else init)
     engine.watcher.watch(run)
+    if os.path.exists(f"{engine.records.path(container_id)}/{RESTART_FILE}"):
+        engine.notices.watch(container_id, engine.records.path(container_id))
+
+
+def look(engine: Engine, container_id: str) -> None:
+    """See what a monitor has written meanwhile: a run that ended and is to be followed by another, or that other."""
+    task = engine.observe(container_id)
+    try:
+        record = engine.records.load(container_id)
+    except NotFound:
+        return
+    if task.status is None:
+        return
+    ended_before = engine.awaiting.get(container_id)
+    if ended_before is not None and ended_before != task.status.started_at:
+        del engine.awaiting[container_id]
+        events.publish_container(engine, record, "start")
+    if task.state == state.RESTARTING and task.exit is not None and events.died(engine, record, task.exit):
+        engine.log.write(f"container {container_id} ended with code {task.exit.exit_code} and is to be restarted")
+        engine.awaiting[container_id] = task.status.started_at
+        engine.watcher.tell(container_id, EXITED, task.exit.exit_code)
 
 
 def watch_started(engine: Engine, record: ContainerRecord) -> None:
@@ -59,10 +82,14 @@ def settle(engine: Engine, run: Run) -> None:
         record = engine.records.load(run.container_id)
     except NotFound:
         return
+    task = state.observe(directory, engine.boot_id)
+    if task.status is not None and task.status.started_at != run.status.started_at:
+        return  # its monitor has gone on to another run, which is watched by itself
     ended = state.read_exit(directory, run.status) or _write_missing(engine, directory, run)
     engine.log.write(f"container {run.container_id} ended with code {ended.exit_code}")
     events.died(engine, record, ended)
     engine.watcher.tell(run.container_id, EXITED, ended.exit_code)
+    engine.boot.consider(run.container_id)
     if record.request.auto_remove and run.container_id not in engine.restarting:
         try:
             removal.discard(engine, record)
@@ -77,6 +104,11 @@ def kill(engine: Engine, reference: str, signal: str) -> None:
     task = engine.observe(record.id)
     state.step(task, "kill", record)
     assert task.status is not None
+    if number in (SIGKILL, signals.parse(record.config.stop_signal, record.subject)):
+        with disk_trouble_told("kill", record.subject):
+            orders.to_stop(engine, record)
+    if task.state == state.RESTARTING:
+        return
     if not _send(engine, task.status, number):
         state.step(state.Task(state.EXITED), "kill", record)
     events.publish_container(engine, record, "kill", {"signal": str(number)})
@@ -94,19 +126,19 @@ def stop(engine: Engine, reference: str, timeout_s: int | None, signal: str) -> 
     number = signals.parse(signal or record.config.stop_signal, record.subject)
     task = engine.observe(record.id)
     state.step(task, "stop", record)
-    if not task.lives or task.status is None:
+    if not task.is_up:
         return
     if timeout_s is None:
         timeout_s = record.config.stop_timeout_s
     if timeout_s is None:
         timeout_s = STOP_TIMEOUT_S_DEFAULT
-    _end(engine, record, task.status, number, float(timeout_s))
+    _end_for_good(engine, record, number, float(timeout_s))
     events.publish_container(engine, record, "stop")
 
 
-def kill_and_wait(engine: Engine, record: ContainerRecord, status: TaskStatus) -> None:
-    """End a run by force. Raises Unavailable when the process does not go."""
-    _end(engine, record, status, SIGKILL, 0.0)
+def kill_and_wait(engine: Engine, record: ContainerRecord) -> None:
+    """End a container by force. Raises Unavailable when the process does not go."""
+    _end_for_good(engine, record, SIGKILL, 0.0)
 
 
 def wait(engine: Engine, reference: str, condition: str, hangup: int) -> int | None:
@@ -119,7 +151,7 @@ def wait(engine: Engine, reference: str, condition: str, hangup: int) -> int | N
     try:
         task = engine.observe(record.id)
         record = engine.records.load(record.id)  # after the look at its state: it was not removed before that
-        if condition == EXITED and not task.lives:
+        if condition == EXITED and not task.is_up:
             return removal.exit_code(task, record)
         poll = select.poll()
         poll.register(waiter.fd, select.POLLIN)
@@ -128,6 +160,23 @@ def wait(engine: Engine, reference: str, condition: str, hangup: int) -> int | N
         return waiter.exit_code if waiter.fd in ready else None
     finally:
         engine.watcher.unsubscribe(waiter)
+
+
+def _end_for_good(engine: Engine, record: ContainerRecord, number: int, timeout_s: float) -> None:
+    """End the run of now, and those that its restart policy would have follow. What is written first holds without us:
+    the monitor reads it at the end of the run.
+    """
+    with disk_trouble_told("stop", record.subject):
+        orders.to_stop(engine, record)
+    deadline = time.monotonic() + RECORD_WAIT_S_MAX
+    while (task := engine.observe(record.id)).is_up and task.status is not None:
+        if task.lives:
+            _end(engine, record, task.status, number, timeout_s)
+        elif time.monotonic() > deadline:
+            hint = f"see where it hangs in the kernel: cat /proc/{task.status.monitor_pid}/stack"
+            raise Unavailable("stop", record.subject, "its monitor does not call its restart off", hint=hint)
+        else:
+            time.sleep(RECORD_POLL_S)
 
 
 def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: int, timeout_s: float) -> None:
@@ -148,7 +197,7 @@ def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: in
             os.close(init)
     directory = engine.records.path(record.id)
     deadline = time.monotonic() + RECORD_WAIT_S_MAX
-    while state.observe(directory, engine.boot_id).state == state.RUNNING:
+    while _runs_still(state.observe(directory, engine.boot_id), status):
         if time.monotonic() > deadline:
             cause = f"its process has ended, but its monitor (process {status.monitor_pid}) does not say so"
             hint = f"see where it hangs in the kernel: cat /proc/{status.monitor_pid}/stack"
@@ -156,6 +205,10 @@ def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: in
         time.sleep(RECORD_POLL_S)
     if (ended_now := state.read_exit(directory, status)) is not None:
         events.died(engine, record, ended_now)  # before whatever the caller tells: its end was first
+
+
+def _runs_still(task: Task, status: TaskStatus) -> bool:
+    return task.state == state.RUNNING and task.status is not None and task.status.started_at == status.started_at
 
 
 def _tell_signal(engine: Engine, record: ContainerRecord, status: TaskStatus, init: int, number: int) -> None:

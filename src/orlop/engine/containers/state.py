@@ -4,6 +4,8 @@
     none                                        none                     created
     none                                        of a failed start        created, and why it does not run
     any                                         of the same run          exited
+    of this boot, and its monitor lives         of the same run, with    restarting
+                                                the time of the next
     of this boot, and its monitor lives         none, or an older one    running
     of another boot, or its monitor is gone     none, or an older one    exited, code 255: nobody saw the end
 
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 
     R = TypeVar("R", bound=Record)
 
-CREATED, RUNNING, PAUSED, EXITED, GONE = "created", "running", "paused", "exited", "gone"
+CREATED, RUNNING, PAUSED, RESTARTING = "created", "running", "paused", "restarting"
+EXITED, GONE = "exited", "gone"
 
 EXIT_CODE_LOST = 255
 EXIT_LOST = "its monitor ended without writing how the container ended"
@@ -54,6 +57,13 @@ ARROWS = {
     (PAUSED, "kill"): RUNNING,  # ends.kill, which thaws: a signal is seen by who runs
     (PAUSED, "stop"): EXITED,  # ends.stop, which thaws
     (PAUSED, "exit"): EXITED,  # as above
+    (RUNNING, "fail"): RESTARTING,  # the monitor: an end that its restart policy answers
+    (PAUSED, "fail"): RESTARTING,  # as above
+    (RESTARTING, "fail"): RESTARTING,  # the monitor: a restart whose command can't be executed
+    (RESTARTING, "again"): RUNNING,  # the monitor, after its pause
+    (RESTARTING, "start"): RESTARTING,  # 304: it comes by itself
+    (RESTARTING, "kill"): EXITED,  # ends.kill, which calls the restart off when the signal means an end
+    (RESTARTING, "stop"): EXITED,  # ends.stop, which calls the restart off
     (RUNNING, "top"): RUNNING,  # processes.top
     (PAUSED, "top"): PAUSED,
     (CREATED, "stop"): CREATED,  # 304
@@ -87,6 +97,18 @@ _REFUSALS_PAUSED = {
         "use: orlop rm --force {name}",
     ),
 }
+_WAIT = "wait for its restart, or stop it with: orlop stop {name}"
+_REFUSALS_RESTARTING = {
+    "exec": ("Container {id} is restarting, wait until the container is running", _WAIT),
+    "pause": ("Container {id} is restarting, wait until the container is running", _WAIT),
+    "attach": ("You cannot attach to a restarting container, wait until it is running", _WAIT),
+    "top": ("Container {id} is restarting, wait until the container is running", _WAIT),
+    "remove": (
+        "container is restarting: stop the container before removing or force remove",
+        "stop it with: orlop stop {name}, or use: orlop rm --force {name}",
+    ),
+}
+_REFUSALS_OF = {PAUSED: _REFUSALS_PAUSED, RESTARTING: _REFUSALS_RESTARTING}
 _VERBS = {"exec": "execute a command in", "attach": "attach to", "top": "list the processes of"}
 
 
@@ -108,6 +130,11 @@ class Task:
         """Whether there is a process now: running, or paused."""
         return self.state in (RUNNING, PAUSED)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a process now, or its monitor will start one: what docker calls running."""
+        return self.lives or self.state == RESTARTING
+
 
 def observe(directory: str, boot_id: str) -> Task:
     """Return the state of the container whose directory this is. Takes no lock and never waits."""
@@ -119,6 +146,8 @@ def observe(directory: str, boot_id: str) -> Task:
         if monitor_lives(status, boot_id):
             return Task(RUNNING, status)
         ended = read_exit(directory, status) or lost(status)  # invariant 2
+    if ended.restart_at and monitor_lives(status, boot_id):
+        return Task(RESTARTING, status, ended)
     return Task(EXITED, status, ended)
 
 
@@ -133,8 +162,7 @@ def step(task: Task, verb: str, record: ContainerRecord) -> str:
     after = ARROWS.get((task.state, verb))
     if after is not None:
         return after
-    refusals = {**_REFUSALS, **_REFUSALS_PAUSED} if task.state == PAUSED else _REFUSALS
-    cause, hint = refusals[verb]
+    cause, hint = _REFUSALS_OF.get(task.state, {}).get(verb) or _REFUSALS[verb]
     raise Conflict(
         _VERBS.get(verb, verb),
         record.subject,
@@ -183,7 +211,7 @@ def lost(status: TaskStatus, finished_at: str = "") -> ExitRecord:
 
 def _open(pid: int, start_time: int, status: TaskStatus, boot_id: str) -> int | None:
     # A pid says nothing after a reboot, and after its reuse its start time differs (SEC-36).
-    if status.boot_id != boot_id:
+    if status.boot_id != boot_id or not pid:
         return None
     try:
         return process.pidfd_of(pid, start_time)

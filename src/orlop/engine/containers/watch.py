@@ -15,6 +15,8 @@ import os
 import select
 import threading
 
+from ...linux import process
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,11 +81,20 @@ class Watcher:
                 run.close()
                 return
             self._known.add(key)
+            self._supersede(run)
             if run.monitor < 0:
                 self._end(run)
             else:
                 self._runs[run.monitor] = run
                 self._epoll.register(run.monitor, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def _supersede(self, run: Run) -> None:
+        """Forget the run before this one, which its monitor has dealt with: it lives on, for this one."""
+        for fd, earlier in list(self._runs.items()):
+            if earlier.container_id == run.container_id:
+                del self._runs[fd]
+                self._known.discard((earlier.container_id, earlier.status.started_at))
+                earlier.close()  # which takes its descriptor out of the epoll set
 
     def watches(self, container_id: str, status: TaskStatus) -> bool:
         """Tell whether this run is watched, or its end is being dealt with."""
@@ -138,7 +149,13 @@ class Watcher:
                 if fd == self._stop:
                     return
                 with self._lock:
-                    self._end(self._runs.pop(fd))
+                    run = self._runs.get(fd)
+                    if run is None:
+                        continue  # superseded
+                    if process.has_ended(fd):
+                        self._end(self._runs.pop(fd))
+                    else:  # the number was reused since the event
+                        self._epoll.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
 
     def _end(self, run: Run) -> None:
         self._ending += 1

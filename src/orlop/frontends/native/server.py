@@ -217,7 +217,7 @@ class Server:
     def _is_needed(self) -> bool:
         """Tell whether a container's end is awaited by somebody, or asks us to remove it."""
         watcher = self._engine.watcher
-        if watcher.busy():
+        if watcher.busy() or self._engine.boot.busy():
             return True
         for container_id in watcher.watching():
             try:
