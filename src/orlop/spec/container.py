@@ -5,6 +5,7 @@ Units are in the names. A request is strict: an unknown field is an error, not a
 
 from .limits import DeviceRate, DeviceRequest, DeviceWeight, UlimitRequest
 from .mount import MountRequest
+from .network import EndpointRequest, PortRequest
 from .record import Record
 
 
@@ -39,7 +40,9 @@ class ContainerRequest(Record):
     memory_swap_bytes: memory plus swap as in docker; 0 twice the memory, -1 unlimited.
     cap_add, cap_drop: names with or without CAP_, or ALL.
     security_opt: docker's strings ("seccomp=unconfined", "no-new-privileges", "systempaths=unconfined").
-    network: "none" or "host".
+    network: "" is the default bridge; "none", "host", "container:NAME", or a network. endpoints: the places in
+    networks, the first of them in `network`; none is one without wishes. publish_all: every exposed port (-P).
+    dns, dns_search, dns_options: for resolv.conf. extra_hosts: "name:address". links: "container:alias".
     restart_policy: "no" ("" too), "on-failure", "always" or "unless-stopped"; retries_max 0 is no limit.
     depends_on: "container" or "container:condition", see engine.supervision.dependencies.
     volumes_from: "container" or "container:ro". volume_driver: of the volumes that binds makes. storage_opt: "size".
@@ -83,6 +86,14 @@ class ContainerRequest(Record):
     privileged: bool = False
     security_opt: tuple[str, ...] = ()
     network: str = ""
+    endpoints: tuple[EndpointRequest, ...] = ()
+    ports: tuple[PortRequest, ...] = ()
+    publish_all: bool = False
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
     stop_signal: str = ""
     stop_timeout_s: int | None = None
     restart_policy: str = ""

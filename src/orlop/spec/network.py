@@ -1,0 +1,149 @@
+"""Networks and endpoints: what a client asks for, and what the engine keeps of them.
+
+Addresses are text without a prefix length ("10.88.0.2", "fd00::2"), subnets text with one ("10.88.0.0/16").
+"""
+
+from .record import Record
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+PORT_MAX = 65535
+
+
+class PortRequest(Record):
+    """`-p`: ports of the host that lead to ports of the container. Ranges go from first to last, both counted.
+
+    host_ip: "" for every address. host_first 0: a free port that the engine chooses. A range of host ports for one
+    container port means any free one of them.
+    """
+
+    strict = True
+    host_ip: str = ""
+    host_first: int = 0
+    host_last: int = 0
+    first: int
+    last: int
+    protocol: str = "tcp"
+
+    def check(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"invalid proto: {self.protocol[:20]}")
+        for low, high in ((self.host_first, self.host_last), (self.first, self.last)):
+            if not 0 <= low <= high <= PORT_MAX:
+                raise ValueError(f"invalid range of ports: {low}-{high}")
+        if not self.first:
+            raise ValueError("invalid containerPort: 0")
+
+
+class EndpointRequest(Record):
+    """A container's wish for its place in one network. network: a name or an id; links: "container:alias"."""
+
+    strict = True
+    network: str
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    ipv4: str = ""
+    ipv6: str = ""
+    mac_address: str = ""
+    gw_priority: int = 0
+    options: dict[str, str] = {}
+
+
+class PoolRequest(Record):
+    """One of a network's subnets. ip_range: the part that addresses are given from; auxiliary: names -> addresses that
+    are taken by somebody else."""
+
+    strict = True
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = ""
+    auxiliary: dict[str, str] = {}
+
+
+class NetworkRequest(Record):
+    """`network create`."""
+
+    strict = True
+    name: str
+    driver: str = "bridge"
+    pools: tuple[PoolRequest, ...] = ()
+    ipv4: bool = True
+    ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+    ipam_options: dict[str, str] = {}
+
+
+class Pool(Record):
+    """A subnet as it was decided. auto: chosen by the engine, which may choose another one while nobody uses it."""
+
+    subnet: str
+    gateway: str = ""
+    ip_range: str = ""
+    auxiliary: dict[str, str] = {}
+    auto: bool = False
+
+
+class Network(Record):
+    """network.json. link: the bridge's name on the host, or the link below a macvlan."""
+
+    id: str
+    name: str
+    driver: str
+    created_at: str
+    pools: tuple[Pool, ...] = ()
+    link: str = ""
+    ipv4: bool = True
+    ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+
+    @property
+    def subject(self) -> str:
+        """What errors call it."""
+        return f"network {self.name}"
+
+
+class Endpoint(Record):
+    """A container's place in one network while it runs. link: its interface's other end on the host, "" without one.
+
+    names: what the network's DNS knows it by.
+    """
+
+    id: str
+    network_id: str
+    interface: str
+    link: str = ""
+    mac_address: str = ""
+    ipv4: str = ""
+    ipv4_length: int = 0
+    gateway: str = ""
+    ipv6: str = ""
+    ipv6_length: int = 0
+    gateway6: str = ""
+    names: tuple[str, ...] = ()
+
+
+class Published(Record):
+    """Ports as they are published: host_first leads to first, and so on for `count` ports. host_ip "" is every one."""
+
+    host_ip: str = ""
+    host_first: int
+    first: int
+    count: int = 1
+    protocol: str = "tcp"
+
+
+class Attachment(Record):
+    """endpoints.json: what a running container holds of the network, valid for one boot of the machine.
+
+    gateway: the id of the network that the default route leads through.
+    """
+
+    boot_id: str
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[Published, ...] = ()
+    gateway: str = ""
