@@ -363,6 +363,16 @@ def test_users_are_asked_for_their_password(layout: str, tmp_path: Path, peer: P
             assert registry("GET", "/v2/app/manifests/1", Authorization=bearer).status == 200
             assert registry("DELETE", "/v2/app/manifests/1", Authorization=bearer).status == 401
             assert registry("GET", "/v2/other/tags/list", Authorization=bearer).status == 401
+            # A digest known from where this token may not read opens nothing: the mount becomes an upload.
+            anna = "Basic " + base64.b64encode(b"anna:secret").decode()
+            answer = json.loads(registry("GET", "/token?scope=repository:own:push", Authorization=anna).body)
+            config = json.loads(registry("GET", "/v2/app/manifests/1", Authorization=bearer).body)["config"]["digest"]
+            mount = f"/v2/own/blobs/uploads/?mount={config}&from=app"
+            assert registry("POST", mount, Authorization=f"Bearer {answer['token']}").status == 202
+            answer = json.loads(
+                registry("GET", "/token?scope=repository:own:push&scope=repository:app:pull", Authorization=anna).body
+            )
+            assert registry("POST", mount, Authorization=f"Bearer {answer['token']}").status == 201
             forged = bearer[:-6] + "AAAAA="
             assert registry("GET", "/v2/app/manifests/1", Authorization=forged).status == 401
         else:
