@@ -21,6 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orlop.spec.digest import Digest
+
     Entry = tuple[Reference | None, Descriptor]
 
 FULL_NAME = "io.containerd.image.name"
@@ -77,6 +79,17 @@ class Names:
         if not removed:
             raise NotFound("remove", f"image {name.familiar}", f"No such image: {name.familiar}")
         return removed[0]
+
+    def forget(self, digest: Digest) -> tuple[Reference, ...]:
+        """Remove every entry of a descriptor, named or not; return the names that it had."""
+        removed: list[Reference] = []
+
+        def change(entries: list[Entry]) -> list[Descriptor]:
+            removed.extend(known for known, old in entries if known is not None and old.digest == digest)
+            return [old for _, old in entries if old.digest != digest]
+
+        self._update(change)
+        return tuple(removed)
 
     def _read(self) -> Index:
         try:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from orlop.content import Store
     from orlop.content.store import Readable
     from orlop.spec.digest import Digest
+    from orlop.spec.image import Descriptor
 
     from .image import Image
 
@@ -43,6 +44,10 @@ class Images:
     def list(self) -> tuple[Image, ...]:
         """Return every image, the newest first. One that can't be read is left out: `resolve` says why."""
         return tuple(sorted(self._catalog().readable(), key=lambda image: image.created, reverse=True))
+
+    def for_platform(self, index: Descriptor, platform: Platform) -> Descriptor:
+        """Return the manifest that an index lists for a platform. Raises NotFound when it is not here."""
+        return Catalog(self.store, platform).load(index).manifest.replace(platform=None)
 
     def tag(self, source: str, name: str) -> None:
         """Give an image one more name; an image that had it keeps its other ones, or stays without."""

@@ -24,7 +24,7 @@ import stat
 
 from orlop.content.compression import Decompressed
 from orlop.linux import abi
-from orlop.spec.digest import Digest
+from orlop.spec.digest import HEX_LENGTHS, Digest
 from orlop.spec.errors import Conflict, Invalid, NotFound, Unavailable
 from orlop.spec.image import chain_ids
 from orlop.spec.jsonio import dump, parse
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 KEY_LENGTH_MAX = 128
 NO_PARENT = "none"
+_ALGORITHMS = {length: algorithm for algorithm, length in HEX_LENGTHS.items()}  # a layer's directory is its hex
 _KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
@@ -133,6 +134,48 @@ class Snapshots:
         """Return the keys of all writable layers that begin with prefix."""
         return [key for key in os.listdir(f"{self.root}/active") if key.startswith(prefix)]
 
+    def unpacked(self) -> list[Digest]:
+        """Return the ChainIDs of all layers that are unpacked."""
+        names = {name: _ALGORITHMS.get(len(name)) for name in os.listdir(f"{self.root}/layers")}
+        return [Digest(f"{algorithm}:{name}") for name, algorithm in names.items() if algorithm]
+
+    def in_use(self) -> set[Digest]:
+        """Return the ChainIDs of the layers that a writable layer stands on, all the way down."""
+        used: set[Digest] = set()
+        for key in self.keys():
+            try:
+                parent = self._parent(key)
+                if parent is not None and parent not in used:
+                    used |= set(self._record(parent).chain)
+            except NotFound:
+                continue  # it was removed meanwhile
+        return used
+
+    def retire(self, chain_id: Digest) -> str:
+        """Take an unpacked layer out of sight and return its path in the trash, for `dispose`.
+
+        Whether something stands on it is the caller's to know.
+        """
+        gone = f"{self.root}/trash/{os.urandom(8).hex()}"
+        try:
+            os.rename(self._layer(chain_id), gone)
+        except OSError as error:
+            raise _unavailable("remove", f"layer {chain_id}", error) from None
+        return gone
+
+    def dispose(self, path: str) -> None:
+        """Remove what lies in the trash at path."""
+        self._remove_tree(path)
+
+    def layer_usage(self, chain_id: Digest) -> Usage:
+        """Return what an unpacked layer occupies. Raises NotFound."""
+        from .usage import measure
+
+        try:
+            return measure(self._layer(chain_id))
+        except FileNotFoundError:
+            raise _not_unpacked(chain_id) from None
+
     def usage(self, key: str) -> Usage:
         """Return what the layer called key itself occupies. Raises NotFound."""
         from .usage import measure
@@ -214,20 +257,20 @@ class Snapshots:
         """Return the trees below a writable layer, the topmost first."""
         if chain_id is None:
             return ()
-        path = f"{self._layer(chain_id)}/layer.json"
-        try:
-            with open(path, "rb") as file:
-                record = LayerRecord.from_json(parse(file.read(), path), path)
-        except FileNotFoundError:
-            raise NotFound(
-                "prepare", f"layer {chain_id}", f"layer {chain_id} is not unpacked", hint="unpack the image first"
-            ) from None
         lower = []
-        for layer in record.chain:
+        for layer in self._record(chain_id).chain:
             lower.append(f"{self._layer(layer)}/fs")
             if _is_opaque(lower[-1]):
                 break  # overlayfs looks at the attribute everywhere but on a layer's root
         return tuple(lower)
+
+    def _record(self, chain_id: Digest) -> LayerRecord:
+        path = f"{self._layer(chain_id)}/layer.json"
+        try:
+            with open(path, "rb") as file:
+                return LayerRecord.from_json(parse(file.read(), path), path)
+        except FileNotFoundError:
+            raise _not_unpacked(chain_id) from None
 
     # -- keys, trash ------------------------------------------------------------------------------------------------
 
@@ -319,6 +362,11 @@ def _extract(blob: Blob, directory: int, record: LayerRecord, lower: Sequence[st
     return record.replace(
         entries=extraction.entries, lost_xattrs=extraction.lost_xattrs, lost_devices=extraction.lost_devices
     )
+
+
+def _not_unpacked(chain_id: Digest) -> NotFound:
+    hint = "unpack the image first"
+    return NotFound("prepare", f"layer {chain_id}", f"layer {chain_id} is not unpacked", hint=hint)
 
 
 def _mounts(directory: str, lower: tuple[str, ...]) -> tuple[Mount, ...]:

@@ -40,3 +40,14 @@ class PullRequest(Record):
     all_tags: bool = False
     all_platforms: bool = False
     credentials: Credentials = ANONYMOUS
+
+
+class PushRequest(Record):
+    """`orlop push`. image: a reference; all_tags: every tag of its repository here; platform: of an index only that."""
+
+    strict = True
+    json_names = {"all_tags": "all_tags"}
+    image: str
+    all_tags: bool = False
+    platform: str = ""
+    credentials: Credentials = ANONYMOUS

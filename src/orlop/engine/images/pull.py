@@ -7,6 +7,7 @@ from ...image.registry import Patience
 from ...spec.errors import Invalid, Unavailable
 from ...spec.platform import Platform
 from ...spec.reference import Reference
+from .. import events
 from .registries import cancelled_at
 
 TYPE_CHECKING = False
@@ -44,3 +45,4 @@ def _pull_one(engine: Engine, request: PullRequest, reference: Reference, hangup
             yield from pulling.run(lease, engine.snapshots.unpack)
         except OSError as wrong:
             raise Unavailable("pull", reference.familiar, wrong.strerror or str(wrong)) from None
+    events.publish(engine, "image", "pull", reference.familiar, {"name": reference.familiar_name})

@@ -24,6 +24,8 @@ _KILL = ("lifecycle", "KILL", "Kill one or more running containers")
 _LOGS = ("logs", "LOGS", "Fetch the logs of a container")
 _PAUSE = ("lifecycle", "PAUSE", "Pause all processes within one or more containers")
 _PORT = ("top", "PORT", "List port mappings or a specific mapping for the container")
+_RMI = ("names", "RMI", "Remove one or more images")
+_TAG = ("names", "TAG", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE")
 _PUSH = ("push", "PUSH", "Upload an image to a registry")
 _PULL = ("pull", "PULL", "Download an image from a registry")
 _PS = ("ps", "PS", "List containers")
@@ -67,6 +69,8 @@ COMMANDS: dict[str, Row] = {
     "rename": _RENAME,
     "restart": _RESTART,
     "rm": _RM,
+    "rmi": _RMI,
+    "tag": _TAG,
     "serve": ("engine", "SERVE", "Run the engine in the foreground"),
     "start": _START,
     "stats": _STATS,
@@ -120,8 +124,11 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "import": _IMPORT,
             "inspect": ("inspect", "INSPECT_IMAGE", "Display detailed information on one or more images"),
             "ls": _IMAGES,
+            "prune": ("names", "PRUNE", "Remove unused images"),
             "pull": _PULL,
             "push": _PUSH,
+            "rm": _RMI,
+            "tag": _TAG,
         },
     ),
     "registry": (
@@ -151,6 +158,7 @@ ALIASES = {
     ("container", "ps"): "ls",
     ("container", "remove"): "rm",
     ("image", "list"): "ls",
+    ("image", "remove"): "rm",
     ("volume", "list"): "ls",
     ("volume", "remove"): "rm",
 }
@@ -158,10 +166,10 @@ ALIASES = {
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
     "build builder buildx checkpoint compose config context history load login logout"
-    " manifest network node plugin rmi save search secret service stack"
-    " swarm tag trust update volume.update"
+    " manifest network node plugin save search secret service stack"
+    " swarm trust update volume.update"
     " container.update"
-    " image.build image.history image.load image.prune image.rm image.save image.tag"
+    " image.build image.history image.load image.save"
     " system.df system.prune".split()
 )
 

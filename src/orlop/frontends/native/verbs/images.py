@@ -1,7 +1,7 @@
 """The verbs `images.*`."""
 
 from ....engine import images
-from ....spec.registry import PullRequest
+from ....spec.registry import PullRequest, PushRequest
 from .. import wire
 from .call import Args, Call, Nothing, Reply, Verb
 
@@ -16,6 +16,26 @@ class NamedImage(Args):
 
 class Pull(Args):
     request: PullRequest
+
+
+class Push(Args):
+    request: PushRequest
+
+
+class Tag(Args):
+    image: str
+    name: str
+
+
+class Remove(Args):
+    image: str
+    force: bool = False
+    prune: bool = True
+
+
+class Prune(Args):
+    all: bool = False
+    filters: dict[str, tuple[str, ...]] = {}
 
 
 class Import(Args):
@@ -33,6 +53,31 @@ def _pull(call: Call, args: Pull) -> Reply:
     from ....engine.images.pull import pull
 
     return told(pull(call.engine, args.request, call.hangup))
+
+
+def _push(call: Call, args: Push) -> Reply:
+    from ....engine.images.push import push
+
+    return told(push(call.engine, args.request, call.hangup))
+
+
+def _tag(call: Call, args: Tag) -> object:
+    from ....engine.images import removal
+
+    removal.tag(call.engine, args.image, args.name)
+    return {}
+
+
+def _remove(call: Call, args: Remove) -> object:
+    from ....engine.images import removal
+
+    return removal.remove(call.engine, args.image, force=args.force, prune=args.prune)
+
+
+def _prune(call: Call, args: Prune) -> object:
+    from ....engine.images import removal
+
+    return removal.prune(call.engine, unused=args.all, filters=args.filters)
 
 
 def told(messages: "Iterator[object]") -> Reply:
@@ -54,5 +99,9 @@ VERBS: dict[str, Verb] = {
     "images.list": Verb(Nothing, lambda call, _: images.summaries(call.engine)),
     "images.inspect": Verb(NamedImage, lambda call, args: images.inspect(call.engine, args.image)),
     "images.import": Verb(Import, _import),
+    "images.tag": Verb(Tag, _tag),
+    "images.remove": Verb(Remove, _remove),
+    "images.prune": Verb(Prune, _prune),
     "images.pull": Verb(Pull, _pull, lasts=True),
+    "images.push": Verb(Push, _push, lasts=True),
 }

@@ -1,0 +1,121 @@
+"""`orlop tag`, `orlop rmi`, `orlop image prune`: names of images, given and taken."""
+
+from __future__ import annotations
+
+import sys
+
+from ....spec.errors import OrlopError
+from ..command import Command, Invocation, for_output, write_line
+from ..flags import BOOL, EXIT_USAGE, LIST, Flag
+from ..main import explain
+from ..units import size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _tag(invocation: Invocation) -> int:
+    source, name = invocation.arguments
+    with invocation.connect() as engine:
+        engine.call("images.tag", {"image": source, "name": name})
+    return 0
+
+
+def _remove(invocation: Invocation) -> int:
+    options = invocation.options
+    status = 0
+    with invocation.connect() as engine:
+        for name in invocation.arguments:
+            args = {"image": name, "force": options["force"], "prune": not options["no-prune"]}
+            try:
+                print_deleted(engine.call("images.remove", args))
+            except OrlopError as error:
+                if options["force"] and error.kind == "not-found":
+                    explain(error)
+                    continue
+                explain(error)
+                status = EXIT_USAGE
+    return status
+
+
+def print_deleted(deleted: object) -> None:
+    """Print docker's lines for {"Untagged"} and {"Deleted"} objects."""
+    for item in deleted if isinstance(deleted, list) else ():
+        for word in ("Untagged", "Deleted"):
+            if isinstance(item, dict) and word in item:
+                write_line(f"{word}: {for_output(str(item[word]))}")
+
+
+def _prune(invocation: Invocation) -> int:
+    options = invocation.options
+    if not options["force"]:
+        what = "without at least one container associated to them" if options["all"] else "dangling images"
+        what = f"all images {what}" if options["all"] else f"all {what}"
+        if not confirmed(f"WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "):
+            return 0
+    with invocation.connect() as engine:
+        result = engine.call("images.prune", {"all": options["all"], "filters": filters_of(options["filter"])})
+    if isinstance(result, dict):
+        deleted = result.get("ImagesDeleted")
+        if isinstance(deleted, list) and deleted:
+            write_line("Deleted Images:")
+            for item in deleted:
+                for word in ("Untagged", "Deleted"):
+                    if word in item:
+                        write_line(f"{word.lower()}: {for_output(str(item[word]))}")
+            write_line("")
+        write_line(f"Total reclaimed space: {size(int(result.get('SpaceReclaimed') or 0))}")
+    return 0
+
+
+def confirmed(question: str) -> bool:
+    """Ask on the terminal; only y or yes is one."""
+    sys.stdout.write(question)
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def filters_of(words: Sequence[str]) -> dict[str, list[str]]:
+    """Return the filters that --filter key=value names; `key!=value` is the filter called `key!`."""
+    from ....spec.errors import Invalid
+
+    found: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise Invalid("filter", word, "invalid argument: bad format of filter (expected name=value)")
+        found.setdefault(key.strip().lower(), []).append(value.strip())
+    return found
+
+
+TAG = Command(
+    _tag,
+    "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+    "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+    arguments=(2, 2),
+    aliases=("image tag", "tag"),
+)
+RMI = Command(
+    _remove,
+    "Remove one or more images",
+    "[OPTIONS] IMAGE [IMAGE...]",
+    flags=(
+        Flag("force", "f", BOOL, "Force removal of the image", default=False),
+        Flag("no-prune", "", BOOL, "Do not delete untagged parents", default=False),
+    ),
+    arguments=(1, None),
+    aliases=("image rm", "image remove", "rmi"),
+    refused=frozenset(("platform",)),
+)
+PRUNE = Command(
+    _prune,
+    "Remove unused images",
+    "[OPTIONS]",
+    flags=(
+        Flag("all", "a", BOOL, "Remove all unused images, not just dangling ones", default=False),
+        Flag("filter", "", LIST, 'Provide filter values (e.g. "until=<timestamp>")'),
+        Flag("force", "f", BOOL, "Do not prompt for confirmation", default=False),
+    ),
+    aliases=("image prune",),
+)
