@@ -114,6 +114,7 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
             *(cgroup.entry if cgroup else ()),
             *process.oom_score(spec.process),
             *namespaces.enter_namespaces(spec, own, host),
+            *namespaces.network_devices(spec.linux, own, host),
             *mounts.file_system(spec, host, own.own_ids, warnings),
             *_hook_point(checked),
             *process.streams(spec.process),
@@ -168,7 +169,6 @@ def _refuse_unsupported(spec: Spec) -> None:
     linux = spec.linux
     unsupported = {
         "linux.intelRdt": linux.intel_rdt,
-        "linux.netDevices": linux.net_devices,
     }
     for field, value in unsupported.items():
         if value:

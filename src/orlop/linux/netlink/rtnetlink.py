@@ -76,14 +76,15 @@ class Link:
 
 
 class Address:
-    """An address of a link; index: the link's."""
+    """An address of a link; index: the link's. flags: IFA_F_*; scope: RT_SCOPE_*."""
 
-    __slots__ = ("address", "index", "prefix_length")
+    __slots__ = ("address", "flags", "index", "prefix_length", "scope")
 
     def __init__(self, payload: bytes) -> None:
         """Raises OSError (EBADMSG)."""
-        _, self.prefix_length, _, _, self.index = _unpacked(_IFADDR, payload)
+        _, self.prefix_length, low, self.scope, self.index = _unpacked(_IFADDR, payload)
         found = wire.attributes(payload[_IFADDR.size :])
+        self.flags = number(found[8]) if 8 in found else low  # IFA_FLAGS: the header has room for eight alone
         # IFA_LOCAL (2) is the own end of a point-to-point link; IPv6 has IFA_ADDRESS (1) only.
         self.address = _presented(found.get(2) or found.get(1, b""))
 

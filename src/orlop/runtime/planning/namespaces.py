@@ -14,6 +14,7 @@ _ID_MAX = 2**32 - 2
 _CLOCKS = ("monotonic", "boottime")
 _TIME_KERNEL_MIN = (5, 6)
 _HOSTNAME_BYTES_MAX = 64
+_DEVICE_NAME_BYTES_MAX = 15  # IFNAMSIZ with its NUL
 _SETGID = capability.mask(["CAP_SETGID"])
 
 # sysctls that belong to a namespace (namespaces(7) of each kind); "net." as a whole is the network namespace's.
@@ -119,6 +120,35 @@ def joins(linux: Linux, own: Namespaces) -> tuple[JoinNamespace, ...]:
     if any(_canonical(name).startswith("net.") for name in linux.sysctl):
         instead["network"] = "remove the sysctl"
     return tuple(JoinNamespace(kind=kind, path=path, must_differ=instead.get(kind, "")) for kind, path in wanted)
+
+
+def network_devices(linux: Linux, own: Namespaces, host: HostFacts) -> tuple[Operation, ...]:
+    """Return the operations that move devices of the host into the container's network namespace."""
+    if not linux.net_devices:
+        return ()
+    from ..operations.netdevices import MoveNetworkDevice
+
+    if not own.has("network"):
+        raise Invalid("move", "linux.netDevices", "linux.namespaces has no network namespace to move them to")
+    if not host.initial_user_namespace:
+        raise Unsupported("move", "linux.netDevices", "it takes root on the host: the devices belong to it")
+    operations: list[Operation] = []
+    for name, device in linux.net_devices.items():
+        inside = device.name or name
+        for text in (name, inside):
+            if not _is_device_name(text):
+                raise Invalid("move", f"linux.netDevices.{name[:32]}", f"{text[:32]!r} is no name of a network device")
+        if any(inside == moved.inside for moved in operations if isinstance(moved, MoveNetworkDevice)):
+            raise Invalid("move", f"linux.netDevices.{name}", f"two devices would be called {inside}")
+        operations.append(MoveNetworkDevice(name=name, inside=inside, namespace=own.joined.get("network", "")))
+    return tuple(operations)
+
+
+def _is_device_name(name: str) -> bool:
+    """As dev_valid_name of net/core/dev.c has it, and % is left out, which asks the kernel for a number."""
+    if not 0 < len(name.encode(errors="surrogateescape")) <= _DEVICE_NAME_BYTES_MAX or name in (".", ".."):
+        return False
+    return not any(char in "/:%" or char.isspace() or not char.isprintable() for char in name)
 
 
 def names(spec: Spec, own: Namespaces) -> tuple[Operation, ...]:
