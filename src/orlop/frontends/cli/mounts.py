@@ -325,4 +325,4 @@ def parse_storage_opts(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _wrong(message: str, hint: str) -> UsageError:
-    return UsageError(message, hint, shows_usage=False)
+    return UsageError(f"orlop: {message}", hint, shows_usage=False)

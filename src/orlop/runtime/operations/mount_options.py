@@ -44,6 +44,7 @@ PROPAGATION_NAMES = (*_PROPAGATION, *(f"r{name}" for name in _PROPAGATION))
 _SUPER_BLOCK = ("sync", "dirsync", "lazytime", "mand")
 # What is the case anyway: the kernel's defaults, and messages that nobody would see.
 _NOTHING = ("defaults", "async", "nolazytime", "nomand", "noiversion", "silent", "loud")
+_SUBDIRECTORY = "X-mount.subdir="
 NAMES = (
     *_ATTRIBUTES,
     *_RECURSIVE,
@@ -67,6 +68,7 @@ class MountOptions(Record):
 
     set, clear: MOUNT_ATTR_* of the mount; recursive_set, recursive_clear: of the mounts below it too.
     propagation: MS_PRIVATE and so on, 0 when not given. bind: "", "bind" or "rbind". idmap: "", "idmap" or "ridmap".
+    subdirectory: what of the source is mounted, "" for all of it (mount(8), X-mount.subdir).
     super_block: flags, data: (name, value) pairs, a value None for a flag: what the file system itself gets.
     """
 
@@ -80,6 +82,7 @@ class MountOptions(Record):
     idmap: str = ""
     remount: bool = False
     tmpcopyup: bool = False
+    subdirectory: str = ""
     super_block: tuple[str, ...] = ()
     data: tuple[tuple[str, str | None], ...] = ()
 
@@ -119,6 +122,8 @@ def parse(options: tuple[str, ...], field: str) -> MountOptions:
             values["idmap"] = option
         elif option in ("remount", "tmpcopyup"):
             values[option] = True
+        elif option.startswith(_SUBDIRECTORY):
+            values["subdirectory"] = option.removeprefix(_SUBDIRECTORY)
         elif option in _SUPER_BLOCK:
             super_block.append(option)
         elif option == "iversion":

@@ -27,6 +27,7 @@ PROC_FILES_ALLOWED = frozenset(
 )
 # A link of the image's at one of these would lead the kernel's file systems, and what is masked in them, astray.
 _PLAIN_PLACES = ("/proc", "/sys", "/dev")
+_OVERLAY_PAIRS = frozenset(("lowerdir", "upperdir", "workdir"))
 # Nothing is in these but what the kernel and we put there, and no link that leads out.
 _EMPTY_TYPES = ("proc", "sysfs", "tmpfs", "devpts", "mqueue")
 _PLAIN_TYPES = ("proc", "sysfs", "cgroup", "cgroup2")
@@ -95,7 +96,7 @@ class NewFilesystem(Operation):
             attributes = options.set & ~options.recursive_clear | options.recursive_set
             # The copy has to be written before the file system is read-only.
             late = attributes & mount.MOUNT_ATTR_RDONLY if options.tmpcopyup else 0
-            made = mount.new_filesystem(self.fstype, self._settings(target), attributes & ~late, self.source)
+            made = self._new(self._settings(target), attributes & ~late)
             if self.label and self.fstype == "mqueue":  # it takes no options: its root is labelled as a file
                 _set_label(made, self.label)
             if options.tmpcopyup:
@@ -103,10 +104,29 @@ class NewFilesystem(Operation):
             if late:
                 mount.mount_setattr(made, set_=late)
             init.attach(made, target, self.destination, made=self.fstype in _EMPTY_TYPES and not options.tmpcopyup)
+            if options.subdirectory:
+                self._cover_with(options.subdirectory, made, init)
         finally:
             os.close(target)
         if options.propagation:
             mount.mount_setattr(made, propagation=options.propagation, recursive=options.propagation_recursive)
+
+    def _new(self, settings: list[tuple[str, str | int | None]], attributes: int) -> int:
+        """Return the detached mount. Layers of an overlay are handed over one by one, however many there are."""
+        pairs = {name: value for name, value in settings if isinstance(value, str)}
+        if self.fstype != "overlay" or not pairs.keys() <= _OVERLAY_PAIRS or any("\\" in pairs[name] for name in pairs):
+            return mount.new_filesystem(self.fstype, settings, attributes, self.source)
+        lower = [part for name, value in settings if name == "lowerdir" for part in str(value).split(":")]
+        flags = [name for name, value in settings if value is None]
+        return mount.overlay(lower, pairs.get("upperdir", ""), pairs.get("workdir", ""), attributes, flags)
+
+    def _cover_with(self, subdirectory: str, made: int, init: "Init") -> None:
+        """Show a directory of the new file system over its root. A part of a detached mount could not be cloned."""
+        source = open_below(made, subdirectory, self.source, os.O_DIRECTORY)
+        try:
+            init.attach(mount.clone_tree(source), made, self.destination)
+        finally:
+            os.close(source)
 
     def _settings(self, target: int) -> list[tuple[str, str | int | None]]:
         settings: list[tuple[str, str | int | None]] = [*self.options.data]
@@ -151,6 +171,12 @@ class BindMount(Operation):
     def prepare(self, outside: "Outside") -> None:
         options = self.options
         source = open_source(self.source)
+        if options.subdirectory:
+            whole = source
+            try:
+                source = open_below(whole, options.subdirectory, self.source)
+            finally:
+                os.close(whole)
         try:
             if self.destination == "/proc" and not _is_procfs(source):
                 raise Invalid("mount", self.source, "only a procfs may be mounted at /proc")
@@ -230,6 +256,24 @@ def open_source(source: str) -> int:
             f"bind source path does not exist: {source}",
             hint="create it, or use a volume instead",
         ) from None
+
+
+def open_below(directory: int, name: str, shown: str, flags: int = 0) -> int:
+    """Return an O_PATH descriptor of what lies below a directory, and never of what lies elsewhere (CVE-2017-1002101).
+
+    shown: what errors call the directory. Raises NotFound, Invalid.
+    """
+    resolve = path.RESOLVE_BENEATH | path.RESOLVE_NO_MAGICLINKS
+    try:
+        return path.openat2(directory, name, os.O_PATH | flags, 0, resolve)
+    except FileNotFoundError:
+        cause = f"cannot access path {shown}/{name}: no such file or directory"
+        raise NotFound("mount", f"{shown}/{name}", cause, hint="make it first") from None
+    except OSError as failure:
+        if failure.errno not in (errno.EXDEV, errno.ELOOP, errno.ENOTDIR):
+            raise
+        cause = "it is not a directory" if failure.errno == errno.ENOTDIR else "a symbolic link there leads out of it"
+        raise Invalid("mount", f"{shown}/{name}", cause, hint="name a directory that lies inside") from None
 
 
 def _text(pair: tuple[str, str | None]) -> str:
