@@ -7,13 +7,14 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from devtools import peers
 from devtools.environment import ROOT
 from devtools.failure import Failure
 from support import host
 
-from . import measure, platforms, report
+from . import measure, platforms, registries, report
 from .platforms import Platform
 from .workspace import Workspace
 
@@ -54,6 +55,12 @@ def cold(bench: Bench, rounds: int) -> list[str]:
     return _timed([bench.ours.cold] if bench.ours and bench.ours.cold else [], rounds)
 
 
+def registry(bench: Bench, rounds: int) -> list[str]:
+    """Eight clients fetch one blob of 200 MiB at once from a registry on loopback."""
+    with ExitStack() as stack:
+        return _timed(registries.subjects(bench.work, stack), rounds)
+
+
 def floor(bench: Bench, rounds: int) -> list[str]:
     """What is in every figure above."""
     return _timed(platforms.floor(bench.work), rounds)
@@ -69,6 +76,7 @@ FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "exec": execute,
     "memory": memory,
     "cold": cold,
+    "registry": registry,
     "floor": floor,
 }
 

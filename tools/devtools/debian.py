@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .failure import Failure
 
+_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _QUIET = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
 
 
@@ -52,6 +53,43 @@ def unpack(packages: Sequence[str], directory: Path) -> None:
     for archive in sorted(archives.glob("*.deb")):
         subprocess.run(["dpkg-deb", "--extract", archive, directory], check=True)
     shutil.rmtree(archives)
+
+
+def unpack_release(release: str, packages: Sequence[str], directory: Path) -> None:
+    """Unpack packages of another Debian release, with everything they need down to the C library. Raises Failure.
+
+    apt keeps the lists of that release below directory; the machine's own lists and packages stay as they are.
+    """
+    state = directory / "apt"
+    for name in ("lists/partial", "cache/archives/partial", "archives"):
+        (state / name).mkdir(parents=True, exist_ok=True)
+    (state / "status").touch()
+    (state / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {_mirror()} {release} main\n")
+    places = {
+        "Dir::State": state, "Dir::State::status": state / "status", "Dir::State::lists": state / "lists",
+        "Dir::Cache": state / "cache", "Dir::Etc::sourcelist": state / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null", "APT::Sandbox::User": "root", "Acquire::Languages": "none",
+    }  # fmt: skip
+    options = [word for name, value in places.items() for word in ("-o", f"{name}={value}")]
+    updated = _apt(*options, "update", "-q")
+    plan = _apt(*options, "install", "--simulate", "--no-install-recommends", *packages)
+    names = re.findall(r"^Inst (\S+) ", plan.stdout, re.MULTILINE)
+    done = _apt(*options, "download", *names, cwd=state / "archives") if names else plan
+    if plan.returncode != 0 or done.returncode != 0 or not names:
+        detail = (updated.stderr + plan.stderr + done.stderr).strip()
+        raise Failure(f"apt-get could not fetch {' '.join(packages)} of {release}:\n{detail}")
+    for archive in sorted((state / "archives").glob("*.deb")):
+        subprocess.run(["dpkg-deb", "--extract", archive, directory], check=True)
+    shutil.rmtree(state)
+
+
+def _mirror() -> str:
+    """Return where this machine gets Debian from."""
+    told = _apt("indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages").stdout
+    mirrors = re.findall(r"^Debian (\S+)$", told, re.MULTILINE)
+    if not mirrors:
+        raise Failure("this machine has no source of Debian packages")
+    return str(mirrors[0])
 
 
 def _attempts() -> Iterator[None]:

@@ -20,12 +20,12 @@ from .environment import CACHE, ROOT, only_one
 # fmt: off
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
-    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-registry", "podman", "busybox-static"),
+    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-registry", "podman", "openssl", "busybox-static"),
     "root":        ("busybox-static", "iproute2", "nftables", "procps", "strace"),
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "busybox-static", "iproute2", "procps"),
-    "bench":       ("docker.io", "docker-registry", "podman", "runc", "crun", "bubblewrap", "busybox-static"),
+    "bench":       ("docker.io", "docker-registry", "podman", "runc", "crun", "bubblewrap", "curl", "busybox-static"),
 }
 TOOLS: dict[str, str] = {
     "runc": "runc",
@@ -40,6 +40,8 @@ TOOLS: dict[str, str] = {
     "dockerd": "docker.io",
     "docker-registry": "docker-registry",
     "containerd": "containerd",
+    "curl": "curl",
+    "openssl": "openssl",
     "ctr": "containerd",
     "bwrap": "bubblewrap",
     "busybox": "busybox-static",
