@@ -5,8 +5,13 @@ import stat
 
 from ..linux import capability
 from ..runtime.host import HostFacts, facts
+from ..spec.container import ContainerRequest
 from ..spec.record import Record
 from ..spec.runtime import Device
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..linux.cgroup.layout import Layout
 
 _LSM_MODULES = ("apparmor", "selinux")
 
@@ -24,6 +29,7 @@ class Host(Record):
     capabilities: names of the bounding set, with CAP_. controllers: of cgroups, as linux.cgroup names them.
     swap_limit: whether memory plus swap can be limited. security_modules: of apparmor and selinux, those in force.
     thermal_throttle: the directories below /sys that tell how hot the processors are (GHSA-6fw5-f8r9-fgfm).
+    cpus, memory_nodes: the numbers of those that are there; none where nobody knows.
     """
 
     processors: int
@@ -33,7 +39,22 @@ class Host(Record):
     swap_limit: bool
     security_modules: tuple[str, ...] = ()
     thermal_throttle: tuple[str, ...] = ()
+    cpus: tuple[int, ...] = ()
+    memory_nodes: tuple[int, ...] = ()
     runtime: HostFacts
+
+
+class Devices(Record):
+    """Devices of the machine, as they are now. everything: all of them, for a privileged container.
+
+    named: those behind each path that a request names; a directory has all below it, with their paths.
+    """
+
+    everything: tuple[Device, ...] = ()
+    named: dict[str, tuple[Device, ...]] = {}
+
+
+NO_DEVICES = Devices()
 
 
 def look() -> Host:
@@ -44,12 +65,29 @@ def look() -> Host:
         processors=len(os.sched_getaffinity(0)),
         hostname=os.uname().nodename,
         capabilities=tuple(capability.names_of(runtime.cap_bounding)),
-        controllers=tuple(name for name in ("cpu", "memory", "pids", "devices") if layout.version(name)),
+        controllers=_controllers(layout),
         swap_limit=_swap_limit(layout.directory("memory"), layout.version("memory")),
         security_modules=tuple(name for name in _LSM_MODULES if _is_active(name, runtime.lsms)),
         thermal_throttle=_below("/sys/devices/system/cpu", "thermal_throttle"),
+        cpus=_numbers("/sys/devices/system/cpu/online"),
+        memory_nodes=_numbers("/sys/devices/system/node/online"),
         runtime=runtime,
     )
+
+
+def _controllers(layout: "Layout") -> tuple[str, ...]:
+    names = tuple(name for name in ("cpu", "cpuset", "memory", "pids", "devices") if layout.version(name))
+    return (*names, "blkio") if layout.version("blkio") or layout.version("io") else names
+
+
+def _numbers(path: str) -> tuple[int, ...]:
+    """Return the numbers in a file like "0-3,7" (cpuset(7), List format)."""
+    try:
+        with open(path, encoding="ascii") as file:
+            parts = [part.split("-") for part in file.read().strip().split(",") if part]
+    except OSError:
+        return ()
+    return tuple(number for part in parts for number in range(int(part[0]), int(part[-1]) + 1))
 
 
 def _swap_limit(directory: str, version: int) -> bool:
@@ -73,12 +111,26 @@ def _is_active(module: str, lsms: tuple[str, ...]) -> bool:
     return module in lsms if any(lsms) else os.path.isdir(f"/sys/module/{module}")
 
 
-def devices(directory: str = "/dev") -> tuple[Device, ...]:
-    """Return every device node of the machine, with its owner and mode, for a privileged container.
+def devices(request: ContainerRequest, directory: str = "/dev") -> Devices:
+    """Return the devices that a request needs to know: all with --privileged, and those behind the paths it names.
 
-    Looks now: devices come and go. Links are not followed.
+    Looks now: devices come and go. Only the path itself may be a link (/dev/disk/by-id/...).
     """
-    return tuple(sorted(_walk(directory, 0), key=lambda device: device.path)[:_DEVICES_MAX])
+    rated = (*request.device_read_bps, *request.device_write_bps, *request.device_read_iops, *request.device_write_iops)
+    paths = {entry.source for entry in request.devices} | {entry.path for entry in rated}
+    paths |= {entry.path for entry in request.blkio_weight_devices}
+    everything = sorted(_walk(directory, 0), key=lambda device: device.path) if request.privileged else []
+    return Devices(everything=tuple(everything[:_DEVICES_MAX]), named={path: _behind(path) for path in sorted(paths)})
+
+
+def _behind(path: str) -> tuple[Device, ...]:
+    try:
+        info = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    if stat.S_ISDIR(info.st_mode):
+        return tuple(sorted(_walk(path, 1), key=lambda device: device.path)[:_DEVICES_MAX])
+    return (_device(path, info),) if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode) else ()
 
 
 def _walk(directory: str, depth: int) -> list[Device]:

@@ -23,14 +23,14 @@ _HOSTNAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234
 def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, host_name: str) -> Config:
     """Return how the container will run.
 
-    host_name: the machine's own, which `--network host` shows. Raises Invalid with docker's texts.
+    host_name: the machine's own, which `--network host` and `--uts host` show. Raises Invalid with docker's texts.
     """
     subject = subject_of(request)
     entrypoint, cmd = _command(request, image)
     if not entrypoint + cmd:
         hint = "give a command after the image, or an image that has one"
         raise Invalid("create", subject, "no command specified", hint=hint)
-    default_name = host_name if request.network == "host" else names.short_id(container_id)
+    default_name = host_name if "host" in (request.network, request.uts) else names.short_id(container_id)
     return Config(
         entrypoint=entrypoint,
         cmd=cmd,

@@ -9,48 +9,93 @@ from __future__ import annotations
 
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid, Unsupported
-from ...spec.runtime import Cpu, DeviceRule, Memory, Pids, Resources
-from ..host import Host
+from ...spec.runtime import BlockIo, Cpu, Memory, Pids, Resources, Rlimit
+from ..host import Devices, Host
+from . import devices as device_rules
 
 PIDS_MAX_DEFAULT = 4096
 PIDS_MAX = 4 * 1024 * 1024  # PID_MAX_LIMIT, include/linux/threads.h: the kernel refuses more
 MEMORY_BYTES_MIN = 6 * 1024 * 1024
 MEMORY_BYTES_MAX = 2**62  # twice as much is memory plus swap, a signed 64-bit integer
 CPU_PERIOD_US = 100_000
+CPU_PERIOD_US_MIN, CPU_PERIOD_US_MAX = 1000, 1_000_000
 CPU_QUOTA_US_MIN = 1000  # the kernel's lower bound, kernel/sched/core.c min_cfs_quota_period
+CPU_SHARES_MIN, CPU_SHARES_MAX = 2, 262144
+OOM_SCORE_ADJ_MAX = 1000
+RLIM_INFINITY = 2**64 - 1
 NANO = 10**9
-
-# Nodes may be made (mknod alone gives no access), and only these may be opened: null, zero, full, random, urandom, tty,
-# console, ptmx and the terminals of the container's own devpts.
-DEVICE_RULES = (
-    DeviceRule(allow=False),
-    DeviceRule(allow=True, type="c", access="m"),
-    DeviceRule(allow=True, type="b", access="m"),
-    *(DeviceRule(allow=True, type="c", major=1, minor=minor) for minor in (3, 5, 7, 8, 9)),
-    *(DeviceRule(allow=True, type="c", major=5, minor=minor) for minor in (0, 1, 2)),
-    DeviceRule(allow=True, type="c", major=136),
-)
-DEVICE_RULES_PRIVILEGED = (DeviceRule(allow=True),)
+_CPUS_MAX = 8192  # CONFIG_NR_CPUS of the largest kernels
 
 
-def resources(request: ContainerRequest, host: Host, subject: str) -> tuple[Resources, tuple[str, ...]]:
+def resources(
+    request: ContainerRequest, host: Host, devices: Devices, subject: str
+) -> tuple[Resources, tuple[str, ...]]:
     """Return the limits and the warnings. Raises Invalid with docker's texts, Unsupported without a controller."""
     warnings: list[str] = []
     found = Resources(
-        devices=DEVICE_RULES_PRIVILEGED if request.privileged else DEVICE_RULES,
+        devices=device_rules.rules(request, devices, subject),
         memory=_memory(request, host, subject, warnings),
         cpu=_cpu(request, host, subject),
         pids=_pids(request, host, subject, warnings),
+        block_io=_block_io(request, host, devices, subject),
     )
     if "devices" not in host.controllers and not request.privileged:
         warnings.append("This machine has no device cgroup: the container's own capabilities alone guard devices.")
     return found, tuple(warnings)
 
 
+def rlimits(request: ContainerRequest) -> tuple[Rlimit, ...]:
+    """Return the limits of --ulimit; of two for one resource the last counts."""
+    last = {entry.name: entry for entry in request.ulimits}
+    return tuple(
+        Rlimit(type=f"RLIMIT_{name.upper()}", soft=_or_infinity(entry.soft), hard=_or_infinity(entry.hard))
+        for name, entry in sorted(last.items())
+    )
+
+
+def oom_score_adj(request: ContainerRequest, subject: str) -> int | None:
+    """Return the process's oom_score_adj, None to leave it as it is. Raises Invalid with docker's text."""
+    if abs(request.oom_score_adj) > OOM_SCORE_ADJ_MAX:
+        cause = f"Invalid value {request.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        raise _invalid(subject, cause, "choose one in that range")
+    return request.oom_score_adj or None
+
+
+def _or_infinity(limit: int) -> int:
+    return RLIM_INFINITY if limit < 0 else limit
+
+
 def _memory(request: ContainerRequest, host: Host, subject: str, warnings: list[str]) -> Memory | None:
-    limit, swap = request.memory_bytes, request.memory_swap_bytes
-    if not limit and not swap:
+    if request.kernel_memory_bytes:
+        cause = "Linux has no limit for kernel memory alone since 5.16"
+        raise Unsupported("create", subject, cause, hint="leave --kernel-memory away: --memory counts the kernel's too")
+    limit = _memory_limit(request, subject)
+    reservation = request.memory_reservation_bytes
+    _check_reservation(reservation, limit, subject)
+    swappiness, killer_off = request.memory_swappiness, request.oom_kill_disable
+    if swappiness is not None and not 0 <= swappiness <= 100:
+        cause = f"Invalid value: {swappiness}, valid memory swappiness range is 0-100"
+        raise _invalid(subject, cause, "choose one in that range, or leave it out")
+    if not (limit or reservation or swappiness is not None or killer_off):
         return None
+    _need(host, "memory", subject)
+    if killer_off and not limit:
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
+            "running out of resources."
+        )
+    return Memory(
+        limit=limit or None,
+        swap=_swap(request, host, subject, warnings) if limit else None,
+        reservation=reservation or None,
+        swappiness=swappiness,
+        disable_oom_killer=killer_off or None,
+    )
+
+
+def _memory_limit(request: ContainerRequest, subject: str) -> int:
+    """Return the memory limit, checked against that of memory plus swap."""
+    limit, swap = request.memory_bytes, request.memory_swap_bytes
     if not limit and swap > 0:
         raise _invalid(
             subject, "You should always set the Memory limit when using Memoryswap limit, see usage", "add -m"
@@ -62,34 +107,123 @@ def _memory(request: ContainerRequest, host: Host, subject: str, warnings: list[
     if swap < -1 or 0 < swap < limit:
         cause = "Minimum memoryswap limit should be larger than memory limit, see usage"
         raise _invalid(subject, cause, "memory-swap is the sum of memory and swap")
-    if not limit:
-        return None  # --memory-swap -1 alone: unlimited, as without it
-    _need(host, "memory", subject)
-    if not host.swap_limit:
-        if swap > 0:
-            raise Unsupported("create", subject, "this kernel can't limit swap", hint="leave --memory-swap out")
-        warnings.append(
-            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
-            "Memory limited without swap."
-        )
-        return Memory(limit=limit)
-    return Memory(limit=limit, swap=swap or 2 * limit)
+    return limit  # --memory-swap -1 alone: unlimited, as without it
+
+
+def _check_reservation(reservation: int, limit: int, subject: str) -> None:
+    if reservation < 0 or 0 < reservation < MEMORY_BYTES_MIN:
+        raise _invalid(subject, "Minimum memory reservation allowed is 6MB", "give at least --memory-reservation 6m")
+    if reservation > MEMORY_BYTES_MAX:
+        raise _invalid(subject, f"a memory reservation of {reservation} bytes is out of range", "give less")
+    if 0 < limit < reservation:
+        cause = "Minimum memory limit can not be less than memory reservation limit, see usage"
+        raise _invalid(subject, cause, "the reservation is what the limit is above")
+
+
+def _swap(request: ContainerRequest, host: Host, subject: str, warnings: list[str]) -> int | None:
+    swap = request.memory_swap_bytes
+    if host.swap_limit:
+        return swap or 2 * request.memory_bytes
+    if swap > 0:
+        raise Unsupported("create", subject, "this kernel can't limit swap", hint="leave --memory-swap out")
+    warnings.append(
+        "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
+        "Memory limited without swap."
+    )
+    return None
 
 
 def _cpu(request: ContainerRequest, host: Host, subject: str) -> Cpu | None:
-    nanos = request.cpu_nanos
-    if not nanos:
+    quota, period = _bandwidth(request, host, subject)
+    shares = request.cpu_shares
+    if shares and not CPU_SHARES_MIN <= shares <= CPU_SHARES_MAX:
+        # The kernel bends what is outside to the nearest without a word, and docker lets it.
+        shares = min(max(shares, CPU_SHARES_MIN), CPU_SHARES_MAX)
+    runtime, realtime_period = request.cpu_realtime_runtime_us, request.cpu_realtime_period_us
+    if runtime and realtime_period and runtime > realtime_period:
+        cause = "cpu real-time runtime cannot be higher than cpu real-time period"
+        raise _invalid(subject, cause, "raise --cpu-rt-period, or lower --cpu-rt-runtime")
+    _check_set(request.cpuset_cpus, host.cpus, "cpus", "CPUs", subject)
+    _check_set(request.cpuset_mems, host.memory_nodes, "mems", "memory nodes", subject)
+    if quota or period or shares or runtime or realtime_period:
+        _need(host, "cpu", subject)
+    elif not request.cpuset_cpus and not request.cpuset_mems:
         return None
+    if request.cpuset_cpus or request.cpuset_mems:
+        _need(host, "cpuset", subject)
+    return Cpu(
+        shares=shares or None,
+        quota=quota or None,
+        period=period or None,
+        realtime_runtime=runtime or None,
+        realtime_period=realtime_period or None,
+        cpus=request.cpuset_cpus,
+        mems=request.cpuset_mems,
+    )
+
+
+def _bandwidth(request: ContainerRequest, host: Host, subject: str) -> tuple[int, int]:
+    """Return (quota, period) in microseconds, of --cpus or of --cpu-quota and --cpu-period."""
+    nanos, quota, period = request.cpu_nanos, request.cpu_quota_us, request.cpu_period_us
+    if nanos and (quota or period):
+        other = "Quota" if quota else "Period"
+        cause = f"Conflicting options: Nano CPUs and CPU {other} cannot both be set"
+        raise _invalid(subject, cause, "give --cpus alone, or the two others")
+    if period and not CPU_PERIOD_US_MIN <= period <= CPU_PERIOD_US_MAX:
+        cause = "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+        raise _invalid(subject, cause, "give a period in that range")
+    if 0 < quota < CPU_QUOTA_US_MIN:
+        raise _invalid(subject, "CPU cfs quota can not be less than 1ms (i.e. 1000)", "give at least 1000")
+    if not nanos:
+        return quota, period
     count = host.processors
-    if nanos < 0 or nanos > count * NANO:
-        cause = f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
-        raise _invalid(subject, cause, f"give --cpus a value up to {count}")
-    _need(host, "cpu", subject)
     quota = nanos * CPU_PERIOD_US // NANO
-    if quota < CPU_QUOTA_US_MIN:
+    if nanos < 0 or nanos > count * NANO or quota < CPU_QUOTA_US_MIN:
         cause = f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
-        raise _invalid(subject, cause, "give --cpus at least 0.01")
-    return Cpu(quota=quota, period=CPU_PERIOD_US)
+        hint = "give --cpus at least 0.01" if 0 <= nanos < NANO else f"give --cpus a value up to {count}"
+        raise _invalid(subject, cause, hint)
+    return quota, CPU_PERIOD_US
+
+
+def _check_set(text: str, available: tuple[int, ...], field: str, what: str, subject: str) -> None:
+    """Check a list of numbers and ranges ("0-2,7"). Raises Invalid with docker's texts."""
+    if not text:
+        return
+    asked = members(text)
+    if asked is None:
+        cause = f"Invalid value {text[:100]} for cpuset {field}: invalid format: {text[:100]}"
+        raise _invalid(subject, cause, "write 0-3 or 0,1, for instance")
+    if available and not asked <= set(available):
+        there = ranges(available)
+        cause = f"Requested {what} are not available - requested {text[:100]}, available: {there}"
+        raise _invalid(subject, cause, "choose among those that are there")
+
+
+def members(text: str) -> set[int] | None:
+    """Return the numbers in a list of the kernel's form, None for what is none."""
+    found: set[int] = set()
+    for part in text.strip().split(","):
+        first, dash, last = part.partition("-")
+        if not (first.isascii() and first.isdigit() and len(first) < 6):
+            return None
+        if dash and not (last.isascii() and last.isdigit() and len(last) < 6):
+            return None
+        start, end = int(first), int(last if dash else first)
+        if start > end or end >= _CPUS_MAX:
+            return None
+        found.update(range(start, end + 1))
+    return found
+
+
+def ranges(numbers: tuple[int, ...]) -> str:
+    """Return numbers as a list of the kernel's form: the inverse of `members`."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ",".join("-".join(map(str, part)) for part in parts)
 
 
 def _pids(request: ContainerRequest, host: Host, subject: str, warnings: list[str]) -> Pids | None:
@@ -105,6 +239,13 @@ def _pids(request: ContainerRequest, host: Host, subject: str, warnings: list[st
         raise _invalid(subject, cause, "give less, or 0 for no limit")
     _need(host, "pids", subject)
     return Pids(limit=request.pids_max)
+
+
+def _block_io(request: ContainerRequest, host: Host, devices: Devices, subject: str) -> BlockIo | None:
+    found = device_rules.block_io(request, devices, subject)
+    if found is not None:
+        _need(host, "blkio", subject)
+    return found
 
 
 def _need(host: Host, controller: str, subject: str) -> None:

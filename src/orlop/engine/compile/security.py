@@ -45,11 +45,13 @@ class Security(Record):
     """What the security options say.
 
     seccomp: "default", "unconfined", or the JSON text of a profile. system_paths: hide the kernel's paths.
+    writable_cgroups: the container may make cgroups below its own.
     """
 
     no_new_privileges: bool = True
     seccomp: str = "default"
     system_paths: bool = True
+    writable_cgroups: bool = False
 
 
 def options(request: ContainerRequest, host: Host, subject: str) -> Security:
@@ -113,6 +115,8 @@ def _apply(found: Security, option: str, host: Host, subject: str) -> Security:
         return found.replace(no_new_privileges=_boolean(value, option, subject) if separator else True)
     if key == "systempaths" and value == "unconfined":
         return found.replace(system_paths=False)
+    if key == "writable-cgroups":
+        return found.replace(writable_cgroups=_boolean(value, option, subject) if separator else True)
     if key == "seccomp" and value:
         return found.replace(seccomp=_seccomp(value, subject))
     if key == "apparmor" and value:
@@ -121,7 +125,7 @@ def _apply(found: Security, option: str, host: Host, subject: str) -> Security:
     if key == "label" and value:
         _refuse_module("selinux", "unconfined" if value == "disable" else value, host, subject)
         return found
-    hint = "known are seccomp=, no-new-privileges, systempaths=unconfined, apparmor= and label="
+    hint = "known are seccomp=, no-new-privileges, systempaths=unconfined, writable-cgroups=, apparmor= and label="
     raise Invalid("create", subject, f'invalid --security-opt: "{option[:100]}"', hint=hint)
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from ...spec.container import ContainerRequest
-from ...spec.errors import Invalid, Unsupported
-from ...spec.runtime import OCI_VERSION, Device, Linux, Mount, Namespace, Process, Root, Seccomp, Spec
-from ..containers.record import CGROUP, ContainerRecord
-from ..host import Host
-from . import config, mounts, resources, seccomp_profile, security
+from ...spec.errors import Invalid
+from ...spec.runtime import OCI_VERSION, Linux, Mount, Process, Root, Seccomp, Spec
+from ..containers.record import ContainerRecord
+from ..host import NO_DEVICES, Devices, Host
+from . import config, mounts, namespaces, resources, seccomp_profile, security
+from . import devices as device_nodes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NETWORKS = ("none", "host")
-# The user namespace is missing for now: root's containers get one when ids can be mapped for each of them.
-_NAMESPACES = ("mount", "uts", "ipc", "pid", "cgroup", "time")
 ROOTFS = "rootfs"  # the spec demands a path: the real root comes as a detached mount
 
 
@@ -33,18 +31,20 @@ def container(
     record: ContainerRecord,
     directory: str,
     host: Host,
-    devices: tuple[Device, ...] = (),
+    devices: Devices = NO_DEVICES,
     trees: Mapping[str, Mount] | None = None,
 ) -> Compiled:
     """Return the spec of a container.
 
-    directory: the container's own, which holds its files for /etc. devices: what --privileged brings in.
+    directory: the container's own, which holds its files for /etc. devices: those that the request
+    needs to know (host.devices).
     trees: what mounts an image's tree, by the snapshot's key.
     Raises Invalid for a request that contradicts itself, Unsupported for what this machine can't do.
     """
     request, subject = record.request, record.subject
+    namespaces.check(request, subject)
     options = security.options(request, host, subject)
-    limits, warnings = resources.resources(request, host, subject)
+    limits, warnings = resources.resources(request, host, devices, subject)
     capabilities = security.capabilities(request, host, subject)
     process = Process(
         cwd=record.config.working_dir or "/",
@@ -53,12 +53,15 @@ def container(
         args=record.config.args,
         capabilities=capabilities,
         no_new_privileges=options.no_new_privileges,
+        rlimits=resources.rlimits(request),
+        oom_score_adj=resources.oom_score_adj(request, subject),
     )
     linux = Linux(
         resources=limits,
-        cgroups_path=f"{CGROUP}/{record.id}",
-        namespaces=_namespaces(request, subject),
-        devices=devices,
+        cgroups_path=record.cgroup,
+        namespaces=namespaces.namespaces(request, {}, subject),
+        sysctl=namespaces.sysctls(request, subject),
+        devices=device_nodes.nodes(request, devices, subject),
         seccomp=_seccomp(options.seccomp, capabilities.bounding, host, subject),
         rootfs_propagation=mounts.rootfs_propagation(record.mounts),
         masked_paths=(*security.MASKED_PATHS, *host.thermal_throttle) if options.system_paths else (),
@@ -67,21 +70,28 @@ def container(
     spec = Spec(
         oci_version=OCI_VERSION,
         root=Root(path=ROOTFS, readonly=request.read_only),
-        mounts=mounts.mounts(request, record.mounts, directory, subject, trees),
+        mounts=namespaces.ipc_mounts(
+            _with_cgroup(mounts.mounts(request, record.mounts, directory, subject, trees), options), request, subject
+        ),
         process=process,
-        hostname=record.config.hostname,
+        hostname=record.config.hostname if request.uts != "host" else "",
+        domainname=request.domainname,
+        annotations=dict(request.annotations),
         linux=linux,
     )
     return Compiled(spec, (*warnings, *_capability_warnings(request, host), *mounts.warnings(request)))
 
 
-def _namespaces(request: ContainerRequest, subject: str) -> tuple[Namespace, ...]:
-    network = request.network or "none"
-    if network not in NETWORKS:
-        cause = f"network {network[:60]} not found: this version has no networks but none and host"
-        raise Unsupported("create", subject, cause, hint="use --network none or --network host")
-    types = _NAMESPACES if network == "host" else (*_NAMESPACES, "network")
-    return tuple(Namespace(type=name) for name in types)
+def _with_cgroup(found: tuple[Mount, ...], options: security.Security) -> tuple[Mount, ...]:
+    """Return the mounts, the cgroup's writable where --security-opt writable-cgroups asks for it."""
+    if not options.writable_cgroups:
+        return found
+    return tuple(
+        mount.replace(options=tuple(option for option in mount.options if option != "ro"))
+        if mount.type == "cgroup"
+        else mount
+        for mount in found
+    )
 
 
 def _seccomp(wanted: str, capabilities: tuple[str, ...], host: Host, subject: str) -> Seccomp | None:

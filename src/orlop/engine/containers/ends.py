@@ -250,7 +250,7 @@ def _signal(pidfd: int, number: int) -> bool:
 
 def _write_missing(engine: Engine, directory: str, run: Run) -> ExitRecord:
     """Write the exit record that the monitor did not, and return it. It is dead, so the file is ours to write."""
-    removal.remove_cgroup(engine, run.container_id)
+    removal.remove_cgroup(engine, engine.cgroup(run.container_id, run.status).path)
     ended = state.lost(run.status, timestamp())
     if run.init >= 0 and state.wait_for(run.init, KILL_WAIT_S_MAX):
         ended = _with_status(ended, run.init)

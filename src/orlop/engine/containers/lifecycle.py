@@ -201,8 +201,8 @@ def _decide(
 
 
 def _compile(engine: Engine, record: ContainerRecord, trees: Mapping[str, Mount] | None = None) -> Compiled:
-    of_host = host.devices() if record.request.privileged else ()
-    return compile.container(record, engine.records.path(record.id), engine.host, of_host, trees)
+    devices = host.devices(record.request)
+    return compile.container(record, engine.records.path(record.id), engine.host, devices, trees)
 
 
 def _unpacked(engine: Engine, image: Image | None) -> Digest | None:

@@ -71,6 +71,12 @@ class ContainerRecord(Record):
     start_exit_code: int = 0
 
     @property
+    def cgroup(self) -> str:
+        """The path of its cgroup: below --cgroup-parent, or below the engine's own."""
+        parent = self.request.cgroup_parent.strip("/")
+        return f"/{parent}/{self.id}" if parent else f"{CGROUP}/{self.id}"
+
+    @property
     def subject(self) -> str:
         """What errors call it."""
         return f"container {self.name}"

@@ -57,7 +57,7 @@ def dispose(engine: Engine, container_id: str) -> None:
         preparation.remove_made_by(engine, container_id)
     elif takes_volumes:
         preparation.remove_anonymous(engine, record.mounts)
-    remove_cgroup(engine, container_id)
+    remove_cgroup(engine, record.cgroup if record is not None else f"{CGROUP}/{container_id}")
     shutil.rmtree(engine.task_directory(container_id), ignore_errors=True)
     engine.records.bury(container_id)
 
@@ -69,11 +69,11 @@ def exit_code(task: state.Task, record: ContainerRecord) -> int:
     return task.exit.exit_code if task.exit else 0
 
 
-def remove_cgroup(engine: Engine, container_id: str) -> None:
-    """Kill whatever is left in the container's cgroup and remove it. Nothing is wrong when it is not there."""
-    cgroup = Cgroup(engine.host.runtime.layout, f"{CGROUP}/{container_id}")
+def remove_cgroup(engine: Engine, path: str) -> None:
+    """Kill whatever is left in a container's cgroup and remove it. Nothing is wrong when it is not there."""
+    cgroup = Cgroup(engine.host.runtime.layout, path)
     try:
         cgroup.kill()
         cgroup.remove()
     except OSError as wrong:
-        engine.log.write(f"the cgroup of container {container_id} can't be removed: {wrong}")
+        engine.log.write(f"the cgroup {path} can't be removed: {wrong}")

@@ -1,0 +1,120 @@
+"""Which namespaces a container has of its own, shares with the machine, or joins; and what hangs on that. Pure.
+
+Sharing one is what the user asked for by name: a pid namespace shows every process of the machine, ipc its shared
+memory, uts lets a privileged one rename it. The user namespace is the engine's own in any case.
+"""
+
+from __future__ import annotations
+
+from ...linux.cgroup.directory import split_path
+from ...spec.container import ContainerRequest
+from ...spec.errors import Invalid, Unsupported
+from ...spec.runtime import Mount, Namespace
+from .mounts import SHM_SIZE_BYTES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SHM = "/dev/shm"
+# The user namespace is missing for now: root's containers get one when ids can be mapped for each of them.
+_TYPES = ("mount", "uts", "ipc", "pid", "cgroup", "time", "network")
+_SYSCTLS = {
+    # namespace that may be shared: (what begins the names of the settings that are its own, docker's word for it)
+    "network": ("net.", "network"),
+    "ipc": ("kernel.msg kernel.sem kernel.shm fs.mqueue.", "ipc"),
+    "uts": ("kernel.domainname kernel.hostname", "UTS"),
+}
+
+
+def namespaces(request: ContainerRequest, joined: Mapping[str, str], subject: str) -> tuple[Namespace, ...]:
+    """Return the namespaces. joined: type -> path, of those of another container. Raises Invalid, Unsupported."""
+    shared = shared_with_host(request)
+    if "uts" in shared and (request.hostname or request.domainname):
+        what = "hostname" if request.hostname else "domainname"
+        raise Invalid("create", subject, f"conflicting options: {what} and the UTS mode", hint=f"leave --{what} away")
+    for kind, mode in (("ipc", request.ipc), ("pid", request.pid)):
+        if mode.startswith("container:") and kind not in joined:
+            cause = f"this version can't join the {kind} namespace of another container"
+            raise Unsupported("create", subject, cause, hint=f"leave --{kind} away, or share the host's: --{kind} host")
+    return tuple(Namespace(type=name, path=joined.get(name, "")) for name in _TYPES if name not in shared)
+
+
+def shared_with_host(request: ContainerRequest) -> frozenset[str]:
+    """Return the types of the namespaces that are the machine's own."""
+    asked = {
+        "network": request.network,
+        "ipc": request.ipc,
+        "pid": request.pid,
+        "uts": request.uts,
+        "cgroup": request.cgroup_namespace,
+    }
+    return frozenset(name for name, mode in asked.items() if mode == "host")
+
+
+def check(request: ContainerRequest, subject: str) -> None:
+    """Raise Invalid with docker's texts for modes that there are not."""
+    modes = {
+        "IPC": (request.ipc, ("none", "host", "private", "shareable"), True),
+        "PID": (request.pid, ("host", "private"), True),
+        "UTS": (request.uts, ("host", "private"), False),
+        "USER": (request.userns, ("host",), False),
+        "CGROUP": (request.cgroup_namespace, ("host", "private"), False),
+    }
+    for kind, (mode, known, may_join) in modes.items():
+        is_joined = may_join and mode.startswith("container:") and len(mode) > len("container:")
+        if mode and mode not in known and not is_joined:
+            hint = f"known are {', '.join(known)}" + (", container:NAME" if may_join else "")
+            raise Invalid("create", subject, f"invalid {kind} mode: {mode[:100]}", hint=hint)
+    if request.cgroup_parent:
+        _check_cgroup(request.cgroup_parent, subject)
+    if request.isolation not in ("", "default"):
+        cause = f"Invalid isolation: \"{request.isolation[:60]}\" - linux only supports 'default'"
+        raise Invalid("create", subject, cause, hint="leave --isolation away")
+    if request.runtime not in ("", "orlop"):
+        cause = f"unknown or invalid runtime name: {request.runtime[:100]}"
+        raise Unsupported("create", subject, cause, hint="Orlop's own runtime is the only one: leave --runtime away")
+
+
+def _check_cgroup(path: str, subject: str) -> None:
+    try:
+        split_path(f"/{path.strip('/')}/container")
+    except OSError as wrong:
+        cause = f"invalid cgroup parent {path[:100]!r}: {wrong.strerror}"
+        raise Invalid("create", subject, cause, hint="write it from the root of the hierarchy: /machines") from None
+
+
+def sysctls(request: ContainerRequest, subject: str) -> dict[str, str]:
+    """Return the kernel settings. Raises Invalid for one that is not the container's own."""
+    shared = shared_with_host(request)
+    for name in request.sysctls:
+        owner = next((kind for kind, (begins, _) in _SYSCTLS.items() if name.startswith(tuple(begins.split()))), None)
+        if owner is None or "/" in name or ".." in name:
+            hint = "settings of the machine itself can't be a container's"
+            raise Invalid("create", subject, f"sysctl '{name[:100]}' is not allowed", hint=hint)
+        if owner in shared:
+            cause = f'sysctl "{name[:100]}" not allowed in host {_SYSCTLS[owner][1]} namespace'
+            raise Invalid("create", subject, cause, hint="leave one of the two away")
+    return dict(request.sysctls)
+
+
+def ipc_mounts(mounts: Iterable[Mount], request: ContainerRequest, subject: str) -> tuple[Mount, ...]:
+    """Return the mounts with that of shared memory as --ipc and --shm-size want it. Raises Invalid."""
+    if request.shm_bytes < 0:
+        raise Invalid("create", subject, "SHM size can not be less than 0", hint="give a size, or leave it out")
+    return tuple(found for mount in mounts for found in _of_ipc(mount, request))
+
+
+def _of_ipc(mount: Mount, request: ContainerRequest) -> tuple[Mount, ...]:
+    # The message queues of the machine need no other mount: an mqueue file system shows the namespace of its mounter.
+    if mount.destination != SHM or mount.type != "tmpfs" or mount.source != "shm":
+        return (mount,)
+    if request.ipc == "host":
+        return (mount.replace(type="bind", source=SHM, options=("rbind", "rprivate")),)
+    if request.ipc == "none":
+        return ()
+    if request.shm_bytes:
+        size = f"size={SHM_SIZE_BYTES}"
+        options = tuple(f"size={request.shm_bytes}" if option == size else option for option in mount.options)
+        return (mount.replace(options=options),)
+    return (mount,)
