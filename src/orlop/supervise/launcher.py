@@ -103,18 +103,19 @@ class Handover:
         self.open_stdin = False
         self.input_ends_with_client = False
         self.restarts = 0
-        self.log: tuple[int, int] | None = None  # max_size_bytes, max_files
+        self.health = ""  # health.Rules, encoded
+        self.log: tuple[int, int] | tuple[int, int, int, int, str] | None = None  # what `Log` takes
 
     def encode(self) -> bytes:
         flags = _TERMINAL * self.terminal + _OPEN_STDIN * self.open_stdin + _INPUT_ENDS * self.input_ends_with_client
         flags += _ATTACHED * self.attached
-        log = "" if self.log is None else f"{self.log[0]} {self.log[1]}"
+        log = "" if self.log is None else " ".join(map(str, self.log))
         own = (self.title, self.started_at, self.cgroup, self.own_directory)
-        return _SEPARATOR.join((*own, flags, str(self.restarts), log)).encode()
+        return _SEPARATOR.join((*own, flags, str(self.restarts), self.health, log)).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> "Handover":
-        title, started_at, cgroup, own_directory, flags, restarts, log = data.decode().split(_SEPARATOR)
+        title, started_at, cgroup, own_directory, flags, restarts, health, log = data.decode().split(_SEPARATOR)
         handover = cls(title, started_at, cgroup, own_directory)
         handover.attached = _ATTACHED in flags
         handover.restarts = int(restarts)
@@ -122,8 +123,8 @@ class Handover:
         handover.open_stdin = _OPEN_STDIN in flags
         handover.input_ends_with_client = _INPUT_ENDS in flags
         if log:
-            size, files = log.split()
-            handover.log = int(size), int(files)
+            size, files, compress, budget, attrs = (*log.split(" ", 4), "0", "0", "")[:5]
+            handover.log = int(size), int(files), int(compress), int(budget), attrs
         return handover
 
 
@@ -251,7 +252,7 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
         handover.terminal = pipes is None
         handover.open_stdin = job.message.open_stdin
         handover.input_ends_with_client = job.input_ends_with_client
-        handover.log = (job.log.max_size_bytes, job.log.max_files) if job.log else None
+        handover.log = _log(job.log) if job.log else None
         places = [listener.fileno(), job.directory, job.runtime_directory, exit_fd]
         _hand_over(monitor, handover, [created.pidfd, *places, *_ends(created, pipes)])
         created.start()
@@ -274,9 +275,30 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
 def _ends(created: "Created", pipes: "Pipes | None") -> list[int]:
     if pipes is None:
         assert created.console is not None
+    if job.log and job.log.remote and job.restarts == job.restarts_before:
+        _start_shipper(job, started_at, inherited)
         return [created.console]
     stdin, stdout, stderr = pipes.ours
     return [stdout, stderr, *([stdin] if stdin >= 0 else [])]
+def _start_shipper(job: Job, started_at: str, inherited: Inherited) -> None:
+    """Leave a process behind that sends the log on, for as long as our parent, the monitor, lives."""
+    assert job.log
+    monitor = os.getppid()
+    if os.fork() == 0:
+        try:
+            from . import logship  # in a process of its own, so that monitors without one do not pay for it
+
+            process.set_title(f"orlop: log shipper {job.name}", inherited.title_area)
+            logship.main(job.directory, monitor, started_at, job.log.remote)
+        finally:
+            os._exit(0)
+
+
+def _log(options: "LogOptions") -> tuple[int, int, int, int, str]:
+    attrs = jsonio.dump(options.attrs).decode() if options.attrs else ""
+    return options.max_size_bytes, options.max_files, int(options.compress), options.budget_bytes, attrs
+
+
 
 
 def _hand_over(monitor: socket, handover: Handover, fds: list[int]) -> None:

@@ -1,19 +1,21 @@
 """The container's log: docker's json-file format, written by the monitor, capped and rotated.
 
-One entry is one line of JSON:
+One entry is one line of JSON; "attrs" is there when the container's log options ask for it:
 
-    {"log":"text\n","stream":"stdout","time":"2026-01-02T03:04:05.123456789Z"}
+    {"log":"text\n","stream":"stdout","attrs":{"tag":"web"},"time":"2026-01-02T03:04:05.123456789Z"}
 
 A line of output longer than PIECE_BYTES_MAX becomes several entries, and only the last of them ends with \n: readers
 that put the texts behind one another get the line back whole. Output that ended without \n has none in its last entry.
 
 Invariants:
-1. log.json and log.json.1 .. log.json.<max_files - 1>, newest first, hold whole entries; only the last line of
-   log.json can be torn (the monitor was killed inside write(2), the machine lost power). `Log` cuts a torn line off
+1. log.json and log.json.1[.gz] .. log.json.<max_files - 1>[.gz], newest first, hold whole entries; only the last line
+   of log.json can be torn (the monitor was killed inside write(2), the machine lost power). `Log` cuts a torn line off
    when it opens the file, readers skip it.
 2. No file grows beyond max_size_bytes, except by one entry that is larger than that by itself.
 3. Writing never raises and never waits: entries that the file system refuses are counted, and said in the log as
    soon as it takes bytes again.
+4. Rotated files are compressed by a child of ours; no rotation happens while it is at work. A rotation also looks at
+   the logs of all containers, and removes the oldest rotated files where there are too many of them (logbudget).
 
 Writer: the monitor. Readers: `orlop.supervise.logread`, and whoever reads docker's logs.
 Source for the format: what dockerd 20 to 28 write, byte by byte (the JSON escapes of Go's encoder, RFC3339Nano).
@@ -26,11 +28,14 @@ import time
 
 from ..spec import attach
 from ..spec.task import LOG_FILE
+from . import logbudget
 
 PIECE_BYTES_MAX = 16 * 1024
+COMPRESSED = ".gz"
 
 _HEAD = b'{"log":"'
-_MIDDLE = {attach.STDOUT: b'","stream":"stdout","time":"', attach.STDERR: b'","stream":"stderr","time":"'}
+_MIDDLE = {attach.STDOUT: b'","stream":"stdout",', attach.STDERR: b'","stream":"stderr",'}
+_TIME = b'"time":"'
 _END = b'"}\n'
 _NEWLINE = b"\\n"
 
@@ -70,8 +75,9 @@ class Framer:
 
     __slots__ = ("_middle", "_pending")
 
-    def __init__(self, stream: int) -> None:
-        self._middle = _MIDDLE[stream]
+    def __init__(self, stream: int, attrs: str = "") -> None:
+        """attrs: a JSON object that every entry shows, "" for none."""
+        self._middle = _MIDDLE[stream] + (b'"attrs":%b,' % attrs.encode() if attrs else b"") + _TIME
         self._pending = b""
 
     def feed(self, data: bytes, stamp: bytes) -> bytes:
@@ -145,14 +151,37 @@ def _whole_characters(piece: bytes) -> bytes:
 class Log:
     """log.json and its rotated files in one directory."""
 
-    __slots__ = ("_directory", "_fd", "_files_max", "_framers", "_lost_cause", "_lost_lines", "_size", "_size_max")
+    __slots__ = (
+        "_budget",
+        "_compress",
+        "_compressor",
+        "_directory",
+        "_fd",
+        "_files_max",
+        "_framers",
+        "_lost_cause",
+        "_lost_lines",
+        "_size",
+        "_size_max",
+    )
 
-    def __init__(self, directory_fd: int, max_size_bytes: int, max_files: int) -> None:
-        """directory_fd: borrowed, it must outlive the log. max_size_bytes, max_files: see `spec.task.LogOptions`."""
+    def __init__(
+        self,
+        directory_fd: int,
+        max_size_bytes: int,
+        max_files: int,
+        compress: int = 0,
+        budget_bytes: int = 0,
+        attrs: str = "",
+    ) -> None:
+        """directory_fd: borrowed, it must outlive the log. The others: see `spec.task.LogOptions`; attrs as JSON."""
         self._directory = directory_fd
+        self._compress = compress
+        self._compressor = 0  # the process that compresses the file that was rotated last
+        self._budget = budget_bytes
         self._size_max = max_size_bytes
         self._files_max = max_files
-        self._framers = {stream: Framer(stream) for stream in _MIDDLE}
+        self._framers = {stream: Framer(stream, attrs) for stream in _MIDDLE}
         self._fd = -1
         self._size = 0
         self._lost_lines = 0
@@ -169,6 +198,7 @@ class Log:
         if self._lost_lines:
             self._append_part(b"")
         self._close()
+        self._reap()
 
     def _append(self, framed: bytes) -> None:
         """Write entries, cut at the borders of files."""
@@ -253,11 +283,44 @@ class Log:
     def _rotate(self) -> None:
         """Make room for a new log.json: the oldest file goes, the others move up by one. Raises OSError."""
         self._close()
+        self._reap()
         last = self._files_max - 1
         if last < 1:
             os.unlink(LOG_FILE, dir_fd=self._directory)
         for index in range(last, 0, -1):
-            _rename(self._directory, rotated_name(index - 1), rotated_name(index))
+            for suffix in ("", COMPRESSED):
+                # A file that is not compressed and one that is: only one of them takes the place.
+                if _rename(self._directory, rotated_name(index - 1) + suffix, rotated_name(index) + suffix):
+                    other = COMPRESSED if not suffix else ""
+                    _unlink(self._directory, rotated_name(index) + other)
+        if self._compress and last:
+            self._start_compressor()
+        if self._budget:
+            logbudget.enforce(self._directory, self._budget)
+
+    def _start_compressor(self) -> None:
+        try:
+            pid = os.fork()
+        except OSError:
+            return  # then it stays as it is
+        if pid:
+            self._compressor = pid
+            return
+        try:
+            from . import logcompress
+
+            logcompress.compress(self._directory, rotated_name(1), rotated_name(1) + COMPRESSED)
+        finally:
+            os._exit(0)
+
+    def _reap(self) -> None:
+        """Wait for the compressor, if there is one: it works on a file that is about to get another name."""
+        if self._compressor:
+            try:
+                os.waitpid(self._compressor, 0)
+            except ChildProcessError:
+                pass
+            self._compressor = 0
 
 
 def _first_entry(framed: bytes) -> bytes:
@@ -269,9 +332,17 @@ def rotated_name(index: int) -> str:
     return f"{LOG_FILE}.{index}" if index else LOG_FILE
 
 
-def _rename(directory: int, source: str, target: str) -> None:
+def _rename(directory: int, source: str, target: str) -> bool:
     try:
         os.rename(source, target, src_dir_fd=directory, dst_dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _unlink(directory: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
         pass
 

@@ -13,11 +13,12 @@ import select
 from ..linux import inotify
 from ..spec import jsonio
 from ..spec.errors import Invalid
-from .log import rotated_name
+from .log import COMPRESSED, rotated_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from types import ModuleType
 
 BLOCK_BYTES = 64 * 1024
 ENTRY_BYTES_MAX = 1024 * 1024  # the monitor's entries have at most 100 KiB; what is longer is damage
@@ -26,18 +27,27 @@ _SNAPSHOT_ATTEMPTS_MAX = 100
 _POLL_S = 0.2  # where inotify is used up: /proc/sys/fs/inotify/max_user_instances
 _SECOND_NS = 1_000_000_000
 _STREAMS = ("stdout", "stderr")
+_NONE: "Mapping[str, object]" = {}
 _AFTER_TEXT = (b',"stream":"stdout","time":"', b',"stream":"stderr","time":"')
+
+
+if TYPE_CHECKING:
+    Fields = tuple[bytes, str, str, Mapping[str, object]]
 
 
 class Entry:
     """One entry. data: the text as it was written, with its newline unless more of the line follows or it never ended.
 
     stream: "stdout" or "stderr". time_ns: since the epoch. time: as it stands in the log (RFC 3339).
+    attrs: what the container's log options have every entry show.
     """
 
-    __slots__ = ("data", "stream", "time", "time_ns")
+    __slots__ = ("attrs", "data", "stream", "time", "time_ns")
 
-    def __init__(self, data: bytes, stream: str, time: str, time_ns: int) -> None:
+    def __init__(
+        self, data: bytes, stream: str, time: str, time_ns: int, attrs: "Mapping[str, object]" = _NONE
+    ) -> None:
+        self.attrs = attrs
         self.data = data
         self.stream = stream
         self.time = time
@@ -47,13 +57,15 @@ class Entry:
 class Follow:
     """How long to wait for more. writer: becomes readable when the log gets no more entries (the monitor's pidfd);
     cancel: becomes readable when nobody wants more (the client's connection), -1 for none. Both are borrowed.
+    gaps: how often the reader was so slow that files may have been rotated away unread.
     """
 
-    __slots__ = ("cancel", "writer")
+    __slots__ = ("cancel", "gaps", "writer")
 
     def __init__(self, writer: int, cancel: int = -1) -> None:
         self.writer = writer
         self.cancel = cancel
+        self.gaps = 0
 
 
 def read(
@@ -77,9 +89,10 @@ def read(
         if tail is not None:
             _seek_to_tail(segments, tail)
         if since_ns is not None:
-            for segment in segments:
-                segment.seek_time(since_ns)
-        for line in _snapshot(segments) if wait is None else _followed(directory, segments, wait):
+            _seek_to_time(segments, since_ns)
+        for line in (
+            _snapshot(segments) if wait is None or follow is None else _followed(directory, segments, wait, follow)
+        ):
             entry = parser.parse(line)
             if entry is None or (since_ns is not None and entry.time_ns < since_ns):
                 continue
@@ -118,16 +131,16 @@ class _Parser:
     def parse(self, line: bytes) -> Entry | None:
         """Return the entry that a line holds, None for a line that is none."""
         try:
-            text, stream, time = _plain_fields(line) or _fields(line)
+            text, stream, time, attrs = _plain_fields(line) or _fields(line)
             if time != self._time:
                 self._time_ns = parse_time(time)
                 self._time = time
         except (Invalid, ValueError):
             return None
-        return Entry(text, stream, time, self._time_ns)
+        return Entry(text, stream, time, self._time_ns, attrs)
 
 
-def _plain_fields(line: bytes) -> tuple[bytes, str, str] | None:
+def _plain_fields(line: bytes) -> "Fields | None":
     """Return (text, stream, time) of a line as our monitor writes it whose text has no escape but the last newline.
 
     What does not fit exactly is left to the JSON reader: this only saves most lines the way through it.
@@ -139,35 +152,56 @@ def _plain_fields(line: bytes) -> tuple[bytes, str, str] | None:
     body = text[:-2] if ends else text
     if b"\\" in body or not body.isascii() or not rest.startswith(_AFTER_TEXT):
         return None
-    return body + b"\n" if ends else body, rest[11:17].decode(), rest[27:].decode("ascii", "replace")
+    return body + b"\n" if ends else body, rest[11:17].decode(), rest[27:].decode("ascii", "replace"), _NONE
 
 
-def _fields(line: bytes) -> tuple[bytes, str, str]:
+def _fields(line: bytes) -> "Fields":
     value = jsonio.parse_object(line, "a log entry", bytes_max=ENTRY_BYTES_MAX)
     text, stream, time = value.get("log", ""), value.get("stream"), value.get("time")
     if not isinstance(text, str) or stream not in _STREAMS or not isinstance(time, str):
         raise ValueError("not a log entry")
-    return text.encode("utf-8", "replace"), stream, time
+    attrs = value.get("attrs")
+    return text.encode("utf-8", "replace"), stream, time, attrs if isinstance(attrs, dict) else _NONE
 
 
 class _Segment:
-    """One file of the log: where reading goes on, and the beginning of a line whose end was not there yet."""
+    """One file of the log: where reading goes on, and the beginning of a line whose end was not there yet.
 
-    __slots__ = ("_offset", "_rest", "fd", "inode")
+    inode: of the file that the monitor wrote, also when it was compressed since. A compressed file is unpacked when it
+    is read, into one without a name.
+    """
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.inode = os.fstat(fd).st_ino
+    __slots__ = ("_directory", "_fd", "_offset", "_rest", "inode")
+
+    def __init__(self, fd: int, compressed_in: str = "") -> None:
+        """compressed_in: the directory of a compressed file, "" for a plain one."""
+        self._fd = fd
+        self._directory = compressed_in
+        self.inode = _compression().identity(fd) if compressed_in else os.fstat(fd).st_ino
         self._offset = 0
         self._rest = b""
 
+    @property
+    def fd(self) -> int:
+        if self._directory:
+            plain = _compression().decompress(self._fd, self._directory)
+            os.close(self._fd)
+            self._fd, self._directory = plain, ""
+        return self._fd
+
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-        self.fd = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._directory = -1, ""
 
     def size(self) -> int:
         return os.fstat(self.fd).st_size
+
+    def first_time(self) -> int | None:
+        """Return the time of the first entry, None without one."""
+        block = os.pread(self.fd, 4 * BLOCK_BYTES, 0)
+        entry = _Parser().parse(block.partition(b"\n")[0])
+        return entry.time_ns if entry else None
 
     def seek(self, offset: int) -> None:
         """Go on at the beginning of a line."""
@@ -250,15 +284,13 @@ def _open_each(directory: str, newer_than: int) -> list[_Segment]:
     segments: list[_Segment] = []
     missing = 0
     for index in range(FILES_MAX):
-        try:
-            fd = os.open(f"{directory}/{rotated_name(index)}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
+        segment = _open_segment(directory, index)
+        if segment is None:
             missing += 1
             if missing == 2:
                 break
             continue  # a rotation renames one file after the other: there can be one hole
         missing = 0
-        segment = _Segment(fd)
         if segment.inode == newer_than:
             segment.close()
             break
@@ -269,13 +301,54 @@ def _open_each(directory: str, newer_than: int) -> list[_Segment]:
     return segments
 
 
+def _open_segment(directory: str, index: int) -> _Segment | None:
+    for suffix in ("", COMPRESSED):
+        try:
+            name = f"{directory}/{rotated_name(index)}{suffix}"
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        return _Segment(fd, directory if suffix else "")
+    return None
+
+
+def _is_kept(directory: str, inode: int) -> bool:
+    """Tell whether a file that was read to its end is still there: if not, those behind it may be gone too."""
+    segments = _open_each(directory, -1)
+    for segment in segments:
+        segment.close()
+    return len(segments) == 1 or any(segment.inode == inode for segment in segments)
+
+
 def _newest_inode(directory: str) -> int | None:
     for index in (0, 1):
-        try:
-            return os.stat(f"{directory}/{rotated_name(index)}", follow_symlinks=False).st_ino
-        except FileNotFoundError:
-            pass
+        if (segment := _open_segment(directory, index)) is not None:
+            segment.close()
+            return segment.inode
     return None
+
+
+def _compression() -> "ModuleType":
+    from . import logcompress  # zlib is 0.4 ms that most logs never need
+
+    return logcompress
+
+
+def _drop(segments: list[_Segment], count: int) -> None:
+    """Leave out the oldest files."""
+    for segment in segments[:count]:
+        segment.close()
+    del segments[:count]
+
+
+def _seek_to_time(segments: list[_Segment], since_ns: int) -> None:
+    """Leave out the files that are older, and put the others to where that time may begin."""
+    for index in range(len(segments) - 1, -1, -1):
+        segments[index].seek_time(since_ns)
+        first_ns = segments[index].first_time()
+        if first_ns is not None and first_ns < since_ns:
+            _drop(segments, index)
+            return
 
 
 def _seek_to_tail(segments: list[_Segment], count: int) -> None:
@@ -286,9 +359,8 @@ def _seek_to_tail(segments: list[_Segment], count: int) -> None:
             # Only the very last line may have no end; otherwise an end is where the line before this one ends.
             lines += _ends_line(line) or not lines
             if lines > count:
-                for older in segments[:index]:
-                    older.seek(older.size())
                 segments[index].seek(offset + len(line) + 1)
+                _drop(segments, index)
                 return
 
 
@@ -309,7 +381,7 @@ def _snapshot(segments: list[_Segment]) -> "Iterator[bytes]":
         yield from segment.lines(end)
 
 
-def _followed(directory: str, segments: list[_Segment], wait: "_Wait") -> "Iterator[bytes]":
+def _followed(directory: str, segments: list[_Segment], wait: "_Wait", follow: Follow) -> "Iterator[bytes]":
     """Yield what is in the log and what comes. Keeps `segments` to what is still to be read."""
     while True:
         ended = wait.ended()
@@ -320,6 +392,7 @@ def _followed(directory: str, segments: list[_Segment], wait: "_Wait") -> "Itera
                 if len(segments) == 1:
                     break
                 yield from segments[0].lines()  # it is not written any more: now this is its end
+                follow.gaps += not _is_kept(directory, segments[0].inode)
             segments.pop(0).close()
         if not segments:
             segments += _open_segments(directory)

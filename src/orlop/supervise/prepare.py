@@ -7,7 +7,7 @@ from ..runtime import enter, launch, plan, rootfs, users
 from ..spec import jsonio
 from ..spec.errors import Conflict, Invalid
 from ..spec.runtime import OCI_VERSION, Box, Namespace, Process, Spec, State, User
-from ..spec.task import SPEC_FILE, LogOptions, StartExec, StartTask
+from ..spec.task import LOG_DRIVERS, SPEC_FILE, LogOptions, StartExec, StartTask
 from .stdio import Pipes
 
 TYPE_CHECKING = False
@@ -53,9 +53,9 @@ class Job:
         self.network = network
         self.restarts = self.restarts_before
         self.log: LogOptions | None = None
-        if isinstance(message, StartTask) and message.log.driver not in ("json-file", "none"):
+        if isinstance(message, StartTask) and message.log.driver not in LOG_DRIVERS:
             cause = f"there is no log driver {message.log.driver!r}"
-            raise Invalid("start", self.subject, cause, hint="use json-file or none")
+            raise Invalid("start", self.subject, cause, hint=f"use one of {', '.join(LOG_DRIVERS)}")
         self.directory = _open(message.directory)
         self.runtime_directory = _open(message.runtime_directory)
         if isinstance(message, StartExec):
@@ -64,7 +64,7 @@ class Job:
             self.directory = _make_exec_directory(self.directory, message.exec_id)
             self.runtime_directory = _make_exec_directory(self.runtime_directory, message.exec_id)
             self.own_directory = f"{message.runtime_directory}/{EXEC_DIRECTORY}/{message.exec_id}"
-        elif message.log.driver == "json-file":
+        elif message.log.driver != "none":
             self.log = message.log
 
     @property

@@ -219,11 +219,13 @@ def _host_config(request: ContainerRequest, spec: Spec) -> dict[str, object]:
     memory = resources.memory if resources else None
     pids = resources.pids if resources else None
     log = LogOptions()
-    log_config = {"max-file": str(log.max_files), "max-size": str(log.max_size_bytes)}
+    log_config = dict(request.log_options)
+    if not request.log_driver or request.log_driver == log.driver:  # capped, whatever was asked for
+        log_config = {"max-file": str(log.max_files), "max-size": str(log.max_size_bytes)} | log_config
     return {
         **_ABSENT,
         **objects.host_config(request),
-        "LogConfig": {"Type": log.driver, "Config": log_config},
+        "LogConfig": {"Type": request.log_driver or log.driver, "Config": log_config},
         "NetworkMode": request.network or "none",
         "AutoRemove": request.auto_remove,
         "RestartPolicy": {

@@ -16,7 +16,9 @@ from ...spec.image import ContainerConfig
 from ...spec.runtime import Mount
 from ...spec.task import SPEC_FILE, StartTask
 from .. import compile, events, host, images
-from ..compile import config
+from ..compile import config, logging
+from ..networks import attach
+from ..networks import requests as network_requests
 from ..supervision import dependencies, orders
 from ..volumes import preparation
 from . import ends, files, names, removal, state
@@ -188,6 +190,7 @@ def _decide(
 ) -> ContainerRecord:
     base = image.config.config if image is not None else ContainerConfig()
     chain = image.chain_id if image is not None else None
+    logging.check(request, f"container {name}")
     return ContainerRecord(
         id=container_id,
         name=name,
@@ -232,6 +235,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
         )
         ordered = orders.read(engine, record.id)
         orders.to_run(engine, record)
+            log=logging.options(record, engine.host.hostname, logging.budget_bytes(os.environ)),
         undo.callback(orders.take_back, engine, record, ordered)
         started = engine.spawner.request(message, client.stream)
         if started.error is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from urllib.parse import quote
 
 from ...spec import attach as frames
-from ...spec.errors import Unavailable
+from ...spec.errors import Unavailable, Unsupported
 from ...spec.task import ATTACH_SOCKET
 from ...supervise import logread
+from ..compile import logging
 from . import state
 
 TYPE_CHECKING = False
@@ -25,7 +27,7 @@ _KINDS = {"stdout": frames.STDOUT, "stderr": frames.STDERR}
 class LogRequest:
     """What of a log is wanted. Moments in nanoseconds since 1970; tail None is everything."""
 
-    __slots__ = ("follow", "since_ns", "tail", "timestamps", "until_ns")
+    __slots__ = ("details", "follow", "since_ns", "tail", "timestamps", "until_ns")
 
     def __init__(
         self,
@@ -35,7 +37,9 @@ class LogRequest:
         since_ns: int | None = None,
         until_ns: int | None = None,
         timestamps: bool = False,
+        details: bool = False,
     ) -> None:
+        self.details = details
         self.follow = follow
         self.tail = tail
         self.since_ns = since_ns
@@ -46,9 +50,12 @@ class LogRequest:
 def logs(engine: Engine, reference: str, wanted: LogRequest, hangup: int) -> Iterator[bytes]:
     """Return the log as attach frames, many in one piece. hangup: the client's connection.
 
-    Raises NotFound at once, before anything is read.
+    Raises NotFound, Unsupported for a container without a log, at once, before anything is read.
     """
     record = engine.records.find(reference)
+    if not logging.is_readable(record.request):
+        cause = "configured logging driver does not support reading"
+        raise Unsupported("read the log of", record.subject, cause, hint="run it with another --log-driver")
     return _frames(engine, record, wanted, hangup)
 
 
@@ -74,8 +81,12 @@ def _frames(engine: Engine, record: ContainerRecord, wanted: LogRequest, hangup:
             follow=logread.Follow(monitor, hangup) if monitor is not None else None,
         )
         batch = bytearray()
+        starts = dict.fromkeys(_KINDS, True)
         for entry in entries:
-            data = f"{entry.time} ".encode() + entry.data if wanted.timestamps else entry.data
+            data = entry.data
+            if starts[entry.stream]:  # of a line that goes on, the first entry says it all
+                data = _prefix(entry, wanted) + data
+            starts[entry.stream] = data.endswith(b"\n")
             batch += frames.frame(_KINDS[entry.stream], data)
             # Who follows wants each line now; a whole log goes out in large pieces.
             if monitor is not None or len(batch) >= BATCH_BYTES:
@@ -86,6 +97,17 @@ def _frames(engine: Engine, record: ContainerRecord, wanted: LogRequest, hangup:
     finally:
         if monitor is not None:
             os.close(monitor)
+
+
+def _prefix(entry: logread.Entry, wanted: LogRequest) -> bytes:
+    """Return what stands before a line: its time with nine digits, its details sorted by name, as docker has them."""
+    prefix = ""
+    if wanted.timestamps:
+        prefix = f"{entry.time[:19]}.{entry.time_ns % 10**9:09d}Z "
+    if wanted.details:
+        pairs = sorted((quote(key, safe=""), quote(str(value), safe="")) for key, value in entry.attrs.items())
+        prefix += ",".join(f"{key}={value}" for key, value in pairs) + " "
+    return prefix.encode()
 
 
 def _monitor(engine: Engine, record: ContainerRecord) -> int | None:

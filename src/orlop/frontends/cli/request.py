@@ -53,6 +53,8 @@ CONTAINER_FLAGS = (
     Flag("label", "l", LABEL, "Set meta data on a container"),
     Flag("memory", "m", BYTES, "Memory limit", default=0),
     Flag("memory-swap", "", MEMORY_SWAP, "Limit of memory plus swap: '-1' for unlimited swap", default=0),
+    Flag("log-driver", "", STRING, "Logging driver for the container", default=""),
+    Flag("log-opt", "", LABEL, "Log driver options"),
     Flag("mount", "", MOUNT, "Attach a filesystem mount to the container"),
     Flag("name", "", STRING, "Assign a name to the container", default=""),
     Flag("network", "", NETWORK, "Network of the container: none, or host for the host's own"),
@@ -101,9 +103,9 @@ EXEC_FLAGS = (
 
 # docker's flags of run and create that are not there yet.
 REFUSED = frozenset(
-    "add-host dns dns-opt dns-option dns-search health-cmd health-interval health-retries"
-    " health-start-interval health-start-period health-timeout init ip ip6 link link-local-ip log-driver"
-    " log-opt mac-address network-alias no-healthcheck p P publish publish-all".split()
+    "add-host dns dns-opt dns-option dns-search init"
+    " ip ip6 link link-local-ip"
+    " mac-address network-alias p P publish publish-all".split()
 )
 
 
@@ -127,6 +129,8 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         terminal=options["tty"],
         open_stdin=options["interactive"],
         stdin_once=options["interactive"] and "stdin" in attached,
+        log_driver=options["log-driver"],
+        log_options=dict(options["log-opt"]),
         auto_remove=options["rm"],
         binds=_binds(options),
         tmpfs=tuple(TmpfsRequest(target=t, options=o) for t, o in dict(options["tmpfs"]).items()),

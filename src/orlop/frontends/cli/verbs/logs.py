@@ -29,6 +29,7 @@ def _logs(invocation: Invocation) -> int:
         "since_ns": moment_ns("--since", options["since"]),
         "until_ns": moment_ns("--until", options["until"]),
         "timestamps": options["timestamps"],
+        "details": options["details"],
     }
     with invocation.connect() as engine:
         engine.call("containers.logs", args)
@@ -76,6 +77,7 @@ LOGS = Command(
     "Fetch the logs of a container",
     "[OPTIONS] CONTAINER",
     flags=(
+        Flag("details", "", BOOL, "Show extra details provided to logs", default=False),
         Flag("follow", "f", BOOL, "Follow log output", default=False),
         Flag("since", "", STRING, 'Show logs since a time ("2026-01-31T12:00:00Z") or a while ago ("42m")', default=""),
         Flag("tail", "n", STRING, "Number of lines to show from the end of the logs", default="all"),
@@ -86,5 +88,4 @@ LOGS = Command(
     ),
     arguments=(1, 1),
     aliases=("container logs", "logs"),
-    refused=frozenset(("details",)),
 )

@@ -42,6 +42,7 @@ class Logs(Args):
     since_ns: int | None = None
     until_ns: int | None = None
     timestamps: bool = False
+    details: bool = False
 
 
 class Exec(Args):
@@ -103,6 +104,7 @@ def _logs(call: Call, args: Logs) -> object:
         since_ns=args.since_ns,
         until_ns=args.until_ns,
         timestamps=args.timestamps,
+        details=args.details,
     )
     return Reply({"stream": True}, stream=streams.logs(call.engine, args.container, wanted, call.hangup))
 

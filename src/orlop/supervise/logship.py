@@ -1,0 +1,260 @@
+"""The log shipper: a process that sends a container's log on to syslog, journald, fluentd or Graylog.
+
+    monitor --writes--> log.json <--follows-- log shipper --> wherever the log driver sends to
+
+It reads the same file as `orlop logs`, so a receiver that is slow or gone never delays the container: its output waits
+in the file. What is rotated away before it could be sent is missing there, and a message says so.
+
+One for each monitor whose container has such a driver; it ends when the monitor has ended and all is sent, or nobody
+took anything for GIVE_UP_S. Loaded in its own process only.
+"""
+
+import os
+import select
+import socket
+import time
+
+from ..linux import process
+from . import logformats, logread
+from .logread import Entry, Follow
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+LINE_BYTES_MAX = 1024 * 1024  # a longer line goes in pieces
+GIVE_UP_S = 10.0  # after the container's end
+RETRY_S_MAX = 10.0
+CONNECT_S_MAX = 10.0
+SEND_S_MAX = 30.0
+LOCAL_SYSLOG = ("/dev/log", "/var/run/syslog", "/var/run/log")
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+
+
+class Sink:
+    """Where entries go. settings: `spec.task.LogOptions.remote`. Opened when it is needed, again after a failure."""
+
+    def __init__(self, settings: "Mapping[str, str]") -> None:
+        self.settings = settings
+        self.refused = 0  # entries that the protocol has no room for
+        self._socket: socket.socket | None = None
+
+    def send(self, entry: Entry, text: bytes) -> None:
+        """Send one line, without its newline. Raises OSError: then it was not taken, or not wholly."""
+        raise NotImplementedError
+
+    def connect(self) -> socket.socket:
+        """Return the connection. Raises OSError."""
+        if self._socket is None:
+            self._socket = dial(self.settings["address"])
+            self._socket.settimeout(SEND_S_MAX)
+        return self._socket
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class Syslog(Sink):
+    def send(self, entry: Entry, text: bytes) -> None:
+        message = logformats.syslog(entry, text, {**self.settings, "pid": str(os.getpid())})
+        with_length = self.settings["address"].startswith("tcp+tls://")
+        self.connect().sendall(logformats.with_length(message) if with_length else message)
+
+    def connect(self) -> socket.socket:
+        if self._socket is None:
+            address = self.settings["address"]
+            if address.startswith("tcp+tls://"):
+                self._socket = _encrypted(dial("tcp://" + address[10:]), self.settings)
+            elif address:
+                self._socket = dial(address)
+            else:
+                self._socket = _dial_local()
+            self._socket.settimeout(SEND_S_MAX)
+        return self._socket
+
+
+class Journal(Sink):
+    def send(self, entry: Entry, text: bytes) -> None:
+        message = logformats.journal(entry, text, self.settings)
+        try:
+            self.connect().send(message)
+        except OSError as wrong:
+            if wrong.errno not in (90, 105):  # EMSGSIZE, ENOBUFS: too large for a datagram
+                raise
+            self._send_file(message)
+
+    def _send_file(self, message: bytes) -> None:
+        fd = os.memfd_create("journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with open(fd, "wb", buffering=0, closefd=False) as file:
+                view = memoryview(message)
+                while view:
+                    view = view[file.write(view) :]
+            import fcntl
+
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, 0xF)  # all of them: journald maps the file
+            socket.send_fds(self.connect(), [b""], [fd])
+        finally:
+            os.close(fd)
+
+
+class Fluentd(Sink):
+    def send(self, entry: Entry, text: bytes) -> None:
+        chunk = os.urandom(8).hex() if self.settings["ack"] else ""
+        connection = self.connect()
+        connection.sendall(logformats.fluent(entry, text, self.settings, chunk))
+        if chunk and logformats.msgpack({"ack": chunk}) not in connection.recv(4096):
+            raise ConnectionAbortedError(103, "the receiver did not acknowledge")
+
+
+class Gelf(Sink):
+    def send(self, entry: Entry, text: bytes) -> None:
+        message = logformats.gelf(entry, text, self.settings)
+        connection = self.connect()
+        if self.settings["address"].startswith("tcp"):
+            connection.sendall(message + b"\0")
+            return
+        message = _compressed(message, self.settings["compression"], int(self.settings["level"]))
+        try:
+            datagrams = list(logformats.chunks(message))
+        except ValueError:
+            self.refused += 1
+            return
+        for datagram in datagrams:
+            connection.send(datagram)
+
+
+SINKS: "dict[str, Callable[[Mapping[str, str]], Sink]]" = {
+    "syslog": Syslog,
+    "journald": Journal,
+    "fluentd": Fluentd,
+    "gelf": Gelf,
+}
+
+
+class Shipper:
+    """Brings entries to a sink, each line whole, in order, until the sink has taken it."""
+
+    def __init__(self, sink: Sink, follow: Follow) -> None:
+        """follow: its writer is the monitor."""
+        self._sink = sink
+        self._follow = follow
+        self._writer = select.poll()
+        self._writer.register(follow.writer, select.POLLIN)
+        self._pending: dict[str, bytes] = {}
+        self._gaps = 0
+        self._refused = 0
+
+    def run(self, directory: str, since_ns: int) -> None:
+        """Send the log from a moment on, until the monitor has ended and all is sent, or nobody takes it."""
+        for entry in logread.read(directory, since_ns=since_ns, follow=self._follow):
+            if self._follow.gaps > self._gaps:
+                self._gaps = self._follow.gaps
+                if not self._tell(entry, b"lines are missing here: the log was rotated away before they could be sent"):
+                    return
+            text = self._pending.pop(entry.stream, b"") + entry.data
+            if not text.endswith(b"\n") and len(text) < LINE_BYTES_MAX:
+                self._pending[entry.stream] = text
+                continue
+            if not self._deliver(entry, text.removesuffix(b"\n")):
+                return
+            if self._sink.refused > self._refused:
+                self._refused = self._sink.refused
+                if not self._tell(entry, b"%d lines were too long to be sent" % self._refused):
+                    return
+        for stream, text in self._pending.items():
+            if not self._deliver(Entry(text, stream, "", time.time_ns()), text):
+                return
+
+    def _tell(self, entry: Entry, text: bytes) -> bool:
+        return self._deliver(Entry(b"", "stderr", "", entry.time_ns), b"orlop: " + text)
+
+    def _deliver(self, entry: Entry, text: bytes) -> bool:
+        """Send one line, however often that takes; return False to give up."""
+        pause_s = 0.1
+        give_up_at: float | None = None
+        while True:
+            try:
+                self._sink.send(entry, text)
+                return True
+            except OSError:
+                self._sink.close()
+            if self._writer.poll(0 if give_up_at else pause_s * 1000):
+                give_up_at = give_up_at or time.monotonic() + GIVE_UP_S
+                if time.monotonic() > give_up_at:
+                    return False
+                time.sleep(min(pause_s, 0.5))
+            pause_s = min(pause_s * 2, RETRY_S_MAX)
+
+
+def main(directory_fd: int, monitor_pid: int, started_at: str, settings: "Mapping[str, str]") -> None:
+    """Ship what a monitor writes from a moment on (RFC 3339). Called in a process of its own, which ends after it."""
+    process.close_all_except({directory_fd})
+    try:
+        monitor = os.pidfd_open(monitor_pid)
+    except ProcessLookupError:
+        return
+    sink = SINKS[settings["driver"]](settings)
+    Shipper(sink, Follow(monitor)).run(f"/proc/self/fd/{directory_fd}", logread.parse_time(started_at))
+
+
+def dial(address: str) -> socket.socket:
+    """Return a connection to tcp://host:port, udp://host:port, unix:///path or unixgram:///path. Raises OSError."""
+    scheme, _, place = address.partition("://")
+    if scheme in ("unix", "unixgram"):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM if scheme == "unix" else socket.SOCK_DGRAM)
+        return _connected(connection, place)
+    host, _, port = place.rpartition(":")
+    kind = socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
+    failure: OSError = ConnectionRefusedError(111, f"{host} has no address")
+    for family, _, _, _, target in socket.getaddrinfo(host.strip("[]"), int(port), type=kind):
+        try:
+            return _connected(socket.socket(family, kind), target)
+        except OSError as wrong:
+            failure = wrong
+    raise failure
+
+
+def _connected(connection: socket.socket, target: object) -> socket.socket:
+    try:
+        connection.settimeout(CONNECT_S_MAX)
+        connection.connect(target)  # type: ignore[arg-type]
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _dial_local() -> socket.socket:
+    failure: OSError = FileNotFoundError(2, "no syslog listens here")
+    for scheme in ("unixgram", "unix"):
+        for path in LOCAL_SYSLOG:
+            try:
+                return dial(f"{scheme}://{path}")
+            except OSError as wrong:
+                failure = wrong
+    raise failure
+
+
+def _encrypted(connection: socket.socket, settings: "Mapping[str, str]") -> socket.socket:
+    import ssl
+
+    context = ssl.create_default_context(cafile=settings.get("ca") or None)
+    if settings.get("cert"):
+        context.load_cert_chain(settings["cert"], settings.get("key") or None)
+    if settings.get("skip_verify"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    host = settings["address"].removeprefix("tcp+tls://").rpartition(":")[0].strip("[]")
+    return context.wrap_socket(connection, server_hostname=host)
+
+
+def _compressed(message: bytes, kind: str, level: int) -> bytes:
+    import zlib
+
+    if kind == "none":
+        return message
+    packer = zlib.compressobj(level, wbits=zlib.MAX_WBITS + (16 if kind == "gzip" else 0))
+    return packer.compress(message) + packer.flush()
