@@ -46,10 +46,10 @@ class ContainerRequest(Record):
     restart_policy: "no" ("" too), "on-failure", "always" or "unless-stopped"; retries_max 0 is no limit.
     depends_on: "container" or "container:condition", see engine.supervision.dependencies.
     volumes_from: "container" or "container:ro". volume_driver: of the volumes that binds makes. storage_opt: "size".
+    log_driver, log_options: docker's, "" is json-file (compile.logging).
     attach: of stdin, stdout and stderr, those that a client held when it was made; only shown.
     exposed_ports: "80/tcp". platform: "linux/arm64". runtime, isolation: "" or what docker calls the default.
     ipc, pid: "" or "private", "host", "shareable" (ipc), "none" (ipc), "container:NAME". uts, userns, cgroup_namespace:
-    log_driver, log_options: docker's, "" is json-file (compile.logging).
     "" or "private", "host". cgroup_parent: an absolute cgroup path, "" the engine's own.
     device_cgroup_rules: as the kernel's devices.allow ("c 42:* rmw"). shm_bytes: 0 is docker's 64 MiB.
     Limits are docker's: 0 and "" are none, memory_swappiness None is the machine's.
@@ -102,13 +102,13 @@ class ContainerRequest(Record):
     depends_on: tuple[str, ...] = ()
     domainname: str = ""
     annotations: dict[str, str] = {}
+    log_driver: str = ""
+    log_options: dict[str, str] = {}
     attach: tuple[str, ...] = ()
     exposed_ports: tuple[str, ...] = ()
     platform: str = ""
     runtime: str = ""
     isolation: str = ""
-    log_driver: str = ""
-    log_options: dict[str, str] = {}
     devices: tuple[DeviceRequest, ...] = ()
     device_cgroup_rules: tuple[str, ...] = ()
     ipc: str = ""

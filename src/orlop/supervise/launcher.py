@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from ..runtime.host import HostFacts
     from ..runtime.launch import Created
+    from ..spec.task import LogOptions
     from .stdio import Pipes
 
 HANDOVER_BYTES_MAX = 16 * 1024
@@ -111,11 +112,11 @@ class Handover:
         flags += _ATTACHED * self.attached
         log = "" if self.log is None else " ".join(map(str, self.log))
         own = (self.title, self.started_at, self.cgroup, self.own_directory)
-        return _SEPARATOR.join((*own, flags, str(self.restarts), self.health, log)).encode()
+        return _SEPARATOR.join((*own, flags, str(self.restarts), log)).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> "Handover":
-        title, started_at, cgroup, own_directory, flags, restarts, health, log = data.decode().split(_SEPARATOR)
+        title, started_at, cgroup, own_directory, flags, restarts, log = data.decode().split(_SEPARATOR)
         handover = cls(title, started_at, cgroup, own_directory)
         handover.attached = _ATTACHED in flags
         handover.restarts = int(restarts)
@@ -269,17 +270,11 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
         packet.send(monitor, EXECUTED)
     except OSError:
         pass  # killed: as if it had been a moment later, the next engine finds a process without a monitor
+    if job.log and job.log.remote and job.restarts == job.restarts_before:
+        _start_shipper(job, started_at, inherited)
     return created.pid
 
 
-def _ends(created: "Created", pipes: "Pipes | None") -> list[int]:
-    if pipes is None:
-        assert created.console is not None
-    if job.log and job.log.remote and job.restarts == job.restarts_before:
-        _start_shipper(job, started_at, inherited)
-        return [created.console]
-    stdin, stdout, stderr = pipes.ours
-    return [stdout, stderr, *([stdin] if stdin >= 0 else [])]
 def _start_shipper(job: Job, started_at: str, inherited: Inherited) -> None:
     """Leave a process behind that sends the log on, for as long as our parent, the monitor, lives."""
     assert job.log
@@ -299,6 +294,12 @@ def _log(options: "LogOptions") -> tuple[int, int, int, int, str]:
     return options.max_size_bytes, options.max_files, int(options.compress), options.budget_bytes, attrs
 
 
+def _ends(created: "Created", pipes: "Pipes | None") -> list[int]:
+    if pipes is None:
+        assert created.console is not None
+        return [created.console]
+    stdin, stdout, stderr = pipes.ours
+    return [stdout, stderr, *([stdin] if stdin >= 0 else [])]
 
 
 def _hand_over(monitor: socket, handover: Handover, fds: list[int]) -> None:

@@ -16,7 +16,7 @@ from ...spec.image import ContainerConfig
 from ...spec.runtime import Mount
 from ...spec.task import SPEC_FILE, StartTask
 from .. import compile, events, host, images
-from ..compile import config, logging
+from ..compile import config, health, logging
 from ..networks import attach
 from ..networks import requests as network_requests
 from ..supervision import dependencies, orders
@@ -189,8 +189,8 @@ def _decide(
     engine: Engine, request: ContainerRequest, image: Image | None, container_id: str, name: str
 ) -> ContainerRecord:
     base = image.config.config if image is not None else ContainerConfig()
-    chain = image.chain_id if image is not None else None
     logging.check(request, f"container {name}")
+    chain = image.chain_id if image is not None else None
     return ContainerRecord(
         id=container_id,
         name=name,
@@ -232,10 +232,11 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
             attached=client.stream is not None,
             console_size=client.size,
             restarts=restarts,
+            health=_health_check(directory, record),
+            log=logging.options(record, engine.host.hostname, logging.budget_bytes(os.environ)),
         )
         ordered = orders.read(engine, record.id)
         orders.to_run(engine, record)
-            log=logging.options(record, engine.host.hostname, logging.budget_bytes(os.environ)),
         undo.callback(orders.take_back, engine, record, ordered)
         started = engine.spawner.request(message, client.stream)
         if started.error is not None:
