@@ -150,7 +150,9 @@ def orlop(orlop_env: engine.Environment) -> engine.Environment:
 def terminal(orlop_env: engine.Environment) -> Iterator[Callable[..., Terminal]]:
     """`terminal(*args, rows=24, columns=80)` runs `./orlop args` on a new terminal, which is closed after the test."""
     with ExitStack() as stack:
-        yield lambda *args, **size: stack.enter_context(Terminal([engine.COMMAND, *args], orlop_env.variables, **size))
+        yield lambda *args, **size: stack.enter_context(
+            orlop_env.inside(lambda: Terminal([engine.COMMAND, *args], orlop_env.variables, **size))
+        )
 
 
 @pytest.fixture(scope="session")

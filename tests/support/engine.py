@@ -14,10 +14,13 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from . import processes
+from . import netns, processes
+
+T = TypeVar("T")
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND = CHECKOUT / "orlop"
@@ -53,6 +56,8 @@ class Environment:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.run = Path(tempfile.mkdtemp(prefix="orlop-", dir="/tmp"))
+        # Its bridges, rules and forwarding are nobody else's. What is started from a thread in here is in here.
+        self.net: netns.Netns | None = netns.Netns() if os.geteuid() == 0 else None
 
     @property
     def variables(self) -> dict[str, str]:
@@ -75,8 +80,15 @@ class Environment:
         """Run `./orlop args`. Standard input is empty, or input. Fails the test on a status other than 0 when check."""
         argv = [str(COMMAND), *(os.fspath(word) for word in args)]
         data = input.encode() if isinstance(input, str) else input or b""
-        done = subprocess.run(
-            argv, input=data, capture_output=True, check=False, timeout=timeout, env=self.variables | dict(env or {})
+        done = self.inside(
+            lambda: subprocess.run(
+                argv,
+                input=data,
+                capture_output=True,
+                check=False,
+                timeout=timeout,
+                env=self.variables | dict(env or {}),
+            )
         )
         result = Finished(argv[1:], done.returncode, done.stdout, done.stderr)
         assert not check or result.code == 0, f"orlop failed: {result!r}"
@@ -84,7 +96,12 @@ class Environment:
 
     def popen(self, *args: str | os.PathLike[str], **options: object) -> subprocess.Popen[bytes]:
         """Start `./orlop args` and return at once; options as for Popen. The caller waits for it."""
-        return subprocess.Popen([str(COMMAND), *(os.fspath(word) for word in args)], env=self.variables, **options)  # type: ignore[call-overload,no-any-return]
+        argv = [str(COMMAND), *(os.fspath(word) for word in args)]
+        return self.inside(lambda: subprocess.Popen(argv, env=self.variables, **options))  # type: ignore[call-overload,no-any-return]
+
+    def inside(self, work: Callable[[], T]) -> T:
+        """Return what work returns in the engine's network namespace: what it starts is in there too."""
+        return self.net.inside(work) if self.net else work()
 
     def engine_pid(self) -> int | None:
         """Return the pid of the engine that listens now, None when none does."""
@@ -117,6 +134,9 @@ class Environment:
         for straggler in self.processes():
             processes.kill(straggler, processes.start_time(straggler))
         shutil.rmtree(self.run, ignore_errors=True)
+        if self.net is not None:
+            left += [f"link {link.name}" for link in self.net.route.links() if pid is not None and _is_ours(link.name)]
+            self.net.close()
         return left
 
     def _kill_tasks(self) -> None:
@@ -142,6 +162,10 @@ class Environment:
             *(f"mount {point}" for point in mounts if point.startswith(places)),
             *(f"cgroup {path}" for path in _cgroups_of(ids)),
         ]
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(("orlop", "br-", "og-", "ve"))
 
 
 def _cgroups_of(ids: list[str]) -> list[str]:

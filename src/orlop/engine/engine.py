@@ -24,6 +24,8 @@ from .containers.record import CGROUP, Records
 from .containers.watch import Watcher
 from .journal import Journal
 from .log import Log
+from .networks import attach
+from .networks.host import Networks
 from .supervision.boot import Boot
 from .supervision.notices import Notices
 from .volumes.store import Volumes
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..spec.paths import Paths
-    from .images.registries import Registries
     from ..spec.task import TaskStatus
+    from .images.registries import Registries
 
 
 class Locks:
@@ -75,6 +77,7 @@ class Engine:
         self.images = Images(self.store)
         self.snapshots = Snapshots(f"{paths.root}/snapshots")
         self.volumes = Volumes(_directory(f"{paths.root}/volumes"))
+        self.networks = Networks(paths.root, paths.run, self.boot_id)
         self.locks = Locks()
         self.restarting: set[str] = set()  # whose end is the first half of a restart: --rm does not mean it
         self._registries: Registries | None = None
@@ -85,6 +88,7 @@ class Engine:
         self.watcher = Watcher(functools.partial(ends.settle, self), log)
         self.notices = Notices(functools.partial(ends.look, self), log)
         self.boot = Boot(self)
+        self.health: dict[str, str] = {}  # container id: what its checks said at the last look
         self.awaiting: dict[str, str] = {}  # container id: the run whose successor its monitor is to start
 
     @property
@@ -121,6 +125,11 @@ class Engine:
         self.watcher.close()
         self.spawner.close()
         self.snapshots.close()
+        try:
+            attach.release_ended(self)
+            self.networks.leave()
+        except OSError as wrong:
+            self.log.write(f"the links and rules of the networks can't be removed: {wrong}")
         self.journal.close()
         try:
             Cgroup(self.host.runtime.layout, CGROUP).prune()  # it stays while anybody's container runs

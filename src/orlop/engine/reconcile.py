@@ -8,6 +8,7 @@ one whose monitor died without an exit record           the record is completed,
 an ended one that wanted to be removed                  it is removed
 a start that the dead engine had begun                  it is awaited for a while: the monitor goes on without an engine
 a task directory of no container                        it is removed
+addresses and ports of a container that has ended       they are given back; the rules of the others are written anew
 one whose restart policy wants it to run                it is started, in the background (supervision.boot)
 """
 
@@ -21,6 +22,7 @@ import time
 from ..spec.errors import NotFound, OrlopError
 from . import events
 from .containers import ends, freezing, names, removal, state
+from .networks import attach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def reconcile(engine: Engine) -> None:
         else:
             if _look(engine, record):
                 late.append(container_id)
+    _take_up_networks(engine, late)
     _sweep_tasks(engine)
     for container_id in engine.records.ids():
         if container_id not in late:
@@ -69,6 +72,20 @@ def _look(engine: Engine, record: ContainerRecord) -> bool:
     return False
 
 
+def _take_up_networks(engine: Engine, late: list[str]) -> None:
+    """Hold what running containers hold, and give back what the others have left."""
+    for container_id in engine.records.ids():
+        engine.networks.attachments.load(container_id)
+    if not engine.networks.attachments.all:
+        return
+    engine.networks.starting.update(late)
+    try:
+        engine.networks.adopt()
+    except OSError as wrong:
+        engine.log.write(f"the rules of the networks can't be written: {wrong}")
+    attach.release_ended(engine)
+
+
 def _sweep_unfinished(engine: Engine, container_id: str) -> None:
     engine.log.write(f"container {container_id} was never finished: removed")
     try:
@@ -86,6 +103,7 @@ def _sweep_tasks(engine: Engine) -> None:
 
 def _await_late_starts(engine: Engine, waiting: list[str]) -> None:
     """Watch what a dead engine had started, once it runs. What does not run by then never will."""
+    begun = tuple(waiting)
     deadline = time.monotonic() + LATE_START_S_MAX
     while waiting and time.monotonic() < deadline:
         time.sleep(_LATE_START_POLL_S)
@@ -93,6 +111,8 @@ def _await_late_starts(engine: Engine, waiting: list[str]) -> None:
     for container_id in waiting:
         _give_up(engine, container_id)
         engine.boot.consider(container_id)
+    engine.networks.starting.difference_update(begun)
+    attach.release_ended(engine)
 
 
 def _still_created(engine: Engine, container_id: str) -> bool:

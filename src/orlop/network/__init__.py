@@ -1,0 +1,10 @@
+"""What a container's network is made of: subnets, bridges, endpoints, the rules of the firewall, names.
+
+    subnet     arithmetic of addresses
+    pools      which subnet a network gets, which address an endpoint
+    links      bridges and interfaces, over rtnetlink
+    firewall   the one table of rules of this engine, over nftables
+    hostports  ports of the machine: who has one
+
+Nothing here decides what is wanted, and nothing is kept: the engine does both.
+"""

@@ -12,10 +12,11 @@ import time
 from ...linux import process
 from ...spec import jsonio, signals
 from ...spec.errors import Conflict, NotFound, Unavailable
-from ...spec.task import EXIT_FILE, ExitRecord
+from ...spec.task import EXIT_FILE, HEALTH_FILE, ExitRecord
 from ...supervise.restart import RESTART_FILE
 from .. import events
-from ..supervision import orders
+from ..networks import attach
+from ..supervision import health, orders
 from . import freezing, removal, state
 from .record import disk_trouble_told, timestamp, write_durably
 from .watch import EXITED, REMOVED, Run
@@ -45,8 +46,9 @@ def watch(engine: Engine, container_id: str, task: Task) -> None:
     init = state.open_init(task.status, engine.boot_id)
     run = Run(container_id, task.status, -1 if monitor is None else monitor, -1 if init is None else init)
     engine.watcher.watch(run)
-    if os.path.exists(f"{engine.records.path(container_id)}/{RESTART_FILE}"):
-        engine.notices.watch(container_id, engine.records.path(container_id))
+    directory = engine.records.path(container_id)
+    if any(os.path.exists(f"{directory}/{name}") for name in (RESTART_FILE, HEALTH_FILE)):
+        engine.notices.watch(container_id, directory)
 
 
 def look(engine: Engine, container_id: str) -> None:
@@ -58,6 +60,7 @@ def look(engine: Engine, container_id: str) -> None:
         return
     if task.status is None:
         return
+    health.tell_change(engine, record, task)
     ended_before = engine.awaiting.get(container_id)
     if ended_before is not None and ended_before != task.status.started_at:
         del engine.awaiting[container_id]
@@ -88,6 +91,7 @@ def settle(engine: Engine, run: Run) -> None:
     ended = state.read_exit(directory, run.status) or _write_missing(engine, directory, run)
     engine.log.write(f"container {run.container_id} ended with code {ended.exit_code}")
     events.died(engine, record, ended)
+    attach.release(engine, run.container_id)
     engine.watcher.tell(run.container_id, EXITED, ended.exit_code)
     engine.boot.consider(run.container_id)
     if record.request.auto_remove and run.container_id not in engine.restarting:

@@ -9,8 +9,17 @@ from __future__ import annotations
 import os
 
 from ...linux import path
+from ...network import resolver
 from ..compile.mounts import FILES
+from ..networks import attach, links
 from .record import ContainerRecord
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.network import Attachment
+    from ..engine import Engine
+
+HOST_NAME = "host.docker.internal"
 
 _HOST_FILE_BYTES_MAX = 256 * 1024
 _HOSTS = """127.0.0.1\tlocalhost
@@ -22,19 +31,73 @@ ff02::2\tip6-allrouters
 """
 
 
-def write(directory: str, record: ContainerRecord) -> None:
-    """Write every file of a container, as the machine is now. Raises OSError."""
-    for target, name in FILES.items():
-        _replace(f"{directory}/{name}", _content(target, record))
+def write(engine: Engine, record: ContainerRecord, attachment: Attachment | None) -> None:
+    """Write every file of a container, as the machine and its networks are now. Raises OSError, NotFound."""
+    directory = engine.records.path(record.id)
+    shared = record.request.network
+    if shared.startswith(attach.CONTAINER):
+        # Who shares a network shares its names.
+        other = engine.records.path(engine.records.find(shared.removeprefix(attach.CONTAINER)).id)
+        content = {name: _read(f"{other}/{name}") for name in FILES.values()}
+    else:
+        content = {
+            "hostname": f"{record.config.hostname}\n".encode(),
+            "hosts": _hosts(engine, record, attachment),
+            "resolv.conf": _resolv_conf(engine, record, attachment),
+        }
+    for name, data in content.items():
+        _replace(f"{directory}/{name}", data)
 
 
-def _content(target: str, record: ContainerRecord) -> bytes:
-    shares_network = record.request.network == "host"
-    if target == "/etc/hostname":
-        return f"{record.config.hostname}\n".encode()
-    if target == "/etc/hosts" and not shares_network:
-        return _HOSTS.encode()
-    return _of_the_host(target)
+def update_hosts(engine: Engine, record: ContainerRecord, attachment: Attachment) -> None:
+    """Write /etc/hosts of a running container anew, in place: it is bind-mounted there."""
+    _replace(f"{engine.records.path(record.id)}/hosts", _hosts(engine, record, attachment))
+
+
+def _hosts(engine: Engine, record: ContainerRecord, attachment: Attachment | None) -> bytes:
+    request = record.request
+    if request.network == attach.HOST:
+        lines = [_of_the_host("/etc/hosts").decode(errors="replace").removesuffix("\n")]
+    else:
+        lines = [_HOSTS.removesuffix("\n")]
+    gateway = _gateway(engine, attachment)
+    for entry in request.extra_hosts:
+        name, _, address = entry.partition("=" if "=" in entry else ":")
+        address = address.removeprefix("[").removesuffix("]")
+        found = gateway if address == "host-gateway" else address
+        if found:
+            lines.append(f"{found}\t{name}")
+    if gateway and not any(entry.startswith(HOST_NAME) for entry in request.extra_hosts):
+        lines.append(f"{gateway}\t{HOST_NAME}")
+    lines += links.host_lines(engine, record)
+    name = record.config.hostname
+    full = f"{name}.{request.domainname} {name}" if request.domainname else name
+    for endpoint in attachment.endpoints if attachment else ():
+        lines += [f"{address}\t{full}" for address in (endpoint.ipv4, endpoint.ipv6) if address]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _gateway(engine: Engine, attachment: Attachment | None) -> str:
+    for endpoint in attachment.endpoints if attachment else ():
+        if attachment is not None and endpoint.network_id == attachment.gateway:
+            return endpoint.gateway or endpoint.gateway6
+    return ""
+
+
+def _resolv_conf(engine: Engine, record: ContainerRecord, attachment: Attachment | None) -> bytes:
+    of_host = resolver.parse(_of_the_host("/etc/resolv.conf"))
+    request = record.request
+    if request.network == attach.HOST and not (request.dns or request.dns_search or request.dns_options):
+        return _of_the_host("/etc/resolv.conf")
+    told = of_host.overridden(request.dns, request.dns_search, request.dns_options)
+    if attachment is None or request.network == attach.HOST:
+        return told.render()
+    return told.without_loopback().render()
+
+
+def _read(name: str) -> bytes:
+    with open(name, "rb", buffering=0) as file:
+        return file.read(_HOST_FILE_BYTES_MAX)
 
 
 def _of_the_host(name: str) -> bytes:

@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from ...spec import errors, jsonio
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.image import ContainerConfig
-from ...spec.runtime import Mount
-from ...spec.task import SPEC_FILE, StartTask
+from ...spec.runtime import Mount, Spec
+from ...spec.task import SPEC_FILE, HealthCheck, StartTask
 from .. import compile, events, host, images
 from ..compile import config, health, logging
 from ..networks import attach
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..compile import Compiled
     from ..engine import Engine
 
+SPEC_BYTES_MAX = 8 * 1024 * 1024
 EXIT_CODE_FAILED_START = 128  # docker's code of a start that failed for another reason than the command
 
 
@@ -61,6 +62,7 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
     Raises NotFound for the image, Conflict for a name in use, Invalid and Unsupported for the request.
     """
     orders.check(request, config.subject_of(request))
+    notes = network_requests.check(engine.networks, request, config.subject_of(request))
     image = _source(engine, request)
     container_id = names.new_id()
     with ExitStack() as held, engine.records.reserved(request.name, container_id) as name, ExitStack() as undo:
@@ -84,7 +86,7 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
         engine.records.save(record)
         undo.pop_all()
     events.publish_container(engine, record, "create")
-    return record, compiled.warnings
+    return record, (*compiled.warnings, *notes)
 
 
 def start(engine: Engine, reference: str, client: Client, restarts: int = 0, *, way: tuple[str, ...] = ()) -> None:
@@ -214,9 +216,10 @@ def _unpacked(engine: Engine, image: Image | None) -> Digest | None:
 
 def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: int) -> None:
     directory, runtime_directory = engine.records.path(record.id), engine.task_directory(record.id)
-    with ExitStack() as undo:
+    with ExitStack() as undo, attach.prepare(engine, record) as joined:
+        undo.callback(attach.release, engine, record.id)
         preparation.make_sources(record)
-        files.write(directory, record)
+        files.write(engine, record, joined.attachment)
         shutil.rmtree(runtime_directory, ignore_errors=True)
         os.mkdir(runtime_directory, 0o700)
         undo.callback(shutil.rmtree, runtime_directory, ignore_errors=True)
@@ -231,6 +234,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
             stdin_once=record.request.stdin_once,
             attached=client.stream is not None,
             console_size=client.size,
+            has_network=joined.fd >= 0,
             restarts=restarts,
             health=_health_check(directory, record),
             log=logging.options(record, engine.host.hostname, logging.budget_bytes(os.environ)),
@@ -238,10 +242,18 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
         ordered = orders.read(engine, record.id)
         orders.to_run(engine, record)
         undo.callback(orders.take_back, engine, record, ordered)
-        started = engine.spawner.request(message, client.stream)
+        started = engine.spawner.request(message, client.stream, joined.fd if joined.fd >= 0 else None)
         if started.error is not None:
             raise errors.from_json(started.error)
         undo.pop_all()
+
+
+def _health_check(directory: str, record: ContainerRecord) -> HealthCheck | None:
+    if record.config.health is None:
+        return None
+    with open(f"{directory}/{SPEC_FILE}", "rb", buffering=0) as file:
+        spec = Spec.from_json(jsonio.parse(file.read(), SPEC_FILE, bytes_max=SPEC_BYTES_MAX), SPEC_FILE)
+    return health.task(record, spec, config.environment(record.config, terminal=False))
 
 
 def rootfs_mounts(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:

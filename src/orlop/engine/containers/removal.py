@@ -11,6 +11,7 @@ import shutil
 from ...linux.cgroup import Cgroup
 from ...spec.errors import NotFound, OrlopError
 from .. import events
+from ..networks import attach
 from ..volumes import preparation
 from . import state
 from .record import CGROUP, disk_trouble_told
@@ -43,6 +44,7 @@ def discard(engine: Engine, record: ContainerRecord, *, volumes: bool = False) -
 
 def dispose(engine: Engine, container_id: str) -> None:
     """Remove everything of a condemned container. What can't be removed is said in the log and tried again later."""
+    attach.release(engine, container_id)
     try:
         for key in (*engine.snapshots.keys(f"{container_id}-"), container_id):
             try:

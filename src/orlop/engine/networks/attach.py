@@ -1,0 +1,367 @@
+"""A container's place in its networks: taken before its start, given back after its end.
+
+The order of each step follows from invariant 2 of the package: what is held is on disk first; devices and rules come
+after it, and go before it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ...linux.netlink import namespace
+from ...linux.netlink.rtnetlink import Rtnetlink
+from ...network import links, pools, subnet
+from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
+from ...spec.network import Attachment, Endpoint, EndpointRequest, Published
+from ..containers import names, state
+from . import ports
+from .host import OPTION_HOST_IP, OPTION_ICC, forwards_of
+from .store import new_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.network import Network, Pool
+    from ..containers.record import ContainerRecord
+    from ..engine import Engine
+    from .host import Networks
+
+NONE, HOST, CONTAINER = "none", "host", "container:"
+INTERFACE = "eth"
+
+
+class Joined:
+    """A network namespace for a start. fd: it, the caller's to close, -1 for the spec's own. attachment: or None."""
+
+    __slots__ = ("_engine", "_record", "attachment", "fd")
+
+    def __init__(
+        self, engine: Engine, record: ContainerRecord, fd: int = -1, attachment: Attachment | None = None
+    ) -> None:
+        self._engine = engine
+        self._record = record
+        self.fd = fd
+        self.attachment = attachment
+
+    def __enter__(self) -> Joined:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The start is over, one way or the other. Idempotent."""
+        self._engine.networks.starting.discard(self._record.id)
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def mode(record: ContainerRecord) -> str:
+    """Return docker's NetworkMode: "bridge", "none", "host", "container:ID", or the name of a network."""
+    chosen = record.request.network
+    return "bridge" if chosen in ("", "default") else chosen
+
+
+def has_own_networks(record: ContainerRecord) -> bool:
+    """Tell whether a container is in networks at all: not in the machine's, another container's, or in none."""
+    chosen = mode(record)
+    return chosen not in (NONE, HOST) and not chosen.startswith(CONTAINER)
+
+
+def wishes(record: ContainerRecord) -> tuple[EndpointRequest, ...]:
+    """Return what a container wants of each of its networks, the first one its mode's."""
+    if not has_own_networks(record):
+        return ()
+    return record.request.endpoints or (EndpointRequest(network=mode(record)),)
+
+
+def prepare(engine: Engine, record: ContainerRecord) -> Joined:
+    """Make a container's network namespace and connect it. `release` gives everything back.
+
+    Raises NotFound for a network or a container that is not there, Conflict for an address or a port that is taken,
+    Unavailable when the kernel refuses.
+    """
+    chosen = mode(record)
+    if chosen.startswith(CONTAINER):
+        return Joined(engine, record, _of_container(engine, record, chosen.removeprefix(CONTAINER)))
+    if not has_own_networks(record):
+        return Joined(engine, record)
+    networks = engine.networks
+    networks.starting.add(record.id)
+    fd, inside = links.new_namespace()
+    try:
+        with inside, networks.lock:
+            release(engine, record.id)  # what an earlier start has left
+            release_ended(engine)
+            attachment = _hold(engine, record)
+            try:
+                for number, endpoint in enumerate(attachment.endpoints):
+                    _plug(engine, record, endpoint, inside, fd, wishes(record)[number])
+                links.set_gateway(inside, _of(attachment, attachment.gateway))
+                networks.publish(forwards_of(attachment))
+            except BaseException:
+                release(engine, record.id)
+                raise
+        return Joined(engine, record, fd, attachment)
+    except OSError as failure:
+        os.close(fd)
+        told = f"{failure.strerror or failure}" + (f" ({failure.filename})" if failure.filename else "")
+        raise Unavailable("connect", record.subject, told) from None
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def release(engine: Engine, container_id: str) -> None:
+    """Give back what a container holds: rules, links, addresses. It may hold nothing."""
+    networks = engine.networks
+    with networks.lock:
+        attachment = networks.attachments.get(container_id)
+        if attachment is None:
+            return
+        networks.attachments.all.pop(container_id)
+        try:
+            networks.withdraw(forwards_of(attachment))
+            for endpoint in attachment.endpoints:
+                if endpoint.link:
+                    links.delete_link(networks.route, endpoint.link)
+        except OSError as failure:
+            networks.attachments.all[container_id] = attachment
+            engine.log.write(f"the network of container {container_id} is not given back: {failure}")
+            return
+        networks.attachments.drop(container_id)
+
+
+def release_ended(engine: Engine) -> None:
+    """Give back what containers hold that do not run any more: their ends may not have been dealt with yet."""
+    for container_id in list(engine.networks.attachments.all):
+        if container_id not in engine.networks.starting:
+            task = state.observe(engine.records.path(container_id), engine.boot_id)
+            if task.state in (state.CREATED, state.EXITED):
+                release(engine, container_id)
+
+
+def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: EndpointRequest) -> None:
+    """Connect a running container to one more network. Raises as `prepare` does."""
+    networks = engine.networks
+    fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with namespace.inside(fd, Rtnetlink) as inside, networks.lock:
+            held = networks.attachments.get(record.id) or Attachment(boot_id=networks.boot_id)
+            network = networks.store.find(wish.network)
+            taken = {endpoint.interface for endpoint in held.endpoints}
+            interface = next(name for name in map(_interface, range(len(taken) + 1)) if name not in taken)
+            endpoint = _decide(engine, record, network, wish, interface)
+            after = held.replace(endpoints=(*held.endpoints, endpoint))
+            asked = {**_asked(engine, record), network.id: wish}
+            after = after.replace(gateway=_gateway(engine, after.endpoints, asked))
+            networks.attachments.hold(record.id, after)
+            try:
+                _plug(engine, record, endpoint, inside, fd, wish)
+                _reroute(engine, inside, held, after)
+            except BaseException:
+                networks.attachments.hold(record.id, held)
+                raise
+    finally:
+        os.close(fd)
+
+
+def disconnect_running(engine: Engine, record: ContainerRecord, pid: int, network: Network) -> None:
+    """Take a running container out of a network."""
+    networks = engine.networks
+    fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with namespace.inside(fd, Rtnetlink) as inside, networks.lock:
+            held = networks.attachments.get(record.id)
+            endpoint = _of(held, network.id) if held else None
+            if held is None or endpoint is None:
+                return
+            left = tuple(one for one in held.endpoints if one.id != endpoint.id)
+            after = held.replace(endpoints=left, gateway=_gateway(engine, left, _asked(engine, record)))
+            links.unplug(inside, endpoint)
+            if endpoint.link:
+                links.delete_link(networks.route, endpoint.link)
+            networks.attachments.hold(record.id, after)
+            _reroute(engine, inside, held, after)
+    finally:
+        os.close(fd)
+
+
+def _reroute(engine: Engine, inside: Rtnetlink, before: Attachment, after: Attachment) -> None:
+    if before.gateway == after.gateway:
+        return
+    links.set_gateway(inside, _of(after, after.gateway))
+    engine.networks.withdraw(forwards_of(before))
+    engine.networks.publish(forwards_of(after))
+
+
+def _of_container(engine: Engine, record: ContainerRecord, reference: str) -> int:
+    other = engine.records.find(reference)
+    task = engine.observe(other.id)
+    if task.state not in (state.RUNNING, state.PAUSED) or task.status is None:
+        cause = f"cannot join network of a non running container: {other.id}"
+        raise Conflict("start", record.subject, cause, hint=f"start it first: orlop start {other.name}")
+    init = state.open_init(task.status, engine.boot_id)
+    if init is None:
+        cause = f"cannot join network of a non running container: {other.id}"
+        raise Conflict("start", record.subject, cause, hint=f"start it first: orlop start {other.name}")
+    try:
+        # The pidfd is held meanwhile, so the number is still that process's.
+        return os.open(f"/proc/{task.status.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(init)
+
+
+def _hold(engine: Engine, record: ContainerRecord) -> Attachment:
+    networks = engine.networks
+    endpoints = []
+    asked = {}
+    for number, wish in enumerate(wishes(record)):
+        network = networks.store.find(wish.network)
+        asked[network.id] = wish
+        endpoints.append(_decide(engine, record, network, wish, _interface(number)))
+        attachment = Attachment(boot_id=networks.boot_id, endpoints=tuple(endpoints))
+        networks.attachments.hold(record.id, attachment)
+    try:
+        gateway = _gateway(engine, attachment.endpoints, asked)
+        published = _published(engine, record, gateway)
+    except BaseException:
+        networks.attachments.drop(record.id)
+        raise
+    attachment = attachment.replace(gateway=gateway, ports=published)
+    networks.attachments.hold(record.id, attachment)
+    return attachment
+
+
+def _published(engine: Engine, record: ContainerRecord, gateway: str) -> tuple[Published, ...]:
+    networks = engine.networks
+    network = networks.store.get(gateway)
+    if network is None:
+        return ()  # docker publishes nothing of a container that has no way to the outside
+    held = [one for other, had in networks.attachments.all.items() if other != record.id for one in had.ports]
+    host_ip = network.options.get(OPTION_HOST_IP, "")
+    requests = ports.wanted(record.request, record.request.exposed_ports)
+    return ports.allocate(requests, held, host_ip, record.subject)
+
+
+def _decide(
+    engine: Engine, record: ContainerRecord, network: Network, wish: EndpointRequest, interface: str
+) -> Endpoint:
+    """Return a container's endpoint in a network, whose bridge is there afterwards."""
+    networks = engine.networks
+    if network.driver in ("host", "null"):
+        cause = f"container cannot be disconnected from host network or connected to it: {network.name}"
+        raise Invalid("connect", record.subject, cause, hint="use --network host or none, alone")
+    if network.driver == "bridge":
+        network, _ = networks.raise_bridge(network)
+    endpoint_id = new_id()
+    endpoint = Endpoint(
+        id=endpoint_id,
+        network_id=network.id,
+        interface=interface,
+        link=f"ve{endpoint_id[:12]}" if network.driver == "bridge" else "",
+        names=dns_names(record, wish),
+    )
+    taken = networks.attachments.addresses(network.id) | _reserved(network)
+    for pool in network.pools:
+        is_six = ":" in pool.subnet
+        address = _address(networks, (network, pool), wish.ipv6 if is_six else wish.ipv4, taken, record)
+        length = subnet.parse(pool.subnet).length
+        gateway = "" if network.internal else pool.gateway
+        if is_six:
+            endpoint = endpoint.replace(ipv6=address, ipv6_length=length, gateway6=gateway)
+        else:
+            endpoint = endpoint.replace(ipv4=address, ipv4_length=length, gateway=gateway)
+    for asked, given in ((wish.ipv4, endpoint.ipv4), (wish.ipv6, endpoint.ipv6)):
+        if asked and given != asked:
+            cause = f"invalid address {asked}: It does not belong to any of this network's subnets"
+            raise Invalid("connect", record.subject, cause, hint=f"see them with: orlop network inspect {network.name}")
+    return endpoint.replace(mac_address=wish.mac_address or _mac(endpoint.ipv4, endpoint_id))
+
+
+def dns_names(record: ContainerRecord, wish: EndpointRequest) -> tuple[str, ...]:
+    """Return what a container is called in a network: its name, its aliases, its short id, its host name."""
+    found = (record.name, *wish.aliases, names.short_id(record.id), record.request.hostname)
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
+def _address(
+    networks: Networks, place: tuple[Network, Pool], asked: str, taken: set[int], record: ContainerRecord
+) -> str:
+    network, pool = place
+    whole = subnet.parse(pool.subnet)
+    if asked:
+        if not whole.contains(asked):
+            cause = f"no configured subnet contains IP address {asked}"
+            raise Invalid("connect", record.subject, cause, hint=f"the subnet of {network.name} is {whole}")
+        if subnet.number(asked)[0] in taken:
+            hint = f"see who has it with: orlop network inspect {network.name}"
+            raise Conflict("connect", record.subject, "Address already in use", hint=hint)
+        return asked
+    key = f"{network.id} {whole}"
+    part = subnet.parse(pool.ip_range) if pool.ip_range else None
+    found = pools.free_address(whole, part, taken, networks.last_given.get(key, 0))
+    if found is None:
+        cause = f"no available addresses on this network's address pools: {network.name} ({whole})"
+        raise Unavailable("connect", record.subject, cause, hint="remove containers, or make a larger network")
+    networks.last_given[key] = subnet.number(found)[0]
+    return found
+
+
+def _reserved(network: Network) -> set[int]:
+    reserved = [pool.gateway for pool in network.pools if pool.gateway]
+    reserved += [address for pool in network.pools for address in pool.auxiliary.values()]
+    return {subnet.number(address)[0] for address in reserved}
+
+
+def _mac(ipv4: str, endpoint_id: str) -> str:
+    """Return a locally administered MAC: docker's, made of the IPv4 address, else of the endpoint's id."""
+    tail = subnet.number(ipv4)[0].to_bytes(4, "big") if ipv4 else bytes.fromhex(endpoint_id[:8])
+    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + tail)
+
+
+def _plug(
+    engine: Engine, record: ContainerRecord, endpoint: Endpoint, inside: Rtnetlink, fd: int, wish: EndpointRequest
+) -> None:
+    networks = engine.networks
+    network = networks.store.get(endpoint.network_id)
+    if network is None:
+        raise NotFound("connect", record.subject, f"network {endpoint.network_id} not found", hint="connect it anew")
+    if network.driver == "macvlan":
+        chosen = network.options.get("macvlan_mode", "bridge")
+        links.plug_macvlan(networks.route, inside, fd, endpoint, network.link, chosen)
+        return
+    bridge = networks.route.link(networks.link_name(network))
+    if bridge is None:
+        raise Unavailable("connect", record.subject, f"the bridge of network {network.name} is gone", hint="try again")
+    isolated = network.options.get(OPTION_ICC, "true") != "true"
+    links.plug_bridge(networks.route, inside, fd, endpoint, links.Port(bridge.index, bridge.mtu, isolated))
+
+
+def _gateway(engine: Engine, endpoints: tuple[Endpoint, ...], asked: dict[str, EndpointRequest]) -> str:
+    """Return the id of the network that leads outside: the highest priority, then the first name."""
+    candidates = []
+    for endpoint in endpoints:
+        network = engine.networks.store.get(endpoint.network_id)
+        if network is not None and (endpoint.gateway or endpoint.gateway6):
+            wish = asked.get(network.id)
+            candidates.append((-(wish.gw_priority if wish else 0), network.name, network.id))
+    return min(candidates)[2] if candidates else ""
+
+
+def _asked(engine: Engine, record: ContainerRecord) -> dict[str, EndpointRequest]:
+    found = {}
+    for wish in wishes(record):
+        try:
+            found[engine.networks.store.find(wish.network).id] = wish
+        except OrlopError:
+            continue
+    return found
+
+
+def _of(attachment: Attachment, network_id: str) -> Endpoint | None:
+    return next((one for one in attachment.endpoints if one.network_id == network_id), None)
+
+
+def _interface(number: int) -> str:
+    return f"{INTERFACE}{number}"

@@ -1,0 +1,302 @@
+"""This machine's side of the networks: one object with the sockets, the lock, and what has to be on the machine.
+
+What belongs to one engine carries its mark, so that several engines share a machine: `orlop0` and the table `orlop` for
+the usual one, `orlop0-1a2b3c` for one with another ORLOP_RUN.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+
+from ...linux.netlink import rtnetlink
+from ...linux.netlink.nftables import IPV4, IPV6, Nftables
+from ...linux.netlink.rtnetlink import Rtnetlink
+from ...network import firewall, links, pools, subnet
+from ...network.firewall import Bridge, Firewall, Forward, Gate
+from ...spec.errors import Unavailable
+from ...spec.network import Pool
+from .attachments import Attachments
+from .store import DEFAULT, Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ...spec.network import Attachment, Network
+
+_RUN_OF_ROOT = "/run/orlop"
+_GATE_ADDRESS = "02:42:6f:72:6c:70"  # a locally administered one; the links are a pair, nobody else sees it
+OPTION_NAME = "com.docker.network.bridge.name"
+OPTION_ICC = "com.docker.network.bridge.enable_icc"
+OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+OPTION_MTU = "com.docker.network.driver.mtu"
+OPTION_HOST_IP = "com.docker.network.bridge.host_binding_ipv4"
+
+
+class Networks:
+    """What the engine has of networks. lock: held by whoever changes an attachment, a bridge or the rules."""
+
+    def __init__(self, root: str, run: str, boot_id: str) -> None:
+        os.makedirs(f"{root}/networks", 0o700, exist_ok=True)
+        self.run = run
+        self.boot_id = boot_id
+        self.mark = "" if run == _RUN_OF_ROOT else f"-{hashlib.sha256(run.encode()).hexdigest()[:6]}"
+        self.store = Store(f"{root}/networks")
+        self.attachments = Attachments(f"{root}/containers", boot_id)
+        self.lock = threading.RLock()
+        self.firewall = Firewall(f"orlop{self.mark}", self._known)
+        self._route: Rtnetlink | None = None
+        self._nft: Nftables | None = None
+        self._bridges: dict[str, Bridge] = {}  # by network id: those whose rules are written
+        self._gate: Gate | None = None
+        self.starting: set[str] = set()  # containers between their endpoints and their process
+        self.last_given: dict[str, int] = {}  # by network id: the address that was given last
+
+    @property
+    def route(self) -> Rtnetlink:
+        """A socket in the machine's own namespace; used under the lock."""
+        if self._route is None:
+            self._route = Rtnetlink()
+        return self._route
+
+    @property
+    def nft(self) -> Nftables:
+        if self._nft is None:
+            self._nft = Nftables()
+        return self._nft
+
+    @property
+    def _forwarding_file(self) -> str:
+        """Exists when it was us who let this machine forward packets."""
+        return f"{self.run}/forwarding"
+
+    # -- what is there ----------------------------------------------------------------------------------------------
+
+    def link_name(self, network: Network) -> str:
+        """Return the name of a network's bridge."""
+        if network.link:
+            return network.link
+        return f"orlop0{self.mark}" if network.name == DEFAULT else f"br-{network.id[:12]}"
+
+    def mtu(self, network: Network) -> int:
+        """Return the MTU of a network: the user's, else that of the way to the outside."""
+        wanted = network.options.get(OPTION_MTU, "")
+        return int(wanted) if wanted.isdecimal() and int(wanted) else links.uplink_mtu(self.route)
+
+    def raise_bridge(self, network: Network) -> tuple[Network, int]:
+        """Make a network's bridge and its rules if they are not there; return the network and the bridge's index.
+
+        A subnet that the engine itself had chosen, and that a route leads to since, is changed while nobody is there.
+        """
+        network = self._with_subnets(network)
+        plan = links.BridgePlan(self.link_name(network), _gateways(network), self.mtu(network), network.name)
+        try:
+            index = links.ensure_bridge(self.route, plan)
+            self._enable_forwarding(network)
+            if network.id not in self._bridges:
+                bridge = self._bridge(network)
+                self._bridges[network.id] = bridge
+                if self._gate is None:
+                    self.rewrite()
+                else:
+                    self.firewall.add(self.nft, [bridge], [])
+        except OSError as failure:
+            self._bridges.pop(network.id, None)
+            hint = "is CAP_NET_ADMIN there, and nf_tables in the kernel?" if failure.errno == errno.EPERM else ""
+            raise Unavailable("set up", network.subject, _told(failure), hint=hint) from None
+        return network, index
+
+    def lower_bridge(self, network: Network) -> None:
+        """Remove a network's bridge and its rules. The caller knows that nobody is on it."""
+        bridge = self._bridges.pop(network.id, None)
+        links.delete_link(self.route, self.link_name(network))
+        if bridge is not None and self._gate is not None:
+            self.firewall.remove(self.nft, [bridge], [])
+
+    def rewrite(self) -> None:
+        """Write the whole table of rules, from what is known. Raises OSError."""
+        self.firewall.write(self.nft)
+
+    def publish(self, forwards: list[Forward]) -> None:
+        """Let ports in. They are in the attachments by now."""
+        if forwards:
+            self.firewall.add(self.nft, [], forwards)
+
+    def withdraw(self, forwards: list[Forward]) -> None:
+        """Close ports. They are in no attachment any more."""
+        if forwards and self._gate is not None:
+            self.firewall.remove(self.nft, [], forwards)
+
+    def leave(self) -> None:
+        """Take everything from the machine if no container needs it, and close the sockets."""
+        with self.lock:
+            if not self.attachments.all:
+                self.clear()
+            for sock in (self._route, self._nft):
+                if sock is not None:
+                    sock.close()
+            self._route = self._nft = None
+
+    def clear(self) -> None:
+        """Remove every link and rule of this engine."""
+        bridges = {self.link_name(network) for network in self.store.all().values() if network.driver == "bridge"}
+        own = bridges | {f"og{self.mark}-in", f"og{self.mark}-out"}
+        if not self._has_anything(own):
+            return
+        for name in own:
+            links.delete_link(self.route, name)
+        self.firewall.delete(self.nft)
+        self._bridges.clear()
+        self._gate = None
+        if os.path.exists(self._forwarding_file):
+            for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+                if name in open_text(self._forwarding_file):
+                    links.write_sysctl(name, "0")
+            os.unlink(self._forwarding_file)
+
+    def adopt(self) -> None:
+        """Take up what containers of an earlier engine are on, after their attachments were read."""
+        with self.lock:
+            used = {one.network_id for held in self.attachments.all.values() for one in held.endpoints}
+            for network in self.store.all().values():
+                if network.driver == "bridge" and network.id in used:
+                    self._bridges[network.id] = self._bridge(network)
+            if self._bridges:
+                self.rewrite()
+
+    def _has_anything(self, own: set[str]) -> bool:
+        if self._bridges or self._gate is not None:
+            return True
+        names = {link.name for link in self.route.links()}
+        if names & own:
+            return True
+        return os.path.exists(self._forwarding_file)
+
+    # -- subnets ----------------------------------------------------------------------------------------------------
+
+    def taken_subnets(self, but: str = "") -> list[subnet.Subnet]:
+        """Return every subnet that a route of the machine, or another network than `but`, has."""
+        own = {self.link_name(network) for network in self.store.all().values() if network.driver == "bridge"}
+        live = [found for found, name in links.live_subnets(self.route) if name not in own]
+        return live + [found for found, owner in self.network_subnets() if owner != but]
+
+    def network_subnets(self) -> list[tuple[subnet.Subnet, str]]:
+        """Return (subnet, name) of every network."""
+        return [
+            (subnet.parse(pool.subnet), network.name)
+            for network in self.store.all().values()
+            for pool in network.pools
+            if pool.subnet
+        ]
+
+    def _with_subnets(self, network: Network) -> Network:
+        pools_ = network.pools
+        if not any(pool.auto and ":" not in pool.subnet for pool in pools_):
+            return network
+        if any(True for _ in self.attachments.on(network.id)) or self.route.link(self.link_name(network)):
+            return network
+        decided = []
+        taken = self.taken_subnets(network.name)
+        for pool in pools_:
+            free = not pool.subnet or any(
+                other.length >= pools.ROUTE_LENGTH_MIN and other.overlaps(subnet.parse(pool.subnet)) for other in taken
+            )
+            if pool.auto and free and ":" not in pool.subnet:
+                first = pools.DEFAULT_BRIDGE if network.name == DEFAULT else ""
+                found = pools.free_subnet(taken, first)
+                pool = Pool(subnet=str(found), gateway=pools.first_address(found), auto=True)
+            decided.append(pool)
+        changed = network.replace(pools=tuple(decided))
+        if changed != network:
+            self.store.save(changed)
+        return changed
+
+    # -- rules ------------------------------------------------------------------------------------------------------
+
+    def _bridge(self, network: Network) -> Bridge:
+        return Bridge(
+            self.link_name(network),
+            [subnet.parse(pool.subnet) for pool in network.pools if pool.subnet],
+            internal=network.internal,
+            icc=network.options.get(OPTION_ICC, "true") == "true",
+            masquerade=network.options.get(OPTION_MASQUERADE, "true") == "true",
+        )
+
+    def _known(self) -> tuple[Gate, Iterable[Bridge], Iterable[Forward], bool]:
+        forwards = [one for held in self.attachments.all.values() for one in forwards_of(held)]
+        if self._gate is None:
+            self._gate = self._make_gate()
+        return self._gate, self._bridges.values(), forwards, os.path.exists(self._forwarding_file)
+
+    def _make_gate(self) -> Gate:
+        out, inner = f"og{self.mark}-out", f"og{self.mark}-in"
+        if self.route.link(out) is None:
+            self.route.add_link(out, rtnetlink.veth(inner, rtnetlink.address(_GATE_ADDRESS)))
+        leaving, coming = self.route.link(out), self.route.link(inner)
+        assert leaving is not None
+        assert coming is not None
+        # What comes through was routed before; its source may be anything, an address of this machine too.
+        links.write_sysctl(f"ipv4/conf/{inner}/rp_filter", "0")
+        links.write_sysctl(f"ipv4/conf/{inner}/accept_local", "1")
+        for name in (out, inner):
+            links.write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")
+        quiet = rtnetlink.address_generation(rtnetlink.ADDR_GEN_MODE_NONE)
+        for link in (coming, leaving):
+            self.route.set_link(link.index, quiet, rtnetlink.mtu(65535), up=True)
+        for family in (IPV4, IPV6):
+            try:
+                self.route.add_neighbour(leaving.index, firewall.GATEWAYS[family], _GATE_ADDRESS)
+            except OSError:
+                if family == IPV4:
+                    raise  # without IPv6 there is no neighbour there, and nothing that would come to it
+        return Gate(leaving.index, inner)
+
+    def _enable_forwarding(self, network: Network) -> None:
+        wanted = []
+        if network.ipv4 and links.read_sysctl("ipv4/ip_forward") == "0":
+            wanted.append("ipv4/ip_forward")
+        if network.ipv6 and links.read_sysctl("ipv6/conf/all/forwarding") == "0":
+            wanted.append("ipv6/conf/all/forwarding")
+        if not wanted:
+            return
+        before = open_text(self._forwarding_file) if os.path.exists(self._forwarding_file) else ""
+        with open(self._forwarding_file, "w", encoding="utf-8") as file:
+            file.write(before + "".join(f"{name}\n" for name in wanted))
+        if self._gate is not None:
+            self.rewrite()  # with the rules that keep the rest of this machine from being a router
+        for name in wanted:
+            links.write_sysctl(name, "1")
+
+
+def open_text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def forwards_of(held: Attachment) -> list[Forward]:
+    """Return the forwards of everything that a container publishes, for each family that its network has."""
+    endpoint = next((one for one in held.endpoints if one.network_id == held.gateway), None)
+    if endpoint is None:
+        return []
+    return [
+        Forward(port.host_ip, port.host_first, port.count, port.protocol, address, port.first)
+        for port in held.ports
+        for address in (endpoint.ipv4, endpoint.ipv6)
+        if address and (not port.host_ip or (":" in port.host_ip) == (":" in address))
+    ]
+
+
+def _gateways(network: Network) -> list[tuple[str, int]]:
+    found = []
+    for pool in network.pools:
+        if pool.gateway:
+            found.append((pool.gateway, subnet.parse(pool.subnet).length))
+    return found
+
+
+def _told(failure: OSError) -> str:
+    what = f" ({failure.filename})" if failure.filename else ""
+    return f"{failure.strerror or failure}{what}"

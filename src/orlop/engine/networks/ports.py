@@ -1,0 +1,122 @@
+"""Which ports of the machine a container gets. Decided under the networks' lock, so that no two get the same."""
+
+from __future__ import annotations
+
+from ...network import hostports
+from ...spec.errors import Conflict, Invalid
+from ...spec.network import PORT_MAX, PortRequest, Published
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ...spec.container import ContainerRequest
+
+    Taken = dict[tuple[str, int], list[hostports.Bound]]
+
+PORTS_MAX = 65536  # of one container, all ranges together
+
+
+def wanted(request: ContainerRequest, exposed: Iterable[str]) -> list[PortRequest]:
+    """Return what is to be published: -p, and with -P every exposed port ("80/tcp", "8000-8010/udp") that -p leaves.
+
+    Raises ValueError for an exposed port that is none.
+    """
+    asked = list(request.ports)
+    if request.publish_all:
+        covered = {(port.protocol, number) for port in asked for number in range(port.first, port.last + 1)}
+        for text in exposed:
+            first, last, protocol = parse_exposed(text)
+            for number in range(first, last + 1):
+                if (protocol, number) not in covered:
+                    covered.add((protocol, number))
+                    asked.append(PortRequest(first=number, last=number, protocol=protocol))
+    return asked
+
+
+def parse_exposed(text: str) -> tuple[int, int, str]:
+    """Return (first, last, protocol) of "80", "80/udp", "8000-8010/tcp". Raises ValueError."""
+    ports, _, protocol = text.partition("/")
+    low, dash, high = ports.partition("-")
+    if not low.isdecimal() or (dash and not high.isdecimal()) or len(low) > 5 or len(high) > 5:
+        raise ValueError(f"invalid containerPort: {text[:40]}")
+    found = PortRequest(first=int(low), last=int(high or low), protocol=protocol or "tcp")
+    return found.first, found.last, found.protocol
+
+
+def allocate(
+    requests: Iterable[PortRequest], held: Iterable[Published], host_ip: str, subject: str
+) -> tuple[Published, ...]:
+    """Return the ports that are published for these requests.
+
+    held: what containers have already; host_ip: the network's, for requests that name none.
+    Raises Conflict, naming who has a port, and Invalid for too many.
+    """
+    requests = list(requests)
+    if not requests:
+        return ()
+    if sum(request.last - request.first + 1 for request in requests) > PORTS_MAX:
+        raise Invalid("start", subject, f"it publishes more than {PORTS_MAX} ports", hint="publish smaller ranges")
+    taken = hostports.bound()
+    published = list(held)
+    before = len(published)
+    for request in requests:
+        published.append(_choose(request, request.host_ip or host_ip, published, taken, subject))
+    return tuple(published[before:])
+
+
+def _choose(request: PortRequest, host_ip: str, held: list[Published], taken: Taken, subject: str) -> Published:
+    address = "" if host_ip in ("0.0.0.0", "::") and not request.host_ip else host_ip
+    count = request.last - request.first + 1
+
+    def at(host_first: int) -> Published:
+        return Published(
+            host_ip=address, host_first=host_first, first=request.first, count=count, protocol=request.protocol
+        )
+
+    if request.host_first and request.host_last - request.host_first + 1 == count:
+        found = at(request.host_first)
+        if why := _in_the_way(found, held, taken):
+            raise _refused(found, why, subject)
+        return found
+    low, high = (request.host_first, request.host_last) if request.host_first else hostports.local_range()
+    for host_first in range(low, min(high, PORT_MAX) - count + 2):
+        found = at(host_first)
+        if not _in_the_way(found, held, taken):
+            return found
+    hint = "publish to other ports"
+    raise Conflict("start", subject, f"all ports of {low}-{high}/{request.protocol} are allocated", hint=hint)
+
+
+def _in_the_way(wanted: Published, held: Iterable[Published], taken: Taken) -> str:
+    """Return who has a port of these, "" when they are free."""
+    for other in held:
+        if (
+            other.protocol == wanted.protocol
+            and _same_address(other.host_ip, wanted.host_ip)
+            and other.host_first < wanted.host_first + wanted.count
+            and wanted.host_first < other.host_first + other.count
+        ):
+            return "port is already allocated"
+    for (protocol, port), sockets in taken.items():
+        if protocol == wanted.protocol and wanted.host_first <= port < wanted.host_first + wanted.count:
+            for one in sockets:
+                if one.takes(wanted.host_ip):
+                    who = hostports.holder(one.inode)
+                    return f"address already in use: port {port} is held by {who or 'another program'}"
+    return ""
+
+
+def _same_address(one: str, other: str) -> bool:
+    return not one or not other or one == other
+
+
+def _refused(wanted: Published, why: str, subject: str) -> Conflict:
+    shown = f"[{wanted.host_ip}]" if ":" in wanted.host_ip else wanted.host_ip or "0.0.0.0"
+    last = f"-{wanted.host_first + wanted.count - 1}" if wanted.count > 1 else ""
+    where = f"{shown}:{wanted.host_first}{last}"
+    if why.startswith("port is already"):
+        cause = f"Bind for {where} failed: {why}"
+        return Conflict("start", subject, cause, hint="see which container has it with: orlop ps")
+    cause = f"failed to bind host port {where}/{wanted.protocol}: {why}"
+    return Conflict("start", subject, cause, hint="end that program, or publish to another port")

@@ -1,0 +1,123 @@
+"""What of a container's request concerns networks: checked before anything is made, in docker's words."""
+
+from __future__ import annotations
+
+from ...network import subnet
+from ...spec.errors import Invalid
+from . import ports
+from .attach import CONTAINER, HOST, NONE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.container import ContainerRequest
+    from ...spec.network import EndpointRequest, Network
+    from .host import Networks
+
+LINK_LENGTH_MAX = 255
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+def check(networks: Networks, request: ContainerRequest, subject: str) -> tuple[str, ...]:
+    """Raise Invalid or NotFound for a request that no network can fulfil; return warnings."""
+    for text in request.exposed_ports:
+        try:
+            ports.parse_exposed(text)
+        except ValueError as wrong:
+            raise Invalid("create", subject, str(wrong), hint="write it as 80, 80/udp or 8000-8010") from None
+    for entry in request.extra_hosts:
+        _check_host(entry, subject)
+    for address in request.dns:
+        _check_address(address, "--dns", subject)
+    _check_words((*request.dns_search, *request.dns_options), subject)
+    chosen = request.network
+    if chosen in (NONE, HOST) or chosen.startswith(CONTAINER):
+        return _check_shared(request, subject)
+    for wish in request.endpoints:
+        network = networks.store.find(wish.network)
+        if network.driver in ("host", "null"):
+            cause = "container cannot be connected to multiple networks with one of the networks in private mode"
+            raise Invalid("create", subject, cause, hint=f"use --network {network.name} alone")
+        check_wish(network, wish, subject)
+    if not request.endpoints and chosen not in ("", "default"):
+        networks.store.find(chosen)
+    for port in request.ports:
+        if port.host_ip:
+            _check_address(port.host_ip, "-p", subject)
+    return ()
+
+
+def check_wish(network: Network, wish: EndpointRequest, subject: str) -> None:
+    """Raise Invalid for what an endpoint of this network can't have."""
+    for address, bits in ((wish.ipv4, 32), (wish.ipv6, 128)):
+        if not address:
+            continue
+        if _check_address(address, "--ip", subject) != bits:
+            raise Invalid("connect", subject, f"invalid IPv{4 if bits == 32 else 6} address: {address}")
+        if all(pool.auto for pool in network.pools if (":" in pool.subnet) == (bits == 128)):
+            cause = (
+                "user specified IP address is supported only when connecting to networks with user configured subnets"
+            )
+            raise Invalid("connect", subject, cause, hint="make the network with --subnet")
+    if network.name == "bridge" and wish.aliases:
+        cause = "network-scoped aliases are only supported for user-defined networks"
+        raise Invalid("connect", subject, cause, hint="make one with: orlop network create NAME")
+    _check_words(wish.aliases, subject)
+    if wish.mac_address:
+        parts = wish.mac_address.replace("-", ":").split(":")
+        if len(parts) != 6 or any(len(part) != 2 or not set(part) <= set("0123456789abcdefABCDEF") for part in parts):
+            cause = f"invalid MAC address: {wish.mac_address[:60]}"
+            raise Invalid("connect", subject, cause, hint="write it as 02:42:0a:58:00:07")
+        if int(parts[0], 16) & 1:
+            cause = f"{wish.mac_address} is a multicast address"
+            raise Invalid("connect", subject, cause, hint="make the first byte even")
+
+
+def _check_shared(request: ContainerRequest, subject: str) -> tuple[str, ...]:
+    chosen = request.network
+    joined = chosen.startswith(CONTAINER)
+    if joined and request.hostname:
+        cause = "conflicting options: hostname and the network mode"
+        raise Invalid("create", subject, cause, hint="a container's network comes with its name")
+    if joined and (request.ports or request.publish_all):
+        cause = "conflicting options: port publishing and the container type network mode"
+        raise Invalid("create", subject, cause, hint="publish ports of the container whose network it is")
+    if joined and request.exposed_ports:
+        cause = "conflicting options: port exposing and the container type network mode"
+        raise Invalid("create", subject, cause, hint="expose ports of the container whose network it is")
+    if joined and request.dns:
+        cause = "conflicting options: dns and the network mode"
+        raise Invalid("create", subject, cause, hint="a container's network comes with its resolv.conf")
+    if request.links:
+        cause = "conflicting options: host type networking can't be used with links"
+        raise Invalid("create", subject, cause, hint="use a network of your own and names")
+    if (request.ports or request.publish_all) and chosen == HOST:
+        return ("Published ports are discarded when using host network mode",)
+    return ()
+
+
+def _check_host(entry: str, subject: str) -> None:
+    name, colon, address = entry.partition("=" if "=" in entry else ":")
+    bare = address.removeprefix("[").removesuffix("]")
+    if not name or not colon or not _NAME.issuperset(name):
+        cause = f"bad format for add-host: {entry[:100]!r}"
+        raise Invalid("create", subject, cause, hint="write it as NAME:ADDRESS")
+    if bare != "host-gateway":
+        try:
+            subnet.number(bare)
+        except ValueError:
+            cause = f"invalid IP address in add-host: {bare[:60]!r}"
+            raise Invalid("create", subject, cause, hint="write it as NAME:ADDRESS") from None
+
+
+def _check_address(address: str, flag: str, subject: str) -> int:
+    try:
+        return subnet.number(address)[1]
+    except ValueError as wrong:
+        raise Invalid("create", subject, str(wrong), hint=f"give {flag} an address such as 192.0.2.1") from None
+
+
+def _check_words(words: tuple[str, ...], subject: str) -> None:
+    """Each becomes a word of a line of /etc/hosts or resolv.conf: nothing that begins another one (CVE-2022-4318)."""
+    for word in words:
+        if not word or len(word) > LINK_LENGTH_MAX or not word.isprintable() or any(char.isspace() for char in word):
+            raise Invalid("create", subject, f"invalid name: {word[:100]!r}", hint="use letters, digits, . and -")

@@ -1,0 +1,348 @@
+"""The engine's table of rules: one in each address family, of its own, beside whatever the machine's firewall has.
+
+A packet for a published port goes the machine's own way first: it is delivered, passes every rule that the machine has
+for what comes in, and only what is left of it at the end of the input hook is let through the gate. So a firewall that
+closes a port to others has closed it, also when the port is a container's (moby#22054); and no process carries bytes:
+
+    from outside --> prerouting --> routing: it is ours --> INPUT: the machine's firewall --> our chain `gate`
+                                                                                                 | a copy (dup), by
+    to the container <-- forward <-- routing <-- dstnat: the container's address <-- prerouting <-' the gate's link
+
+The copy leaves by one end of a pair of links and comes in by the other; only what came in there is translated. The
+client's address stays. What the connection tracker knows goes straight on, so that this costs one packet each
+connection. A client on the machine itself is translated in the output hook.
+
+Invariants:
+1. The rules are always the same; networks and ports are elements of sets and maps, added and removed by key.
+2. What is not published can't be reached from outside a network, nor from another one: the last rule for a bridge drops
+   (SEC-90). The rules of others can forbid more, never allow what is forbidden here.
+3. A change is one transaction. When it meets a table that is not as it should be (somebody flushed it), the whole table
+   is written again from what the engine knows.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from _socket import IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP
+
+from ..linux.netlink import nftables as nft
+from ..linux.netlink.nftables import ACCEPT, DROP, IPV4, IPV6, Batch, Element, Hook
+from . import subnet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+NUMBERS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
+GATEWAYS = {IPV4: "169.254.88.88", IPV6: "fe80::88"}  # the far end of the gate: an address of no machine
+GATE_PRIORITY = 10_000  # behind every rule that others have for what comes in
+
+_R = 8  # the first of the registers of four bytes
+_OWN_PREFIXES = (b"orlop", b"br-", b"og-")
+
+
+class Family:
+    """Where an address family has its fields. key: the nft type of an address; source, destination: offsets."""
+
+    __slots__ = ("bits", "destination", "key", "number", "size", "source")
+
+    def __init__(self, number: int, key: str, bits: int, source: int, destination: int) -> None:
+        self.number = number
+        self.key = key
+        self.bits = bits
+        self.size = bits // 8
+        self.source = source
+        self.destination = destination
+
+    @property
+    def words(self) -> int:
+        """How many registers of four bytes an address fills."""
+        return self.size // 4
+
+
+FAMILIES = (Family(IPV4, "ipv4_addr", 32, 12, 16), Family(IPV6, "ipv6_addr", 128, 8, 24))
+
+
+class Bridge:
+    """What the rules know of a network. subnets: of both families; inside: what they may do to one another (icc)."""
+
+    __slots__ = ("icc", "internal", "masquerade", "name", "subnets")
+
+    def __init__(
+        self, name: str, subnets: Sequence[subnet.Subnet], *, internal: bool, icc: bool, masquerade: bool
+    ) -> None:
+        self.name = name
+        self.subnets = tuple(subnets)
+        self.internal = internal
+        self.icc = icc
+        self.masquerade = masquerade
+
+
+class Forward:
+    """A published range: ports of host_ip ("" is every address of the family) to ports of an address."""
+
+    __slots__ = ("address", "count", "first", "host_first", "host_ip", "protocol")
+
+    def __init__(self, host_ip: str, host_first: int, count: int, protocol: str, address: str, first: int) -> None:
+        self.host_ip = host_ip
+        self.host_first = host_first
+        self.count = count
+        self.protocol = protocol
+        self.address = address
+        self.first = first
+
+
+class Gate:
+    """The pair of links that published packets pass. out: index of the end they leave by; name: of the other one."""
+
+    __slots__ = ("name", "out")
+
+    def __init__(self, out: int, name: str) -> None:
+        self.out = out
+        self.name = name
+
+
+class Firewall:
+    """The table. known: what has to be in it, asked for when it is written again. Needs a lock of the caller's."""
+
+    def __init__(self, table: str, known: Callable[[], tuple[Gate, Iterable[Bridge], Iterable[Forward], bool]]) -> None:
+        self.table = table
+        self._known = known
+
+    def write(self, socket: nft.Nftables) -> None:
+        """Write the whole table in the place of what is there. Raises OSError."""
+        gate, bridges, forwards, closes_forwarding = self._known()
+        batch = Batch()
+        for family in FAMILIES:
+            batch.add_table(family.number, self.table)
+            batch.delete_table(family.number, self.table)
+            batch.add_table(family.number, self.table)
+            _write_rules(batch, self.table, family, gate, closes_forwarding)
+        for bridge in bridges:
+            _each_bridge(batch.add_elements, self.table, bridge)
+        _each_forward(batch.add_elements, self.table, forwards)
+        socket.commit(batch)
+
+    def delete(self, socket: nft.Nftables) -> None:
+        """Remove the table. Nothing is wrong when there is none."""
+        batch = Batch()
+        for family in FAMILIES:
+            batch.add_table(family.number, self.table)
+            batch.delete_table(family.number, self.table)
+        socket.commit(batch)
+
+    def add(self, socket: nft.Nftables, bridges: Iterable[Bridge], forwards: Iterable[Forward]) -> None:
+        """Let a network, or ports, in. They are in what `known` tells by now. Raises OSError."""
+        batch = Batch()
+        for bridge in bridges:
+            _each_bridge(batch.add_elements, self.table, bridge)
+        _each_forward(batch.add_elements, self.table, forwards)
+        self._commit(socket, batch)
+
+    def remove(self, socket: nft.Nftables, bridges: Iterable[Bridge], forwards: Iterable[Forward]) -> None:
+        """Take a network, or ports, out. They are not in what `known` tells any more. Raises OSError."""
+        batch = Batch()
+        _each_forward(batch.delete_elements, self.table, forwards)
+        for bridge in bridges:
+            _each_bridge(batch.delete_elements, self.table, bridge)
+        self._commit(socket, batch)
+
+    def _commit(self, socket: nft.Nftables, batch: Batch) -> None:
+        try:
+            socket.commit(batch)
+        except OSError as failure:
+            if failure.errno not in (errno.ENOENT, errno.EEXIST):
+                raise
+            self.write(socket)
+
+
+def _write_rules(batch: Batch, table: str, family: Family, gate: Gate, closes_forwarding: bool) -> None:
+    number = family.number
+    batch.add_set(number, table, "bridges", ["ifname"])
+    batch.add_set(number, table, "internal", ["ifname"])
+    batch.add_set(number, table, "within", ["ifname", "ifname"])
+    # Both hold pairs of source and destination: from a network to everywhere, and from a network to itself.
+    batch.add_set(number, table, "masqueraded", [family.key, family.key], flags=nft.SET_INTERVAL)
+    batch.add_set(number, table, "hairpin", [family.key, family.key], flags=nft.SET_INTERVAL)
+    keys = [family.key, "inet_proto", "inet_service"]
+    batch.add_set(number, table, "ports", keys, data=[family.key, "inet_service"], flags=nft.SET_INTERVAL)
+    batch.add_set(number, table, "ranges", keys, data=[family.key], flags=nft.SET_INTERVAL)
+    for chain, hook, rules in (
+        ("first", Hook("filter", nft.PREROUTING, -300), _first(family)),
+        ("dstnat", Hook("nat", nft.PREROUTING, -100), _dstnat(family, gate)),
+        ("gate", Hook("filter", nft.INPUT, GATE_PRIORITY), _gate(family, gate)),
+        ("local", Hook("nat", nft.OUTPUT, -100), _local(family)),
+        ("forward", Hook("filter", nft.FORWARD, 0), _forward(closes_forwarding)),
+        ("srcnat", Hook("nat", nft.POSTROUTING, 100), _srcnat(family)),
+    ):
+        batch.add_chain(number, table, chain, hook)
+        for rule in rules:
+            batch.add_rule(number, table, chain, rule)
+
+
+def _destination(family: Family) -> list[bytes]:
+    """Load destination address, protocol and destination port: the key of the maps of ports."""
+    return [
+        nft.payload(nft.NETWORK_HEADER, family.destination, family.size, _R),
+        nft.meta(nft.L4PROTO, _R + family.words),
+        nft.payload(nft.TRANSPORT_HEADER, 2, 2, _R + family.words + 1),
+    ]
+
+
+def _translate(family: Family) -> list[list[bytes]]:
+    """Return the rules that translate to what the maps say; a range that keeps its numbers needs no port."""
+    port = _R + family.words
+    load = _destination(family)
+    return [
+        [*load, nft.lookup("ranges", _R, into=_R), nft.nat(nft.DNAT, family.number, _R)],
+        [*load, nft.lookup("ports", _R, into=_R), nft.nat(nft.DNAT, family.number, _R, port)],
+    ]
+
+
+def _first(family: Family) -> list[list[bytes]]:
+    if family.number == IPV6:
+        return []  # the kernel itself drops ::1 from outside
+    from_bridge = [nft.meta(nft.IIFNAME, _R), nft.lookup("bridges", _R)]
+    return [
+        [
+            *from_bridge,
+            nft.payload(nft.NETWORK_HEADER, offset, 1, _R),
+            nft.compare(_R, b"\x7f"),
+            nft.verdict(DROP),
+        ]
+        for offset in (family.destination, family.source)
+    ]
+
+
+def _dstnat(family: Family, gate: Gate) -> list[list[bytes]]:
+    through = [nft.meta(nft.IIFNAME, _R), nft.compare(_R, nft.interface(gate.name))]
+    return [[*through, *rule] for rule in _translate(family)]
+
+
+def _gate(family: Family, gate: Gate) -> list[list[bytes]]:
+    new = [nft.conntrack(nft.CT_STATE, _R), *nft.any_of(_R, nft.CT_NEW)]
+    own = [nft.meta(nft.IIFNAME, _R), nft.compare(_R, nft.interface("lo"), nft.NEQ)]
+    address, _ = subnet.number(GATEWAYS[family.number])
+    copy = [
+        nft.immediate(_R, address.to_bytes(family.size, "big")),
+        nft.immediate(_R + family.words, struct.pack("=L", gate.out)),
+        nft.duplicate(_R, _R + family.words),
+        nft.verdict(DROP),
+    ]
+    return [
+        [*new, *own, *nft.local_destination(_R), *_destination(family), nft.lookup(name, _R, into=_R), *copy]
+        for name in ("ranges", "ports")
+    ]
+
+
+def _local(family: Family) -> list[list[bytes]]:
+    return [[*nft.local_destination(_R), *rule] for rule in _translate(family)]
+
+
+def _forward(closes_forwarding: bool) -> list[list[bytes]]:
+    incoming = nft.meta(nft.IIFNAME, _R)
+    outgoing = nft.meta(nft.OIFNAME, _R)
+    known = nft.CT_ESTABLISHED | nft.CT_RELATED
+    rules = [
+        [nft.conntrack(nft.CT_STATE, _R), *nft.any_of(_R, known), nft.verdict(ACCEPT)],
+        [incoming, nft.meta(nft.OIFNAME, _R + 4), nft.lookup("within", _R), nft.verdict(ACCEPT)],
+        [incoming, nft.lookup("internal", _R), nft.verdict(DROP)],
+        [outgoing, nft.lookup("internal", _R), nft.verdict(DROP)],
+        [
+            outgoing,
+            nft.lookup("bridges", _R),
+            nft.conntrack(nft.CT_STATUS, _R),
+            *nft.any_of(_R, nft.CT_DNAT),
+            nft.verdict(ACCEPT),
+        ],
+        [outgoing, nft.lookup("bridges", _R), nft.verdict(DROP)],
+    ]
+    if closes_forwarding:
+        # It was us who made a router of this machine: of our own networks, and of nothing else.
+        for load in (incoming, outgoing):
+            rules += [[load, nft.compare(_R, prefix), nft.verdict(ACCEPT)] for prefix in _OWN_PREFIXES]
+        rules.append([nft.verdict(DROP)])
+    return rules
+
+
+def _srcnat(family: Family) -> list[list[bytes]]:
+    pair = [
+        nft.payload(nft.NETWORK_HEADER, family.source, family.size, _R),
+        nft.payload(nft.NETWORK_HEADER, family.destination, family.size, _R + family.words),
+    ]
+    translated = [nft.conntrack(nft.CT_STATUS, _R), *nft.any_of(_R, nft.CT_DNAT)]
+    rules = [[*translated, *pair, nft.lookup("hairpin", _R), nft.masquerade()]]
+    if family.number == IPV4:
+        from_loopback = [nft.payload(nft.NETWORK_HEADER, family.source, 1, _R), nft.compare(_R, b"\x7f")]
+        to_bridge = [nft.meta(nft.OIFNAME, _R), nft.lookup("bridges", _R)]
+        rules.append([*from_loopback, *to_bridge, nft.masquerade()])
+    outside = [nft.meta(nft.OIFNAME, _R), nft.lookup("bridges", _R, invert=True)]
+    rules.append([*outside, *pair, nft.lookup("masqueraded", _R), nft.masquerade()])
+    return rules
+
+
+# -- elements -------------------------------------------------------------------------------------------------------
+
+
+def _each_bridge(change: Callable[[int, str, str, Iterable[Element]], None], table: str, bridge: Bridge) -> None:
+    name = nft.interface(bridge.name)
+    for family in FAMILIES:
+        change(family.number, table, "bridges", [Element(name)])
+        if bridge.internal:
+            change(family.number, table, "internal", [Element(name)])
+        if bridge.icc:
+            change(family.number, table, "within", [Element(name + name)])
+        own = [found for found in bridge.subnets if found.bits == family.bits]
+        if not own:
+            continue
+        ends = [(_bytes(found.first, family), _bytes(found.last, family)) for found in own]
+        change(family.number, table, "hairpin", [Element(low + low, end=high + high) for low, high in ends])
+        if bridge.masquerade and not bridge.internal:
+            everywhere = bytes(family.size), b"\xff" * family.size
+            elements = [Element(low + everywhere[0], end=high + everywhere[1]) for low, high in ends]
+            change(family.number, table, "masqueraded", elements)
+
+
+def _each_forward(
+    change: Callable[[int, str, str, Iterable[Element]], None], table: str, forwards: Iterable[Forward]
+) -> None:
+    elements: dict[tuple[int, str], list[Element]] = {}
+    for forward in forwards:
+        family = FAMILIES[":" in forward.address]
+        if forward.host_ip and (":" in forward.host_ip) != (":" in forward.address):
+            continue
+        if forward.first == forward.host_first:
+            key = _port_key(family, forward, forward.host_first)
+            end = _port_end(family, forward, forward.host_first + forward.count - 1)
+            data = nft.fields(_packed(forward.address))
+            elements.setdefault((family.number, "ranges"), []).append(Element(key, end=end, data=data))
+            continue
+        for offset in range(forward.count):
+            host_port = forward.host_first + offset
+            data = nft.fields(_packed(forward.address), (forward.first + offset).to_bytes(2, "big"))
+            element = Element(
+                _port_key(family, forward, host_port), end=_port_end(family, forward, host_port), data=data
+            )
+            elements.setdefault((family.number, "ports"), []).append(element)
+    for (number, name), found in elements.items():
+        change(number, table, name, found)
+
+
+def _port_key(family: Family, forward: Forward, port: int) -> bytes:
+    address = _packed(forward.host_ip) if forward.host_ip else bytes(family.size)
+    return nft.fields(address, bytes([NUMBERS[forward.protocol]]), port.to_bytes(2, "big"))
+
+
+def _port_end(family: Family, forward: Forward, port: int) -> bytes:
+    address = _packed(forward.host_ip) if forward.host_ip else b"\xff" * family.size
+    return nft.fields(address, bytes([NUMBERS[forward.protocol]]), port.to_bytes(2, "big"))
+
+
+def _packed(address: str) -> bytes:
+    value, bits = subnet.number(address)
+    return value.to_bytes(bits // 8, "big")
+
+
+def _bytes(value: int, family: Family) -> bytes:
+    return value.to_bytes(family.size, "big")

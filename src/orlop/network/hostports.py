@@ -1,0 +1,91 @@
+"""Ports of this machine: which of them a socket has, and whose that is. proc(5): /proc/net/tcp and its neighbours."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LISTENING = "0A"  # TCP_LISTEN
+_FILES = (("tcp", "tcp", 32), ("tcp", "tcp6", 128), ("udp", "udp", 32), ("udp", "udp6", 128))
+_ANY = {32: "0" * 8, 128: "0" * 32}
+LOCAL_RANGE_DEFAULT = (32768, 60999)
+
+
+class Bound:
+    """A socket that has a port. address: as /proc shows it, is_any: whether it is every address."""
+
+    __slots__ = ("address", "bits", "inode", "is_any", "port", "protocol")
+
+    def __init__(self, protocol: str, bits: int, address: str, port: int, inode: str) -> None:
+        self.protocol = protocol
+        self.bits = bits
+        self.address = address
+        self.port = port
+        self.inode = inode
+        self.is_any = address == _ANY[bits]
+
+    def takes(self, host_ip: str) -> bool:
+        """Tell whether who wants this port at host_ip ("" for every address) meets this socket."""
+        if self.is_any or host_ip in ("", "0.0.0.0", "::"):
+            return True
+        return self.address == _as_proc(host_ip)
+
+
+def bound() -> dict[tuple[str, int], list[Bound]]:
+    """Return every socket that listens (tcp) or has a port (udp), by protocol and port."""
+    found: dict[tuple[str, int], list[Bound]] = {}
+    for protocol, name, bits in _FILES:
+        for one in _read(protocol, f"/proc/net/{name}", bits):
+            found.setdefault((one.protocol, one.port), []).append(one)
+    return found
+
+
+def holder(inode: str) -> str:
+    """Return whose socket this is: "nginx (process 123)", "" when nobody is found."""
+    wanted = f"socket:[{inode}]"
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                if os.readlink(f"/proc/{pid}/fd/{fd}") == wanted:
+                    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                        return f"{file.read().strip()} (process {pid})"
+        except OSError:
+            continue
+    return ""
+
+
+def local_range() -> tuple[int, int]:
+    """Return the ports that the kernel itself chooses from."""
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+            low, high = file.read().split()
+        return int(low), int(high)
+    except (OSError, ValueError):
+        return LOCAL_RANGE_DEFAULT
+
+
+def _read(protocol: str, path: str, bits: int) -> Iterator[Bound]:
+    try:
+        with open(path, encoding="ascii") as file:
+            lines = file.readlines()[1:]
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split()
+        if len(fields) < 10 or (protocol == "tcp" and fields[3] != _LISTENING):
+            continue
+        address, _, port = fields[1].partition(":")
+        yield Bound(protocol, bits, address, int(port, 16), fields[9])
+
+
+def _as_proc(address: str) -> str:
+    """Return an address as /proc/net shows it: words of 32 bits in the machine's byte order."""
+    from . import subnet
+
+    value, bits = subnet.number(address)
+    data = value.to_bytes(bits // 8, "big")
+    words = (data[at : at + 4] for at in range(0, len(data), 4))
+    return "".join(f"{int.from_bytes(word, 'little'):08X}" for word in words)

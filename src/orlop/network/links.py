@@ -1,0 +1,204 @@
+"""Bridges and the interfaces of endpoints, over rtnetlink.
+
+A pair of veth devices connects a container's namespace to its bridge. The namespace's end goes with the namespace, and
+with it the host's end: a container whose everything was killed leaves no device behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from _socket import AF_INET, AF_INET6
+
+from ..linux.netlink import namespace, rtnetlink
+from ..linux.netlink.rtnetlink import ADDR_GEN_MODE_NONE, IFA_F_NODAD, Hop, Rtnetlink
+from . import subnet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..spec.network import Endpoint
+
+MTU_DEFAULT = 1500
+NAME_LENGTH_MAX = 15  # IFNAMSIZ without its NUL
+_SYSCTL = "/proc/sys/net"
+
+
+def new_namespace() -> tuple[int, Rtnetlink]:
+    """Return a namespace whose lo is up, and a socket in it. Interfaces that come to it have no IPv6 of their own."""
+    return namespace.new(_furnish)
+
+
+def _furnish() -> Rtnetlink:
+    # Nothing but what was asked for: no link-local address, no router's advertisement (SEC-93).
+    write_sysctl("ipv6/conf/default/disable_ipv6", "1")
+    write_sysctl("ipv6/conf/default/accept_ra", "0")
+    route = Rtnetlink()
+    lo = route.link("lo")
+    assert lo is not None
+    route.set_link(lo.index, up=True)
+    return route
+
+
+def write_sysctl(name: str, value: str) -> None:
+    """Write a sysctl below net/ of the calling thread's network namespace. Missing ones are as they should be."""
+    try:
+        fd = os.open(f"{_SYSCTL}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # a kernel without IPv6
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def read_sysctl(name: str) -> str:
+    """Return the value of a sysctl below net/, "" for one that is not there."""
+    try:
+        with open(f"{_SYSCTL}/{name}", "rb", buffering=0) as file:
+            return file.read().decode().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def live_subnets(route: Rtnetlink) -> Iterator[tuple[subnet.Subnet, str]]:
+    """Yield (where a route leads to, the name of its link) for every route and address of this namespace."""
+    names = {link.index: link.name for link in route.links()}
+    for family, bits in ((AF_INET, 32), (AF_INET6, 128)):
+        for found in route.routes(family):
+            address, length = found.destination
+            if found.table != rtnetlink.TABLE_LOCAL and address:
+                value, _ = subnet.number(address)
+                yield subnet.Subnet(bits, value, length), names.get(found.oif, "")
+
+
+def uplink_mtu(route: Rtnetlink) -> int:
+    """Return the MTU of the way to the outside, 1500 where there is none."""
+    ways = [found for found in route.routes(AF_INET) if found.destination[1] == 0 and found.oif]
+    if not ways:
+        return MTU_DEFAULT
+    best = min(ways, key=lambda found: found.metric)
+    mtu = next((link.mtu for link in route.links() if link.index == best.oif), MTU_DEFAULT)
+    return min(mtu, best.mtu) if best.mtu else mtu
+
+
+class BridgePlan:
+    """A bridge as it should be. addresses: (address, prefix length) of the host in its subnets."""
+
+    __slots__ = ("addresses", "mtu", "name", "note")
+
+    def __init__(self, name: str, addresses: list[tuple[str, int]], mtu: int, note: str) -> None:
+        self.name = name
+        self.addresses = addresses
+        self.mtu = mtu
+        self.note = note
+
+
+def ensure_bridge(route: Rtnetlink, plan: BridgePlan) -> int:
+    """Make a bridge, or what is missing of it, and return its index. Raises OSError."""
+    found = route.link(plan.name)
+    if found is None:
+        route.add_link(plan.name, rtnetlink.bridge())
+        found = route.link(plan.name)
+        assert found is not None
+        has_ipv6 = any(":" in address for address, _ in plan.addresses)
+        write_sysctl(f"ipv6/conf/{plan.name}/disable_ipv6", "0" if has_ipv6 else "1")
+        write_sysctl(f"ipv6/conf/{plan.name}/accept_ra", "0")
+        # The machine's own clients of a published port come from 127.0.0.1; containers that would use it to reach the
+        # machine's loopback are stopped by the firewall's first chain (CVE-2020-8558).
+        write_sysctl(f"ipv4/conf/{plan.name}/route_localnet", "1")
+        route.set_link(found.index, rtnetlink.mtu(plan.mtu), rtnetlink.alias(plan.note))
+        for address, length in plan.addresses:
+            route.add_address(found.index, address, length, IFA_F_NODAD)
+        route.set_link(found.index, up=True)
+    elif found.kind != "bridge":
+        raise OSError(errno.EEXIST, f"a link of another kind ({found.kind or 'hardware'}) has this name", plan.name)
+    elif not found.is_up or found.mtu != plan.mtu:
+        for address, length in plan.addresses:
+            route.add_address(found.index, address, length, IFA_F_NODAD)
+        route.set_link(found.index, rtnetlink.mtu(plan.mtu), up=True)
+    return found.index
+
+
+def delete_link(route: Rtnetlink, name: str) -> None:
+    """Remove a link; one that is gone is as it should be."""
+    found = route.link(name)
+    if found is None:
+        return
+    try:
+        route.delete_link(found.index)
+    except OSError as failure:
+        if failure.errno != errno.ENODEV:
+            raise
+
+
+class Port:
+    """How an endpoint hangs on its bridge. isolated: it reaches no other isolated port (icc off)."""
+
+    __slots__ = ("bridge", "isolated", "mtu")
+
+    def __init__(self, bridge: int, mtu: int, isolated: bool) -> None:
+        self.bridge = bridge
+        self.mtu = mtu
+        self.isolated = isolated
+
+
+def plug_bridge(route: Rtnetlink, inside: Rtnetlink, netns: int, endpoint: Endpoint, port: Port) -> None:
+    """Connect a namespace to a bridge. Raises OSError; nothing is left then."""
+    settings = [rtnetlink.mtu(port.mtu), rtnetlink.address(endpoint.mac_address), rtnetlink.in_namespace(netns)]
+    route.add_link(endpoint.link, rtnetlink.veth(endpoint.interface, *settings), rtnetlink.mtu(port.mtu))
+    try:
+        host_end = route.link(endpoint.link)
+        assert host_end is not None
+        quiet = rtnetlink.address_generation(ADDR_GEN_MODE_NONE)
+        route.set_link(host_end.index, rtnetlink.master(port.bridge), quiet, up=True)
+        if port.isolated:
+            route.set_bridge_port(host_end.index, isolated=True)
+        configure(inside, netns, endpoint)
+    except BaseException:
+        delete_link(route, endpoint.link)
+        raise
+
+
+def plug_macvlan(route: Rtnetlink, inside: Rtnetlink, netns: int, endpoint: Endpoint, parent: str, mode: str) -> None:
+    """Give a namespace a link of its own on one of the machine's. Raises OSError, FileNotFoundError without it."""
+    below = route.link(parent)
+    if below is None:
+        raise FileNotFoundError(errno.ENODEV, "there is no such link on this machine", parent)
+    settings = [rtnetlink.over(below.index), rtnetlink.address(endpoint.mac_address), rtnetlink.in_namespace(netns)]
+    route.add_link(endpoint.interface, rtnetlink.macvlan(mode), *settings)
+    configure(inside, netns, endpoint)
+
+
+def configure(inside: Rtnetlink, netns: int, endpoint: Endpoint) -> None:
+    """Give an endpoint's interface its addresses, and bring it up."""
+    own = inside.link(endpoint.interface)
+    assert own is not None
+    if endpoint.ipv6:
+        name = f"ipv6/conf/{endpoint.interface}/disable_ipv6"
+        namespace.inside(netns, lambda: write_sysctl(name, "0"))
+        inside.add_address(own.index, endpoint.ipv6, endpoint.ipv6_length, IFA_F_NODAD)
+    if endpoint.ipv4:
+        inside.add_address(own.index, endpoint.ipv4, endpoint.ipv4_length)
+    inside.set_link(own.index, up=True)
+
+
+def set_gateway(inside: Rtnetlink, endpoint: Endpoint | None) -> None:
+    """Have the default routes lead through an endpoint's network, or nowhere."""
+    for family in (AF_INET, AF_INET6):
+        for found in list(inside.routes(family)):
+            if found.destination == ("", 0) and found.table == rtnetlink.TABLE_MAIN and found.gateway:
+                inside.delete_route(("", 0), Hop(found.gateway, found.oif))
+    if endpoint is None:
+        return
+    own = inside.link(endpoint.interface)
+    assert own is not None
+    for gateway in (endpoint.gateway, endpoint.gateway6):
+        if gateway:
+            inside.add_route(("", 0), Hop(gateway, own.index))
+
+
+def unplug(inside: Rtnetlink, endpoint: Endpoint) -> None:
+    """Take an endpoint's interface out of its namespace; the host's end goes with it."""
+    delete_link(inside, endpoint.interface)

@@ -1,0 +1,71 @@
+"""Subnets and addresses as numbers. Pure, and without the `ipaddress` module, which costs more than all of this."""
+
+from __future__ import annotations
+
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+
+class Subnet:
+    """Addresses with a common prefix. first, last: the whole range as integers; bits: 32 or 128."""
+
+    __slots__ = ("bits", "first", "length")
+
+    def __init__(self, bits: int, first: int, length: int) -> None:
+        self.bits = bits
+        self.length = length
+        self.first = first
+
+    @property
+    def last(self) -> int:
+        return self.first | (1 << self.bits - self.length) - 1
+
+    @property
+    def size(self) -> int:
+        return 1 << self.bits - self.length
+
+    def __str__(self) -> str:
+        return f"{text(self.first, self.bits)}/{self.length}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Subnet) and (self.bits, self.first, self.length) == (
+            other.bits,
+            other.first,
+            other.length,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.bits, self.first, self.length))
+
+    def overlaps(self, other: Subnet) -> bool:
+        """Tell whether an address is in both."""
+        return self.bits == other.bits and self.first <= other.last and other.first <= self.last
+
+    def contains(self, address: str) -> bool:
+        """Tell whether an address is in here. Raises ValueError for what is none."""
+        value, bits = number(address)
+        return bits == self.bits and self.first <= value <= self.last
+
+
+def parse(value: str) -> Subnet:
+    """Return the subnet that "10.0.0.0/8" names; bits behind the prefix are dropped. Raises ValueError."""
+    address, slash, length = value.partition("/")
+    found, bits = number(address)
+    if not slash or not length.isascii() or not length.isdecimal() or int(length) > bits or len(length) > 3:
+        raise ValueError(f"invalid CIDR address: {value[:60]}")
+    host_bits = bits - int(length)
+    return Subnet(bits, found >> host_bits << host_bits, int(length))
+
+
+def number(address: str) -> tuple[int, int]:
+    """Return (the address as an integer, 32 or 128). Raises ValueError for what is no address."""
+    family = AF_INET6 if ":" in address else AF_INET
+    try:
+        data = inet_pton(family, address)
+    except (OSError, ValueError):
+        raise ValueError(f"invalid IP address: {address[:60]}") from None
+    return int.from_bytes(data, "big"), len(data) * 8
+
+
+def text(value: int, bits: int) -> str:
+    """Return an address in its usual form."""
+    return inet_ntop(AF_INET if bits == 32 else AF_INET6, value.to_bytes(bits // 8, "big"))
