@@ -38,6 +38,7 @@ _STATS = ("stats", "STATS", "Display a live stream of container(s) resource usag
 _STOP = ("lifecycle", "STOP", "Stop one or more running containers")
 _TOP = ("top", "TOP", "Display the running processes of a container")
 _UNPAUSE = ("lifecycle", "UNPAUSE", "Unpause all processes within one or more containers")
+_UPDATE = ("update", "UPDATE", "Update configuration of one or more containers")
 _WAIT = ("lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes")
 
 COMMON: dict[str, Row] = {
@@ -77,6 +78,7 @@ COMMANDS: dict[str, Row] = {
     "stop": _STOP,
     "top": _TOP,
     "unpause": _UNPAUSE,
+    "update": _UPDATE,
     "wait": _WAIT,
 }
 
@@ -108,6 +110,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "stop": _STOP,
             "top": _TOP,
             "unpause": _UNPAUSE,
+            "update": _UPDATE,
             "wait": _WAIT,
         },
     ),
@@ -167,8 +170,7 @@ ALIASES = {
 NOT_YET = frozenset(
     "build builder buildx checkpoint compose config context history load login logout"
     " manifest network node plugin save search secret service stack"
-    " swarm trust update volume.update"
-    " container.update"
+    " swarm trust volume.update"
     " image.build image.history image.load image.save"
     " system.df system.prune".split()
 )

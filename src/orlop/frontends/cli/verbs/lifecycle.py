@@ -25,21 +25,21 @@ WARNING_PRUNE = "WARNING! This will remove all stopped containers."
 def _stop(invocation: Invocation) -> int:
     options = invocation.options
     timeout = options["timeout"] if "timeout" in options.given else options["time"]
-    return _each(invocation, "containers.stop", {"timeout_s": timeout, "signal": options["signal"]})
+    return each(invocation, "containers.stop", {"timeout_s": timeout, "signal": options["signal"]})
 
 
 def _restart(invocation: Invocation) -> int:
     options = invocation.options
     timeout = options["timeout"] if "timeout" in options.given else options["time"]
-    return _each(invocation, "containers.restart", {"timeout_s": timeout, "signal": options["signal"]})
+    return each(invocation, "containers.restart", {"timeout_s": timeout, "signal": options["signal"]})
 
 
 def _pause(invocation: Invocation) -> int:
-    return _each(invocation, "containers.pause", {})
+    return each(invocation, "containers.pause", {})
 
 
 def _unpause(invocation: Invocation) -> int:
-    return _each(invocation, "containers.unpause", {})
+    return each(invocation, "containers.unpause", {})
 
 
 def _rename(invocation: Invocation) -> int:
@@ -90,12 +90,12 @@ def confirmed(warning: str) -> bool:
 
 
 def _kill(invocation: Invocation) -> int:
-    return _each(invocation, "containers.kill", {"signal": invocation.options["signal"]})
+    return each(invocation, "containers.kill", {"signal": invocation.options["signal"]})
 
 
 def _rm(invocation: Invocation) -> int:
     force: bool = invocation.options["force"]
-    return _each(
+    return each(
         invocation,
         "containers.remove",
         {"force": force, "volumes": invocation.options["volumes"]},
@@ -108,10 +108,10 @@ def _wait(invocation: Invocation) -> int:
         code = result.get("exit_code") if isinstance(result, dict) else None
         return str(code if isinstance(code, int) else 255)
 
-    return _each(invocation, "containers.wait", {"condition": "exited"}, show=show)
+    return each(invocation, "containers.wait", {"condition": "exited"}, show=show)
 
 
-def _each(
+def each(
     invocation: Invocation,
     verb: str,
     args: dict[str, object],

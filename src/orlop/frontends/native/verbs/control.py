@@ -1,6 +1,7 @@
 """More of the verbs `containers.*`: those that act on what runs, look at it, or change what was decided."""
 
 from ....engine.containers import changes, freezing, lifecycle, processes, pruning, usage
+from ....spec.limits import UpdateRequest
 from .call import Args, Call, Reply, Verb
 
 
@@ -17,6 +18,11 @@ class Restart(Args):
 class Rename(Args):
     container: str
     name: str
+
+
+class Update(Args):
+    container: str
+    request: UpdateRequest
 
 
 class Top(Args):
@@ -60,6 +66,10 @@ def _rename(call: Call, args: Rename) -> object:
     return {}
 
 
+def _update(call: Call, args: Update) -> object:
+    return {"warnings": list(changes.update(call.engine, args.container, args.request))}
+
+
 def _stats(call: Call, args: Stats) -> object:
     stream = usage.read(call.engine, args.containers, args.all, args.stream, call.hangup)
     return Reply({"stream": True}, stream=stream)
@@ -75,6 +85,7 @@ VERBS: dict[str, Verb] = {
     "containers.unpause": Verb(Named, _unpause),
     "containers.restart": Verb(Restart, _restart, lasts=True),
     "containers.rename": Verb(Rename, _rename),
+    "containers.update": Verb(Update, _update),
     "containers.top": Verb(Top, lambda call, args: processes.top(call.engine, args.container, args.options)),
     "containers.stats": Verb(Stats, _stats, lasts=True),
     "containers.prune": Verb(Prune, _prune),

@@ -1,0 +1,62 @@
+"""`orlop update`: other limits and another restart policy, for containers as they run."""
+
+from __future__ import annotations
+
+from ....spec.limits import UpdateRequest
+from ..command import Command, Invocation, write_line
+from ..flags import EXIT_USAGE, INT, Flag, UsageError
+from ..limits import RESOURCE_FIELDS, RESOURCE_FLAGS
+from ..values import BYTES, CPUS, MEMORY_SWAP, RESTART
+from .lifecycle import each
+
+_FIELDS = {
+    **RESOURCE_FIELDS,
+    "memory_bytes": "memory",
+    "memory_swap_bytes": "memory-swap",
+    "cpu_nanos": "cpus",
+    "pids_max": "pids-limit",
+}
+
+
+def _update(invocation: Invocation) -> int:
+    options = invocation.options
+    if not options.given:
+        text = "you must provide one or more flags when using this command"
+        raise UsageError(text, "orlop update --help lists them", EXIT_USAGE, shows_usage=False)
+    values = {field: options[flag] for field, flag in _FIELDS.items() if flag in options.given}
+    if "restart" in options.given:
+        values["restart_policy"], values["restart_retries_max"] = options["restart"]
+    warnings: dict[str, None] = {}
+
+    def show(name: str, result: object) -> str:
+        found = result.get("warnings") if isinstance(result, dict) else None
+        warnings.update(dict.fromkeys(map(str, found or [])))
+        return name
+
+    status = each(invocation, "containers.update", {"request": UpdateRequest().replace(**values).to_json()}, show=show)
+    for text in warnings:
+        write_line(text)
+    return status
+
+
+UPDATE = Command(
+    _update,
+    "Update configuration of one or more containers",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    flags=(
+        *RESOURCE_FLAGS,
+        Flag("cpus", "", CPUS, "Number of CPUs", default=0),
+        Flag("memory", "m", BYTES, "Memory limit", default=0),
+        Flag(
+            "memory-swap",
+            "",
+            MEMORY_SWAP,
+            "Swap limit equal to memory plus swap: -1 to enable unlimited swap",
+            default=0,
+        ),
+        Flag("pids-limit", "", INT, "Tune container pids limit (set -1 for unlimited)"),
+        Flag("restart", "", RESTART, "Restart policy to apply when a container exits", default=("", 0)),
+    ),
+    arguments=(1, None),
+    aliases=("container update", "update"),
+)
