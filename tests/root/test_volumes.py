@@ -1,0 +1,348 @@
+"""Volumes and mounts through the real command: what is kept, what goes, what a container sees and who owns it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from support.archives import Archive
+from support.engine import COMMAND
+
+IMAGE = "shipped"
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")  # cap_net_bind_service=ep (vfs_cap_data)
+
+
+def until(true, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
+
+
+def make_image(orlop, archive, name=IMAGE, changes=()):
+    flags = [word for change in changes for word in ("-c", change)]
+    orlop("import", *flags, "-", name, input=bytes(archive))
+
+
+def data(orlop, name):
+    return orlop.root / "volumes" / name / "_data"
+
+
+def names(orlop, *filters):
+    words = [word for text in filters for word in ("-f", text)]
+    return orlop("volume", "ls", "-q", *words).stdout.split()
+
+
+def shell(orlop, script, *flags, check=True):
+    return orlop("run", "--rm", *flags, "host", "sh", "-c", script, check=check)
+
+
+def inspect(orlop, name, what):
+    return json.loads(orlop("inspect", "-f", "{{json " + what + "}}", name).stdout)
+
+
+# -- the verbs ------------------------------------------------------------------------------------------------------
+
+
+def test_what_one_container_writes_the_next_one_reads(orlop):
+    assert orlop("volume", "create", "--label", "team=deck", "cargo").stdout == "cargo\n"
+    shell(orlop, "echo rum > /hold/barrel", "-v", "cargo:/hold")
+    assert shell(orlop, "cat /hold/barrel", "-v", "cargo:/hold:ro").stdout == "rum\n"
+    refused = shell(orlop, "echo x > /hold/barrel", "-v", "cargo:/hold:ro", check=False)
+    assert "Read-only file system" in refused.stderr
+    shown = json.loads(orlop("volume", "inspect", "cargo").stdout)
+    assert shown[0]["Mountpoint"] == str(data(orlop, "cargo")) and shown[0]["Labels"] == {"team": "deck"}
+    assert json.loads(orlop("inspect", "--type", "volume", "cargo").stdout) == shown
+    assert orlop("volume", "ls").stdout == "DRIVER    VOLUME NAME\nlocal     cargo\n"
+    assert orlop("volume", "rm", "cargo").stdout == "cargo\n" and names(orlop) == []
+    assert os.listdir(orlop.root / "volumes") == []
+
+
+def test_names_are_given_taken_and_forgiven(orlop):
+    drawn = orlop("volume", "create").stdout.strip()
+    assert len(drawn) == 64 and orlop("volume", "create", drawn).stdout.strip() == drawn
+    missing = orlop("volume", "rm", "nosuch", check=False)
+    assert missing.code == 1 and "get nosuch: no such volume" in missing.stderr
+    assert orlop("volume", "rm", "-f", "nosuch").stdout == "nosuch\n"
+    for name in ("v10", "v9", "v1"):
+        orlop("volume", "create", name)
+    assert names(orlop, "name=v") == ["v1", "v9", "v10"]
+
+
+def test_a_volume_in_use_stays_and_says_by_whom(orlop):
+    container = orlop("create", "--name", "user", "-v", "kept:/k", "host").stdout.strip()
+    refused = orlop("volume", "rm", "kept", check=False)
+    assert refused.code == 1 and f"remove kept: volume is in use - [{container}]" in refused.stderr
+    assert names(orlop, "dangling=true") == [] and names(orlop, "dangling=false") == ["kept"]
+    for wanted, expected in (("kept", "user"), ("/k", "user"), ("other", "")):
+        found = orlop("ps", "-a", "--filter", f"volume={wanted}", "--format", "{{.Names}}|{{.Mounts}}").stdout
+        assert found == (f"{expected}|kept\n" if expected else "")
+    orlop("rm", "-v", "user")
+    assert names(orlop, "dangling=true") == ["kept"]
+
+
+def test_prune_takes_what_nobody_named_and_with_all_what_nobody_uses(orlop):
+    orlop("volume", "create", "--label", "keep", "named")
+    orlop("volume", "create", "other")
+    orlop("create", "--name", "user", "-v", "used:/u", "-v", "/nameless", "host")
+    orlop("volume", "create")
+    before = set(names(orlop))
+    first = orlop("volume", "prune", "-f").stdout
+    assert len(before - set(names(orlop))) == 1 and first.startswith("Deleted Volumes:\n")
+    assert orlop("volume", "prune", "-f", "-a", "--filter", "label!=keep").stdout.splitlines()[1] == "other"
+    orlop("rm", "user")
+    assert len(names(orlop)) == 3  # a container that goes without -v leaves its nameless volume
+    assert orlop("container", "prune", "-f").code == 0 and "used" in names(orlop)
+    assert "Are you sure" in orlop("volume", "prune", input="n\n").stdout and len(names(orlop)) == 3
+    orlop("volume", "prune", "-af")
+    assert names(orlop) == [] and os.listdir(orlop.root / "volumes") == []
+
+
+def test_nameless_volumes_go_with_rm_v_and_with_auto_remove(orlop):
+    make_image(orlop, Archive().file(b"data/f"), changes=['VOLUME ["/data"]'])
+    orlop("create", "--name", "c", "-v", "/other", "-v", "named:/n", IMAGE, "true")
+    assert len(names(orlop)) == 3
+    orlop("rm", "-v", "c")
+    assert names(orlop) == ["named"]
+    shell(orlop, "touch /x/y", "-v", "/x")
+    until(lambda: names(orlop) == ["named"])
+
+
+def test_events_tell_of_volumes(orlop):
+    orlop("volume", "create", "told")
+    orlop("volume", "rm", "told")
+    told = orlop("events", "--since", "0", "--until", "0s", "--filter", "type=volume", "--format", "{{.Action}}").stdout
+    assert told.split() == ["create", "destroy"]
+
+
+# -- copy-up --------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_volume_begins_with_what_the_image_has(orlop):
+    archive = Archive().directory(b"data", uid=1000, gid=1001, mode=0o2750, mtime=1_000_000_000)
+    archive.file(b"data/f", b"text", uid=7, gid=8, mode=0o4755, mtime=1_100_000_000)
+    archive.hard(b"data/same", b"data/f").symlink(b"data/link", b"/etc/passwd", uid=5, gid=6)
+    archive.node(b"data/null", b"3", 1, 3, mode=0o666).node(b"data/pipe", b"6", mode=0o640)
+    archive.file(
+        b"data/xattrs", pax={b"SCHILY.xattr.user.colour": b"blue", b"SCHILY.xattr.security.capability": CAPABILITY}
+    )
+    archive.directory(b"data/deep/er", mode=0o500, mtime=1_200_000_000).file(b"data/deep/er/f")
+    make_image(orlop, archive)
+    orlop("create", "-v", "vol:/data", IMAGE, "true")
+    found = data(orlop, "vol")
+    root, file = found.stat(), (found / "f").stat()
+    assert (root.st_uid, root.st_gid, stat.S_IMODE(root.st_mode)) == (1000, 1001, 0o2750)
+    assert root.st_mtime == 1_000_000_000 and file.st_mtime == 1_100_000_000
+    assert (file.st_uid, file.st_gid, stat.S_IMODE(file.st_mode), file.st_nlink) == (7, 8, 0o4755, 2)
+    assert (found / "same").stat().st_ino == file.st_ino
+    assert os.readlink(found / "link") == "/etc/passwd" and (found / "link").lstat().st_uid == 5
+    null, pipe = (found / "null").stat(), (found / "pipe").stat()
+    assert stat.S_ISCHR(null.st_mode) and null.st_rdev == os.makedev(1, 3) and stat.S_IMODE(null.st_mode) == 0o666
+    assert stat.S_ISFIFO(pipe.st_mode) and stat.S_IMODE(pipe.st_mode) == 0o640
+    assert os.getxattr(found / "xattrs", "user.colour") == b"blue"
+    assert os.getxattr(found / "xattrs", "security.capability") == CAPABILITY
+    deep = (found / "deep/er").stat()
+    assert stat.S_IMODE(deep.st_mode) == 0o500 and deep.st_mtime == 1_200_000_000
+
+
+def test_what_a_volume_has_is_never_touched(orlop):
+    make_image(orlop, Archive().file(b"data/f", b"image"))
+    for flag, expected in (("vol:/data", {"f"}), ("empty:/data:nocopy", set()), ("ro:/data:ro", {"f"})):
+        orlop("create", "-v", flag, IMAGE, "true")
+        assert set(os.listdir(data(orlop, flag.partition(":")[0]))) == expected
+    (data(orlop, "vol") / "f").write_text("mine")
+    (data(orlop, "vol") / "g").write_text("mine too")
+    orlop("create", "-v", "vol:/data", IMAGE, "true")
+    assert (data(orlop, "vol") / "f").read_text() == "mine" and (data(orlop, "vol") / "g").exists()
+    orlop("create", "--mount", "type=volume,src=mm,dst=/data,volume-nocopy", IMAGE, "true")
+    assert os.listdir(data(orlop, "mm")) == []
+
+
+def test_sparse_files_stay_sparse(orlop):
+    orlop("run", "--name", "c", "host", "sh", "-c", "mkdir /d; dd if=/dev/zero of=/d/f bs=1 count=1 seek=64M; sync")
+    orlop("commit", "c", "sparse")
+    orlop("create", "-v", "vol:/d", "sparse", "true")
+    found = (data(orlop, "vol") / "f").stat()
+    assert found.st_size == (64 << 20) + 1 and found.st_blocks * 512 < 1 << 20
+
+
+def test_a_file_where_the_volume_is_to_be_is_an_error(orlop):
+    make_image(orlop, Archive().file(b"data", b"a file"))
+    refused = orlop("create", "-v", "vol:/data", IMAGE, "true", check=False)
+    assert refused.code == 1 and "cannot mount volume over existing file, file exists /data" in refused.stderr
+    assert names(orlop) == [] and orlop.container_ids() == []  # all of it is undone
+
+
+# -- what a container sees ------------------------------------------------------------------------------------------
+
+
+def test_volumes_from_lends_all_mounts_and_is_overridden(orlop, tmp_path):
+    (tmp_path / "f").write_text("bind")
+    orlop("create", "--name", "lender", "-v", "aa:/a", "-v", f"{tmp_path}:/b", "-v", "/c", "host")
+    script = "cat /b/f; echo x > /a/x && echo wrote; echo x > /c/x; grep -c ' /[abc] ' /proc/self/mountinfo"
+    assert shell(orlop, script, "--volumes-from", "lender").stdout == "bindwrote\n3\n"
+    refused = shell(orlop, "cat /a/x /c/x; echo y > /a/y", "--volumes-from", "lender:ro", check=False)
+    assert refused.stdout == "x\nx\n" and "Read-only" in refused.stderr
+    assert shell(orlop, "ls /a", "--volumes-from", "lender", "-v", "zz:/a").stdout == ""
+    assert len(names(orlop)) == 3, "a borrower that goes takes nothing of the lender's along"
+
+
+def test_every_kind_of_mount(orlop, tmp_path):
+    (tmp_path / "f").write_text("x")
+    make_image(orlop, Archive().file(b"lib/a", b"of the image"))
+    script = (
+        "cat /b/f /i/a; stat -f -c %T /t; stat -c %a /t; touch /b/f || touch /i/b || cat /s/a; grep ' /t ' /proc/mounts"
+    )
+    done = shell(
+        orlop,
+        script,
+        *("--mount", f"type=bind,src={tmp_path},dst=/b,readonly"),
+        *("--mount", "type=tmpfs,dst=/t,tmpfs-size=2m,tmpfs-mode=1770"),
+        *("--mount", f"type=image,src={IMAGE},dst=/i,image-subpath=lib"),
+        *("--mount", f"type=image,src={IMAGE},dst=/s,image-subpath=lib"),
+    )
+    assert done.stdout.startswith("xof the imagetmpfs\n1770\nof the image") and "size=2048k" in done.stdout
+    assert done.stderr.count("Read-only file system") == 2
+    until(lambda: os.listdir(orlop.root / "snapshots/active") == [])
+
+
+@pytest.mark.parametrize(("form", "expected"), [("", "refused"), (",bind-recursive=writable", "written")])
+def test_read_only_reaches_the_mounts_below(orlop, tmp_path, form, expected):
+    below = tmp_path / "below"
+    below.mkdir()
+    # In a mount namespace of the engine's own, so that the host never sees the tmpfs.
+    inner = f'mount -t tmpfs below {below} && exec {orlop("--version") and ""}sh -c "$0"'
+    run = f"./orlop run --rm --mount type=bind,src={tmp_path},dst=/b,ro{form} host sh -c "
+    run += "'(touch /b/x) 2>/dev/null && echo top; (touch /b/below/x) 2>/dev/null && echo written || echo refused'"
+    run += f"; {COMMAND} engine stop >/dev/null"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", inner, run], env=orlop.variables, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"{expected}\n", done.stderr
+
+
+def test_ids_change_places_in_a_mount(orlop, tmp_path):
+    os.chown(tmp_path, 4321, 8765)
+    script = "stat -c %u:%g /w; touch /w/f; stat -c %u:%g /w/f"
+    found = shell(orlop, script, "-u", "1000:1000", "-v", f"{tmp_path}:/w:as=1000:1000").stdout
+    assert found == "1000:1000\n1000:1000\n"
+    made = (tmp_path / "f").stat()
+    assert (made.st_uid, made.st_gid) == (4321, 8765)
+    shell(orlop, "touch /w/g; chown 4321 /w/g", "-v", f"{tmp_path}:/w:as=1000")
+    assert (tmp_path / "g").stat().st_uid == 1000 and (tmp_path / "f").stat().st_uid == 4321
+
+
+def test_the_local_drivers_options(orlop, tmp_path):
+    (tmp_path / "f").write_text("bound")
+    orlop("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,uid=33,mode=700", "memory")
+    orlop("volume", "create", "-o", "type=none", "-o", f"device={tmp_path}", "-o", "o=bind", "bound")
+    orlop("volume", "create", "-o", "type=nosuchfs", "-o", "device=x", "strange")
+    script = "stat -c '%u %a' /t; df -k /t | tail -1 | tr -s ' ' | cut -d' ' -f2; cat /b/f; echo new > /b/g"
+    assert shell(orlop, script, "-v", "memory:/t", "-v", "bound:/b").stdout == "33 700\n1024\nbound"
+    assert (tmp_path / "g").read_text() == "new\n"
+    refused = shell(orlop, "true", "-v", "strange:/s", check=False)
+    assert refused.code == 125 and "no file system 'nosuchfs'" in refused.stderr
+    assert not [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(orlop.root) in line]
+
+
+def test_a_part_of_a_volume(orlop):
+    shell(orlop, "mkdir -p /v/a/b; echo deep > /v/a/b/f; echo top > /v/f; ln -s b /v/a/in", "-v", "vol:/v")
+    for part in ("a/b", "a/in", "a/../a/b"):
+        assert shell(orlop, "cat /p/f", "--mount", f"src=vol,dst=/p,volume-subpath={part}").stdout == "deep\n"
+    assert shell(orlop, "cat /p", "--mount", "src=vol,dst=/p,volume-subpath=f").stdout == "top\n"
+    missing = shell(orlop, "true", "--mount", "src=vol,dst=/p,volume-subpath=none", check=False)
+    assert missing.code == 125 and "cannot access path" in missing.stderr
+
+
+def test_inspect_shows_what_docker_shows(orlop, tmp_path):
+    flags = ["-v", "named:/n:ro,z", "-v", f"{tmp_path}:/h", "-v", "/anon", "--tmpfs", "/t:size=1m"]
+    for text in (
+        "type=bind,src=/etc,dst=/m1,ro",
+        "type=volume,src=two,dst=/m2,volume-label=q=1",
+        "type=tmpfs,dst=/m3,tmpfs-size=1m",
+    ):
+        flags += ["--mount", text]
+    orlop("create", "--name", "c", *flags, "host")
+    mounts = {mount["Destination"]: mount for mount in inspect(orlop, "c", ".Mounts")}
+    nameless = mounts.pop("/anon")
+    assert nameless == {
+        "Type": "volume", "Name": nameless["Name"], "Source": str(data(orlop, nameless["Name"])),
+        "Destination": "/anon", "Driver": "local", "Mode": "", "RW": True, "Propagation": "",
+    }  # fmt: skip
+    assert mounts == {
+        "/n": {"Type": "volume", "Name": "named", "Source": str(data(orlop, "named")), "Destination": "/n",
+               "Driver": "local", "Mode": "ro,z", "RW": False, "Propagation": ""},
+        "/h": {"Type": "bind", "Source": str(tmp_path), "Destination": "/h", "Mode": "", "RW": True,
+               "Propagation": "rprivate"},
+        "/m1": {"Type": "bind", "Source": "/etc", "Destination": "/m1", "Mode": "", "RW": False,
+                "Propagation": "rprivate"},
+        "/m2": {"Type": "volume", "Name": "two", "Source": str(data(orlop, "two")), "Destination": "/m2",
+                "Driver": "local", "Mode": "z", "RW": True, "Propagation": ""},
+        "/m3": {"Type": "tmpfs", "Source": "", "Destination": "/m3", "Mode": "", "RW": True, "Propagation": ""},
+    }  # fmt: skip
+    config = inspect(orlop, "c", ".HostConfig")
+    assert config["Binds"] == ["named:/n:ro,z", f"{tmp_path}:/h"] and config["Tmpfs"] == {"/t": "size=1m"}
+    assert config["Mounts"][1] == {"Type": "volume", "Source": "two", "Target": "/m2",
+                                   "VolumeOptions": {"Labels": {"q": "1"}, "DriverConfig": {}}}  # fmt: skip
+    assert inspect(orlop, "c", ".Config.Volumes") == {"/anon": {}}
+
+
+# -- many, and killed -----------------------------------------------------------------------------------------------
+
+
+def test_twenty_containers_make_and_fill_one_volume_at_once(orlop):
+    archive = Archive()
+    for index in range(200):
+        archive.file(b"data/%d" % index)
+    make_image(orlop, archive)
+    with ThreadPoolExecutor(20) as pool:
+        done = list(pool.map(lambda _: orlop("create", "-v", "one:/data", IMAGE, "true"), range(20)))
+    assert len({result.stdout for result in done}) == 20
+    assert len(os.listdir(data(orlop, "one"))) == 200 and names(orlop) == ["one"]
+    with ThreadPoolExecutor(20) as pool:
+        removed = list(pool.map(lambda result: orlop("rm", "-v", result.stdout.strip()), done))
+    assert all(result.code == 0 for result in removed) and names(orlop) == ["one"]
+
+
+def test_an_engine_killed_in_a_creation_leaves_no_volume_behind(orlop):
+    archive = Archive()
+    for index in range(3000):
+        archive.file(b"data/%d" % index)
+    make_image(orlop, archive, changes=["VOLUME /data", "VOLUME /more"])
+    orlop("volume", "create", "kept")
+    for attempt in range(int(os.environ.get("ORLOP_TEST_KILLS", "6"))):
+        creation = orlop.popen("create", "-v", "kept:/k", "-v", "fresh:/data", IMAGE, "true", stderr=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL)  # fmt: skip
+        time.sleep(0.05 * attempt + 0.1)
+        pid = orlop.engine_pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        creation.wait(30)
+        found = orlop("ps", "-aq").stdout.split()  # the next engine has looked
+        assert all(not name.startswith(".") for name in os.listdir(orlop.root / "volumes"))
+        if not found:
+            assert names(orlop) == ["kept"]
+        else:
+            assert len(os.listdir(data(orlop, "fresh"))) == 3000
+            orlop("rm", "-v", *found)
+            orlop("volume", "rm", "fresh")
+        assert names(orlop) == ["kept"]
+
+
+def test_a_removal_with_volumes_that_was_cut_short_is_finished(orlop):
+    container = orlop("create", "-v", "/x", "host").stdout.strip()
+    orlop("engine", "stop")
+    directory = orlop.root / "containers" / container
+    (directory / "takes-volumes").touch()
+    directory.rename(directory.with_name(f"{container}.removed"))
+    assert len(os.listdir(orlop.root / "volumes")) == 1
+    assert orlop("ps", "-aq").stdout == "" and names(orlop) == []
+    until(lambda: orlop.container_ids() == [])
