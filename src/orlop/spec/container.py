@@ -6,6 +6,7 @@ Units are in the names. A request is strict: an unknown field is an error, not a
 from .limits import DeviceRate, DeviceRequest, DeviceWeight, UlimitRequest
 from .mount import MountRequest
 from .network import EndpointRequest, PortRequest
+from .image import Healthcheck
 from .record import Record
 
 
@@ -45,6 +46,8 @@ class ContainerRequest(Record):
     dns, dns_search, dns_options: for resolv.conf. extra_hosts: "name:address". links: "container:alias".
     restart_policy: "no" ("" too), "on-failure", "always" or "unless-stopped"; retries_max 0 is no limit.
     depends_on: "container" or "container:condition", see engine.supervision.dependencies.
+    health: what it leaves open is the image's; its test may also be ("HTTP", ":80/path") or ("TCP", ":80").
+    health_on_failure: "none", "kill", "restart" or "stop".
     volumes_from: "container" or "container:ro". volume_driver: of the volumes that binds makes. storage_opt: "size".
     log_driver, log_options: docker's, "" is json-file (compile.logging).
     attach: of stdin, stdout and stderr, those that a client held when it was made; only shown.
@@ -100,6 +103,8 @@ class ContainerRequest(Record):
     restart_policy: str = ""
     restart_retries_max: int = 0
     depends_on: tuple[str, ...] = ()
+    health: Healthcheck | None = None
+    health_on_failure: str = "none"
     domainname: str = ""
     annotations: dict[str, str] = {}
     log_driver: str = ""

@@ -44,6 +44,28 @@ class LogOptions(Record):
     remote: dict[str, str] = {}
 
 
+class HealthCheck(Record):
+    """How a container's health is checked: by a command, or from outside in its network namespace.
+
+    process: the command, as for an exec; None for a connection to host:port, with an HTTP request when path is set.
+    host: an address, "" is the container's loopback. Times in nanoseconds, 0 is docker's default.
+    on_failure: what becomes of a container that is unhealthy: none, kill, restart, stop. stop_signal: its number.
+    """
+
+    process: Process | None = None
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    interval_ns: int = 0
+    timeout_ns: int = 0
+    start_period_ns: int = 0
+    start_interval_ns: int = 0
+    retries: int = 0
+    on_failure: str = "none"
+    stop_signal: int = 15
+    stop_timeout_s: int = 10
+
+
 class StartTask(Record):
     """Start the process of a container whose bundle lies in `directory` (SPEC_FILE is there).
 
@@ -71,6 +93,7 @@ class StartTask(Record):
     log: LogOptions = LogOptions()
     has_network: bool = False
     restarts: int = 0
+    health: HealthCheck | None = None
 
 
 class StartExec(Record):
@@ -155,7 +178,8 @@ class Health(Record):
 class ExitRecord(Record):
     """exit.json. exit_code is docker's: the status, or 128 plus the signal. signal 0 when it exited by itself.
 
-    restart_at: when the monitor starts the next run, "" when this one was the last.
+    restart_at: when the monitor starts the next run, "" when this one was the last. ended_by: "health check" when the
+    monitor ended the process because it was unhealthy, else "".
     """
 
     exit_code: int
@@ -165,3 +189,4 @@ class ExitRecord(Record):
     finished_at: str
     error: str = ""
     restart_at: str = ""
+    ended_by: str = ""

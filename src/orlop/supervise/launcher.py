@@ -36,7 +36,7 @@ from ..spec.task import (
     StartExec,
     StartTask,
 )
-from . import attach, packet, record
+from . import attach, health, packet, record
 from .failure import told
 from .prepare import Job
 
@@ -84,6 +84,7 @@ class Handover:
     __slots__ = (
         "attached",
         "cgroup",
+        "health",
         "input_ends_with_client",
         "log",
         "open_stdin",
@@ -112,14 +113,15 @@ class Handover:
         flags += _ATTACHED * self.attached
         log = "" if self.log is None else " ".join(map(str, self.log))
         own = (self.title, self.started_at, self.cgroup, self.own_directory)
-        return _SEPARATOR.join((*own, flags, str(self.restarts), log)).encode()
+        return _SEPARATOR.join((*own, flags, str(self.restarts), self.health, log)).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> "Handover":
-        title, started_at, cgroup, own_directory, flags, restarts, log = data.decode().split(_SEPARATOR)
+        title, started_at, cgroup, own_directory, flags, restarts, health, log = data.decode().split(_SEPARATOR)
         handover = cls(title, started_at, cgroup, own_directory)
         handover.attached = _ATTACHED in flags
         handover.restarts = int(restarts)
+        handover.health = health
         handover.terminal = _TERMINAL in flags
         handover.open_stdin = _OPEN_STDIN in flags
         handover.input_ends_with_client = _INPUT_ENDS in flags
@@ -250,6 +252,9 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
         handover = Handover(f"orlop: monitor {job.name}", started_at, cgroup, job.own_directory)
         handover.attached = job.message.attached
         handover.restarts = job.restarts
+        if isinstance(job.message, StartTask) and job.message.health is not None:
+            handover.health = health.Rules(job.message.health).encode()
+            health.begin(job.directory, started_at)
         handover.terminal = pipes is None
         handover.open_stdin = job.message.open_stdin
         handover.input_ends_with_client = job.input_ends_with_client

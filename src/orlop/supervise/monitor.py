@@ -26,7 +26,7 @@ from ..linux import process, signals
 from ..linux.cgroup import Cgroup
 from ..spec import attach, jsonio
 from ..spec.task import ExitRecord
-from . import launcher, packet, record, restart
+from . import health, launcher, packet, record, restart
 from .attach import Clients
 from .failure import told
 from .launcher import EXECUTED, HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX, READY, Failure, Handover, Inherited
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 DRAIN_S_MAX = 1.0  # for writers that outlive the process: outside of its pid namespace and its cgroup
 LINGER_S_MAX = 600.0  # for a client that takes nothing at all of its last output (a pager that nobody reads)
 DEFECTS_MAX = 16
+ENDED_BY_HEALTH = "health check"
 OOM_SCORE_ADJ = b"-998"  # as docker's shim: the kernel takes the container, not the one who tells of it
 
 
@@ -70,6 +71,7 @@ class Monitor:
         self.pidfd, listener, self.directory, self.runtime_directory, self.exit_fd, *streams = fds
         self.handover = handover
         self.began = time.monotonic()
+        self.checks: health.Checks | None = None
         self.defects: list[str] = []
         self.log = Log(self.directory, *handover.log) if handover.log else None
         self._loop = Loop()
@@ -99,11 +101,20 @@ class Monitor:
         self._resume()
         while not self._exited and len(self.defects) < DEFECTS_MAX:
             try:
-                self._loop.turn()
+                self._loop.turn(self.checks.timeout_s() if self.checks else None)
+                if self.checks:
+                    self.checks.tick()
             except Exception as defect:
                 self.defects.append(str(told("carry", "the container's output", defect)))
                 self.clients.close()
         self.signal(signals.SIGKILL)
+
+    def check_health(self, message: bytes, inherited: Inherited) -> None:
+        """Have the process's health checked, as the start message says, if it says so."""
+        if self.handover.health:
+            known = self.handover
+            target = health.Target(message, self.pidfd, self.directory, known.cgroup, known.started_at)
+            self.checks = health.Checks(health.Rules.decode(known.health), self._loop, target, inherited)
 
     def drain(self) -> None:
         """Pass on what the process left in its pipes. Waits a bounded time for writers that outlive it."""
@@ -186,6 +197,7 @@ def _run(message: packet.Message, inherited: Inherited) -> None:
     kept = packet.Message(message.data, message.fds[1 + monitor.handover.attached :])
     series = restart.Series(monitor.handover.restarts)
     while monitor is not None:
+        monitor.check_health(message.data, inherited)
         monitor.carry()
         monitor = _next_run(monitor, kept, series, inherited)
 
@@ -200,12 +212,13 @@ def _next_run(monitor: Monitor, kept: packet.Message, series: restart.Series, in
     directory = os.dup(monitor.directory)
     monitor.close()
     following = None
-    while ended.restart_at and series.wait(directory, pause_s, ended.exit_code, False):
+    forced = monitor.checks is not None and monitor.checks.acted == health.RESTART
+    while ended.restart_at and series.wait(directory, pause_s, ended.exit_code, forced):
         following, failure = _launch(kept, inherited, series.restarts)
         if following is not None:
             break
         pause_s = series.pause_after(0.0)
-        ended = _record_failed_restart(directory, failure, series, pause_s)
+        ended = _record_failed_restart(directory, failure, series, pause_s, forced)
     os.close(directory)
     return following
 
@@ -287,10 +300,12 @@ def _leave_to_readers(monitor: Monitor, kept: packet.Message, inherited: Inherit
         os._exit(0)
 
 
-def _record_failed_restart(directory: int, failure: Failure, series: restart.Series, pause_s: float) -> ExitRecord:
+def _record_failed_restart(
+    directory: int, failure: Failure, series: restart.Series, pause_s: float, forced: bool
+) -> ExitRecord:
     """Write down a run whose command was never executed; return its record."""
     started_at = record.now()
-    again = restart.read(directory).wants(failure.exit_code, series.restarts)
+    again = restart.read(directory).wants(failure.exit_code, series.restarts, forced)
     ended = record.failed(started_at, failure.exit_code, failure.cause)
     if again:
         ended = ended.replace(restart_at=record.now(pause_s))
@@ -307,6 +322,10 @@ def _cgroup(monitor: Monitor, inherited: Inherited) -> Cgroup | None:
 
 def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pause_s: float) -> ExitRecord:
     """The process has ended: gather what is left of it, leave nothing, say how it ended and what comes next."""
+    acted = health.NONE
+    if monitor.checks:
+        monitor.checks.stop()
+        acted = monitor.checks.acted
     wait_status = process.wait_pidfd(monitor.pidfd)
     notes = monitor.defects
     oom_killed = bool(cgroup and _attempt(notes, lambda: _end_members(cgroup)))
@@ -319,7 +338,10 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
     if monitor.handover.own_directory:
         _attempt(notes, lambda: os.rmdir(monitor.handover.own_directory))
     ended = record.ended(monitor.handover.started_at, wait_status, oom_killed, "; ".join(notes))
-    if restart.read(monitor.directory).wants(ended.exit_code, series.restarts):
+    if acted != health.NONE:
+        ended = ended.replace(ended_by=ENDED_BY_HEALTH)
+    order = restart.read(monitor.directory)
+    if acted != health.STOP and order.wants(ended.exit_code, series.restarts, acted == health.RESTART):
         ended = ended.replace(restart_at=record.now(pause_s))
     _attempt(notes, lambda: record.write_exit(monitor.directory, monitor.exit_fd, ended))
     return ended

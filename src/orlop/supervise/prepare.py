@@ -93,7 +93,7 @@ class Job:
         announce: called with the path of a cgroup before it is made.
         """
         if isinstance(self.message, StartExec):
-            return _create_exec(self.message, facts)
+            return create_exec(self.message, facts)
         return _create_task(self.message, facts, self.network, announce)
 
 
@@ -118,7 +118,8 @@ def _create_task(
     return created, pipes
 
 
-def _create_exec(message: StartExec, facts: "HostFacts") -> "tuple[Created, Pipes | None]":
+def create_exec(message: StartExec, facts: "HostFacts") -> "tuple[Created, Pipes | None]":
+    """Make a process in a running container; its streams are None with a terminal. Raises OrlopError, OSError."""
     try:
         pidfd = process.pidfd_of(message.pid, message.pid_start_time)
     except ProcessLookupError:

@@ -19,7 +19,6 @@ ERROR_CHARACTERS_MAX = 600  # six bytes each at worst: the record fits into what
 _RESERVED_BYTES = 4096
 _SIGNAL_BASE = 128
 _EXIT_TEMPORARY = f".{EXIT_FILE}"
-_STATUS_TEMPORARY = f".{STATUS_FILE}"
 
 
 def now(later_s: float = 0.0) -> str:
@@ -64,13 +63,19 @@ def write_status(
         cgroup=cgroup,
         restarts=restarts,
     )
-    fd = _create(directory_fd, _STATUS_TEMPORARY)
+    replace(directory_fd, STATUS_FILE, jsonio.dump(status.to_json()))
+    unlink(directory_fd, EXIT_FILE)
+
+
+def replace(directory_fd: int, name: str, data: bytes) -> None:
+    """Put a file in the place of one that readers may have open. Raises OSError."""
+    temporary = f".{name}"
+    fd = _create(directory_fd, temporary)
     try:
-        os.write(fd, jsonio.dump(status.to_json()))
+        os.write(fd, data)
     finally:
         os.close(fd)
-    _rename(directory_fd, _STATUS_TEMPORARY, STATUS_FILE)
-    unlink(directory_fd, EXIT_FILE)
+    _rename(directory_fd, temporary, name)
 
 
 def ended(started_at: str, wait_status: int, oom_killed: bool, error: str) -> ExitRecord:

@@ -10,6 +10,7 @@ from ...spec.errors import Invalid
 from ...spec.image import ContainerConfig
 from ..containers import names
 from ..containers.record import Config
+from . import health
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, 
         labels={**image.labels, **request.labels},
         stop_signal=_stop_signal(request.stop_signal or image.stop_signal, subject),
         stop_timeout_s=image.stop_timeout if request.stop_timeout_s is None else request.stop_timeout_s,
+        health=health.merge(request, image, subject),
+        shell=image.shell,
         volumes=tuple(sorted(set(image.volumes) | {bind.target for bind in request.binds if not bind.source})),
     )
 

@@ -15,6 +15,8 @@ from .removal import exit_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ...spec.container import ContainerRequest
     from ...spec.runtime import Mount, Spec
     from .record import ContainerRecord
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 COMMAND_LENGTH_MAX = 1024
+_HEALTH = {"starting": "health: starting"}
 _UNITS = (
     (60, 1, "second"),
     (60 * 60, 60, "minute"),
@@ -79,7 +82,7 @@ _ABSENT: dict[str, object] = {
 }
 
 
-def summary(record: ContainerRecord, task: Task) -> dict[str, object]:
+def summary(record: ContainerRecord, task: Task, health: str = "") -> dict[str, object]:
     """Return one entry of the list."""
     request = record.request
     return {
@@ -92,15 +95,20 @@ def summary(record: ContainerRecord, task: Task) -> dict[str, object]:
         "Ports": [],
         "Labels": dict(record.config.labels),
         "State": task.state,
-        "Status": status_text(record, task, time.time()),
+        "Status": status_text(record, task, time.time(), health),
         "HostConfig": {"NetworkMode": request.network or "none"},
         "NetworkSettings": {"Networks": _networks(request)},
         "Mounts": objects.mount_points(record.mounts),
     }
 
 
-def details(record: ContainerRecord, task: Task, spec: Spec, directory: str) -> dict[str, object]:
-    """Return the whole object. directory: the container's own, of which only the name is used."""
+def details(
+    record: ContainerRecord, task: Task, spec: Spec, directory: str, health: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """Return the whole object.
+
+    directory: the container's own, of which only the name is used. health: its State.Health.
+    """
     request, config = record.request, record.config
     args = config.args
     return {
@@ -108,7 +116,7 @@ def details(record: ContainerRecord, task: Task, spec: Spec, directory: str) -> 
         "Created": record.created_at,
         "Path": args[0] if args else "",
         "Args": list(args[1:]),
-        "State": _state(record, task),
+        "State": {**_state(record, task), **({"Health": health} if health is not None else {})},
         "Image": record.image_id,
         "ResolvConfPath": f"{directory}/resolv.conf",
         "HostnamePath": f"{directory}/hostname",
@@ -134,11 +142,12 @@ def details(record: ContainerRecord, task: Task, spec: Spec, directory: str) -> 
     }
 
 
-def status_text(record: ContainerRecord, task: Task, now: float) -> str:
+def status_text(record: ContainerRecord, task: Task, now: float, health: str = "") -> str:
     """Return docker's words: "Up 2 hours", "Exited (0) 3 seconds ago", "Created"."""
     if task.lives and task.status is not None:
         up = f"Up {duration(now - unix_time(task.status.started_at))}"
-        return f"{up} (Paused)" if task.state == state.PAUSED else up
+        said = "Paused" if task.state == state.PAUSED else _HEALTH.get(health, health)
+        return f"{up} ({said})" if said else up
     if task.state in (state.EXITED, state.RESTARTING) and task.exit is not None:
         word = "Exited" if task.state == state.EXITED else "Restarting"
         ago = duration(now - unix_time(task.exit.finished_at))
@@ -190,6 +199,7 @@ def _state(record: ContainerRecord, task: Task) -> dict[str, object]:
 
 def _config(record: ContainerRecord) -> dict[str, object]:
     request, config = record.request, record.config
+    healthcheck = {"Healthcheck": config.health.to_json()} if config.health is not None else {}
     attached = not request.terminal
     return {
         "Hostname": config.hostname,
@@ -208,6 +218,7 @@ def _config(record: ContainerRecord) -> dict[str, object]:
         "WorkingDir": config.working_dir,
         "Entrypoint": list(config.entrypoint) or None,
         "OnBuild": None,
+        **healthcheck,
         "Labels": dict(config.labels),
         "StopSignal": config.stop_signal,
         "StopTimeout": config.stop_timeout_s,

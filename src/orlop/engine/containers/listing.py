@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...spec.errors import Invalid, OrlopError
+from ..supervision import health
 from . import execs, inspect
 
 TYPE_CHECKING = False
@@ -30,7 +31,7 @@ def summaries(engine: Engine, everything: bool, filters: Mapping[str, Sequence[s
     for record in engine.records.all():
         task = engine.observe(record.id)
         if (everything or task.is_up) and all(test(record, task) for test in tests):
-            found.append((record.created_at, inspect.summary(record, task)))
+            found.append((record.created_at, inspect.summary(record, task, health.status(engine, record, task))))
     found.sort(key=lambda entry: entry[0], reverse=True)
     return [entry for _, entry in found]
 
@@ -44,7 +45,7 @@ def details(engine: Engine, reference: str) -> dict[str, object]:
     except OrlopError:
         engine.records.load(record.id)  # NotFound, when it was removed meanwhile
         raise
-    found = inspect.details(record, task, spec, engine.records.path(record.id))
+    found = inspect.details(record, task, spec, engine.records.path(record.id), health.details(engine, record, task))
     return {**found, "ExecIDs": execs.running(engine, record) or None}
 
 

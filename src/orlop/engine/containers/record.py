@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from ...spec import jsonio
 from ...spec.container import ContainerRequest
 from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
+from ...spec.image import Healthcheck
 from ...spec.mount import MountPoint
 from ...spec.record import Record
 from . import names
@@ -44,6 +45,8 @@ class Config(Record):
     labels: dict[str, str] = {}
     stop_signal: str = "SIGTERM"
     stop_timeout_s: int | None = None
+    health: Healthcheck | None = None
+    shell: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
 
     @property

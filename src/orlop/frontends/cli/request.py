@@ -8,6 +8,8 @@ from ...spec import jsonio
 from ...spec.container import BindRequest, ContainerRequest, ExecRequest, TmpfsRequest
 from ...spec.errors import Invalid
 from .flags import BOOL, INT, LIST, STRING, Flag, Options
+from .health import HEALTH_FLAGS
+from .health import fields as health_fields
 from .limits import ISOLATION_FLAGS, RESOURCE_FLAGS
 from .limits import fields as limit_fields
 from .values import (
@@ -81,6 +83,7 @@ CONTAINER_FLAGS = (
     Flag("workdir", "w", STRING, "Working directory inside the container", default=""),
     *RESOURCE_FLAGS,
     *ISOLATION_FLAGS,
+    *HEALTH_FLAGS,
 )
 RUN_FLAGS = (
     *CONTAINER_FLAGS,
@@ -153,6 +156,7 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         restart_policy=options["restart"][0],
         restart_retries_max=options["restart"][1],
         depends_on=options["depends-on"],
+        **health_fields(options),
         attach=tuple(sorted(attached)),
         **limit_fields(options),
     )

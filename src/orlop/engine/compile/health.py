@@ -1,0 +1,119 @@
+"""Health checks: the request's over the image's, by docker's rules; and what the monitor gets. Pure."""
+
+from __future__ import annotations
+
+from ...spec import signals
+from ...spec.errors import Invalid
+from ...spec.image import Healthcheck
+from ...spec.runtime import Process
+from ...spec.task import HealthCheck
+from ...supervise.health import ACTIONS, NONE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.container import ContainerRequest
+    from ...spec.image import ContainerConfig
+    from ...spec.runtime import Spec
+    from ..containers.record import ContainerRecord
+
+SHELL_DEFAULT = ("/bin/sh", "-c")
+OFF, COMMAND, SHELL, HTTP, TCP = "NONE", "CMD", "CMD-SHELL", "HTTP", "TCP"
+STOP_TIMEOUT_S_DEFAULT = 10
+_DURATION_NS_MIN = 1_000_000
+
+
+def merge(request: ContainerRequest, image: ContainerConfig, subject: str) -> Healthcheck | None:
+    """Return the check of a container, None for none. What the request leaves open is the image's.
+
+    Raises Invalid with docker's texts.
+    """
+    asked, base = request.health or Healthcheck(), image.healthcheck or Healthcheck()
+    _check(asked, subject)
+    if request.health_on_failure not in ACTIONS:
+        cause = f"there is no action {request.health_on_failure[:60]!r} on failure"
+        raise Invalid("create", subject, cause, hint=f"known are {', '.join(ACTIONS)}")
+    test = asked.test or base.test
+    if not test or test[0] == OFF:
+        if request.health_on_failure != NONE:
+            hint = "add --health-cmd, --health-http or --health-tcp"
+            raise Invalid("create", subject, "an action on failure needs a health check", hint=hint)
+        return Healthcheck(test=test) if test else None
+    merged = Healthcheck(
+        test=test,
+        interval=asked.interval or base.interval,
+        timeout=asked.timeout or base.timeout,
+        start_period=asked.start_period or base.start_period,
+        start_interval=asked.start_interval or base.start_interval,
+        retries=asked.retries or base.retries,
+    )
+    if test[0] in (HTTP, TCP):
+        _place(test, subject)
+    elif test[0] not in (COMMAND, SHELL) or len(test) < 2:
+        hint = f"write one of {OFF}, {COMMAND}, {SHELL}, {HTTP}, {TCP} and what it takes"
+        raise Invalid("create", subject, f"Unknown type {test[0][:60]!r} in the health check", hint=hint)
+    return merged
+
+
+def task(record: ContainerRecord, spec: Spec, environment: tuple[str, ...]) -> HealthCheck | None:
+    """Return what a monitor is to do for a container's health, None for nothing."""
+    check = record.config.health
+    if check is None or not check.test or check.test[0] == OFF:
+        return None
+    timeout_s = record.config.stop_timeout_s
+    common = HealthCheck(
+        interval_ns=check.interval,
+        timeout_ns=check.timeout,
+        start_period_ns=check.start_period,
+        start_interval_ns=check.start_interval,
+        retries=check.retries,
+        on_failure=record.request.health_on_failure,
+        stop_signal=signals.parse(record.config.stop_signal, record.subject),
+        stop_timeout_s=STOP_TIMEOUT_S_DEFAULT if timeout_s is None else max(timeout_s, 0),
+    )
+    if check.test[0] in (HTTP, TCP):
+        host, port, path = _place(check.test, record.subject)
+        return common.replace(host=host, port=port, path=path)
+    base = spec.process
+    args = check.test[1:] if check.test[0] == COMMAND else (*(record.config.shell or SHELL_DEFAULT), check.test[1])
+    return common.replace(
+        process=Process(
+            cwd=record.config.working_dir or "/",
+            env=environment,
+            args=args,
+            capabilities=base.capabilities if base is not None else None,
+            no_new_privileges=base.no_new_privileges if base is not None else False,
+        )
+    )
+
+
+def _check(asked: Healthcheck, subject: str) -> None:
+    for name, value in (
+        ("Interval", asked.interval),
+        ("Timeout", asked.timeout),
+        ("StartPeriod", asked.start_period),
+        ("StartInterval", asked.start_interval),
+    ):
+        if value and value < _DURATION_NS_MIN:
+            cause = f"{name} in Healthcheck cannot be less than 1ms"
+            raise Invalid("create", subject, cause, hint="write a duration such as 30s")
+    if asked.retries < 0:
+        raise Invalid("create", subject, "Retries in Healthcheck cannot be negative", hint="write a number from 1 on")
+
+
+def _place(test: tuple[str, ...], subject: str) -> tuple[str, int, str]:
+    """Return address, port and path of an HTTP or TCP check: "[ADDRESS]:PORT[/path]". Raises Invalid."""
+    text = test[1] if len(test) == 2 else ""
+    address, slash, rest = text.partition("/")
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    path = f"/{rest}" if slash or test[0] == HTTP else ""
+    right = port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) <= 65535
+    if not colon or not right or (path and test[0] == TCP) or not _is_address(host) or not path.isprintable():
+        shown = ":8080/path" if test[0] == HTTP else ":5432"
+        cause = f"the health check {text[:100]!r} is no place to connect to"
+        raise Invalid("create", subject, cause, hint=f"write {shown}, or an address before the colon")
+    return host, int(port), path
+
+
+def _is_address(text: str) -> bool:
+    return all(char in "0123456789abcdefABCDEF.:" for char in text)
