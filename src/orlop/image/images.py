@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from orlop.spec.errors import Invalid
+from orlop.spec.errors import Invalid, NotFound
 from orlop.spec.platform import Platform
 from orlop.spec.reference import Reference
 
@@ -44,6 +44,17 @@ class Images:
     def list(self) -> tuple[Image, ...]:
         """Return every image, the newest first. One that can't be read is left out: `resolve` says why."""
         return tuple(sorted(self._catalog().readable(), key=lambda image: image.created, reverse=True))
+
+    def load(self, target: Descriptor) -> Image:
+        """Return the image that a manifest or index is, named or not. Raises NotFound, Invalid."""
+        return self._catalog().load(target)
+
+    def id_of(self, target: Descriptor) -> str:
+        """Return the ID of what a name means, or its own digest where it has nothing for this machine."""
+        try:
+            return str(self.load(target).id)
+        except (NotFound, Invalid):
+            return str(target.digest)
 
     def for_platform(self, index: Descriptor, platform: Platform) -> Descriptor:
         """Return the manifest that an index lists for a platform. Raises NotFound when it is not here."""

@@ -81,6 +81,15 @@ class Layout(Record):
     image_layout_version: str
 
 
+class ArchivedImage(Record):
+    """One image in the manifest.json of docker's archives: names of its members, and of the image."""
+
+    config: str
+    repo_tags: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    json_names = {"config": "Config", "repo_tags": "RepoTags", "layers": "Layers"}
+
+
 class Healthcheck(Record):
     """docker's HEALTHCHECK. test[0] is NONE, CMD or CMD-SHELL; durations in nanoseconds, 0 means the default."""
 

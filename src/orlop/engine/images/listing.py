@@ -7,12 +7,14 @@ import time
 
 from ...image import host
 from ...spec.errors import Invalid, NotFound, OrlopError
+from ...spec.image import History
+from ...spec.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from ...image.image import Image
+    from ...image.image import Image, Layer
     from ..engine import Engine
 
 HOST_NAMES = ("host", "host:latest")
@@ -34,22 +36,47 @@ def find(engine: Engine, name: str) -> Image:
         return host.ensure(engine.images)
 
 
-def summaries(engine: Engine) -> list[dict[str, object]]:
-    """Return what `orlop images` shows of every image, the newest first."""
+def summaries(engine: Engine, wanted: Mapping[str, tuple[str, ...]] | None = None) -> list[dict[str, object]]:
+    """Return what `orlop images` shows of every image that the filters let through, the newest first.
+
+    Raises Invalid for a filter, NotFound for the image that one names.
+    """
+    images = engine.images.list()
+    if wanted:
+        from .filters import lists, matches
+
+        shown = lists(engine, wanted)
+        images = tuple(image for image in images if shown(image))
+        if patterns := wanted.get("reference"):
+            images = tuple(
+                _only(image, [n for n in image.names if any(matches(n, p) for p in patterns)]) for image in images
+            )
     return [
-        {"id": str(image.id), "names": list(image.names), "created": image.created, "size": image.size}
-        for image in engine.images.list()
+        {
+            "id": str(image.id),
+            "names": list(image.names),
+            "digest": str(image.target.digest),
+            "created": image.created,
+            "size": image.size,
+        }
+        for image in images
     ]
+
+
+def _only(image: Image, names: list[str]) -> Image:
+    return image.replace(names=tuple(names))
 
 
 def inspect(engine: Engine, name: str) -> dict[str, object]:
     """Return docker's object of an image. Raises NotFound, Invalid."""
     image = find(engine, name)
     config = image.config
+    references = [Reference.parse(one) for one in image.names]
+    digests = {f"{one.familiar_name}@{one.digest or image.target.digest}" for one in references}
     return {
         "Id": str(image.id),
-        "RepoTags": list(image.names),
-        "RepoDigests": sorted({f"{name.rpartition(':')[0]}@{image.target.digest}" for name in image.names}),
+        "RepoTags": [one.familiar for one in references if one.tag],
+        "RepoDigests": sorted(digests),
         "Comment": config.comment,
         "Created": config.created,
         "DockerVersion": config.docker_version,
@@ -61,9 +88,40 @@ def inspect(engine: Engine, name: str) -> dict[str, object]:
         "Size": image.size,
         "Config": config.config.to_json(),
         "RootFS": {"Type": "layers", "Layers": [str(diff_id) for diff_id in config.rootfs.diff_ids]},
-        "Descriptor": image.manifest.to_json(),
+        "Descriptor": image.target.to_json(),
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
     }
+
+
+def history(engine: Engine, name: str) -> list[dict[str, object]]:
+    """Return the steps that made an image, the last one first, in the shape of docker's API. Raises NotFound."""
+    image = find(engine, name)
+    layers = list(image.layers)
+    steps: list[dict[str, object]] = []
+    for step in image.config.history or tuple(History() for _ in layers):
+        layer = layers.pop(0) if not step.empty_layer and layers else None
+        size = _layer_bytes(engine, layer) if layer is not None else 0
+        steps.append(
+            {
+                "Id": "<missing>",
+                "Created": step.created,
+                "CreatedBy": step.created_by,
+                "Comment": step.comment,
+                "Size": size,
+                "Tags": None,
+            }
+        )
+    if steps:
+        steps[-1] |= {"Id": str(image.id), "Tags": list(image.names)}
+    return steps[::-1]
+
+
+def _layer_bytes(engine: Engine, layer: Layer) -> int:
+    """Return what a layer occupies when it is unpacked, or else as it was sent."""
+    try:
+        return engine.snapshots.layer_usage(layer.chain_id).bytes
+    except NotFound:
+        return layer.descriptor.size
 
 
 def import_archive(engine: Engine, archive: int, name: str, changes: Sequence[str], message: str) -> str:

@@ -24,6 +24,9 @@ _KILL = ("lifecycle", "KILL", "Kill one or more running containers")
 _LOGS = ("logs", "LOGS", "Fetch the logs of a container")
 _PAUSE = ("lifecycle", "PAUSE", "Pause all processes within one or more containers")
 _PORT = ("top", "PORT", "List port mappings or a specific mapping for the container")
+_HISTORY = ("history", "HISTORY", "Show the history of an image")
+_LOAD = ("archive", "LOAD", "Load an image from a tar archive or STDIN")
+_SAVE = ("archive", "SAVE", "Save one or more images to a tar archive (streamed to STDOUT by default)")
 _RMI = ("names", "RMI", "Remove one or more images")
 _TAG = ("names", "TAG", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE")
 _PUSH = ("push", "PUSH", "Upload an image to a registry")
@@ -70,7 +73,10 @@ COMMANDS: dict[str, Row] = {
     "rename": _RENAME,
     "restart": _RESTART,
     "rm": _RM,
+    "history": _HISTORY,
+    "load": _LOAD,
     "rmi": _RMI,
+    "save": _SAVE,
     "tag": _TAG,
     "serve": ("engine", "SERVE", "Run the engine in the foreground"),
     "start": _START,
@@ -130,7 +136,10 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "prune": ("names", "PRUNE", "Remove unused images"),
             "pull": _PULL,
             "push": _PUSH,
+            "history": _HISTORY,
+            "load": _LOAD,
             "rm": _RMI,
+            "save": _SAVE,
             "tag": _TAG,
         },
     ),
@@ -168,11 +177,8 @@ ALIASES = {
 
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
-    "build builder buildx checkpoint compose config context history load login logout"
-    " manifest network node plugin save search secret service stack"
-    " swarm trust volume.update"
-    " image.build image.history image.load image.save"
-    " system.df system.prune".split()
+    "build builder buildx checkpoint compose config context login logout manifest network node plugin"
+    " search secret service stack swarm trust volume.update image.build system.df system.prune".split()
 )
 
 

@@ -23,6 +23,7 @@ NONE = "<none>"
 _HEADERS: dict[str, object] = {
     "CreatedAt": "CREATED AT",
     "CreatedSince": "CREATED",
+    "Digest": "DIGEST",
     "ID": "IMAGE ID",
     "Repository": "REPOSITORY",
     "Size": "SIZE",
@@ -33,12 +34,13 @@ _HEADERS: dict[str, object] = {
 class _Line:
     """One name of one image: what a row of the table shows."""
 
-    __slots__ = ("created_s", "identifier", "repository", "size", "tag")
+    __slots__ = ("created_s", "digest", "identifier", "repository", "size", "tag")
 
     def __init__(self, item: dict[str, Any], name: str, whole: bool) -> None:
         identifier = str(item.get("id", ""))
         self.identifier = identifier if whole else identifier.removeprefix("sha256:")[:ID_LENGTH]
         self.repository, self.tag = _split(name)
+        self.digest = name.partition("@")[2] or str(item.get("digest", "")) or NONE
         created = epoch_ns(str(item.get("created", "")))
         self.created_s = created / 1e9 if created is not None else None
         number = item.get("size")
@@ -54,6 +56,7 @@ class _Line:
         fields: dict[str, object] = {
             "CreatedAt": local_time(self.created_s) if self.created_s else "N/A",
             "CreatedSince": self.since,
+            "Digest": self.digest,
             "ID": self.identifier,
             "Repository": self.repository,
             "Size": self.size,
@@ -64,8 +67,13 @@ class _Line:
 
 def _images(invocation: Invocation) -> int:
     options = invocation.options
+    filters: dict[str, list[str]] = {}
+    if options["filter"]:
+        from .names import filters_of
+
+        filters = filters_of(options["filter"])
     with invocation.connect() as engine:
-        found = engine.call("images.list", {})
+        found = engine.call("images.list", {"filters": filters} if filters else {})
     items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
     lines = [_Line(item, name, options["no-trunc"]) for item in items for name in _names(item)]
     if invocation.arguments:
@@ -73,6 +81,11 @@ def _images(invocation: Invocation) -> int:
     form: str = options["format"]
     if options["quiet"] and not form:
         write("".join(f"{for_output(line.identifier)}\n" for line in lines))
+    elif form in ("", "table") and options["digests"]:
+        listing.print_table(
+            ("REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"),
+            [(line.repository, line.tag, line.digest, line.identifier, line.since, line.size) for line in lines],
+        )
     elif form in ("", "table"):
         listing.print_table(
             ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"),
@@ -151,13 +164,15 @@ IMAGES = Command(
     flags=(
         # There are no intermediate images: all is what is shown.
         Flag("all", "a", BOOL, "Show all images", default=False),
+        Flag("digests", "", BOOL, "Show digests", default=False),
+        Flag("filter", "f", LIST, "Filter output based on conditions provided"),
         listing.FORMAT_FLAG,
         Flag("no-trunc", "", BOOL, "Don't truncate output", default=False),
         Flag("quiet", "q", BOOL, "Only show image IDs", default=False),
     ),
     arguments=(0, 1),
     aliases=("image ls", "image list", "images"),
-    refused=frozenset(("digests", "filter", "f", "tree")),
+    refused=frozenset(("tree",)),
 )
 IMPORT = Command(
     _import,

@@ -3,7 +3,7 @@
 from ....engine import images
 from ....spec.registry import PullRequest, PushRequest
 from .. import wire
-from .call import Args, Call, Nothing, Reply, Verb
+from .call import Args, Call, Reply, Verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,19 @@ class Pull(Args):
 
 class Push(Args):
     request: PushRequest
+
+
+class List(Args):
+    filters: dict[str, tuple[str, ...]] = {}
+
+
+class Save(Args):
+    images: tuple[str, ...]
+    platform: str = ""
+
+
+class Load(Args):
+    platform: str = ""
 
 
 class Tag(Args):
@@ -61,6 +74,19 @@ def _push(call: Call, args: Push) -> Reply:
     return told(push(call.engine, args.request, call.hangup))
 
 
+def _save(call: Call, args: Save) -> object:
+    from ....engine.images import archives
+
+    archives.save(call.engine, args.images, call.only_fd("images.save", "where to write"), args.platform)
+    return {}
+
+
+def _load(call: Call, args: Load) -> Reply:
+    from ....engine.images import archives
+
+    return told(archives.load(call.engine, call.only_fd("images.load", "an archive"), args.platform))
+
+
 def _tag(call: Call, args: Tag) -> object:
     from ....engine.images import removal
 
@@ -96,7 +122,10 @@ def told(messages: "Iterator[object]") -> Reply:
 
 
 VERBS: dict[str, Verb] = {
-    "images.list": Verb(Nothing, lambda call, _: images.summaries(call.engine)),
+    "images.list": Verb(List, lambda call, args: images.summaries(call.engine, args.filters)),
+    "images.history": Verb(NamedImage, lambda call, args: images.history(call.engine, args.image)),
+    "images.save": Verb(Save, _save, lasts=True),
+    "images.load": Verb(Load, _load, lasts=True),
     "images.inspect": Verb(NamedImage, lambda call, args: images.inspect(call.engine, args.image)),
     "images.import": Verb(Import, _import),
     "images.tag": Verb(Tag, _tag),

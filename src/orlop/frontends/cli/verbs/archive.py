@@ -1,0 +1,89 @@
+"""`orlop save` and `orlop load`."""
+
+from __future__ import annotations
+
+import os
+
+from ....spec.errors import Invalid, Unavailable
+from ..command import Command, Invocation
+from ..flags import BOOL, STRING, Flag
+
+
+def _save(invocation: Invocation) -> int:
+    options = invocation.options
+    args = {"images": list(invocation.arguments), "platform": options["platform"]}
+    path: str = options["output"]
+    if not path and os.isatty(1):
+        hint = "use the -o flag or redirect"
+        raise Invalid("save", "images", "cowardly refusing to save to a terminal", hint=hint)
+    with invocation.connect() as engine:
+        if not path:
+            engine.call("images.save", args, [1])
+            return 0
+        temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}.{os.getpid()}"
+        fd = _create(temporary, path)
+        try:
+            engine.call("images.save", args, [fd])
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        finally:
+            os.close(fd)
+    return 0
+
+
+def _create(temporary: str, path: str) -> int:
+    if os.path.isdir(path):
+        raise Invalid("save", path, "it is a directory", hint="name a file")
+    try:
+        return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as wrong:
+        raise Unavailable("save", path, wrong.strerror or str(wrong), hint="name a file that can be written") from None
+
+
+def _load(invocation: Invocation) -> int:
+    from .. import progress
+
+    options = invocation.options
+    path: str = options["input"]
+    if not path and os.isatty(0):
+        hint = "use -i to name a file, or redirect one to standard input"
+        raise Invalid("load", "images", "requested load from stdin, but stdin is empty", hint=hint)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else 0
+    except OSError as wrong:
+        raise Invalid("load", path, (wrong.strerror or str(wrong)).lower(), hint="name an archive of images") from None
+    display = progress.Display()
+    try:
+        with invocation.connect() as engine:
+            for message in engine.messages("images.load", {"platform": options["platform"]}, [fd]):
+                display.show(message)
+    finally:
+        if path:
+            os.close(fd)
+    return 0
+
+
+SAVE = Command(
+    _save,
+    "Save one or more images to a tar archive (streamed to STDOUT by default)",
+    "[OPTIONS] IMAGE [IMAGE...]",
+    flags=(
+        Flag("output", "o", STRING, "Write to a file, instead of STDOUT", default=""),
+        Flag("platform", "", STRING, "Save only the given platform variant", default=""),
+    ),
+    arguments=(1, None),
+    aliases=("image save", "save"),
+)
+LOAD = Command(
+    _load,
+    "Load an image from a tar archive or STDIN",
+    "[OPTIONS]",
+    flags=(
+        Flag("input", "i", STRING, "Read from tar archive file, instead of STDIN", default=""),
+        Flag("platform", "", STRING, "Load only the given platform variant", default=""),
+        Flag("quiet", "q", BOOL, "Suppress the load output", default=False),
+    ),
+    aliases=("image load", "load"),
+)
