@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -247,6 +248,27 @@ def test_close_is_idempotent_and_leaves_no_zombie(spawner):
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert spawner.request(message()).error
+
+
+def test_a_replaced_spawner_has_what_the_first_had(monkeypatch):
+    """Not the engine's whole environment, and not the descriptors that the engine has given itself since."""
+    monkeypatch.setenv("SECRET_OF_THE_CALLER", "1")
+    monkeypatch.setenv("ORLOP_RUN", "/nowhere")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lower = min(soft, hard - 1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lower, hard))
+    made = client.Spawner()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        made.start()
+        os.kill(made.pid, signal.SIGKILL)
+        assert made.request(message()).error
+        known = processes.environment(made.pid)
+        assert "SECRET_OF_THE_CALLER" not in known and known["ORLOP_RUN"] == "/nowhere"
+        assert resource.prlimit(made.pid, resource.RLIMIT_NOFILE)[0] == lower
+    finally:
+        made.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # -- packets ----------------------------------------------------------------------------------------------------------

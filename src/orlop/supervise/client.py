@@ -1,6 +1,7 @@
 """The engine's half: starts the spawner, sends it what to start, waits for the answer. Any thread may call it."""
 
 import os
+import resource
 import select
 import sys
 from _socket import SO_SNDBUF, SOL_SOCKET, socket
@@ -20,9 +21,12 @@ START_S_MAX = 120.0  # hooks may take their time
 SEND_S_MAX = 10.0
 DEATH_S_MAX = 1.0
 _SPAWNER_FD = 3
+# Who serves whom, for those who look at the processes of a machine; the rest is the engine's alone.
+_ENVIRONMENT = ("HOME", "LANG", "ORLOP_ROOT", "ORLOP_RUN", "PATH", "TMPDIR", "TZ", "XDG_DATA_HOME", "XDG_RUNTIME_DIR")
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _BOOTSTRAP = (
-    "import sys; sys.path.insert(0, sys.argv[2]); from orlop.supervise import spawner; spawner.main(int(sys.argv[1]))"
+    "import sys; sys.path.insert(0, sys.argv[2]); from orlop.supervise import spawner; "
+    "spawner.main(int(sys.argv[1]), *map(int, sys.argv[3:]))"
 )
 
 
@@ -32,6 +36,7 @@ class Spawner:
     def __init__(self, python: str = "") -> None:
         """python: the interpreter to run it with; our own by default."""
         self._python = python or sys.executable
+        self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # before the engine raises its own
         self._lock = allocate_lock()
         self._socket: socket | None = None
         self._pid = 0
@@ -125,7 +130,7 @@ class Spawner:
         ours, theirs = packet.pair()
         cache = ("-X", f"pycache_prefix={sys.pycache_prefix}") if sys.pycache_prefix else ()
         options = ("-I", "-S", "-X", "utf8", *cache)
-        argv = [self._python, *options, "-c", _BOOTSTRAP, str(_SPAWNER_FD), _PACKAGE_PARENT]
+        argv = [self._python, *options, "-c", _BOOTSTRAP, str(_SPAWNER_FD), _PACKAGE_PARENT, str(self._nofile)]
         actions = [
             (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SPAWNER_FD),
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
@@ -138,7 +143,7 @@ class Spawner:
             copy = executable.sealed_copy(self._python, "orlop")
             try:
                 path = f"/proc/{os.getpid()}/fd/{copy}"
-                self._pid = os.posix_spawn(path, argv, os.environ, file_actions=actions, setsid=True)
+                self._pid = os.posix_spawn(path, argv, _environment(), file_actions=actions, setsid=True)
             finally:
                 os.close(copy)
         except OSError as failure:
@@ -158,3 +163,8 @@ class Spawner:
         except ChildProcessError:
             pass
         self._pid = 0
+
+
+def _environment() -> dict[str, str]:
+    """Return what the spawner is given of our environment: its children could show the rest to a container's hooks."""
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}

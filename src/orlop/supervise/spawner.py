@@ -14,6 +14,7 @@ and a fork costs by the size of the parent, which here stays at what was importe
 
 import gc
 import os
+import resource
 import select
 from _socket import socket
 
@@ -32,8 +33,13 @@ FDS_MAX = 3
 REHEARSALS = 10
 
 
-def main(fd: int) -> None:
-    """Serve the engine at the other end of a SEQPACKET socket until it is gone."""
+def main(fd: int, nofile: int = 0) -> None:
+    """Serve the engine at the other end of a SEQPACKET socket until it is gone.
+
+    nofile: the soft limit of descriptors that containers begin with, 0 for ours: the engine has raised its own.
+    """
+    if nofile:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     signals.reset_all()
     signals.signal(signals.SIGCHLD, signals.SIG_IGN)  # the kernel reaps the monitors (sigaction(2))
     # Nothing but SIGKILL ends a monitor, and all that they have in common is done here, once.
