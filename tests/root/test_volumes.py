@@ -346,3 +346,73 @@ def test_a_removal_with_volumes_that_was_cut_short_is_finished(orlop):
     assert len(os.listdir(orlop.root / "volumes")) == 1
     assert orlop("ps", "-aq").stdout == "" and names(orlop) == []
     until(lambda: orlop.container_ids() == [])
+
+
+# -- mounts of a running container ----------------------------------------------------------------------------------
+
+
+def mounts_inside(orlop, name):
+    lines = orlop("exec", name, "cat", "/proc/self/mountinfo").stdout.splitlines()
+    return {line.split()[4]: line.split()[5].split(",") for line in lines}
+
+
+def test_mounts_come_and_go_while_the_process_runs_on(orlop, tmp_path):
+    (tmp_path / "f").write_text("here")
+    make_image(orlop, Archive().file(b"lib/a", b"of the image"))
+    orlop("run", "-d", "--name", "c", "host", "sleep", "1000")
+    pid = inspect(orlop, "c", ".State.Pid")
+    flags = (
+        f"type=bind,src={tmp_path},dst=/new/place,readonly",
+        f"type=bind,src={tmp_path}/f,dst=/etc/one-file",
+        "type=tmpfs,dst=/mem,tmpfs-size=1m",
+        "src=live,dst=/vol",
+        f"type=image,src={IMAGE},dst=/img",
+    )
+    places = {"/new/place", "/etc/one-file", "/mem", "/vol", "/img"}
+    orlop("update", *(word for text in flags for word in ("--mount-add", text)), "c")
+    found = mounts_inside(orlop, "c")
+    assert places <= set(found) and "ro" in found["/new/place"] and "ro" in found["/img"]
+    shown = orlop("exec", "c", "sh", "-c", "cat /new/place/f /etc/one-file /img/lib/a; echo x > /vol/x").stdout
+    assert shown == "here" + "here" + "of the image"
+    assert (data(orlop, "live") / "x").read_text() == "x\n"
+    assert {mount["Destination"] for mount in inspect(orlop, "c", ".Mounts")} == places
+    assert orlop("volume", "rm", "live", check=False).code == 1
+    orlop("update", *(word for place in ("/new/place", "/etc/one-file", "/img") for word in ("--mount-rm", place)), "c")
+    assert set(mounts_inside(orlop, "c")) & places == {"/mem", "/vol"}
+    assert inspect(orlop, "c", ".State.Pid") == pid
+    orlop("kill", "c")
+    until(lambda: not inspect(orlop, "c", ".State.Running"))
+    orlop("update", "--mount-rm", "/mem", "c")
+    orlop("start", "c")
+    assert set(mounts_inside(orlop, "c")) & places == {"/vol"}
+
+
+def test_what_can_not_be_mounted_changes_nothing(orlop, tmp_path):
+    orlop("run", "-d", "--name", "c", "-v", "vv:/taken", "host", "sleep", "1000")
+    before, bundle = mounts_inside(orlop, "c"), inspect(orlop, "c", ".Mounts")
+    good = ["--mount-add", f"type=bind,src={tmp_path},dst=/good"]
+    for wrong, expected in (
+        ("type=tmpfs,dst=/taken", "Duplicate mount point: /taken"),
+        ("type=bind,src=/nonexistent,dst=/x", "bind source path does not exist"),
+        (f"type=bind,src={tmp_path},dst=/etc/passwd", "/etc/passwd"),
+        (f"type=bind,src={tmp_path},dst=/proc/sys", "inside /proc"),
+        ("type=tmpfs,dst=/x,tmpfs-mode=1777,tmpfs-size=1m,tmpfs-size=0x", None),
+    ):
+        refused = orlop("update", *good, "--mount-add", wrong, "c", check=False)
+        assert refused.code in (1, 125)
+        assert expected is None or expected in refused.stderr
+    refused = orlop("update", *good, "--mount-rm", "/nothing", "c", check=False)
+    assert "nothing of its own is mounted at /nothing" in refused.stderr
+    assert mounts_inside(orlop, "c") == before and inspect(orlop, "c", ".Mounts") == bundle
+
+
+def test_a_link_inside_leads_a_live_mount_nowhere_else(orlop, tmp_path):
+    canary = tmp_path / "canary"
+    canary.mkdir()
+    script = f"ln -s {canary} /link; ln -s /../../../..{canary} /other; exec sleep 1000"
+    orlop("run", "-d", "--name", "c", "host", "sh", "-c", script)
+    before = Path("/proc/self/mountinfo").read_text()
+    for place in ("/link/below", "/other/below"):
+        orlop("update", "--mount-add", f"type=tmpfs,dst={place}", "c", check=False)
+    assert Path("/proc/self/mountinfo").read_text().count(str(canary)) == before.count(str(canary)) == 0
+    assert list(canary.iterdir()) == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 
 from . import abi
 
@@ -67,6 +68,8 @@ DEVPTS_SUPER_MAGIC = 0x1CD1
 SYSFS_MAGIC = 0x62656572
 TMPFS_MAGIC = 0x01021994
 
+_STATX_BYTES = 256
+_STATX_ATTR_MOUNT_ROOT = 0x2000
 _STATFS_WORDS = 16  # struct statfs: twelve words and four spare ones; f_type is the first
 
 
@@ -217,6 +220,14 @@ def umount2(target: str, flags: int = 0) -> None:
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2). With "." for both, the old root lies on top of the new one until `umount2(".", MNT_DETACH)`."""
     abi.syscall("pivot_root", os.fsencode(new_root), os.fsencode(put_old), subject=new_root)
+
+
+def is_mount_root(fd: int) -> bool:
+    """Tell whether a file is the root of a mount. statx(2), STATX_ATTR_MOUNT_ROOT, since 5.8."""
+    buffer = ctypes.create_string_buffer(_STATX_BYTES)
+    abi.syscall("statx", fd, b"", AT_EMPTY_PATH, 0, ctypes.byref(buffer))
+    attributes = int.from_bytes(buffer.raw[8:16], sys.byteorder)  # after stx_mask and stx_blksize
+    return bool(attributes & _STATX_ATTR_MOUNT_ROOT)
 
 
 def filesystem_magic(fd: int) -> int:

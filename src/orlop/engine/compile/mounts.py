@@ -73,7 +73,7 @@ def mounts(
 
     Raises Invalid with docker's texts.
     """
-    asked = [_point(point, trees or {}) for point in points] + [_tmpfs(entry, subject) for entry in request.tmpfs]
+    asked = [of_point(point, trees or {}) for point in points] + [_tmpfs(entry, subject) for entry in request.tmpfs]
     mountpoints.refuse_duplicates((mount.destination for mount in asked), subject)
     taken = {mount.destination for mount in asked}
     files = [
@@ -114,7 +114,8 @@ def _file_options(request: ContainerRequest) -> tuple[str, ...]:
     return ("bind", "rprivate", "ro") if request.read_only else ("bind", "rprivate")
 
 
-def _point(point: MountPoint, trees: Mapping[str, Mount]) -> Mount:
+def of_point(point: MountPoint, trees: Mapping[str, Mount]) -> Mount:
+    """Return the mount of one mount point. trees: of images, by snapshot key."""
     if point.type == IMAGE:
         tree = trees.get(point.snapshot) or Mount(type="overlay", source="overlay")
         options = (*tree.options, "ro", *_subpath(point))

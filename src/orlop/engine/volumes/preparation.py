@@ -52,11 +52,7 @@ def decide(
     points += [point for point in lent.values() if point.destination not in taken]
     if image is not None:
         points += mountpoints.of_image(sorted(image.config.config.volumes), taken | lent.keys(), subject)
-    wanted = {entry.target: entry.volume for entry in request.mounts if entry.volume is not None}
-    return tuple(
-        _settled(engine, point, f"{container_id}-{index}", wanted.get(point.destination), subject)
-        for index, point in enumerate(points)
-    )
+    return tuple(settled(engine, point, request, container_id, subject) for point in points)
 
 
 def volume_names(points: Iterable[MountPoint]) -> set[str]:
@@ -132,19 +128,21 @@ def users(engine: Engine, name: str) -> Iterator[str]:
 # -- deciding -------------------------------------------------------------------------------------------------------
 
 
-def _settled(
-    engine: Engine, point: MountPoint, snapshot: str, wanted: VolumeOptions | None, subject: str
+def settled(
+    engine: Engine, point: MountPoint, request: ContainerRequest, container_id: str, subject: str
 ) -> MountPoint:
     """Return the mount point with what has to be looked up: devices of volumes, ids of images, new names."""
     if point.type == BIND and not point.create_source and not os.path.exists(point.source):
         cause = f'invalid mount config for type "bind": bind source path does not exist: {point.source[:300]}'
         raise Invalid("create", subject, cause, hint="make it, or use -v, which makes a directory")
     if point.type == IMAGE:
+        snapshot = f"{container_id}-{os.urandom(4).hex()}"
         return point.replace(source=str(images.find(engine, point.name).id), snapshot=snapshot)
     if point.type != VOLUME:
         return point
     name = check_name(point.name) if point.name else names.new_id()
     known = engine.volumes.find(name)
+    wanted = _options(request, point)
     options = known.options if known else wanted.driver_options if wanted else {}
     local.check(name, options)
     found = local.device(name, options)
@@ -199,7 +197,7 @@ def _image_tree(engine: Engine, point: MountPoint, undo: ExitStack) -> Mount:
 def _make(engine: Engine, record: ContainerRecord, point: MountPoint, undo: ExitStack) -> None:
     if engine.volumes.find(point.name) is not None:
         return
-    wanted = next((entry.volume for entry in record.request.mounts if _is(entry.target, point)), None)
+    wanted = _options(record.request, point)
     labels = dict(wanted.labels) if wanted else {}
     if point.anonymous:
         labels[ANONYMOUS_LABEL] = ""
@@ -215,8 +213,12 @@ def _make(engine: Engine, record: ContainerRecord, point: MountPoint, undo: Exit
         events.publish(engine, events.VOLUME, "create", point.name, {"driver": volume.driver})
 
 
-def _is(target: str, point: MountPoint) -> bool:
-    return os.path.normpath("/" + target.lstrip("/")) == point.destination
+def _options(request: ContainerRequest, point: MountPoint) -> VolumeOptions | None:
+    """Return what --mount says about the volume of a mount point."""
+    for entry in request.mounts:
+        if os.path.normpath("/" + entry.target.lstrip("/")) == point.destination:
+            return entry.volume
+    return None
 
 
 def _unmake(engine: Engine, name: str) -> None:

@@ -169,21 +169,32 @@ class BindMount(Operation):
         return f"open_tree({self.source}, OPEN_TREE_CLONE{recursive}),{attributes} move_mount to {self.destination}"
 
     def prepare(self, outside: "Outside") -> None:
-        options = self.options
+        outside.keep(self, self.open_tree())
+
+    def open_tree(self) -> int:
+        """Return a descriptor of the detached mount, with all its attributes. The caller closes it."""
         source = open_source(self.source)
-        if options.subdirectory:
+        if self.options.subdirectory:
             whole = source
             try:
-                source = open_below(whole, options.subdirectory, self.source)
+                source = open_below(whole, self.options.subdirectory, self.source)
             finally:
                 os.close(whole)
         try:
             if self.destination == "/proc" and not _is_procfs(source):
                 raise Invalid("mount", self.source, "only a procfs may be mounted at /proc")
-            tree = mount.clone_tree(source, recursive=options.bind == "rbind")
+            tree = mount.clone_tree(source, recursive=self.options.bind == "rbind")
         finally:
             os.close(source)
-        outside.keep(self, tree)
+        try:
+            self._set_attributes(tree)
+        except BaseException:
+            os.close(tree)
+            raise
+        return tree
+
+    def _set_attributes(self, tree: int) -> None:
+        options = self.options
         if self.idmap:
             self._map_ids(tree, self.idmap)
         if options.set or options.clear:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ....spec.limits import UpdateRequest
 from ..command import Command, Invocation, write_line
-from ..flags import EXIT_USAGE, INT, Flag, UsageError
+from ..flags import EXIT_USAGE, INT, LIST, Flag, UsageError
 from ..limits import RESOURCE_FIELDS, RESOURCE_FLAGS
-from ..values import BYTES, CPUS, MEMORY_SWAP, RESTART
+from ..values import BYTES, CPUS, MEMORY_SWAP, MOUNT, RESTART
 from .lifecycle import each
 
 _FIELDS = {
@@ -16,6 +16,7 @@ _FIELDS = {
     "cpu_nanos": "cpus",
     "pids_max": "pids-limit",
 }
+_MOUNTS = frozenset(("mount-add", "mount-rm"))
 
 
 def _update(invocation: Invocation) -> int:
@@ -23,6 +24,8 @@ def _update(invocation: Invocation) -> int:
     if not options.given:
         text = "you must provide one or more flags when using this command"
         raise UsageError(text, "orlop update --help lists them", EXIT_USAGE, shows_usage=False)
+    if options.given & _MOUNTS:
+        return _change_mounts(invocation)
     values = {field: options[flag] for field, flag in _FIELDS.items() if flag in options.given}
     if "restart" in options.given:
         values["restart_policy"], values["restart_retries_max"] = options["restart"]
@@ -37,6 +40,15 @@ def _update(invocation: Invocation) -> int:
     for text in warnings:
         write_line(text)
     return status
+
+
+def _change_mounts(invocation: Invocation) -> int:
+    options = invocation.options
+    if not options.given <= _MOUNTS:
+        text = "conflicting options: mounts and limits are changed one after the other"
+        raise UsageError(text, "give two commands", EXIT_USAGE, shows_usage=False)
+    change: dict[str, object] = {"add": [mount.to_json() for mount in options["mount-add"]], "remove": list(options["mount-rm"])}
+    return each(invocation, "containers.mounts", change)
 
 
 UPDATE = Command(
@@ -54,6 +66,8 @@ UPDATE = Command(
             "Swap limit equal to memory plus swap: -1 to enable unlimited swap",
             default=0,
         ),
+        Flag("mount-add", "", MOUNT, "Mount something more, as --mount does, also while the container runs"),
+        Flag("mount-rm", "", LIST, "Unmount what is mounted at this place of the container"),
         Flag("pids-limit", "", INT, "Tune container pids limit (set -1 for unlimited)"),
         Flag("restart", "", RESTART, "Restart policy to apply when a container exits", default=("", 0)),
     ),

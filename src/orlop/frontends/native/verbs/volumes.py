@@ -1,7 +1,7 @@
-"""The verbs `volumes.*`."""
+"""The verbs `volumes.*`, and `containers.mounts`, which changes what a container has mounted."""
 
-from ....engine.volumes import verbs
-from ....spec.mount import VolumeRequest
+from ....engine.volumes import live, verbs
+from ....spec.mount import MountRequest, VolumeRequest
 from .call import Args, Call, Verb
 
 
@@ -22,6 +22,12 @@ class Remove(Args):
     force: bool = False
 
 
+class Mounts(Args):
+    container: str
+    add: tuple[MountRequest, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
 def _create(call: Call, args: Create) -> object:
     return {"name": verbs.create(call.engine, args.request).name}
 
@@ -36,10 +42,16 @@ def _prune(call: Call, args: List) -> object:
     return {"removed": removed, "reclaimed_bytes": freed}
 
 
+def _mounts(call: Call, args: Mounts) -> object:
+    live.change(call.engine, args.container, args.add, args.remove)
+    return {}
+
+
 VERBS: dict[str, Verb] = {
     "volumes.create": Verb(Create, _create),
     "volumes.list": Verb(List, lambda call, args: verbs.summaries(call.engine, args.filters)),
     "volumes.inspect": Verb(Named, lambda call, args: verbs.inspect(call.engine, args.volume)),
     "volumes.remove": Verb(Remove, _remove),
     "volumes.prune": Verb(List, _prune),
+    "containers.mounts": Verb(Mounts, _mounts),
 }

@@ -1,0 +1,283 @@
+"""Mounts of a container that runs: added and removed, at once and for every later start.
+
+    with the container's lock: decide, make volumes -> open every new mount as a detached tree, in the host's view
+    -> one thread enters the container's mount namespace and moves them into place -> config.json, container.json
+
+The thread shares neither root nor working directory with the engine (unshare(2), CLONE_FS) and ends when it is done. In
+the namespace it makes raw system calls only: no import, no codec, no lookup of a name by a library (SEC-05), and every
+path is resolved by openat2(2) in the container's root (SEC-06, SEC-08).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from contextlib import ExitStack
+
+from ...linux import mount, path, process
+from ...runtime.operations import mount_options
+from ...runtime.operations.mounts import PROC_FILES_ALLOWED, BindMount
+from ...spec import jsonio
+from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable, Unsupported
+from ...spec.mount import IMAGE, VOLUME
+from ...spec.task import SPEC_FILE
+from .. import events
+from ..compile import mounts as compiled
+from ..containers import execs, state
+from ..containers.record import disk_trouble_told, write_durably
+from . import mountpoints, preparation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ...spec.container import ContainerRequest
+    from ...spec.mount import MountPoint, MountRequest
+    from ...spec.runtime import Mount, Spec
+    from ..containers.record import ContainerRecord
+    from ..engine import Engine
+
+VISIT_S_MAX = 30.0
+_TMPFS_MODE = ("mode", "1777")
+_VERB = "change the mounts of"
+
+
+def change(engine: Engine, reference: str, add: tuple[MountRequest, ...], remove: tuple[str, ...]) -> None:
+    """Add mounts to a container and remove others (by their places), at once where it runs. All of it or nothing.
+
+    A volume that is added to a running container is not filled from the image. Raises NotFound, Conflict for a place
+    that is taken, Invalid and Unsupported with docker's texts, Unavailable for what the kernel refuses.
+    """
+    record = engine.records.find(reference)
+    with engine.locks.hold(record.id), ExitStack() as held, ExitStack() as undo:
+        record = engine.records.load(record.id)
+        before = record
+        gone = _found(record, remove)
+        added = _decided(engine, record, add)
+        held.enter_context(engine.volumes.held(preparation.volume_names(added)))
+        undo.enter_context(disk_trouble_told(_VERB, record.subject))
+        fresh = record.replace(mounts=added, request=record.request.replace(mounts=add))
+        fresh, trees = preparation.prepare(engine, fresh, undo)
+        wanted = tuple(compiled.of_point(point, trees) for point in fresh.mounts)
+        init = _init(engine, record)
+        if init is not None:
+            held.callback(os.close, init)
+            _apply(record, init, wanted, [point.destination for point in gone])
+            undo.callback(_apply, record, init, (), [one.destination for one in wanted])
+        record = _changed(record, fresh.mounts, add, gone)
+        _write(engine, record, wanted, {point.destination for point in gone})
+        undo.pop_all()
+        _forget(engine, gone)
+    _tell(engine, before, fresh.mounts, gone)
+
+
+# -- deciding -------------------------------------------------------------------------------------------------------
+
+
+def _found(record: ContainerRecord, remove: tuple[str, ...]) -> tuple[MountPoint, ...]:
+    known = {point.destination: point for point in record.mounts}
+    gone = []
+    for text in remove:
+        target = os.path.normpath("/" + text.lstrip("/"))
+        if target not in known:
+            cause = f"nothing of its own is mounted at {text[:200]}"
+            places = ", ".join(known) or "none"
+            raise NotFound(_VERB, record.subject, cause, hint=f"its mounts are at: {places}")
+        gone.append(known[target])
+    return tuple(gone)
+
+
+def _decided(engine: Engine, record: ContainerRecord, add: tuple[MountRequest, ...]) -> tuple[MountPoint, ...]:
+    request = record.request.replace(binds=(), tmpfs=(), mounts=add, volumes_from=())
+    taken = {point.destination for point in record.mounts}
+    taken |= {mountpoints.tmpfs_destination(entry.target, record.subject) for entry in record.request.tmpfs}
+    points = []
+    for point in mountpoints.of_request(request, record.subject):
+        if point.destination in taken:
+            hint = f"remove it first: orlop update --mount-rm {point.destination} {record.name}"
+            raise Conflict(_VERB, record.subject, f"Duplicate mount point: {point.destination}", hint=hint)
+        points.append(preparation.settled(engine, point, request, record.id, record.subject).replace(no_copy=True))
+    return tuple(points)
+
+
+def _changed(
+    record: ContainerRecord,
+    added: tuple[MountPoint, ...],
+    add: tuple[MountRequest, ...],
+    gone: tuple[MountPoint, ...],
+) -> ContainerRecord:
+    """Return the record as if it had been made so."""
+    places = {point.destination for point in gone}
+    request: ContainerRequest = record.request
+
+    def stays(target: str) -> bool:
+        return os.path.normpath("/" + target.lstrip("/")) not in places
+
+    request = request.replace(
+        binds=tuple(entry for entry in request.binds if stays(entry.target)),
+        mounts=(*(entry for entry in request.mounts if stays(entry.target)), *add),
+    )
+    kept = tuple(point for point in record.mounts if point.destination not in places)
+    return record.replace(request=request, mounts=(*kept, *added))
+
+
+def _write(engine: Engine, record: ContainerRecord, wanted: tuple[Mount, ...], places: set[str]) -> None:
+    spec: Spec = execs.read_spec(engine, record)
+    kept = tuple(one for one in spec.mounts if one.destination not in places)
+    directory = engine.records.path(record.id)
+    data = jsonio.dump(spec.replace(mounts=(*kept, *wanted)).to_json())
+    write_durably(f"{directory}/{SPEC_FILE}", data, last=False)
+    engine.records.save(record)
+
+
+def _forget(engine: Engine, gone: Iterable[MountPoint]) -> None:
+    for point in gone:
+        if point.type == IMAGE:
+            try:
+                engine.snapshots.remove(point.snapshot)
+            except OrlopError as wrong:
+                engine.log.write(f"the tree of image {point.name} stays: {wrong}")
+
+
+def _tell(engine: Engine, record: ContainerRecord, added: Iterable[MountPoint], gone: Iterable[MountPoint]) -> None:
+    for action, points in (("mount", added), ("unmount", gone)):
+        for point in points:
+            if point.type == VOLUME:
+                attributes = {"container": record.id, "driver": point.driver, "destination": point.destination}
+                events.publish(engine, events.VOLUME, action, point.name, attributes)
+    events.publish_container(engine, record, "update")
+
+
+def _init(engine: Engine, record: ContainerRecord) -> int | None:
+    """Return a pidfd of the container's first process, None when none runs."""
+    task = engine.observe(record.id)
+    return state.open_init(task.status, engine.boot_id) if task.lives and task.status is not None else None
+
+
+# -- doing ----------------------------------------------------------------------------------------------------------
+
+
+def _apply(record: ContainerRecord, init: int, wanted: tuple[Mount, ...], places: list[str]) -> None:
+    """Mount and unmount in the namespace of a process (a pidfd). What fails leaves everything as it was."""
+    trees: list[tuple[int, Mount]] = []
+    try:
+        for one in wanted:
+            trees.append((_tree(one), one))
+        _visit(record, init, lambda: _move(trees, places))
+    finally:
+        for tree, _ in trees:
+            os.close(tree)
+
+
+def _tree(wanted: Mount) -> int:
+    """Return a detached mount, made in the host's view. Raises OrlopError, OSError."""
+    options = mount_options.parse(wanted.options, wanted.destination)
+    if wanted.uid_mappings:
+        hint = "give it when the container is made"
+        raise Unsupported("mount", wanted.destination, "ids are not exchanged in a running container", hint=hint)
+    if wanted.type == "bind":
+        return BindMount(destination=wanted.destination, source=wanted.source, options=options).open_tree()
+    if options.subdirectory:
+        hint = "mount all of it, or give it when the container is made"
+        cause = f"a part of a new {wanted.type} is not mounted in a running container"
+        raise Unsupported("mount", wanted.destination, cause, hint=hint)
+    attributes = options.set | options.recursive_set
+    if wanted.type == "overlay":
+        named = dict(options.data)
+        lower = [value for name, value in options.data if name == "lowerdir" and value]
+        return mount.overlay(lower, named.get("upperdir") or "", named.get("workdir") or "", attributes)
+    settings: list[tuple[str, str | int | None]] = [*options.data, *((word, None) for word in options.super_block)]
+    if wanted.type == "tmpfs" and "mode" not in dict(options.data):
+        settings.append(_TMPFS_MODE)
+    return mount.new_filesystem(wanted.type, settings, attributes, wanted.source)
+
+
+def _visit(record: ContainerRecord, init: int, work: Callable[[], None]) -> None:
+    """Do work in the mount namespace of a process, in a thread of its own."""
+    outcome: list[BaseException | None] = []
+
+    def enter() -> None:
+        try:
+            process.unshare(process.CLONE_FS)
+            process.setns(init, process.CLONE_NEWNS)
+            work()
+            outcome.append(None)
+        except BaseException as failure:
+            outcome.append(failure)
+
+    thread = threading.Thread(target=enter, name="mounts", daemon=True)
+    thread.start()
+    thread.join(VISIT_S_MAX)
+    if not outcome:
+        raise Unavailable(_VERB, record.subject, "a mount does not come to an end", hint="is its server dead?")
+    failure = outcome[0]
+    if isinstance(failure, ProcessLookupError):
+        raise Conflict(_VERB, record.subject, "it has just ended", hint="try again")
+    if isinstance(failure, OSError):
+        cause = f"{failure.filename or 'the mount'}: {failure.strerror}"
+        raise Unavailable(_VERB, record.subject, cause, hint="nothing was changed")
+    if failure is not None:
+        raise failure
+
+
+def _move(trees: list[tuple[int, Mount]], places: list[str]) -> None:
+    """Attach the trees and detach what is at the places. Runs in the container's mount namespace."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    old: list[tuple[int, str]] = []
+    attached: list[tuple[int, str]] = []
+    try:
+        for place in places:
+            old.append((_mounted_at(root, place), place))
+        for tree, wanted in trees:
+            target = _target(root, wanted.destination, tree)
+            try:
+                mount.move_mount(tree, target)
+            finally:
+                os.close(target)
+            attached.append((tree, wanted.destination))
+        for fd, place in old:
+            _detach(root, fd, place)
+    except BaseException:
+        for tree, place in attached:
+            _detach(root, tree, place)
+        raise
+    finally:
+        for fd, _ in old:
+            os.close(fd)
+        os.close(root)
+
+
+def _target(root: int, destination: str, tree: int) -> int:
+    if stat.S_ISDIR(os.fstat(tree).st_mode):
+        target = path.mkdir_in_root(root, destination)
+    else:
+        target = path.make_file_in_root(root, destination)
+    if destination not in PROC_FILES_ALLOWED and mount.filesystem_magic(target) == mount.PROC_SUPER_MAGIC:
+        os.close(target)
+        raise Invalid("mount", destination, "it lies inside /proc, where nothing may be mounted")
+    return target
+
+
+def _mounted_at(root: int, place: str) -> int:
+    fd = path.open_in_root(root, place)
+    if mount.is_mount_root(fd):
+        return fd
+    os.close(fd)
+    raise NotFound("unmount", place, f"nothing is mounted at {place} any more", hint="it was unmounted inside")
+
+
+def _detach(root: int, fd: int, place: str) -> None:
+    """Detach the mount whose root fd is; what is open of it stays usable until it is closed."""
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.fchdir(fd)
+        mount.umount2(".", mount.MNT_DETACH)
+    else:
+        parent, _, name = place.rpartition("/")
+        directory = path.open_in_root(root, parent)
+        try:
+            os.fchdir(directory)
+        finally:
+            os.close(directory)
+        mount.umount2(name, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
+    os.fchdir(root)
