@@ -41,7 +41,7 @@ CLIENT_STANDARD = STANDARD | {"_json", "_socket", "fcntl", "time"}
 PS = CLIENT | {f"orlop.frontends.cli.{name}" for name in ("listing", "table", "units", "verbs.ps")}
 RUN = CLIENT | set(
     """
-    orlop.frontends.cli.foreground orlop.frontends.cli.request orlop.frontends.cli.session orlop.frontends.cli.verbs.run
+    orlop.frontends.cli.foreground orlop.frontends.cli.health orlop.spec.health orlop.frontends.cli.request orlop.frontends.cli.session orlop.frontends.cli.verbs.run
     orlop.linux orlop.linux.tty orlop.spec.attach orlop.spec.container orlop.spec.mount orlop.spec.record
     """.split()
 )

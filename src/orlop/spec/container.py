@@ -3,10 +3,10 @@
 Units are in the names. A request is strict: an unknown field is an error, not a silent nothing.
 """
 
+from .health import Healthcheck
 from .limits import DeviceRate, DeviceRequest, DeviceWeight, UlimitRequest
 from .mount import MountRequest
 from .network import EndpointRequest, PortRequest
-from .image import Healthcheck
 from .record import Record
 
 

@@ -9,6 +9,7 @@ image/spec (v1.2) for the fields that only docker has.
 
 from .digest import Digest
 from .errors import Invalid
+from .health import Healthcheck as Healthcheck
 from .jsonio import parse_object
 from .platform import Platform
 from .record import Record
@@ -88,25 +89,6 @@ class ArchivedImage(Record):
     repo_tags: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     json_names = {"config": "Config", "repo_tags": "RepoTags", "layers": "Layers"}
-
-
-class Healthcheck(Record):
-    """docker's HEALTHCHECK. test[0] is NONE, CMD or CMD-SHELL; durations in nanoseconds, 0 means the default."""
-
-    test: tuple[str, ...] = ()
-    interval: int = 0
-    timeout: int = 0
-    start_period: int = 0
-    start_interval: int = 0
-    retries: int = 0
-    json_names = {
-        "test": "Test",
-        "interval": "Interval",
-        "timeout": "Timeout",
-        "start_period": "StartPeriod",
-        "start_interval": "StartInterval",
-        "retries": "Retries",
-    }
 
 
 class ContainerConfig(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...spec import signals
 from ...spec.errors import Invalid
-from ...spec.image import Healthcheck
+from ...spec.health import Healthcheck
 from ...spec.runtime import Process
 from ...spec.task import HealthCheck
 from ...supervise.health import ACTIONS, NONE

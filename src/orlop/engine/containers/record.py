@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from ...spec import jsonio
 from ...spec.container import ContainerRequest
 from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
-from ...spec.image import Healthcheck
+from ...spec.health import Healthcheck
 from ...spec.mount import MountPoint
 from ...spec.record import Record
 from . import names
@@ -45,6 +45,7 @@ class Config(Record):
     labels: dict[str, str] = {}
     stop_signal: str = "SIGTERM"
     stop_timeout_s: int | None = None
+    exposed_ports: tuple[str, ...] = ()
     health: Healthcheck | None = None
     shell: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...spec.image import Healthcheck
+from ...spec.health import Healthcheck
 from .flags import BOOL, EXIT_FLAGS, INT, STRING, Flag, Options, UsageError
 from .values import DURATION
 
