@@ -62,7 +62,7 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
     Raises NotFound for the image, Conflict for a name in use, Invalid and Unsupported for the request.
     """
     orders.check(request, config.subject_of(request))
-    notes = network_requests.check(engine.networks, request, config.subject_of(request))
+    notes = network_requests.check(engine, request, config.subject_of(request))
     image = _source(engine, request)
     container_id = names.new_id()
     with ExitStack() as held, engine.records.reserved(request.name, container_id) as name, ExitStack() as undo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...spec.errors import Invalid, OrlopError
+from ..networks import listing as network_listing
 from ..supervision import health
 from . import execs, inspect
 
@@ -31,7 +32,8 @@ def summaries(engine: Engine, everything: bool, filters: Mapping[str, Sequence[s
     for record in engine.records.all():
         task = engine.observe(record.id)
         if (everything or task.is_up) and all(test(record, task) for test in tests):
-            found.append((record.created_at, inspect.summary(record, task, health.status(engine, record, task))))
+            summary = inspect.summary(record, task, health.status(engine, record, task))
+            found.append((record.created_at, {**summary, **network_listing.summary_of(engine, record)}))
     found.sort(key=lambda entry: entry[0], reverse=True)
     return [entry for _, entry in found]
 
@@ -46,6 +48,7 @@ def details(engine: Engine, reference: str) -> dict[str, object]:
         engine.records.load(record.id)  # NotFound, when it was removed meanwhile
         raise
     found = inspect.details(record, task, spec, engine.records.path(record.id), health.details(engine, record, task))
+    found = network_listing.details_of(engine, record, found)
     return {**found, "ExecIDs": execs.running(engine, record) or None}
 
 
@@ -91,7 +94,9 @@ _FILTERS: dict[str, Test] = {
     "id": lambda record, task, value: record.id.startswith(value),
     "label": lambda record, task, value: has_label(record, value),
     "name": lambda record, task, value: value.removeprefix("/") in record.name,
-    "network": lambda record, task, value: (record.request.network or "none") == value,
+    "network": lambda record, task, value: (
+        value in {attach.mode(record), *(wish.network for wish in attach.wishes(record))}
+    ),
     "status": lambda record, task, value: task.state == value,
     "volume": _mounts,
 }

@@ -240,7 +240,7 @@ def _published(engine: Engine, record: ContainerRecord, gateway: str) -> tuple[P
         return ()  # docker publishes nothing of a container that has no way to the outside
     held = [one for other, had in networks.attachments.all.items() if other != record.id for one in had.ports]
     host_ip = network.options.get(OPTION_HOST_IP, "")
-    requests = ports.wanted(record.request, record.request.exposed_ports)
+    requests = ports.wanted(record.request, record.config.exposed_ports)
     return ports.allocate(requests, held, host_ip, record.subject)
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from ...network import subnet
 from ...spec.errors import Invalid
-from . import ports
+from . import links, ports
 from .attach import CONTAINER, HOST, NONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...spec.container import ContainerRequest
     from ...spec.network import EndpointRequest, Network
-    from .host import Networks
+    from ..engine import Engine
 
 LINK_LENGTH_MAX = 255
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
-def check(networks: Networks, request: ContainerRequest, subject: str) -> tuple[str, ...]:
+def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str, ...]:
     """Raise Invalid or NotFound for a request that no network can fulfil; return warnings."""
+    networks = engine.networks
+    links.check(engine, (*request.links, *(link for wish in request.endpoints for link in wish.links)), subject)
     for text in request.exposed_ports:
         try:
             ports.parse_exposed(text)

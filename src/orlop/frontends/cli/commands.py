@@ -143,6 +143,18 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "tag": _TAG,
         },
     ),
+    "network": (
+        "Manage networks",
+        {
+            "connect": ("network", "CONNECT", "Connect a container to a network"),
+            "create": ("network", "CREATE", "Create a network"),
+            "disconnect": ("network", "DISCONNECT", "Disconnect a container from a network"),
+            "inspect": ("inspect", "INSPECT_NETWORK", "Display detailed information on one or more networks"),
+            "ls": ("network", "LS", "List networks"),
+            "prune": ("network", "PRUNE", "Remove all unused networks"),
+            "rm": ("network", "RM", "Remove one or more networks"),
+        },
+    ),
     "registry": (
         "Serve images to others",
         {"serve": ("registry", "SERVE", "Serve a registry")},
@@ -171,13 +183,15 @@ ALIASES = {
     ("container", "remove"): "rm",
     ("image", "list"): "ls",
     ("image", "remove"): "rm",
+    ("network", "list"): "ls",
+    ("network", "remove"): "rm",
     ("volume", "list"): "ls",
     ("volume", "remove"): "rm",
 }
 
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
-    "build builder buildx checkpoint compose config context login logout manifest network node plugin"
+    "build builder buildx checkpoint compose config context login logout manifest node plugin"
     " search secret service stack swarm trust volume.update image.build system.df system.prune".split()
 )
 

@@ -12,6 +12,8 @@ from .health import HEALTH_FLAGS
 from .health import fields as health_fields
 from .limits import ISOLATION_FLAGS, RESOURCE_FLAGS
 from .limits import fields as limit_fields
+from .networking import NETWORK_FLAGS
+from .networking import fields as network_fields
 from .values import (
     BYTES,
     CPUS,
@@ -21,7 +23,6 @@ from .values import (
     LABEL,
     MEMORY_SWAP,
     MOUNT,
-    NETWORK,
     RESTART,
     ROOTFS,
     STREAM,
@@ -59,8 +60,6 @@ CONTAINER_FLAGS = (
     Flag("memory-swap", "", MEMORY_SWAP, "Limit of memory plus swap: '-1' for unlimited swap", default=0),
     Flag("mount", "", MOUNT, "Attach a filesystem mount to the container"),
     Flag("name", "", STRING, "Assign a name to the container", default=""),
-    Flag("network", "", NETWORK, "Network of the container: none, or host for the host's own"),
-    Flag("net", "", NETWORK, "The same as --network", hidden=True),
     Flag("pids-limit", "", INT, "Tune container pids limit (set -1 for unlimited)"),
     Flag("platform", "", STRING, "Set platform if server is multi-platform capable", default=""),
     Flag("privileged", "", BOOL, "Give extended privileges to this container", default=False),
@@ -84,6 +83,7 @@ CONTAINER_FLAGS = (
     *RESOURCE_FLAGS,
     *ISOLATION_FLAGS,
     *HEALTH_FLAGS,
+    *NETWORK_FLAGS,
 )
 RUN_FLAGS = (
     *CONTAINER_FLAGS,
@@ -105,11 +105,7 @@ EXEC_FLAGS = (
 # fmt: on
 
 # docker's flags of run and create that are not there yet.
-REFUSED = frozenset(
-    "add-host dns dns-opt dns-option dns-search init"
-    " ip ip6 link link-local-ip"
-    " mac-address network-alias p P publish publish-all".split()
-)
+REFUSED = frozenset("init link-local-ip".split())
 
 
 def container_request(options: Options, arguments: list[str], attached: frozenset[str]) -> ContainerRequest:
@@ -150,7 +146,7 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         cap_drop=options["cap-drop"],
         privileged=options["privileged"],
         security_opt=tuple(map(_security_opt, options["security-opt"])),
-        network=_network(options),
+        **network_fields(options),
         stop_signal=options["stop-signal"],
         stop_timeout_s=options["stop-timeout"],
         restart_policy=options["restart"][0],
@@ -251,15 +247,6 @@ def _storage_opt(options: Options) -> dict[str, str]:
     from .mounts import parse_storage_opts
 
     return parse_storage_opts(options["storage-opt"])
-
-
-def _network(options: Options) -> str:
-    chosen = (*options["network"], *options["net"])
-    if len(set(chosen)) > 1:
-        raise Invalid(
-            "use", "--network", f"{' and '.join(chosen)} contradict each other", hint="give --network only once"
-        )
-    return chosen[0] if chosen else ""
 
 
 def _security_opt(text: str) -> str:

@@ -151,15 +151,6 @@ def parse_tmpfs(text: str) -> tuple[str, tuple[str, ...]]:
     return target, tuple(option for option in options.split(",") if option)
 
 
-def parse_network(text: str) -> str:
-    """none or host."""
-    if text in ("none", "host"):
-        return text
-    if "=" in text:
-        raise BadValue(f"invalid field key {text.partition('=')[0]}", "write --network none or --network host")
-    raise BadValue(f"network {text} not found", "write --network none or --network host: Orlop has no other yet")
-
-
 def parse_restart(text: str) -> tuple[str, int]:
     """POLICY or on-failure:N -> the policy and N, 0 without one. Which policies there are the engine knows."""
     policy, colon, count = text.partition(":")
@@ -231,7 +222,6 @@ STREAM = Kind("list", parse_stream, repeatable=True)
 FILTER = Kind("filter", parse_filter, repeatable=True)
 MOUNT = Kind("mount", parse_mount, repeatable=True)
 TMPFS = Kind("list", parse_tmpfs, repeatable=True)
-NETWORK = Kind("network", parse_network, repeatable=True)
 RESTART = Kind("string", parse_restart)
 DETACH_KEYS = Kind("string", parse_detach_keys)
 DURATION = Kind("duration", parse_duration)

@@ -5,14 +5,19 @@ from __future__ import annotations
 from ....spec import jsonio
 from ....spec.errors import Invalid, NotFound, OrlopError
 from ..command import Command, Invocation, for_output, write
-from ..flags import EXIT_USAGE, STRING, Flag, UsageError
+from ..flags import BOOL, EXIT_USAGE, STRING, Flag, UsageError
 from ..main import explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...native.client import Engine
 
-KINDS = {"container": "containers.inspect", "image": "images.inspect", "volume": "volumes.inspect"}
+KINDS = {
+    "container": "containers.inspect",
+    "image": "images.inspect",
+    "network": "networks.inspect",
+    "volume": "volumes.inspect",
+}
 INDENT = "    "
 EXIT_TEMPLATE = 64  # docker: a template that can't be parsed, here and only here
 
@@ -37,6 +42,10 @@ def _inspect_image(invocation: Invocation) -> int:
 
 def _inspect_volume(invocation: Invocation) -> int:
     return _inspect_kinds(invocation, ("volume",))
+
+
+def _inspect_network(invocation: Invocation) -> int:
+    return _inspect_kinds(invocation, ("network",))
 
 
 def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
@@ -127,6 +136,13 @@ INSPECT_IMAGE = Command(
     flags=(_FORMAT,),
     arguments=(1, None),
     refused=_REFUSED,
+)
+INSPECT_NETWORK = Command(
+    _inspect_network,
+    "Display detailed information on one or more networks",
+    "[OPTIONS] NETWORK [NETWORK...]",
+    flags=(_FORMAT, Flag("verbose", "v", BOOL, "Verbose output for diagnostics", default=False)),
+    arguments=(1, None),
 )
 INSPECT_VOLUME = Command(
     _inspect_volume,

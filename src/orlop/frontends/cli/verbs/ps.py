@@ -128,13 +128,33 @@ def _names(item: dict[str, Any], whole: bool) -> str:
 
 
 def _ports(item: dict[str, Any]) -> str:
+    """Return docker's words for ports: neighbours that lead to neighbours are one range."""
+    groups: dict[tuple[str, str], list[list[int]]] = {}
+    for port in sorted(map(_port_of, _items(item.get("Ports")))):
+        address, kind, inside, outside = port
+        ranges = groups.setdefault((address, kind), [])
+        last = ranges[-1] if ranges else None
+        if last and last[1] + 1 == inside and last[3] + bool(outside) == outside:
+            last[1], last[3] = inside, outside
+        else:
+            ranges.append([inside, inside, outside, outside])
     shown = []
-    for port in _items(item.get("Ports")):
-        found = _mapping(port)
-        inside = f"{found.get('PrivatePort', '')}/{found.get('Type', '')}"
-        outside = f"{found.get('IP', '')}:{found['PublicPort']}->" if found.get("PublicPort") else ""
-        shown.append(outside + inside)
+    for (address, kind), ranges in groups.items():
+        for first, last_port, host_first, host_last in ranges:
+            host = f"[{address}]" if ":" in address else address
+            before = f"{host}:{_span(host_first, host_last)}->" if host_first else ""
+            shown.append(f"{before}{_span(first, last_port)}/{kind}")
     return ", ".join(shown)
+
+
+def _port_of(value: object) -> tuple[str, str, int, int]:
+    found = _mapping(value)
+    inside, outside = int(_number(found.get("PrivatePort"))), int(_number(found.get("PublicPort")))
+    return str(found.get("IP", "")), str(found.get("Type", "")), inside, outside
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _number(value: object) -> float:

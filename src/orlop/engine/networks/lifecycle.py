@@ -1,0 +1,310 @@
+"""The verbs of networks: create, remove, prune, connect, disconnect."""
+
+from __future__ import annotations
+
+from ...network import pools, subnet
+from ...spec.container import ContainerRequest
+from ...spec.errors import Conflict, Denied, Invalid, NotFound, OrlopError, Unavailable, Unsupported
+from ...spec.network import EndpointRequest, Network, NetworkRequest, Pool, PoolRequest
+from .. import events
+from ..containers import files
+from ..containers.inspect import unix_time
+from ..containers.record import timestamp
+from . import attach, host, listing, requests
+from .store import PREDEFINED, new_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..containers.record import ContainerRecord
+    from ..engine import Engine
+
+DRIVERS = ("bridge", "macvlan")
+MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
+LINK_NAME_LENGTH_MAX = 15
+_BOOLEANS = frozenset((host.OPTION_ICC, host.OPTION_MASQUERADE))
+_OPTIONS = {
+    "bridge": frozenset((host.OPTION_NAME, host.OPTION_MTU, host.OPTION_HOST_IP)) | _BOOLEANS,
+    "macvlan": frozenset(("parent", "macvlan_mode", host.OPTION_MTU)),
+}
+
+
+def create(engine: Engine, request: NetworkRequest) -> Network:
+    """Make a network. Raises Invalid, Conflict for a name or a subnet that is taken, Unavailable without a free one."""
+    networks = engine.networks
+    subject = f"network {request.name}"
+    with networks.lock:
+        _check_name(engine, request.name)
+        options = _check_options(request, subject)
+        network = Network(
+            id=new_id(),
+            name=request.name,
+            driver=request.driver,
+            created_at=timestamp(),
+            link=_link(engine, request, options, subject),
+            ipv4=request.ipv4,
+            ipv6=request.ipv6,
+            internal=request.internal,
+            attachable=request.attachable,
+            labels=request.labels,
+            options=options,
+        )
+        network = network.replace(pools=_pools(engine, request, network.id, subject))
+        networks.store.save(network)
+    events.publish(engine, events.NETWORK, "create", network.id, {"name": network.name, "type": network.driver})
+    return network
+
+
+def remove(engine: Engine, reference: str) -> Network:
+    """Remove a network that nobody is in. Raises NotFound, Conflict with docker's texts."""
+    networks = engine.networks
+    with networks.lock:
+        network = networks.store.find(reference)
+        if network.name in PREDEFINED:
+            cause = f"{network.name} is a pre-defined network and cannot be removed"
+            raise Denied("remove", network.subject, cause, hint="it is always there")
+        attach.release_ended(engine)
+        _refuse_members(engine, network)
+        if network.driver == "bridge":
+            _down(engine, network)
+        networks.store.remove(network)
+    events.publish(engine, events.NETWORK, "destroy", network.id, {"name": network.name, "type": network.driver})
+    return network
+
+
+def prune(engine: Engine, until_ns: int | None, labels: Sequence[str], without_labels: Sequence[str]) -> list[str]:
+    """Remove every network of the user's that no container is in; return their names.
+
+    until_ns: only those made before this moment. labels: it has all of them; without_labels: it has not all of them.
+    """
+    removed = []
+    for network in sorted(engine.networks.store.all().values(), key=lambda one: one.name):
+        if network.name in PREDEFINED or not all(listing.label_test(network, label) for label in labels):
+            continue
+        if without_labels and all(listing.label_test(network, label) for label in without_labels):
+            continue
+        if until_ns is not None and unix_time(network.created_at) * 10**9 >= until_ns:
+            continue
+        if any(network.id in _networks_of(engine, record) for record in engine.records.all()):
+            continue
+        try:
+            remove(engine, network.id)
+        except OrlopError as wrong:
+            engine.log.write(f"network {network.name} is not removed: {wrong}")
+        else:
+            removed.append(network.name)
+    events.publish(engine, events.NETWORK, "prune", "", {"reclaimed": "0"})
+    return removed
+
+
+def connect(engine: Engine, reference: str, container: str, wish: EndpointRequest) -> None:
+    """Put a container into a network; one that runs at once. Raises NotFound, Conflict, Invalid, Unavailable."""
+    network = engine.networks.store.find(reference)
+    record = engine.records.find(container)
+    wish = wish.replace(network=network.name)
+    with engine.locks.hold(record.id):
+        record = engine.records.load(record.id)
+        if not attach.has_own_networks(record) or network.driver in ("host", "null"):
+            cause = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+            raise Invalid("connect", record.subject, cause, hint=f"it has --network {attach.mode(record)}")
+        if network.id in _networks_of(engine, record):
+            cause = f"endpoint with name {record.name} already exists in network {network.name}"
+            raise Conflict("connect", record.subject, cause, hint=f"disconnect it first from {network.name}")
+        requests.check_wish(network, wish, record.subject)
+        task = engine.observe(record.id)
+        if task.lives and task.status is not None:
+            _to_the_kernel(record, lambda pid: attach.connect_running(engine, record, pid, wish), task.status.pid)
+        changed = record.request.replace(endpoints=(*attach.wishes(record), wish))
+        _remember(engine, record, changed)
+    attributes = {"container": record.id, "name": network.name, "type": network.driver}
+    events.publish(engine, events.NETWORK, "connect", network.id, attributes)
+
+
+def disconnect(engine: Engine, reference: str, container: str, force: bool) -> None:
+    """Take a container out of a network. Raises NotFound, Conflict, Invalid."""
+    network = engine.networks.store.find(reference)
+    try:
+        record = engine.records.find(container)
+    except NotFound:
+        if force:
+            return  # the container is gone, and with it its endpoint
+        raise
+    if network.driver in ("host", "null"):
+        cause = f"container cannot be disconnected from {network.name} network"
+        raise Invalid("disconnect", record.subject, cause, hint="start another container without it")
+    with engine.locks.hold(record.id):
+        record = engine.records.load(record.id)
+        if network.id not in _networks_of(engine, record):
+            cause = f"container {record.id} is not connected to network {network.name}"
+            raise Conflict("disconnect", record.subject, cause, hint="see its networks with: orlop inspect")
+        task = engine.observe(record.id)
+        if task.lives and task.status is not None:
+            _to_the_kernel(record, lambda pid: attach.disconnect_running(engine, record, pid, network), task.status.pid)
+        find = engine.networks.store.find
+        left = tuple(wish for wish in attach.wishes(record) if find(wish.network).id != network.id)
+        changed = record.request.replace(endpoints=left, network=left[0].network if left else attach.NONE)
+        _remember(engine, record, changed)
+    attributes = {"container": record.id, "name": network.name, "type": network.driver}
+    events.publish(engine, events.NETWORK, "disconnect", network.id, attributes)
+
+
+def _remember(engine: Engine, record: ContainerRecord, request: ContainerRequest) -> None:
+    engine.records.save(record.replace(request=request))
+    held = engine.networks.attachments.get(record.id)
+    if held is not None:
+        files.update_hosts(engine, record, held)
+
+
+def _to_the_kernel(record: ContainerRecord, change: Callable[[int], None], pid: int) -> None:
+    try:
+        change(pid)
+    except OSError as failure:
+        told = f"{failure.strerror or failure}" + (f" ({failure.filename})" if failure.filename else "")
+        raise Unavailable("connect", record.subject, told, hint="has it ended meanwhile?") from None
+
+
+def _networks_of(engine: Engine, record: ContainerRecord) -> set[str]:
+    found = set()
+    for wish in attach.wishes(record):
+        try:
+            found.add(engine.networks.store.find(wish.network).id)
+        except OrlopError:
+            continue
+    return found
+
+
+def _refuse_members(engine: Engine, network: Network) -> None:
+    members = []
+    for container_id, endpoint in engine.networks.attachments.on(network.id):
+        try:
+            name = engine.records.load(container_id).name
+        except OrlopError:
+            name = container_id[:12]
+        members.append(f'name:"{name}" id:"{endpoint.id[:12]}"')
+    if members:
+        cause = f"network {network.name} has active endpoints ({', '.join(members)})"
+        raise Conflict("remove", network.subject, cause, hint="disconnect or stop them first")
+
+
+def _down(engine: Engine, network: Network) -> None:
+    try:
+        engine.networks.lower_bridge(network)
+    except OSError as failure:
+        raise Unavailable("remove", network.subject, failure.strerror or str(failure)) from None
+
+
+# -- what a request may say -----------------------------------------------------------------------------------------
+
+
+def _check_name(engine: Engine, name: str) -> None:
+    if name in ("default", "container") or name.startswith("container:"):
+        cause = f"operation is not permitted on predefined {name} network"
+        raise Denied("create", f"network {name}", cause, hint="choose another name")
+    if name in PREDEFINED:
+        cause = f"operation is not permitted on predefined {name} network"
+        raise Denied("create", f"network {name}", cause, hint="choose another name")
+    engine.networks.store.check_name(name)
+
+
+def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
+    if request.driver not in DRIVERS:
+        if request.driver in ("host", "null", "none"):
+            cause = f'only one instance of "{request.driver}" network is allowed'
+            raise Denied("create", subject, cause, hint=f"use the one that is there: --network {request.driver}")
+        cause = f"could not find plugin {request.driver} in v1 plugin registry: plugin not found"
+        raise Unsupported("create", subject, cause, hint=f"known are {', '.join(DRIVERS)}")
+    if not request.ipv4 and not request.ipv6:
+        raise Invalid("create", subject, "IPv4 or IPv6 must be enabled", hint="leave --ipv4=false away, or add --ipv6")
+    options = dict(request.options)
+    for key, value in options.items():
+        if key.startswith("com.docker.network.") and key not in _OPTIONS[request.driver] and "sysctls" not in key:
+            cause = f"the option {key} is not known to the driver {request.driver}"
+            known = ", ".join(sorted(_OPTIONS[request.driver]))
+            raise Unsupported("create", subject, cause, hint=f"known are {known}")
+        if key in _BOOLEANS and value not in ("true", "false"):
+            raise Invalid("create", subject, f"invalid value for {key}: {value[:40]!r}", hint="use true or false")
+        if key == host.OPTION_MTU and not (value.isdecimal() and len(value) < 6 and 68 <= int(value) <= 65535):
+            raise Invalid("create", subject, f"invalid MTU: {value[:40]}", hint="give a number from 68 to 65535")
+        if key == host.OPTION_HOST_IP:
+            _number(value, subject)
+    mode = options.get("macvlan_mode", "bridge")
+    if request.driver == "macvlan" and mode not in MACVLAN_MODES:
+        cause = f"requested macvlan mode '{mode[:40]}' is not valid, 'bridge' mode is the macvlan driver default"
+        raise Invalid("create", subject, cause, hint=f"known are {', '.join(MACVLAN_MODES)}")
+    return options
+
+
+def _link(engine: Engine, request: NetworkRequest, options: dict[str, str], subject: str) -> str:
+    name = options.get("parent" if request.driver == "macvlan" else host.OPTION_NAME, "")
+    if request.driver == "macvlan":
+        if not name:
+            cause = "a macvlan network needs a link of this machine"
+            raise Invalid("create", subject, cause, hint="name it with -o parent=eth0")
+        if engine.networks.route.link(name) is None:
+            cause = f"there is no link {name[:40]} on this machine"
+            raise Unavailable("create", subject, cause, hint="see them with: ip link")
+        return name
+    if name and (len(name) > LINK_NAME_LENGTH_MAX or "/" in name or not name.isprintable() or " " in name):
+        raise Invalid("create", subject, f"invalid name of a link: {name[:60]!r}", hint="use at most 15 letters")
+    for other in engine.networks.store.all().values():
+        if name and other.driver == "bridge" and engine.networks.link_name(other) == name:
+            cause = f"cannot create network {request.name}: bridge name {name} is in use by network {other.name}"
+            raise Conflict("create", subject, cause, hint="choose another name")
+    return name
+
+
+def _pools(engine: Engine, request: NetworkRequest, network_id: str, subject: str) -> tuple[Pool, ...]:
+    networks = engine.networks
+    known = networks.network_subnets()
+    found = []
+    for wanted in request.pools:
+        if not wanted.subnet:
+            if wanted.gateway or wanted.ip_range or wanted.auxiliary:
+                cause = "every ip-range or gateway must have a corresponding subnet"
+                raise Invalid("create", subject, cause, hint="give it with --subnet")
+            continue
+        found.append(_pool(wanted, known, subject))
+        known = [*known, (subnet.parse(found[-1].subnet), "the same network")]
+    for pool in found:
+        if ":" in pool.subnet and not request.ipv6:
+            cause = f"{pool.subnet} is an IPv6 subnet, and the network has no IPv6"
+            raise Invalid("create", subject, cause, hint="add --ipv6")
+    families = {":" in pool.subnet for pool in found}
+    if request.ipv4 and False not in families:
+        chosen = pools.free_subnet([*networks.taken_subnets(), *(one for one, _ in known)])
+        found.insert(0, Pool(subnet=str(chosen), gateway=pools.first_address(chosen), auto=True))
+    if request.ipv6 and True not in families:
+        local = pools.local_ipv6(network_id)
+        found.append(Pool(subnet=str(local), gateway=pools.first_address(local), auto=True))
+    return tuple(found)
+
+
+def _pool(wanted: PoolRequest, known: list[tuple[subnet.Subnet, str]], subject: str) -> Pool:
+    whole = _subnet(wanted.subnet, subject)
+    pools.check(whole, known, subject)
+    gateway = wanted.gateway or pools.first_address(whole)
+    for address in (gateway, *wanted.auxiliary.values()):
+        if _number(address, subject) != whole.bits or not whole.contains(address):
+            cause = f"no matching subnet for gateway {address}" if address == gateway else f"no subnet for {address}"
+            raise Invalid("create", subject, cause, hint=f"choose an address in {whole}")
+    if wanted.ip_range:
+        part = _subnet(wanted.ip_range, subject)
+        if part.length < whole.length or not whole.overlaps(part):
+            cause = f"no matching subnet for range {wanted.ip_range}"
+            raise Invalid("create", subject, cause, hint=f"choose a part of {whole}")
+    return Pool(subnet=str(whole), gateway=gateway, ip_range=wanted.ip_range, auxiliary=wanted.auxiliary)
+
+
+def _subnet(text: str, subject: str) -> subnet.Subnet:
+    try:
+        return subnet.parse(text)
+    except ValueError as wrong:
+        raise Invalid("create", subject, str(wrong), hint="write it as 10.99.0.0/24") from None
+
+
+def _number(address: str, subject: str) -> int:
+    try:
+        return subnet.number(address)[1]
+    except ValueError as wrong:
+        raise Invalid("create", subject, str(wrong), hint="write it as 10.99.0.1") from None

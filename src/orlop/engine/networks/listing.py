@@ -1,0 +1,323 @@
+"""Networks in docker's JSON (API 1.50): the objects of /networks, and a container's part in them."""
+
+from __future__ import annotations
+
+from ...spec.errors import Invalid, OrlopError
+from . import attach, ports
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from ...spec.network import Attachment, Endpoint, EndpointRequest, Network, Published
+    from ..containers.record import ContainerRecord
+    from ..engine import Engine
+
+    Test = Callable[[Engine, Network, str], bool]
+
+_DRIVERS = ("bridge", "host", "macvlan", "none", "null")
+
+
+# -- networks -------------------------------------------------------------------------------------------------------
+
+
+def summaries(engine: Engine, filters: Mapping[str, Sequence[str]]) -> list[dict[str, object]]:
+    """Return docker's objects of the networks that fit. Raises Invalid for a filter that does not exist."""
+    tests = [_test(key, values) for key, values in filters.items() if values]
+    found = [
+        network for network in engine.networks.store.all().values() if all(test(engine, network) for test in tests)
+    ]
+    return [described(engine, network, with_containers=False) for network in sorted(found, key=lambda one: one.name)]
+
+
+def details(engine: Engine, reference: str) -> dict[str, object]:
+    """Return docker's object of one network. Raises NotFound, Invalid."""
+    return described(engine, engine.networks.store.find(reference), with_containers=True)
+
+
+def described(engine: Engine, network: Network, *, with_containers: bool) -> dict[str, object]:
+    """Return docker's object of a network."""
+    options = dict(network.options)
+    if network.driver == "macvlan" and network.link:
+        options.setdefault("parent", network.link)
+    return {
+        "Name": network.name,
+        "Id": network.id,
+        "Created": network.created_at,
+        "Scope": "local",
+        "Driver": network.driver,
+        "EnableIPv4": network.ipv4,
+        "EnableIPv6": network.ipv6,
+        "IPAM": {"Driver": "default", "Options": {}, "Config": [_pool(pool) for pool in network.pools if pool.subnet]},
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": dict(_members(engine, network)) if with_containers else {},
+        "Options": options,
+        "Labels": dict(network.labels),
+    }
+
+
+def _pool(pool: object) -> dict[str, object]:
+    found = {
+        "Subnet": getattr(pool, "subnet", ""),
+        "IPRange": getattr(pool, "ip_range", ""),
+        "Gateway": getattr(pool, "gateway", ""),
+        "AuxiliaryAddresses": dict(getattr(pool, "auxiliary", {})),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _members(engine: Engine, network: Network) -> Iterator[tuple[str, dict[str, str]]]:
+    for container_id, endpoint in engine.networks.attachments.on(network.id):
+        try:
+            name = engine.records.load(container_id).name
+        except OrlopError:
+            continue
+        yield (
+            container_id,
+            {
+                "Name": name,
+                "EndpointID": endpoint.id,
+                "MacAddress": endpoint.mac_address,
+                "IPv4Address": f"{endpoint.ipv4}/{endpoint.ipv4_length}" if endpoint.ipv4 else "",
+                "IPv6Address": f"{endpoint.ipv6}/{endpoint.ipv6_length}" if endpoint.ipv6 else "",
+            },
+        )
+
+
+def test_of(key: str) -> Test:
+    """Return what a filter asks. Raises Invalid with docker's text."""
+    test = _FILTERS.get(key)
+    if test is None:
+        hint = f"known are {', '.join(sorted(_FILTERS))}"
+        raise Invalid("list", "networks", f"invalid filter '{key[:60]}'", hint=hint)
+    return test
+
+
+def _test(key: str, values: Sequence[str]) -> Callable[[Engine, Network], bool]:
+    test = test_of(key)
+    for value in values:
+        if key == "type" and value not in ("builtin", "custom"):
+            raise Invalid("list", "networks", f"invalid filter: 'type'='{value[:60]}'", hint="use builtin or custom")
+        if key == "dangling" and value.lower() not in _TRUTHS:
+            cause = f"invalid filter 'dangling={value[:60]}'"
+            raise Invalid("list", "networks", cause, hint="use true or false")
+    combine = all if key == "label" else any
+    return lambda engine, network: combine(test(engine, network, value) for value in values)
+
+
+def label_test(network: Network, value: str) -> bool:
+    name, equals, wanted = value.partition("=")
+    return name in network.labels and (not equals or network.labels[name] == wanted)
+
+
+def _is_dangling(engine: Engine, network: Network, value: str) -> bool:
+    used = is_predefined(network) or any(True for _ in engine.networks.attachments.on(network.id))
+    return used != _TRUTHS[value.lower()]
+
+
+def is_predefined(network: Network) -> bool:
+    """Tell whether a network is one of those that are always there."""
+    from .store import PREDEFINED
+
+    return network.name in PREDEFINED
+
+
+_TRUTHS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
+_FILTERS: dict[str, Test] = {
+    "dangling": _is_dangling,
+    "driver": lambda engine, network, value: network.driver == value,
+    "id": lambda engine, network, value: network.id.startswith(value),
+    "label": lambda engine, network, value: label_test(network, value),
+    "name": lambda engine, network, value: value in network.name,
+    "scope": lambda engine, network, value: value == "local",
+    "type": lambda engine, network, value: is_predefined(network) == (value == "builtin"),
+}
+
+
+# -- a container's part ---------------------------------------------------------------------------------------------
+
+
+def summary_of(engine: Engine, record: ContainerRecord) -> dict[str, object]:
+    """Return what the list of containers says of networks: to be merged into a container's summary."""
+    held = engine.networks.attachments.get(record.id)
+    return {
+        "Ports": list(_port_list(record, held)),
+        "HostConfig": {"NetworkMode": attach.mode(record)},
+        "NetworkSettings": {"Networks": settings(engine, record)},
+    }
+
+
+def details_of(engine: Engine, record: ContainerRecord, found: dict[str, object]) -> dict[str, object]:
+    """Return docker's object of a container with everything that it says of networks."""
+    held = engine.networks.attachments.get(record.id)
+    networks = settings(engine, record)
+    before = found.get("NetworkSettings")
+    bridge = networks.get("bridge", {})
+    legacy = {
+        key: bridge.get(key, 0 if key.endswith("Len") else "")
+        for key in (
+            "EndpointID",
+            "Gateway",
+            "GlobalIPv6Address",
+            "GlobalIPv6PrefixLen",
+            "IPAddress",
+            "IPPrefixLen",
+            "IPv6Gateway",
+            "MacAddress",
+        )
+    }
+    host_config = found.get("HostConfig")
+    config = found.get("Config")
+    return {
+        **found,
+        "HostConfig": {**(host_config if isinstance(host_config, dict) else {}), **_host_config(record)},
+        "Config": {**(config if isinstance(config, dict) else {}), **_exposed(record)},
+        "NetworkSettings": {
+            "Bridge": "",
+            **(before if isinstance(before, dict) else {}),
+            **legacy,
+            "SandboxID": held.endpoints[0].id if held and held.endpoints else "",
+            "Ports": _port_map(record, held),
+            "Networks": networks,
+        },
+    }
+
+
+def settings(engine: Engine, record: ContainerRecord) -> dict[str, dict[str, object]]:
+    """Return docker's EndpointSettings by the networks' names: of those it is in, or will be."""
+    held = engine.networks.attachments.get(record.id)
+    if not attach.has_own_networks(record):
+        name = attach.mode(record)
+        return {} if name.startswith(attach.CONTAINER) else {name: _endpoint(None, None, _id_of(engine, name))}
+    found = {}
+    for wish in attach.wishes(record):
+        try:
+            network = engine.networks.store.find(wish.network)
+        except OrlopError:
+            found[wish.network] = _endpoint(wish, None, "")
+            continue
+        endpoint = next((one for one in held.endpoints if one.network_id == network.id), None) if held else None
+        found[network.name] = _endpoint(wish, endpoint, network.id)
+    return found
+
+
+def names_of(record: ContainerRecord) -> set[str]:
+    """Return what a filter of containers may call the networks of one."""
+    return {attach.mode(record), *(wish.network for wish in attach.wishes(record))}
+
+
+def _id_of(engine: Engine, name: str) -> str:
+    try:
+        return engine.networks.store.find(name).id
+    except OrlopError:
+        return ""
+
+
+def _endpoint(wish: EndpointRequest | None, endpoint: Endpoint | None, network_id: str) -> dict[str, object]:
+    ipam = (
+        {key: value for key, value in (("IPv4Address", wish.ipv4), ("IPv6Address", wish.ipv6)) if value} if wish else {}
+    )
+    return {
+        "IPAMConfig": ipam or None,
+        "Links": list(wish.links) or None if wish else None,
+        "Aliases": list(wish.aliases) or None if wish else None,
+        "MacAddress": endpoint.mac_address if endpoint else "",
+        "DriverOpts": dict(wish.options) or None if wish else None,
+        "GwPriority": wish.gw_priority if wish else 0,
+        "NetworkID": network_id,
+        "EndpointID": endpoint.id if endpoint else "",
+        "Gateway": endpoint.gateway if endpoint else "",
+        "IPAddress": endpoint.ipv4 if endpoint else "",
+        "IPPrefixLen": endpoint.ipv4_length if endpoint else 0,
+        "IPv6Gateway": endpoint.gateway6 if endpoint else "",
+        "GlobalIPv6Address": endpoint.ipv6 if endpoint else "",
+        "GlobalIPv6PrefixLen": endpoint.ipv6_length if endpoint else 0,
+        "DNSNames": list(endpoint.names) or None if endpoint else None,
+    }
+
+
+def _host_config(record: ContainerRecord) -> dict[str, object]:
+    request = record.request
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for port in request.ports:
+        for offset in range(port.last - port.first + 1):
+            same = port.host_last - port.host_first == port.last - port.first
+            host = str(port.host_first + offset) if port.host_first and same else ""
+            if port.host_first and not same:
+                host = f"{port.host_first}-{port.host_last}"
+            place = {"HostIp": port.host_ip, "HostPort": host}
+            bindings.setdefault(f"{port.first + offset}/{port.protocol}", []).append(place)
+    return {
+        "NetworkMode": attach.mode(record),
+        "PortBindings": bindings,
+        "PublishAllPorts": request.publish_all,
+        "Dns": list(request.dns),
+        "DnsOptions": list(request.dns_options),
+        "DnsSearch": list(request.dns_search),
+        "ExtraHosts": list(request.extra_hosts) or None,
+        "Links": [f"/{link.partition(':')[0]}:/{record.name}/{link.rpartition(':')[2]}" for link in request.links]
+        or None,
+    }
+
+
+def _exposed_names(record: ContainerRecord) -> list[str]:
+    names = []
+    for text in record.config.exposed_ports:
+        first, last, protocol = ports.parse_exposed(text)
+        names += [f"{number}/{protocol}" for number in range(first, last + 1)]
+    for port in record.request.ports:
+        names += [f"{number}/{port.protocol}" for number in range(port.first, port.last + 1)]
+    return list(dict.fromkeys(names))
+
+
+def _exposed(record: ContainerRecord) -> dict[str, object]:
+    names = _exposed_names(record)
+    return {"ExposedPorts": {name: {} for name in names}} if names else {}
+
+
+def _places(held: Attachment | None) -> Iterator[tuple[Published, str]]:
+    """Yield (what is published, an address of the machine it is published at)."""
+    if held is None:
+        return
+    endpoint = next((one for one in held.endpoints if one.network_id == held.gateway), None)
+    for port in held.ports:
+        if port.host_ip:
+            yield port, port.host_ip
+            continue
+        if endpoint is not None and endpoint.ipv4:
+            yield port, "0.0.0.0"
+        if endpoint is not None and endpoint.ipv6:
+            yield port, "::"
+
+
+def _port_map(record: ContainerRecord, held: Attachment | None) -> dict[str, list[dict[str, str]] | None]:
+    if held is None:
+        return {}
+    found: dict[str, list[dict[str, str]] | None] = dict.fromkeys(_exposed_names(record))
+    for port, address in _places(held):
+        for offset in range(port.count):
+            name = f"{port.first + offset}/{port.protocol}"
+            place = {"HostIp": address, "HostPort": str(port.host_first + offset)}
+            found[name] = [*(found.get(name) or []), place]
+    return found
+
+
+def _port_list(record: ContainerRecord, held: Attachment | None) -> Iterator[dict[str, object]]:
+    published = set()
+    for port, address in _places(held):
+        for offset in range(port.count):
+            published.add(f"{port.first + offset}/{port.protocol}")
+            yield {
+                "IP": address,
+                "PrivatePort": port.first + offset,
+                "PublicPort": port.host_first + offset,
+                "Type": port.protocol,
+            }
+    for name in _exposed_names(record) if held is not None else ():
+        number, _, protocol = name.partition("/")
+        if name not in published:
+            yield {"PrivatePort": int(number), "Type": protocol}

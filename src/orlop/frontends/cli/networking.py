@@ -1,0 +1,205 @@
+"""The flags of run and create that concern networks and ports, with docker's grammar."""
+
+from __future__ import annotations
+
+from ...spec.errors import Invalid
+from ...spec.network import PORT_MAX, PROTOCOLS, EndpointRequest, PortRequest
+from .flags import BOOL, LIST, STRING, BadValue, Flag, Kind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .flags import Options
+
+_HINT_PORT = "write [HOST_IP:]HOST_PORT:CONTAINER_PORT[/PROTOCOL], such as 8080:80 or 127.0.0.1:8000-8010:80-90/udp"
+_HINT_NETWORK = "write a network's name, or name=NET,alias=NAME,ip=ADDRESS"
+
+
+class Chosen:
+    """One --network. name: of the network or mode; fields: what the long form says beside it."""
+
+    __slots__ = ("fields", "name")
+
+    def __init__(self, name: str, fields: dict[str, Any]) -> None:
+        self.name = name
+        self.fields = fields
+
+
+def parse_port(text: str) -> PortRequest:
+    """[[HOST_IP:]HOST_PORT[-LAST]:]PORT[-LAST][/PROTOCOL]; an IPv6 address stands in brackets."""
+    rest, _, protocol = text.partition("/")
+    protocol = protocol.lower() or "tcp"
+    if protocol not in PROTOCOLS:
+        raise BadValue(f"invalid proto: {protocol}", _HINT_PORT)
+    host_ip = ""
+    if rest.startswith("["):
+        host_ip, bracket, rest = rest[1:].partition("]")
+        if not bracket or not rest.startswith(":"):
+            raise BadValue(f"invalid port specification: {text!r}", _HINT_PORT)
+        rest = rest[1:]
+    elif rest.count(":") >= 2:
+        before, _, inside = rest.rpartition(":")
+        host_ip, _, host = before.rpartition(":")
+        rest = f"{host}:{inside}"
+    host, colon, inside = rest.rpartition(":")
+    if not inside:
+        raise BadValue(f"no port specified: {text}<empty>", _HINT_PORT)
+    first, last = _range(inside, "containerPort")
+    host_first, host_last = _range(host, "hostPort") if colon and host else (0, 0)
+    if host_ip and not _is_address(host_ip):
+        raise BadValue(f"invalid IP address: {host_ip}", _HINT_PORT)
+    if host_first and host_last - host_first != last - first and first != last:
+        raise BadValue(f"invalid ranges specified for container and host Ports: {inside} and {host}", _HINT_PORT)
+    if not first:
+        raise BadValue(f"invalid containerPort: {inside}", _HINT_PORT)
+    return PortRequest(
+        host_ip=host_ip, host_first=host_first, host_last=host_last, first=first, last=last, protocol=protocol
+    )
+
+
+def _range(text: str, what: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    for part in (low, high if dash else low):
+        if not (part.isascii() and part.isdecimal()) or len(part) > 5 or int(part) > PORT_MAX:
+            raise BadValue(f"invalid {what}: {text}", _HINT_PORT)
+    if dash and int(high) < int(low):
+        raise BadValue(f"invalid {what}: {text}", _HINT_PORT)
+    return int(low), int(high if dash else low)
+
+
+def _is_address(text: str) -> bool:
+    from _socket import AF_INET, AF_INET6, inet_pton
+
+    try:
+        inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def parse_network(text: str) -> Chosen:
+    """A network's name, or docker's comma-separated fields."""
+    if "=" not in text:
+        if not text:
+            raise BadValue("invalid network: the name is empty", _HINT_NETWORK)
+        return Chosen(text, {})
+    name = ""
+    fields: dict[str, Any] = {"aliases": (), "options": {}}
+    for part in text.split(","):
+        key, equals, value = part.strip().partition("=")
+        key = key.lower()
+        if not equals:
+            raise BadValue(f"invalid field {part}", _HINT_NETWORK)
+        if key == "name":
+            name = value
+        elif key == "alias":
+            fields["aliases"] = (*fields["aliases"], value)
+        elif key == "driver-opt":
+            option, _, setting = value.partition("=")
+            fields["options"][option] = setting
+        elif key == "gw-priority":
+            if not value.removeprefix("-").isdecimal() or len(value) > 10:
+                raise BadValue(f"invalid gw-priority ({value}): value must be an integer", _HINT_NETWORK)
+            fields["gw_priority"] = int(value)
+        elif key in _FIELDS:
+            fields[_FIELDS[key]] = value
+        else:
+            raise BadValue(f"invalid field key {key}", _HINT_NETWORK)
+    if not name:
+        raise BadValue("network name/id is not specified", _HINT_NETWORK)
+    return Chosen(name, fields)
+
+
+_FIELDS = {"ip": "ipv4", "ip6": "ipv6", "mac-address": "mac_address"}
+
+PORT = Kind("list", parse_port, repeatable=True)
+NETWORK = Kind("network", parse_network, repeatable=True)
+
+# fmt: off
+NETWORK_FLAGS = (
+    Flag("add-host", "", LIST, "Add a custom host-to-IP mapping (host:ip)"),
+    Flag("dns", "", LIST, "Set custom DNS servers"),
+    Flag("dns-opt", "", LIST, "Set DNS options", hidden=True),
+    Flag("dns-option", "", LIST, "Set DNS options"),
+    Flag("dns-search", "", LIST, "Set custom DNS search domains"),
+    Flag("ip", "", STRING, "IPv4 address (e.g., 172.30.100.104)", default=""),
+    Flag("ip6", "", STRING, "IPv6 address (e.g., 2001:db8::33)", default=""),
+    Flag("link", "", LIST, "Add link to another container"),
+    Flag("mac-address", "", STRING, "Container MAC address (e.g., 92:d0:c6:0a:29:33)", default=""),
+    Flag("net", "", NETWORK, "Connect a container to a network", hidden=True),
+    Flag("net-alias", "", LIST, "Add network-scoped alias for the container", hidden=True),
+    Flag("network", "", NETWORK, "Connect a container to a network"),
+    Flag("network-alias", "", LIST, "Add network-scoped alias for the container"),
+    Flag("publish", "p", PORT, "Publish a container's port(s) to the host"),
+    Flag("publish-all", "P", BOOL, "Publish all exposed ports to random ports", default=False),
+)
+# fmt: on
+
+
+_OWN_FLAGS = (
+    ("aliases", "--network-alias"),
+    ("ipv4", "--ip"),
+    ("ipv6", "--ip6"),
+    ("mac_address", "--mac-address"),
+)
+
+
+def fields(options: Options) -> dict[str, Any]:
+    """Return what the flags ask for, as fields of a `ContainerRequest`. Raises Invalid for contradictions."""
+    chosen: tuple[Chosen, ...] = (*options["network"], *options["net"])
+    mode = chosen[0].name if chosen else ""
+    return {
+        "network": "" if mode == "default" else mode,
+        "endpoints": _endpoints(options, chosen),
+        "ports": options["publish"],
+        "publish_all": options["publish-all"],
+        "dns": options["dns"],
+        "dns_search": options["dns-search"],
+        "dns_options": (*options["dns-opt"], *options["dns-option"]),
+        "extra_hosts": options["add-host"],
+        "links": options["link"] if mode in ("", "default", "bridge") else (),
+    }
+
+
+def _endpoints(options: Options, chosen: tuple[Chosen, ...]) -> tuple[EndpointRequest, ...]:
+    own = {
+        "aliases": (*options["network-alias"], *options["net-alias"]),
+        "ipv4": options["ip"],
+        "ipv6": options["ip6"],
+        "mac_address": options["mac-address"],
+    }
+    first = chosen[0] if chosen else Chosen("bridge", {})
+    named = first.name if first.name != "default" else "bridge"
+    private = named in ("none", "host") or named.startswith("container:")
+    if private:
+        _refuse_private(options, chosen, own)
+        return ()
+    if not chosen and not any(own.values()):
+        return ()
+    for key, flag in _OWN_FLAGS:
+        if own[key] and first.fields.get(key):
+            cause = f"conflicting options: cannot specify both {flag} and the same of --network {first.name}"
+            raise Invalid("use", flag, cause, hint="leave one of them away")
+    links = options["link"] if named != "bridge" else ()
+    merged = {**first.fields, **{key: value for key, value in own.items() if value}}
+    found = [EndpointRequest(network=named, links=links, **merged)]
+    found += [EndpointRequest(network=one.name, **one.fields) for one in chosen[1:]]
+    names = [endpoint.network for endpoint in found]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Invalid("use", "--network", f"network {twice!r} is specified multiple times", hint="name it once")
+    return tuple(found)
+
+
+def _refuse_private(options: Options, chosen: tuple[Chosen, ...], own: dict[str, Any]) -> None:
+    mode = chosen[0].name
+    if len(chosen) > 1:
+        cause = "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
+        raise Invalid("use", "--network", cause, hint=f"use --network {mode} alone")
+    if own["aliases"] or own["ipv4"] or own["ipv6"]:
+        cause = "conflicting options: addresses and aliases, and the network mode"
+        raise Invalid("use", f"--network {mode}", cause, hint="they belong to a network of your own")
+    if own["mac_address"]:
+        cause = "conflicting options: mac-address and the network mode"
+        raise Invalid("use", f"--network {mode}", cause, hint="leave --mac-address away")

@@ -1,0 +1,277 @@
+"""`orlop network`: create, ls, rm, prune, connect, disconnect. What inspect prints lies in `inspect`."""
+
+from __future__ import annotations
+
+from ....spec.errors import NotFound, OrlopError
+from .. import listing
+from ..command import Command, Invocation, for_output, write, write_line
+from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, UsageError
+from ..main import explain
+from ..values import FILTER, LABEL
+from .lifecycle import confirmed, prune_filters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..template import Row
+
+_ID_LENGTH = 12
+_WARNING = "WARNING! This will remove all custom networks not used by at least one container."
+_HEADERS: dict[str, object] = {
+    "CreatedAt": "CREATED AT",
+    "Driver": "DRIVER",
+    "ID": "NETWORK ID",
+    "IPv4": "IPV4",
+    "IPv6": "IPV6",
+    "Internal": "INTERNAL",
+    "Label": lambda key: str(key).rpartition(".")[2],
+    "Labels": "LABELS",
+    "Name": "NAME",
+    "Scope": "SCOPE",
+}
+
+
+def _create(invocation: Invocation) -> int:
+    options = invocation.options
+    request = {
+        "name": invocation.arguments[0],
+        "driver": options["driver"],
+        "pools": _pools(invocation),
+        "ipv4": options["ipv4"],
+        "ipv6": options["ipv6"],
+        "internal": options["internal"],
+        "attachable": options["attachable"],
+        "labels": dict(options["label"]),
+        "options": {key: value for key, _, value in (text.partition("=") for text in options["opt"])},
+        "ipamOptions": {key: value for key, _, value in (text.partition("=") for text in options["ipam-opt"])},
+    }
+    with invocation.connect() as engine:
+        result = engine.call("networks.create", {"request": request})
+    write_line(str(result.get("id", "")) if isinstance(result, dict) else "")
+    return 0
+
+
+def _pools(invocation: Invocation) -> list[dict[str, object]]:
+    """Bring --gateway, --ip-range and --aux-address to the --subnet that they lie in, as docker's client does."""
+    from ....network import subnet
+
+    options = invocation.options
+    pools: list[dict[str, object]] = [{"subnet": text} for text in options["subnet"]]
+    try:
+        known = [(subnet.parse(text), pool) for text, pool in zip(options["subnet"], pools, strict=True)]
+        for key, flag, texts in (
+            ("gateway", "gateway", options["gateway"]),
+            ("ipRange", "ip-range", options["ip-range"]),
+        ):
+            for text in texts:
+                pool = _pool_of(known, text.partition("/")[0], f"no matching subnet for {flag} {text}")
+                if key in pool:
+                    raise _contradiction(f"cannot configure multiple {flag}s on the same subnet ({text}, {pool[key]})")
+                pool[key] = text
+        for entry in options["aux-address"]:
+            name, _, address = entry.partition("=")
+            pool = _pool_of(known, address, f"no matching subnet for aux-address {address}")
+            auxiliary = pool.setdefault("auxiliary", {})
+            assert isinstance(auxiliary, dict)
+            auxiliary[name] = address
+    except ValueError as wrong:
+        raise _contradiction(str(wrong)) from None
+    return pools
+
+
+def _pool_of(known: list[tuple[Any, dict[str, object]]], address: str, otherwise: str) -> dict[str, object]:
+    for subnet, pool in known:
+        if subnet.contains(address):
+            return pool
+    raise ValueError(otherwise if known else f"every ip-range or gateway must have a corresponding subnet: {otherwise}")
+
+
+def _contradiction(words: str) -> UsageError:
+    return UsageError(words, "give the --subnet that it lies in", EXIT_USAGE, shows_usage=False)
+
+
+def _ls(invocation: Invocation) -> int:
+    options = invocation.options
+    filters: dict[str, list[str]] = {}
+    for key, value in options["filter"]:
+        if key:
+            filters.setdefault(key, []).append(value)
+    with invocation.connect() as engine:
+        found = engine.call("networks.list", {"filters": filters})
+    items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    whole: bool = options["no-trunc"]
+    form: str = options["format"]
+    if options["quiet"] and not form:
+        write("".join(f"{for_output(_identifier(item, whole))}\n" for item in items))
+    elif form in ("", "table"):
+        rows = [
+            (
+                _identifier(item, whole),
+                str(item.get("Name", "")),
+                str(item.get("Driver", "")),
+                str(item.get("Scope", "")),
+            )
+            for item in items
+        ]
+        listing.print_table(("NETWORK ID", "NAME", "DRIVER", "SCOPE"), rows)
+    else:
+        listing.print_formatted(form, [_row(item, whole) for item in items], _HEADERS)
+    return 0
+
+
+def _identifier(item: dict[str, Any], whole: bool) -> str:
+    identifier = str(item.get("Id", ""))
+    return identifier if whole else identifier[:_ID_LENGTH]
+
+
+def _row(item: dict[str, Any], whole: bool) -> Row:
+    from ..template import Row
+
+    found = item.get("Labels")
+    labels: dict[str, object] = found if isinstance(found, dict) else {}
+    fields: dict[str, object] = {
+        "CreatedAt": str(item.get("Created", "")),
+        "Driver": str(item.get("Driver", "")),
+        "ID": _identifier(item, whole),
+        "IPv4": str(bool(item.get("EnableIPv4"))).lower(),
+        "IPv6": str(bool(item.get("EnableIPv6"))).lower(),
+        "Internal": str(bool(item.get("Internal"))).lower(),
+        "Label": lambda key: str(labels.get(key, "")),
+        "Labels": ",".join(sorted(f"{key}={value}" for key, value in labels.items())),
+        "Name": str(item.get("Name", "")),
+        "Scope": str(item.get("Scope", "")),
+    }
+    return Row("*network.networkContext", fields)
+
+
+def _rm(invocation: Invocation) -> int:
+    status = 0
+    with invocation.connect() as engine:
+        for name in invocation.arguments:
+            try:
+                engine.call("networks.remove", {"network": name})
+            except NotFound as error:
+                explain(error)
+                status = status if invocation.options["force"] else EXIT_USAGE
+            except OrlopError as error:
+                explain(error)
+                status = EXIT_USAGE
+            else:
+                write_line(for_output(name))
+    return status
+
+
+def _prune(invocation: Invocation) -> int:
+    options = invocation.options
+    args = prune_filters(options["filter"])
+    if not options["force"] and not confirmed(_WARNING):
+        return 0
+    with invocation.connect() as engine:
+        found = engine.call("networks.prune", args)
+    removed = [str(name) for name in found.get("removed", [])] if isinstance(found, dict) else []
+    if removed:
+        write_line("Deleted Networks:\n" + "\n".join(removed) + "\n")
+    return 0
+
+
+def _connect(invocation: Invocation) -> int:
+    network, container = invocation.arguments
+    options = invocation.options
+    request = {
+        "network": network,
+        "aliases": list(options["alias"]),
+        "links": list(options["link"]),
+        "ipv4": options["ip"],
+        "ipv6": options["ip6"],
+        "gwPriority": options["gw-priority"],
+        "options": {key: value for key, _, value in (text.partition("=") for text in options["driver-opt"])},
+    }
+    with invocation.connect() as engine:
+        engine.call("networks.connect", {"network": network, "container": container, "request": request})
+    return 0
+
+
+def _disconnect(invocation: Invocation) -> int:
+    network, container = invocation.arguments
+    args = {"network": network, "container": container, "force": invocation.options["force"]}
+    with invocation.connect() as engine:
+        engine.call("networks.disconnect", args)
+    return 0
+
+
+# fmt: off
+CREATE = Command(
+    _create,
+    "Create a network",
+    "[OPTIONS] NETWORK",
+    flags=(
+        Flag("attachable", "", BOOL, "Enable manual container attachment", default=False),
+        Flag("aux-address", "", LIST, "Auxiliary IPv4 or IPv6 addresses used by Network driver"),
+        Flag("driver", "d", STRING, "Driver to manage the Network", default="bridge"),
+        Flag("gateway", "", LIST, "IPv4 or IPv6 Gateway for the master subnet"),
+        Flag("internal", "", BOOL, "Restrict external access to the network", default=False),
+        Flag("ip-range", "", LIST, "Allocate container ip from a sub-range"),
+        Flag("ipam-driver", "", STRING, "IP Address Management Driver", default="default"),
+        Flag("ipam-opt", "", LIST, "Set IPAM driver specific options"),
+        Flag("ipv4", "", BOOL, "Enable or disable IPv4 address assignment", default=True),
+        Flag("ipv6", "", BOOL, "Enable or disable IPv6 address assignment", default=False),
+        Flag("label", "", LABEL, "Set metadata on a network"),
+        Flag("opt", "o", LIST, "Set driver specific options"),
+        Flag("subnet", "", LIST, "Subnet in CIDR format that represents a network segment"),
+    ),
+    arguments=(1, 1),
+    refused=frozenset(("config-from", "config-only", "ingress", "scope")),
+)
+LS = Command(
+    _ls,
+    "List networks",
+    "[OPTIONS]",
+    flags=(
+        Flag("filter", "f", FILTER, 'Provide filter values (e.g. "driver=bridge")'),
+        listing.FORMAT_FLAG,
+        Flag("no-trunc", "", BOOL, "Do not truncate the output", default=False),
+        Flag("quiet", "q", BOOL, "Only display network IDs", default=False),
+    ),
+    aliases=("network ls", "network list"),
+)
+RM = Command(
+    _rm,
+    "Remove one or more networks",
+    "NETWORK [NETWORK...]",
+    flags=(Flag("force", "f", BOOL, "Do not error if the network does not exist", default=False),),
+    arguments=(1, None),
+    aliases=("network rm", "network remove"),
+)
+PRUNE = Command(
+    _prune,
+    "Remove all unused networks",
+    "[OPTIONS]",
+    flags=(
+        Flag("filter", "", FILTER, 'Provide filter values (e.g. "until=<timestamp>")'),
+        Flag("force", "f", BOOL, "Do not prompt for confirmation", default=False),
+    ),
+)
+CONNECT = Command(
+    _connect,
+    "Connect a container to a network",
+    "[OPTIONS] NETWORK CONTAINER",
+    flags=(
+        Flag("alias", "", LIST, "Add network-scoped alias for the container"),
+        Flag("driver-opt", "", LIST, "driver options for the network"),
+        Flag("gw-priority", "", INT, "Highest gw-priority provides the default gateway", default=0),
+        Flag("ip", "", STRING, 'IPv4 address (e.g., "172.30.100.104")', default=""),
+        Flag("ip6", "", STRING, 'IPv6 address (e.g., "2001:db8::33")', default=""),
+        Flag("link", "", LIST, "Add link to another container"),
+    ),
+    arguments=(2, 2),
+    refused=frozenset(("link-local-ip",)),
+)
+DISCONNECT = Command(
+    _disconnect,
+    "Disconnect a container from a network",
+    "[OPTIONS] NETWORK CONTAINER",
+    flags=(Flag("force", "f", BOOL, "Force the container to disconnect from a network", default=False),),
+    arguments=(2, 2),
+)
+# fmt: on

@@ -1,0 +1,64 @@
+"""The verbs `networks.*`."""
+
+from ....engine.networks import lifecycle, listing
+from ....spec.network import EndpointRequest, NetworkRequest
+from .call import Args, Call, Verb
+
+
+class Create(Args):
+    request: NetworkRequest
+
+
+class List(Args):
+    filters: dict[str, tuple[str, ...]] = {}
+
+
+class Named(Args):
+    network: str
+
+
+class Connect(Args):
+    network: str
+    container: str
+    request: EndpointRequest
+
+
+class Disconnect(Args):
+    network: str
+    container: str
+    force: bool = False
+
+
+class Prune(Args):
+    until_ns: int | None = None
+    labels: tuple[str, ...] = ()
+    without_labels: tuple[str, ...] = ()
+
+
+def _prune(call: Call, args: Prune) -> object:
+    return {"removed": lifecycle.prune(call.engine, args.until_ns, args.labels, args.without_labels)}
+
+
+def _remove(call: Call, args: Named) -> object:
+    return {"name": lifecycle.remove(call.engine, args.network).name}
+
+
+def _connect(call: Call, args: Connect) -> object:
+    lifecycle.connect(call.engine, args.network, args.container, args.request)
+    return {}
+
+
+def _disconnect(call: Call, args: Disconnect) -> object:
+    lifecycle.disconnect(call.engine, args.network, args.container, args.force)
+    return {}
+
+
+VERBS: dict[str, Verb] = {
+    "networks.create": Verb(Create, lambda call, args: {"id": lifecycle.create(call.engine, args.request).id}),
+    "networks.list": Verb(List, lambda call, args: listing.summaries(call.engine, args.filters)),
+    "networks.inspect": Verb(Named, lambda call, args: listing.details(call.engine, args.network)),
+    "networks.remove": Verb(Named, _remove),
+    "networks.prune": Verb(Prune, _prune),
+    "networks.connect": Verb(Connect, _connect),
+    "networks.disconnect": Verb(Disconnect, _disconnect),
+}
