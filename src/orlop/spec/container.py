@@ -4,7 +4,6 @@ Units are in the names. A request is strict: an unknown field is an error, not a
 """
 
 from .health import Healthcheck
-from .limits import DeviceRate, DeviceRequest, DeviceWeight, UlimitRequest
 from .mount import MountRequest
 from .network import EndpointRequest, PortRequest
 from .record import Record
@@ -28,6 +27,40 @@ class TmpfsRequest(Record):
     strict = True
     target: str
     options: tuple[str, ...] = ()
+
+
+class UlimitRequest(Record):
+    """`--ulimit name=soft:hard`. name without RLIMIT_, in lower case; -1 is unlimited."""
+
+    strict = True
+    name: str
+    soft: int
+    hard: int
+
+
+class DeviceRequest(Record):
+    """`--device source[:target[:permissions]]`. permissions: of r, w and m."""
+
+    strict = True
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+class DeviceRate(Record):
+    """`--device-read-bps path:rate` and its like: bytes or operations a second."""
+
+    strict = True
+    path: str
+    rate: int
+
+
+class DeviceWeight(Record):
+    """`--blkio-weight-device path:weight`."""
+
+    strict = True
+    path: str
+    weight: int
 
 
 class ContainerRequest(Record):
@@ -143,6 +176,30 @@ class ContainerRequest(Record):
     device_write_bps: tuple[DeviceRate, ...] = ()
     device_read_iops: tuple[DeviceRate, ...] = ()
     device_write_iops: tuple[DeviceRate, ...] = ()
+
+
+class UpdateRequest(Record):
+    """`orlop update`: the fields of a ContainerRequest that it changes; None leaves a field as it is.
+
+    As in docker, 0 and "" leave a limit as it is too; pids_max 0 takes the limit away.
+    """
+
+    strict = True
+    memory_bytes: int | None = None
+    memory_swap_bytes: int | None = None
+    memory_reservation_bytes: int | None = None
+    cpu_nanos: int | None = None
+    cpu_shares: int | None = None
+    cpu_period_us: int | None = None
+    cpu_quota_us: int | None = None
+    cpu_realtime_period_us: int | None = None
+    cpu_realtime_runtime_us: int | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    blkio_weight: int | None = None
+    pids_max: int | None = None
+    restart_policy: str | None = None
+    restart_retries_max: int | None = None
 
 
 class ExecRequest(Record):

@@ -11,7 +11,7 @@ from ...spec.runtime import BlockIo, Device, DeviceRule, ThrottleDevice, WeightD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...spec.limits import DeviceRate
+    from ...spec.container import DeviceRate
     from ..host import Devices
 
 # Nodes may be made (mknod alone gives no access), and only these may be opened: null, zero, full, random, urandom, tty,

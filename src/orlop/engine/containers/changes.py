@@ -18,8 +18,7 @@ from .record import disk_trouble_told, write_durably
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...linux.cgroup import Cgroup
-    from ...spec.container import ContainerRequest
-    from ...spec.limits import UpdateRequest
+    from ...spec.container import ContainerRequest, UpdateRequest
     from ..engine import Engine
     from .record import ContainerRecord
 

@@ -6,8 +6,8 @@ what needs the machine or another container is the engine's to refuse.
 
 from __future__ import annotations
 
+from ...spec.container import DeviceRate, DeviceRequest, DeviceWeight, UlimitRequest
 from ...spec.errors import Invalid
-from ...spec.limits import DeviceRate, DeviceRequest, DeviceWeight, UlimitRequest
 from .flags import BOOL, INT, LIST, STRING, BadValue, Flag, Kind, Options, parse_bool, parse_int, quote
 from .values import BYTES, parse_bytes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....spec.limits import UpdateRequest
+from ....spec.container import UpdateRequest
 from ..command import Command, Invocation, write_line
 from ..flags import EXIT_USAGE, INT, LIST, Flag, UsageError
 from ..limits import RESOURCE_FIELDS, RESOURCE_FLAGS
@@ -47,7 +47,10 @@ def _change_mounts(invocation: Invocation) -> int:
     if not options.given <= _MOUNTS:
         text = "conflicting options: mounts and limits are changed one after the other"
         raise UsageError(text, "give two commands", EXIT_USAGE, shows_usage=False)
-    change: dict[str, object] = {"add": [mount.to_json() for mount in options["mount-add"]], "remove": list(options["mount-rm"])}
+    change: dict[str, object] = {
+        "add": [mount.to_json() for mount in options["mount-add"]],
+        "remove": list(options["mount-rm"]),
+    }
     return each(invocation, "containers.mounts", change)
 
 

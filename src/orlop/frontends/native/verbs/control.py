@@ -1,7 +1,7 @@
 """More of the verbs `containers.*`: those that act on what runs, look at it, or change what was decided."""
 
 from ....engine.containers import changes, freezing, lifecycle, processes, pruning, usage
-from ....spec.limits import UpdateRequest
+from ....spec.container import UpdateRequest
 from .call import Args, Call, Reply, Verb
 
 
