@@ -130,7 +130,11 @@ class Remote:
             sent = authorizer.header(scopes) if is_own else ""
             response = self._send(method, absolute, headers or {}, sent, body, is_own)
             if response.status == 401 and is_own:
-                answer = authorizer.answer(response, scopes, sent)
+                try:
+                    answer = authorizer.answer(response, scopes, sent)
+                except BaseException:
+                    response.close()
+                    raise
                 if not answer:
                     return response
                 response.close()
