@@ -94,9 +94,7 @@ _FILTERS: dict[str, Test] = {
     "id": lambda record, task, value: record.id.startswith(value),
     "label": lambda record, task, value: has_label(record, value),
     "name": lambda record, task, value: value.removeprefix("/") in record.name,
-    "network": lambda record, task, value: (
-        value in {attach.mode(record), *(wish.network for wish in attach.wishes(record))}
-    ),
+    "network": lambda record, task, value: value in network_listing.names_of(record),
     "status": lambda record, task, value: task.state == value,
     "volume": _mounts,
 }
