@@ -25,7 +25,7 @@ from _socket import MSG_DONTWAIT, MSG_NOSIGNAL, socket
 from ..linux import process
 from ..spec import attach as frames
 from ..spec import jsonio
-from ..spec.errors import Invalid, OrlopError, Unavailable
+from ..spec.errors import Conflict, Invalid, OrlopError, Unavailable
 from ..spec.task import (
     ATTACH_SOCKET,
     MESSAGE_BYTES_MAX,
@@ -242,6 +242,9 @@ def _job(wanted: StartTask | StartExec, fds: tuple[int, ...], before: int) -> Jo
 def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: socket) -> int:
     """Start the process and leave it to the monitor; return its pid. Raises OrlopError after undoing everything."""
     process.set_title(f"orlop: launcher {job.name}", inherited.title_area)
+    if job.is_first and not record.take(job.directory):
+        hint = "see: orlop ps -a"
+        raise Conflict(job.verb, job.subject, "another start of it is under way, or its monitor lives", hint=hint)
     started_at, exit_fd = record.now(), record.reserve_exit(job.directory)
     created = None
     try:
@@ -267,7 +270,7 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
             created.abort()
         error = told(job.verb, job.subject, failure)
         _leave_nothing(job)
-        # A run of a series has its record from the monitor.
+        # A later run of a series has its record from the monitor.
         if job.restarts == job.restarts_before:
             _record_failure(job, record.failed(started_at, error.exit_code, str(error)), exit_fd, clients)
         raise error from None
@@ -283,7 +286,7 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
 def _start_shipper(job: Job, started_at: str, inherited: Inherited) -> None:
     """Leave a process behind that sends the log on, for as long as our parent, the monitor, lives."""
     assert job.log
-    monitor = os.getppid()
+    monitor = os.pidfd_open(os.getppid())  # while we live, so does it; a short container is over soon after
     if os.fork() == 0:
         try:
             from . import logship  # in a process of its own, so that monitors without one do not pay for it

@@ -195,11 +195,12 @@ def _run(message: packet.Message, inherited: Inherited) -> None:
         return
     _spare_from_oom()
     kept = packet.Message(message.data, message.fds[1 + monitor.handover.attached :])
-    series = restart.Series(monitor.handover.restarts)
+    series = restart.Series(monitor.handover.restarts, os.dup(monitor.directory))
     while monitor is not None:
         monitor.check_health(message.data, inherited)
         monitor.carry()
         monitor = _next_run(monitor, kept, series, inherited)
+    record.release(series.directory)
 
 
 def _next_run(monitor: Monitor, kept: packet.Message, series: restart.Series, inherited: Inherited) -> Monitor | None:
@@ -208,18 +209,16 @@ def _next_run(monitor: Monitor, kept: packet.Message, series: restart.Series, in
     ended = _finish(monitor, _cgroup(monitor, inherited), series, pause_s)
     monitor.clients.broadcast(attach.EXIT, jsonio.dump(ended.to_json()))
     _attempt(monitor.defects, lambda: os.fsync(monitor.directory))
-    _leave_to_readers(monitor, kept, inherited)
-    directory = os.dup(monitor.directory)
+    _leave_to_readers(monitor, kept, series, inherited)
     monitor.close()
     following = None
     forced = monitor.checks is not None and monitor.checks.acted == health.RESTART
-    while ended.restart_at and series.wait(directory, pause_s, ended.exit_code, forced):
+    while ended.restart_at and series.wait(pause_s, ended.exit_code, forced):
         following, failure = _launch(kept, inherited, series.restarts)
         if following is not None:
             break
         pause_s = series.pause_after(0.0)
-        ended = _record_failed_restart(directory, failure, series, pause_s, forced)
-    os.close(directory)
+        ended = _record_failed_restart(failure, series, pause_s, forced)
     return following
 
 
@@ -287,24 +286,22 @@ def _bury(monitor: Monitor | None, cgroup: str, inherited: Inherited) -> None:
     _attempt(notes, Cgroup(inherited.facts.layout, cgroup).remove)
 
 
-def _leave_to_readers(monitor: Monitor, kept: packet.Message, inherited: Inherited) -> None:
+def _leave_to_readers(monitor: Monitor, kept: packet.Message, series: restart.Series, inherited: Inherited) -> None:
     """Leave clients that still have output to read to a process of their own.
 
     Whoever waits for the monitor waits for the end of the container, not for the slowest reader of its output.
     """
     if monitor.clients.queued() and os.fork() == 0:
         process.set_title(f"{monitor.handover.title} (last output)", inherited.title_area)
-        for fd in (monitor.directory, monitor.runtime_directory, *kept.fds):
+        for fd in (monitor.directory, monitor.runtime_directory, series.directory, *kept.fds):
             os.close(fd)
         monitor.linger()
         os._exit(0)
 
 
-def _record_failed_restart(
-    directory: int, failure: Failure, series: restart.Series, pause_s: float, forced: bool
-) -> ExitRecord:
+def _record_failed_restart(failure: Failure, series: restart.Series, pause_s: float, forced: bool) -> ExitRecord:
     """Write down a run whose command was never executed; return its record."""
-    started_at = record.now()
+    directory, started_at = series.directory, record.now()
     again = restart.read(directory).wants(failure.exit_code, series.restarts, forced)
     ended = record.failed(started_at, failure.exit_code, failure.cause)
     if again:
@@ -343,6 +340,8 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
     order = restart.read(monitor.directory)
     if acted != health.STOP and order.wants(ended.exit_code, series.restarts, acted == health.RESTART):
         ended = ended.replace(restart_at=record.now(pause_s))
+    else:
+        _attempt(notes, lambda: record.release(series.directory))
     _attempt(notes, lambda: record.write_exit(monitor.directory, monitor.exit_fd, ended))
     return ended
 

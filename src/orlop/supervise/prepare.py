@@ -78,6 +78,11 @@ class Job:
         return self.message.restarts if isinstance(self.message, StartTask) else 0
 
     @property
+    def is_first(self) -> bool:
+        """Whether it is the first process of a new monitor's container."""
+        return isinstance(self.message, StartTask) and self.restarts == self.restarts_before
+
+    @property
     def owns_cgroup(self) -> bool:
         """Whether the process's cgroup goes with it; an exec lives in the container's."""
         return isinstance(self.message, StartTask)

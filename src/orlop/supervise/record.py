@@ -8,6 +8,7 @@ Invariants:
 3. The space of exit.json is taken when the run begins: a full disk does not lose how it ended.
 """
 
+import fcntl
 import os
 import time
 
@@ -16,6 +17,8 @@ from ..spec import jsonio
 from ..spec.task import EXIT_FILE, STATUS_FILE, ExitRecord, TaskStatus
 
 ERROR_CHARACTERS_MAX = 600  # six bytes each at worst: the record fits into what is reserved
+TAKE_S_MAX = 5.0
+_TAKE_POLL_S = 0.01
 _RESERVED_BYTES = 4096
 _SIGNAL_BASE = 128
 _EXIT_TEMPORARY = f".{EXIT_FILE}"
@@ -25,6 +28,28 @@ def now(later_s: float = 0.0) -> str:
     """Return this moment, or one some seconds later, in RFC 3339 with nanoseconds, in UTC."""
     seconds, nanoseconds = divmod(time.time_ns() + int(later_s * 1e9), 1_000_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
+
+
+def take(directory_fd: int, timeout_s: float = TAKE_S_MAX) -> bool:
+    """Take a container's directory for a monitor: for as long as it has one, no other start of the container succeeds.
+
+    Two engines may each have begun one, the first just before it was killed. Waits for a monitor that is ending. The
+    lock is that of the open file (flock(2)): it goes with the last copy of the descriptor, or by `release`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(directory_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+        time.sleep(_TAKE_POLL_S)
+
+
+def release(directory_fd: int) -> None:
+    """Give a container's directory back: what its monitor still does is no concern of the next."""
+    fcntl.flock(directory_fd, fcntl.LOCK_UN)
 
 
 def reserve_exit(directory_fd: int) -> int:

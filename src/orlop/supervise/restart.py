@@ -77,12 +77,16 @@ def read(directory_fd: int) -> Order:
 
 
 class Series:
-    """The runs of one container, one after the other. restarts: how many there were, of earlier monitors too."""
+    """The runs of one container, one after the other. restarts: how many there were, of earlier monitors too.
 
-    __slots__ = ("_pause_s", "restarts")
+    directory: a descriptor of the container's, which this monitor has taken (record.take).
+    """
 
-    def __init__(self, restarts: int) -> None:
+    __slots__ = ("_pause_s", "directory", "restarts")
+
+    def __init__(self, restarts: int, directory: int = -1) -> None:
         self.restarts = restarts
+        self.directory = directory
         self._pause_s = 0.0
 
     def pause_after(self, ran_s: float) -> float:
@@ -92,15 +96,15 @@ class Series:
         self._pause_s = min(max(2 * self._pause_s, PAUSE_S_MIN), PAUSE_S_MAX)
         return self._pause_s
 
-    def wait(self, directory_fd: int, pause_s: float, exit_code: int, forced: bool) -> bool:
+    def wait(self, pause_s: float, exit_code: int, forced: bool) -> bool:
         """Wait for the next run; tell whether it is still wanted. Whoever changes his mind wakes us with `WAKE`."""
         deadline = time.monotonic() + pause_s
         while (left_s := deadline - time.monotonic()) > 0:
             if signals.sigtimedwait((WAKE,), left_s) is None:
                 break
-            if not read(directory_fd).wants(exit_code, self.restarts, forced):
+            if not read(self.directory).wants(exit_code, self.restarts, forced):
                 return False
-        if not read(directory_fd).wants(exit_code, self.restarts, forced):
+        if not read(self.directory).wants(exit_code, self.restarts, forced):
             return False
         self.restarts += 1
         return True
