@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENGINE_SOCKET = "engine.sock"
+DOCKER_SOCKET = "docker.sock"
 ENGINE_LOCK = "engine.lock"
 ENGINE_LOG = "engine.log"
 
@@ -31,6 +32,10 @@ class Paths:
     @property
     def engine_socket(self) -> str:
         return f"{self.run}/{ENGINE_SOCKET}"
+
+    @property
+    def docker_socket(self) -> str:
+        return f"{self.run}/{DOCKER_SOCKET}"
 
     @property
     def engine_lock(self) -> str:

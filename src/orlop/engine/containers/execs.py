@@ -15,7 +15,8 @@ import time
 from ...spec import errors, jsonio
 from ...spec.errors import Invalid
 from ...spec.runtime import Capabilities, Process, Spec
-from ...spec.task import EXIT_FILE, SPEC_FILE, StartExec
+from ...spec.task import EXIT_FILE, SPEC_FILE, ExitRecord, StartExec
+from ...supervise.attach import connect
 from ..compile import config
 from . import names, state
 from .lifecycle import Client
@@ -33,8 +34,8 @@ KEPT_ENDED_MAX = 64
 _DIRECTORY = "exec"
 
 
-def start(engine: Engine, reference: str, request: ExecRequest, client: Client) -> tuple[str, int]:
-    """Execute a command in a container; return the exec's id and the process id.
+def start(engine: Engine, reference: str, request: ExecRequest, client: Client, exec_id: str = "") -> tuple[str, int]:
+    """Execute a command in a container; return the exec's id, a new one for "", and the process id.
 
     User, environment and working directory are the container's unless the request says otherwise.
     Raises NotFound, Conflict when the container does not run, Invalid, CommandFailed (126, 127).
@@ -46,7 +47,7 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client) 
     state.step(task, "exec", record)
     assert task.status is not None
     _forget_ended(engine, record)
-    exec_id = names.new_id()
+    exec_id = exec_id or names.new_id()
     message = StartExec(
         id=record.id,
         exec_id=exec_id,
@@ -72,6 +73,25 @@ def running(engine: Engine, record: ContainerRecord) -> list[str]:
     """Return the ids of the execs that have not ended."""
     directory = f"{engine.records.path(record.id)}/{_DIRECTORY}"
     return sorted(exec_id for exec_id in _listed(directory) if _end_time(directory, exec_id) is None)
+
+
+def attach(engine: Engine, container_id: str, exec_id: str) -> int:
+    """Return a connected attach stream of an exec that runs: the caller's to close. Raises NotFound."""
+    try:
+        return connect(f"{engine.task_directory(container_id)}/{_DIRECTORY}/{exec_id}").detach()
+    except OSError:
+        cause = f"No such exec instance: {exec_id}"
+        raise errors.NotFound("attach to", f"exec {exec_id}", cause, hint="it may have ended just now") from None
+
+
+def ended(engine: Engine, record: ContainerRecord, exec_id: str) -> ExitRecord | None:
+    """Return how an exec ended, None while it runs, and for one that nobody remembers."""
+    path = f"{engine.records.path(record.id)}/{_DIRECTORY}/{exec_id}/{EXIT_FILE}"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return ExitRecord.from_json(jsonio.parse(file.read(SPEC_BYTES_MAX), path), path)
+    except FileNotFoundError:
+        return None
 
 
 def read_spec(engine: Engine, record: ContainerRecord) -> Spec:

@@ -19,11 +19,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import io
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from .server import Server
 
 READ_BYTES = 1024 * 1024
+TIMEOUT_S = 60.0  # a client that says nothing for so long is gone
 _LINE_BYTES_MAX = 1024
 _DRAIN_BYTES_MAX = 256 * 1024
 
@@ -44,7 +45,6 @@ class Exchange(http.server.BaseHTTPRequestHandler):
     """
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
     rbufsize = 64 * 1024
 
     def __init__(self, connection: socket.socket, address: object, server: Server) -> None:
@@ -216,6 +216,47 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+
+    def stream(self, status: int, headers: dict[str, str], pieces: Iterable[bytes]) -> None:
+        """Answer with pieces, each of them at once; the headers leave before the first piece is asked for."""
+        chunked = self.request_version != "HTTP/1.0"
+        if not chunked:
+            self.close_connection = True
+        self._begin(status, headers | ({"Transfer-Encoding": "chunked"} if chunked else {}))
+        self.wfile.flush()
+        self.connection.settimeout(None)  # whoever reads a log may stop for a while: a pager does
+        for piece in pieces:
+            if piece and self.command != "HEAD":
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            self.wfile.write(b"0\r\n\r\n")
+        self.connection.settimeout(self.server.timeout_s)  # type: ignore[attr-defined]  # Server's
+
+    def begin_raw(self, status: int, headers: dict[str, str], upgrade: str = "") -> None:
+        """Begin an answer after which the connection carries other bytes than HTTP."""
+        self._sent = True
+        self.send_response_only(status, "UPGRADED" if upgrade else None)
+        if upgrade:
+            headers = {"Connection": "Upgrade", "Upgrade": upgrade} | headers
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.flush()
+
+    def taken_ahead(self) -> bytes:
+        """Return what the client sent behind the request and the reader has taken already."""
+        self.connection.setblocking(False)
+        try:
+            return self.rfile.read1() or b""
+        except BlockingIOError:
+            return b""
+        finally:
+            self.connection.settimeout(None)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether an answer has begun."""
+        return self._sent
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the base class refuses: a request line or headers that can't be read."""

@@ -7,22 +7,27 @@ client that never finishes it delays nobody.
 from __future__ import annotations
 
 import socket
-import ssl
+import struct
 import threading
+
+from .exchange import TIMEOUT_S
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import ssl
+    from collections.abc import Callable, Collection
 
     from .exchange import Exchange
 
 CONNECTIONS_MAX = 512
-TIMEOUT_S = 60.0  # a client that says nothing for so long is gone
 _BACKLOG = 1024
 
 
 class Server:
-    """Serves with `exchange` on a socket, which it owns. context: what the exchanges find as server.context."""
+    """Serves with `exchange` on a socket, which it owns. context: what the exchanges find as server.context.
+
+    uids: who may connect to a unix socket (SO_PEERCRED); None is everybody. timeout_s: for a client that says nothing.
+    """
 
     def __init__(
         self,
@@ -30,10 +35,15 @@ class Server:
         exchange: Callable[[socket.socket, object, Server], Exchange],
         context: object,
         tls: ssl.SSLContext | None = None,
+        *,
+        uids: Collection[int] | None = None,
+        timeout_s: float = TIMEOUT_S,
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         self.context = context
         self.tls = tls
+        self.timeout_s = timeout_s
+        self._uids = uids
         self._listener = listener
         self._exchange = exchange
         self._free = threading.Semaphore(connections_max)
@@ -46,6 +56,11 @@ class Server:
     def port(self) -> int:
         return int(self._listener.getsockname()[1])
 
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is connected."""
+        return bool(self._connections)
+
     def serve(self) -> None:
         """Serve until `stop`."""
         while True:
@@ -56,6 +71,10 @@ class Server:
                 if self._stopping:
                     return
                 self._free.release()  # the client went away, or we have no descriptor left for a moment
+                continue
+            if self._uids is not None and _peer_uid(connection) not in self._uids:
+                connection.close()
+                self._free.release()
                 continue
             threading.Thread(target=self._attend, args=(connection, address), daemon=True).start()
 
@@ -75,7 +94,7 @@ class Server:
             self._connections.add(connection)
         try:
             stream = connection
-            connection.settimeout(TIMEOUT_S)
+            connection.settimeout(self.timeout_s)
             if self.tls is not None:
                 stream = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
                 with self._guard:
@@ -84,10 +103,17 @@ class Server:
                 connection = stream
                 stream.do_handshake()
             self._exchange(stream, address, self)
-        except (ssl.SSLError, ConnectionError, TimeoutError):
-            pass  # whoever it was has gone, or never spoke TLS
+        except OSError as wrong:
+            # Whoever it was has gone, or never spoke TLS (ssl.SSLError). Anything else is a defect.
+            if self.tls is None and not isinstance(wrong, (ConnectionError, TimeoutError)):
+                raise
         finally:
             with self._guard:
                 self._connections.discard(connection)
             connection.close()
             self._free.release()
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)

@@ -25,6 +25,7 @@ from ...engine.engine import Engine, open_engine
 from ...engine.log import Log
 from ...spec import jsonio
 from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
+from ..docker.serve import DockerDoor
 from . import rundir, wire
 from .incoming import Incoming
 from .verbs import VERBS, Call, Reply, Verb
@@ -74,8 +75,11 @@ class Connection:
 class Server:
     """Serves one engine on one listening socket until `stop` is called or nobody needs it for idle_s seconds."""
 
-    def __init__(self, engine: Engine, listener: socket.socket, idle_s: float | None) -> None:
+    def __init__(
+        self, engine: Engine, listener: socket.socket, idle_s: float | None, docker: DockerDoor | None = None
+    ) -> None:
         self._engine = engine
+        self._docker = docker
         self._listener = listener
         self._idle_s = idle_s
         self._uids = {os.geteuid(), 0}
@@ -216,6 +220,8 @@ class Server:
 
     def _is_needed(self) -> bool:
         """Tell whether a container's end is awaited by somebody, or asks us to remove it."""
+        if self._docker is not None and self._docker.busy:
+            return True
         watcher = self._engine.watcher
         if watcher.busy() or self._engine.boot.busy():
             return True
@@ -334,7 +340,8 @@ def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None) -> i
     engine = open_engine(paths, log)
     _raise_descriptor_limit()  # after the spawner was started: containers have the limit that we were given
     try:
-        server = Server(engine, _listen(paths), idle_s)
+        docker = DockerDoor(engine, _listen(paths, paths.docker_socket))
+        server = Server(engine, _listen(paths, paths.engine_socket), idle_s, docker)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: server.stop())
         log.write(f"engine {__version__} serves {paths.engine_socket}, process {os.getpid()}")
@@ -344,6 +351,8 @@ def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None) -> i
             server.run()
         finally:
             os.unlink(paths.engine_socket)
+            os.unlink(paths.docker_socket)
+            docker.close()
             server.close()
     finally:
         engine.close()
@@ -362,10 +371,11 @@ def _check_lock(paths: Paths, lock: int) -> None:
         raise Conflict("start", f"an engine in {paths.run}", cause, hint="start it with: orlop serve")
 
 
-def _listen(paths: Paths) -> socket.socket:
+def _listen(paths: Paths, place: str) -> socket.socket:
+    """Return a listening socket at a place in the engine's own directory. Raises Unavailable."""
     directory = rundir.open_private(paths.run, create=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    name = rundir.socket_path(directory, os.path.basename(paths.engine_socket))
+    name = rundir.socket_path(directory, os.path.basename(place))
     try:
         try:
             os.unlink(name)  # of an engine that was killed: the lock says that it is gone
@@ -380,7 +390,7 @@ def _listen(paths: Paths) -> socket.socket:
     except OSError as wrong:
         listener.close()
         hint = "set ORLOP_RUN to a directory of yours on a local file system"
-        raise Unavailable("listen on", paths.engine_socket, wrong.strerror or str(wrong), hint=hint) from None
+        raise Unavailable("listen on", place, wrong.strerror or str(wrong), hint=hint) from None
     finally:
         os.close(directory)
     return listener

@@ -1,0 +1,297 @@
+"""Routes of containers."""
+
+from __future__ import annotations
+
+import select
+import socket
+
+from ...engine.containers import changes, ends, freezing, lifecycle, listing, processes, pruning, state, streams, usage
+from ...engine.containers.lifecycle import Client
+from ...engine.containers.watch import EXITED, REMOVED
+from ...engine.images.filters import moment as prune_moment
+from ...engine.rootfs import difference
+from ...spec import attach, jsonio
+from ...spec.container import UpdateRequest
+from ...spec.errors import NotFound, OrlopError
+from . import creation, hijack
+from .door import Door, Status
+from .words import detach_keys, moment_ns, size_frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...engine.containers.record import ContainerRecord
+    from .context import Promise
+
+_NEXT_EXIT = "next-exit"
+_CONDITIONS = {"": EXITED, "not-running": EXITED, _NEXT_EXIT: EXITED, "removed": REMOVED}
+
+
+def create(door: Door) -> None:
+    request = creation.container(door.json(), door.query.get("name", ""), door.query.get("platform", ""))
+    try:
+        record, warnings = lifecycle.create(door.engine, request)
+    except NotFound as wrong:
+        if wrong.subject == f"image {request.image}":  # docker's clients pull when they read this
+            raise Status(404, f"No such image: {request.image}") from None
+        raise
+    door.answer_json(201, {"Id": record.id, "Warnings": list(warnings)})
+
+
+def list_all(door: Door) -> None:
+    limit = door.number("limit")
+    found = listing.summaries(door.engine, door.flag("all") or bool(limit), door.filters())
+    if limit is not None and limit > 0:
+        found = sorted(found, key=lambda one: int(str(one["Created"])), reverse=True)[:limit]
+    door.answer_json(200, found)
+
+
+def inspect(door: Door) -> None:
+    door.answer_json(200, listing.details(door.engine, door.parts["id"]))
+
+
+def start(door: Door) -> None:
+    record = door.engine.records.find(door.parts["id"])
+    if door.engine.observe(record.id).state == state.RUNNING:
+        door.answer(304)
+        return
+    waiting = door.context.promised(record.id)
+    ours, theirs = hijack.pair() if waiting else (None, None)
+    try:
+        lifecycle.start(door.engine, record.id, Client(theirs))
+    except BaseException:
+        if ours is not None:
+            ours.close()
+        for promise in waiting:
+            promise.keep(-1)
+        raise
+    finally:
+        if theirs is not None:
+            hijack.of_descriptor(theirs).close()  # the monitor has its own
+    if ours is not None:
+        waiting[0].keep(ours.detach())
+    for promise in waiting[1:]:
+        promise.keep(_attached_late(door, record))
+    door.answer(204)
+
+
+def _attached_late(door: Door, record: ContainerRecord) -> int:
+    try:
+        return streams.attach(door.engine, record.id)[1]
+    except OrlopError:
+        return -1  # it has ended already
+
+
+def stop(door: Door) -> None:
+    record = door.engine.records.find(door.parts["id"])
+    if not door.engine.observe(record.id).is_up:
+        door.answer(304)
+        return
+    ends.stop(door.engine, record.id, door.number("t"), door.query.get("signal", ""))
+    door.answer(204)
+
+
+def restart(door: Door) -> None:
+    lifecycle.restart(door.engine, door.parts["id"], door.number("t"), door.query.get("signal", ""))
+    door.answer(204)
+
+
+def kill(door: Door) -> None:
+    ends.kill(door.engine, door.parts["id"], door.query.get("signal", ""))
+    door.answer(204)
+
+
+def pause(door: Door) -> None:
+    freezing.pause(door.engine, door.parts["id"])
+    door.answer(204)
+
+
+def unpause(door: Door) -> None:
+    freezing.unpause(door.engine, door.parts["id"])
+    door.answer(204)
+
+
+def rename(door: Door) -> None:
+    changes.rename(door.engine, door.parts["id"], door.query.get("name", ""))
+    door.answer(204)
+
+
+def remove(door: Door) -> None:
+    lifecycle.remove(door.engine, door.parts["id"], door.flag("force"), volumes=door.flag("v"))
+    door.answer(204)
+
+
+def update(door: Door) -> None:
+    body = door.json()
+    fields = {name: value for name, value in creation.resources(creation.Reader(body, "UpdateConfig")).items() if value}
+    pids = creation.Reader(body, "UpdateConfig").number_or_none("PidsLimit")
+    if pids is not None and pids != 0:
+        fields["pids_max"] = max(pids, 0)
+    policy = creation.Reader(body, "UpdateConfig").part("RestartPolicy")
+    if policy.text("Name"):
+        fields["restart_policy"] = policy.text("Name")
+        fields["restart_retries_max"] = policy.number("MaximumRetryCount")
+    warnings = changes.update(door.engine, door.parts["id"], UpdateRequest(**fields))
+    door.answer_json(200, {"Warnings": list(warnings)})
+
+
+def resize(door: Door) -> None:
+    frame = size_frame(door)
+    _, stream = streams.attach(door.engine, door.parts["id"])
+    with hijack.of_descriptor(stream) as monitor:
+        monitor.sendall(frame)
+    door.answer(200)
+
+
+def wait(door: Door) -> None:
+    condition = door.query.get("condition", "")
+    if condition not in _CONDITIONS:
+        raise Status(400, f'invalid condition: "{condition[:60]}"')
+    record = door.engine.records.find(door.parts["id"])
+    # The headers leave before the wait: docker's client starts the container only once it has them.
+    waiting = _awaited(door, record, condition)
+    next(waiting)
+    door.stream(200, {"Content-Type": "application/json"}, waiting)
+
+
+def _awaited(door: Door, record: ContainerRecord, condition: str) -> Iterator[bytes]:
+    """Yield nothing once it is known to wait, then the answer."""
+    watcher = door.engine.watcher
+    waiter = watcher.subscribe(record.id, _CONDITIONS[condition])
+    try:
+        yield b""
+        task = door.engine.observe(record.id)
+        if condition in ("", "not-running") and not task.is_up:
+            code: int | None = ends.wait(door.engine, record.id, EXITED, door.hangup)
+        else:
+            poll = select.poll()
+            poll.register(waiter.fd, select.POLLIN)
+            poll.register(door.hangup, select.POLLRDHUP)
+            code = waiter.exit_code if waiter.fd in dict(poll.poll()) else None
+        if code is not None:
+            yield jsonio.dump({"StatusCode": code})
+    finally:
+        watcher.unsubscribe(waiter)
+
+
+def logs(door: Door) -> None:
+    out, err = door.flag("stdout"), door.flag("stderr")
+    if not (out or err):
+        raise Status(400, "Bad parameters: you must choose at least one stream")
+    record = door.engine.records.find(door.parts["id"])
+    tail = door.query.get("tail", "all")
+    wanted = streams.LogRequest(
+        follow=door.flag("follow"),
+        tail=None if tail in ("", "all") or not tail.isdecimal() else int(tail),
+        since_ns=moment_ns(door.query.get("since", ""), "since"),
+        until_ns=moment_ns(door.query.get("until", ""), "until"),
+        timestamps=door.flag("timestamps"),
+        details=door.flag("details"),
+    )
+    pieces = streams.logs(door.engine, record.id, wanted, door.hangup)
+    chosen = hijack.Attached(stdin=False, stdout=out, stderr=err, terminal=record.request.terminal)
+    kind = hijack.RAW if chosen.terminal else hijack.MULTIPLEXED
+    door.stream(200, {"Content-Type": kind}, _chosen(pieces, chosen))
+
+
+def _chosen(pieces: Iterator[bytes], wanted: hijack.Attached) -> Iterator[bytes]:
+    """Yield of attach frames what the client wants, as docker's clients read it."""
+    decoder = attach.Decoder()
+    for piece in pieces:
+        out = bytearray()
+        for kind, payload in decoder.feed(piece):
+            if (kind == attach.STDOUT and wanted.stdout) or (kind == attach.STDERR and wanted.stderr):
+                out += payload if wanted.terminal else attach.frame(kind, payload)
+        yield bytes(out)
+
+
+def attach_to(door: Door) -> None:
+    record = door.engine.records.find(door.parts["id"])
+    wanted = hijack.Attached(
+        stdin=door.flag("stdin") and record.request.open_stdin,
+        stdout=door.flag("stdout"),
+        stderr=door.flag("stderr"),
+        terminal=record.request.terminal,
+        detach_keys=detach_keys(door.query.get("detachKeys", "")),
+    )
+    running = door.engine.observe(record.id).lives
+    if door.flag("stream") and not running:
+        promise = door.context.promise(record.id)
+        try:
+            _attach_at_start(door, promise, wanted)
+        finally:
+            door.context.forget(promise)
+        return
+    stream = streams.attach(door.engine, record.id)[1] if door.flag("stream") else -1
+    client, ahead = door.hijack(hijack.RAW if wanted.terminal else hijack.MULTIPLEXED)
+    try:
+        if door.flag("logs"):
+            for piece in _chosen(streams.logs(door.engine, record.id, streams.LogRequest(), door.hangup), wanted):
+                client.sendall(piece)
+    finally:
+        _carry(client, stream, wanted, ahead)
+
+
+def _attach_at_start(door: Door, promise: Promise, wanted: hijack.Attached) -> None:
+    client, ahead = door.hijack(hijack.RAW if wanted.terminal else hijack.MULTIPLEXED)
+    _carry(client, hijack.await_start(client, promise), wanted, ahead)
+
+
+def _carry(client: socket.socket, stream: int, wanted: hijack.Attached, ahead: bytes) -> None:
+    if stream >= 0:
+        with hijack.of_descriptor(stream) as monitor:
+            hijack.relay(client, monitor, wanted, ahead)
+    hijack.close(client)
+
+
+def top(door: Door) -> None:
+    options = door.query.get("ps_args", "").split()
+    door.answer_json(200, processes.top(door.engine, door.parts["id"], options))
+
+
+def stats(door: Door) -> None:
+    record = door.engine.records.find(door.parts["id"])
+    once = not door.flag("stream", default=True)
+    pieces = usage.read(door.engine, (record.id,), True, not once, door.hangup)
+    door.stream(200, {"Content-Type": "application/json"}, pieces)
+
+
+def changed(door: Door) -> None:
+    kinds = {"C": 0, "A": 1, "D": 2}
+    found = difference.changes(door.engine, door.parts["id"])
+    door.answer_json(200, [{"Path": one["path"], "Kind": kinds[one["kind"]]} for one in found] or None)
+
+
+def prune(door: Door) -> None:
+    filters = door.filters()
+    if unknown := set(filters) - {"until", "label", "label!"}:
+        raise Status(400, f"invalid filter '{min(unknown)[:60]}'")
+    until = [int(prune_moment(text) * 1e9) for text in filters.get("until", ())]
+    labels, without = filters.get("label", ()), filters.get("label!", ())
+    ids, freed = pruning.prune(door.engine, min(until) if until else None, labels, without)
+    door.answer_json(200, {"ContainersDeleted": ids or None, "SpaceReclaimed": freed})
+
+
+ROUTES = (
+    ("POST", "/containers/create", create),
+    ("GET", "/containers/json", list_all),
+    ("POST", "/containers/prune", prune),
+    ("GET", "/containers/{id}/json", inspect),
+    ("POST", "/containers/{id}/start", start),
+    ("POST", "/containers/{id}/stop", stop),
+    ("POST", "/containers/{id}/restart", restart),
+    ("POST", "/containers/{id}/kill", kill),
+    ("POST", "/containers/{id}/pause", pause),
+    ("POST", "/containers/{id}/unpause", unpause),
+    ("POST", "/containers/{id}/rename", rename),
+    ("POST", "/containers/{id}/update", update),
+    ("POST", "/containers/{id}/resize", resize),
+    ("POST", "/containers/{id}/wait", wait),
+    ("POST", "/containers/{id}/attach", attach_to),
+    ("GET", "/containers/{id}/logs", logs),
+    ("GET", "/containers/{id}/top", top),
+    ("GET", "/containers/{id}/stats", stats),
+    ("GET", "/containers/{id}/changes", changed),
+    ("DELETE", "/containers/{id}", remove),
+)

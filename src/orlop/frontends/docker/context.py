@@ -1,0 +1,92 @@
+"""What the connections of docker's clients share: the engine, the routes, attaches that came before their start, execs.
+
+An attach before the start and an exec that is not started yet live in memory only: they are promises between a client
+and this process, and end with either.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from ...spec.errors import NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...engine.engine import Engine
+    from ...spec.container import ExecRequest
+    from .door import Table
+
+EXECS_MAX = 10_000
+
+
+class Promise:
+    """An attach to a container that does not run yet. fd is readable once it was started, or can't be."""
+
+    def __init__(self, container_id: str) -> None:
+        self.container_id = container_id
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.stream = -1  # an attach stream, when it came to a start
+
+    def keep(self, stream: int) -> None:
+        """Give it its stream, -1 for none."""
+        self.stream = stream
+        os.eventfd_write(self.fd, 1)
+
+
+class PlannedExec:
+    """An exec that was created. started: when it was, the engine knows the rest."""
+
+    def __init__(self, container_id: str, request: ExecRequest, detach_keys: str) -> None:
+        self.container_id = container_id
+        self.request = request
+        self.detach_keys = detach_keys
+        self.started = False
+        self.pid = 0
+
+
+class Context:
+    """One for each engine."""
+
+    def __init__(self, engine: Engine, table: Table) -> None:
+        self.engine = engine
+        self.table = table
+        self._guard = threading.Lock()
+        self._promises: list[Promise] = []
+        self._execs: dict[str, PlannedExec] = {}
+
+    def promise(self, container_id: str) -> Promise:
+        """Return a new promise, to be ended with `forget`."""
+        promise = Promise(container_id)
+        with self._guard:
+            self._promises.append(promise)
+        return promise
+
+    def promised(self, container_id: str) -> list[Promise]:
+        """Return and take the promises of a container that is about to be started, the first first."""
+        with self._guard:
+            taken = [one for one in self._promises if one.container_id == container_id]
+            self._promises = [one for one in self._promises if one.container_id != container_id]
+        return taken
+
+    def forget(self, promise: Promise) -> None:
+        """End a promise: its client has gone, or it was kept."""
+        with self._guard:
+            if promise in self._promises:
+                self._promises.remove(promise)
+        os.close(promise.fd)
+
+    def plan_exec(self, exec_id: str, planned: PlannedExec) -> None:
+        """Remember an exec; the oldest of too many are forgotten."""
+        with self._guard:
+            while len(self._execs) >= EXECS_MAX:
+                del self._execs[next(iter(self._execs))]
+            self._execs[exec_id] = planned
+
+    def planned_exec(self, exec_id: str) -> PlannedExec:
+        """Return the exec of that id. Raises NotFound."""
+        with self._guard:
+            planned = self._execs.get(exec_id)
+        if planned is None:
+            raise NotFound("find", f"exec {exec_id[:64]}", f"No such exec instance: {exec_id[:64]}")
+        return planned

@@ -1,0 +1,433 @@
+"""docker's Config, HostConfig and NetworkingConfig become a ContainerRequest.
+
+Every field that docker's API knows has its row here: honoured, or refused when it asks for what is not there. A field
+of no API version is ignored, as docker's daemon does.
+Source: moby api/types/container (Config, HostConfig), api/types/mount, api/types/network, version 1.50.
+"""
+
+from __future__ import annotations
+
+from ...spec.container import (
+    BindRequest,
+    ContainerRequest,
+    DeviceRate,
+    DeviceRequest,
+    DeviceWeight,
+    ExecRequest,
+    TmpfsRequest,
+    UlimitRequest,
+)
+from ...spec.errors import Invalid, Unsupported
+from ...spec.image import Healthcheck
+from ...spec.mount import BindOptions, ImageOptions, MountRequest, TmpfsOptions, VolumeOptions
+from ...spec.network import EndpointRequest, PortRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Fields = dict[str, Any]
+
+# What Orlop does not have: the field and the values that ask for nothing.
+_REFUSED: dict[str, tuple[object, ...]] = {
+    "DeviceRequests": (None, []),
+    "CpuCount": (None, 0),
+    "CpuPercent": (None, 0),
+    "IOMaximumIOps": (None, 0),
+    "IOMaximumBandwidth": (None, 0),
+    "Cgroup": (None, ""),
+}
+_NETWORK_DEFAULT = ("", "default", "bridge")
+
+
+class Reader:
+    """An object of a request: its fields by name, of the kind that is wanted. Raises Invalid for another kind."""
+
+    def __init__(self, fields: object, where: str) -> None:
+        if fields is None:
+            fields = {}
+        if not isinstance(fields, dict):
+            raise _wrong(where, "an object", fields)
+        self._fields: Fields = fields
+        self._where = where
+
+    def __contains__(self, name: str) -> bool:
+        return self._fields.get(name) is not None
+
+    def raw(self, name: str) -> object:
+        return self._fields.get(name)
+
+    def text(self, name: str) -> str:
+        return str(self._of(name, str, "") or "")
+
+    def boolean(self, name: str) -> bool:
+        return bool(self._of(name, bool, False))
+
+    def number(self, name: str) -> int:
+        return int(self._of(name, int, 0) or 0)
+
+    def number_or_none(self, name: str) -> int | None:
+        value = self._of(name, int, None)
+        return None if value is None else int(value)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of strings, or one string alone, as a shell's user writes it in Cmd."""
+        value = self._fields.get(name)
+        if isinstance(value, str):
+            return (value,)
+        return tuple(self._each(name, str))
+
+    def pairs(self, name: str) -> dict[str, str]:
+        value = self._of(name, dict, {}) or {}
+        for key, one in value.items():
+            if not isinstance(one, str):
+                raise _wrong(f"{self._where}.{name}.{key}", "a string", one)
+        return dict(value)
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        return tuple(self._of(name, dict, {}) or {})
+
+    def part(self, name: str) -> Reader:
+        return Reader(self._fields.get(name), f"{self._where}.{name}")
+
+    def parts(self, name: str) -> list[Reader]:
+        return [Reader(one, f"{self._where}.{name}") for one in self._each(name, dict)]
+
+    def entries(self, name: str) -> dict[str, object]:
+        return dict(self._of(name, dict, {}) or {})
+
+    def _each(self, name: str, kind: type) -> list[Any]:
+        values = self._of(name, list, []) or []
+        for one in values:
+            if not isinstance(one, kind):
+                raise _wrong(f"{self._where}.{name}", f"a list of {kind.__name__}", one)
+        return list(values)
+
+    def _of(self, name: str, kind: type, default: object) -> Any:
+        value = self._fields.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise _wrong(f"{self._where}.{name}", kind.__name__, value)
+        return value
+
+
+def container(body: Fields, name: str, platform: str) -> ContainerRequest:
+    """Return what `POST /containers/create` asks for. Raises Invalid, Unsupported."""
+    config = Reader(body, "Config")
+    host = Reader(body.get("HostConfig"), "HostConfig")
+    for field, harmless in _REFUSED.items():
+        if host.raw(field) not in harmless:
+            raise Unsupported("create", "a container", f"HostConfig.{field} is not supported", hint="leave it away")
+    mode, endpoints = _networks(config, host, Reader(body.get("NetworkingConfig"), "NetworkingConfig"))
+    restart = host.part("RestartPolicy")
+    log = host.part("LogConfig")
+    return ContainerRequest(
+        image=config.text("Image"),
+        name=name,
+        entrypoint=_command(config, "Entrypoint"),
+        args=_command(config, "Cmd") or None,
+        env=config.texts("Env"),
+        user=config.text("User"),
+        working_dir=config.text("WorkingDir"),
+        hostname=config.text("Hostname"),
+        domainname=config.text("Domainname"),
+        labels=config.pairs("Labels"),
+        terminal=config.boolean("Tty"),
+        open_stdin=config.boolean("OpenStdin"),
+        stdin_once=config.boolean("StdinOnce"),
+        attach=tuple(one for one in ("stderr", "stdin", "stdout") if config.boolean(f"Attach{one.capitalize()}")),
+        exposed_ports=config.keys("ExposedPorts"),
+        stop_signal=config.text("StopSignal"),
+        stop_timeout_s=config.number_or_none("StopTimeout"),
+        health=_health(config.part("Healthcheck")) if "Healthcheck" in config else None,
+        platform=platform,
+        group_add=host.texts("GroupAdd"),
+        auto_remove=host.boolean("AutoRemove"),
+        binds=(*map(_bind, host.texts("Binds")), *_image_volumes(config, host)),
+        tmpfs=tuple(_tmpfs(target, options) for target, options in host.pairs("Tmpfs").items()),
+        mounts=tuple(map(_mount, host.parts("Mounts"))),
+        volumes_from=host.texts("VolumesFrom"),
+        volume_driver=host.text("VolumeDriver"),
+        storage_opt=host.pairs("StorageOpt"),
+        read_only=host.boolean("ReadonlyRootfs"),
+        cap_add=host.texts("CapAdd"),
+        cap_drop=host.texts("CapDrop"),
+        privileged=host.boolean("Privileged"),
+        security_opt=host.texts("SecurityOpt"),
+        network=mode,
+        endpoints=endpoints,
+        ports=_ports(host),
+        publish_all=host.boolean("PublishAllPorts"),
+        dns=host.texts("Dns"),
+        dns_search=host.texts("DnsSearch"),
+        dns_options=host.texts("DnsOptions"),
+        extra_hosts=host.texts("ExtraHosts"),
+        links=host.texts("Links"),
+        restart_policy=restart.text("Name"),
+        restart_retries_max=restart.number("MaximumRetryCount"),
+        annotations=host.pairs("Annotations"),
+        log_driver=log.text("Type"),
+        log_options=log.pairs("Config"),
+        runtime=host.text("Runtime"),
+        isolation=host.text("Isolation"),
+        ipc=host.text("IpcMode"),
+        pid=host.text("PidMode"),
+        uts=host.text("UTSMode"),
+        userns=host.text("UsernsMode"),
+        cgroup_namespace=host.text("CgroupnsMode"),
+        cgroup_parent=host.text("CgroupParent"),
+        shm_bytes=host.number("ShmSize"),
+        sysctls=host.pairs("Sysctls"),
+        **_limits(host),
+        **_more(host),
+    )
+
+
+def execution(body: Fields, subject: str) -> tuple[ExecRequest, str]:
+    """Return what `POST /containers/{id}/exec` asks for, and the detach keys. Raises Invalid."""
+    fields = Reader(body, "the request")
+    request = ExecRequest(
+        args=fields.texts("Cmd"),
+        env=fields.texts("Env"),
+        user=fields.text("User"),
+        working_dir=fields.text("WorkingDir"),
+        terminal=fields.boolean("Tty"),
+        open_stdin=fields.boolean("AttachStdin"),
+        privileged=fields.boolean("Privileged"),
+    )
+    if not request.args or not request.args[0]:
+        raise Invalid("execute a command in", subject, "no exec command specified", hint="name a command")
+    return request, fields.text("DetachKeys")
+
+
+def resources(host: Reader) -> Fields:
+    """Return the fields of ContainerRequest and UpdateRequest that limit what a container uses."""
+    return {
+        "memory_bytes": host.number("Memory"),
+        "memory_swap_bytes": host.number("MemorySwap"),
+        "memory_reservation_bytes": host.number("MemoryReservation"),
+        "cpu_nanos": host.number("NanoCpus"),
+        "cpu_shares": host.number("CpuShares"),
+        "cpu_period_us": host.number("CpuPeriod"),
+        "cpu_quota_us": host.number("CpuQuota"),
+        "cpu_realtime_period_us": host.number("CpuRealtimePeriod"),
+        "cpu_realtime_runtime_us": host.number("CpuRealtimeRuntime"),
+        "cpuset_cpus": host.text("CpusetCpus"),
+        "cpuset_mems": host.text("CpusetMems"),
+        "blkio_weight": host.number("BlkioWeight"),
+    }
+
+
+def _limits(host: Reader) -> Fields:
+    pids = host.number_or_none("PidsLimit")
+    swappiness = host.number_or_none("MemorySwappiness")
+    return {
+        **resources(host),
+        "pids_max": None if pids is None or pids == 0 else max(pids, 0),
+        "memory_swappiness": None if swappiness == -1 else swappiness,
+        "kernel_memory_bytes": host.number("KernelMemory"),
+        "oom_kill_disable": host.boolean("OomKillDisable"),
+        "oom_score_adj": host.number("OomScoreAdj"),
+        "ulimits": tuple(
+            UlimitRequest(name=one.text("Name"), soft=one.number("Soft"), hard=one.number("Hard"))
+            for one in host.parts("Ulimits")
+        ),
+        "blkio_weight_devices": tuple(
+            DeviceWeight(path=one.text("Path"), weight=one.number("Weight")) for one in host.parts("BlkioWeightDevice")
+        ),
+        "device_read_bps": _rates(host, "BlkioDeviceReadBps"),
+        "device_write_bps": _rates(host, "BlkioDeviceWriteBps"),
+        "device_read_iops": _rates(host, "BlkioDeviceReadIOps"),
+        "device_write_iops": _rates(host, "BlkioDeviceWriteIOps"),
+    }
+
+
+def _more(host: Reader) -> Fields:
+    fields: Fields = {
+        "devices": tuple(
+            DeviceRequest(
+                source=one.text("PathOnHost"),
+                target=one.text("PathInContainer") or one.text("PathOnHost"),
+                permissions=one.text("CgroupPermissions") or "rwm",
+            )
+            for one in host.parts("Devices")
+        ),
+        "device_cgroup_rules": host.texts("DeviceCgroupRules"),
+    }
+    if host.boolean("Init"):
+        if "init" not in ContainerRequest._fields:
+            raise Unsupported("create", "a container", "HostConfig.Init is not supported", hint="leave --init away")
+        fields["init"] = True
+    return fields
+
+
+def _rates(host: Reader, name: str) -> tuple[DeviceRate, ...]:
+    return tuple(DeviceRate(path=one.text("Path"), rate=one.number("Rate")) for one in host.parts(name))
+
+
+def _command(config: Reader, name: str) -> tuple[str, ...] | None:
+    # null is the image's; [] and [""] clear the entrypoint, as `--entrypoint ""` does.
+    if name not in config:
+        return None
+    return config.texts(name) or (("",) if name == "Entrypoint" else ())
+
+
+def _health(fields: Reader) -> Healthcheck:
+    return Healthcheck(
+        test=fields.texts("Test"),
+        interval=fields.number("Interval"),
+        timeout=fields.number("Timeout"),
+        start_period=fields.number("StartPeriod"),
+        start_interval=fields.number("StartInterval"),
+        retries=fields.number("Retries"),
+    )
+
+
+def _bind(text: str) -> BindRequest:
+    parts = text.split(":", 2)
+    if not all(parts) or not text:
+        raise Invalid(
+            "create", "a container", f"invalid volume specification: '{text[:200]}'", hint="write SOURCE:TARGET"
+        )
+    if len(parts) == 1:
+        return BindRequest(source="", target=text)
+    return BindRequest(source=parts[0], target=parts[1], options=tuple(parts[2].split(",")) if len(parts) > 2 else ())
+
+
+def _image_volumes(config: Reader, host: Reader) -> list[BindRequest]:
+    # `-v /path` reaches the daemon as Config.Volumes; a bind of the same place is stronger.
+    taken = {_bind(text).target for text in host.texts("Binds")}
+    return [BindRequest(source="", target=path) for path in config.keys("Volumes") if path not in taken]
+
+
+def _tmpfs(target: str, options: str) -> TmpfsRequest:
+    return TmpfsRequest(target=target, options=tuple(options.split(",")) if options else ())
+
+
+def _mount(fields: Reader) -> MountRequest:
+    bind, volume, tmpfs = (fields.part(name) for name in ("BindOptions", "VolumeOptions", "TmpfsOptions"))
+    driver = volume.part("DriverConfig")
+    return MountRequest(
+        type=fields.text("Type") or "bind",
+        source=fields.text("Source"),
+        target=fields.text("Target"),
+        read_only=fields.boolean("ReadOnly"),
+        consistency=fields.text("Consistency"),
+        bind=BindOptions(
+            propagation=bind.text("Propagation"),
+            non_recursive=bind.boolean("NonRecursive"),
+            create_mountpoint=bind.boolean("CreateMountpoint"),
+            read_only_non_recursive=bind.boolean("ReadOnlyNonRecursive"),
+            read_only_force_recursive=bind.boolean("ReadOnlyForceRecursive"),
+        )
+        if "BindOptions" in fields
+        else None,
+        volume=VolumeOptions(
+            no_copy=volume.boolean("NoCopy"),
+            labels=volume.pairs("Labels"),
+            driver=driver.text("Name"),
+            driver_options=driver.pairs("Options"),
+            subpath=volume.text("Subpath"),
+        )
+        if "VolumeOptions" in fields
+        else None,
+        tmpfs=TmpfsOptions(
+            size_bytes=tmpfs.number("SizeBytes"),
+            mode=tmpfs.number("Mode"),
+            options=_tmpfs_options(tmpfs.raw("Options")),
+        )
+        if "TmpfsOptions" in fields
+        else None,
+        image=ImageOptions(subpath=fields.part("ImageOptions").text("Subpath")) if "ImageOptions" in fields else None,
+    )
+
+
+def _tmpfs_options(value: object) -> tuple[str, ...]:
+    """Return [["name"], ["name", "value"]] as mount options."""
+    words = value if isinstance(value, list) else []
+    return tuple("=".join(map(str, word)) if isinstance(word, list) else str(word) for word in words)
+
+
+def _networks(config: Reader, host: Reader, networking: Reader) -> tuple[str, tuple[EndpointRequest, ...]]:
+    """Return the first network and the places in all of them."""
+    mode = host.text("NetworkMode")
+    if config.boolean("NetworkDisabled"):
+        return "none", ()
+    mode = "" if mode in _NETWORK_DEFAULT else mode
+    wishes = {
+        name: Reader(value, f"EndpointsConfig.{name}") for name, value in networking.entries("EndpointsConfig").items()
+    }
+    if (
+        mode in ("none", "host")
+        or mode.startswith("container:")
+        or (not any(map(_asks, wishes.values())) and len(wishes) <= 1)
+    ):
+        return mode, ()
+    endpoints = [_endpoint("bridge" if name in _NETWORK_DEFAULT else name, wish) for name, wish in wishes.items()]
+    first = mode or "bridge"
+    endpoints.sort(key=lambda endpoint: endpoint.network != first)
+    if endpoints and endpoints[0].network != first:
+        endpoints.insert(0, EndpointRequest(network=first))
+    return mode, tuple(endpoints)
+
+
+def _asks(wish: Reader) -> bool:
+    return any(wish.raw(name) for name in ("IPAMConfig", "Links", "Aliases", "MacAddress", "DriverOpts", "GwPriority"))
+
+
+def endpoint(name: str, value: object) -> EndpointRequest:
+    """Return what an EndpointSettings object asks for in a network."""
+    return _endpoint(name, Reader(value, "EndpointConfig"))
+
+
+def _endpoint(name: str, wish: Reader) -> EndpointRequest:
+    ipam = wish.part("IPAMConfig")
+    return EndpointRequest(
+        network=name,
+        aliases=wish.texts("Aliases"),
+        links=wish.texts("Links"),
+        ipv4=ipam.text("IPv4Address"),
+        ipv6=ipam.text("IPv6Address"),
+        mac_address=wish.text("MacAddress"),
+        gw_priority=wish.number("GwPriority"),
+        options=wish.pairs("DriverOpts"),
+    )
+
+
+def _ports(host: Reader) -> tuple[PortRequest, ...]:
+    found = []
+    for name, bindings in host.entries("PortBindings").items():
+        ports, _, protocol = name.partition("/")
+        first, last = _port_range(ports, name)
+        for binding in bindings if isinstance(bindings, list) else []:
+            wish = Reader(binding, f"PortBindings.{name}")
+            low, high = _port_range(wish.text("HostPort"), name) if wish.text("HostPort") else (0, 0)
+            found.append(
+                _port(
+                    host_ip=wish.text("HostIp"), low=low, high=high, first=first, last=last, protocol=protocol or "tcp"
+                )
+            )
+    return tuple(found)
+
+
+def _port(*, host_ip: str, low: int, high: int, first: int, last: int, protocol: str) -> PortRequest:
+    host_ip = "" if host_ip == "0.0.0.0" else host_ip
+    try:
+        return PortRequest(host_ip=host_ip, host_first=low, host_last=high, first=first, last=last, protocol=protocol)
+    except ValueError as wrong:
+        raise Invalid("create", "a container", str(wrong), hint="write ports as 80/tcp") from None
+
+
+def _port_range(text: str, name: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    if (
+        not (first.isascii() and first.isdecimal() and (not last or (last.isascii() and last.isdecimal())))
+        or len(text) > 11
+    ):
+        raise Invalid("create", "a container", f"invalid port specification: '{name[:60]}'", hint="write it as 80/tcp")
+    return int(first), int(last or first)
+
+
+def _wrong(where: str, wanted: str, value: object) -> Invalid:
+    return Invalid("read", "the request", f"{where} is {type(value).__name__}, {wanted} is wanted")

@@ -1,0 +1,197 @@
+"""One docker client's connection: the version in its path, the route, the errors in docker's form.
+
+A route is (method, pattern, function). In a pattern, {name} is one part of the path and {name*} is one or more (the
+name of an image has slashes). The first route that fits is taken.
+Source: moby's api/swagger.yaml and api/server/router, versions 1.40 to 1.50.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+
+from ... import __version__
+from ...spec import jsonio
+from ...spec.errors import CommandFailed, Conflict, Denied, Invalid, NotFound, OrlopError, Unavailable, Unsupported
+from ..http import Exchange, Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ...engine.engine import Engine
+    from .context import Context
+
+    Handler = Callable[["Door"], None]
+    Route = tuple[str, str, Handler]
+
+VERSION, VERSION_MIN = (1, 50), (1, 40)
+BODY_BYTES_MAX = 8 * 1024 * 1024
+STATUS: dict[type[OrlopError], int] = {
+    NotFound: 404,
+    Conflict: 409,
+    Invalid: 400,
+    Denied: 403,
+    Unavailable: 500,
+    Unsupported: 501,
+}
+# What docker's daemon says of the command of a start: the client makes exit statuses 126 and 127 of it.
+_COMMAND_STATUS = 400
+
+
+class Status(Exception):
+    """An answer that is no error of the engine's: (HTTP status, docker's text)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+
+
+class Table:
+    """Routes, compiled."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = [(method, _compile(pattern), handler) for method, pattern, handler in routes]
+
+    def find(self, method: str, place: str) -> tuple[Handler, dict[str, str]]:
+        """Return the handler of a request and the parts that its pattern names. Raises Status."""
+        methods = []
+        for wanted, pattern, handler in self._routes:
+            if found := pattern.fullmatch(place):
+                if wanted == method:
+                    return handler, found.groupdict()
+                methods.append(wanted)
+        if methods:
+            raise Status(405, f"method {method} is not allowed here")
+        raise Status(404, "page not found")
+
+
+class Door(Exchange):
+    """What a handler gets: the parts of the path in `parts`, the query in `query`, the engine, and ways to answer."""
+
+    parts: dict[str, str]
+    version: tuple[int, int]
+
+    @property
+    def context(self) -> Context:
+        return self.server.context  # type: ignore[attr-defined, no-any-return]  # Server's
+
+    @property
+    def engine(self) -> Engine:
+        return self.context.engine
+
+    def version_string(self) -> str:
+        return f"Docker/{__version__} (linux)"
+
+    def handle_request(self) -> None:
+        try:
+            self.version, place = _split_version(self.place)
+            handler, self.parts = self.context.table.find(self.command, place)
+            handler(self)
+        except Status as wrong:
+            self._fail(wrong.status, wrong.message)
+        except CommandFailed as wrong:
+            self._fail(_COMMAND_STATUS, _told(wrong))
+        except OrlopError as wrong:
+            self._fail(STATUS.get(type(wrong), 500), _told(wrong))
+
+    def refuse(self, wrong: Refused) -> None:
+        self._fail(wrong.status, wrong.why)
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword == "Server":  # the first of the headers
+            super().send_header("Api-Version", f"{VERSION[0]}.{VERSION[1]}")
+            super().send_header("Docker-Experimental", "false")
+            super().send_header("Ostype", "linux")
+        super().send_header(keyword, value)
+
+    def _fail(self, status: int, message: str) -> None:
+        if self.is_answered:
+            self.close_connection = True  # in the middle of a stream: its end is all that can be told
+            return
+        self.answer_json(status, {"message": message})
+
+    # -- what a request says ------------------------------------------------------------------------------------------
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """Return a truth value of the query as docker reads it: anything but "", 0, no, false and none."""
+        value = self.query.get(name)
+        return default if value is None else value.strip().lower() not in ("", "0", "no", "false", "none")
+
+    def number(self, name: str) -> int | None:
+        """Return a number of the query, None when it is not there. Raises Status."""
+        value = self.query.get(name, "")
+        if not value:
+            return None
+        try:
+            return int(value) if len(value) < 20 and value.isascii() else int("no")
+        except ValueError:
+            raise Status(400, f"invalid value for {name}: {value[:60]!r}") from None
+
+    def json(self) -> dict[str, Any]:
+        """Return the body, a JSON object; {} for an empty one. Raises Status."""
+        data = self.body(BODY_BYTES_MAX)
+        if not data:
+            return {}
+        if self.headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
+            raise Status(400, 'Content-Type specified is not "application/json"')
+        return jsonio.parse_object(data, "the request", bytes_max=BODY_BYTES_MAX)
+
+    def filters(self) -> dict[str, tuple[str, ...]]:
+        """Return the filters of the query: {"key": {"value": true}}, or the older {"key": ["value"]}. Raises Status."""
+        text = self.query.get("filters", "")
+        found = jsonio.parse_object(text, "the filters") if text else {}
+        out = {}
+        for key, values in found.items():
+            if isinstance(values, dict):
+                out[key] = tuple(str(value) for value, wanted in values.items() if wanted)
+            elif isinstance(values, list):
+                out[key] = tuple(map(str, values))
+            else:
+                raise Status(400, f"invalid filter {key[:60]!r}")
+        return out
+
+    # -- answers that take their time ---------------------------------------------------------------------------------
+
+    @property
+    def hangup(self) -> int:
+        """The descriptor on which the client's leaving is seen."""
+        return int(self.connection.fileno())
+
+    def hijack(self, content_type: str) -> tuple[socket.socket, bytes]:
+        """End HTTP on this connection; return it, and what the client has sent already."""
+        self.close_connection = True
+        upgrade = "upgrade" in self.headers.get("Connection", "").lower() and self.headers.get("Upgrade")
+        self.begin_raw(101 if upgrade else 200, {"Content-Type": content_type}, upgrade or "")
+        self.connection.settimeout(None)
+        return self.connection, self.taken_ahead()
+
+
+def _told(wrong: OrlopError) -> str:
+    # The cause is docker's text; the next step is ours, and no program of docker's users compares it.
+    return f"{wrong.cause}\nNext: {wrong.hint}" if wrong.hint and not isinstance(wrong, NotFound) else wrong.cause
+
+
+def _split_version(place: str) -> tuple[tuple[int, int], str]:
+    found = re.match(r"/v([0-9]{1,3})\.([0-9]{1,3})(?=/)", place)
+    if not found:
+        return VERSION, place
+    version = (int(found[1]), int(found[2]))
+    told = f"{version[0]}.{version[1]}"
+    if version < VERSION_MIN:
+        least = f"{VERSION_MIN[0]}.{VERSION_MIN[1]}"
+        raise Status(
+            400,
+            f"client version {told} is too old. Minimum supported API version is {least}, please upgrade your client to"
+            " a newer version",
+        )
+    if version > VERSION:
+        most = f"{VERSION[0]}.{VERSION[1]}"
+        raise Status(400, f"client version {told} is too new. Maximum supported API version is {most}")
+    return version, place[found.end() :]
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\w+)(\*?)\}", lambda part: f"(?P<{part[1]}>{'.+' if part[2] else '[^/]+'})", pattern))

@@ -1,0 +1,177 @@
+"""A docker client's connection and a monitor's attach stream: bytes on one side, frames on the other.
+
+docker's own frames (8 bytes of header, kinds 0 to 2) are the monitor's, so what a process without a terminal says is
+passed on as it came. Bounded: neither side is read while the other has not taken what came before, and standard input
+stays within the monitor's window (orlop.spec.attach).
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+
+from ...spec import attach
+from ..cli.session import DetachKeys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .context import Promise
+
+READ_BYTES = 32 * 1024
+RAW, MULTIPLEXED = "application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream"
+
+
+class Attached:
+    """What the client wants to see and say. detach_keys b"": nothing ends the session but the client's leaving."""
+
+    __slots__ = ("detach_keys", "stderr", "stdin", "stdout", "terminal")
+
+    def __init__(self, *, stdin: bool, stdout: bool, stderr: bool, terminal: bool, detach_keys: bytes = b"") -> None:
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.terminal = terminal
+        self.detach_keys = detach_keys if terminal else b""
+
+
+def await_start(client: socket.socket, promise: Promise) -> int:
+    """Wait until the container is started; return the attach stream, -1 when the client went or there is none."""
+    poll = select.poll()
+    poll.register(promise.fd, select.POLLIN)
+    poll.register(client, select.POLLRDHUP | select.POLLHUP)
+    while True:
+        ready = dict(poll.poll())
+        if promise.fd in ready:
+            return promise.stream
+        if ready.get(client.fileno(), 0) & (select.POLLHUP | select.POLLERR):
+            return -1
+        # The client has only ended its sending side: `docker run -i </dev/null` does, before the start.
+        poll.modify(client, 0)
+
+
+def relay(client: socket.socket, monitor: socket.socket, wanted: Attached, ahead: bytes = b"") -> bool:
+    """Carry bytes until the process ends or the client leaves; tell whether the client detached by its keys."""
+    return _Relay(client, monitor, wanted, ahead).run()
+
+
+class _Relay:
+    def __init__(self, client: socket.socket, monitor: socket.socket, wanted: Attached, ahead: bytes) -> None:
+        self._client = client
+        self._monitor = monitor
+        self._wanted = wanted
+        self._keys = DetachKeys(wanted.detach_keys) if wanted.detach_keys else None
+        self._decoder = attach.Decoder()
+        self._to_client = bytearray()
+        self._to_monitor = bytearray()
+        self._unread = 0  # of standard input, on the way to the process
+        self._client_open = True
+        self._over = False
+        self._detached = False
+        client.setblocking(False)
+        monitor.setblocking(False)
+        if ahead:
+            self._type(ahead)
+
+    def run(self) -> bool:
+        while not self._detached and (not self._over or self._to_client):
+            poll = select.poll()
+            poll.register(self._client, self._client_events())
+            if not self._over:
+                poll.register(self._monitor, self._monitor_events())
+            ready = dict(poll.poll())
+            try:
+                self._turn(ready.get(self._client.fileno(), 0), ready.get(self._monitor.fileno(), 0))
+            except OSError:  # the client is gone: the process runs on
+                break
+        return self._detached
+
+    def _client_events(self) -> int:
+        events = select.POLLOUT if self._to_client else 0
+        room = len(self._to_monitor) < READ_BYTES and self._unread < attach.WINDOW_BYTES - READ_BYTES
+        if self._client_open and room and not self._over:
+            events |= select.POLLIN
+        return events
+
+    def _monitor_events(self) -> int:
+        return (select.POLLOUT if self._to_monitor else 0) | (0 if self._to_client else select.POLLIN)
+
+    def _turn(self, of_client: int, of_monitor: int) -> None:
+        if of_client & select.POLLOUT:
+            del self._to_client[: self._client.send(self._to_client)]
+        if of_client & select.POLLIN:
+            self._hear_client()
+        elif of_client & (select.POLLHUP | select.POLLERR):
+            raise ConnectionResetError
+        if of_monitor & select.POLLOUT:
+            self._tell_monitor()
+        if of_monitor & (select.POLLIN | select.POLLHUP):
+            self._hear_monitor()
+
+    def _hear_client(self) -> None:
+        data = self._client.recv(READ_BYTES)
+        if data:
+            self._type(data)
+        else:
+            self._client_open = False
+            self._type(b"")
+
+    def _type(self, data: bytes) -> None:
+        if not self._wanted.stdin:
+            return
+        if data and self._keys is not None:
+            data, self._detached = self._keys.feed(data)
+            if not data:
+                return
+        self._to_monitor += attach.frame(attach.STDIN, data)
+        self._unread += len(data)
+
+    def _tell_monitor(self) -> None:
+        try:
+            del self._to_monitor[: self._monitor.send(self._to_monitor)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._to_monitor.clear()  # it takes nothing more; its last frames may still be there
+
+    def _hear_monitor(self) -> None:
+        try:
+            data = self._monitor.recv(attach.HEADER_BYTES + attach.PAYLOAD_BYTES_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._over = True
+            return
+        try:
+            for kind, payload in self._decoder.feed(data):
+                self._take(kind, payload)
+        except ValueError:
+            self._over = True
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        if kind == attach.EXIT:
+            self._over = True
+        elif kind == attach.TAKEN:
+            self._unread -= int.from_bytes(payload, "big")
+        elif (kind == attach.STDOUT and self._wanted.stdout) or (kind == attach.STDERR and self._wanted.stderr):
+            self._to_client += payload if self._wanted.terminal else attach.frame(kind, payload)
+
+
+def close(client: socket.socket) -> None:
+    """End the connection so that the client sees the end, also when it has not read everything yet."""
+    try:
+        client.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+def pair() -> tuple[socket.socket, int]:
+    """Return a connected pair: our end, and the descriptor that goes to a monitor."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    return ours, theirs.detach()
+
+
+def of_descriptor(fd: int) -> socket.socket:
+    """Return the socket of a descriptor, which it owns now."""
+    return socket.socket(fileno=fd)

@@ -1,0 +1,36 @@
+"""What several routes read the same way: detach keys, moments, sizes of terminals."""
+
+from __future__ import annotations
+
+from ...spec import attach
+from ..cli.flags import BadValue
+from ..cli.values import parse_detach_keys
+from .door import Door, Status
+
+DETACH_KEYS_DEFAULT = "ctrl-p,ctrl-q"
+
+
+def detach_keys(text: str) -> bytes:
+    """Return the bytes of detach keys ("ctrl-p,ctrl-q"); "" is docker's default. Raises Status."""
+    try:
+        return parse_detach_keys(text or DETACH_KEYS_DEFAULT)
+    except BadValue as wrong:
+        raise Status(400, str(wrong)) from None
+
+
+def moment_ns(text: str, name: str) -> int | None:
+    """Return the nanoseconds since 1970 of "seconds[.fraction]", None for none. Raises Status."""
+    if text in ("", "0"):
+        return None
+    seconds, _, fraction = text.partition(".")
+    if not (seconds.isascii() and seconds.isdecimal() and (not fraction or fraction.isdecimal())) or len(text) > 40:
+        raise Status(400, f"invalid value for {name}: {text[:60]!r}")
+    return int(seconds) * 10**9 + int((fraction + "0" * 9)[:9])
+
+
+def size_frame(door: Door) -> bytes:
+    """Return the attach frame that gives a terminal the size of the query. Raises Status."""
+    rows, columns = door.number("h"), door.number("w")
+    if rows is None or columns is None or not (0 <= rows < 65536 and 0 <= columns < 65536):
+        raise Status(400, "a terminal's size is two numbers below 65536")
+    return attach.frame(attach.RESIZE, rows.to_bytes(2, "big") + columns.to_bytes(2, "big"))
