@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 
-from ...spec.task import LOG_FILE, LogOptions
+from ...spec.task import LOG_FILE
 from ...supervise.logread import parse_time
 from ..volumes import objects
 from . import state
+from .hostconfig import host_config
 from .removal import exit_code
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ...spec.container import ContainerRequest
-    from ...spec.runtime import Mount, Spec
+    from ...spec.runtime import Spec
     from .record import ContainerRecord
     from .state import Task
 
@@ -33,53 +34,6 @@ _UNITS = (
     (60 * 24 * 60 * 60, 7 * 24 * 60 * 60, "week"),
     (2 * 365 * 24 * 60 * 60, 30 * 24 * 60 * 60, "month"),
 )
-
-# What docker's HostConfig has and no container here can have yet, with docker's values for "not set".
-_ABSENT: dict[str, object] = {
-    "BlkioDeviceReadBps": [],
-    "BlkioDeviceReadIOps": [],
-    "BlkioDeviceWriteBps": [],
-    "BlkioDeviceWriteIOps": [],
-    "BlkioWeight": 0,
-    "BlkioWeightDevice": [],
-    "Cgroup": "",
-    "CgroupParent": "",
-    "CgroupnsMode": "private",
-    "ConsoleSize": [0, 0],
-    "ContainerIDFile": "",
-    "CpuCount": 0,
-    "CpuPercent": 0,
-    "CpuPeriod": 0,
-    "CpuQuota": 0,
-    "CpuRealtimePeriod": 0,
-    "CpuRealtimeRuntime": 0,
-    "CpuShares": 0,
-    "CpusetCpus": "",
-    "CpusetMems": "",
-    "DeviceCgroupRules": None,
-    "DeviceRequests": None,
-    "Devices": [],
-    "Dns": [],
-    "DnsOptions": [],
-    "DnsSearch": [],
-    "ExtraHosts": None,
-    "IOMaximumBandwidth": 0,
-    "IOMaximumIOps": 0,
-    "IpcMode": "private",
-    "Isolation": "",
-    "Links": None,
-    "MemoryReservation": 0,
-    "MemorySwappiness": None,
-    "OomKillDisable": None,
-    "OomScoreAdj": 0,
-    "PidMode": "",
-    "PortBindings": {},
-    "PublishAllPorts": False,
-    "Runtime": "orlop",
-    "UTSMode": "",
-    "Ulimits": None,
-    "UsernsMode": "",
-}
 
 
 def summary(record: ContainerRecord, task: Task, health: str = "") -> dict[str, object]:
@@ -129,7 +83,7 @@ def details(
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "HostConfig": _host_config(request, spec),
+        "HostConfig": host_config(request, spec),
         "GraphDriver": {"Name": "overlay2", "Data": None},
         "Mounts": objects.mount_points(record.mounts),
         "Config": _config(record),
@@ -200,14 +154,13 @@ def _state(record: ContainerRecord, task: Task) -> dict[str, object]:
 def _config(record: ContainerRecord) -> dict[str, object]:
     request, config = record.request, record.config
     healthcheck = {"Healthcheck": config.health.to_json()} if config.health is not None else {}
-    attached = not request.terminal
     return {
         "Hostname": config.hostname,
-        "Domainname": "",
+        "Domainname": request.domainname,
         "User": config.user,
-        "AttachStdin": request.open_stdin,
-        "AttachStdout": attached,
-        "AttachStderr": attached,
+        "AttachStdin": "stdin" in request.attach,
+        "AttachStdout": "stdout" in request.attach,
+        "AttachStderr": "stderr" in request.attach,
         "Tty": request.terminal,
         "OpenStdin": request.open_stdin,
         "StdinOnce": request.stdin_once,
@@ -222,40 +175,6 @@ def _config(record: ContainerRecord) -> dict[str, object]:
         "Labels": dict(config.labels),
         "StopSignal": config.stop_signal,
         "StopTimeout": config.stop_timeout_s,
-    }
-
-
-def _host_config(request: ContainerRequest, spec: Spec) -> dict[str, object]:
-    resources = spec.linux.resources
-    memory = resources.memory if resources else None
-    pids = resources.pids if resources else None
-    log = LogOptions()
-    log_config = dict(request.log_options)
-    if not request.log_driver or request.log_driver == log.driver:  # capped, whatever was asked for
-        log_config = {"max-file": str(log.max_files), "max-size": str(log.max_size_bytes)} | log_config
-    return {
-        **_ABSENT,
-        **objects.host_config(request),
-        "LogConfig": {"Type": request.log_driver or log.driver, "Config": log_config},
-        "NetworkMode": request.network or "none",
-        "AutoRemove": request.auto_remove,
-        "RestartPolicy": {
-            "Name": request.restart_policy or "no",
-            "MaximumRetryCount": request.restart_retries_max,
-        },
-        "CapAdd": list(request.cap_add) or None,
-        "CapDrop": list(request.cap_drop) or None,
-        "GroupAdd": list(request.group_add) or None,
-        "Privileged": request.privileged,
-        "ReadonlyRootfs": request.read_only,
-        "SecurityOpt": list(request.security_opt) or None,
-        "ShmSize": _shm_size(spec.mounts),
-        "Memory": request.memory_bytes,
-        "MemorySwap": (memory.swap or 0) if memory else 0,
-        "NanoCpus": request.cpu_nanos,
-        "PidsLimit": pids.limit if pids else 0,
-        "MaskedPaths": list(spec.linux.masked_paths),
-        "ReadonlyPaths": list(spec.linux.readonly_paths),
     }
 
 
@@ -279,12 +198,3 @@ def _networks(request: ContainerRequest) -> dict[str, object]:
             "DNSNames": None,
         }
     }
-
-
-def _shm_size(mounts: tuple[Mount, ...]) -> int:
-    for mount in mounts:
-        if mount.destination == "/dev/shm":
-            for option in mount.options:
-                if option.startswith("size=") and option[5:].isdigit():
-                    return int(option[5:])
-    return 0

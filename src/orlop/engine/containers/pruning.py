@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...spec.errors import Conflict, NotFound, OrlopError
 from .. import events
 from . import inspect, removal
-from .listing import has_label
+from .filters import has_label
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

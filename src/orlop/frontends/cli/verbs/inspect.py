@@ -64,7 +64,7 @@ def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
     with invocation.connect() as engine:
         for name in invocation.arguments:
             try:
-                found.append(_find(engine, name, kinds))
+                found.append(_find(engine, name, kinds, sized="size" in invocation.options.given))
             except OrlopError as error:
                 explain(error)
                 status = EXIT_USAGE
@@ -77,10 +77,11 @@ def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
     return status
 
 
-def _find(engine: Engine, name: str, kinds: tuple[str, ...]) -> object:
+def _find(engine: Engine, name: str, kinds: tuple[str, ...], *, sized: bool = False) -> object:
     for kind in kinds:
+        args: dict[str, object] = {kind: name, "size": True} if sized and kind == "container" else {kind: name}
         try:
-            return engine.call(KINDS[kind], {kind: name})
+            return engine.call(KINDS[kind], args)
         except NotFound:
             if len(kinds) == 1:
                 raise
@@ -111,23 +112,21 @@ _FORMAT = Flag(
     "'TEMPLATE':         Print output using the given Go template",
     default="",
 )
-_REFUSED = frozenset(("size", "s", "platform"))
+_SIZE = Flag("size", "s", BOOL, "Display total file sizes if the type is container", default=False)
 
 INSPECT = Command(
     _inspect,
     "Return low-level information on containers and images",
     "[OPTIONS] NAME|ID [NAME|ID...]",
-    flags=(_FORMAT, Flag("type", "", STRING, "Only inspect objects of the given type", default="")),
+    flags=(_FORMAT, _SIZE, Flag("type", "", STRING, "Only inspect objects of the given type", default="")),
     arguments=(1, None),
-    refused=_REFUSED,
 )
 INSPECT_CONTAINER = Command(
     _inspect_container,
     "Display detailed information on one or more containers",
     "[OPTIONS] CONTAINER [CONTAINER...]",
-    flags=(_FORMAT,),
+    flags=(_FORMAT, _SIZE),
     arguments=(1, None),
-    refused=_REFUSED,
 )
 INSPECT_IMAGE = Command(
     _inspect_image,
@@ -135,7 +134,7 @@ INSPECT_IMAGE = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
     flags=(_FORMAT,),
     arguments=(1, None),
-    refused=_REFUSED,
+    refused=frozenset(("platform",)),
 )
 INSPECT_NETWORK = Command(
     _inspect_network,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import listing
 from ..command import Command, Invocation, for_output, write
 from ..flags import BOOL, INT, Flag, quote
-from ..units import ago, local_time
+from ..units import ago, local_time, size
 from ..values import FILTER
 
 TYPE_CHECKING = False
@@ -31,6 +31,7 @@ _HEADERS: dict[str, object] = {
     "Networks": "NETWORKS",
     "Ports": "PORTS",
     "RunningFor": "CREATED",
+    "Size": "SIZE",
     "State": "STATE",
     "Status": "STATUS",
 }
@@ -43,24 +44,26 @@ def _ps(invocation: Invocation) -> int:
     for key, value in options["filter"]:
         if key:
             filters.setdefault(key, []).append(value)
+    form: str = options["format"]
+    sized: bool = options["size"] or ".Size" in form
+    args: dict[str, object] = {"all": options["all"] or last > 0, "filters": filters, "size": sized}
     with invocation.connect() as engine:
-        found = engine.call("containers.list", {"all": options["all"] or last > 0, "filters": filters})
+        found = engine.call("containers.list", args)
     summaries = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
     if last > 0:
         summaries = sorted(summaries, key=lambda item: _number(item.get("Created")), reverse=True)[:last]
     whole: bool = options["no-trunc"]
-    form: str = options["format"]
     if options["quiet"] and not form:
         write("".join(f"{for_output(_identifier(item, whole))}\n" for item in summaries))
     elif form in ("", "table"):
-        _print_table(summaries, whole)
+        _print_table(summaries, whole, sized)
     else:
         listing.print_formatted(form, [_row(item, whole) for item in summaries], _HEADERS)
     return 0
 
 
-def _print_table(summaries: list[dict[str, Any]], whole: bool) -> None:
-    header = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
+def _print_table(summaries: list[dict[str, Any]], whole: bool, sized: bool) -> None:
+    header = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES", *(["SIZE"] if sized else []))
     listing.print_table(
         header,
         [
@@ -72,6 +75,7 @@ def _print_table(summaries: list[dict[str, Any]], whole: bool) -> None:
                 str(item.get("Status", "")),
                 _ports(item),
                 _names(item, whole),
+                *([_size(item)] if sized else []),
             )
             for item in summaries
         ],
@@ -100,6 +104,7 @@ def _row(item: dict[str, Any], whole: bool) -> Row:
         "Networks": ",".join(networks),
         "Ports": _ports(item),
         "RunningFor": ago(created),
+        "Size": _size(item),
         "State": str(item.get("State", "")),
         "Status": str(item.get("Status", "")),
     }
@@ -157,6 +162,12 @@ def _span(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
+def _size(item: dict[str, Any]) -> str:
+    """Return what the container wrote, and in brackets that and its image together."""
+    own, whole = _number(item.get("SizeRw")), _number(item.get("SizeRootFs"))
+    return f"{size(own, 3)} (virtual {size(whole, 3)})" if whole > 0 else size(own, 3)
+
+
 def _number(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) else 0.0
 
@@ -181,7 +192,7 @@ PS = Command(
         Flag("latest", "l", BOOL, "Show the latest created container (includes all states)", default=False),
         Flag("no-trunc", "", BOOL, "Don't truncate output", default=False),
         Flag("quiet", "q", BOOL, "Only display container IDs", default=False),
+        Flag("size", "s", BOOL, "Display total file sizes", default=False),
     ),
     aliases=("container ls", "container list", "container ps", "ps"),
-    refused=frozenset(("size", "s")),
 )

@@ -28,8 +28,14 @@ class Named(Args):
     container: str
 
 
+class Inspect(Args):
+    container: str
+    size: bool = False
+
+
 class List(Args):
     all: bool = False
+    size: bool = False
     filters: dict[str, tuple[str, ...]] = {}
 
 
@@ -144,8 +150,12 @@ VERBS: dict[str, Verb] = {
     "containers.start": Verb(Start, _start),
     "containers.plan": Verb(Requested, lambda call, args: explain.planned(call.engine, args.request)),
     "containers.explain": Verb(Named, lambda call, args: explain.explained(call.engine, args.container)),
-    "containers.list": Verb(List, lambda call, args: listing.summaries(call.engine, args.all, args.filters)),
-    "containers.inspect": Verb(Named, lambda call, args: listing.details(call.engine, args.container)),
+    "containers.list": Verb(
+        List, lambda call, args: listing.summaries(call.engine, args.all, args.filters, size=args.size)
+    ),
+    "containers.inspect": Verb(
+        Inspect, lambda call, args: listing.details(call.engine, args.container, size=args.size)
+    ),
     "containers.logs": Verb(Logs, _logs, lasts=True),
     "containers.attach": Verb(Named, _attach),
     "containers.exec": Verb(Exec, _exec),
