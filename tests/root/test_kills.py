@@ -15,6 +15,7 @@ import pytest
 
 from support import processes
 from support.engine import Environment
+from support.tasks import wait_for_end
 
 KILLS = int(os.environ.get("ORLOP_TEST_KILLS", "15"))
 SEED = int(os.environ.get("ORLOP_TEST_SEED", "1"))
@@ -47,8 +48,10 @@ class Story:
         command = self.orlop.popen(*words, stdin=-3, stdout=-1, stderr=-2)
         time.sleep(self.random.random() * VERB_S_MAX)
         if pid is not None:
-            processes.kill(pid, processes.start_time(pid))
-            wait_until(lambda: not processes.is_alive(pid), "an engine survives SIGKILL")
+            start = processes.start_time(pid)
+            processes.kill(pid, start)
+            # With its last thread the listening socket goes: until then somebody may still be connected to it.
+            wait_for_end(pid, start)
         out, _ = command.communicate(timeout=WAIT_S_MAX)
         return command.returncode, out.decode()
 
