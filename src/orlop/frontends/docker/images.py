@@ -9,6 +9,7 @@ from ...engine import images
 from ...spec import jsonio
 from ...spec.errors import NotFound, OrlopError
 from ...spec.registry import ANONYMOUS, Credentials, PullRequest, PushRequest
+from .archives import Work
 from .door import Door, Status
 
 TYPE_CHECKING = False
@@ -45,9 +46,10 @@ def inspect(door: Door) -> None:
 
 
 def create(door: Door) -> None:
-    """Pull (fromImage). Importing (fromSrc) comes with an archive in the body."""
+    """Pull (fromImage), or import the archive in the body (fromSrc=-)."""
     if "fromSrc" in door.query:
-        raise Status(501, "import over this API is not supported; use: orlop import")
+        _import(door)
+        return
     name, tag = door.query.get("fromImage", ""), door.query.get("tag", "")
     if not name:
         raise Status(400, "fromImage or fromSrc is needed")
@@ -62,6 +64,21 @@ def create(door: Door) -> None:
         credentials=_credentials(door),
     )
     door.stream(200, {"Content-Type": "application/json"}, _progress(pull(door.engine, request, door.hangup)))
+
+
+def _import(door: Door) -> None:
+    if door.query["fromSrc"] != "-":
+        raise Status(400, "an archive is imported from the request only: fromSrc=-")
+    name, tag = door.query.get("repo", ""), door.query.get("tag", "")
+    changes = tuple(line for line in door.query.get("changes", "").splitlines() if line)
+    made: list[str] = []
+
+    def work(fd: int) -> None:
+        full = f"{name}:{tag}" if name and tag else name
+        made.append(images.import_archive(door.engine, fd, full, changes, door.query.get("message", "")))
+
+    Work(work).feed(door.pieces())
+    door.stream(200, {"Content-Type": "application/json"}, [jsonio.dump({"status": made[0]}) + b"\r\n"])
 
 
 def push(door: Door) -> None:

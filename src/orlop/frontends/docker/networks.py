@@ -1,0 +1,85 @@
+"""Routes of networks."""
+
+from __future__ import annotations
+
+from ...engine.images.filters import moment
+from ...engine.networks import lifecycle, listing
+from ...spec.network import NetworkRequest, PoolRequest
+from . import creation
+from .door import Door
+
+
+def list_all(door: Door) -> None:
+    door.answer_json(200, listing.summaries(door.engine, door.filters()))
+
+
+def inspect(door: Door) -> None:
+    door.answer_json(200, listing.details(door.engine, door.parts["id"]))
+
+
+def create(door: Door) -> None:
+    body = creation.Reader(door.json(), "the request")
+    ipam = body.part("IPAM")
+    pools = tuple(
+        PoolRequest(
+            subnet=one.text("Subnet"),
+            gateway=one.text("Gateway"),
+            ip_range=one.text("IPRange"),
+            auxiliary=one.pairs("AuxiliaryAddresses") or one.pairs("AuxAddress"),
+        )
+        for one in ipam.parts("Config")
+    )
+    network = lifecycle.create(
+        door.engine,
+        NetworkRequest(
+            name=body.text("Name"),
+            driver=body.text("Driver") or "bridge",
+            pools=pools,
+            ipv4=body.raw("EnableIPv4") is not False,
+            ipv6=body.boolean("EnableIPv6"),
+            internal=body.boolean("Internal"),
+            attachable=body.boolean("Attachable"),
+            labels=body.pairs("Labels"),
+            options=body.pairs("Options"),
+            ipam_options=ipam.pairs("Options"),
+        ),
+    )
+    door.answer_json(201, {"Id": network.id, "Warning": ""})
+
+
+def remove(door: Door) -> None:
+    lifecycle.remove(door.engine, door.parts["id"])
+    door.answer(204)
+
+
+def connect(door: Door) -> None:
+    body = creation.Reader(door.json(), "the request")
+    wish = creation.endpoint(door.parts["id"], body.raw("EndpointConfig"))
+    lifecycle.connect(door.engine, door.parts["id"], body.text("Container"), wish)
+    door.answer(200)
+
+
+def disconnect(door: Door) -> None:
+    body = creation.Reader(door.json(), "the request")
+    lifecycle.disconnect(door.engine, door.parts["id"], body.text("Container"), body.boolean("Force"))
+    door.answer(200)
+
+
+def prune(door: Door) -> None:
+    filters = door.filters()
+    until = [int(moment(text) * 1e9) for text in filters.get("until", ())]
+    names = lifecycle.prune(
+        door.engine, min(until) if until else None, filters.get("label", ()), filters.get("label!", ())
+    )
+    door.answer_json(200, {"NetworksDeleted": names})
+
+
+ROUTES = (
+    ("GET", "/networks", list_all),
+    ("POST", "/networks/create", create),
+    ("POST", "/networks/prune", prune),
+    ("POST", "/networks/{id}/connect", connect),
+    ("POST", "/networks/{id}/disconnect", disconnect),
+    ("GET", "/networks/{id}", inspect),
+    ("DELETE", "/networks/{id}", remove),
+)
