@@ -249,14 +249,23 @@ def _move(trees: list[tuple[int, Mount]], places: list[str]) -> None:
 
 
 def _target(root: int, destination: str, tree: int) -> int:
-    if stat.S_ISDIR(os.fstat(tree).st_mode):
-        target = path.mkdir_in_root(root, destination)
-    else:
-        target = path.make_file_in_root(root, destination)
+    wanted = stat.S_ISDIR(os.fstat(tree).st_mode)
+    try:
+        target = (path.mkdir_in_root if wanted else path.make_file_in_root)(root, destination)
+    except NotADirectoryError:
+        raise _unfitting(destination) from None
+    if wanted != stat.S_ISDIR(os.fstat(target).st_mode):
+        os.close(target)
+        raise _unfitting(destination)
     if destination not in PROC_FILES_ALLOWED and mount.filesystem_magic(target) == mount.PROC_SUPER_MAGIC:
         os.close(target)
         raise Invalid("mount", destination, "it lies inside /proc, where nothing may be mounted")
     return target
+
+
+def _unfitting(destination: str) -> Invalid:
+    cause = "a directory goes on a directory, and a file on a file"
+    return Invalid("mount", destination, cause, hint="nothing was changed; choose another place")
 
 
 def _mounted_at(root: int, place: str) -> int:
