@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from urllib.parse import parse_qs, urlsplit
 
 from ...engine import images
 from ...spec import jsonio
-from ...spec.errors import NotFound, OrlopError
+from ...spec.errors import OrlopError
 from ...spec.registry import ANONYMOUS, Credentials, PullRequest, PushRequest
 from .archives import Work
 from .door import Door, Status
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def list_all(door: Door) -> None:
     from ...engine.containers.inspect import unix_time
 
-    found = images.summaries(door.engine)
+    found = images.summaries(door.engine, door.filters())
     door.answer_json(200, [_summary(one, unix_time(str(one.get("created") or ""))) for one in found])
 
 
@@ -31,12 +32,12 @@ def _summary(one: Mapping[str, object], created: int) -> dict[str, object]:
         "Id": one["id"],
         "ParentId": "",
         "RepoTags": names,
-        "RepoDigests": one.get("digests", []),
+        "RepoDigests": [f"{name.rpartition(':')[0]}@{one['digest']}" for name in names],
         "Created": created,
         "Size": one["size"],
         "SharedSize": -1,
         "VirtualSize": one["size"],
-        "Labels": one.get("labels"),
+        "Labels": None,
         "Containers": -1,
     }
 
@@ -133,31 +134,46 @@ def _credentials(door: Door) -> Credentials:
 
 
 def history(door: Door) -> None:
-    image = images.find(door.engine, door.parts["name"])
     from ...engine.containers.inspect import unix_time
 
-    rows: list[dict[str, object]] = []
-    sizes = iter([layer.descriptor.size for layer in image.layers])
-    for step in image.config.history:
-        rows.append(
-            {
-                "Id": "<missing>",
-                "Created": unix_time(step.created),
-                "CreatedBy": step.created_by,
-                "Tags": None,
-                "Size": 0 if step.empty_layer else next(sizes, 0),
-                "Comment": step.comment,
-            }
-        )
-    if not rows:
-        raise NotFound("find", f"the history of {door.parts['name']}", "the image tells no history")
-    rows[-1] |= {"Id": str(image.id), "Tags": list(image.names) or None}
-    door.answer_json(200, rows[::-1])
+    steps = images.history(door.engine, door.parts["name"])
+    door.answer_json(200, [step | {"Created": unix_time(str(step["Created"]))} for step in steps])
+
+
+def prune(door: Door) -> None:
+    from ...engine.images.removal import prune as prune_images
+
+    door.answer_json(200, prune_images(door.engine, unused=False, filters=door.filters()))
+
+
+def save(door: Door) -> None:
+    """`/images/get?names=a&names=b` and `/images/{name}/get`."""
+    from ...engine.images import archives
+
+    named = parse_qs(urlsplit(door.path).query, max_num_fields=1000).get("names", [])
+    names = [door.parts["name"]] if "name" in door.parts else named
+    for name in names:
+        images.find(door.engine, name)  # while the status can still tell that it is not there
+    work = Work(lambda fd: archives.save(door.engine, names, fd, door.query.get("platform", "")))
+    door.stream(200, {"Content-Type": "application/x-tar"}, work.pieces())
+
+
+def load(door: Door) -> None:
+    from ...engine.images import archives
+
+    told: list[Mapping[str, object]] = []
+    work = Work(lambda fd: told.extend(archives.load(door.engine, fd, door.query.get("platform", ""))))
+    work.feed(door.pieces())
+    door.stream(200, {"Content-Type": "application/json"}, _progress(told))
 
 
 ROUTES = (
     ("GET", "/images/json", list_all),
     ("POST", "/images/create", create),
+    ("POST", "/images/prune", prune),
+    ("POST", "/images/load", load),
+    ("GET", "/images/get", save),
+    ("GET", "/images/{name*}/get", save),
     ("GET", "/images/{name*}/json", inspect),
     ("GET", "/images/{name*}/history", history),
     ("POST", "/images/{name*}/push", push),
