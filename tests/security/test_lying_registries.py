@@ -1,4 +1,4 @@
-"""Registries that lie: nothing that they say becomes an image, nothing secret goes where they point, memory stays small.
+"""Registries that lie: nothing they say becomes an image, nothing secret goes where they point, memory stays small.
 
 SEC-42 to SEC-46, SEC-52. Each lie is a rule that answers instead of an honest registry.
 """

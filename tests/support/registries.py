@@ -16,6 +16,8 @@ from typing import Any
 
 from orlop.spec.image import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 
+from .engine import Environment
+
 READY_S_MAX = 30.0
 
 
@@ -167,22 +169,31 @@ http: {{addr: "127.0.0.1:{port}", secret: "of a test"}}
 
 
 @contextmanager
-def debian_registry(program: Path, place: Path, more: str = "") -> Iterator[str]:
-    """Run docker-registry with its data below place; yield its host and port."""
+def debian_registry(program: Path, place: Path, near: Environment, more: str = "") -> Iterator[str]:
+    """Run docker-registry with its data below place, in the network of an engine; yield its host and port."""
     place.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = near.inside(_free_port)
     configuration = place / "config.yml"
     configuration.write_text(CONFIGURATION.format(root=place / "data", port=port, more=more))
     with (place / "log").open("wb") as log:
-        started = subprocess.Popen([program, "serve", configuration], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        started = near.inside(
+            lambda: subprocess.Popen(
+                [program, "serve", configuration], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        )
     try:
-        _wait_for_port(port, started, place / "log")
+        near.inside(lambda: _wait_for_port(port, started, place / "log"))
         yield f"127.0.0.1:{port}"
     finally:
         started.terminate()
         started.wait(READY_S_MAX)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import ctypes
 import gzip
-import importlib.util
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from orlop.content import compression
 from orlop.content.compression import BZIP2, GZIP, NONE, XZ, ZSTD, Decompressed, detect
+from orlop.linux import zstd
 from orlop.spec.errors import Invalid, OrlopError, Unsupported
 from support import archives
 
@@ -27,7 +29,6 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     BZIP2: bz2.compress,
 }
 ZSTD_HELLO = bytes.fromhex("28b52ffd045851000068656c6c6f207a737464cfdb609c")
-HAS_ZSTD = any(importlib.util.find_spec(name.partition(".")[0]) for name in ("compression.zstd", "backports.zstd"))
 
 compressed = pytest.mark.parametrize("kind", [GZIP, XZ, BZIP2])
 
@@ -107,13 +108,42 @@ def test_skippable_frames_announce_zstd() -> None:
     assert detect(b"\x60\x2a\x4d\x18") == NONE
 
 
-def test_zstd_is_read_or_said_to_be_missing() -> None:
-    if HAS_ZSTD:
-        assert read(ZSTD_HELLO) == b"hello zstd"
-    else:
-        with pytest.raises(Unsupported, match="zstd") as refused:
-            read(ZSTD_HELLO)
-        assert "zstd -d" in refused.value.hint
+def test_zstd_is_read() -> None:
+    assert read(ZSTD_HELLO) == b"hello zstd"
+    assert read(ZSTD_HELLO, step=1) == b"hello zstd"
+    assert read(ZSTD_HELLO * 3) == b"hello zstd" * 3
+
+
+def test_large_zstd_frames() -> None:
+    data = bytes(range(256)) * 40_000 + bytes(3_000_000) + os.urandom(300_000)
+    library = zstd.load()
+    room = ctypes.create_string_buffer(len(data) + 1_000_000)
+    library.ZSTD_compress.restype = ctypes.c_size_t
+    size = library.ZSTD_compress(room, ctypes.c_size_t(len(room)), data, ctypes.c_size_t(len(data)), 3)
+    packed = room.raw[:size]
+    assert read(packed) == data
+    assert read(packed, step=77) == data
+    assert read(packed * 2) == data * 2
+
+
+@pytest.mark.parametrize("cut", [1, 5, 12])
+def test_damaged_zstd(cut: int) -> None:
+    for broken in (ZSTD_HELLO[:-cut], ZSTD_HELLO[:8] + b"\xff" * cut + ZSTD_HELLO[8 + cut :]):
+        with pytest.raises(Invalid):
+            read(broken)
+
+
+def test_a_zstd_window_is_bounded() -> None:
+    # a frame header (RFC 8878, 3.1.1.1) that asks for a window of 2**41 bytes
+    with pytest.raises(Invalid, match="damaged"):
+        read(b"\x28\xb5\x2f\xfd\x00\xf8" + bytes(64))
+
+
+def test_zstd_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zstd, "LIBRARY", "libnothing.so")
+    with pytest.raises(Unsupported, match="zstd") as refused:
+        read(ZSTD_HELLO)
+    assert "zstd -d" in refused.value.hint
 
 
 class Zeros:

@@ -32,7 +32,7 @@ RANK = {
 # Which package may import what from outside the standard library. DEPENDENCIES of pyproject.toml without a row here are
 # used by nobody; a row for linux, runtime or supervise is never right: they run as root and forked.
 THIRD_PARTY: dict[str, frozenset[str]] = {
-    "content": frozenset({"backports", "compression"}),  # zstd: in the standard library from 3.14, optional before
+    "content": frozenset({"compression"}),  # zstd: in the standard library from 3.14
 }
 
 # Start-up is paid by every command and every container: these cost more than the rest of such a module together.

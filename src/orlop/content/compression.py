@@ -173,14 +173,18 @@ def _open_zstd(subject: str) -> Decompressor:
     try:
         from compression.zstd import ZstdDecompressor  # type: ignore[import-not-found]  # Python 3.14
     except ImportError:
-        try:
-            from backports.zstd import ZstdDecompressor  # type: ignore[import-not-found]
-        except ImportError:
-            raise Unsupported(
-                "read",
-                subject,
-                "it is compressed with zstd, which this Python can't read",
-                hint="install the Python package backports.zstd, or decompress it with `zstd -d` first",
-            ) from None
-    decompressor: Decompressor = ZstdDecompressor()
-    return decompressor
+        pass
+    else:
+        decompressor: Decompressor = ZstdDecompressor()
+        return decompressor
+    from orlop.linux import zstd
+
+    try:
+        return zstd.Decompressor(zstd.load())
+    except OSError:
+        raise Unsupported(
+            "read",
+            subject,
+            "it is compressed with zstd, which this Python can't read, and there is no libzstd.so.1",
+            hint="install libzstd1, or decompress it with `zstd -d` first",
+        ) from None
