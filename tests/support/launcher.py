@@ -112,7 +112,7 @@ def drive(asked: str, told: str) -> None:
         if request["execs"]:
             _exec_all(spec, created, [Process.from_json(process) for process in request["execs"]], report)
         if created.console is not None:
-            _copy_console(created.console)
+            copy_console(created.console)
         report["code"] = _wait(created.pid)
     except errors.OrlopError as failure:
         report["error"] = failure.to_json()
@@ -140,7 +140,7 @@ def _exec_all(spec: Spec, created: Any, processes: list[Process], report: dict[s
                 continue
             os.close(entered.pidfd)
             if entered.console is not None:
-                _copy_console(entered.console)
+                copy_console(entered.console)
                 os.close(entered.console)
             report["execs"].append(_wait(entered.pid))
     finally:
@@ -153,13 +153,14 @@ def _wait(pid: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _copy_console(console: int) -> None:
+def copy_console(console: int, output: int = 1) -> None:
+    """Copy what a terminal shows until nobody has it open."""
     while True:
         try:
             data = os.read(console, _CHUNK_BYTES)
         except OSError:  # EIO: the last process with the terminal open has gone
             return
-        os.write(1, data)
+        os.write(output, data)
 
 
 def _prune(parent: str) -> None:
