@@ -97,7 +97,7 @@ class Environment:
     def popen(self, *args: str | os.PathLike[str], **options: object) -> subprocess.Popen[bytes]:
         """Start `./orlop args` and return at once; options as for Popen. The caller waits for it."""
         argv = [str(COMMAND), *(os.fspath(word) for word in args)]
-        return self.inside(lambda: subprocess.Popen(argv, env=self.variables, **options))  # type: ignore[call-overload,no-any-return]
+        return self.inside(lambda: subprocess.Popen(argv, env=self.variables, **options))  # type: ignore[call-overload]
 
     def inside(self, work: Callable[[], T]) -> T:
         """Return what work returns in the engine's network namespace: what it starts is in there too."""
@@ -129,6 +129,8 @@ class Environment:
         self._kill_tasks()
         pid = self.engine_pid()
         if pid is not None:
+            if self.net is not None:
+                self._wait_for_exits()
             processes.kill(pid, processes.start_time(pid), signal.SIGTERM)
         left = self._wait_until_gone(ids)
         for straggler in self.processes():
@@ -147,6 +149,15 @@ class Environment:
                 continue
             if not path.with_name("exit.json").exists():
                 processes.kill(status["pid"], status["pidStartTime"])
+
+    def _wait_for_exits(self) -> None:
+        """An engine that leaves takes the links and rules with it when nothing runs any more."""
+        deadline = time.monotonic() + GONE_S_MAX
+        while time.monotonic() < deadline and any(
+            path.exists() and not path.with_name("exit.json").exists()
+            for path in self.root.glob("containers/*/status.json")
+        ):
+            time.sleep(0.01)
 
     def _wait_until_gone(self, ids: list[str]) -> list[str]:
         deadline = time.monotonic() + GONE_S_MAX

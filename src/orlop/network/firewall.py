@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 NUMBERS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
-GATEWAYS = {IPV4: "169.254.88.88", IPV6: "fe80::88"}  # the far end of the gate: an address of no machine
+GATEWAYS = {IPV4: "169.254.88.88", IPV6: "fd6f:726c:6f70::88"}  # the far end of the gate: addresses of no machine
 GATE_PRIORITY = 10_000  # behind every rule that others have for what comes in
 
 _R = 8  # the first of the registers of four bytes
@@ -113,11 +113,11 @@ class Firewall:
     def write(self, socket: nft.Nftables) -> None:
         """Write the whole table in the place of what is there. Raises OSError."""
         gate, bridges, forwards, closes_forwarding = self._known()
+        flags = self._own(socket)
         batch = Batch()
         for family in FAMILIES:
-            batch.add_table(family.number, self.table)
             batch.delete_table(family.number, self.table)
-            batch.add_table(family.number, self.table)
+            batch.add_table(family.number, self.table, flags)
             _write_rules(batch, self.table, family, gate, closes_forwarding)
         for bridge in bridges:
             _each_bridge(batch.add_elements, self.table, bridge)
@@ -126,11 +126,34 @@ class Firewall:
 
     def delete(self, socket: nft.Nftables) -> None:
         """Remove the table. Nothing is wrong when there is none."""
+        self._own(socket)
         batch = Batch()
         for family in FAMILIES:
-            batch.add_table(family.number, self.table)
             batch.delete_table(family.number, self.table)
         socket.commit(batch)
+
+    def is_there(self, socket: nft.Nftables) -> bool:
+        """Tell whether the table exists."""
+        return all(socket.has_table(family.number, self.table) for family in FAMILIES)
+
+    def _own(self, socket: nft.Nftables) -> int:
+        """Make the tables, or take over those of an engine that died; return their flags.
+
+        A table with an owner is changed by nobody else: `nft flush ruleset` and a reload of firewalld pass over it
+        (SEC-94). One that persists stays when its owner dies. Kernels before 6.9 can't do both, and get neither.
+        """
+        for flags in (nft.TABLE_OWNER | nft.TABLE_PERSIST, 0):
+            batch = Batch()
+            for family in FAMILIES:
+                batch.add_table(family.number, self.table, flags)
+            try:
+                socket.commit(batch)
+            except OSError as failure:
+                if not flags or failure.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+            else:
+                return flags
+        raise AssertionError("unreachable")
 
     def add(self, socket: nft.Nftables, bridges: Iterable[Bridge], forwards: Iterable[Forward]) -> None:
         """Let a network, or ports, in. They are in what `known` tells by now. Raises OSError."""

@@ -153,8 +153,9 @@ def plug_bridge(route: Rtnetlink, inside: Rtnetlink, netns: int, endpoint: Endpo
         assert host_end is not None
         quiet = rtnetlink.address_generation(ADDR_GEN_MODE_NONE)
         route.set_link(host_end.index, rtnetlink.master(port.bridge), quiet, up=True)
-        if port.isolated:
-            route.set_bridge_port(host_end.index, isolated=True)
+        # hairpin: what a container sends to its own published port comes back by the port it came from, where
+        # br_netfilter translates on the bridge.
+        route.set_bridge_port(host_end.index, isolated=port.isolated, hairpin=True)
         configure(inside, netns, endpoint)
     except BaseException:
         delete_link(route, endpoint.link)

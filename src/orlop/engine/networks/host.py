@@ -96,13 +96,12 @@ class Networks:
         try:
             index = links.ensure_bridge(self.route, plan)
             self._enable_forwarding(network)
-            if network.id not in self._bridges:
-                bridge = self._bridge(network)
-                self._bridges[network.id] = bridge
-                if self._gate is None:
-                    self.rewrite()
-                else:
-                    self.firewall.add(self.nft, [bridge], [])
+            known = network.id in self._bridges
+            self._bridges[network.id] = bridge = self._bridge(network)
+            if self._gate is None or not self.firewall.is_there(self.nft):
+                self.rewrite()
+            elif not known:
+                self.firewall.add(self.nft, [bridge], [])
         except OSError as failure:
             self._bridges.pop(network.id, None)
             hint = "is CAP_NET_ADMIN there, and nf_tables in the kernel?" if failure.errno == errno.EPERM else ""
@@ -243,12 +242,16 @@ class Networks:
         links.write_sysctl(f"ipv4/conf/{inner}/accept_local", "1")
         for name in (out, inner):
             links.write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")
+            links.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "0")
         quiet = rtnetlink.address_generation(rtnetlink.ADDR_GEN_MODE_NONE)
         for link in (coming, leaving):
             self.route.set_link(link.index, quiet, rtnetlink.mtu(65535), up=True)
         for family in (IPV4, IPV6):
+            far = firewall.GATEWAYS[family]
             try:
-                self.route.add_neighbour(leaving.index, firewall.GATEWAYS[family], _GATE_ADDRESS)
+                self.route.add_neighbour(leaving.index, far, _GATE_ADDRESS)
+                if family == IPV6:
+                    self.route.add_route((far, 128), rtnetlink.Hop(oif=leaving.index))
             except OSError:
                 if family == IPV4:
                     raise  # without IPv6 there is no neighbour there, and nothing that would come to it
