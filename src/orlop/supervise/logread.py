@@ -167,17 +167,18 @@ def _fields(line: bytes) -> "Fields":
 class _Segment:
     """One file of the log: where reading goes on, and the beginning of a line whose end was not there yet.
 
-    inode: of the file that the monitor wrote, also when it was compressed since. A compressed file is unpacked when it
-    is read, into one without a name.
+    A compressed file is unpacked when it is read, into one without a name.
     """
 
-    __slots__ = ("_directory", "_fd", "_offset", "_rest", "inode")
+    __slots__ = ("_compressed", "_directory", "_fd", "_inode", "_mtime_ns", "_offset", "_rest")
 
     def __init__(self, fd: int, compressed_in: str = "") -> None:
         """compressed_in: the directory of a compressed file, "" for a plain one."""
         self._fd = fd
         self._directory = compressed_in
-        self.inode = _compression().identity(fd) if compressed_in else os.fstat(fd).st_ino
+        self._compressed = bool(compressed_in)
+        self._inode = _compression().identity(fd) if compressed_in else os.fstat(fd).st_ino
+        self._mtime_ns = os.fstat(fd).st_mtime_ns
         self._offset = 0
         self._rest = b""
 
@@ -193,6 +194,17 @@ class _Segment:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._directory = -1, ""
+
+    def is_same(self, other: "_Segment") -> bool:
+        """Tell whether both are what the monitor wrote into one file, compressed since or not."""
+        if self._inode != other._inode:
+            return False
+        if not self._compressed and not other._compressed:
+            return True  # both are open: none has the other's recycled number
+        return self._written_at() == other._written_at()
+
+    def _written_at(self) -> int:
+        return self._mtime_ns if self._compressed else os.fstat(self._fd).st_mtime_ns
 
     def size(self) -> int:
         return os.fstat(self.fd).st_size
@@ -265,12 +277,12 @@ class _Segment:
         return offset, None
 
 
-def _open_segments(directory: str, newer_than: int = -1) -> list[_Segment]:
-    """Return the files of the log that are newer than the one with this inode, or all, oldest first."""
+def _open_segments(directory: str, newer_than: _Segment | None = None) -> list[_Segment]:
+    """Return the files of the log that are newer than this one, or all, oldest first."""
     for _ in range(_SNAPSHOT_ATTEMPTS_MAX):
         segments = _open_each(directory, newer_than)
         # A rotation meanwhile only shows a file twice; after two, an unseen newer one could stand behind an older.
-        if not segments or _newest_inode(directory) == segments[-1].inode:
+        if not segments or _is_newest(directory, segments[-1]):
             break
         for segment in segments:
             segment.close()
@@ -279,7 +291,7 @@ def _open_segments(directory: str, newer_than: int = -1) -> list[_Segment]:
     return segments
 
 
-def _open_each(directory: str, newer_than: int) -> list[_Segment]:
+def _open_each(directory: str, newer_than: _Segment | None) -> list[_Segment]:
     """Open the files from the newest on: they move up, so that none is missed."""
     segments: list[_Segment] = []
     missing = 0
@@ -291,10 +303,10 @@ def _open_each(directory: str, newer_than: int) -> list[_Segment]:
                 break
             continue  # a rotation renames one file after the other: there can be one hole
         missing = 0
-        if segment.inode == newer_than:
+        if newer_than is not None and segment.is_same(newer_than):
             segment.close()
             break
-        if any(segment.inode == other.inode for other in segments):
+        if any(segment.is_same(other) for other in segments):
             segment.close()
             continue
         segments.insert(0, segment)
@@ -312,20 +324,23 @@ def _open_segment(directory: str, index: int) -> _Segment | None:
     return None
 
 
-def _is_kept(directory: str, inode: int) -> bool:
+def _is_kept(directory: str, segment: _Segment) -> bool:
     """Tell whether a file that was read to its end is still there: if not, those behind it may be gone too."""
-    segments = _open_each(directory, -1)
-    for segment in segments:
-        segment.close()
-    return len(segments) == 1 or any(segment.inode == inode for segment in segments)
+    there = _open_each(directory, None)
+    try:
+        return len(there) == 1 or any(other.is_same(segment) for other in there)
+    finally:
+        _drop(there, len(there))
 
 
-def _newest_inode(directory: str) -> int | None:
+def _is_newest(directory: str, segment: _Segment) -> bool:
     for index in (0, 1):
-        if (segment := _open_segment(directory, index)) is not None:
-            segment.close()
-            return segment.inode
-    return None
+        if (newest := _open_segment(directory, index)) is not None:
+            try:
+                return newest.is_same(segment)
+            finally:
+                newest.close()
+    return False
 
 
 def _compression() -> "ModuleType":
@@ -388,11 +403,11 @@ def _followed(directory: str, segments: list[_Segment], wait: "_Wait", follow: F
         while segments:
             yield from segments[0].lines()
             if len(segments) == 1:
-                segments += _open_segments(directory, segments[0].inode)
+                segments += _open_segments(directory, segments[0])
                 if len(segments) == 1:
                     break
                 yield from segments[0].lines()  # it is not written any more: now this is its end
-                follow.gaps += not _is_kept(directory, segments[0].inode)
+                follow.gaps += not _is_kept(directory, segments[0])
             segments.pop(0).close()
         if not segments:
             segments += _open_segments(directory)

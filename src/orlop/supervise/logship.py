@@ -189,13 +189,11 @@ class Shipper:
             pause_s = min(pause_s * 2, RETRY_S_MAX)
 
 
-def main(directory_fd: int, monitor_pid: int, started_at: str, settings: "Mapping[str, str]") -> None:
-    """Ship what a monitor writes from a moment on (RFC 3339). Called in a process of its own, which ends after it."""
-    process.close_all_except({directory_fd})
-    try:
-        monitor = os.pidfd_open(monitor_pid)
-    except ProcessLookupError:
-        return
+def main(directory_fd: int, monitor: int, started_at: str, settings: "Mapping[str, str]") -> None:
+    """Ship what a monitor (a pidfd) writes from a moment on (RFC 3339). For a process of its own, which then ends."""
+    # Opened anew: the monitor's lock on the directory goes with the last copy of its descriptor, and we live longer.
+    directory_fd = os.open(f"/proc/self/fd/{directory_fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    process.close_all_except({directory_fd, monitor})
     sink = SINKS[settings["driver"]](settings)
     Shipper(sink, Follow(monitor)).run(f"/proc/self/fd/{directory_fd}", logread.parse_time(started_at))
 

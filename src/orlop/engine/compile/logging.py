@@ -55,12 +55,15 @@ _OPTIONS: dict[str, frozenset[str]] = {
 }
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _PORTS = {"udp": "514", "tcp": "514", "tcp+tls": "514"}
+_TAG_FIELDS = ("ID", "FullID", "Name", "ImageID", "ImageFullID", "ImageName", "DaemonName", "Command")
 _FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
 
 
 def check(request: ContainerRequest, subject: str) -> None:
     """Raise Invalid, in docker's words, for a driver or an option that does not exist or has a wrong value."""
-    _Options(request, subject).settings()
+    wanted = _Options(request, subject)
+    wanted.settings()
+    wanted.expand(wanted.text("tag"), dict.fromkeys(_TAG_FIELDS, ""))
 
 
 def options(record: ContainerRecord, hostname: str, budget_bytes: int = BUDGET_BYTES_DEFAULT) -> LogOptions:
@@ -289,13 +292,14 @@ class _Options:
 def _fields(record: ContainerRecord) -> dict[str, str]:
     """Return what a tag may name: docker's loggerutils."""
     image_id = record.image_id.removeprefix("sha256:")
-    return {
-        "ID": short_id(record.id),
-        "FullID": record.id,
-        "Name": record.name,
-        "ImageID": image_id[:12],
-        "ImageFullID": record.image_id,
-        "ImageName": record.request.image,
-        "DaemonName": "docker",
-        "Command": " ".join(record.config.args),
-    }
+    values = (
+        short_id(record.id),
+        record.id,
+        record.name,
+        image_id[:12],
+        record.image_id,
+        record.request.image,
+        "docker",
+        " ".join(record.config.args),
+    )
+    return dict(zip(_TAG_FIELDS, values, strict=True))
