@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from ...spec import errors, jsonio
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.image import ContainerConfig
+from ...spec.platform import Platform
 from ...spec.runtime import Mount, Spec
 from ...spec.task import SPEC_FILE, HealthCheck, StartTask
 from .. import compile, events, host, images
@@ -176,7 +177,7 @@ def _source(engine: Engine, request: ContainerRequest) -> Image | None:
         cause = "it names both an image and a root directory" if request.image else "it names no image"
         raise Invalid("create", "a container", cause, hint="name an image, or a directory with --rootfs")
     if request.image:
-        return images.find(engine, request.image)
+        return _for_platform(images.find(engine, request.image), request)
     subject = f"a container of {request.rootfs}"
     if not request.rootfs.startswith("/"):
         raise Invalid("create", subject, "the root directory is not an absolute path", hint="write it from /")
@@ -185,6 +186,19 @@ def _source(engine: Engine, request: ContainerRequest) -> Image | None:
         hint = "make one with: orlop rootfs from-binaries --with sh DIR"
         raise Invalid("create", subject, cause, hint=hint)
     return None
+
+
+def _for_platform(image: Image, request: ContainerRequest) -> Image:
+    """Return the image, if it is for the platform that was asked for. Raises NotFound with docker's text, Invalid."""
+    if not request.platform:
+        return image
+    wanted = Platform.parse(request.platform)
+    config = image.config
+    own = Platform(os=config.os, architecture=config.architecture, variant=config.variant).normalized()
+    if (own.os, own.architecture) == (wanted.os, wanted.architecture) and wanted.variant in ("", own.variant):
+        return image
+    cause = f"image with reference {request.image} was found but does not provide the specified platform ({wanted})"
+    raise NotFound("find", f"image {request.image}", cause, hint=f"pull it: orlop pull --platform {wanted}")
 
 
 def _decide(

@@ -36,6 +36,7 @@ _RENAME = ("lifecycle", "RENAME", "Rename a container")
 _RESTART = ("lifecycle", "RESTART", "Restart one or more containers")
 _RM = ("lifecycle", "RM", "Remove one or more containers")
 _RUN = ("run", "RUN", "Create and run a new container from an image")
+_SHOW_RUN = ("showrun", "SHOW_RUN", "Print the command line that made a container")
 _START = ("attach", "START", "Start one or more stopped containers")
 _STATS = ("stats", "STATS", "Display a live stream of container(s) resource usage statistics")
 _STOP = ("lifecycle", "STOP", "Stop one or more running containers")
@@ -79,6 +80,7 @@ COMMANDS: dict[str, Row] = {
     "save": _SAVE,
     "tag": _TAG,
     "serve": ("engine", "SERVE", "Run the engine in the foreground"),
+    "show-run": _SHOW_RUN,
     "start": _START,
     "stats": _STATS,
     "stop": _STOP,
@@ -111,6 +113,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "restart": _RESTART,
             "rm": _RM,
             "run": _RUN,
+            "show-run": _SHOW_RUN,
             "start": _START,
             "stats": _STATS,
             "stop": _STOP,

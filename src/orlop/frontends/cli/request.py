@@ -52,6 +52,7 @@ CONTAINER_FLAGS = (
     Flag("env-file", "", LIST, "Read in a file of environment variables"),
     Flag("group-add", "", LIST, "Add additional groups to join"),
     Flag("hostname", "h", STRING, "Container host name", default=""),
+    Flag("init", "", BOOL, "Run an init inside the container that forwards signals and reaps processes", default=False),
     Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached", default=False),
     Flag("label", "l", LABEL, "Set meta data on a container"),
     Flag("log-driver", "", STRING, "Logging driver for the container", default=""),
@@ -105,7 +106,7 @@ EXEC_FLAGS = (
 # fmt: on
 
 # docker's flags of run and create that are not there yet.
-REFUSED = frozenset("init link-local-ip".split())
+REFUSED = frozenset("link-local-ip".split())
 
 
 def container_request(options: Options, arguments: list[str], attached: frozenset[str]) -> ContainerRequest:
@@ -153,7 +154,9 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         restart_retries_max=options["restart"][1],
         depends_on=options["depends-on"],
         **health_fields(options),
+        init=options["init"],
         attach=tuple(sorted(attached)),
+        platform=options["platform"],
         **limit_fields(options),
     )
 
@@ -260,18 +263,22 @@ def _security_opt(text: str) -> str:
         )
     if key != "seccomp" or value in ("unconfined", "builtin"):
         return f"{key}={value}" if separator else key
-    try:
-        with open(value, "rb") as file:
-            data = file.read(jsonio.DOCUMENT_BYTES_MAX + 1)
-    except OSError as wrong:
-        raise Invalid(
-            "read", f"seccomp profile {value}", _reason(wrong), hint="name a JSON file, or write seccomp=unconfined"
-        ) from None
+    data = value.encode("utf-8", "surrogateescape") if value.startswith("{") else _read_profile(value)
+    value = value[:100]
     try:
         profile = jsonio.parse_object(data, f"seccomp profile {value}")
     except Invalid as wrong:
         raise Invalid(wrong.verb, wrong.subject, wrong.cause, hint="correct it, or write seccomp=unconfined") from None
     return f"seccomp={jsonio.dump(profile).decode()}"
+
+
+def _read_profile(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(jsonio.DOCUMENT_BYTES_MAX + 1)
+    except OSError as wrong:
+        hint = "name a JSON file, or write seccomp=unconfined"
+        raise Invalid("read", f"seccomp profile {path}", _reason(wrong), hint=hint) from None
 
 
 def _reason(wrong: OSError) -> str:

@@ -61,10 +61,11 @@ def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
             return EXIT_TEMPLATE
     found: list[object] = []
     status = 0
+    sized = "size" in invocation.options.given and invocation.options["size"]
     with invocation.connect() as engine:
         for name in invocation.arguments:
             try:
-                found.append(_find(engine, name, kinds, sized="size" in invocation.options.given))
+                found.append(_find(engine, name, kinds, sized=sized))
             except OrlopError as error:
                 explain(error)
                 status = EXIT_USAGE

@@ -70,6 +70,11 @@ def _update(call: Call, args: Update) -> object:
     return {"warnings": list(changes.update(call.engine, args.container, args.request))}
 
 
+def _request(call: Call, args: Named) -> object:
+    record = call.engine.records.find(args.container)
+    return {"name": record.name, "request": record.request.to_json()}
+
+
 def _stats(call: Call, args: Stats) -> object:
     stream = usage.read(call.engine, args.containers, args.all, args.stream, call.hangup)
     return Reply({"stream": True}, stream=stream)
@@ -86,6 +91,7 @@ VERBS: dict[str, Verb] = {
     "containers.restart": Verb(Restart, _restart, lasts=True),
     "containers.rename": Verb(Rename, _rename),
     "containers.update": Verb(Update, _update),
+    "containers.request": Verb(Named, _request),
     "containers.top": Verb(Top, lambda call, args: processes.top(call.engine, args.container, args.options)),
     "containers.stats": Verb(Stats, _stats, lasts=True),
     "containers.prune": Verb(Prune, _prune),
