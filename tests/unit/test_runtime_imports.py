@@ -41,12 +41,12 @@ PINNED = {
     f"orlop.{package}{name and '.'}{name}"
     for package, names in {
         "spec": "errors jsonio record runtime",
-        "linux": "abi capability interface mount path process signals tty",
+        "linux": "abi capability interface mount path process signals tty executable",
         "linux.cgroup": "counters devices directory entered layout settings tree v1",
-        "runtime": "birth channel command gate hooks host init launch plan resources rootfs",
+        "runtime": "birth channel command gate hooks host init launch plan reaper resources rootfs",
         "runtime.cli": "call create descriptors flags foreground log main store",
         "runtime.operations": "cgroups copyup devices hooks identity idmap limits masks mount_options"
-        " mounts names namespaces process root terminal",
+        " mounts names namespaces process reaper root terminal",
         "runtime.planning": "mounts namespaces process",
     }.items()
     for name in ["", *names.split()]

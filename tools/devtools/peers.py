@@ -20,7 +20,8 @@ from .environment import CACHE, ROOT, only_one
 # fmt: off
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
-    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-registry", "podman", "openssl", "busybox-static"),
+    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-registry", "podman", "openssl", "busybox-static",
+                    "binutils", "binutils-aarch64-linux-gnu", "qemu-user-static"),
     "root":        ("busybox-static", "iproute2", "nftables", "procps", "strace"),
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "podman", "buildah", "docker.io", "criu", "busybox-static"),
@@ -45,6 +46,9 @@ TOOLS: dict[str, str] = {
     "ctr": "containerd",
     "bwrap": "bubblewrap",
     "busybox": "busybox-static",
+    "as": "binutils",
+    "aarch64-linux-gnu-as": "binutils-aarch64-linux-gnu",
+    "qemu-aarch64-static": "qemu-user-static",
     "strace": "strace",
     "ip": "iproute2",
     "bridge": "iproute2",
@@ -110,7 +114,14 @@ def _point_to_release(place: Path) -> None:
     """Let programs of another release find its libraries, and the loader that belongs to them."""
     libraries = ":".join(str(found) for found in place.glob("usr/lib/*-linux-*"))
     loader = next(place.glob("usr/lib/*-linux-*/ld-linux*"))
-    patch = [DIRECTORY / "usr/bin/patchelf", "--set-interpreter", loader, "--force-rpath", "--set-rpath", libraries]
+    patch: list[str | Path] = [
+        DIRECTORY / "usr/bin/patchelf",
+        "--set-interpreter",
+        loader,
+        "--force-rpath",
+        "--set-rpath",
+        libraries,
+    ]
     for program in (path for part in _PROGRAMS for path in (place / part).glob("*") if _is_elf(path)):
         subprocess.run([*patch, program], check=False, capture_output=True)  # a static one has no interpreter
 

@@ -43,6 +43,21 @@ def sealed_copy(path: str, name: str) -> int:
         os.close(source)
 
 
+def sealed(data: bytes, name: str) -> int:
+    """Return a close-on-exec descriptor of an executable that consists of these bytes. Raises OSError."""
+    import fcntl
+
+    made = _memfd(name)
+    try:
+        os.write(made, data)
+        os.fchmod(made, 0o555)
+        fcntl.fcntl(made, _F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(made)
+        raise
+    return made
+
+
 def is_sealed(path: str = "/proc/self/exe") -> bool:
     """Return whether the program that this process executes is such a copy."""
     import fcntl

@@ -45,7 +45,7 @@ def run(plan: Plan, outside: Outside, stdio: tuple[int, ...], caller: Channel) -
         caller.send(channel.READY, init.terminal[0] if init.terminal else -1)
         caller.expect(channel.START)
         _act(plan.last, init)
-        caller.send_failure(execute(init.program, plan.command))
+        caller.send_failure(execute(init.program, plan.command, init.reaper))
     except OrlopError as failure:
         caller.send_failure(failure)
     except BaseException as defect:

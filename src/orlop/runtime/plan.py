@@ -7,13 +7,14 @@ from ..linux.cgroup import Layout
 from ..spec.errors import Invalid, Unsupported
 from ..spec.record import Record
 from ..spec.runtime import Hooks, Resources, Spec
-from . import hooks, resources
+from . import hooks, reaper, resources
 from .host import HostFacts
 from .operations import Operation
 from .operations.cgroups import EnterCgroups
 from .operations.hooks import ContainerHooks, HookPoint
 from .operations.namespaces import KINDS, JoinNamespace
 from .operations.process import Command
+from .operations.reaper import BecomeReaper
 from .planning import mounts, namespaces, process
 
 TYPE_CHECKING = False
@@ -139,6 +140,7 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
 
 
 def _cgroup(spec: Spec, host: HostFacts) -> CgroupPlan | None:
+            *((BecomeReaper(),) if spec.annotations.get(reaper.ANNOTATION) == "true" else ()),
     path = namespaces.cgroup_path(spec.linux)
     if not path:
         if spec.linux.resources and spec.linux.resources != Resources():

@@ -81,6 +81,7 @@ class ContainerRequest(Record):
     depends_on: "container" or "container:condition", see engine.supervision.dependencies.
     health: what it leaves open is the image's; its test may also be ("HTTP", ":80/path") or ("TCP", ":80").
     health_on_failure: "none", "kill", "restart" or "stop".
+    init: a process 1 of ours that reaps and forwards signals.
     volumes_from: "container" or "container:ro". volume_driver: of the volumes that binds makes. storage_opt: "size".
     log_driver, log_options: docker's, "" is json-file (compile.logging).
     attach: of stdin, stdout and stderr, those that a client held when it was made; only shown.
@@ -138,6 +139,7 @@ class ContainerRequest(Record):
     depends_on: tuple[str, ...] = ()
     health: Healthcheck | None = None
     health_on_failure: str = "none"
+    init: bool = False
     domainname: str = ""
     annotations: dict[str, str] = {}
     log_driver: str = ""

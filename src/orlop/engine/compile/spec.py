@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...runtime import reaper
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid
 from ...spec.runtime import OCI_VERSION, Linux, Mount, Process, Root, Seccomp, Spec
@@ -76,7 +77,7 @@ def container(
         process=process,
         hostname=record.config.hostname if request.uts != "host" else "",
         domainname=request.domainname,
-        annotations=dict(request.annotations),
+        annotations={**request.annotations, **({reaper.ANNOTATION: "true"} if request.init else {})},
         linux=linux,
     )
     return Compiled(spec, (*warnings, *_capability_warnings(request, host), *mounts.warnings(request)))

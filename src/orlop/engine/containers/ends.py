@@ -9,7 +9,7 @@ import os
 import select
 import time
 
-from ...linux import process
+from ...linux import abi, process, syscalls
 from ...spec import jsonio, signals
 from ...spec.errors import Conflict, NotFound, Unavailable
 from ...spec.task import EXIT_FILE, HEALTH_FILE, ExitRecord
@@ -231,7 +231,20 @@ def _reaches(status: TaskStatus, number: int) -> bool:
         return True
     if lines.get("NSpid", "").split()[-1:] != ["1"]:
         return True  # not the first of its pid namespace: the default action works
-    return any(int(lines.get(name, "0"), 16) >> (number - 1) & 1 for name in ("SigCgt", "SigBlk"))
+    if any(int(lines.get(name, "0"), 16) >> (number - 1) & 1 for name in ("SigCgt", "SigBlk")):
+        return True
+    return _waits_for_signals(status.pid)
+
+
+def _waits_for_signals(pid: int) -> bool:
+    """Tell whether a process is in sigtimedwait(2), as inits are: what it blocks is not shown as blocked meanwhile
+    (kernel/signal.c, do_sigtimedwait keeps it in real_blocked).
+    """
+    try:
+        with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
+            return file.read().split(" ", 1)[0] == str(syscalls.numbers(abi.MACHINE)["rt_sigtimedwait"])
+    except (OSError, KeyError):
+        return False
 
 
 def _send(engine: Engine, status: TaskStatus, number: int) -> bool:

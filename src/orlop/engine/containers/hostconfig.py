@@ -45,6 +45,7 @@ def host_config(request: ContainerRequest, spec: Spec) -> dict[str, object]:
         "LogConfig": _log_config(request),
         "NetworkMode": request.network or "none",
         "AutoRemove": request.auto_remove,
+        **({"Init": True} if request.init else {}),
         "RestartPolicy": {"Name": request.restart_policy or "no", "MaximumRetryCount": request.restart_retries_max},
         "CapAdd": list(request.cap_add) or None,
         "CapDrop": list(request.cap_drop) or None,

@@ -7,6 +7,7 @@ from ...spec.errors import CommandFailed, Invalid
 from ...spec.record import Record
 from .. import command as lookup
 from . import Operation
+from . import reaper as reaping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,9 +109,11 @@ class FindCommand(Operation):
         init.program = lookup.lookup(self.name, self.search_path)
 
 
-def execute(program: str, command: Command) -> CommandFailed:
-    """Execute the program: returns only when the kernel refused, with the reason."""
+def execute(program: str, command: Command, reaper: int = -1) -> CommandFailed:
+    """Execute the program, or the reaper that starts it: returns only when the kernel refused, with the reason."""
     try:
+        if reaper >= 0:
+            os.execve(reaper, reaping.arguments(program, command.args), command.env)
         os.execve(program, command.args, command.env)
     except OSError as failure:
         return lookup.refused(program, command.args, failure.errno or 0)

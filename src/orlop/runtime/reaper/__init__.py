@@ -1,0 +1,72 @@
+"""Process 1 of a container with `--init`: a program of ours in memory, so that nothing is asked of the image.
+
+It starts the container's program, forwards every signal to it, reaps whatever is orphaned, and ends as the program
+does: with its status, or 128 and its signal. Its source stands in `<machine>.S` beside this file, what `as` makes of it
+below (tests/contract/test_reaper.py compares them); it needs no library and no page but its own and a stack.
+
+Arguments: its own name, the path of the program, the program's own argv[0] and arguments. Exit codes of its own: 125
+for fewer arguments or no memory, 126 and 127 as a shell's.
+"""
+
+from ...linux import abi
+
+ANNOTATION = "org.orlop.init"  # in the OCI spec, with the value "true"
+NAME = "orlop-init"
+
+_CODE = {
+    "x86_64": (
+        "4c8b24244c8d6c24084e8d74e4104983fc030f82580100004881ec0002000048c70424ffffffffb80e000000bf020000004889e6488d5424"
+        "0841ba080000000f05b838000000bf1100000031f631d24531d24531c00f054885c00f88100100000f84850000004889c3b89d000000bf0f"
+        "000000488d352a0100000f05b8800000004889e7488d74244031d241ba080000000f054885c078e483f811740d89c6b83e00000089df0f05"
+        "ebd2b83d00000048c7c7ffffffff488d742410ba010000004531d20f054885c07eb239d875dc8b44241089c783e77f740881c780000000eb"
+        "030fb6fcb8e70000000f05b86d00000031ff31f60f05b8270000000f0589442418b81000000031ffbe10540000488d5424180f05b80e0000"
+        "00bf02000000488d74240831d241ba080000000f05b83b000000498b7d08498d75104c89f20f054889c5b801000000bf02000000488d3527"
+        "000000ba2a0000000f05bf7e0000004883fdfe0f857bffffffffc7e974ffffffbf7d000000e96affffff6f726c6f702d696e69743a207468"
+        "652070726f6772616d2063616e27742062652065786563757465640a6f726c6f702d696e697400"
+    ),
+    "aarch64": (
+        "f30340f9f4230091950e138bb52200917f0e00f1230b0054ff0308d100008092e00300f9e81080d2400080d2e1030091e2230091030180d2"
+        "010000d4881b80d2200280d2010080d2020080d2030080d2040080d2010000d40009f8b7a00400b4f60300aae81480d2e00180d2e1090050"
+        "010000d4281180d2e0030091e1030191020080d2030180d2010000d440ffffb71f4400f1c0000054e10300aa281080d2e00316aa010000d4"
+        "f3ffff17882080d200008092e1430091220080d2030080d2010000d41f0000f16dfdff541f0016ebe1feff54e11340b92018007200000211"
+        "41000054203c0853c80b80d2010000d4481380d2000080d2010080d2010000d4881580d2010000d4e01b00b9a80380d2000080d201828ad2"
+        "e2630091010000d4e81080d2400080d2e1230091020080d2030180d2010000d4a81b80d2800640f981420091e20315aa010000d4f70300aa"
+        "080880d2400080d241010010420580d2010000d4c00f80d2ff0a00b1e1fbff54e00f80d2ddffff17a00f80d2dbffff176f726c6f702d696e"
+        "69743a207468652070726f6772616d2063616e27742062652065786563757465640a6f726c6f702d696e697400"
+    ),
+}
+# elf(5): a header of 64 bytes, two program headers of 56 each, the code.
+_MACHINES = {"x86_64": 62, "aarch64": 183}
+_HEADERS_BYTES = 64 + 2 * 56
+_ADDRESS = 0x400000
+_PAGE_BYTES_MAX = 0x10000  # of AArch64
+_PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
+_READ, _WRITE, _EXECUTE = 4, 2, 1
+
+
+def machines() -> tuple[str, ...]:
+    """Return the machines that there is a program for."""
+    return tuple(_CODE)
+
+
+def program(machine: str = abi.MACHINE) -> bytes:
+    """Return the program as an ELF file. Raises KeyError for a machine that it does not exist for."""
+    code = bytes.fromhex(_CODE[machine])
+    size = _HEADERS_BYTES + len(code)
+    identity = b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)  # 64 bits, little endian, version 1
+    header = identity + b"".join(
+        (
+            _words(2, 2, _MACHINES[machine]),  # ET_EXEC
+            _words(4, 1),
+            _words(8, _ADDRESS + _HEADERS_BYTES, 64, 0),
+            _words(4, 0),
+            _words(2, 64, 56, 2, 0, 0, 0),
+        )
+    )
+    load = _words(4, _PT_LOAD, _READ | _EXECUTE) + _words(8, 0, _ADDRESS, _ADDRESS, size, size, _PAGE_BYTES_MAX)
+    stack = _words(4, _PT_GNU_STACK, _READ | _WRITE) + _words(8, 0, 0, 0, 0, 0, 16)
+    return header + load + stack + code
+
+
+def _words(width: int, *values: int) -> bytes:
+    return b"".join(value.to_bytes(width, "little") for value in values)

@@ -1,0 +1,84 @@
+"""The reaper's machine code against the assembler, and the reaper itself, also as another machine's program."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from orlop.linux import abi, executable
+from orlop.runtime import reaper
+
+SOURCES = Path(reaper.__file__).parent
+TOOLS = {"x86_64": "", "aarch64": "aarch64-linux-gnu-"}
+EMULATOR = {"aarch64": "qemu-aarch64-static"}
+
+
+@pytest.mark.parametrize("machine", reaper.machines())
+def test_the_code_is_what_the_assembler_makes_of_the_source(machine, peer, tmp_path):
+    assembler = peer(f"{TOOLS[machine]}as")
+    objcopy = assembler.with_name(f"{TOOLS[machine]}objcopy")
+    subprocess.run([assembler, "-o", tmp_path / "object", SOURCES / f"{machine}.S"], check=True)
+    subprocess.run([objcopy, "-O", "binary", "-j", ".text", tmp_path / "object", tmp_path / "code"], check=True)
+    assert reaper.program(machine).endswith((tmp_path / "code").read_bytes())
+    assert len(reaper.program(machine)) < 1024
+
+
+@pytest.fixture(params=reaper.machines())
+def run(request, peer, tmp_path):
+    """Run the reaper with arguments; as another machine's program it runs in an emulator."""
+    program = tmp_path / "reaper"
+    program.write_bytes(reaper.program(request.param))
+    program.chmod(0o755)
+    emulator = [] if request.param == abi.MACHINE else [peer(EMULATOR[request.param])]
+
+    def start(*args, **options):
+        return subprocess.Popen([*emulator, program, *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE, **options)
+
+    return start
+
+
+def ended(process):
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_it_ends_as_its_program_does(run):
+    assert ended(run("/bin/sh", "sh", "-c", "echo $0 $1; exit 7", "name", "word")) == (7, b"name word\n", b"")
+    assert ended(run("/bin/sh", "sh", "-c", "kill -9 $$")) == (137, b"", b"")
+    assert ended(run("/bin/true", "true"))[0] == 0
+
+
+def test_the_environment_passes(run):
+    _, out, _ = ended(run("/usr/bin/env", "env", env={"A": "b", "LC_ALL": "C"}))
+    assert sorted(out.splitlines()) == [b"A=b", b"LC_ALL=C"]  # the emulator has an order of its own
+
+
+def test_what_can_not_be_executed_is_told(run, tmp_path):
+    assert ended(run("/no/such", "such")) == (127, b"", b"orlop-init: the program can't be executed\n")
+    assert ended(run("/etc/passwd", "passwd"))[0] == 126
+    assert ended(run("/bin/true"))[0] == 125
+    assert ended(run())[0] == 125
+
+
+def test_signals_are_forwarded(run):
+    waiting = run("/bin/sh", "sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done")
+    assert waiting.stdout.readline() == b"ready\n"
+    waiting.send_signal(signal.SIGTERM)
+    assert ended(waiting)[0] == 5
+    waiting = run("/bin/sh", "sh", "-c", "echo ready; exec sleep 1000")
+    assert waiting.stdout.readline() == b"ready\n"
+    waiting.send_signal(signal.SIGTERM)
+    assert ended(waiting)[0] == 143
+
+
+def test_a_sealed_program_can_not_be_changed():
+    fd = executable.sealed(reaper.program(), reaper.NAME)
+    try:
+        with pytest.raises(PermissionError):
+            os.write(fd, b"x")
+    finally:
+        os.close(fd)
