@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..spec.task import ExitRecord
     from .containers.record import ContainerRecord
     from .engine import Engine
-    from .journal import Event, Subscription
+    from .journal import Event
 
     Filters = Mapping[str, Sequence[str]]
 
@@ -87,29 +87,28 @@ def read(engine: Engine, filters: Filters, since_ns: int | None, until_ns: int |
     None: only those that come; for ever. hangup: the client's connection, whose end ends this too. A client that is
     too slow gets what is kept for it and then a line {"error": ...}. Raises Invalid for a filter that does not exist.
     """
-    test = _test(filters)
+    stream = _lines(engine, _test(filters), (since_ns, until_ns), hangup)
     try:
-        subscription = engine.journal.subscribe()
+        next(stream)  # it listens from here on, and a caller that never begins to read gives the subscription back
     except OSError as wrong:
         hint = "look at the open files of the engine and at ORLOP_ROOT"
         raise Unavailable("read", "the events", wrong.strerror or str(wrong), hint=hint) from None
-    return _lines(engine, subscription, test, (since_ns, until_ns), hangup)
+    return stream
 
 
 def _lines(
-    engine: Engine,
-    subscription: Subscription,
-    test: Callable[[Event], bool],
-    period: tuple[int | None, int | None],
-    hangup: int,
+    engine: Engine, test: Callable[[Event], bool], period: tuple[int | None, int | None], hangup: int
 ) -> Iterator[bytes]:
+    """Yield nothing once it listens, then the lines."""
     since_ns, until_ns = period
 
     def is_wanted(event: Event) -> bool:
         moment = event["timeNano"]
         return (since_ns or 0) <= moment and (until_ns is None or moment <= until_ns) and test(event)
 
+    subscription = engine.journal.subscribe()
     try:
+        yield b""
         if since_ns is not None:
             yield from (_line(event) for event in subscription.replay() if is_wanted(event))
         poll = select.poll()

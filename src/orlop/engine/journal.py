@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from contextlib import ExitStack
 
 from ..spec import jsonio
 from ..spec.errors import Invalid
@@ -130,16 +131,18 @@ class Journal:
 
     def subscribe(self) -> Subscription:
         """Return a subscription; `unsubscribe` gives it back. Raises OSError."""
-        with self._lock:
+        with self._lock, ExitStack() as undo:
             files = []
             for path in (f"{self._path}.1", self._path):
                 try:
                     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 except FileNotFoundError:
                     continue
+                undo.callback(os.close, fd)
                 files.append((fd, os.fstat(fd).st_size))
             subscription = Subscription(files)
             self._subscriptions.append(subscription)
+            undo.pop_all()
             return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
