@@ -17,6 +17,7 @@ MACHINE = os.uname().machine
 
 # name: (x86_64, aarch64). Calls from 424 on have one number on every architecture (asm-generic/unistd.h).
 _NUMBERS = {
+    "add_key": (248, 217),
     "bpf": (321, 280),
     "capget": (125, 90),
     "capset": (126, 91),
@@ -48,6 +49,7 @@ _NUMBERS = {
     "close_range": (436, 436),
     "openat2": (437, 437),
     "pidfd_getfd": (438, 438),
+    "quotactl_fd": (443, 443),
     "mount_setattr": (442, 442),
     "landlock_create_ruleset": (444, 444),
     "landlock_add_rule": (445, 445),

@@ -93,8 +93,9 @@ def _name(engine: Engine, loaded: Loaded) -> Iterator[Message]:
         engine.store.names.put(name, loaded.target)
         if before is not None and before.digest != loaded.target.digest:
             old = engine.images.id_of(before)
-            told = f"The image {name.familiar} already exists, renaming the old one with ID {old} to empty string"
-            yield {"status": told}
+            if old != engine.images.id_of(loaded.target):
+                told = f"The image {name.familiar} already exists, renaming the old one with ID {old} to empty string"
+                yield {"status": told}
         yield {"status": f"Loaded image: {name.familiar}"}
     identifier = engine.images.id_of(loaded.target)
     if not loaded.names:

@@ -76,7 +76,10 @@ COMMANDS: dict[str, Row] = {
     "rm": _RM,
     "history": _HISTORY,
     "load": _LOAD,
+    "login": ("login", "LOGIN", "Authenticate to a registry"),
+    "logout": ("login", "LOGOUT", "Log out from a registry"),
     "rmi": _RMI,
+    "search": ("login", "SEARCH", "Search registries for images"),
     "save": _SAVE,
     "tag": _TAG,
     "serve": ("engine", "SERVE", "Run the engine in the foreground"),
@@ -194,8 +197,8 @@ ALIASES = {
 
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
-    "build builder buildx checkpoint compose config context login logout manifest node plugin"
-    " search secret service stack swarm trust volume.update image.build system.df system.prune".split()
+    "build builder buildx checkpoint compose config context manifest node plugin secret service stack"
+    " swarm trust volume.update image.build system.df system.prune".split()
 )
 
 

@@ -4,7 +4,7 @@ The rows are those of docs/ARCHITECTURE.md, "The engine's native socket": a modu
 and does nothing else.
 """
 
-from . import containers, control, engine, images, networks, rootfs, volumes
+from . import containers, control, engine, images, networks, registries, rootfs, volumes
 from .call import Call, Reply, Verb
 
 __all__ = ["VERBS", "Call", "Reply", "Verb"]
@@ -16,5 +16,6 @@ VERBS: dict[str, Verb] = {
     **images.VERBS,
     **rootfs.VERBS,
     **networks.VERBS,
+    **registries.VERBS,
     **volumes.VERBS,
 }
