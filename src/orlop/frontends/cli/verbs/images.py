@@ -9,6 +9,7 @@ from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
 from ..flags import BOOL, LIST, STRING, Flag
 from ..units import ago, epoch_ns, local_time, size
+from ..values import FILTER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ IMAGES = Command(
         # There are no intermediate images: all is what is shown.
         Flag("all", "a", BOOL, "Show all images", default=False),
         Flag("digests", "", BOOL, "Show digests", default=False),
-        Flag("filter", "f", LIST, "Filter output based on conditions provided"),
+        Flag("filter", "f", FILTER, "Filter output based on conditions provided"),
         listing.FORMAT_FLAG,
         Flag("no-trunc", "", BOOL, "Don't truncate output", default=False),
         Flag("quiet", "q", BOOL, "Only show image IDs", default=False),

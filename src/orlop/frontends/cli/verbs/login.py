@@ -9,7 +9,8 @@ from ....spec.errors import Invalid
 from ....spec.registry import Credentials
 from .. import listing
 from ..command import Command, Invocation, for_output, warn, write_line
-from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, UsageError
+from ..flags import BOOL, EXIT_USAGE, INT, STRING, Flag, UsageError
+from ..values import FILTER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,9 +149,8 @@ class _Result:
         self.official = "[OK]" if item.get("is_official") else ""
         self.automated = "[OK]" if item.get("is_automated") else ""
 
-    def passes(self, filters: tuple[str, ...]) -> bool:
-        for word in filters:
-            key, _, value = word.partition("=")
+    def passes(self, filters: tuple[tuple[str, str], ...]) -> bool:
+        for key, value in filters:
             if key == "stars" and value.isdigit():
                 if self.stars < int(value):
                     return False
@@ -159,7 +159,7 @@ class _Result:
                     return False
             else:
                 known = "known are stars=N, is-official=true and is-automated=true"
-                raise Invalid("filter", "results", f"invalid filter '{word[:60]}'", hint=known)
+                raise Invalid("filter", "results", f"invalid filter '{key[:60]}={value[:60]}'", hint=known)
         return True
 
     def cells(self) -> tuple[str, ...]:
@@ -196,7 +196,7 @@ SEARCH = Command(
     "Search registries for images",
     "[OPTIONS] TERM",
     flags=(
-        Flag("filter", "f", LIST, "Filter output based on conditions provided"),
+        Flag("filter", "f", FILTER, "Filter output based on conditions provided"),
         Flag("format", "", STRING, "Pretty-print search using a Go template", default=""),
         Flag("limit", "", INT, "Max number of search results", default=0),
         Flag("no-trunc", "", BOOL, "Don't truncate output", default=False),

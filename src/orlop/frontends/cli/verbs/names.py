@@ -6,9 +6,10 @@ import sys
 
 from ....spec.errors import OrlopError
 from ..command import Command, Invocation, for_output, write_line
-from ..flags import BOOL, EXIT_USAGE, LIST, Flag
+from ..flags import BOOL, EXIT_USAGE, Flag
 from ..main import explain
 from ..units import size
+from ..values import FILTER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,16 +77,11 @@ def confirmed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def filters_of(words: Sequence[str]) -> dict[str, list[str]]:
-    """Return the filters that --filter key=value names; `key!=value` is the filter called `key!`."""
-    from ....spec.errors import Invalid
-
+def filters_of(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the filters that --filter named as the engine's verbs take them."""
     found: dict[str, list[str]] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise Invalid("filter", word, "invalid argument: bad format of filter (expected name=value)")
-        found.setdefault(key.strip().lower(), []).append(value.strip())
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
     return found
 
 
@@ -114,7 +110,7 @@ PRUNE = Command(
     "[OPTIONS]",
     flags=(
         Flag("all", "a", BOOL, "Remove all unused images, not just dangling ones", default=False),
-        Flag("filter", "", LIST, 'Provide filter values (e.g. "until=<timestamp>")'),
+        Flag("filter", "", FILTER, 'Provide filter values (e.g. "until=<timestamp>")'),
         Flag("force", "f", BOOL, "Do not prompt for confirmation", default=False),
     ),
     aliases=("image prune",),
