@@ -131,6 +131,7 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
             *process.limits(spec.process, host, warnings),
             *filters,
             *after,
+            *((BecomeReaper(),) if spec.annotations.get(reaper.ANNOTATION) == "true" else ()),
         ),
         terminal=spec.process.terminal,
         listener=process.listener(spec.linux.seccomp),
@@ -140,7 +141,6 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
 
 
 def _cgroup(spec: Spec, host: HostFacts) -> CgroupPlan | None:
-            *((BecomeReaper(),) if spec.annotations.get(reaper.ANNOTATION) == "true" else ()),
     path = namespaces.cgroup_path(spec.linux)
     if not path:
         if spec.linux.resources and spec.linux.resources != Resources():
