@@ -66,6 +66,21 @@ def floor(bench: Bench, rounds: int) -> list[str]:
     return _timed(platforms.floor(bench.work), rounds)
 
 
+def runtime(bench: Bench, rounds: int) -> list[str]:
+    """OCI runtimes with the same bundle, each as a process of its own but where it says otherwise."""
+    ours = platforms.orlop_runtime(bench.work)
+    named = {one.name: one for one in bench.platforms}
+    runc, crun = named.get("runc"), named.get("crun")
+    rows = [ours, *(one for one in (runc, crun) if one)]
+    tables = [
+        _timed([one.run for one in rows], rounds),
+        _timed([one.life for one in rows if one.life], rounds),
+        _timed([one.exec for one in rows if one.exec], rounds),
+        _timed([platforms.library(bench.work), *([crun.run] if crun else [])], rounds),
+    ]
+    return [line for table in tables for line in (*table, "")][:-1]
+
+
 def memory(bench: Bench, rounds: int) -> list[str]:
     """What stays in memory while one container sleeps."""
     return report.memory({one.name: one.processes() for one in bench.platforms})
@@ -74,6 +89,7 @@ def memory(bench: Bench, rounds: int) -> list[str]:
 FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "run": run,
     "exec": execute,
+    "runtime": runtime,
     "memory": memory,
     "cold": cold,
     "registry": registry,

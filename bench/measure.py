@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,47 @@ class Subject:
     ) -> None:
         self.name, self.argv, self.env, self.before, self.thread = name, list(argv), dict(env), before, thread
 
+    def timed(self) -> float:
+        """Return the milliseconds that it takes. Raises CommandFailed."""
+        with tempfile.TemporaryFile() as errors:
+            actions = [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_DUP2, errors.fileno(), 2),
+            ]
+            started = time.perf_counter_ns()
+            # posix_spawn is vfork underneath: the size of this process does not enter the figure.
+            pid = os.posix_spawn(self.argv[0], self.argv, self.env, file_actions=actions)
+            _, status = os.waitpid(pid, 0)
+            elapsed = time.perf_counter_ns() - started
+            if status != 0:
+                errors.seek(0)
+                words = " ".join(errors.read().decode(errors="replace").split())[:300]
+                raise CommandFailed(words or f"status {os.waitstatus_to_exitcode(status)}")
+        return elapsed / 1e6
+
+
+class Served(Subject):
+    """Something that a server does again and again: a line on its standard input begins it, a line tells the end."""
+
+    def __init__(self, name: str, server: subprocess.Popen[bytes]) -> None:
+        super().__init__(name, [], {})
+        self.server = server
+
+    def timed(self) -> float:
+        assert self.server.stdin and self.server.stdout
+        started = time.perf_counter_ns()
+        try:
+            self.server.stdin.write(b"\n")
+            self.server.stdin.flush()
+        except BrokenPipeError:
+            pass
+        told = self.server.stdout.readline()
+        elapsed = time.perf_counter_ns() - started
+        if not told:
+            raise CommandFailed(f"the server ended with {self.server.wait()}")
+        return elapsed / 1e6
+
 
 class Series:
     """The times of one subject, in ms, one for each round."""
@@ -55,7 +97,7 @@ class Series:
 def once(subject: Subject) -> float:
     """Run a subject once and return the milliseconds from before its start to after its end. Raises CommandFailed."""
     subject.before()
-    return subject.thread.submit(_timed, subject).result() if subject.thread else _timed(subject)
+    return subject.thread.submit(subject.timed).result() if subject.thread else subject.timed()
 
 
 def in_turn(subjects: Sequence[Subject], rounds: int) -> list[Series]:
@@ -73,22 +115,3 @@ def in_turn(subjects: Sequence[Subject], rounds: int) -> list[Series]:
             if number >= 0:
                 one.times_ms.append(elapsed)
     return series
-
-
-def _timed(subject: Subject) -> float:
-    with tempfile.TemporaryFile() as errors:
-        actions = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_DUP2, errors.fileno(), 2),
-        ]
-        started = time.perf_counter_ns()
-        # posix_spawn is vfork underneath: the size of this process does not enter the figure.
-        pid = os.posix_spawn(subject.argv[0], subject.argv, subject.env, file_actions=actions)
-        _, status = os.waitpid(pid, 0)
-        elapsed = time.perf_counter_ns() - started
-        if status != 0:
-            errors.seek(0)
-            words = " ".join(errors.read().decode(errors="replace").split())[:300]
-            raise CommandFailed(words or f"status {os.waitstatus_to_exitcode(status)}")
-    return elapsed / 1e6

@@ -19,7 +19,7 @@ from devtools.environment import ROOT
 from devtools.failure import Failure
 from support import processes
 
-from .measure import CommandFailed, Subject, once
+from .measure import CommandFailed, Served, Subject, once
 from .workspace import CGROUP, Workspace
 
 SLEEPER = "deck"
@@ -30,6 +30,7 @@ class Platform:
     """What can be asked of one platform.
 
     run, exec: subjects, exec in the sleeping container SLEEPER; None when the platform has no such thing.
+    life: create, start and delete of an OCI runtime, three processes and the shell that calls them.
     cold: as run, but with the engine stopped ahead of each.
     processes: {role: pids}, of what stays in memory while SLEEPER runs.
     """
@@ -37,6 +38,7 @@ class Platform:
     def __init__(self, name: str, version: str, run: Subject) -> None:
         self.name, self.version, self.run = name, version, run
         self.exec: Subject | None = None
+        self.life: Subject | None = None
         self.cold: Subject | None = None
         self.processes: Callable[[], dict[str, list[int]]] = dict
 
@@ -101,17 +103,17 @@ def podman(work: Workspace) -> Platform:
 
 def runc(work: Workspace) -> Platform:
     """runc with the bundle that `runc spec` writes: five namespaces, no seccomp filter, no layers."""
-    return _oci_runtime(work, "runc", None)
+    return _oci_runtime(work, _program("runc"), None)
 
 
 def crun(work: Workspace) -> Platform:
     """crun with the same bundle; it refuses hybrid cgroups, so there it is shown the v1 hierarchies alone."""
     try:
-        return _oci_runtime(work, "crun", None)
+        return _oci_runtime(work, _program("crun"), None)
     except Failure as failure:
         if "hybrid" not in str(failure):
             raise
-        platform = _oci_runtime(work, "crun", work.thread_without_unified())
+        platform = _oci_runtime(work, _program("crun"), work.thread_without_unified())
         platform.version += " (shown the cgroup v1 hierarchies only: it refuses hybrid)"
         return platform
 
@@ -163,10 +165,24 @@ PEERS: dict[str, Callable[[Workspace], Platform]] = {
 }
 
 
-def _oci_runtime(work: Workspace, program: str, thread: Executor | None) -> Platform:
+def orlop_runtime(work: Workspace) -> Platform:
+    """orlop-runtime with the bundle that its own `spec` writes: the same namespaces and mounts as runc's."""
+    return _oci_runtime(work, ROOT / "orlop-runtime", None)
+
+
+def library(work: Workspace) -> Subject:
+    """The runtime's library in one Python process, with the bundle of `orlop_runtime`, which was set up before."""
+    path = [str(ROOT), str(ROOT / "src")]
+    code = f"import sys; sys.path[:0] = {path!r}; from bench import library; library.main(sys.argv[1])"
+    bundle = work.directory / "orlop-runtime-host/true"
+    return Served("orlop's library, in one process", work.server([sys.executable, "-I", "-S", "-c", code, str(bundle)]))
+
+
+def _oci_runtime(work: Workspace, path: Path, thread: Executor | None) -> Platform:
+    program = path.name
     home = work.path(f"{program}-{'v1' if thread else 'host'}")
     env = work.environment()
-    command = [str(_program(program)), f"--root={home / 'state'}"]
+    command = [str(path), f"--root={home / 'state'}"]
     for bundle, args in (("true", ["/bin/true"]), (SLEEPER, ["/bin/sleep", SLEEP_S])):
         _write_bundle(work, home / bundle, command, args)
     run = Subject(f"{program} run", [*command, "run", f"--bundle={home / 'true'}", "true"], env, thread=thread)
@@ -180,6 +196,10 @@ def _oci_runtime(work: Workspace, program: str, thread: Executor | None) -> Plat
     work.at_end([*command, "delete", "--force", SLEEPER], env, thread)
     platform = Platform(program, work.run([command[0], "--version"], env).splitlines()[0], run)
     platform.exec = Subject(f"{program} exec", [*command, "exec", SLEEPER, "/bin/true"], env, thread=thread)
+    called = " ".join(command)
+    verbs = [f"create --bundle={home / 'true'} life", "start life", "delete --force life"]
+    life = ["/bin/sh", "-c", " && ".join(f"{called} {verb}" for verb in verbs)]
+    platform.life = Subject(f"{program} create, start, delete", life, env, thread=thread)
     return platform
 
 

@@ -94,6 +94,16 @@ class Workspace:
             time.sleep(0.02)
         return started.pid
 
+    def server(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a process that serves on its standard input until the workspace closes."""
+        pipe = subprocess.PIPE
+        started = subprocess.Popen(argv, env=self.environment(), stdin=pipe, stdout=pipe)
+        self._undo.callback(started.wait)
+        assert started.stdin and started.stdout
+        self._undo.callback(started.stdout.close)
+        self._undo.callback(started.stdin.close)
+        return started
+
     def thread_without_unified(self) -> Executor:
         """Return a thread whose mount namespace lacks /sys/fs/cgroup/unified: for it, a hybrid machine is a v1 machine.
 
