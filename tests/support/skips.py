@@ -36,6 +36,8 @@ CONDITIONS: dict[str, Callable[[], bool]] = {
     "no containers-common": lambda: (
         not any((place / "usr/share/containers/seccomp.json").exists() for place in (Path("/"), peers.DIRECTORY))
     ),
+    "systemd is process 1": lambda: Path("/run/systemd/system").is_dir(),
+    "no systemd": lambda: not Path("/usr/lib/systemd/systemd").exists(),
     "not x86-64": lambda: platform.machine() != "x86_64",
     "not arm64": lambda: platform.machine() != "aarch64",
 }

@@ -168,7 +168,6 @@ def test_an_error_is_one_line_of_json_with_msg(tmp_path: Path, capsys: pytest.Ca
         (["bogus"], "there is no command"),
         (["--bogus", "list"], "flag provided but not defined: -bogus"),
         (["--log-format", "xml", "list"], "unknown log-format"),
-        (["--systemd-cgroup", "list"], "--systemd-cgroup is not supported"),
         (["state"], "requires exactly 1 argument, 0 given"),
         (["state", "../web"], "invalid container ID format"),
         (["state", "x" * 1000], "container does not exist"),

@@ -33,17 +33,18 @@ class Created:
     """A process that waits for its go: everything is set up, nothing of the container's has run.
 
     pid, pidfd: of a child of the caller, who reaps it. console: the pty master, None without a terminal.
-    cgroup: the container's, None where the plan has none. state: what hooks are told.
+    cgroup: the container's, None where the plan has none; leaf: an exec's own below it. state: what hooks are told.
     After `start` everything here is the caller's: it closes the descriptors, reaps, and removes the cgroup.
     """
 
-    __slots__ = ("_channel", "_plan", "_undo", "cgroup", "console", "pid", "pidfd", "state")
+    __slots__ = ("_channel", "_plan", "_undo", "cgroup", "console", "leaf", "pid", "pidfd", "state")
 
     def __init__(self, plan: Plan, state: oci.State) -> None:
         self.pid = 0
         self.pidfd = -1
         self.console: int | None = None
         self.cgroup: Cgroup | None = None
+        self.leaf: Cgroup | None = None
         self.state = state
         self._plan = plan
         self._channel: channel.Channel | None = None
@@ -128,10 +129,11 @@ def launch(plan: Plan, outside: Outside, stdio: Sequence[int]) -> Created:
     created = Created(plan, outside.state)
     try:
         created._undo.append(outside.close)
-        _make_cgroup(created, plan.cgroup)
+        release = _make_cgroup(created, plan.cgroup)
         for operation in (*plan.joins, *plan.operations, *plan.last):
             _prepare(operation, outside)
         _clone(created, plan, outside, () if plan.terminal else tuple(stdio))
+        release()
         _attend(created, plan, outside)
     except BaseException as failure:
         created._abort_after(failure)
@@ -139,18 +141,47 @@ def launch(plan: Plan, outside: Outside, stdio: Sequence[int]) -> Created:
     return created
 
 
-def _make_cgroup(created: Created, wanted: CgroupPlan | None) -> None:
+def _make_cgroup(created: Created, wanted: CgroupPlan | None) -> Callable[[], object]:
+    """Make the cgroup; return what is to be called when init is in it."""
+    release: Callable[[], object] = int
     if wanted is None:
-        return
+        return release
     try:
         cgroup = Cgroup(wanted.layout, wanted.path)
-        if not wanted.exists:
+        if wanted.unit and not wanted.exists:
+            release = _make_scope(created, wanted, cgroup)
+        elif not wanted.exists:
             cgroup.create()
             created._undo.append(cgroup.remove)
         created.cgroup = cgroup
+        if wanted.leaf:
+            created.leaf = cgroup.leaf(wanted.leaf)
+            created.leaf.create()
+            created._undo.append(created.leaf.remove)
     except OSError as failure:
         error: type[OrlopError] = Conflict if failure.errno in (errno.EBUSY, errno.EEXIST) else Unavailable
         raise error("make", f"the cgroup {wanted.path}", _told(failure)) from None
+    return release
+
+
+def _make_scope(created: Created, wanted: CgroupPlan, cgroup: Cgroup) -> Callable[[], object]:
+    from .systemd import scope
+
+    assert wanted.unit
+    unit = wanted.unit
+    scope.check_booted()
+    stand_in = scope.StandIn()
+    created._undo.append(stand_in.end)
+    scope.start(unit, stand_in.pid, created.state.id, wanted.resources, wanted.layout)
+
+    def undo() -> None:
+        stand_in.end()
+        scope.stop(unit.name)
+        cgroup.remove()
+
+    created._undo.append(undo)
+    cgroup.adopt()
+    return stand_in.end
 
 
 def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...]) -> None:
@@ -165,7 +196,7 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
     try:
         # A helper joins the PID namespace with the others.
         with birth.PidNamespace("" if plan.joins else plan.pid_path, outside.target):
-            created.pid, created.pidfd = _born(created.cgroup, plan, outside, child)
+            created.pid, created.pidfd = _born(created, plan, outside, child)
         created._undo.append(created._kill)
     except OSError as failure:
         # ENOMEM: the first process of the PID namespace has ended, so nobody can be born there (pid_namespaces(7)).
@@ -176,14 +207,15 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
         theirs.close()
 
 
-def _born(cgroup: Cgroup | None, plan: Plan, outside: Outside, child: birth.Child) -> tuple[int, int]:
+def _born(created: Created, plan: Plan, outside: Outside, child: birth.Child) -> tuple[int, int]:
+    cgroup = created.cgroup
     if plan.joins:
         joined = [(join.kind, outside.sources[id(join), ""]) for join in plan.joins]
         return birth.clone_through(joined, cgroup, plan.clone_flags, child)
     if cgroup is None:
         return birth.clone(plan.clone_flags, child)
     if outside.target >= 0:
-        return birth.clone_beside(cgroup, outside.state.pid, child)
+        return birth.clone_beside(cgroup, outside.state.pid, child, created.leaf)
     return birth.clone_into(cgroup, plan.clone_flags, child)
 
 

@@ -3,7 +3,7 @@
 Pure: the same spec and the same facts give the same plan; no file is read, no privilege needed.
 """
 
-from ..linux.cgroup import Layout
+from ..linux.cgroup import Cgroup, Layout
 from ..spec.errors import Invalid, Unsupported
 from ..spec.record import Record
 from ..spec.runtime import Hooks, Resources, Spec
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..linux.cgroup.settings import Step as Setting
     from .notify import Listener
     from .planning.process import FilterCompiler
+    from .systemd.unit import Unit
 
 
 class Step(Record):
@@ -33,17 +34,31 @@ class Step(Record):
 
 
 class CgroupPlan(Record):
-    """The cgroup to make, and what to write into it before the command runs. exists: it is a running container's."""
+    """The cgroup to make, and what to write into it before the command runs. exists: it is a running container's.
+
+    leaf: the name of a cgroup below it that an exec gets for itself (Cgroup.leaf), "" for none.
+
+    unit: systemd makes it, with these resources as far as it knows them.
+    """
 
     path: str
     layout: Layout
     exists: bool = False
     settings: "tuple[Setting, ...]" = ()
+    unit: "Unit | None" = None
+    leaf: str = ""
+    resources: Resources = Resources()
 
     @property
     def entry(self) -> tuple[Operation, ...]:
         """The operation by which init gets into it; on v2 it is born there."""
-        return (EnterCgroups(layout=self.layout, path=self.path),) if self.layout.v1 else ()
+        if not self.layout.v1:
+            return ()
+        into = EnterCgroups(layout=self.layout, path=self.path)
+        if not self.leaf or self.layout.v2:
+            return (into,)
+        leaf = Cgroup(self.layout, self.path).leaf(self.leaf)
+        return (into, EnterCgroups(layout=leaf.layout, path=leaf.path))
 
 
 class Plan(Record):
@@ -75,7 +90,9 @@ class Plan(Record):
         """Every step in the order of its execution."""
         steps = []
         if self.cgroup and not self.cgroup.exists:
-            steps.append(Step(subject="cgroup", words=f"make the cgroup {self.cgroup.path}", call="mkdir"))
+            unit = self.cgroup.unit
+            words = f"make the cgroup {self.cgroup.path}" + (f" as systemd's {unit.name}" if unit else "")
+            steps.append(Step(subject="cgroup", words=words, call="StartTransientUnit" if unit else "mkdir"))
         steps += [_step(join) for join in self.joins]
         steps.append(_clone_step(self))
         steps += [_step(operation) for operation in self.operations]
@@ -147,7 +164,13 @@ def _cgroup(spec: Spec, host: HostFacts) -> CgroupPlan | None:
             raise Invalid("limit", "linux.resources", "linux.cgroupsPath is empty: there is no cgroup to write to")
         return None
     settings = resources.settings(spec.linux.resources, host.layout, devices=host.initial_user_namespace)
-    return CgroupPlan(path=path, layout=host.layout, settings=settings)
+    return CgroupPlan(
+        path=path,
+        layout=host.layout,
+        settings=settings,
+        unit=namespaces.systemd_unit(spec.linux),
+        resources=spec.linux.resources or Resources(),
+    )
 
 
 def _checked_hooks(wanted: Hooks) -> Hooks:

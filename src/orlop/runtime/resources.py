@@ -138,7 +138,7 @@ def _memory_v2(memory: Memory) -> Iterator[Step]:
         raise _v1_only("memory.kernelTCP")
     if memory.use_hierarchy is False:
         raise _v1_only("memory.useHierarchy")
-    swap = _swap_alone(memory)
+    swap = swap_alone(memory)
     if memory.check_before_update:
         for limit in (memory.swap or 0, memory.limit or 0):
             if limit > 0:
@@ -152,7 +152,7 @@ def _memory_v2(memory: Memory) -> Iterator[Step]:
         yield Setting("memory", "memory.low", _or_max(memory.reservation))
 
 
-def _swap_alone(memory: Memory) -> int | None:
+def swap_alone(memory: Memory) -> int | None:
     """Return v2's swap limit of v1's memory+swap limit: -1 for none, None where it is not set."""
     limit, both = memory.limit or 0, memory.swap or 0
     if limit == -1 and both == 0:

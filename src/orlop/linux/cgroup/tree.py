@@ -16,13 +16,13 @@ from . import v1
 from .counters import Events, Stats, flat_keyed
 from .directory import Directory, open_directory, split_path
 from .entered import Entered
+from .layout import Layout
 from .settings import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from .layout import Layout
     from .settings import Step
 
 REMOVE_WAIT_S = 5.0
@@ -45,6 +45,15 @@ class Cgroup:
         self.layout = layout
         self.path = path
 
+    def leaf(self, name: str) -> Cgroup:
+        """Return a child in the one hierarchy that lists, freezes and kills processes: a mark, without limits.
+
+        In the others its processes are where their siblings are. No controller is handed down to it, so that the
+        cgroup itself may go on holding processes (cgroup-v2.rst, "No Internal Process Constraint").
+        """
+        v1 = {} if self.layout.v2 else {"freezer": self._freezer()}
+        return Cgroup(Layout("hybrid", v1, self.layout.v2), f"{self.path}/{name}")
+
     def create(self) -> None:
         """Make the cgroup, and its parents where they are missing, in every hierarchy.
 
@@ -61,6 +70,12 @@ class Cgroup:
                 with open_directory(mount, self._names[:-1]) as parent:
                     parent.remove(self._names[-1])
             raise
+
+    def adopt(self) -> None:
+        """Make the cgroup where a hierarchy does not have it yet; one that somebody made for us stays as it is."""
+        for mount in self.layout.hierarchies():
+            if not self._exists_in(mount):
+                self._create_in(mount)
 
     def fd(self) -> int | None:
         """Return a descriptor for CLONE_INTO_CGROUP, which the caller closes; None unless the layout is unified.
@@ -317,6 +332,13 @@ class Cgroup:
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENODEV):  # removed since
                     raise
+
+    def _exists_in(self, mount: str) -> bool:
+        try:
+            self._open(mount).close()
+        except FileNotFoundError:
+            return False
+        return True
 
     def _create_in(self, mount: str) -> None:
         for attempt in range(_CREATE_ATTEMPTS_MAX):

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """One invocation. flags: the verb's; arguments: what stood behind them; criu: a program, "" for that on PATH."""
+    """One invocation. flags: the verb's; arguments: what stood behind them; criu: a program, "" for that on PATH.
 
-    __slots__ = ("arguments", "criu", "flags", "log", "store")
+    systemd: cgroups are made by it.
+    """
+
+    __slots__ = ("arguments", "criu", "flags", "log", "store", "systemd")
 
     def __init__(self, store: Store, log: Log, flags: Flags, arguments: list[str], criu: str = "") -> None:
         self.store = store
@@ -24,6 +27,7 @@ class Call:
         self.log = log
         self.flags = flags
         self.arguments = arguments
+        self.systemd = False
 
     def container(self) -> str:
         """Return the only argument, a container's id."""

@@ -11,6 +11,7 @@ from ...spec.errors import Conflict, Invalid, OrlopError, Unsupported
 from ...spec.runtime import OCI_VERSION, Spec, State
 from .. import gate, hooks, host, launch, plan, rootfs
 from ..operations.identity import SessionKeyring
+from ..planning import namespaces
 from ..planning import process as process_planning
 from . import descriptors, foreground
 from .call import Call, write_pid_file
@@ -103,6 +104,10 @@ def destroy(call: Call, entry: Entry) -> None:
     if entry.cgroup:
         cgroup = Cgroup(detect(), entry.cgroup)
         cgroup.kill()
+        if entry.unit:
+            from ..systemd import scope
+
+            scope.stop(entry.unit)
         cgroup.remove()
     spec = call.store.spec(entry.id)
     state = call.store.state(entry, spec)
@@ -118,7 +123,7 @@ def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
     container = check_id(call.container())
     refuse_no_pivot(call)
     bundle = call.bundle()
-    spec = checked(read_spec(os.path.join(bundle, SPEC_FILE)), container)
+    spec = _placed(call, checked(read_spec(os.path.join(bundle, SPEC_FILE)), container))
     _check_terminal(call, spec, detached=waits or call.flags.on("detach"))
     assert spec.root
     directory = call.store.reserve(container)
@@ -158,6 +163,7 @@ def entry_of(state: State, spec: Spec) -> Entry:
     """Return what is remembered of a container that this process has just made; state.pid is its first process."""
     assert spec.root
     terminal = spec.process is not None and spec.process.terminal
+    unit = namespaces.systemd_unit(spec.linux)
     return Entry(
         id=state.id,
         bundle=state.bundle,
@@ -165,7 +171,8 @@ def entry_of(state: State, spec: Spec) -> Entry:
         pid_start_time=process.start_time(state.pid),
         boot_id=process.boot_id(),
         created=_now(),
-        cgroup=spec.linux.cgroups_path,
+        cgroup=namespaces.cgroup_path(spec.linux),
+        unit=unit.name if unit else "",
         rootfs=os.path.join(state.bundle, spec.root.path),
         owner_uid=os.geteuid(),
         descriptors=() if terminal else _stream_names(),
@@ -214,7 +221,21 @@ def checked(spec: Spec, container: str) -> Spec:
     if spec.root is None:
         raise Invalid("read", SPEC_FILE, "root is required")
     cgroup = spec.linux.cgroups_path or f"/{container}"
-    return spec.replace(linux=spec.linux.replace(cgroups_path=cgroup if cgroup.startswith("/") else f"/{cgroup}"))
+    if ":" not in cgroup and not cgroup.startswith("/"):
+        cgroup = f"/{cgroup}"
+    return spec.replace(linux=spec.linux.replace(cgroups_path=cgroup))
+
+
+def _placed(call: Call, spec: Spec) -> Spec:
+    """Return the spec with a cgroup of the kind that --systemd-cgroup asks for, or does not."""
+    path = spec.linux.cgroups_path
+    if call.systemd and path == f"/{call.container()}":
+        path = f":orlop:{call.container()}"
+    if call.systemd != (":" in path):
+        wanted = 'slice:prefix:name" for systemd' if call.systemd else '/path" without --systemd-cgroup'
+        cause = f'expected cgroupsPath to be of format "{wanted} cgroups, got {path[:80]!r} instead'
+        raise Invalid("make", "linux.cgroupsPath", cause, hint="change the path, or the flag --systemd-cgroup")
+    return spec.replace(linux=spec.linux.replace(cgroups_path=path))
 
 
 def _with_home(spec: Spec, root: int) -> Spec:

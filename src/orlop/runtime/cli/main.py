@@ -6,11 +6,11 @@ import os
 import sys
 
 from ... import __version__
-from ...spec.errors import Invalid, OrlopError, Unsupported
+from ...spec.errors import Invalid, OrlopError
 from ...spec.runtime import OCI_VERSION
 from . import flags
 from .call import Call
-from .flags import Flag
+from .flags import Flag, Flags
 from .log import Log
 from .store import Store
 
@@ -175,19 +175,12 @@ def main(argv: list[str]) -> int:
             print(_help())
             return 0
         log = Log(given.text("log"), given.text("log-format"), given.on("debug"))
-        if given.on("systemd-cgroup"):
-            raise Unsupported(
-                "run",
-                "orlop-runtime",
-                "--systemd-cgroup is not supported: cgroups are made in the file system",
-                hint="let the caller use its cgroupfs driver",
-            )
         verb = VERBS.get(rest[0])
         if verb is None:
             raise Invalid(
                 "run", f"orlop-runtime {rest[0]}", f'there is no command "{rest[0]}"', hint="see orlop-runtime --help"
             )
-        return _run(rest[0], verb, rest[1:], Store(_root(given.text("root"))), log, given.text("criu"))
+        return _run(rest[0], verb, rest[1:], Store(_root(given.text("root"))), log, given)
     except OrlopError as failure:
         log.fatal(_told(failure))
         return 1
@@ -200,13 +193,15 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def _run(name: str, verb: Verb, argv: list[str], store: Store, log: Log, criu: str) -> int:
+def _run(name: str, verb: Verb, argv: list[str], store: Store, log: Log, common: Flags) -> int:
     given, arguments = flags.parse(argv, (*verb.flags, Flag("help h", "bool", "show this text")), name)
     if given.on("help"):
         print(flags.usage(name, f"[OPTIONS] {verb.arguments}", verb.summary, verb.flags))
         return 0
     module, _, function = verb.place.partition(":")
-    code: int = getattr(_import(module), function)(Call(store, log, given, arguments, criu))
+    call = Call(store, log, given, arguments, common.text("criu"))
+    call.systemd = common.on("systemd-cgroup")
+    code: int = getattr(_import(module), function)(call)
     return code
 
 

@@ -26,7 +26,7 @@ _SPEC_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Entry(Record):
-    """state.json. created: RFC 3339. pid_start_time makes the pid unique on this boot.
+    """state.json. created: RFC 3339. unit: systemd's, "" for none. pid_start_time makes the pid unique on this boot.
 
     descriptors: what 0, 1 and 2 were when it was made ("pipe:[7]"), for a checkpoint; none with a terminal.
     """
@@ -42,6 +42,7 @@ class Entry(Record):
     owner_uid: int = 0
     descriptors: tuple[str, ...] = ()
     keep: bool = False
+    unit: str = ""
 
 
 def check_id(container_id: str) -> str:

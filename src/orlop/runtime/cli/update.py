@@ -33,6 +33,10 @@ def update(call: Call) -> int:
     facts = host.facts()
     steps = resources.settings(wanted, facts.layout, devices=bool(wanted.devices))
     try:
+        if entry.unit:
+            from ..systemd import scope
+
+            scope.change(entry.unit, wanted, facts.layout)
         Cgroup(facts.layout, entry.cgroup).apply(steps)
     except OSError as failure:
         cause = f"{failure.strerror} ({failure.filename})"

@@ -9,6 +9,10 @@ from ..operations import Operation
 from ..operations.names import SetHostname, WriteProcfs
 from ..operations.namespaces import KINDS, BecomeRoot, JoinNamespace, Loopback, MapIds, UnshareCgroup, UnshareTime
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..systemd.unit import Unit
+
 ID_MAPPINGS_MAX = 340  # UID_GID_MAP_MAX_EXTENTS, since Linux 4.15
 _ID_MAX = 2**32 - 2
 _CLOCKS = ("monotonic", "boottime")
@@ -78,14 +82,23 @@ def namespaces(linux: Linux, host: HostFacts) -> Namespaces:
     return result
 
 
+def systemd_unit(linux: Linux) -> "Unit | None":
+    """Return the unit that systemd shall make for the container; None where its cgroup is a plain path."""
+    if ":" not in linux.cgroups_path:
+        return None
+    from ..systemd.unit import unit_of
+
+    return unit_of(linux.cgroups_path)
+
+
 def cgroup_path(linux: Linux) -> str:
     """Return the absolute path of the container's cgroup, "" when it gets none of its own.
 
-    Raises Unsupported for systemd's form. A relative path starts at the root of the hierarchy (config-linux.md leaves
-    it to the runtime).
+    A relative path starts at the root of the hierarchy (config-linux.md leaves it to the runtime); slice:prefix:name is
+    a unit of systemd's. Raises Invalid for a unit that can't be.
     """
-    if ":" in linux.cgroups_path:
-        raise Unsupported("make", "linux.cgroupsPath", "this version makes no systemd slices", hint="give a path")
+    if unit := systemd_unit(linux):
+        return unit.path
     return f"/{linux.cgroups_path.lstrip('/')}" if linux.cgroups_path else ""
 
 
