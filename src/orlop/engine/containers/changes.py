@@ -103,9 +103,9 @@ def _difference(before: Resources, after: Resources) -> Resources:
 def _apply(engine: Engine, record: ContainerRecord, cgroup: Cgroup, changed: Resources) -> None:
     try:
         cgroup.apply(settings.settings(changed, engine.host.runtime.layout, devices=False))
-    except FileNotFoundError:
-        return  # it has ended: the next start has the new limits
     except OSError as wrong:
+        if isinstance(wrong, FileNotFoundError) and not engine.observe(record.id).lives:
+            return  # it has ended: the next start has the new limits
         cause = f"the kernel refuses {wrong.filename}: {wrong.strerror}"
         hint = "nothing was changed; a memory limit must be above what is in use: orlop stats --no-stream"
         raise Unavailable("update", record.subject, cause, hint=hint) from None

@@ -23,7 +23,7 @@ _HEADERS: dict[str, object] = {
     "CreatedAt": "CREATED AT",
     "ID": "CONTAINER ID",
     "Image": "IMAGE",
-    "Label": lambda key: str(key).rpartition(".")[2],
+    "Label": lambda key: str(key).rpartition(".")[2].replace("-", " ").replace("_", " "),
     "Labels": "LABELS",
     "LocalVolumes": "LOCAL VOLUMES",
     "Mounts": "MOUNTS",
