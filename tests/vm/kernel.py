@@ -22,7 +22,7 @@ MODULES = (
     "overlay fuse loop squashfs erofs veth bridge br_netfilter macvlan ipvlan dummy tun vxlan nf_tables nft_chain_nat "
     "nft_ct nft_masq nft_redir nft_reject_inet nft_fib_inet nft_compat nf_conntrack_netlink xt_MASQUERADE "
     "xt_addrtype xt_conntrack xt_comment xt_mark iptable_nat iptable_filter ip6table_nat ip6table_filter "
-    "sch_tbf sch_netem cls_u32 ifb zram"
+    "sch_tbf sch_netem cls_u32 ifb zram quota_v2"
 ).split()
 
 

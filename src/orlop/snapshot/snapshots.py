@@ -167,6 +167,10 @@ class Snapshots:
         """Remove what lies in the trash at path."""
         self._remove_tree(path)
 
+    def abandon(self, name: str) -> None:
+        """Remove what a dead writer left in unpacking/ under this name."""
+        self._discard(f"{self.root}/unpacking/{name}")
+
     def layer_usage(self, chain_id: Digest) -> Usage:
         """Return what an unpacked layer occupies. Raises NotFound."""
         from .usage import measure
@@ -175,6 +179,10 @@ class Snapshots:
             return measure(self._layer(chain_id))
         except FileNotFoundError:
             raise _not_unpacked(chain_id) from None
+
+    def directory(self, key: str) -> str:
+        """Return where the layer called key lies: its upper/ and work/. Raises Invalid for what is no key."""
+        return self._active(key)
 
     def usage(self, key: str) -> Usage:
         """Return what the layer called key itself occupies. Raises NotFound."""

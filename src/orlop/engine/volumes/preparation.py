@@ -18,7 +18,7 @@ from ...spec.runtime import Mount
 from .. import events, images
 from ..containers import names
 from ..containers.record import timestamp
-from . import copyup, local, mountpoints
+from . import copyup, local, mountpoints, quota
 from .store import ANONYMOUS_LABEL, DATA, VolumeRecord, check_name, is_empty
 
 TYPE_CHECKING = False
@@ -65,6 +65,7 @@ def prepare(engine: Engine, record: ContainerRecord, undo: ExitStack) -> tuple[C
 
     Returns the record with what is known only now, and what mounts the trees of images, by snapshot key.
     """
+    _bound_layer(engine, record)
     trees = {}
     points = []
     with _ImageView(engine, record) as view:
@@ -181,6 +182,20 @@ def _make_source(source: str, subject: str) -> None:
     except OSError as wrong:
         cause = f"error while creating mount source path '{source}': mkdir: {wrong.strerror}"
         raise Invalid("start", subject, cause, hint=f"make it, or correct -v {source}:...") from None
+
+
+def _bound_layer(engine: Engine, record: ContainerRecord) -> None:
+    """Bound the container's own layer, as --storage-opt asks."""
+    for key, value in record.request.storage_opt.items():
+        if key != "size":
+            hint = "known is size"
+            raise Invalid("create", record.subject, f"Storage opt {key[:60]} not supported", hint=hint)
+        refusal = quota.no_quota_for_container(record.subject)
+        if record.request.rootfs:
+            raise refusal
+        layer = engine.snapshots.directory(record.id)
+        size_bytes = quota.parse_size(value, record.subject)
+        quota.bound(layer, (f"{layer}/upper", f"{layer}/work"), size_bytes, refusal)
 
 
 # -- making ---------------------------------------------------------------------------------------------------------
@@ -318,6 +333,8 @@ def _replace(engine: Engine, source: int, name: str, subject: str) -> None:
     staging = engine.volumes.reserve()
     try:
         os.mkdir(f"{staging}/{DATA}", 0o700)
+        if identity := quota.project(engine.volumes.data(name)):
+            quota.mark(f"{staging}/{DATA}", identity)
         directory = os.open(f"{staging}/{DATA}", _DIRECTORY)
         try:
             if copyup.copy_tree(source, directory, subject):

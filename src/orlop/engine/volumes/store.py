@@ -21,6 +21,7 @@ from ...spec import jsonio
 from ...spec.errors import Conflict, Internal, Invalid, NotFound
 from ...spec.record import Record
 from ..containers.record import write_durably
+from . import quota
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,11 +126,22 @@ class Volumes:
                     continue
 
     def make(self, record: VolumeRecord) -> bool:
-        """Make a volume; tell whether it was made now: False when there is one of that name. Raises OSError."""
+        """Make a volume; tell whether it was made now: False when there is one of that name.
+
+        Raises Invalid and Unsupported for a size that can't be, OSError.
+        """
         temporary = self.reserve()
         os.mkdir(f"{temporary}/{DATA}")
         os.chmod(f"{temporary}/{DATA}", 0o755)  # docker's; the directory above it is ours alone
-        write_durably(f"{temporary}/{RECORD_FILE}", jsonio.dump(record.to_json()))
+        try:
+            if size := record.options.get("size"):
+                size_bytes = quota.parse_size(size, record.subject)
+                refusal = quota.no_quota_for_volume(record.name)
+                quota.bound(temporary, (f"{temporary}/{DATA}",), size_bytes, refusal)
+            write_durably(f"{temporary}/{RECORD_FILE}", jsonio.dump(record.to_json()))
+        except BaseException:
+            self.discard(temporary)
+            raise
         with self._lock:
             try:
                 os.rename(temporary, self.path(record.name))
@@ -195,6 +207,7 @@ class Volumes:
 
     def discard(self, path: str) -> None:
         """Remove a directory that lies on the way, whatever a container has left in it. Raises OSError."""
+        quota.release(path)
         directory = os.open(self.directory, removal.DIRECTORY_FLAGS)
         try:
             trash_name = f"{_GONE}{os.urandom(8).hex()}"
