@@ -17,51 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from orlop.content import Store
-from orlop.image import Images
-from orlop.image.download import Downloads
-from orlop.image.pull import Pull
-from orlop.image.registry import Endpoint, Patience, Remote, Repository, Transport, client
-from orlop.image.registry.tls import DEFAULT_TLS
-from orlop.snapshot import Snapshots
+from orlop.image.registry import Patience, client
 from orlop.spec.digest import Digest
 from orlop.spec.errors import OrlopError
 from orlop.spec.image import OCI_INDEX, OCI_MANIFEST
-from orlop.spec.platform import Platform
-from orlop.spec.reference import Reference
-from orlop.spec.registry import Credentials
 from support.archives import Archive
+from support.pulling import Puller
 from support.registries import Content, Registry, Request, Rule, digest
 
 TAR = bytes(Archive().directory(b"bin").file(b"bin/sh", os.urandom(200_000), mode=0o755))
 PACKED = gzip.compress(TAR)
-PASSWORD = Credentials(username="u", password="secret-of-the-test")
 RSS_BYTES_MAX = 256 * 1024**2
-
-
-class Puller:
-    """A store, snapshots, and pulls into them."""
-
-    def __init__(self, root: Path) -> None:
-        self.store = Store(str(root / "content"))
-        self.images = Images(self.store)
-        self.snapshots = Snapshots(str(root / "snapshots"))
-        self.downloads = Downloads(self.store)
-        self.transport = Transport()
-
-    def repository(self, host: str, credentials: Credentials = PASSWORD) -> Repository:
-        endpoint = Endpoint(host, "lib/x", scheme="http", tls=DEFAULT_TLS)
-        return Repository(Remote(self.transport, endpoint, credentials), f"{host}/lib/x")
-
-    def pull(self, registry: Registry, tag: str = "1") -> list[dict[str, object]]:
-        reference = Reference.parse(f"{registry.name}/lib/x{'@' if ':' in tag else ':'}{tag}")
-        places = [self.repository(registry.name)]
-        one = Pull(self.store, self.downloads, places, reference, Platform.parse("linux/amd64"))
-        with self.store.leases.hold() as lease:
-            return list(one.run(lease, self.snapshots.unpack))
-
-    def blobs(self) -> set[str]:
-        return {str(found) for found in self.store.digests()}
 
 
 @pytest.fixture
@@ -69,8 +35,7 @@ def puller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Puller]:
     monkeypatch.setattr(client, "BACKOFF_S", 0.01)
     made = Puller(tmp_path)
     yield made
-    made.transport.close()
-    made.snapshots.close()
+    made.close()
 
 
 def honest() -> Content:

@@ -1,13 +1,172 @@
-"""`system df` and `system fsck`: what the data directory holds, to the last file, and what is wrong with it."""
+"""`system df`: what the data directory holds, as docker tells it and, to verify that, directory by directory.
+
+Every byte belongs to one line of `attributed`; what no line knows is called unknown, and `system fsck` names it.
+"""
 
 from __future__ import annotations
 
+import os
+
+from ...image import collection
+from ...snapshot.usage import measure
+from ...spec.errors import NotFound
+from ..containers import listing as containers
+from .removal import names_of, users_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...image.image import Image
+    from ...spec.digest import Digest
     from ..engine import Engine
+
+    Add = Callable[[str, str, int], None]
+
+# What lies in the data directory beside content/ and snapshots/, and in whose name.
+PLACES = {
+    "containers": "containers: records and logs",
+    "volumes": "volumes",
+    "networks": "networks",
+    "certs.d": "certificates",
+    "engine.log": "the engine's log",
+    "engine.log.1": "the engine's log",
+    "events.jsonl": "events",
+    "events.jsonl.1": "events",
+    "registry": "registry",
+}
+
+
+def usage(engine: Engine, *, verify: bool = False) -> dict[str, object]:
+    """Return docker's /system/df object; with verify also `Attributed`: [{"what", "bytes", "path"}] of all bytes."""
+    layers = {chain_id: _bytes(engine, chain_id) for chain_id in engine.snapshots.unpacked()}
+    images = engine.images.list()
+    owners: dict[Digest, int] = {}
+    for image in images:
+        for chain_id in {layer.chain_id for layer in image.layers}:
+            owners[chain_id] = owners.get(chain_id, 0) + 1
+    found: dict[str, object] = {
+        "LayersSize": sum(layers.values()),
+        "Images": [_image(engine, image, layers, owners) for image in images],
+        "Containers": containers.summaries(engine, True, {}, size=True),
+        "Volumes": _volumes(engine),
+        "BuildCache": [],
+    }
+    if verify:
+        found["Attributed"] = attributed(engine)
+    return found
 
 
 def stored_bytes(engine: Engine) -> int:
     """Return what blobs and unpacked layers occupy."""
     blobs = sum(engine.store.stat(digest) or 0 for digest in engine.store.digests())
-    return blobs + sum(engine.snapshots.layer_usage(chain).bytes for chain in engine.snapshots.unpacked())
+    return blobs + sum(_bytes(engine, chain_id) for chain_id in engine.snapshots.unpacked())
+
+
+def attributed(engine: Engine) -> list[dict[str, object]]:
+    """Return what occupies how many bytes (of the disk's blocks) below which path; together they are all of it."""
+    root = engine.paths.root
+    lines: list[dict[str, object]] = []
+    marked = collection.mark(engine.store)
+    needed = marked.layers | engine.snapshots.in_use()
+    by_name = {digest.hex: digest in marked.blobs for digest in engine.store.digests()}
+
+    def add(what: str, path: str, size: int) -> None:
+        for line in lines:
+            if line["what"] == what:
+                line["bytes"] = int(str(line["bytes"])) + size
+                return
+        lines.append({"what": what, "bytes": size, "path": path.removeprefix(root + "/")})
+
+    own = os.stat(root)
+    add("the directory itself", root, own.st_blocks * 512)
+    for name in sorted(os.listdir(root)):
+        path = f"{root}/{name}"
+        if name == "content":
+            _content(path, by_name, add)
+        elif name == "snapshots":
+            _snapshots(path, {chain_id.hex for chain_id in needed}, add)
+        else:
+            add(PLACES.get(name, "unknown"), path, _measure(path))
+    return lines
+
+
+def _content(root: str, blobs: dict[str, bool], add: Add) -> None:
+    add("the image store's directories", root, os.stat(root).st_blocks * 512)
+    for name in sorted(os.listdir(root)):
+        path = f"{root}/{name}"
+        if name == "ingest":
+            add("downloads under way or interrupted", path, _measure(path))
+        elif name != "blobs":
+            known = name in ("index.json", "oci-layout", "host.json")
+            add("the image store's index" if known else "unknown", path, _measure(path))
+    add("the image store's directories", root, os.stat(f"{root}/blobs").st_blocks * 512)
+    for algorithm in os.listdir(f"{root}/blobs"):
+        directory = f"{root}/blobs/{algorithm}"
+        add("the image store's directories", root, os.stat(directory).st_blocks * 512)
+        for name in os.listdir(directory):
+            path = f"{directory}/{name}"
+            what = "blobs of images" if blobs.get(name) else "blobs that no image needs" if name in blobs else "unknown"
+            add(what, path if what == "unknown" else directory, _measure(path))
+
+
+def _snapshots(root: str, needed: set[str], add: Add) -> None:
+    add("the snapshots' directories", root, os.stat(root).st_blocks * 512)
+    for name in sorted(os.listdir(root)):
+        path = f"{root}/{name}"
+        if name != "layers":
+            what = {
+                "active": "containers: what they wrote",
+                "unpacking": "layers being unpacked",
+                "trash": "what is being removed",
+            }.get(name, "unknown")
+            add(what, path, _measure(path))
+            continue
+        add("the snapshots' directories", root, os.stat(path).st_blocks * 512)
+        for layer in os.listdir(path):
+            what = "unpacked layers" if layer in needed else "unpacked layers that no image needs"
+            add(what, path, _measure(f"{path}/{layer}"))
+
+
+def _measure(path: str) -> int:
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            return measure(path).bytes
+        return os.lstat(path).st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def _bytes(engine: Engine, chain_id: Digest) -> int:
+    try:
+        return engine.snapshots.layer_usage(chain_id).bytes
+    except NotFound:
+        return 0
+
+
+def _image(engine: Engine, image: Image, layers: dict[Digest, int], owners: dict[Digest, int]) -> dict[str, object]:
+    own = {layer.chain_id: layer.descriptor.size for layer in image.layers}
+    size = sum(packed + layers.get(chain_id, 0) for chain_id, packed in own.items())
+    shared = sum(packed + layers.get(chain, 0) for chain, packed in own.items() if owners.get(chain, 0) > 1)
+    return {
+        "Id": str(image.id),
+        "RepoTags": [name.familiar for name in names_of(engine, image) if name.tag],
+        "Created": image.created,
+        "Size": size,
+        "SharedSize": shared,
+        "Containers": len(users_of(engine, image)),
+    }
+
+
+def _volumes(engine: Engine) -> list[dict[str, object]]:
+    used = [point.name for record in engine.records.all() for point in record.mounts if point.name]
+    return [
+        {
+            "Name": volume.name,
+            "UsageData": {
+                "Size": _measure(f"{engine.paths.root}/volumes/{volume.name}"),
+                "RefCount": used.count(volume.name),
+            },
+        }
+        for volume in engine.volumes.all()
+    ]

@@ -169,7 +169,10 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         "Make root file systems",
         {"from-binaries": ("rootfs", "FROM_BINARIES", "Copy programs and all that they need into a directory")},
     ),
-    "system": ("Manage Orlop", {"events": _EVENTS, "info": _INFO}),
+    "system": ("Manage Orlop", {"events": _EVENTS, "df": ("system", "DF", "Show disk usage"),
+            "fsck": ("system", "FSCK", "Look for damage and leftovers in the data directory"),
+            "info": _INFO,
+            "prune": ("system", "PRUNE", "Remove unused data")}),
     "volume": (
         "Manage volumes",
         {
@@ -198,7 +201,7 @@ ALIASES = {
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
     "build builder buildx checkpoint compose config context manifest node plugin secret service stack"
-    " swarm trust volume.update image.build system.df system.prune".split()
+    " swarm trust volume.update image.build".split()
 )
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-
 from ....spec.errors import OrlopError
 from ..command import Command, Invocation, for_output, write_line
 from ..flags import BOOL, EXIT_USAGE, Flag
 from ..main import explain
 from ..units import size
 from ..values import FILTER
+from .lifecycle import confirmed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 
 def _tag(invocation: Invocation) -> int:
@@ -53,28 +53,27 @@ def _prune(invocation: Invocation) -> int:
     if not options["force"]:
         what = "without at least one container associated to them" if options["all"] else "dangling images"
         what = f"all images {what}" if options["all"] else f"all {what}"
-        if not confirmed(f"WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "):
+        if not confirmed(f"WARNING! This will remove {what}."):
             return 0
     with invocation.connect() as engine:
         result = engine.call("images.prune", {"all": options["all"], "filters": filters_of(options["filter"])})
-    if isinstance(result, dict):
-        deleted = result.get("ImagesDeleted")
-        if isinstance(deleted, list) and deleted:
-            write_line("Deleted Images:")
-            for item in deleted:
-                for word in ("Untagged", "Deleted"):
-                    if word in item:
-                        write_line(f"{word.lower()}: {for_output(str(item[word]))}")
-            write_line("")
-        write_line(f"Total reclaimed space: {size(int(result.get('SpaceReclaimed') or 0))}")
+    found = result if isinstance(result, dict) else {}
+    print_images_deleted(found)
+    write_line(f"Total reclaimed space: {size(int(found.get('SpaceReclaimed') or 0))}")
     return 0
 
 
-def confirmed(question: str) -> bool:
-    """Ask on the terminal; only y or yes is one."""
-    sys.stdout.write(question)
-    sys.stdout.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+def print_images_deleted(result: dict[str, Any]) -> None:
+    """Print docker's list of what a prune of images removed, with an empty line behind; nothing for nothing."""
+    deleted = result.get("ImagesDeleted")
+    if not isinstance(deleted, list) or not deleted:
+        return
+    write_line("Deleted Images:")
+    for item in deleted:
+        for word in ("Untagged", "Deleted"):
+            if word in item:
+                write_line(f"{word.lower()}: {for_output(str(item[word]))}")
+    write_line("")
 
 
 def filters_of(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:

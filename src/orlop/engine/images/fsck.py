@@ -1,0 +1,219 @@
+"""`system fsck`: every blob, image, layer and writable layer looked at; what is wrong is told and, if asked, put right.
+
+kind     damaged      a blob whose content is not its digest's, a document that can't be read: repair removes it
+         incomplete   an image that lacks a blob: repair takes its name away
+         leftover     what a killed engine had not finished and nobody needs: repair removes it
+         unknown      what is none of ours: it is told and left alone
+
+Safe beside everything else: what is leased, or has a writer, is no leftover.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+
+from ...content.store import sweep
+from ...image import collection
+from ...spec.digest import Digest
+from ...spec.errors import Invalid, NotFound, OrlopError
+from ...spec.image import INDEXES, Index, parse_manifest
+from ..containers import names
+from .disk import PLACES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...spec.image import Descriptor
+    from ..engine import Engine
+
+DAMAGED, INCOMPLETE, LEFTOVER, UNKNOWN = "damaged", "incomplete", "leftover", "unknown"
+READ_BYTES = 1024 * 1024
+TRASH_S_MIN = 60.0  # what a removal that goes on now has in the trash is younger
+
+
+class Problem:
+    """One thing that is wrong. repaired: it is no more."""
+
+    def __init__(self, kind: str, subject: str, cause: str) -> None:
+        self.kind, self.subject, self.cause = kind, subject, cause
+        self.repaired = False
+
+    def to_json(self) -> dict[str, object]:
+        return {"kind": self.kind, "subject": self.subject, "cause": self.cause, "repaired": self.repaired}
+
+
+def check(engine: Engine, *, repair: bool = False) -> list[dict[str, object]]:
+    """Return what is wrong, as {"kind", "subject", "cause", "repaired"}."""
+    problems: list[Problem] = []
+    for look in (_blobs, _images, _ingest, _garbage, _writable, _trash, _places):
+        problems += look(engine, repair)
+    return [problem.to_json() for problem in problems]
+
+
+def _blobs(engine: Engine, repair: bool) -> Iterator[Problem]:
+    for digest in engine.store.digests():
+        cause = _wrong_content(engine, digest)
+        if cause:
+            problem = Problem(DAMAGED, f"blob {digest}", cause)
+            if repair:
+                engine.store.remove(digest)
+                problem.repaired = True
+            yield problem
+
+
+def _wrong_content(engine: Engine, digest: Digest) -> str:
+    found = hashlib.new(digest.algorithm)
+    try:
+        with engine.store.open(digest) as file:
+            while data := file.read(READ_BYTES):
+                found.update(data)
+    except NotFound:
+        return ""  # it was collected meanwhile
+    except OSError as wrong:
+        return f"it can't be read: {wrong.strerror}"
+    return (
+        "" if found.hexdigest() == digest.hex else f"its content has the digest {digest.algorithm}:{found.hexdigest()}"
+    )
+
+
+def _images(engine: Engine, repair: bool) -> Iterator[Problem]:
+    """Look at every entry of the index: its documents and the blobs they name."""
+    seen: dict[Digest, str] = {}
+    for name, target in engine.store.names.entries():
+        if target.digest not in seen:
+            seen[target.digest] = _missing(engine, target)
+        cause = seen[target.digest]
+        if cause:
+            shown = name.familiar if name is not None else str(target.digest)
+            problem = Problem(INCOMPLETE, f"image {shown}", cause)
+            if repair:
+                engine.store.names.forget(target.digest)
+                problem.repaired = True
+            yield problem
+
+
+def _missing(engine: Engine, target: Descriptor) -> str:
+    """Return what an image lacks, "" for nothing. Of an index the images of other platforms may be absent."""
+    try:
+        if target.media_type in INDEXES:
+            index = parse_manifest(engine.store.get(target.digest), target.media_type, f"index {target.digest}")
+            assert isinstance(index, Index)  # by its media type
+            here = [one for one in index.manifests if engine.store.stat(one.digest) is not None]
+            causes = [_missing(engine, one) for one in here]
+            return next(filter(None, causes), "" if here else "none of its images is here")
+        needed = collection.reachable(engine.store, target)
+        manifest = parse_manifest(engine.store.get(target.digest), target.media_type, f"manifest {target.digest}")
+    except OrlopError as wrong:
+        return str(wrong)
+    if needed.broken:
+        return needed.broken[0]
+    foreign = {layer.digest for layer in getattr(manifest, "layers", ()) if layer.urls}
+    lost = [digest for digest in needed.blobs - foreign if engine.store.stat(digest) is None]
+    return f"blob {lost[0]} is not here" if lost else ""
+
+
+def _ingest(engine: Engine, repair: bool) -> Iterator[Problem]:
+    for path in engine.store.partial():
+        if _has_writer(path):
+            continue
+        problem = Problem(LEFTOVER, f"download {os.path.basename(path)}", "it was interrupted; a pull goes on with it")
+        if repair:
+            sweep(os.path.dirname(path), 0.0)
+            problem.repaired = not os.path.exists(path)
+        yield problem
+
+
+def _has_writer(path: str) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True  # it is done
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _garbage(engine: Engine, repair: bool) -> Iterator[Problem]:
+    """Find what no image, container or lease needs."""
+    marked = collection.mark(engine.store)
+    leased = set(engine.store.leases.leased())
+    if marked.broken:
+        return  # what those need is not known: `_images` has told
+    found = [
+        *(
+            (digest, Problem(LEFTOVER, f"blob {digest}", "no image needs it"))
+            for digest in engine.store.digests()
+            if digest not in marked.blobs and digest not in leased
+        ),
+        *(
+            (chain_id, Problem(LEFTOVER, f"layer {chain_id}", "no image and no container needs it"))
+            for chain_id in engine.snapshots.unpacked()
+            if chain_id not in marked.layers | engine.snapshots.in_use() and chain_id not in leased
+        ),
+    ]
+    if repair and found:
+        try:
+            swept = collection.collect(engine.store, engine.snapshots)
+        except Invalid:
+            pass
+        else:
+            gone = {*swept.blobs, *swept.layers}
+            for digest, problem in found:
+                problem.repaired = digest in gone
+    yield from (problem for _, problem in found)
+
+
+def _writable(engine: Engine, repair: bool) -> Iterator[Problem]:
+    """Look at the writable layers: each belongs to a container, and the layers it stands on are there."""
+    known = set(engine.records.ids())
+    for key in engine.snapshots.keys():  # noqa: SIM118  # it is no dict
+        if names.is_id(key) and key not in known:
+            problem = Problem(LEFTOVER, f"snapshot {key}", "its container is gone")
+            if repair and key not in engine.records.ids():
+                engine.snapshots.remove(key)
+                problem.repaired = True
+            yield problem
+            continue
+        try:
+            engine.snapshots.mounts(key)
+        except OrlopError as wrong:
+            yield Problem(DAMAGED, f"snapshot {key}", wrong.cause)
+
+
+def _trash(engine: Engine, repair: bool) -> Iterator[Problem]:
+    root = engine.snapshots.root
+    for part in ("trash", "unpacking"):
+        for name in os.listdir(f"{root}/{part}"):
+            path = f"{root}/{part}/{name}"
+            try:
+                age = time.time() - os.lstat(path).st_ctime
+            except FileNotFoundError:
+                continue
+            if age < TRASH_S_MIN or (part == "unpacking" and _has_writer(path)):
+                continue
+            problem = Problem(LEFTOVER, f"{part} {name}", "it was interrupted")
+            if repair:
+                engine.snapshots.dispose(path) if part == "trash" else engine.snapshots.abandon(name)
+                problem.repaired = True
+            yield problem
+
+
+def _places(engine: Engine, _repair: bool) -> Iterator[Problem]:
+    root = engine.paths.root
+    for name in os.listdir(root):
+        if name not in PLACES and name not in ("content", "snapshots"):
+            yield Problem(UNKNOWN, f"{root}/{name}", "it is none of Orlop's files")
+    for algorithm in os.listdir(f"{root}/content/blobs"):
+        for name in os.listdir(f"{root}/content/blobs/{algorithm}"):
+            try:
+                Digest(f"{algorithm}:{name}")
+            except Invalid:
+                yield Problem(UNKNOWN, f"{root}/content/blobs/{algorithm}/{name}", "it is called like no blob")

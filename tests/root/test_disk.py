@@ -1,0 +1,230 @@
+"""The data directory: every byte has an owner, what died leaves nothing that `fsck` can't explain, prune frees all."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from orlop.content.store import sweep
+from orlop.image import collection
+from orlop.linux import mount
+from orlop.spec.digest import Digest
+from orlop.spec.errors import Unavailable
+from support import processes
+from support.archives import Archive
+from support.engine import Environment
+from support.pulling import Puller
+from support.registries import Content, Registry, Request
+
+KILLS = int(os.environ.get("ORLOP_TEST_KILLS", "3"))
+LAYERS = 4
+
+
+def tree(number: int) -> bytes:
+    archive = Archive().directory(b"d%d" % number)
+    for index in range(150):
+        archive.file(b"d%d/f%d" % (number, index), os.urandom(2000))
+    return bytes(archive)
+
+
+def attributed(orlop: Environment) -> dict[str, int]:
+    lines = orlop("system", "df", "--verify").stdout.partition("WHAT")[2].splitlines()[1:]
+    found = {}
+    for line in lines:
+        what, _, rest = line.partition("   ")
+        found[what] = int(rest.split()[0])
+    return found
+
+
+def disk_bytes(root: Path) -> int:
+    return int(subprocess.run(["du", "-s", "-B1", root], capture_output=True, text=True, check=True).stdout.split()[0])
+
+
+def test_every_byte_has_an_owner(orlop: Environment) -> None:
+    orlop("run", "--name", "c", "--network", "none", "host", "sh", "-c", "echo x > /written")
+    orlop("import", "-", "one:1", input=tree(1))
+    found = attributed(orlop)
+    whole = found.pop("all of it")
+    assert sum(found.values()) == whole
+    assert abs(whole - disk_bytes(orlop.root)) <= whole // 100
+    assert "unknown" not in found
+    table = orlop("system", "df").stdout.splitlines()
+    assert table[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
+    assert table[1].split()[:3] == ["Images", "2", "1"]
+    assert table[2].split()[:3] == ["Containers", "1", "0"]
+    assert orlop("system", "fsck").stdout == "Everything is in order.\n"
+
+
+def test_prune_frees_everything(orlop: Environment) -> None:
+    orlop("run", "--name", "c", "--network", "none", "host", "true")
+    orlop("import", "-", "one:1", input=tree(1))
+    assert orlop("image", "prune", "-f").stdout == "Total reclaimed space: 0B\n"
+    kept = orlop("image", "prune", "-af").stdout
+    assert "untagged: one:1" in kept
+    assert "host" not in kept
+    done = orlop("system", "prune", "-af").stdout
+    assert done.splitlines()[0] == "Deleted Containers:"
+    assert "untagged: host:latest" in done
+    assert orlop("images", "-q").stdout == ""
+    assert disk_bytes(orlop.root) < 1024 * 1024
+
+
+def test_damage_is_found_and_repaired(orlop: Environment) -> None:
+    identifier = orlop("import", "-", "one:1", input=tree(1)).stdout.strip()
+    orlop("import", "-", "two:1", input=tree(2))
+    blobs = orlop.root / "content/blobs/sha256"
+    layer = max(blobs.iterdir(), key=lambda path: path.stat().st_mtime if path.stat().st_size > 100_000 else 0)
+    layer.chmod(0o600)
+    with layer.open("r+b") as file:
+        file.write(b"damage")
+    (blobs / ("0" * 64)).write_bytes(b"x")
+    (orlop.root / "strange").touch()
+    told = orlop("system", "fsck", check=False)
+    assert told.code == 1
+    assert f"damaged: blob sha256:{layer.name}: its content has the digest" in told.stdout
+    assert f"damaged: blob sha256:{'0' * 64}" in told.stdout
+    assert f"unknown: {orlop.root}/strange" in told.stdout
+    assert "incomplete: image two:1" in orlop("system", "fsck", "--repair", check=False).stdout
+    (orlop.root / "strange").unlink()
+    assert orlop("system", "fsck").stdout == "Everything is in order.\n"
+    assert orlop("images", "-q", "--no-trunc").stdout.strip() == identifier
+
+
+# -- kill -9 ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def image(orlop: Environment) -> Iterator[Registry]:
+    """A registry, near the engine, with an image of some layers; each answer takes a little while."""
+    content = Content()
+    trees = [tree(number) for number in range(LAYERS)]
+    packed = [gzip.compress(one, 1) for one in trees]
+    descriptor = content.image(trees[0], packed[0])
+    document = json.loads(content.manifests[descriptor["digest"]][1])
+    config = json.loads(content.blobs[document["config"]["digest"]])
+    layers = [content.blob(one) | {"mediaType": document["layers"][0]["mediaType"]} for one in packed]
+    config["rootfs"]["diff_ids"] = ["sha256:" + hashlib.sha256(one).hexdigest() for one in trees]
+    document["config"] |= content.blob(json.dumps(config).encode())
+    document["layers"] = layers
+    content.manifest(document, "1")
+
+    def slow(request: Request) -> bool:
+        time.sleep(0.01)
+        return False
+
+    made = orlop.inside(lambda: Registry(content, slow))
+    with made:
+        yield made
+
+
+def kill_engine(orlop: Environment) -> None:
+    pid = orlop.engine_pid()
+    if pid is not None:
+        processes.kill(pid, processes.start_time(pid), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("verb", ["pull", "load"])
+def test_kill_9_leaves_nothing_that_fsck_cannot_explain(orlop: Environment, image: Registry, verb: str) -> None:
+    name = f"{image.name}/lib/x:1"
+    archive = orlop.root.parent / "saved.tar"
+    started = time.monotonic()
+    orlop("pull", "-q", name)
+    whole_s = time.monotonic() - started
+    orlop("save", "-o", archive, name)
+    words = ["pull", "-q", name] if verb == "pull" else ["load", "-q", "-i", str(archive)]
+    chance = random.Random(5)
+    for _ in range(KILLS):
+        orlop("rmi", "-f", name, check=False)
+        client = orlop.popen(*words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0, whole_s))
+        kill_engine(orlop)
+        client.wait(60)
+        found = orlop("system", "fsck", check=False).stdout.splitlines()
+        explained = ("leftover: ", "Everything is in order", "Next: ")
+        assert all(line.startswith(explained) or " found, " in line for line in found), found
+    orlop(*words)
+    orlop("system", "fsck", "--repair", check=False)
+    assert orlop("system", "fsck").stdout == "Everything is in order.\n"
+    assert "unknown" not in attributed(orlop)
+    orlop("rmi", "-f", name)
+    orlop("system", "prune", "-af")
+    assert disk_bytes(orlop.root) < 1024 * 1024
+
+
+# -- a full disk ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", ["200k", "500k", "700k"])
+def test_a_full_disk_is_told_and_leaves_nothing_half(size: str) -> None:
+    content = Content()
+    one = tree(1)
+    content.image(one, gzip.compress(one, 1), "1")
+    with closing_fd(mount.new_filesystem("tmpfs", (("size", size), ("mode", "0700")), 0)) as fd:
+        puller = Puller(Path(f"/proc/self/fd/{fd}"))
+        with Registry(content) as registry, pytest.raises(Unavailable, match="No space left") as caught:
+            puller.pull(registry)
+        assert "free some" in caught.value.hint
+        assert puller.store.names.entries() == ()
+        assert puller.snapshots.unpacked() == []
+        for digest in puller.store.digests():
+            assert Digest.of(puller.store.get(digest)) == digest
+        collection.collect(puller.store, puller.snapshots)
+        sweep(f"{puller.store.root}/ingest", 0.0)
+        assert puller.store.digests() == []
+        assert puller.store.partial() == []
+        assert os.listdir(f"{puller.snapshots.root}/trash") == os.listdir(f"{puller.snapshots.root}/unpacking") == []
+        puller.close()
+
+
+@contextmanager
+def closing_fd(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+# -- collections beside pulls -----------------------------------------------------------------------------------------
+
+
+def test_a_collection_beside_pulls_takes_nothing_that_they_need(tmp_path: Path) -> None:
+    puller = Puller(tmp_path)
+    content = Content()
+    for number in range(12):
+        one = tree(number % 5)
+        content.image(one, gzip.compress(one, 1, mtime=0), f"t{number}")
+    done = threading.Event()
+    failures: list[BaseException] = []
+
+    def collect() -> None:
+        try:
+            while not done.is_set():
+                collection.collect(puller.store, puller.snapshots)
+        except BaseException as wrong:
+            failures.append(wrong)
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    with Registry(content) as registry:
+        for number in range(12):
+            puller.pull(registry, f"t{number}")
+    done.set()
+    collector.join()
+    assert failures == []
+    for image in puller.images.list():
+        assert all(puller.store.stat(layer.descriptor.digest) is not None for layer in image.layers)
+        assert image.chain_id in puller.snapshots.unpacked()
+    assert len(puller.images.list()) == 12
+    puller.close()
