@@ -183,7 +183,7 @@ def test_broken_bundles(box: Tasks) -> None:
     assert "/no/such/directory" in box.request(missing).error["cause"]
     nobody = box.request(task.message.replace(user="nosuch"))
     assert nobody.error["cause"] == "unable to find user nosuch: no matching entries in passwd file"
-    journal = box.request(task.message.replace(log=LogOptions(driver="journald")))
+    journal = box.request(task.message.replace(log=LogOptions(driver="splunk")))
     assert "no log driver 'journald'" in journal.error["cause"]
 
 

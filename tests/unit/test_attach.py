@@ -28,6 +28,9 @@ class Recorder:
         self.got.append(data)
         taken(len(data))
 
+    def end_with_client(self):
+        self.got.append("gone")
+
     def end_input(self):
         self.got.append("end")
 
@@ -198,7 +201,7 @@ def test_what_was_sent_before_a_connection_broke_reaches_the_process(serve):
     peer.sock.close()
     server.clients.broadcast(wire.STDOUT, b"nobody hears this")
     server.turn()
-    assert server.process.got == [b"last words", "end"]
+    assert server.process.got == [b"last words", "end", "gone"]
 
 
 def test_only_the_first_client_of_all_ends_the_input_by_going(serve):
@@ -209,8 +212,18 @@ def test_only_the_first_client_of_all_ends_the_input_by_going(serve):
     assert server.process.got == []
     first.sock.close()
     server.turn()
-    assert server.process.got == ["end"]
+    assert server.process.got == ["end", "gone"]
     server.connect().sock.close()
+    server.turn()
+    assert server.process.got == ["end", "gone"]
+
+
+def test_a_client_that_says_that_it_detaches_is_not_missed(serve):
+    server = serve()
+    first = server.connect()
+    first.sock.sendall(wire.frame(wire.DETACH))
+    first.sock.close()
+    server.turn()
     server.turn()
     assert server.process.got == ["end"]
 

@@ -20,7 +20,7 @@ from support.tasks import Client
 def test_a_handover_comes_back_as_it_was_sent():
     sent = launcher.Handover("orlop: monitor ü", "2026-01-02T03:04:05Z", "/orlop/x", "/run/exec/1")
     for terminal in (False, True):
-        for log in (None, (0, 1), (1 << 40, 5)):
+        for log in (None, (0, 1, 0, 0, ""), (1 << 40, 5, 1, 10**9, '{"a b":"c d"}')):
             sent.terminal, sent.open_stdin, sent.input_ends_with_client = terminal, not terminal, terminal
             sent.log = log
             got = launcher.Handover.decode(sent.encode())

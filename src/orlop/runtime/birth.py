@@ -124,8 +124,8 @@ def _bear(namespaces: Sequence[tuple[str, int]], flags: int, child: Child, calle
         os._exit(0)
 
 
-def clone_beside(cgroup: Cgroup, first: int, child: Child) -> tuple[int, int]:
-    """Return (pid, pidfd) of a child that is born in a running container's v2 cgroup.
+def clone_beside(cgroup: Cgroup, first: int, child: Child, leaf: Cgroup | None = None) -> tuple[int, int]:
+    """Return (pid, pidfd) of a child that is born in a running container's v2 cgroup, or in a leaf of it.
 
     first: the pid of its first process. A container that has made v2 cgroups of its own has no process in the one that
     it was given, and none may be born there (EBUSY: cgroup-v2.rst, "No Internal Process Constraint"); then the child
@@ -135,7 +135,7 @@ def clone_beside(cgroup: Cgroup, first: int, child: Child) -> tuple[int, int]:
     if layout.v2 and cgroup.events().frozen:
         raise Conflict("enter", "the container", "it is paused", hint="unpause it first")
     try:
-        return clone_into(cgroup, 0, child)
+        return clone_into(leaf or cgroup, 0, child)
     except OSError as failure:
         if failure.errno != errno.EBUSY or not layout.v2:
             raise

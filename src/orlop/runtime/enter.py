@@ -52,8 +52,10 @@ def check_running(pidfd: int) -> None:
         raise not_running()
 
 
-def compile_exec(wanted: Process, spec: Spec, host: HostFacts, compile_filter: FilterCompiler | None = None) -> Plan:
-    """Return the plan of one more process.
+def compile_exec(
+    wanted: Process, spec: Spec, host: HostFacts, compile_filter: FilterCompiler | None = None, leaf: str = ""
+) -> Plan:
+    """Return the plan of one more process. leaf: see CgroupPlan.
 
     spec: the container's own; it gives the namespaces, the cgroup and the seccomp filter, and the capabilities and the
     OOM score adjustment where the process has none. Errors as for `plan.compile`.
@@ -71,7 +73,7 @@ def compile_exec(wanted: Process, spec: Spec, host: HostFacts, compile_filter: F
     before, after = process.identity(wanted, command, host, maps, early, warnings)
     flags = sum(flag for kind, (flag, _) in KINDS.items() if own.has(kind) and kind != "pid")
     path = namespaces.cgroup_path(spec.linux)
-    cgroup = CgroupPlan(path=path, layout=host.layout, exists=True) if path else None
+    cgroup = CgroupPlan(path=path, layout=host.layout, exists=True, leaf=leaf) if path else None
     return Plan(
         command=command,
         cgroup=cgroup,

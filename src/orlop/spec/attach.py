@@ -10,17 +10,19 @@ The kinds 0 to 2 are docker's multiplexed stream, so a monitor's output reaches 
     RESIZE   client -> monitor    rows, columns: two unsigned 16-bit integers, big endian
     SIGNAL   client -> monitor    one byte: the signal number, sent to the process
     EXIT     monitor -> client    an ExitRecord as JSON; the last frame of a connection
+    DETACH   client -> monitor    empty: what follows is no death, the process goes on without this client
     TAKEN    monitor -> client    4 bytes, big endian: so many more STDIN bytes went to the process, or were dropped
 
 A client that never has more than WINDOW_BYTES of STDIN payload on the way (sent, and not yet TAKEN) is always read:
 its signals and sizes pass a process that does not read its input. One that has twice as much is left waiting.
-Closing the connection detaches the client.
+Closing the connection detaches the client. An exec may end with the client
+that started it (StartExec.ends_with_client), unless that has sent DETACH.
 """
 
 from __future__ import annotations
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-RESIZE, SIGNAL, EXIT, TAKEN = 16, 17, 18, 19
+RESIZE, SIGNAL, EXIT, TAKEN, DETACH = 16, 17, 18, 19, 20
 HEADER_BYTES = 8
 PAYLOAD_BYTES_MAX = 64 * 1024
 WINDOW_BYTES = 256 * 1024

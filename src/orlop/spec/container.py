@@ -205,7 +205,10 @@ class UpdateRequest(Record):
 
 
 class ExecRequest(Record):
-    """`orlop exec`. args is the command; "" as user or working_dir means the container's."""
+    """`orlop exec`. args is the command; "" as user or working_dir means the container's.
+
+    ends_with_client: all that it started is killed when the client that is attached from the start dies.
+    """
 
     strict = True
     args: tuple[str, ...]
@@ -215,6 +218,7 @@ class ExecRequest(Record):
     terminal: bool = False
     open_stdin: bool = False
     privileged: bool = False
+    ends_with_client: bool = False
 
 
 class CommitRequest(Record):

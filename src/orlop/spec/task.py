@@ -102,6 +102,7 @@ class StartExec(Record):
     directory, runtime_directory: of the container; the exec's own files are below `exec/<exec_id>/` of each.
     pid, pid_start_time: of the container's init, from its TaskStatus.
     process: as in the OCI process.json; capabilities and no_new_privileges are already decided.
+    ends_with_client: kill it and what it started when the first client goes without DETACH (orlop.spec.attach).
     """
 
     id: str
@@ -114,6 +115,7 @@ class StartExec(Record):
     user: str = ""
     groups: tuple[str, ...] = ()
     open_stdin: bool = False
+    ends_with_client: bool = False
     attached: bool = False
     console_size: Box | None = None
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
         def end_input(self) -> None:
             """A client's input ended."""
 
+        def end_with_client(self) -> None:
+            """The first client of all has gone without a word."""
+
         def resize(self, rows: int, columns: int) -> None: ...
 
         def signal(self, number: int) -> None: ...
@@ -87,7 +90,8 @@ def _address(directory_fd: int) -> str:
 class Client:
     """One connection. Owns the socket."""
 
-    __slots__ = ("_clients", "_deaf", "_decoder", "_queue", "_sock", "_taken", "_waiting", "is_first", "queued_bytes")
+    __slots__ = ("_clients", "_deaf", "_decoder", "_queue", "_sock", "_taken", "_waiting", "detached", "is_first",
+                 "queued_bytes")  # fmt: skip
 
     def __init__(self, clients: "Clients", sock: socket, is_first: bool) -> None:
         self._clients = clients
@@ -99,6 +103,7 @@ class Client:
         self._deaf = False  # nothing reaches it any more; what it sent before may still be there
         self.queued_bytes = 0
         self.is_first = is_first
+        self.detached = False
         sock.setblocking(False)
         self._watch()
 
@@ -261,6 +266,8 @@ class Clients:
             self.process.end_input()
         elif kind == attach.RESIZE and len(payload) == 4:
             self.process.resize(int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:], "big"))
+        elif kind == attach.DETACH and not payload:
+            client.detached = True
         elif kind == attach.SIGNAL and len(payload) == 1 and 0 < payload[0] <= _SIGNAL_MAX:
             self.process.signal(payload[0])
         else:
@@ -272,6 +279,8 @@ class Clients:
         self._all.remove(client)
         if client.is_first:
             self.process.end_input()
+            if not client.detached:
+                self.process.end_with_client()
         self.relieve()
         self._watch_listener()
 

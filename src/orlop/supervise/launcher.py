@@ -58,7 +58,7 @@ EXIT_CODE_FAILED = 125
 _CGROUP = b"cgroup\0"
 _FAILED = "failed"
 _SEPARATOR = "\0"
-_TERMINAL, _OPEN_STDIN, _INPUT_ENDS, _ATTACHED = "t", "i", "e", "a"
+_TERMINAL, _OPEN_STDIN, _INPUT_ENDS, _ATTACHED, _LEAF, _ENDS = "t", "i", "e", "a", "l", "x"
 
 
 class Inherited:
@@ -77,15 +77,19 @@ class Handover:
     Descriptors, in this order: the process's pidfd, the listening socket, the container's or exec's directory, its
     runtime directory, what will be exit.json; then the master of its terminal, or our ends of its standard output,
     standard error and, with `open_stdin`, standard input.
-    cgroup: its own, "" for none. own_directory: removed at the end, "" for none. log: None without one.
+    cgroup: its own, "" for none; is_leaf: of an exec, and what else is in it at the end stays.
+    ends_with_client: see StartExec.
+    own_directory: removed at the end, "" for none. log: None without one.
     attached: the start message's second descriptor is a client. restarts: see TaskStatus.
     """
 
     __slots__ = (
         "attached",
         "cgroup",
+        "ends_with_client",
         "health",
         "input_ends_with_client",
+        "is_leaf",
         "log",
         "open_stdin",
         "own_directory",
@@ -101,6 +105,8 @@ class Handover:
         self.cgroup = cgroup
         self.own_directory = own_directory
         self.attached = False
+        self.is_leaf = False
+        self.ends_with_client = False
         self.terminal = False
         self.open_stdin = False
         self.input_ends_with_client = False
@@ -110,7 +116,7 @@ class Handover:
 
     def encode(self) -> bytes:
         flags = _TERMINAL * self.terminal + _OPEN_STDIN * self.open_stdin + _INPUT_ENDS * self.input_ends_with_client
-        flags += _ATTACHED * self.attached
+        flags += _ATTACHED * self.attached + _LEAF * self.is_leaf + _ENDS * self.ends_with_client
         log = "" if self.log is None else " ".join(map(str, self.log))
         own = (self.title, self.started_at, self.cgroup, self.own_directory)
         return _SEPARATOR.join((*own, flags, str(self.restarts), self.health, log)).encode()
@@ -120,6 +126,8 @@ class Handover:
         title, started_at, cgroup, own_directory, flags, restarts, health, log = data.decode().split(_SEPARATOR)
         handover = cls(title, started_at, cgroup, own_directory)
         handover.attached = _ATTACHED in flags
+        handover.is_leaf = _LEAF in flags
+        handover.ends_with_client = _ENDS in flags
         handover.restarts = int(restarts)
         handover.health = health
         handover.terminal = _TERMINAL in flags
@@ -250,10 +258,13 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
     try:
         created, pipes = job.create(inherited.facts, lambda path: packet.send(monitor, _CGROUP + path.encode()))
         listener = attach.listen(job.runtime_directory)
-        cgroup = created.cgroup.path if created.cgroup and job.owns_cgroup else ""
+        own_cgroup = created.cgroup if job.owns_cgroup else created.leaf
+        cgroup = own_cgroup.path if own_cgroup else ""
         record.write_status(job.directory, created.pid, os.getppid(), started_at, cgroup, job.restarts)
         handover = Handover(f"orlop: monitor {job.name}", started_at, cgroup, job.own_directory)
         handover.attached = job.message.attached
+        if isinstance(job.message, StartExec):
+            handover.is_leaf, handover.ends_with_client = True, job.message.ends_with_client
         handover.restarts = job.restarts
         if isinstance(job.message, StartTask) and job.message.health is not None:
             handover.health = health.Rules(job.message.health).encode()

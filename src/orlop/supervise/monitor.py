@@ -76,6 +76,7 @@ class Monitor:
         self.log = Log(self.directory, *handover.log) if handover.log else None
         self._loop = Loop()
         self._exited = False
+        self.leaf: Cgroup | None = None  # of an exec
         self._terminal: Terminal | None = None
         stdin = streams.pop() if handover.open_stdin and not handover.terminal else -1
         if handover.terminal:
@@ -158,6 +159,13 @@ class Monitor:
         # A terminal has no end of input: what a user types there is a character (docker keeps it open too).
         if self.handover.input_ends_with_client and not self._terminal:
             self._input.finish()
+
+    def end_with_client(self) -> None:
+        # Of an exec: nobody would ever see it again (moby 9098). A container's process is everybody's.
+        if self.handover.ends_with_client and not self._exited:
+            self.signal(signals.SIGKILL)
+            if self.leaf is not None:
+                self.leaf.kill()
 
     def resize(self, rows: int, columns: int) -> None:
         if self._terminal and not self._exited:
@@ -270,6 +278,7 @@ def _take_over(launching: socket, clients: tuple[int, ...], inherited: Inherited
         process.set_title(handover.title, inherited.title_area)
         attached = clients[: handover.attached]
         monitor = Monitor(handover, handed.fds, [socket(fileno=fd) for fd in attached])
+        monitor.leaf = _cgroup(monitor, inherited) if handover.is_leaf else None
     except Exception as failure:
         packet.send(launching, str(told("start", "the monitor", failure)).encode())
         return cgroup, None, packet.receive(launching, HANDOVER_BYTES_MAX, 0).data
@@ -314,6 +323,9 @@ def _record_failed_restart(failure: Failure, series: restart.Series, pause_s: fl
 
 def _cgroup(monitor: Monitor, inherited: Inherited) -> Cgroup | None:
     path = monitor.handover.cgroup
+    if path and monitor.handover.is_leaf:
+        above, _, name = path.rpartition("/")
+        return Cgroup(inherited.facts.layout, above).leaf(name)
     return Cgroup(inherited.facts.layout, path) if path else None
 
 
@@ -325,13 +337,14 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
         acted = monitor.checks.acted
     wait_status = process.wait_pidfd(monitor.pidfd)
     notes = monitor.defects
-    oom_killed = bool(cgroup and _attempt(notes, lambda: _end_members(cgroup)))
+    oom_killed = bool(cgroup and not monitor.leaf and _attempt(notes, lambda: _end_members(cgroup)))
     _attempt(notes, monitor.drain)
     _attempt(notes, monitor.clients.stop_listening)
     if monitor.log:
         _attempt(notes, monitor.log.finish)
     if cgroup:
-        _attempt(notes, cgroup.remove)
+        # What an exec leaves in the background stays (a daemon that was started so), and its cgroup with it.
+        _attempt(notes, cgroup.prune if monitor.leaf else cgroup.remove)
     if monitor.handover.own_directory:
         _attempt(notes, lambda: os.rmdir(monitor.handover.own_directory))
     ended = record.ended(monitor.handover.started_at, wait_status, oom_killed, "; ".join(notes))

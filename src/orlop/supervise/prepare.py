@@ -98,7 +98,7 @@ class Job:
         announce: called with the path of a cgroup before it is made.
         """
         if isinstance(self.message, StartExec):
-            return create_exec(self.message, facts)
+            return create_exec(self.message, facts, f"exec-{self.message.exec_id}")
         return _create_task(self.message, facts, self.network, announce)
 
 
@@ -123,7 +123,7 @@ def _create_task(
     return created, pipes
 
 
-def create_exec(message: StartExec, facts: "HostFacts") -> "tuple[Created, Pipes | None]":
+def create_exec(message: StartExec, facts: "HostFacts", leaf: str = "") -> "tuple[Created, Pipes | None]":
     """Make a process in a running container; its streams are None with a terminal. Raises OrlopError, OSError."""
     try:
         pidfd = process.pidfd_of(message.pid, message.pid_start_time)
@@ -137,7 +137,7 @@ def create_exec(message: StartExec, facts: "HostFacts") -> "tuple[Created, Pipes
         finally:
             os.close(root)
         told = _sized(told, message.console_size)
-        compiled = enter.compile_exec(told, _read_spec(message.directory), facts)
+        compiled = enter.compile_exec(told, _read_spec(message.directory), facts, leaf=leaf)
         pipes = None if told.terminal else Pipes(message.open_stdin)
         created = enter.create_exec(compiled, message.pid, pidfd, pipes.theirs if pipes else ())
     finally:

@@ -1,9 +1,12 @@
-"""One more process in a running container. Its record is its monitor's, in a directory of its own:
+"""One more process in a running container: a directory, a monitor and a cgroup of its own.
 
-    containers/<id>/exec/<exec id>/exit.json       written by the exec's monitor
+    containers/<id>/exec/<exec id>/exec.json       what was asked           (writer: this module)
+                                   status.json exit.json                    (writer: the exec's monitor)
     $ORLOP_RUN/tasks/<id>/exec/<exec id>/          where it listens
+    the cgroup exec-<exec id> below the container's: who is in it, and how all of it is killed
 
-Ended execs are forgotten when the next one starts, a while after their end, or with their container.
+Its state is computed as a container's is (state.py). Ended execs are forgotten when the next one starts, a while after
+their end, or with their container.
 """
 
 from __future__ import annotations
@@ -12,8 +15,11 @@ import os
 import shutil
 import time
 
-from ...spec import errors, jsonio
-from ...spec.errors import Invalid
+from ...linux import process
+from ...linux.cgroup import Cgroup
+from ...spec import errors, jsonio, signals
+from ...spec.container import ExecRequest
+from ...spec.errors import Conflict, Invalid, NotFound, Unavailable
 from ...spec.runtime import Capabilities, Process, Spec
 from ...spec.task import EXIT_FILE, SPEC_FILE, ExitRecord, StartExec
 from ...supervise.attach import connect
@@ -24,7 +30,6 @@ from .record import disk_trouble_told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...spec.container import ExecRequest
     from ..engine import Engine
     from .record import ContainerRecord
 
@@ -32,6 +37,8 @@ SPEC_BYTES_MAX = 8 * 1024 * 1024
 KEPT_AFTER_END_S = 300.0  # docker's time
 KEPT_ENDED_MAX = 64
 _DIRECTORY = "exec"
+_REQUEST_FILE = "exec.json"
+_REQUEST_BYTES_MAX = 8 * 1024 * 1024
 
 
 def start(engine: Engine, reference: str, request: ExecRequest, client: Client, exec_id: str = "") -> tuple[str, int]:
@@ -60,9 +67,14 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client, 
         groups=record.request.group_add,
         open_stdin=request.open_stdin,
         attached=client.stream is not None,
+        ends_with_client=request.ends_with_client,
         console_size=client.size,
     )
     with disk_trouble_told("execute a command in", record.subject):
+        directory = _directory(engine, record, exec_id)
+        os.makedirs(directory, 0o700, exist_ok=True)
+        with open(f"{directory}/{_REQUEST_FILE}", "wb", buffering=0) as file:
+            file.write(jsonio.dump(request.to_json()))
         started = engine.spawner.request(message, client.stream)
     if started.error is not None:
         raise errors.from_json(started.error)
@@ -71,8 +83,73 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client, 
 
 def running(engine: Engine, record: ContainerRecord) -> list[str]:
     """Return the ids of the execs that have not ended."""
-    directory = f"{engine.records.path(record.id)}/{_DIRECTORY}"
-    return sorted(exec_id for exec_id in _listed(directory) if _end_time(directory, exec_id) is None)
+    found = _listed(f"{engine.records.path(record.id)}/{_DIRECTORY}")
+    return sorted(exec_id for exec_id in found if _task(engine, record, exec_id).lives)
+
+
+def listed(engine: Engine, reference: str) -> list[dict[str, object]]:
+    """Return docker's object of every exec of a container that runs or ended a while ago, the oldest first.
+
+    Raises NotFound for the container.
+    """
+    record = engine.records.find(reference)
+    found = (_described(engine, record, name) for name in _listed(f"{engine.records.path(record.id)}/{_DIRECTORY}"))
+    return sorted((one for one in found if one is not None), key=lambda one: str(one["StartedAt"]))
+
+
+def inspect(engine: Engine, reference: str) -> dict[str, object]:
+    """Return docker's object of one exec. Raises NotFound, Invalid for a beginning of several ids."""
+    record, exec_id = find(engine, reference)
+    described = _described(engine, record, exec_id)
+    if described is None:
+        raise _no_such_exec(reference)
+    return described
+
+
+def kill(engine: Engine, reference: str, signal: str) -> None:
+    """Send a signal to an exec's process; SIGKILL reaches all that it has started and that still is in its cgroup.
+
+    Raises NotFound, Invalid, Conflict when it has ended, Unavailable.
+    """
+    number = signals.parse(signal or "KILL", f"exec {reference[:100]}")
+    record, exec_id = find(engine, reference)
+    task = _task(engine, record, exec_id)
+    if not task.lives or task.status is None:
+        hint = f"see what runs: orlop exec ls {record.name}"
+        raise Conflict("kill", f"exec {reference}", "it is not running", hint=hint)
+    pidfd = state.open_init(task.status, engine.boot_id)
+    try:
+        if pidfd is not None:
+            process.pidfd_send_signal(pidfd, number)
+        if number == signals.parse("KILL", "") and task.status.cgroup:
+            above, _, name = task.status.cgroup.rpartition("/")
+            Cgroup(engine.host.runtime.layout, above).leaf(name).kill()
+    except ProcessLookupError:
+        pass  # it has just ended
+    except OSError as wrong:
+        raise Unavailable("kill", f"exec {reference}", wrong.strerror or str(wrong)) from None
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def find(engine: Engine, reference: str) -> tuple[ContainerRecord, str]:
+    """Return the container and the id of an exec that a user means by its id or the beginning of it.
+
+    Raises NotFound, Invalid for a beginning of several ids.
+    """
+    matches = [
+        (record, exec_id)
+        for record in engine.records.all()
+        for exec_id in _listed(f"{engine.records.path(record.id)}/{_DIRECTORY}")
+        if names.is_id_prefix(reference) and exec_id.startswith(reference)
+    ]
+    if len(matches) > 1:
+        cause = f"multiple IDs found with provided prefix: {reference}"
+        raise Invalid("find", f"exec {reference}", cause, hint="give more digits of the id")
+    if not matches:
+        raise _no_such_exec(reference)
+    return matches[0]
 
 
 def attach(engine: Engine, container_id: str, exec_id: str) -> int:
@@ -137,6 +214,53 @@ def _forget_ended(engine: Engine, record: ContainerRecord) -> None:
             break
         shutil.rmtree(f"{engine.task_directory(record.id)}/{_DIRECTORY}/{exec_id}", ignore_errors=True)
         shutil.rmtree(f"{directory}/{exec_id}", ignore_errors=True)
+
+
+def _directory(engine: Engine, record: ContainerRecord, exec_id: str) -> str:
+    return f"{engine.records.path(record.id)}/{_DIRECTORY}/{exec_id}"
+
+
+def _task(engine: Engine, record: ContainerRecord, exec_id: str) -> state.Task:
+    return state.observe(_directory(engine, record, exec_id), engine.boot_id)
+
+
+def _described(engine: Engine, record: ContainerRecord, exec_id: str) -> dict[str, object] | None:
+    """Return docker's object of an exec, None when it has just been forgotten."""
+    path = f"{_directory(engine, record, exec_id)}/{_REQUEST_FILE}"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = file.read(_REQUEST_BYTES_MAX)
+        request = ExecRequest.from_json(jsonio.parse(data, path, bytes_max=_REQUEST_BYTES_MAX), path)
+    except (OSError, Invalid):
+        return None
+    task = _task(engine, record, exec_id)
+    return {
+        "ID": exec_id,
+        "ContainerID": record.id,
+        "Running": task.lives,
+        "ExitCode": task.exit.exit_code if task.exit is not None else None,
+        "Pid": task.status.pid if task.lives and task.status is not None else 0,
+        "ProcessConfig": {
+            "entrypoint": request.args[0],
+            "arguments": list(request.args[1:]),
+            "privileged": request.privileged,
+            "tty": request.terminal,
+            "user": request.user or record.config.user,
+        },
+        "OpenStdin": request.open_stdin,
+        "OpenStdout": True,
+        "OpenStderr": True,
+        "CanRemove": False,
+        "DetachKeys": "",
+        "StartedAt": task.status.started_at if task.status is not None else "",
+    }
+
+
+def _no_such_exec(reference: str) -> NotFound:
+    shown = reference[:100]
+    return NotFound(
+        "find", f"exec {shown}", f"No such exec instance: {shown}", hint="list them: orlop exec ls CONTAINER"
+    )
 
 
 def _listed(directory: str) -> list[str]:

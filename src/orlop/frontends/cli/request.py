@@ -171,6 +171,7 @@ def exec_request(options: Options, command: list[str]) -> ExecRequest:
         terminal=options["tty"],
         open_stdin=options["interactive"],
         privileged=options["privileged"],
+        ends_with_client=not options["detach"],
     )
 
 

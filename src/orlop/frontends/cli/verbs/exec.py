@@ -1,15 +1,30 @@
-"""`orlop exec`: run one more process in a running container."""
+"""`orlop exec`: run one more process in a running container; `exec ls` and `exec kill`: see and end those that run.
+
+The words ls and kill mean that only where no container is called so: docker's users have the first say.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from ....spec.errors import NotFound
 from .. import request
-from ..command import Command, Invocation
+from ..command import Command, Invocation, visible, write_line
 from ..request import EXEC_FLAGS
+from ..units import ago, epoch_ns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+COMMAND_CHARACTERS_MAX = 60
 
 
 def _exec(invocation: Invocation) -> int:
     options = invocation.options
     container, *command = invocation.arguments
+    if container in _OTHERS and not options.given and not _is_container(invocation, container):
+        return _OTHERS[container](invocation, command)
     wanted = request.exec_request(options, command)
     args: dict[str, object] = {"container": container, "request": wanted.to_json()}
     if options["detach"]:
@@ -37,10 +52,55 @@ def _attached(invocation: Invocation, args: dict[str, object]) -> int:
     return foreground.status_of_exec(session)
 
 
+def _is_container(invocation: Invocation, name: str) -> bool:
+    with invocation.connect() as engine:
+        try:
+            engine.call("containers.inspect", {"container": name})
+        except NotFound:
+            return False
+    return True
+
+
+def _list(invocation: Invocation, containers: list[str]) -> int:
+    from .. import listing
+
+    rows = []
+    with invocation.connect() as engine:
+        for container in containers:
+            found = engine.call("containers.execs", {"container": container})
+            rows += [_row(one) for one in found if one["Running"]] if isinstance(found, list) else []
+    listing.print_table(("EXEC ID", "CONTAINER ID", "PID", "USER", "STARTED", "COMMAND"), rows)
+    return 0
+
+
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    process = one["ProcessConfig"]
+    started = epoch_ns(one["StartedAt"])
+    command = " ".join((process["entrypoint"], *process["arguments"]))
+    return (
+        one["ID"][:12],
+        one["ContainerID"][:12],
+        str(one["Pid"]),
+        process["user"] or "0",
+        ago(started / 1e9) if started else "",
+        visible(command)[:COMMAND_CHARACTERS_MAX],
+    )
+
+
+def _kill(invocation: Invocation, words: list[str]) -> int:
+    with invocation.connect() as engine:
+        for exec_id in words:
+            engine.call("containers.exec_kill", {"exec": exec_id})
+            write_line(exec_id)
+    return 0
+
+
+_OTHERS: dict[str, Callable[[Invocation, list[str]], int]] = {"ls": _list, "kill": _kill}
+
 EXEC = Command(
     _exec,
     "Execute a command in a running container",
-    "[OPTIONS] CONTAINER COMMAND [ARG...]",
+    "[OPTIONS] CONTAINER COMMAND [ARG...]\n\torlop exec ls CONTAINER...\n\torlop exec kill EXEC...",
     flags=EXEC_FLAGS,
     arguments=(2, None),
     interspersed=False,

@@ -58,6 +58,15 @@ class Exec(Args):
     console_size: Box | None = None
 
 
+class ExecKill(Args):
+    exec: str
+    signal: str = ""
+
+
+class NamedExec(Args):
+    exec: str
+
+
 class Stop(Args):
     container: str
     timeout_s: int | None = None
@@ -101,6 +110,11 @@ def _exec(call: Call, args: Exec) -> object:
     client = call.client("containers.exec", attached=args.attached, size=args.console_size)
     exec_id, pid = execs.start(call.engine, args.container, args.request, client)
     return {"exec_id": exec_id, "pid": pid}
+
+
+def _exec_kill(call: Call, args: ExecKill) -> object:
+    execs.kill(call.engine, args.exec, args.signal)
+    return {}
 
 
 def _logs(call: Call, args: Logs) -> object:
@@ -159,6 +173,9 @@ VERBS: dict[str, Verb] = {
     "containers.logs": Verb(Logs, _logs, lasts=True),
     "containers.attach": Verb(Named, _attach),
     "containers.exec": Verb(Exec, _exec),
+    "containers.exec_kill": Verb(ExecKill, _exec_kill),
+    "containers.exec_inspect": Verb(NamedExec, lambda call, args: execs.inspect(call.engine, args.exec)),
+    "containers.execs": Verb(Named, lambda call, args: execs.listed(call.engine, args.container)),
     "containers.stop": Verb(Stop, _stop, lasts=True),
     "containers.kill": Verb(Kill, _kill),
     "containers.remove": Verb(Remove, _remove),
