@@ -14,11 +14,14 @@ CVE-2018-15664).
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from contextlib import ExitStack, contextmanager
 
 from ...linux import mount, path, process
 from ...runtime import enter, rootfs
+from ...runtime.operations import mount_options
+from ...runtime.operations.mounts import BindMount
 from ...spec.errors import NotFound, Unavailable
 from ..containers import execs, lifecycle, state
 from ..containers.record import disk_trouble_told
@@ -107,7 +110,7 @@ def _mount_all(engine: Engine, record: ContainerRecord) -> int:
             os.close(place)
         own = engine.records.path(record.id)
         for wanted in execs.read_spec(engine, record).mounts:
-            if wanted.source.startswith("/") and not wanted.source.startswith(f"{own}/"):
+            if wanted.type == "bind" and not wanted.source.startswith(f"{own}/"):
                 _bind(root, wanted)
         if record.request.read_only:
             mount.mount_setattr(root, set_=mount.MOUNT_ATTR_RDONLY)
@@ -118,26 +121,21 @@ def _mount_all(engine: Engine, record: ContainerRecord) -> int:
 
 
 def _bind(root: int, wanted: Mount) -> None:
-    """Mount a volume or a directory of the host where the container would have it; one that is gone stays away."""
+    """Mount a volume or a directory of the host as the container would have it; one that is gone stays away."""
+    options = mount_options.parse(wanted.options, wanted.destination)
     try:
-        source = os.open(wanted.source, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
+        tree = BindMount(destination=wanted.destination, source=wanted.source, options=options).open_tree()
+    except NotFound:
         return
     try:
-        tree = mount.clone_tree(source, recursive="rbind" in wanted.options)
+        is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+        target = (path.mkdir_in_root if is_directory else path.make_file_in_root)(root, wanted.destination)
         try:
-            if "ro" in wanted.options:
-                mount.mount_setattr(tree, set_=mount.MOUNT_ATTR_RDONLY)
-            make = path.mkdir_in_root if os.path.isdir(wanted.source) else path.make_file_in_root
-            target = make(root, wanted.destination)
-            try:
-                mount.move_mount(tree, target)
-            finally:
-                os.close(target)
+            mount.move_mount(tree, target)
         finally:
-            os.close(tree)
+            os.close(target)
     finally:
-        os.close(source)
+        os.close(tree)
 
 
 def not_there(wanted: str, reference: str) -> NotFound:
