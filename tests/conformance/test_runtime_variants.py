@@ -1,17 +1,18 @@
-"""orlop-runtime beside runc: the same config.json, one change each, the same probe inside, the same answers.
+"""orlop-runtime beside runc and crun: the same config.json, one change each, the same probe inside, the same answers.
 
-A difference that is meant stands in DIFFERENCES with its reason; everything else must be equal after normalisation.
+A difference that is meant stands in the judge's list with its reason; everything else must be equal after
+normalisation. crun 1.8 refuses hybrid cgroups: it is shown the v1 hierarchies alone, and so is ours beside it.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from support.bundles import RUNTIME, Config, Runtime, base, busybox_root, changed, normalised
+from support.bundles import RUNTIME, V1_ONLY, Config, Runtime, base, busybox_root, changed, normalised
 
 # -- one change each ------------------------------------------------------------------------------------------------
 
@@ -187,7 +188,8 @@ VARIANTS: dict[str, Callable[[Config], object]] = {
 }
 
 # Variants whose difference is meant: the lines that may differ (all that match one of the words), and why.
-DIFFERENCES: dict[str, tuple[tuple[str, ...], str]] = {
+Differences = dict[str, tuple[tuple[str, ...], str]]
+RUNC: Differences = {
     "no /dev": (
         ("/proc/keys", "/proc/timer_list", "/dev/x"),
         "runc's mask is the /dev/null that it made in the image, ours the host's own (SEC-11); x is of the run before",
@@ -197,13 +199,39 @@ DIFFERENCES: dict[str, tuple[tuple[str, ...], str]] = {
         "linux.rootfsPropagation is the container's root's own (config-linux.md); runc 1.1 leaves it private",
     ),
 }
-EVERYWHERE: tuple[tuple[str, str], ...] = (
+RUNC_EVERYWHERE: tuple[tuple[str, str], ...] = (
     ("/proc/acpi tmpfs", "the tmpfs of a mask has nosuid, nodev and noexec, too"),
     ("/sys/firmware tmpfs", "the tmpfs of a mask has nosuid, nodev and noexec, too"),
     ("/sys/fs/cgroup tmpfs", "the directory of the hierarchies is read-only, too, when they are (SEC-30)"),
     ("/sys/fs/cgroup/systemd", "a named hierarchy's source is cgroup, as of the others"),
     ("c 10:200 rwm", "/dev/net/tun is not among the default devices: runc took it out in 1.2"),
 )
+_OF_A_USER = (
+    ("/tmp/",),
+    "a tmpfs without a mode gets that of the directory that it covers, as with runc; crun leaves the kernel's 1777",
+)
+CRUN: Differences = {
+    "user": _OF_A_USER,
+    "user and groups": _OF_A_USER,
+    "capabilities of a user": _OF_A_USER,
+    "ambient": _OF_A_USER,
+    "rlimits of a user": _OF_A_USER,
+    "user namespace": (
+        ("/dev/",),
+        "the host's device nodes are bound with the flags that they have there, as with runc",
+    ),
+    "proc with flags": (("/proc/",), "a path that is made read-only keeps the flags of its mount, as with runc"),
+    "no /dev": (("/dev/x",), "x is of the run before"),
+    "propagation shared": (("/ ext4",), "linux.rootfsPropagation is the container's root's own (config-linux.md)"),
+}
+CRUN_EVERYWHERE: tuple[tuple[str, str], ...] = (
+    ("/proc/acpi tmpfs", "the tmpfs of a mask has nosuid, nodev and noexec, too"),
+    ("/sys/firmware tmpfs", "the tmpfs of a mask has nosuid, nodev and noexec, too"),
+    ("/sys/fs/cgroup", "crun's sources are paths, and its directory of the hierarchies can be written (SEC-30)"),
+    ("core -> /proc/kcore", "/dev/core is made where the kernel has a /proc/kcore"),
+    ("c 5:1 rwm", "/dev/console is a bound terminal here, no device that needs a rule"),
+)
+CRUN_REFUSES = {"pids without limit": "crun 1.8 writes -1 into pids.max; the word is max"}
 
 
 @pytest.fixture(scope="module")
@@ -212,21 +240,36 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory, peer: Callable[[str], Path]
     return busybox_root(tmp_path_factory.mktemp("root"), peer("busybox"))
 
 
+def unlike(
+    theirs: str, ours: str, differences: Differences, everywhere: Sequence[tuple[str, str]], variant: str
+) -> str:
+    """Return the lines in which two answers differ and should not."""
+    told = difflib.unified_diff(normalised(theirs), normalised(ours), "theirs", "ours", lineterm="", n=0)
+    meant, _ = differences.get(variant, ((), ""))
+    words = (*meant, *(word for word, _ in everywhere))
+    lines = [line for line in list(told)[2:] if not line.startswith("@@")]
+    return "\n".join(line for line in lines if not any(word in line for word in words))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_is_as_runc_has_it(variant: str, rootfs: Path, tmp_path: Path, peer: Callable[[str], Path]) -> None:
     config = changed(base(rootfs), VARIANTS[variant])
     theirs = Runtime(peer("runc"), tmp_path / "runc").run(tmp_path / "bundle", config, "x")
     ours = Runtime(RUNTIME, tmp_path / "orlop").run(tmp_path / "bundle", config, "x")
     assert ours.returncode == theirs.returncode, (ours.stderr, theirs.stderr)
-    told = list(
-        difflib.unified_diff(
-            normalised(theirs.stdout), normalised(ours.stdout), "runc", "orlop-runtime", lineterm="", n=0
-        )
-    )
-    meant, _ = DIFFERENCES.get(variant, ((), ""))
-    words = (*meant, *(word for word, _ in EVERYWHERE))
-    left = [line for line in told[2:] if not line.startswith("@@") and not any(word in line for word in words)]
-    assert not left, "\n".join(left)
+    assert not (left := unlike(theirs.stdout, ours.stdout, RUNC, RUNC_EVERYWHERE, variant)), left
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_is_as_crun_has_it(variant: str, rootfs: Path, tmp_path: Path, peer: Callable[[str], Path]) -> None:
+    config = changed(base(rootfs), VARIANTS[variant])
+    theirs = Runtime(peer("crun"), tmp_path / "crun", V1_ONLY).run(tmp_path / "bundle", config, "x")
+    ours = Runtime(RUNTIME, tmp_path / "orlop", V1_ONLY).run(tmp_path / "bundle", config, "x")
+    if variant in CRUN_REFUSES:
+        assert (theirs.returncode, ours.returncode) == (1, 0), (ours.stderr, theirs.stderr)
+        return
+    assert ours.returncode == theirs.returncode, (ours.stderr, theirs.stderr)
+    assert not (left := unlike(theirs.stdout, ours.stdout, CRUN, CRUN_EVERYWHERE, variant)), left
 
 
 NEWER: dict[str, tuple[Callable[[Config], object], str]] = {

@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .engine import CHECKOUT
@@ -110,11 +110,15 @@ def mount(destination: str, kind: str, source: str, *options: str) -> dict[str, 
     return {"destination": destination, "type": kind, "source": source, "options": list(options)}
 
 
-class Runtime:
-    """A runc-compatible command with a state directory of its own."""
+# Behind these words a program sees a machine with v1 hierarchies alone; what is mounted elsewhere stays as it is.
+V1_ONLY = ("unshare", "--mount", "sh", "-c", 'umount -l /sys/fs/cgroup/unified && exec "$@"', "-")
 
-    def __init__(self, command: Path, root: Path) -> None:
-        self.argv = [str(command), "--root", str(root)]
+
+class Runtime:
+    """A runc-compatible command with a state directory of its own. before: words that stand before the command."""
+
+    def __init__(self, command: Path, root: Path, before: Sequence[str] = ()) -> None:
+        self.argv = [*before, str(command), "--root", str(root)]
 
     def __call__(self, *args: str, input: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run one call."""

@@ -24,7 +24,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
                     "binutils", "binutils-aarch64-linux-gnu", "qemu-user-static"),
     "root":        ("busybox-static", "iproute2", "nftables", "procps", "strace"),
     "security":    ("busybox-static", "procps"),
-    "conformance": ("runc", "podman", "buildah", "docker.io", "criu", "busybox-static"),
+    "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "busybox-static", "iproute2", "procps"),
     "bench":       ("docker.io", "docker-registry", "podman", "runc", "crun", "bubblewrap", "curl", "busybox-static"),
 }
