@@ -72,6 +72,9 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
         held.enter_context(engine.volumes.held(preparation.volume_names(record.mounts)))
         compiled = _compile(engine, record)
         undo.enter_context(disk_trouble_told("create", record.subject))
+        if image is not None:
+            lease = held.enter_context(engine.store.leases.hold())
+            lease.add(*(layer.chain_id for layer in image.layers))  # no collection between the layers and the snapshot
         parent = _unpacked(engine, image)
         directory = engine.records.path(container_id)
         os.mkdir(directory, 0o700)

@@ -27,13 +27,15 @@ def find(engine: Engine, name: str) -> Image:
         return engine.images.resolve(name)
     with engine.making_host:
         if time.monotonic() - engine.host_checked_at > HOST_CHECK_S:
-            image = host.ensure(engine.images)  # made anew when the programs of this machine have changed
+            with engine.store.leases.hold():
+                image = host.ensure(engine.images)  # made anew when the programs of this machine have changed
             engine.host_checked_at = time.monotonic()
             return image
     try:
         return engine.images.resolve(name)
     except NotFound:
-        return host.ensure(engine.images)
+        with engine.store.leases.hold():
+            return host.ensure(engine.images)
 
 
 def summaries(engine: Engine, wanted: Mapping[str, tuple[str, ...]] | None = None) -> list[dict[str, object]]:
@@ -131,7 +133,8 @@ def import_archive(engine: Engine, archive: int, name: str, changes: Sequence[st
             hint = "name a file, or redirect one to standard input"
             raise Invalid("import", "the archive", "it is a terminal", hint=hint)
         try:
-            return str(engine.images.import_tar(stream, name, changes, message).id)
+            with engine.store.leases.hold():
+                return str(engine.images.import_tar(stream, name, changes, message).id)
         except OrlopError as wrong:
             path = os.readlink(f"/proc/self/fd/{archive}")
             if wrong.subject == "the archive" and path.startswith("/"):

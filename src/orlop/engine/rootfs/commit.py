@@ -35,6 +35,11 @@ def commit(engine: Engine, request: CommitRequest) -> str:
 
     Raises NotFound for the container or the image that it was made from, Invalid for a name or a change, Unavailable.
     """
+    with engine.store.leases.hold():  # until its name is in the index
+        return _commit(engine, request)
+
+
+def _commit(engine: Engine, request: CommitRequest) -> str:
     record = engine.records.find(request.container)
     reference = Reference.parse(request.name).tagged() if request.name else None
     if reference is not None and reference.digest:
