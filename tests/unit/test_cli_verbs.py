@@ -247,7 +247,9 @@ def test_inspect_looks_among_containers_then_images(engine):
 def test_the_engines_state_is_asked_and_never_started(engine, tmp_path):
     engine.answers["engine.ping"] = {"pid": 42, "version": "0.9"}
     assert engine("engine", "status").stdout == "running, pid 42, version 0.9\n"
-    assert f"Version: {__version__}" in engine("version").stdout and " Pid: 42\n" in engine("version").stdout
+    engine.answers["engine.version"] = {"Version": "0.9", "ApiVersion": "1.50", "MinAPIVersion": "1.40", "Os": "linux"}
+    shown = engine("version").stdout
+    assert f" Version:           {__version__}\n" in shown and "API version:      1.50 (minimum version 1.40)" in shown
     assert engine("version", "-f", "{{.Server.Version}} {{.Client.Version}}").stdout == f"0.9 {__version__}\n"
     nowhere = {"ORLOP_RUN": str(tmp_path / "run"), "ORLOP_ROOT": str(tmp_path / "root")}
     assert engine("engine", "status", env=nowhere).code == 1
@@ -267,13 +269,21 @@ def test_stopping_the_engine_waits_for_its_end(engine):
 
 def test_info(engine):
     engine.answers["engine.info"] = {
-        "version": "0.9",
-        "cgroups": {"mode": "v2", "controllers": ["cpu", "memory"]},
-        "n": 3,
+        "Containers": 3,
+        "ContainersRunning": 1,
+        "ServerVersion": "0.9",
+        "MemTotal": 1 << 30,
+        "Swarm": {"LocalNodeState": "inactive"},
+        "SecurityOptions": ["name=seccomp,profile=builtin"],
+        "Warnings": ["WARNING: No swap limit support"],
     }
-    assert engine("info").stdout == "version: 0.9\ncgroups:\n mode: v2\n controllers: cpu memory\nn: 3\n"
-    assert engine("system", "info", "-f", "{{.cgroups.mode}}").stdout == "v2\n"
-    assert json.loads(engine("info", "-f", "json").stdout)["n"] == 3
+    done = engine("info")
+    lines = done.stdout.splitlines()
+    for line in (" Containers: 3", "  Running: 1", " Total Memory: 1GiB", " Swarm: inactive", "   Profile: builtin"):
+        assert line in lines
+    assert done.stderr == "WARNING: No swap limit support\n"
+    assert engine("system", "info", "-f", "{{.Swarm.LocalNodeState}} {{.Containers}}").stdout == "inactive 3\n"
+    assert json.loads(engine("info", "-f", "json").stdout)["ClientInfo"]["Version"] == __version__
 
 
 # -- help ------------------------------------------------------------------------------------------------------------

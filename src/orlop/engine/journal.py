@@ -145,6 +145,10 @@ class Journal:
             undo.pop_all()
             return subscription
 
+    def listeners(self) -> int:
+        """Return how many listen now."""
+        return len(self._subscriptions)
+
     def unsubscribe(self, subscription: Subscription) -> None:
         with self._lock:
             self._subscriptions.remove(subscription)

@@ -19,7 +19,7 @@ _EXEC = ("exec", "EXEC", "Execute a command in a running container")
 _EXPORT = ("layer", "EXPORT", "Export a container's filesystem as a tar archive")
 _IMAGES = ("images", "IMAGES", "List images")
 _IMPORT = ("images", "IMPORT", "Import the contents from a tarball to create a filesystem image")
-_INFO = ("engine", "INFO", "Display system-wide information")
+_INFO = ("info", "INFO", "Display system-wide information")
 _KILL = ("lifecycle", "KILL", "Kill one or more running containers")
 _LOGS = ("logs", "LOGS", "Fetch the logs of a container")
 _PAUSE = ("lifecycle", "PAUSE", "Pause all processes within one or more containers")
@@ -52,7 +52,7 @@ COMMON: dict[str, Row] = {
     "pull": _PULL,
     "push": _PUSH,
     "images": _IMAGES,
-    "version": ("engine", "VERSION", "Show the Orlop version information"),
+    "version": ("info", "VERSION", "Show the Orlop version information"),
     "info": _INFO,
 }
 

@@ -1,19 +1,18 @@
-"""`orlop serve`, `engine stop`, `engine status`, `info`, `version`: the engine itself."""
+"""`orlop serve`, `engine stop`, `engine status`: the engine itself."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from .... import __version__
 from ....spec.errors import Unavailable
-from ..command import Command, Invocation, for_output, write, write_line
-from ..flags import INT, STRING, Flag
+from ..command import Command, Invocation, for_output, write_line
+from ..flags import INT, Flag
 from ..values import DURATION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 
 def _serve(invocation: Invocation) -> int:
@@ -61,53 +60,6 @@ def _status(invocation: Invocation) -> int:
     return 0
 
 
-def _info(invocation: Invocation) -> int:
-    with invocation.connect() as engine:
-        found = engine.call("engine.info")
-    if invocation.options["format"]:
-        return _print_template(invocation.options["format"], found)
-    write(for_output("".join(_lines(found if isinstance(found, dict) else {}, ""))))
-    return 0
-
-
-def _version(invocation: Invocation) -> int:
-    client: dict[str, object] = {"Version": __version__, "Python": sys.version.split()[0]}
-    server: object = None
-    try:
-        with invocation.connect(start=False) as engine:
-            server = engine.call("engine.ping")
-    except Unavailable:
-        pass
-    facts = {str(key).capitalize(): value for key, value in server.items()} if isinstance(server, dict) else None
-    if invocation.options["format"]:
-        return _print_template(invocation.options["format"], {"Client": client, "Server": facts})
-    write(f"Client:\n{''.join(_lines(client, ' '))}\n")
-    write("Server: none runs\n" if facts is None else f"Server:\n{for_output(''.join(_lines(facts, ' ')))}")
-    return 0
-
-
-def _print_template(form: str, value: object) -> int:
-    from ..template import Template
-
-    write(for_output(Template("{{json .}}" if form == "json" else form).render(value) + "\n"))
-    return 0
-
-
-def _lines(facts: dict[str, Any], indent: str) -> list[str]:
-    """Return one line for each fact; an object's facts follow, deeper."""
-    lines = []
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{key}:\n", *_lines(value, indent + " ")]
-        elif isinstance(value, list):
-            lines.append(f"{indent}{key}: {' '.join(map(str, value))}\n")
-        else:
-            lines.append(f"{indent}{key}: {value}\n")
-    return lines
-
-
-_FORMAT = Flag("format", "f", STRING, "Format output: 'json', or a Go template", default="")
-
 SERVE = Command(
     _serve,
     "Run the engine in the foreground",
@@ -120,5 +72,3 @@ SERVE = Command(
 )
 ENGINE_STOP = Command(_stop, "Stop the engine; its containers run on", "")
 STATUS = Command(_status, "Tell whether the engine runs, without starting it", "")
-INFO = Command(_info, "Display system-wide information", "[OPTIONS]", flags=(_FORMAT,), aliases=("system info", "info"))
-VERSION = Command(_version, "Show the Orlop version information", "[OPTIONS]", flags=(_FORMAT,))

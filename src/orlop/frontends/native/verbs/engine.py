@@ -3,7 +3,7 @@
 import os
 
 from .... import __version__
-from ....engine import events
+from ....engine import events, info
 from .call import Args, Call, Nothing, Reply, Verb
 
 
@@ -20,22 +20,7 @@ def _ping(call: Call, _: Nothing) -> object:
 
 
 def _info(call: Call, _: Nothing) -> object:
-    engine = call.engine
-    states = [engine.observe(record.id).state for record in engine.records.all()]
-    return {
-        "version": __version__,
-        "pid": os.getpid(),
-        "root": engine.paths.root,
-        "run": engine.paths.run,
-        "containers": len(states),
-        "running": states.count("running"),
-        "images": len(engine.images.list()),
-        "cgroups": engine.host.runtime.layout.mode,
-        "kernel": os.uname().release,
-        "architecture": engine.host.runtime.machine,
-        "processors": engine.host.processors,
-        "security_modules": list(engine.host.security_modules),
-    }
+    return {**info.info(call.engine), "RunDir": call.engine.paths.run, "Pid": os.getpid()}
 
 
 def _stop_engine(call: Call, _: Nothing) -> object:
@@ -52,5 +37,6 @@ VERBS: dict[str, Verb] = {
     "engine.events": Verb(Events, _events, lasts=True),
     "engine.ping": Verb(Nothing, _ping),
     "engine.info": Verb(Nothing, _info),
+    "engine.version": Verb(Nothing, lambda call, _: info.version(call.engine)),
     "engine.stop": Verb(Nothing, _stop_engine),
 }
