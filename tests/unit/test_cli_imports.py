@@ -41,8 +41,10 @@ CLIENT_STANDARD = STANDARD | {"_json", "_socket", "fcntl", "time"}
 PS = CLIENT | {f"orlop.frontends.cli.{name}" for name in ("listing", "table", "units", "verbs.ps")}
 RUN = CLIENT | set(
     """
-    orlop.frontends.cli.foreground orlop.frontends.cli.health orlop.spec.health orlop.frontends.cli.request orlop.frontends.cli.session orlop.frontends.cli.verbs.run
-    orlop.linux orlop.linux.tty orlop.spec.attach orlop.spec.container orlop.spec.mount orlop.spec.record
+    orlop.frontends.cli.foreground orlop.frontends.cli.health orlop.frontends.cli.limits
+    orlop.frontends.cli.networking orlop.frontends.cli.request orlop.frontends.cli.session
+    orlop.frontends.cli.verbs.run orlop.linux orlop.linux.tty orlop.spec.attach orlop.spec.container
+    orlop.spec.health orlop.spec.mount orlop.spec.network orlop.spec.record
     """.split()
 )
 RUN_STANDARD = CLIENT_STANDARD | {"_struct", "errno", "select", "struct", "termios", "types"}

@@ -69,7 +69,7 @@ def test_each_container_is_done_and_each_failure_told(engine, words, verb, args)
     done = engine(*words, "a", "gone", "b")
     shown = "3\n3\n" if "wait" in words else "a\nb\n"
     assert done.stdout == shown
-    assert done.stderr == "orlop: No such container: gone\nNext: orlop ps -a lists them\n"
+    assert done.stderr == "orlop: No such container: gone\nNext: orlop ps -a lists them (E0101)\n"
     assert done.code == (0 if "-fv" in words else 1), "rm -f forgives what is not there"
     assert sorted(engine.calls, key=str) == sorted(
         ((verb, {"container": c, **args}) for c in ("a", "b", "gone")), key=str
@@ -98,7 +98,7 @@ def test_a_detached_run_prints_the_id_and_warnings(engine):
     assert (done.code, done.stdout, done.stderr) == (0, "f" * 64 + "\n", "WARNING: no swap\n")
     ((verb, args),) = engine.calls
     assert verb == "containers.run"
-    assert args["request"] == {"image": "x", "name": "web", "args": ["sleep", "9"]}
+    assert args["request"] == {"image": "x", "name": "web", "args": ["sleep", "9"], "restartPolicy": "no"}
     assert (args["attached"], args["console_size"]) == (False, None)
 
 
@@ -120,6 +120,8 @@ def test_rootfs_stands_in_for_the_image(engine):
         "args": ["/bin/true", "-x"],
         "openStdin": True,
         "stdinOnce": True,
+        "restartPolicy": "no",
+        "attach": ["stderr", "stdin", "stdout"],
     }
 
 
