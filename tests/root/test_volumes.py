@@ -416,3 +416,48 @@ def test_a_link_inside_leads_a_live_mount_nowhere_else(orlop, tmp_path):
         orlop("update", "--mount-add", f"type=tmpfs,dst={place}", "c", check=False)
     assert Path("/proc/self/mountinfo").read_text().count(str(canary)) == before.count(str(canary)) == 0
     assert list(canary.iterdir()) == []
+
+
+# -- what docker has no verbs for -----------------------------------------------------------------------------------
+
+
+def test_a_volume_is_cloned_renamed_archived_and_restored(orlop, tmp_path):
+    shell(orlop, "echo x > /v/a; ln /v/a /v/b; mkdir -m 700 /v/d; chown 5:6 /v/d; ln -s /etc /v/l", "-v", "one:/v")
+    orlop("volume", "clone", "one", "two")
+    orlop("volume", "export", "-o", str(tmp_path / "t.tar"), "two")
+    subprocess.run(["gzip", "-k", tmp_path / "t.tar"], check=True)
+    orlop("volume", "import", "three", str(tmp_path / "t.tar.gz"))
+    orlop("volume", "import", "four", input=(tmp_path / "t.tar").read_bytes())
+    orlop("volume", "mv", "four", "five")
+    for name in ("two", "three", "five"):
+        found = data(orlop, name)
+        assert (found / "a").stat().st_ino == (found / "b").stat().st_ino and os.readlink(found / "l") == "/etc"
+        assert ((found / "d").stat().st_uid, (found / "d").stat().st_gid) == (5, 6)
+        assert stat.S_IMODE((found / "d").stat().st_mode) == 0o700
+    assert names(orlop) == ["five", "one", "three", "two"]
+    assert json.loads(orlop("volume", "inspect", "five").stdout)[0]["Name"] == "five"
+
+
+def test_what_is_used_or_taken_or_broken_changes_nothing(orlop, tmp_path):
+    orlop("create", "--name", "c", "-v", "used:/u:ro", "host")
+    orlop("volume", "create", "taken")
+    (tmp_path / "broken.tar").write_bytes(bytes(Archive().file(b"x", b"y" * 5000))[:3000])
+    for words, expected in (
+        (["mv", "used", "new"], "volume is in use"),
+        (["mv", "taken", "used"], "there is a volume used"),
+        (["mv", "taken", "a/b"], "includes invalid characters"),
+        (["clone", "used", "taken"], "there is a volume of that name"),
+        (["clone", "nosuch", "new"], "no such volume"),
+        (["import", "taken", str(tmp_path / "broken.tar")], "there is a volume of that name"),
+        (["import", "new", str(tmp_path / "broken.tar")], "truncated"),
+        (["export", "nosuch"], "no such volume"),
+    ):
+        refused = orlop("volume", *words, check=False)
+        assert refused.code == 1 and expected in refused.stderr, refused
+    assert names(orlop) == ["taken", "used"]
+    assert orlop("volume", "who").stdout.splitlines()[1].split()[2:] == ["c", "created", "/u", "ro"]
+    assert [line.split()[:2] for line in orlop("volume", "du").stdout.splitlines()[1:]] == [
+        ["taken", "0"],
+        ["used", "1"],
+    ]
+    assert all(not name.startswith(".") for name in os.listdir(orlop.root / "volumes"))

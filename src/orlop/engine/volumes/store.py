@@ -16,6 +16,7 @@ import stat
 import threading
 from contextlib import contextmanager
 
+from ...linux import abi
 from ...snapshot import removal
 from ...spec import jsonio
 from ...spec.errors import Conflict, Internal, Invalid, NotFound
@@ -25,7 +26,7 @@ from . import quota
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 RECORD_FILE = "volume.json"
 DATA = "_data"
@@ -103,7 +104,8 @@ class Volumes:
         """Return a volume's record. Raises NotFound with docker's text; Internal for a damaged file."""
         try:
             check_name(name)
-            return _read(f"{self.directory}/{name}/{RECORD_FILE}")
+            record = _read(f"{self.directory}/{name}/{RECORD_FILE}")
+            return record if record.name == name else record.replace(name=name)  # a rename that was cut short
         except (FileNotFoundError, NotADirectoryError, Invalid):
             shown = name if len(name) <= 100 else f"{name[:100]}..."
             cause = f"{verb} {shown}: no such volume"
@@ -125,9 +127,10 @@ class Volumes:
                 except (NotFound, Internal):
                     continue
 
-    def make(self, record: VolumeRecord) -> bool:
+    def make(self, record: VolumeRecord, fill: "Callable[[int], None] | None" = None) -> bool:
         """Make a volume; tell whether it was made now: False when there is one of that name.
 
+        fill: puts the first content into the directory of a descriptor, before anybody sees the volume.
         Raises Invalid and Unsupported for a size that can't be, OSError.
         """
         temporary = self.reserve()
@@ -138,6 +141,8 @@ class Volumes:
                 size_bytes = quota.parse_size(size, record.subject)
                 refusal = quota.no_quota_for_volume(record.name)
                 quota.bound(temporary, (f"{temporary}/{DATA}",), size_bytes, refusal)
+            if fill is not None:
+                _fill(f"{temporary}/{DATA}", fill)
             write_durably(f"{temporary}/{RECORD_FILE}", jsonio.dump(record.to_json()))
         except BaseException:
             self.discard(temporary)
@@ -174,6 +179,22 @@ class Volumes:
                 raise
         _fsync(self.directory)
         self.discard(gone)
+
+    def rename(self, old: str, new: str, is_used: "Iterable[str]") -> None:
+        """Give a volume that nobody uses another name, which is free. Raises NotFound, Conflict, OSError."""
+        record = self.load(old)
+        with self._lock:
+            users = sorted(is_used)
+            if users or old in self._held:
+                cause = f"volume is in use - [{', '.join(users)}]"
+                raise Conflict("rename", f"volume {old}", cause, hint="remove these containers first")
+            if new in self._held or os.path.lexists(self.path(new)):
+                hint = "choose another name"
+                raise Conflict("rename", f"volume {old}", f"there is a volume {new}", hint=hint)
+            # The directory's name is the volume's name: this moment decides, and the record may follow.
+            os.rename(self.path(old), self.path(new))
+        write_durably(f"{self.path(new)}/{RECORD_FILE}", jsonio.dump(record.replace(name=new).to_json()))
+        _fsync(self.directory)
 
     @contextmanager
     def held(self, names: "Iterable[str]") -> "Iterator[None]":
@@ -237,6 +258,15 @@ def _read(path: str) -> VolumeRecord:
         return VolumeRecord.from_json(jsonio.parse(data, path, bytes_max=RECORD_BYTES_MAX), path)
     except Invalid as wrong:
         raise Internal("read", path, wrong.cause, hint=f"repair {path} or remove its directory") from None
+
+
+def _fill(path: str, fill: "Callable[[int], None]") -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fill(directory)
+        abi.syscall("syncfs", directory, subject=path)
+    finally:
+        os.close(directory)
 
 
 def _fsync(path: str) -> None:

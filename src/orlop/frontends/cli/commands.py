@@ -176,11 +176,17 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     "volume": (
         "Manage volumes",
         {
+            "clone": ("volume_data", "CLONE", "Make a volume with the content of another"),
             "create": ("volume", "CREATE", "Create a volume"),
+            "du": ("volume_data", "DU", "Show how much volumes occupy"),
+            "export": ("volume_data", "EXPORT", "Export the contents of a volume as a tar archive"),
+            "import": ("volume_data", "IMPORT", "Make a volume of a tar archive"),
             "inspect": ("inspect", "INSPECT_VOLUME", "Display detailed information on one or more volumes"),
             "ls": ("volume", "LS", "List volumes"),
+            "mv": ("volume_data", "MV", "Rename a volume that no container uses"),
             "prune": ("volume", "PRUNE", "Remove unused local volumes"),
             "rm": ("volume", "RM", "Remove one or more volumes"),
+            "who": ("volume_data", "WHO", "Show which containers mount volumes"),
         },
     ),
 }
@@ -196,6 +202,7 @@ ALIASES = {
     ("network", "remove"): "rm",
     ("volume", "list"): "ls",
     ("volume", "remove"): "rm",
+    ("volume", "rename"): "mv",
 }
 
 # docker's commands that are not there yet: told apart from typing errors.

@@ -1,8 +1,10 @@
 """The verbs `volumes.*`, and `containers.mounts`, which changes what a container has mounted."""
 
-from ....engine.volumes import live, verbs
+import stat
+
+from ....engine.volumes import live, transfer, verbs
 from ....spec.mount import MountRequest, VolumeRequest
-from .call import Args, Call, Verb
+from .call import Args, Call, Nothing, Verb
 
 
 class Create(Args):
@@ -15,6 +17,11 @@ class List(Args):
 
 class Named(Args):
     volume: str
+
+
+class Pair(Args):
+    volume: str
+    name: str
 
 
 class Remove(Args):
@@ -42,6 +49,26 @@ def _prune(call: Call, args: List) -> object:
     return {"removed": removed, "reclaimed_bytes": freed}
 
 
+def _rename(call: Call, args: Pair) -> object:
+    transfer.rename(call.engine, args.volume, args.name)
+    return {}
+
+
+def _clone(call: Call, args: Pair) -> object:
+    transfer.clone(call.engine, args.volume, args.name)
+    return {}
+
+
+def _export(call: Call, args: Named) -> object:
+    transfer.export(call.engine, args.volume, call.only_fd("volumes.export", "a stream socket", stat.S_ISSOCK))
+    return {}
+
+
+def _import(call: Call, args: Named) -> object:
+    transfer.import_archive(call.engine, args.volume, call.only_fd("volumes.import", "a stream socket", stat.S_ISSOCK))
+    return {}
+
+
 def _mounts(call: Call, args: Mounts) -> object:
     live.change(call.engine, args.container, args.add, args.remove)
     return {}
@@ -53,5 +80,10 @@ VERBS: dict[str, Verb] = {
     "volumes.inspect": Verb(Named, lambda call, args: verbs.inspect(call.engine, args.volume)),
     "volumes.remove": Verb(Remove, _remove),
     "volumes.prune": Verb(List, _prune),
+    "volumes.usage": Verb(Nothing, lambda call, _: transfer.usage(call.engine)),
+    "volumes.rename": Verb(Pair, _rename),
+    "volumes.clone": Verb(Pair, _clone, lasts=True),
+    "volumes.export": Verb(Named, _export, lasts=True),
+    "volumes.import": Verb(Named, _import, lasts=True),
     "containers.mounts": Verb(Mounts, _mounts),
 }

@@ -1,0 +1,152 @@
+"""`orlop volume mv`, `clone`, `export`, `import`, `du`, `who`: what docker has no commands for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from _socket import AF_UNIX, SHUT_WR, SOCK_STREAM, socketpair
+
+from ....spec.errors import Invalid, NotFound
+from .. import listing
+from ..command import Command, Invocation, for_output, write_line
+from ..flags import EXIT_USAGE, STRING, Flag, UsageError
+from ..units import size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+STREAM_BYTES = 256 * 1024
+ID_LENGTH = 12
+
+
+def _mv(invocation: Invocation) -> int:
+    return _pair(invocation, "volumes.rename")
+
+
+def _clone(invocation: Invocation) -> int:
+    return _pair(invocation, "volumes.clone")
+
+
+def _pair(invocation: Invocation, verb: str) -> int:
+    volume, name = invocation.arguments
+    with invocation.connect() as engine:
+        engine.call(verb, {"volume": volume, "name": name})
+    write_line(for_output(name))
+    return 0
+
+
+def _export(invocation: Invocation) -> int:
+    output: str = invocation.options["output"]
+    if not output and sys.stdout.isatty():
+        text = "cowardly refusing to save to a terminal. Use the -o flag or redirect"
+        raise UsageError(text, "write: orlop volume export -o FILE VOLUME", EXIT_USAGE, shows_usage=False)
+    if not output:
+        sys.stdout.flush()
+        _fetch(invocation, 1)
+        return 0
+    # Beside its place, and moved there when it is whole.
+    temporary = f"{output}.{os.urandom(4).hex()}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _fetch(invocation, fd)
+        os.rename(temporary, output)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+    return 0
+
+
+def _fetch(invocation: Invocation, fd: int) -> None:
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    with invocation.connect() as engine:
+        try:
+            try:
+                engine.send("volumes.export", {"volume": invocation.arguments[0]}, [theirs.fileno()])
+            finally:
+                theirs.close()
+            while data := ours.recv(STREAM_BYTES):
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+            engine.receive()  # the archive is whole only when the engine says so
+        finally:
+            ours.close()
+
+
+def _import(invocation: Invocation) -> int:
+    volume, source = (*invocation.arguments, "-")[:2]
+    try:
+        fd = 0 if source == "-" else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as wrong:
+        cause = (wrong.strerror or str(wrong)).lower()
+        raise Invalid("import", source, cause, hint="name a tar archive, or - for standard input") from None
+    if os.isatty(fd):
+        raise Invalid("import", "standard input", "it is a terminal", hint="name a file, or redirect one")
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    with invocation.connect() as engine:
+        try:
+            try:
+                engine.send("volumes.import", {"volume": volume}, [theirs.fileno()])
+            finally:
+                theirs.close()
+            try:
+                while data := os.read(fd, STREAM_BYTES):
+                    ours.sendall(data)
+                ours.shutdown(SHUT_WR)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it has refused, or read enough: the reply says which
+            engine.receive()
+        finally:
+            ours.close()
+    write_line(for_output(volume))
+    return 0
+
+
+def _usage(invocation: Invocation) -> list[dict[str, Any]]:
+    with invocation.connect() as engine:
+        found = engine.call("volumes.usage", {})
+    volumes = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    wanted = invocation.arguments
+    known = {str(item.get("name")) for item in volumes}
+    for name in wanted:
+        if name not in known:
+            cause = f"get {name}: no such volume"
+            raise NotFound("find", f"volume {name}", cause, hint="list the volumes with: orlop volume ls")
+    return [item for item in volumes if not wanted or item.get("name") in wanted]
+
+
+def _du(invocation: Invocation) -> int:
+    rows = []
+    for item in _usage(invocation):
+        rows.append((str(item.get("name")), str(len(item.get("users", []))), size(item.get("size_bytes", 0), 3)))
+    listing.print_table(("VOLUME NAME", "LINKS", "SIZE"), rows)
+    return 0
+
+
+def _who(invocation: Invocation) -> int:
+    rows = []
+    for item in _usage(invocation):
+        for user in item.get("users", []):
+            access = "rw" if user.get("rw") else "ro"
+            identity = str(user.get("id", ""))[:ID_LENGTH]
+            shown = (identity, str(user.get("name")), str(user.get("state")), str(user.get("destination")), access)
+            rows.append((str(item.get("name")), *shown))
+    listing.print_table(("VOLUME NAME", "CONTAINER ID", "NAME", "STATE", "DESTINATION", "ACCESS"), rows)
+    return 0
+
+
+MV = Command(_mv, "Rename a volume that no container uses", "VOLUME NEW_NAME", arguments=(2, 2))
+CLONE = Command(_clone, "Make a volume with the content of another", "VOLUME NEW_VOLUME", arguments=(2, 2))
+EXPORT = Command(
+    _export,
+    "Export the contents of a volume as a tar archive",
+    "[OPTIONS] VOLUME",
+    flags=(Flag("output", "o", STRING, "Write to a file, instead of STDOUT", default=""),),
+    arguments=(1, 1),
+)
+IMPORT = Command(_import, "Make a volume of a tar archive", "VOLUME [file|-]", arguments=(1, 2))
+DU = Command(_du, "Show how much volumes occupy", "[VOLUME...]", arguments=(0, None))
+WHO = Command(_who, "Show which containers mount volumes", "[VOLUME...]", arguments=(0, None))
