@@ -184,7 +184,7 @@ def test_broken_bundles(box: Tasks) -> None:
     nobody = box.request(task.message.replace(user="nosuch"))
     assert nobody.error["cause"] == "unable to find user nosuch: no matching entries in passwd file"
     journal = box.request(task.message.replace(log=LogOptions(driver="splunk")))
-    assert "no log driver 'journald'" in journal.error["cause"]
+    assert "no log driver 'splunk'" in journal.error["cause"]
 
 
 def test_a_killed_launcher_leaves_nothing(box: Tasks, tmp_path: Path) -> None:

@@ -127,7 +127,12 @@ class _Ended(subprocess.Popen[bytes]):
 
 
 class FakeMonitor:
-    """The far end of an attach stream. A context manager around a descriptor that it takes over."""
+    """The far end of an attach stream. A context manager around a descriptor that it takes over.
+
+    takes: whether the process reads its input, so that the client is told TAKEN.
+    """
+
+    takes = True
 
     def __init__(self, fd: int) -> None:
         self.stream = socket.socket(fileno=fd)
@@ -154,7 +159,13 @@ class FakeMonitor:
             if not data:
                 return None
             self._frames += self._decoder.feed(data)
-        return self._frames.pop(0)
+        kind, payload = self._frames.pop(0)
+        if kind == attach.STDIN and payload and self.takes:
+            try:
+                self.send(attach.TAKEN, len(payload).to_bytes(4, "big"))
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it has gone; what it sent before is still to be read
+        return kind, payload
 
     def receive_stdin(self, wanted: bytes) -> None:
         """Take STDIN frames until that much was typed. Other frames on the way are passed over."""

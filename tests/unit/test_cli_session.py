@@ -93,6 +93,47 @@ def test_standard_input_is_carried_to_its_end(scripted):
     assert (done.code, done.stdout) == (0, "all")
 
 
+def test_a_signal_passes_a_process_that_does_not_read_its_input(scripted, engine):
+    sent: list[int] = []
+
+    def script(monitor: FakeMonitor) -> None:
+        monitor.takes = False
+        monitor.send(attach.STDOUT, b"ready")
+        while (frame := monitor.receive()) is not None:
+            if frame[0] == attach.SIGNAL:
+                monitor.exit(130)
+                return
+            sent.append(len(frame[1]))
+
+    scripted(script)
+    feed, end = os.pipe()
+    client = subprocess.Popen(
+        [str(COMMAND), "run", "-i", "x"], env=engine.variables, stdin=feed, stdout=subprocess.PIPE
+    )
+    os.close(feed)
+    try:
+        assert client.stdout is not None and client.stdout.read(5) == b"ready"
+        os.set_blocking(end, False)
+        full_since, deadline = None, time.monotonic() + 20
+        while sum(sent) <= attach.WINDOW_BYTES and time.monotonic() < deadline:
+            try:
+                os.write(end, bytes(65536))
+                full_since = None
+            except BlockingIOError:
+                full_since = full_since or time.monotonic()
+                if sum(sent) > attach.WINDOW_BYTES // 2 and time.monotonic() - full_since > 0.5:
+                    break  # the client reads no more: the pipe stays full
+                time.sleep(0.01)
+        client.send_signal(signal.SIGINT)
+        assert client.wait(20) == 130
+    finally:
+        client.kill()
+        client.wait()
+        client.stdout.close()
+        os.close(end)
+    assert sum(sent) <= attach.WINDOW_BYTES, "it sent more than a monitor is bound to read"
+
+
 def test_standard_input_stays_untouched_without_i(scripted):
     def script(monitor: FakeMonitor) -> None:
         monitor.exit(0)
@@ -265,7 +306,7 @@ def test_a_refused_start_is_told_and_has_the_commands_own_status(engine):
     engine.answers["containers.run"] = refuse
     done = engine("run", "x", "nosuch")
     assert done.code == 127
-    assert done.stderr == 'orlop: cannot start container web: exec: "nosuch": not found\nNext: name it\n'
+    assert done.stderr == 'orlop: cannot start container web: exec: "nosuch": not found\nNext: name it (E1907)\n'
 
 
 def test_the_id_file_is_written_at_the_start_and_is_never_shared(scripted, tmp_path):
@@ -340,7 +381,14 @@ def test_logs_are_copied_to_the_end(engine):
     )
     done = engine("logs", "-f", "-t", "-n", "5", "--since", "10", "--until", "1970-01-01T00:00:20.5Z", "web")
     assert (done.code, done.stdout, done.stderr) == (0, "out\n" + "x" * 60_000, "err\n")
-    wanted = {"follow": True, "timestamps": True, "tail": 5, "since_ns": 10 * 10**9, "until_ns": 20_500_000_000}
+    wanted = {
+        "follow": True,
+        "timestamps": True,
+        "details": False,
+        "tail": 5,
+        "since_ns": 10 * 10**9,
+        "until_ns": 20_500_000_000,
+    }
     assert engine.calls == [("containers.logs", {"container": "web", **wanted})]
 
 
@@ -354,7 +402,7 @@ def test_logs_that_are_no_frames_are_told(engine):
 def test_exec_has_the_status_of_its_process(scripted):
     engine = scripted(lambda monitor: monitor.exit(4))
     assert engine("exec", "web", "false").code == 4
-    assert engine.calls[-1][1]["request"] == {"args": ["false"]}
+    assert engine.calls[-1][1]["request"] == {"args": ["false"], "endsWithClient": True}
 
 
 def test_exec_whose_monitor_died_is_an_error(scripted):
@@ -433,6 +481,7 @@ def test_the_detach_keys_leave_it_running(scripted):
     def script(monitor: FakeMonitor) -> None:
         monitor.send(attach.STDOUT, b"ready")
         monitor.receive_stdin(b"ls\x10x")
+        assert monitor.receive() == (attach.DETACH, b"")
         assert monitor.receive() is None
 
     with on_terminal(scripted(script), "run", "-it", "--rm", "x") as terminal:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 from urllib.parse import quote
 
 from ...spec import attach as frames
 from ...spec.errors import Unavailable, Unsupported
-from ...spec.task import ATTACH_SOCKET
 from ...supervise import logread
+from ...supervise.attach import connect
 from ..compile import logging
 from . import state
 
@@ -118,16 +117,8 @@ def _monitor(engine: Engine, record: ContainerRecord) -> int | None:
 
 
 def _connect(engine: Engine, record: ContainerRecord) -> int:
-    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        directory = os.open(engine.task_directory(record.id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            # Through /proc: a socket's path has at most 107 bytes, and ORLOP_RUN may be deep (unix(7)).
-            stream.connect(f"/proc/self/fd/{directory}/{ATTACH_SOCKET}")
-        finally:
-            os.close(directory)
-        return stream.detach()
+        return connect(engine.task_directory(record.id)).detach()
     except OSError as wrong:
-        stream.close()
         cause = f"its monitor does not answer: {wrong.strerror}"
         raise Unavailable("attach to", record.subject, cause, hint="it may have ended just now: orlop ps -a") from None

@@ -3,8 +3,9 @@
 Invariants:
 - Nothing blocks but poll(2): output is written only when it is ready and in pieces that fit, so a stopped reader of
   our output never delays a signal, and a container that does not read never delays its own output.
-- Bounded: standard input is read only while less than a frame waits for the monitor, the stream only while no output
-  waits.
+- Bounded: standard input is read only while less than a frame waits for the monitor and less than WINDOW_BYTES for the
+  process (TAKEN), the stream only while no output waits. So the monitor reads us always: a signal passes a process
+  that does not read its input.
 - The terminal is raw only inside `Session.run`, and it is given back however that ends.
 """
 
@@ -175,6 +176,7 @@ class Session:
         self._keys = DetachKeys(attachment.detach_keys) if attachment.terminal else None
         self._decoder = attach.Decoder()
         self._to_process = bytearray()
+        self._untaken = 0  # bytes of input that the process has not taken
         self._to_output: list[tuple[int, memoryview]] = []
         self._open = True
         self._sending = True
@@ -193,8 +195,9 @@ class Session:
                 self._resize()
             while (self._open or self._to_output) and not self.detached and not self.interrupted:
                 self._turn()
-            if self.detached and self._to_process:
-                self._exchange(reading=False)  # what was typed before the detach keys
+            if self.detached:
+                self._send(attach.DETACH, b"")
+                self._exchange(reading=False)  # with what was typed before the detach keys
 
     def _turn(self) -> None:
         poll = select.poll()
@@ -206,7 +209,8 @@ class Session:
             poll.register(self._stream, stream_events)
         if self._to_output:
             poll.register(self._to_output[0][0], select.POLLOUT)
-        if self._stdin is not None and len(self._to_process) < attach.PAYLOAD_BYTES_MAX:
+        has_room = len(self._to_process) < attach.PAYLOAD_BYTES_MAX and self._untaken < attach.WINDOW_BYTES - READ_BYTES
+        if self._stdin is not None and has_room:
             poll.register(self._stdin, select.POLLIN)
         ready = {fd for fd, _ in poll.poll()}
         if self._signals.fd in ready:
@@ -251,6 +255,7 @@ class Session:
                 return
         if not data:
             self._stdin = None
+        self._untaken += len(data)
         self._send(attach.STDIN, data)
 
     def _send(self, kind: int, payload: bytes) -> None:
@@ -299,6 +304,8 @@ class Session:
             fd = self._attachment.stdout if kind == attach.STDOUT else self._attachment.stderr
             if fd is not None:
                 self._to_output.append((fd, memoryview(payload)))
+        elif kind == attach.TAKEN and len(payload) == 4:
+            self._untaken -= int.from_bytes(payload, "big")
 
     def _write(self) -> None:
         fd, data = self._to_output[0]

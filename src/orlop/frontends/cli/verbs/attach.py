@@ -11,24 +11,33 @@ from ..flags import BOOL, EXIT_USAGE, Flag, UsageError
 from ..main import explain
 from ..request import DETACH_KEYS_FLAG
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...native.client import Engine
+
 _SIG_PROXY = Flag("sig-proxy", "", BOOL, "Proxy all received signals to the process", default=True)
 
 
 def _attach(invocation: Invocation) -> int:
+    (container,) = invocation.arguments
+    with invocation.connect() as engine:
+        return _join(invocation, engine, container, with_stdin=not invocation.options["no-stdin"])
+
+
+def _join(invocation: Invocation, engine: Engine, container: str, *, with_stdin: bool) -> int:
+    """Attach to a container that runs; return its exit status. Raises Conflict when it does not."""
     from .. import foreground
     from ..session import Signals
 
     options = invocation.options
-    (container,) = invocation.arguments
-    with invocation.connect() as engine:
-        facts, fds = engine.call_with_fds("containers.attach", {"container": container})
+    facts, fds = engine.call_with_fds("containers.attach", {"container": container})
     if len(fds) != 1 or not isinstance(facts, dict):
         for fd in fds:
             os.close(fd)
         raise Unavailable("attach to", f"container {container}", "the engine passed no stream")
     stream = socket(fileno=fds[0])
     terminal = facts.get("terminal") is True
-    stdin = not options["no-stdin"] and facts.get("open_stdin") is True
+    stdin = with_stdin and facts.get("open_stdin") is True
     foreground.check_terminal(terminal=terminal, stdin=stdin)
     connected = foreground.attachment(
         stdin=stdin,
@@ -75,6 +84,9 @@ def _start_attached(invocation: Invocation, container: str) -> int:
         config = found.get("Config") if isinstance(found, dict) else None
         if not isinstance(config, dict):
             raise Unavailable("read", "the engine's reply", f"it does not describe container {container}")
+        task = found["State"] if isinstance(found, dict) and isinstance(found.get("State"), dict) else {}
+        if task.get("Running") is True:  # as docker: there is nothing to start, and what is wanted is to see it
+            return _join(invocation, engine, container, with_stdin=options["interactive"])
         terminal = config.get("Tty") is True
         stdin = options["interactive"] and config.get("OpenStdin") is True
         foreground.check_terminal(terminal=terminal, stdin=stdin)
