@@ -1,6 +1,7 @@
 """The command line's entry: global flags, the way to a command, and the one place where errors become text and status.
 
-What a failure prints, on standard error: `orlop: ` and the error (object and cause), then `Next: ` and the next step.
+What a failure prints, on standard error: `orlop: ` and the error (object and cause), then `Next: `, the next step and
+the error's code.
 A wrong command line prints docker's text, the usage line and where to read on.
 
 Everything that only some commands or failures need is imported where they need it: `orlop ps` as a whole process
@@ -159,10 +160,12 @@ def _status(error: OrlopError, command: Command) -> int:
 
 
 def explain(error: OrlopError) -> None:
-    """Print an error's two lines."""
+    """Print an error's two lines: what failed and why; the next step and the code that `orlop explain` explains."""
+    from ...spec import catalog
+
+    code = catalog.code_of(error)
     warn(f"orlop: {error}")
-    if error.hint:
-        warn(f"Next: {error.hint}")
+    warn(f"Next: {error.hint} ({code})" if error.hint else f"Next: orlop explain {code}")
 
 
 def _explain_usage(wrong: UsageError, usage: str, name: str) -> None:

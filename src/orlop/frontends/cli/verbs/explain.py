@@ -1,8 +1,10 @@
-"""`orlop explain` and the output of `--dry-run`: the steps of a start in words, each with its kernel call."""
+"""`orlop explain`: of a container, and for `--dry-run`, the steps of a start with their kernel calls; of an error's
+code, what it means.
+"""
 
 from __future__ import annotations
 
-from ....spec.errors import Unavailable
+from ....spec.errors import NotFound, Unavailable
 from ..command import Command, Invocation, for_output, write
 
 
@@ -23,7 +25,29 @@ def print_steps(steps: object) -> None:
     write(for_output("\n".join(lines) + "\n"))
 
 
+def _is_code(word: str) -> bool:
+    return len(word) == 5 and word[0] in "Ee" and word[1:].isascii() and word[1:].isdecimal()
+
+
 def _explain(invocation: Invocation) -> int:
+    if all(map(_is_code, invocation.arguments)):
+        return _explain_codes(invocation)
+    return _explain_containers(invocation)
+
+
+def _explain_codes(invocation: Invocation) -> int:
+    from ....spec import catalog
+
+    for at, code in enumerate(invocation.arguments):
+        entry = catalog.find(code)
+        if entry is None:
+            cause = f"there is no error {code.upper()}"
+            raise NotFound("explain", f"error {code}", cause, hint="errors show their codes in parentheses")
+        write(f"{chr(10) if at else ''}{entry.code}  {entry.title}\n\n{entry.meaning}\n\nNext: {entry.remedy}\n")
+    return 0
+
+
+def _explain_containers(invocation: Invocation) -> int:
     with invocation.connect() as engine:
         for at, container in enumerate(invocation.arguments):
             steps = engine.call("containers.explain", {"container": container})
@@ -37,8 +61,8 @@ def _explain(invocation: Invocation) -> int:
 
 EXPLAIN = Command(
     _explain,
-    "Say in words how a container is isolated, and by which kernel calls",
-    "CONTAINER [CONTAINER...]",
+    "Say in words how a container is isolated, by which kernel calls; or what an error's code means",
+    "CONTAINER|CODE [CONTAINER|CODE...]",
     arguments=(1, None),
     aliases=("container explain", "explain"),
 )
