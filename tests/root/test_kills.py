@@ -177,6 +177,7 @@ def story(orlop: Environment) -> Iterator[Story]:
     yield Story(orlop)
 
 
+@pytest.mark.timeout(120 + 10 * KILLS)
 def test_engines_and_monitors_are_killed_and_nothing_is_lost(story: Story) -> None:
     orlop = story.orlop
     orlop("run", "-d", "--name", "writer", "host", "sh", "-c", WRITER)
