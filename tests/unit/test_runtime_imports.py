@@ -10,6 +10,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from support.engine import CHECKOUT
 
 # A bundle that is not there ends the command when everything is imported; the plan is compiled as the command does it.
@@ -20,7 +22,7 @@ sys.path.append({src!r})
 from orlop.runtime.cli.main import main
 assert main(["--root", "/dev/null/root", "run", "--bundle", "/dev/null", "x"]) == 1
 from orlop.runtime import host, plan
-from orlop.runtime.cli.store import Spec
+from orlop.spec.runtime import Spec
 plan.compile(Spec.from_json({spec!r}), host.facts())
 print(*(set(sys.modules) - before))
 """
@@ -41,11 +43,11 @@ PINNED = {
     f"orlop.{package}{name and '.'}{name}"
     for package, names in {
         "spec": "errors jsonio record runtime",
-        "linux": "abi capability interface mount path process signals tty executable",
+        "linux": "abi capability interface mount path pidfd process signals tty executable",
         "linux.cgroup": "counters devices directory entered layout settings tree v1",
         "runtime": "birth channel command gate hooks host init launch plan reaper resources rootfs",
-        "runtime.cli": "call create descriptors flags foreground log main store",
-        "runtime.operations": "cgroups copyup devices hooks identity idmap limits masks mount_options"
+        "runtime.cli": "call create descriptors flags foreground log main removal store",
+        "runtime.operations": "cgroups copyup devices gate hooks identity idmap limits masks mount_options"
         " mounts names namespaces process reaper root terminal",
         "runtime.planning": "mounts namespaces process",
     }.items()
@@ -78,3 +80,23 @@ def test_a_run_loads_what_is_pinned():
 def test_a_profile_alone_loads_its_compiler():
     assert not COMPILER & loaded(SPEC)
     assert loaded(SPEC | {"linux": {**SPEC["linux"], "seccomp": PROFILE}}) >= COMPILER
+
+
+LIGHT = """
+import sys
+sys.path.append({src!r})
+from orlop.runtime.cli.main import main
+assert main(["--root", "/dev/null/root", {verb!r}, "x"]) == 1
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize("verb", ["start", "delete", "state", "pause"])
+def test_verbs_that_make_nothing_load_nothing_that_makes(verb: str) -> None:
+    """A container's life is three processes of ours: what create needs must not be paid for by start and delete."""
+    code = LIGHT.format(src=str(CHECKOUT / "src"), verb=verb)
+    found = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    modules = set(found.stdout.split())
+    heavy = {"ctypes", "enum", "re", "orlop.runtime.plan", "orlop.runtime.launch", "orlop.runtime.operations"}
+    assert not modules & heavy
+    assert verb == "state" or "orlop.spec.runtime" not in modules

@@ -6,12 +6,18 @@ A process is named by its pidfd wherever it is signalled or waited for: a number
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
-import os
 import select
 
 from . import abi, signals
+from .pidfd import boot_id as boot_id
+from .pidfd import has_ended as has_ended
+from .pidfd import pidfd_of as pidfd_of
+from .pidfd import pidfd_open as pidfd_open
+from .pidfd import pidfd_send_signal as pidfd_send_signal
+from .pidfd import start_time as start_time
+from .pidfd import stat_fields
+from .pidfd import wait_pidfd as wait_pidfd
 
 CLONE_NEWTIME = 0x00000080
 CLONE_FS = 0x00000200
@@ -116,48 +122,9 @@ def namespace_type(fd: int) -> int:
     return fcntl.ioctl(fd, _NS_GET_NSTYPE)
 
 
-def pidfd_open(pid: int) -> int:
-    """Return a pidfd of a process. Raises ProcessLookupError when it is gone."""
-    return os.pidfd_open(pid)
-
-
-def pidfd_of(pid: int, start_time_ticks: int) -> int:
-    """Return a pidfd of exactly the process that started then; ProcessLookupError if the number was recycled."""
-    fd = os.pidfd_open(pid)
-    try:
-        # Read after the open: if the number still belongs to that start time now, the pidfd does too.
-        if start_time(pid) != start_time_ticks:
-            raise ProcessLookupError(errno.ESRCH, f"process {pid} is another one now")
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
 def pidfd_getfd(pidfd: int, fd: int) -> int:
-    """Return a copy of another process's descriptor, close-on-exec. pidfd_getfd(2), since 5.6; takes ptrace's rights."""
+    """Return a copy of another process's descriptor, close-on-exec; takes ptrace's rights. pidfd_getfd(2), 5.6."""
     return abi.syscall("pidfd_getfd", pidfd, fd, 0)
-
-
-def pidfd_send_signal(pidfd: int, signum: int) -> None:
-    """Send a signal. Raises ProcessLookupError when the process is gone."""
-    signals.pidfd_send_signal(pidfd, signum)
-
-
-def has_ended(pidfd: int) -> bool:
-    """Return whether the process is a zombie or gone. pidfd_open(2): the descriptor becomes readable at its end."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def wait_pidfd(pidfd: int) -> int:
-    """Wait for a child, reap it and return its wait status (as os.waitpid does)."""
-    result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-    assert result is not None  # only WNOHANG gives None
-    if result.si_code == os.CLD_EXITED:
-        return result.si_status << 8
-    return result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
 
 
 def pidfd_exit_status(pidfd: int) -> int | None:
@@ -220,7 +187,7 @@ def set_personality(persona: int) -> None:
 
 def title_area() -> tuple[int, int]:
     """Return where the memory of the original command line begins and ends: the same in every forked child."""
-    stat = _stat_fields("self")
+    stat = stat_fields("self")
     return int(stat[45]), int(stat[46])  # fields 48 and 49 of proc_pid_stat(5)
 
 
@@ -234,7 +201,7 @@ def set_title(title: str, area: tuple[int, int] | None = None) -> None:
 
 def wipe_environment() -> None:
     """Overwrite what /proc/PID/environ shows of this process. Python's own os.environ is a copy and stays."""
-    stat = _stat_fields("self")
+    stat = stat_fields("self")
     start, end = int(stat[47]), int(stat[48])  # fields 50 and 51 of proc_pid_stat(5)
     if end > start > 0:
         ctypes.memset(start, 0, end - start)
@@ -253,24 +220,3 @@ def close_all_except(keep: set[int]) -> None:
             close_range(first, fd - 1)
         first = fd + 1
     close_range(first)
-
-
-def _stat_fields(pid: int | str) -> list[str]:
-    """Return the fields of /proc/PID/stat from the third (state) on; the second may hold any character."""
-    with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-        data = file.read()
-    return data[data.rindex(b")") + 2 :].decode().split()
-
-
-def start_time(pid: int | str) -> int:
-    """Return when a process started, in clock ticks since boot. Raises ProcessLookupError when it is gone."""
-    try:
-        return int(_stat_fields(pid)[19])
-    except FileNotFoundError:
-        raise ProcessLookupError(errno.ESRCH, f"there is no process {pid}") from None
-
-
-def boot_id() -> str:
-    """Return the id of this boot of the machine (random(4))."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
-        return file.read().strip()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from . import abi
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from signal import (
@@ -67,6 +65,8 @@ def reset_all() -> None:
 
     Python ignores SIGPIPE and SIGXFSZ, and what is ignored or blocked stays so over execve (signal(7)).
     """
+    from . import abi  # ctypes: not for those who only want a signal's number
+
     for number in valid_signals() - _UNCHANGEABLE:
         signal(number, SIG_DFL)
     for internal in _OF_GLIBC:

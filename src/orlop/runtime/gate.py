@@ -17,50 +17,12 @@ from _socket import AF_UNIX, socket
 
 from ..spec.errors import Conflict
 from . import channel
-from .operations import Operation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .notify import Delivery
-    from .operations import Init, Outside
 
-_SOCK_SEQPACKET = 5
-_SOCK_CLOEXEC = 0o2000000
-
-
-class AwaitStart(Operation):
-    """Wait for `start`. directory: where the socket `name` is made."""
-
-    directory: str
-    name: str
-    subject = "process"
-
-    def describe(self) -> str:
-        return "wait for the call of start"
-
-    def call(self) -> str:
-        return f"accept({self.directory}/{self.name})"
-
-    def prepare(self, outside: "Outside") -> None:
-        listener = socket(AF_UNIX, _SOCK_SEQPACKET | _SOCK_CLOEXEC)
-        try:
-            with _Inside(self.directory) as directory:
-                listener.bind(f"/proc/self/fd/{directory}/{self.name}")
-            listener.listen(1)
-            outside.keep(self, os.dup(listener.fileno()))
-        finally:
-            listener.close()
-
-    def act(self, init: "Init") -> None:
-        listener = socket(fileno=init.source(self))
-        init.caller.close()
-        fd, _ = listener._accept()  # type: ignore[attr-defined]  # the method behind socket.accept
-        listener.close()
-        init.caller.reopen(socket(fileno=fd))
-        try:
-            init.caller.send(channel.ENTERED)
-        except OSError:
-            pass  # it has gone; the container was started all the same
+SOCKET_FLAGS = 5 | 0o2000000  # SOCK_SEQPACKET | SOCK_CLOEXEC
 
 
 def enter(directory: str, name: str, delivery: "Delivery | None" = None) -> None:
@@ -70,9 +32,9 @@ def enter(directory: str, name: str, delivery: "Delivery | None" = None) -> None
     when nobody stands there any more, or another caller came through first.
     """
     gone = Conflict("start", "the container", "cannot start a container that has stopped")
-    caller = socket(AF_UNIX, _SOCK_SEQPACKET | _SOCK_CLOEXEC)
+    caller = socket(AF_UNIX, SOCKET_FLAGS)
     try:
-        with _Inside(directory) as fd:
+        with Inside(directory) as fd:
             caller.connect(f"/proc/self/fd/{fd}/{name}")
     except (ConnectionRefusedError, FileNotFoundError):
         caller.close()
@@ -89,7 +51,7 @@ def enter(directory: str, name: str, delivery: "Delivery | None" = None) -> None
         raise channel.failure_of(message)
 
 
-class _Inside:
+class Inside:
     """A directory by descriptor: a socket's path may have 107 bytes, ours may be longer."""
 
     __slots__ = ("_fd", "_path")

@@ -6,29 +6,23 @@ import os
 import time
 
 from ...linux import process
-from ...linux.cgroup import Cgroup, detect
-from ...spec.errors import Conflict, Invalid, OrlopError, Unsupported
+from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import OCI_VERSION, Spec, State
-from .. import gate, hooks, host, launch, plan, rootfs
+from .. import host, launch, plan, rootfs
+from ..operations.gate import AwaitStart
 from ..operations.identity import SessionKeyring
 from ..planning import namespaces
-from ..planning import process as process_planning
 from . import descriptors, foreground
 from .call import Call, write_pid_file
+from .removal import destroy as destroy
 from .store import GATE, Entry, check_id, read_spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..launch import Created
-    from ..notify import Delivery
     from ..plan import Plan
 
 SPEC_FILE = "config.json"
-_START_REFUSED = {
-    "running": "cannot start an already running container",
-    "stopped": "cannot start a container that has stopped",
-    "paused": "cannot start a container in the paused state",
-}
 
 
 def create(call: Call) -> int:
@@ -41,29 +35,6 @@ def create(call: Call) -> int:
         created.abort()
         call.store.forget(entry.id)
         raise
-    return 0
-
-
-def start(call: Call) -> int:
-    """Let a created container go."""
-    entry = call.store.load(call.container())
-    status = call.store.status(entry)
-    if status != "created":
-        raise Conflict("start", f"container {entry.id}", _START_REFUSED[status])
-    directory = call.store.directory(entry.id)
-    spec = call.store.spec(entry.id)
-    delivery, pidfd = _delivery(call, entry, spec)
-    try:
-        gate.enter(directory, GATE, delivery)
-    finally:
-        if pidfd >= 0:
-            os.close(pidfd)
-        try:
-            os.unlink(f"{directory}/{GATE}")
-        except FileNotFoundError:
-            pass
-    if spec.hooks and spec.hooks.poststart:
-        hooks.run(spec.hooks.poststart, "poststart", call.store.state(entry, spec))
     return 0
 
 
@@ -86,37 +57,6 @@ def run(call: Call) -> int:
     if not call.flags.on("keep"):
         destroy(call, entry)
     return code
-
-
-def _delivery(call: Call, entry: Entry, spec: Spec) -> tuple[Delivery | None, int]:
-    """Return the way of the container's seccomp listener, and the pidfd that it uses; (None, -1) without one."""
-    listener = process_planning.listener(spec.linux.seccomp)
-    pidfd = call.store.open_init(entry) if listener else None
-    if listener is None or pidfd is None:
-        return None, -1
-    from .. import notify
-
-    return notify.Delivery(listener, entry.pid, pidfd, call.store.state(entry, spec)), pidfd
-
-
-def destroy(call: Call, entry: Entry) -> None:
-    """Remove what is left of a container that has stopped, and run its poststop hooks."""
-    if entry.cgroup:
-        cgroup = Cgroup(detect(), entry.cgroup)
-        cgroup.kill()
-        if entry.unit:
-            from ..systemd import scope
-
-            scope.stop(entry.unit)
-        cgroup.remove()
-    spec = call.store.spec(entry.id)
-    state = call.store.state(entry, spec)
-    call.store.forget(entry.id)
-    if spec.hooks and spec.hooks.poststop:
-        try:
-            hooks.run(spec.hooks.poststop, "poststop", state)
-        except OrlopError as failure:  # the container is gone: a failing poststop hook is only told (runtime.md)
-            call.log.write("warning", str(failure))
 
 
 def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
@@ -189,7 +129,7 @@ def _stream_names() -> tuple[str, ...]:
 
 def _waiting(compiled: Plan, directory: str) -> Plan:
     """Return the plan with the gate in front of what `start` sets off; the poststart hooks are that caller's."""
-    gated = (gate.AwaitStart(directory=directory, name=GATE), *compiled.last)
+    gated = (AwaitStart(directory=directory, name=GATE), *compiled.last)
     return compiled.replace(last=gated, hooks=compiled.hooks.replace(poststart=()))
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
-from ...linux.cgroup import Cgroup
+from ...linux.cgroup import Cgroup, detect
 from ...spec import jsonio
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.runtime import OCI_VERSION
-from .. import host
-from . import usage
 from .call import Call
 from .store import Entry
 
@@ -84,7 +82,9 @@ def events(call: Call) -> int:
     if call.store.status(entry) == "stopped":
         raise Conflict("watch", f"container {entry.id}", f"container with id {entry.id} is not running")
     seconds = _seconds(call.flags.text("interval") or "5s")
-    layout = host.facts().layout
+    from . import usage
+
+    layout = detect()
     while True:
         show({"type": "stats", "id": entry.id, "data": usage.document(layout, entry.cgroup)})
         sys.stdout.flush()
@@ -134,7 +134,7 @@ def _owner(uid: int) -> str:
 
 
 def _cgroup(entry: Entry) -> Cgroup:
-    return Cgroup(host.facts().layout, entry.cgroup)
+    return Cgroup(detect(), entry.cgroup)
 
 
 def _seconds(text: str) -> float:

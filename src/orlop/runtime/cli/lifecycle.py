@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import select
 
-from ...linux import process
-from ...linux.cgroup import Cgroup
+from ...linux.cgroup import Cgroup, detect
+from ...linux.pidfd import pidfd_open, pidfd_send_signal
 from ...linux.signals import SIGKILL
-from ...spec import signals
 from ...spec.errors import Conflict, Invalid, NotFound
-from .. import host
 from .call import Call
-from .create import destroy
+from .removal import destroy
 from .store import Entry
 
 _KILL_MS_MAX = 10_000
@@ -24,6 +22,8 @@ def kill(call: Call) -> int:
         raise Invalid("run", "orlop-runtime kill", f"it requires 1 or 2 arguments, {len(call.arguments)} given")
     entry = call.store.load(call.arguments[0])
     text = call.arguments[1] if len(call.arguments) == 2 else "SIGTERM"
+    from ...spec import signals  # enum comes with it, for 5 ms
+
     number = signals.parse(text, f"container {entry.id}")
     if call.flags.on("all"):
         _kill_all(entry, number)
@@ -32,7 +32,7 @@ def kill(call: Call) -> int:
     if pidfd is None:
         raise Conflict("kill", f"container {entry.id}", "container not running")
     try:
-        process.pidfd_send_signal(pidfd, number)
+        pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         raise Conflict("kill", f"container {entry.id}", "container not running") from None
     finally:
@@ -88,7 +88,7 @@ def _alive(call: Call, verb: str, statuses: tuple[str, ...]) -> Entry:
 
 
 def _cgroup(entry: Entry) -> Cgroup:
-    return Cgroup(host.facts().layout, entry.cgroup)
+    return Cgroup(detect(), entry.cgroup)
 
 
 def _kill_all(entry: Entry, number: int) -> None:
@@ -102,11 +102,11 @@ def _kill_all(entry: Entry, number: int) -> None:
         return
     for pid in pids:
         try:
-            pidfd = process.pidfd_open(pid)
+            pidfd = pidfd_open(pid)
         except ProcessLookupError:
             continue
         try:
-            process.pidfd_send_signal(pidfd, number)
+            pidfd_send_signal(pidfd, number)
         except ProcessLookupError:
             pass
         finally:
@@ -118,7 +118,7 @@ def _end(call: Call, entry: Entry) -> None:
     if pidfd is None:
         return
     try:
-        process.pidfd_send_signal(pidfd, SIGKILL)
+        pidfd_send_signal(pidfd, SIGKILL)
         _cgroup(entry).kill()
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)

@@ -7,7 +7,6 @@ import sys
 
 from ... import __version__
 from ...spec.errors import Invalid, OrlopError
-from ...spec.runtime import OCI_VERSION
 from . import flags
 from .call import Call
 from .flags import Flag, Flags
@@ -64,7 +63,7 @@ class Verb:
 
 VERBS = {
     "create": Verb("create:create", "CONTAINER", "make a container that waits for start", _CREATE),
-    "start": Verb("create:start", "CONTAINER", "execute the command of a created container"),
+    "start": Verb("start:start", "CONTAINER", "execute the command of a created container"),
     "run": Verb(
         "create:run", "CONTAINER", "create and start a container",
         (
@@ -169,6 +168,8 @@ def main(argv: list[str]) -> int:
     try:
         given, rest = flags.parse(argv, _GLOBAL, "")
         if given.on("version"):
+            from ...spec.runtime import OCI_VERSION
+
             print(f"orlop-runtime version {__version__}\nspec: {OCI_VERSION}")
             return 0
         if given.on("help") or not rest or rest[0] in ("help", "h"):

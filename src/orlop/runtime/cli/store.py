@@ -10,12 +10,15 @@ cgroup is frozen or not.
 
 import os
 
-from ...linux import process
 from ...linux.cgroup import Cgroup, detect
+from ...linux.pidfd import boot_id, pidfd_of, stat_fields
 from ...spec import jsonio
 from ...spec.errors import Conflict, Invalid, NotFound
 from ...spec.record import Record
-from ...spec.runtime import OCI_VERSION, Spec, State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.runtime import Spec, State
 
 ID_CHARACTERS_MAX = 1024
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
@@ -84,7 +87,7 @@ class Store:
             ) from None
         return directory
 
-    def save(self, entry: Entry, spec: Spec | None = None) -> None:
+    def save(self, entry: Entry, spec: "Spec | None" = None) -> None:
         """Write state.json and, when given, the spec."""
         directory = self.directory(entry.id)
         if spec is not None:
@@ -99,7 +102,12 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound("find", f"container {container_id}", "container does not exist") from None
 
-    def spec(self, container_id: str) -> Spec:
+    def document(self, container_id: str) -> bytes:
+        """Return that spec as it is on disk, for who wants to know one thing of it: see `has_hooks`."""
+        with open(f"{self.directory(container_id)}/{_SPEC}", "rb") as file:
+            return file.read(_SPEC_BYTES_MAX + 1)
+
+    def spec(self, container_id: str) -> "Spec":
         """Return the spec that the container was made from."""
         return read_spec(f"{self.directory(container_id)}/{_SPEC}")
 
@@ -123,10 +131,10 @@ class Store:
 
     def open_init(self, entry: Entry) -> int | None:
         """Return a pidfd of the container's first process, None when it has ended."""
-        if entry.boot_id != process.boot_id():
+        if entry.boot_id != boot_id():
             return None
         try:
-            pidfd = process.pidfd_of(entry.pid, entry.pid_start_time)
+            pidfd = pidfd_of(entry.pid, entry.pid_start_time)
         except ProcessLookupError:
             return None
         if _is_zombie(entry.pid):
@@ -144,8 +152,10 @@ class Store:
             return "paused"
         return "created" if os.path.exists(f"{self.directory(entry.id)}/{GATE}") else "running"
 
-    def state(self, entry: Entry, spec: Spec) -> State:
+    def state(self, entry: Entry, spec: "Spec") -> "State":
         """Return the state document."""
+        from ...spec.runtime import OCI_VERSION, State
+
         status = self.status(entry)
         return State(
             oci_version=OCI_VERSION,
@@ -157,8 +167,18 @@ class Store:
         )
 
 
-def read_spec(path: str) -> Spec:
+def has_hooks(document: bytes, point: str) -> bool:
+    """Return whether the config.json has hooks at this point: the whole of it is read only where it may."""
+    if f'"{point}"'.encode() not in document:
+        return False
+    hooks = jsonio.parse_object(document, "config.json", bytes_max=_SPEC_BYTES_MAX).get("hooks")
+    return isinstance(hooks, dict) and bool(hooks.get(point))
+
+
+def read_spec(path: str) -> "Spec":
     """Return the spec in a file. Raises NotFound, Invalid."""
+    from ...spec.runtime import Spec
+
     try:
         with open(path, "rb") as file:
             data = file.read(_SPEC_BYTES_MAX + 1)
@@ -179,15 +199,13 @@ def _replace(path: str, data: bytes) -> None:
 
 def _is_zombie(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            data = file.read()
+        return stat_fields(pid)[0] in ("Z", "X")
     except OSError:
         return True
-    return data[data.rindex(b")") + 2 : data.rindex(b")") + 3] in (b"Z", b"X")
 
 
 def _is_frozen(cgroup: str) -> bool:
     try:
-        return Cgroup(detect(), cgroup).events().frozen
+        return Cgroup(detect(), cgroup).is_frozen()
     except OSError:
         return False
