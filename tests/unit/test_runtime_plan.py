@@ -139,6 +139,11 @@ def test_later_options_win() -> None:
     )
 
 
+def test_an_empty_option_means_nothing() -> None:
+    """As with runc and crun: buildah writes one for `-v /a:/b`."""
+    assert mount_options.parse(("", "ro"), "f") == mount_options.parse(("ro",), "f")
+
+
 def test_access_times_are_one_field() -> None:
     for option, bits in (("noatime", mount.MOUNT_ATTR_NOATIME), ("strictatime", mount.MOUNT_ATTR_STRICTATIME)):
         parsed = mount_options.parse(("noatime", "strictatime", option), "f")

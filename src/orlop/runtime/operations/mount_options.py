@@ -103,7 +103,7 @@ def parse(options: tuple[str, ...], field: str) -> MountOptions:
     """Return the meaning of a mount's options; a later one wins over an earlier one.
 
     field names the place in errors ("mounts[3].options"). Raises Unsupported for an option that is known but can't be
-    had, Invalid for an empty or contradictory one. A name that is not mount(8)'s goes to the file system.
+    had, Invalid for one without a name. A name that is not mount(8)'s goes to the file system.
     """
     plain, recursive = [0, 0], [0, 0]
     values: dict[str, Any] = {}
@@ -128,7 +128,7 @@ def parse(options: tuple[str, ...], field: str) -> MountOptions:
             super_block.append(option)
         elif option == "iversion":
             raise Unsupported("mount", field, "iversion is an option of mount(2) alone, which is not used here")
-        elif option not in _NOTHING:
+        elif option and option not in _NOTHING:  # buildah writes "" for a volume without options
             data.append(_pair(option, field))
     return MountOptions(
         set=plain[0],
