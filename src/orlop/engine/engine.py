@@ -25,6 +25,7 @@ from .containers.watch import Watcher
 from .journal import Journal
 from .log import Log
 from .networks import attach
+from .networks import names as resolver_names
 from .networks.host import Networks
 from .supervision.boot import Boot
 from .supervision.notices import Notices
@@ -78,6 +79,7 @@ class Engine:
         self.snapshots = Snapshots(f"{paths.root}/snapshots")
         self.volumes = Volumes(_directory(f"{paths.root}/volumes"))
         self.networks = Networks(paths.root, paths.run, self.boot_id)
+        self.networks.resolver_lost = functools.partial(resolver_names.tell_everybody, self)
         self.locks = Locks()
         self.restarting: set[str] = set()  # whose end is the first half of a restart: --rm does not mean it
         self._registries: Registries | None = None

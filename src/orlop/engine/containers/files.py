@@ -10,8 +10,10 @@ import os
 
 from ...linux import path
 from ...network import resolver
+from ...network.dns import client
 from ..compile.mounts import FILES
 from ..networks import attach, links
+from ..networks import names as resolver_names
 from .record import ContainerRecord
 
 TYPE_CHECKING = False
@@ -49,9 +51,11 @@ def write(engine: Engine, record: ContainerRecord, attachment: Attachment | None
         _replace(f"{directory}/{name}", data)
 
 
-def update_hosts(engine: Engine, record: ContainerRecord, attachment: Attachment) -> None:
-    """Write /etc/hosts of a running container anew, in place: it is bind-mounted there."""
-    _replace(f"{engine.records.path(record.id)}/hosts", _hosts(engine, record, attachment))
+def update(engine: Engine, record: ContainerRecord, attachment: Attachment) -> None:
+    """Write what follows from the networks of a running container anew, in place: it is bind-mounted there."""
+    directory = engine.records.path(record.id)
+    _replace(f"{directory}/hosts", _hosts(engine, record, attachment))
+    _replace(f"{directory}/resolv.conf", _resolv_conf(engine, record, attachment))
 
 
 def _hosts(engine: Engine, record: ContainerRecord, attachment: Attachment | None) -> bytes:
@@ -92,6 +96,9 @@ def _resolv_conf(engine: Engine, record: ContainerRecord, attachment: Attachment
     told = of_host.overridden(request.dns, request.dns_search, request.dns_options)
     if attachment is None or request.network == attach.HOST:
         return told.render()
+    if resolver_names.is_wanted(engine, record, attachment):
+        options = told.options if any(one.startswith("ndots:") for one in told.options) else (*told.options, "ndots:0")
+        return resolver.ResolvConf((client.ADDRESS,), told.search, options).render()
     return told.without_loopback().render()
 
 

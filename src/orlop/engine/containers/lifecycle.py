@@ -98,11 +98,21 @@ def start(engine: Engine, reference: str, client: Client, restarts: int = 0, *, 
 
     What it depends on is started first. restarts: how often a restart policy had it started before, when this is one
     more time. way: the names of those that are started because they depend on it, or on what does.
-    Raises NotFound, CommandFailed (126, 127) when the command can't be executed, or what else made it fail.
+    Raises NotFound, CommandFailed (126, 127) when the command can't be executed, or what else made it fail; with
+    auto_remove the container is gone then.
     """
     record = engine.records.find(reference)
-    if record.request.depends_on and not engine.observe(record.id).is_up:
-        dependencies.ensure(engine, record, way)
+    try:
+        if record.request.depends_on and not engine.observe(record.id).is_up:
+            dependencies.ensure(engine, record, way)
+        _start_once(engine, record, client, restarts)
+    except OrlopError:
+        if record.request.auto_remove and not engine.observe(record.id).is_up:
+            _discard_failed(engine, record)
+        raise
+
+
+def _start_once(engine: Engine, record: ContainerRecord, client: Client, restarts: int) -> None:
     with engine.locks.hold(record.id):
         record = engine.records.load(record.id)
         task = engine.observe(record.id)
@@ -122,6 +132,7 @@ def start(engine: Engine, reference: str, client: Client, restarts: int = 0, *, 
             raise
         if record.start_error:
             engine.records.save(record.replace(start_error="", start_exit_code=0))
+        events.publish_mounts(engine, record, "mount")
         events.publish_container(engine, record, "start")
         ends.watch_started(engine, record)
 
@@ -129,12 +140,7 @@ def start(engine: Engine, reference: str, client: Client, restarts: int = 0, *, 
 def run(engine: Engine, request: ContainerRequest, client: Client) -> tuple[ContainerRecord, tuple[str, ...]]:
     """Create a container and start it. With auto_remove it is gone again when the start fails."""
     record, warnings = create(engine, request)
-    try:
-        start(engine, record.id, client)
-    except OrlopError:
-        if request.auto_remove:
-            _discard_failed(engine, record)
-        raise
+    start(engine, record.id, client)
     return record, warnings
 
 
@@ -155,7 +161,10 @@ def restart(engine: Engine, reference: str, timeout_s: int | None, signal: str) 
 
 
 def remove(engine: Engine, reference: str, force: bool, *, volumes: bool = False) -> None:
-    """Remove a container; one that runs only by force. volumes: those that nobody named too. Raises NotFound, Conflict, Unavailable."""
+    """Remove a container; one that runs only by force. volumes: those that nobody named go with it.
+
+    Raises NotFound, Conflict, Unavailable.
+    """
     record = engine.records.find(reference)
     while True:
         task = engine.observe(record.id)
@@ -262,6 +271,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
         started = engine.spawner.request(message, client.stream, joined.fd if joined.fd >= 0 else None)
         if started.error is not None:
             raise errors.from_json(started.error)
+        joined.started()
         undo.pop_all()
 
 

@@ -11,15 +11,20 @@ import os
 from ...linux.netlink import namespace
 from ...linux.netlink.rtnetlink import Rtnetlink
 from ...network import links, pools, subnet
+from ...network.dns import client
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from ...spec.network import Attachment, Endpoint, EndpointRequest, Published
-from ..containers import names, state
-from . import ports
+from ..containers import state
+from ..containers.names import short_id
+from . import names, ports
 from .host import OPTION_HOST_IP, OPTION_ICC, forwards_of
 from .store import new_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
+
+    from ...spec.container import ContainerRequest
     from ...spec.network import Network, Pool
     from ..containers.record import ContainerRecord
     from ..engine import Engine
@@ -32,7 +37,7 @@ INTERFACE = "eth"
 class Joined:
     """A network namespace for a start. fd: it, the caller's to close, -1 for the spec's own. attachment: or None."""
 
-    __slots__ = ("_engine", "_record", "attachment", "fd")
+    __slots__ = ("_engine", "_record", "_sockets", "attachment", "fd")
 
     def __init__(
         self, engine: Engine, record: ContainerRecord, fd: int = -1, attachment: Attachment | None = None
@@ -41,6 +46,20 @@ class Joined:
         self._record = record
         self.fd = fd
         self.attachment = attachment
+        self._sockets: tuple[socket, socket] | None = None
+
+    def listen_for_questions(self) -> None:
+        """Open the resolver's sockets, before the container's first instruction: what it asks waits there."""
+        if self.attachment is not None and names.is_wanted(self._engine, self._record, self.attachment):
+            self._sockets = namespace.inside(self.fd, client.open_sockets)
+
+    def started(self) -> None:
+        """The container runs: have its questions answered."""
+        if self._sockets is not None and self.attachment is not None:
+            try:
+                names.register(self._engine, self._record, self._sockets, self.attachment)
+            except (OrlopError, OSError) as wrong:
+                self._engine.log.write(f"the resolver does not answer container {self._record.id}: {wrong}")
 
     def __enter__(self) -> Joined:
         return self
@@ -51,6 +70,9 @@ class Joined:
     def close(self) -> None:
         """The start is over, one way or the other. Idempotent."""
         self._engine.networks.starting.discard(self._record.id)
+        for one in self._sockets or ():
+            one.close()
+        self._sockets = None
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -102,7 +124,9 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
             except BaseException:
                 release(engine, record.id)
                 raise
-        return Joined(engine, record, fd, attachment)
+        joined = Joined(engine, record, fd, attachment)
+        joined.listen_for_questions()
+        return joined
     except OSError as failure:
         os.close(fd)
         told = f"{failure.strerror or failure}" + (f" ({failure.filename})" if failure.filename else "")
@@ -120,6 +144,10 @@ def release(engine: Engine, container_id: str) -> None:
         if attachment is None:
             return
         networks.attachments.all.pop(container_id)
+        try:
+            networks.resolver.remove(container_id)
+        except OrlopError as wrong:
+            engine.log.write(f"the resolver is not told of the end of container {container_id}: {wrong}")
         try:
             networks.withdraw(forwards_of(attachment))
             for endpoint in attachment.endpoints:
@@ -159,6 +187,7 @@ def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: End
             try:
                 _plug(engine, record, endpoint, inside, fd, wish)
                 _reroute(engine, inside, held, after)
+                names.update(engine, record.replace(request=_with(record, wish)), after, fd)
             except BaseException:
                 networks.attachments.hold(record.id, held)
                 raise
@@ -183,8 +212,13 @@ def disconnect_running(engine: Engine, record: ContainerRecord, pid: int, networ
                 links.delete_link(networks.route, endpoint.link)
             networks.attachments.hold(record.id, after)
             _reroute(engine, inside, held, after)
+            names.update(engine, record, after, fd)
     finally:
         os.close(fd)
+
+
+def _with(record: ContainerRecord, wish: EndpointRequest) -> ContainerRequest:
+    return record.request.replace(endpoints=(*wishes(record), wish))
 
 
 def _reroute(engine: Engine, inside: Rtnetlink, before: Attachment, after: Attachment) -> None:
@@ -281,7 +315,7 @@ def _decide(
 
 def dns_names(record: ContainerRecord, wish: EndpointRequest) -> tuple[str, ...]:
     """Return what a container is called in a network: its name, its aliases, its short id, its host name."""
-    found = (record.name, *wish.aliases, names.short_id(record.id), record.request.hostname)
+    found = (record.name, *wish.aliases, short_id(record.id), record.request.hostname)
     return tuple(dict.fromkeys(name for name in found if name))
 
 

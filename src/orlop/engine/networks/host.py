@@ -15,6 +15,7 @@ from ...linux.netlink import rtnetlink
 from ...linux.netlink.nftables import IPV4, IPV6, Nftables
 from ...linux.netlink.rtnetlink import Rtnetlink
 from ...network import firewall, links, pools, subnet
+from ...network.dns import client
 from ...network.firewall import Bridge, Firewall, Forward, Gate
 from ...spec.errors import Unavailable
 from ...spec.network import Pool
@@ -23,7 +24,7 @@ from .store import DEFAULT, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ...spec.network import Attachment, Network
 
@@ -52,8 +53,13 @@ class Networks:
         self._nft: Nftables | None = None
         self._bridges: dict[str, Bridge] = {}  # by network id: those whose rules are written
         self._gate: Gate | None = None
+        self.resolver = client.Resolver(run, self._resolver_lost)
+        self.resolver_lost: Callable[[], None] = lambda: None
         self.starting: set[str] = set()  # containers between their endpoints and their process
         self.last_given: dict[str, int] = {}  # by network id: the address that was given last
+
+    def _resolver_lost(self) -> None:
+        self.resolver_lost()
 
     @property
     def route(self) -> Rtnetlink:
@@ -131,6 +137,7 @@ class Networks:
 
     def leave(self) -> None:
         """Take everything from the machine if no container needs it, and close the sockets."""
+        self.resolver.close()
         with self.lock:
             if not self.attachments.all:
                 self.clear()

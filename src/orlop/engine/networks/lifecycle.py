@@ -150,10 +150,11 @@ def disconnect(engine: Engine, reference: str, container: str, force: bool) -> N
 
 
 def _remember(engine: Engine, record: ContainerRecord, request: ContainerRequest) -> None:
-    engine.records.save(record.replace(request=request))
+    changed = record.replace(request=request)
+    engine.records.save(changed)
     held = engine.networks.attachments.get(record.id)
     if held is not None:
-        files.update_hosts(engine, record, held)
+        files.update(engine, changed, held)
 
 
 def _to_the_kernel(record: ContainerRecord, change: Callable[[int], None], pid: int) -> None:

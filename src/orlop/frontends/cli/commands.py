@@ -37,6 +37,7 @@ _RESTART = ("lifecycle", "RESTART", "Restart one or more containers")
 _RM = ("lifecycle", "RM", "Remove one or more containers")
 _RUN = ("run", "RUN", "Create and run a new container from an image")
 _SHOW_RUN = ("showrun", "SHOW_RUN", "Print the command line that made a container")
+_WHY = ("why", "WHY", "Tell why a container ended, or why it does not run")
 _START = ("attach", "START", "Start one or more stopped containers")
 _STATS = ("stats", "STATS", "Display a live stream of container(s) resource usage statistics")
 _STOP = ("lifecycle", "STOP", "Stop one or more running containers")
@@ -91,6 +92,7 @@ COMMANDS: dict[str, Row] = {
     "unpause": _UNPAUSE,
     "update": _UPDATE,
     "wait": _WAIT,
+    "why": _WHY,
 }
 
 GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
@@ -124,6 +126,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "unpause": _UNPAUSE,
             "update": _UPDATE,
             "wait": _WAIT,
+            "why": _WHY,
         },
     ),
     "engine": (
@@ -155,6 +158,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "connect": ("network", "CONNECT", "Connect a container to a network"),
             "create": ("network", "CREATE", "Create a network"),
             "disconnect": ("network", "DISCONNECT", "Disconnect a container from a network"),
+            "dns": ("network", "DNS", "Say how a name is resolved for a container: network dns trace CONTAINER NAME"),
             "inspect": ("inspect", "INSPECT_NETWORK", "Display detailed information on one or more networks"),
             "ls": ("network", "LS", "List networks"),
             "prune": ("network", "PRUNE", "Remove all unused networks"),

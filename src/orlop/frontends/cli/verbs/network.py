@@ -200,7 +200,31 @@ def _disconnect(invocation: Invocation) -> int:
     return 0
 
 
+def _dns(invocation: Invocation) -> int:
+    word, container, name = invocation.arguments
+    if word != "trace":
+        raise UsageError(f"there is no command network dns {word}", "write network dns trace", EXIT_USAGE)
+    kind = invocation.options["type"].upper()
+    with invocation.connect() as engine:
+        found = engine.call("networks.trace", {"container": container, "name": name, "kind": kind})
+    result = found if isinstance(found, dict) else {}
+    for step in result.get("steps", []):
+        write_line(for_output(str(step)))
+    code = result.get("code")
+    write_line(f"answer: {_CODES.get(code, code)}")
+    return 0 if code == 0 else 1
+
+
+_CODES = {-1: "none", 0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
+
 # fmt: off
+DNS = Command(
+    _dns,
+    "Say how the resolver of a container resolves a name: who has it here, or which server said what",
+    "trace [OPTIONS] CONTAINER NAME",
+    flags=(Flag("type", "", STRING, "Type of the record: A or AAAA", default="A"),),
+    arguments=(3, 3),
+)
 CREATE = Command(
     _create,
     "Create a network",

@@ -1,6 +1,6 @@
 """The verbs `networks.*`."""
 
-from ....engine.networks import lifecycle, listing
+from ....engine.networks import lifecycle, listing, names
 from ....spec.network import EndpointRequest, NetworkRequest
 from .call import Args, Call, Verb
 
@@ -53,6 +53,12 @@ def _disconnect(call: Call, args: Disconnect) -> object:
     return {}
 
 
+class Trace(Args):
+    container: str
+    name: str
+    kind: str = "A"
+
+
 VERBS: dict[str, Verb] = {
     "networks.create": Verb(Create, lambda call, args: {"id": lifecycle.create(call.engine, args.request).id}),
     "networks.list": Verb(List, lambda call, args: listing.summaries(call.engine, args.filters)),
@@ -61,4 +67,5 @@ VERBS: dict[str, Verb] = {
     "networks.prune": Verb(Prune, _prune),
     "networks.connect": Verb(Connect, _connect),
     "networks.disconnect": Verb(Disconnect, _disconnect),
+    "networks.trace": Verb(Trace, lambda call, args: names.trace(call.engine, args.container, args.name, args.kind)),
 }

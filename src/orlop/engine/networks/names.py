@@ -1,0 +1,146 @@
+"""What the resolver is told of containers: who they are in which network, and whom they may ask outside.
+
+On the default bridge nobody has a name (docker's rule, which old programs rely on); a container there gets the resolver
+only where the machine's own servers are on a loopback address that it can't reach.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ...linux.netlink import namespace
+from ...network import resolver
+from ...network.dns import client
+from ...network.dns.zone import Member, Place
+from ...spec.errors import Conflict, OrlopError
+from ..containers import state
+from . import links
+from .store import DEFAULT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+
+    from ...spec.network import Attachment
+    from ..containers.record import ContainerRecord
+    from ..engine import Engine
+
+HOST_FILE_BYTES_MAX = 256 * 1024
+
+
+def is_wanted(engine: Engine, record: ContainerRecord, attachment: Attachment) -> bool:
+    """Tell whether a container asks the resolver, or the servers of its resolv.conf itself."""
+    networks = (engine.networks.store.get(endpoint.network_id) for endpoint in attachment.endpoints)
+    if any(network is not None and network.name != DEFAULT for network in networks):
+        return True
+    servers = record.request.dns or of_host().servers
+    return bool(servers) and all(map(resolver.is_loopback, servers))
+
+
+def of_host() -> resolver.ResolvConf:
+    """Return what the machine's resolv.conf says now."""
+    try:
+        with open("/etc/resolv.conf", "rb", buffering=0) as file:
+            return resolver.parse(file.read(HOST_FILE_BYTES_MAX))
+    except OSError:
+        return resolver.parse(b"")
+
+
+def register(engine: Engine, record: ContainerRecord, sockets: tuple[socket, socket], attachment: Attachment) -> None:
+    """Have a container that has just started answered on its sockets, until its monitor ends."""
+    task = state.observe(engine.records.path(record.id), engine.boot_id)
+    monitor = state.open_monitor(task.status, engine.boot_id) if task.status is not None else None
+    if monitor is None:
+        return  # it has ended already
+    try:
+        fds = [*(one.fileno() for one in sockets), monitor]
+        engine.networks.resolver.add(_member(engine, record, attachment), fds)
+    finally:
+        os.close(monitor)
+
+
+def update(engine: Engine, record: ContainerRecord, attachment: Attachment, netns: int) -> None:
+    """Tell the resolver of a running container that came into a network, or left one. netns: its namespace."""
+    if not is_wanted(engine, record, attachment):
+        engine.networks.resolver.remove(record.id)
+    elif record.id in engine.networks.resolver.known():
+        engine.networks.resolver.add(_member(engine, record, attachment))
+    else:
+        _open_and_register(engine, record, attachment, netns)
+
+
+def tell_everybody(engine: Engine) -> None:
+    """Tell a new resolver of every container that runs: the one before it was killed."""
+    for container_id, attachment in list(engine.networks.attachments.all.items()):
+        try:
+            record = engine.records.load(container_id)
+            if not is_wanted(engine, record, attachment):
+                continue
+            task = state.observe(engine.records.path(container_id), engine.boot_id)
+            init = state.open_init(task.status, engine.boot_id) if task.status is not None else None
+            if init is None or task.status is None:
+                continue
+            try:
+                netns = os.open(f"/proc/{task.status.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            finally:
+                os.close(init)
+            try:
+                _open_and_register(engine, record, attachment, netns)
+            finally:
+                os.close(netns)
+        except (OrlopError, OSError) as wrong:
+            engine.log.write(f"the resolver does not answer container {container_id}: {wrong}")
+
+
+def trace(engine: Engine, reference: str, name: str, kind: str) -> dict[str, object]:
+    """Have the resolver say how it resolves a name for a container. Raises NotFound, Conflict, Unavailable."""
+    record = engine.records.find(reference)
+    held = engine.networks.attachments.get(record.id)
+    if held is None or not is_wanted(engine, record, held):
+        cause = "it does not ask the resolver: it runs on the default bridge, or not at all"
+        hint = f"see whom it asks: orlop exec {record.name} cat /etc/resolv.conf"
+        raise Conflict("trace a name of", record.subject, cause, hint=hint)
+    return engine.networks.resolver.trace(record.id, name, kind)
+
+
+def _open_and_register(engine: Engine, record: ContainerRecord, attachment: Attachment, netns: int) -> None:
+    sockets = namespace.inside(netns, client.open_sockets)
+    try:
+        register(engine, record, sockets, attachment)
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _member(engine: Engine, record: ContainerRecord, attachment: Attachment) -> Member:
+    places = []
+    external = False
+    for endpoint in attachment.endpoints:
+        network = engine.networks.store.get(endpoint.network_id)
+        if network is None:
+            continue
+        external = external or not network.internal
+        if network.name == DEFAULT:
+            continue
+        wish = next((one for one in record.request.endpoints if one.network in (network.name, network.id)), None)
+        places.append(
+            Place(
+                network=network.id,
+                network_name=network.name,
+                addresses=tuple(address for address in (endpoint.ipv4, endpoint.ipv6) if address),
+                names=endpoint.names,
+                links=_links(engine, wish.links if wish else ()),
+            )
+        )
+    return Member(id=record.id, places=tuple(places), external=external, servers=record.request.dns)
+
+
+def _links(engine: Engine, wanted: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for link in wanted:
+        name, alias = links.split(link)
+        try:
+            found[alias.lower()] = engine.records.find(name).id
+        except OrlopError:
+            continue
+    return found

@@ -1,0 +1,152 @@
+"""DNS messages, as much of them as a forwarder needs: the question, and answers of our own. RFC 1035, 6891.
+
+Hostile bytes end in ValueError; names are followed for the question alone, which has no compression.
+"""
+
+from __future__ import annotations
+
+import struct
+from _socket import AF_INET, AF_INET6, inet_pton
+
+A, PTR, AAAA, OPT, ANY = 1, 12, 28, 41, 255
+CLASS_IN = 1
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
+TTL_S = 5  # containers come and go: docker says 600, and its users wait for it
+UDP_BYTES_MAX = 4096
+TCP_BYTES_MAX = 65535
+NAME_LENGTH_MAX = 253
+
+_HEADER = struct.Struct("!HHHHHH")
+_QR, _AA, _TC, _RD, _RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
+_OPCODE = 0x7800
+_POINTER_TO_QUESTION = b"\xc0\x0c"
+
+
+class Query:
+    """A question. name: in lower case, without the last dot; raw: the whole message as it came."""
+
+    __slots__ = ("edns", "id", "kind", "klass", "name", "question", "raw", "wants_recursion")
+
+    def __init__(self, raw: bytes) -> None:
+        """Raises ValueError for what is no question."""
+        if not _HEADER.size <= len(raw) <= TCP_BYTES_MAX:
+            raise ValueError("not a DNS message")
+        self.id, flags, questions, answers, authorities, additional = _HEADER.unpack_from(raw)
+        if flags & (_QR | _OPCODE) or questions != 1 or answers or authorities:
+            raise ValueError("not one question")
+        self.wants_recursion = bool(flags & _RD)
+        self.name, end = _name(raw, _HEADER.size)
+        if len(raw) < end + 4:
+            raise ValueError("the question is cut short")
+        self.kind, self.klass = struct.unpack_from("!HH", raw, end)
+        self.question = raw[_HEADER.size : end + 4]
+        # An OPT record has the root's empty name: one zero, then its type.
+        self.edns = bool(additional) and raw[end + 4 : end + 7] == b"\0\0\x29"
+        self.raw = raw
+
+    @property
+    def udp_size(self) -> int:
+        """How large an answer over UDP may be."""
+        at = _HEADER.size + len(self.question) + 3
+        if self.edns and len(self.raw) >= at + 2:
+            return max(512, min(UDP_BYTES_MAX, int(struct.unpack_from("!H", self.raw, at)[0])))
+        return 512
+
+
+def question(name: str, kind: int, query_id: int) -> bytes:
+    """Return a message that asks for a name. Raises ValueError for what is no name."""
+    return _HEADER.pack(query_id, _RD, 1, 0, 0, 0) + encode_name(name) + struct.pack("!HH", kind, CLASS_IN)
+
+
+def answer(query: Query, code: int, records: list[tuple[int, bytes]] | None = None) -> bytes:
+    """Return an answer of our own. records: (type, data) for the name that was asked for."""
+    body = b"".join(
+        _POINTER_TO_QUESTION + struct.pack("!HHLH", kind, CLASS_IN, TTL_S, len(data)) + data
+        for kind, data in records or ()
+    )
+    flags = _QR | _AA | _RA | (_RD if query.wants_recursion else 0) | code
+    header = _HEADER.pack(query.id, flags, 1, len(records or ()), 0, int(query.edns))
+    options = b"\0" + struct.pack("!HHLH", OPT, UDP_BYTES_MAX, 0, 0) if query.edns else b""
+    return header + query.question + body + options
+
+
+def refuse(raw: bytes, code: int) -> bytes:
+    """Return an answer to something that is no question, b"" when it has not even an id."""
+    if len(raw) < _HEADER.size or raw[2] & 0x80:
+        return b""
+    return raw[:2] + struct.pack("!HHHHH", _QR | _RA | code, 0, 0, 0, 0)
+
+
+def truncated(query: Query) -> bytes:
+    """Return an answer that tells to ask again over TCP."""
+    flags = _QR | _TC | _RA | (_RD if query.wants_recursion else 0)
+    return _HEADER.pack(query.id, flags, 1, 0, 0, 0) + query.question
+
+
+def address(text: str) -> tuple[int, bytes]:
+    """Return the record of an address."""
+    if ":" in text:
+        return AAAA, inet_pton(AF_INET6, text)
+    return A, inet_pton(AF_INET, text)
+
+
+def encode_name(name: str) -> bytes:
+    """Return a name as labels. Raises ValueError."""
+    out = bytearray()
+    for label in name.rstrip(".").split(".") if name.rstrip(".") else ():
+        data = label.encode("ascii", "strict")
+        if not 0 < len(data) < 64:
+            raise ValueError(f"not a name: {name[:80]!r}")
+        out += bytes([len(data)]) + data
+    if len(out) > NAME_LENGTH_MAX + 1:
+        raise ValueError("a name of more than 253 characters")
+    return bytes(out) + b"\0"
+
+
+def is_answer_to(raw: bytes, query_id: int, asked: bytes) -> bool:
+    """Tell whether these bytes answer this question: id, direction and the question itself, in any case of letters."""
+    if len(raw) < _HEADER.size or not raw[2] & 0x80 or int.from_bytes(raw[:2], "big") != query_id:
+        return False
+    if int.from_bytes(raw[4:6], "big") == 0:
+        return code_of(raw) != NOERROR  # FORMERR and REFUSED may come without the question
+    return raw[_HEADER.size : _HEADER.size + len(asked)].lower() == asked.lower()
+
+
+def code_of(raw: bytes) -> int:
+    return raw[3] & 0x0F
+
+
+def with_id(raw: bytes, query_id: int) -> bytes:
+    return query_id.to_bytes(2, "big") + raw[2:]
+
+
+def reverse_address(name: str) -> str:
+    """Return the address that a name below in-addr.arpa or ip6.arpa asks for, "" when it is none."""
+    if name.endswith(".in-addr.arpa"):
+        parts = name.removesuffix(".in-addr.arpa").split(".")
+        valid = len(parts) == 4 and all(part.isdecimal() and len(part) < 4 for part in parts)
+        return ".".join(reversed(parts)) if valid else ""
+    if name.endswith(".ip6.arpa"):
+        digits = name.removesuffix(".ip6.arpa").split(".")
+        if len(digits) == 32 and all(len(digit) == 1 and digit in "0123456789abcdef" for digit in digits):
+            whole = "".join(reversed(digits))
+            return ":".join(whole[at : at + 4] for at in range(0, 32, 4))
+    return ""
+
+
+def _name(raw: bytes, at: int) -> tuple[str, int]:
+    labels: list[str] = []
+    length = 0
+    while True:
+        if at >= len(raw):
+            raise ValueError("the name is cut short")
+        size = raw[at]
+        if size == 0:
+            return ".".join(labels), at + 1
+        if size > 63:
+            raise ValueError("a compressed name in a question")
+        length += size + 1
+        if length > NAME_LENGTH_MAX + 1 or at + 1 + size > len(raw):
+            raise ValueError("the name is too long")
+        labels.append(raw[at + 1 : at + 1 + size].decode("latin-1").lower())
+        at += 1 + size

@@ -1,0 +1,355 @@
+"""The resolver process. One thread, one epoll loop, a heap of timers.
+
+Invariants:
+1. A member's sockets belong to its namespace, and are closed when its monitor ends: the namespace can go, also when no
+   engine is there to say so.
+2. It ends when no engine is connected and nobody is left to answer.
+3. Nobody can make it hold more than a bounded number of questions and connections.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import time
+from _socket import AF_UNIX, SO_PEERCRED, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET, SOL_SOCKET, socket
+
+from ...linux import process
+from ...spec import jsonio
+from ...spec.errors import OrlopError
+from .. import resolver
+from . import message, wire
+from .forward import Forwarder
+from .zone import Member, Zone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HOST_FILE = "/etc/resolv.conf"
+HOST_FILE_CHECK_S = 1.0
+STREAMS_MAX = 64  # of one member
+STREAM_S_MAX = 10.0
+BURST = 64  # datagrams taken in one turn from one member
+
+
+class Loop:
+    """epoll with one callback for each descriptor, and timers."""
+
+    READ, WRITE = select.EPOLLIN, select.EPOLLOUT
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._timers: list[tuple[float, int]] = []
+        self._due: dict[int, Callable[[], None]] = {}
+        self._number = 0
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        if fd in self._callbacks:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        """Before the descriptor is closed."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> int:
+        """Call back later; return what `cancel` takes."""
+        self._number += 1
+        self._due[self._number] = callback
+        heapq.heappush(self._timers, (time.monotonic() + seconds, self._number))
+        return self._number
+
+    def cancel(self, timer: int) -> None:
+        self._due.pop(timer, None)
+
+    def turn(self) -> None:
+        """Wait for something, and do what is due."""
+        wait = None
+        while self._timers and self._timers[0][1] not in self._due:
+            heapq.heappop(self._timers)
+        if self._timers:
+            wait = max(0.0, self._timers[0][0] - time.monotonic())
+        for fd, events in self._epoll.poll(wait):
+            callback = self._callbacks.get(fd)
+            if callback is not None:
+                callback(events)
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            _, number = heapq.heappop(self._timers)
+            due = self._due.pop(number, None)
+            if due is not None:
+                due()
+
+
+class Served:
+    """A member's sockets. streams: how many TCP connections it has open."""
+
+    __slots__ = ("datagrams", "listener", "monitor", "streams")
+
+    def __init__(self, datagrams: socket, listener: socket, monitor: int) -> None:
+        self.datagrams = datagrams
+        self.listener = listener
+        self.monitor = monitor
+        self.streams = 0
+
+
+class Server:
+    """All of it."""
+
+    def __init__(self, listener: socket) -> None:
+        """listener: where engines come."""
+        self.loop = Loop()
+        self.zone = Zone()
+        self.forwarder = Forwarder(self.loop)
+        self._served: dict[str, Served] = {}
+        self._engines = 0
+        self._listener = listener
+        self._host = resolver.parse(b"")
+        self._host_version: tuple[int, int] | None = None
+        self._host_checked = float("-inf")
+        self.loop.watch(listener.fileno(), Loop.READ, self._accept)
+        self._came = False
+
+    def run(self) -> None:
+        """Serve until nobody needs it."""
+        while not self._came or self._engines or self._served:
+            self.loop.turn()
+
+    # -- engines ----------------------------------------------------------------------------------------------------
+
+    def _accept(self, _events: int) -> None:
+        fd, _ = self._listener._accept()  # type: ignore[attr-defined]
+        connection = socket(fileno=fd)
+        connection.setblocking(False)
+        if int.from_bytes(connection.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[4:8], "little") not in (0, os.geteuid()):
+            connection.close()
+            return
+        self._engines += 1
+        self._came = True
+        self.loop.watch(fd, Loop.READ, lambda _: self._order(connection))
+
+    def _order(self, connection: socket) -> None:
+        try:
+            data, fds = wire.receive(connection)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            self.loop.unwatch(connection.fileno())
+            connection.close()
+            self._engines -= 1
+            return
+        try:
+            order = jsonio.parse_object(data, "an order", bytes_max=wire.MESSAGE_BYTES_MAX)
+            reply = self._obey(order, fds, connection)
+        except (OrlopError, OSError, ValueError) as wrong:
+            reply = {"error": str(wrong)}
+        if reply is not None:
+            _answer(connection, reply)
+
+    def _obey(self, order: dict[str, object], fds: list[int], connection: socket) -> dict[str, object] | None:
+        verb = order.get("verb")
+        if verb == "add":
+            member = Member.from_json(order.get("member"), "a member")
+            if len(fds) == 3:
+                self._close(member.id)
+                self._serve(member.id, Served(socket(fileno=fds[0]), socket(fileno=fds[1]), fds[2]))
+            elif member.id not in self._served:
+                raise ValueError("the sockets of a new member are missing")
+            self.zone.add(member)
+            return {}
+        if verb == "remove":
+            self._close(str(order.get("id")))
+            return {}
+        if verb == "list":
+            return {"ids": list(self._served)}
+        if verb == "trace":
+            return self._trace(order, connection)
+        raise ValueError(f"there is no order {verb!r}")
+
+    def _trace(self, order: dict[str, object], connection: socket) -> dict[str, object] | None:
+        member = self.zone.members.get(str(order.get("id")))
+        if member is None:
+            raise ValueError("this resolver does not know the container")
+        kind = message.AAAA if order.get("kind") == "AAAA" else message.A
+        query = message.Query(message.question(str(order.get("name")), kind, 0))
+
+        def done(data: bytes, steps: list[str]) -> None:
+            _answer(connection, {"steps": steps, "code": message.code_of(data) if data else -1})
+
+        self._resolve(member, query, False, done)
+        return None
+
+    def _serve(self, member_id: str, served: Served) -> None:
+        self._served[member_id] = served
+        served.datagrams.setblocking(False)
+        served.listener.setblocking(False)
+        self.loop.watch(served.datagrams.fileno(), Loop.READ, lambda _: self._datagrams(member_id, served))
+        self.loop.watch(served.listener.fileno(), Loop.READ, lambda _: self._stream(member_id, served))
+        self.loop.watch(served.monitor, Loop.READ, lambda _: self._close(member_id))
+
+    def _close(self, member_id: str) -> None:
+        self.zone.remove(member_id)
+        served = self._served.pop(member_id, None)
+        if served is None:
+            return
+        for fd in (served.datagrams.fileno(), served.listener.fileno(), served.monitor):
+            self.loop.unwatch(fd)
+        served.datagrams.close()
+        served.listener.close()
+        os.close(served.monitor)
+
+    # -- questions --------------------------------------------------------------------------------------------------
+
+    def _datagrams(self, member_id: str, served: Served) -> None:
+        for _ in range(BURST):
+            try:
+                data, sender = served.datagrams.recvfrom(message.UDP_BYTES_MAX)
+            except OSError:
+                return
+
+            def reply(answer: bytes, query: message.Query | None, sender: tuple[str, int] = sender) -> None:
+                if query is not None and len(answer) > query.udp_size:
+                    answer = message.truncated(query)
+                try:
+                    served.datagrams.sendto(answer, sender)
+                except OSError:
+                    pass  # its buffer is full, or it is gone
+
+            self._question(member_id, data, False, reply)
+
+    def _stream(self, member_id: str, served: Served) -> None:
+        try:
+            fd, _ = served.listener._accept()  # type: ignore[attr-defined]
+        except OSError:
+            return
+        connection = socket(fileno=fd)
+        connection.setblocking(False)
+        if served.streams >= STREAMS_MAX:
+            connection.close()
+            return
+        served.streams += 1
+        _Stream(self, member_id, served, connection)
+
+    def _question(
+        self, member_id: str, data: bytes, stream: bool, reply: Callable[[bytes, message.Query | None], None]
+    ) -> None:
+        try:
+            query = message.Query(data)
+        except ValueError:
+            refused = message.refuse(data, message.FORMERR)
+            if refused:
+                reply(refused, None)
+            return
+        member = self.zone.members.get(member_id)
+        if member is None:
+            reply(message.answer(query, message.SERVFAIL), query)
+            return
+        self._resolve(member, query, stream, lambda answer, _: reply(answer, query))
+
+    def _resolve(
+        self, member: Member, query: message.Query, stream: bool, done: Callable[[bytes, list[str]], None]
+    ) -> None:
+        found = self.zone.find(member, query.name)
+        if found:
+            steps = [f"{query.name} is container {who[:12]} in network {place.network_name}" for who, place in found]
+            addresses = [message.address(text) for _, place in found for text in place.addresses]
+            records = [record for record in addresses if query.kind in (record[0], message.ANY)]
+            done(message.answer(query, message.NOERROR, records), steps)
+            return
+        if query.kind == message.PTR:
+            name = self.zone.name_of(member, message.reverse_address(query.name))
+            if name:
+                record = (message.PTR, message.encode_name(name))
+                done(message.answer(query, message.NOERROR, [record]), [f"{query.name} is {name}"])
+                return
+        if not member.external:
+            done(message.answer(query, message.NXDOMAIN), ["nobody has this name here, and the network is internal"])
+            return
+        self.forwarder.ask(query, member.servers or self._host_servers(), stream, done)
+
+    def _host_servers(self) -> tuple[str, ...]:
+        """Return the machine's servers as they are now: the file may have changed."""
+        now = time.monotonic()
+        if now - self._host_checked > HOST_FILE_CHECK_S:
+            self._host_checked = now
+            try:
+                found = os.stat(HOST_FILE)
+                version = (found.st_ino, found.st_mtime_ns)
+                if version != self._host_version:
+                    with open(HOST_FILE, "rb", buffering=0) as file:
+                        self._host = resolver.parse(file.read(1 << 18))
+                    self._host_version = version
+            except OSError:
+                self._host = resolver.parse(b"")
+        return self._host.servers
+
+
+class _Stream:
+    """A TCP connection of a member: questions with their length in front, one at a time."""
+
+    def __init__(self, server: Server, member_id: str, served: Served, connection: socket) -> None:
+        self._server = server
+        self._member_id = member_id
+        self._served = served
+        self._connection = connection
+        self._buffer = b""
+        self._timer = server.loop.after(STREAM_S_MAX, self.close)
+        server.loop.watch(connection.fileno(), Loop.READ, self._readable)
+
+    def _readable(self, _events: int) -> None:
+        try:
+            data = self._connection.recv(message.TCP_BYTES_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._buffer += data
+        if not data or len(self._buffer) > 2 + message.TCP_BYTES_MAX:
+            self.close()
+            return
+        length = int.from_bytes(self._buffer[:2], "big")
+        if len(self._buffer) >= 2 + length and length:
+            query, self._buffer = self._buffer[2 : 2 + length], self._buffer[2 + length :]
+            self._server._question(self._member_id, query, True, lambda answer, _: self._send(answer))
+
+    def _send(self, answer: bytes) -> None:
+        if self._connection.fileno() < 0:
+            return
+        try:
+            self._connection.setblocking(True)
+            self._connection.settimeout(1.0)
+            self._connection.sendall(len(answer).to_bytes(2, "big") + answer)
+            self._connection.setblocking(False)
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        if self._connection.fileno() >= 0:
+            self._server.loop.cancel(self._timer)
+            self._server.loop.unwatch(self._connection.fileno())
+            self._connection.close()
+            self._served.streams -= 1
+
+
+def _answer(connection: socket, reply: dict[str, object]) -> None:
+    try:
+        connection.send(jsonio.dump(reply))
+    except OSError:
+        pass
+
+
+def main(fd: int) -> None:
+    """Be the resolver. fd: a socket that listens for engines."""
+    process.close_all_except({fd})
+    process.set_title("orlop: resolver")
+    process.set_name("orlop")
+    os.chdir("/")
+    Server(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fd)).run()
