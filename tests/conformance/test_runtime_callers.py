@@ -5,7 +5,10 @@ Each works on private sockets and data below a workspace that proves its own emp
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +17,10 @@ import pytest
 
 from bench.workspace import CGROUP, Workspace
 from support.bundles import RUNTIME, busybox_root
+from support.terminal import Terminal
 
-AT_ONCE = 50
+AT_ONCE = int(os.environ.get("ORLOP_TEST_AT_ONCE", "50"))
+WAIT_S_MAX = 100
 # podman gives its conmon a cgroup beside the container's and never takes it away: here the workspace does.
 PLACE = ("--network", "none", "--cgroup-parent", f"/{CGROUP}")
 
@@ -147,26 +152,43 @@ def test_a_terminal(engine: Command) -> None:
     must(engine("rm", "tty"))
 
 
-@pytest.mark.parametrize("engine", ENGINES, indirect=True)
-def test_many_at_once(engine: Command) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        codes = list(pool.map(lambda n: run(engine, "bb:1", "sh", "-c", f"exit {n}").returncode, range(AT_ONCE)))
-    assert codes == list(range(AT_ONCE))
+@pytest.mark.parametrize("verb", [("run", "--rm", "-it", *PLACE, "bb:1"), ("exec", "-it", "shown")])
+def test_docker_shows_a_terminal(docker: Command, verb: tuple[str, ...]) -> None:
+    """The client's terminal: bytes both ways, its size, its end."""
+    if verb[0] == "exec":
+        must(docker("run", "-d", "--name", "shown", *PLACE, "bb:1", "sleep", "1000"))
+    # The client sends its size once it hears that the container runs.
+    script = "read word; echo got $word; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.1; done; echo sized; exit 5"
+    with Terminal([*docker.argv, *verb, "sh", "-c", script], docker.environment, rows=33, columns=99) as terminal:
+        terminal.send("word\n")
+        terminal.expect("got word")
+        terminal.expect("sized")
+        assert terminal.wait() == 5
+    if verb[0] == "exec":
+        must(docker("rm", "-f", "shown"))
 
 
-def test_buildah_runs_a_step(podman: Command, workspace: Workspace, peer: Callable[[str], Path]) -> None:
+@pytest.fixture(scope="module")
+def buildah(podman: Command, workspace: Workspace, peer: Callable[[str], Path]) -> Command:
+    """`buildah run` in one working container; the words before the command."""
     home = workspace.directory / "p"
     env = workspace.environment(CONTAINERS_CONF=str(home / "containers.conf"))
     places = [f"--root={home / 'root'}", f"--runroot={home / 'run'}", "--storage-driver=overlay"]
-    buildah = Command(peer("buildah"), *places, **env)
-    made = must(buildah("from", f"--signature-policy={home / 'policy.json'}", "bb:1")).strip()
-    step = ["run", "--isolation", "oci", "--network", "none", "--runtime", str(RUNTIME), made, "--"]
-    assert must(buildah(*step, "sh", "-c", "echo step > /made; cat /made")) == "step\n"
-    assert "exit status 4" in buildah(*step, "sh", "-c", "exit 4").stderr
+    return Command(peer("buildah"), *places, **env)
+
+
+@pytest.fixture(scope="module")
+def step(buildah: Command, workspace: Workspace) -> Iterator[Command]:
+    policy = workspace.directory / "p/policy.json"
+    made = must(buildah("from", f"--signature-policy={policy}", "bb:1")).strip()
+    run = ["run", "--isolation", "oci", "--network", "none", "--runtime", str(RUNTIME)]
+    yield Command(*buildah.argv, *run, "-v", f"{workspace.path('gate-b')}:/gate", made, "--", **buildah.environment)
     must(buildah("rm", made))
 
 
-def test_ctr_runs_and_manages_a_task(podman: Command, workspace: Workspace, peer: Callable[[str], Path]) -> None:
+@pytest.fixture(scope="module")
+def ctr(podman: Command, workspace: Workspace, peer: Callable[[str], Path]) -> Command:
+    """containerd with the image bb:1."""
     home = workspace.path("c")
     config = home / "config.toml"
     config.write_text(
@@ -175,10 +197,64 @@ def test_ctr_runs_and_manages_a_task(podman: Command, workspace: Workspace, peer
     )
     env = workspace.environment()
     workspace.daemon([peer("containerd"), "-c", config, "-l", "error"], env, home / "s")
-    ctr = Command(peer("ctr"), "-a", home / "s", **env)
+    call = Command(peer("ctr"), "-a", home / "s", **env)
     saved = home / "bb.tar"
     must(podman("save", "--format", "oci-archive", "-o", str(saved), "localhost/bb:1"))
-    must(ctr("image", "import", str(saved)))
+    must(call("image", "import", str(saved)))
+    return call
+
+
+@pytest.fixture
+def many(request: pytest.FixtureRequest, workspace: Workspace) -> tuple[Path, Callable[[int, str], list[str]], Command]:
+    """Return (a directory that every container sees at /gate, what runs a script in container n, the caller)."""
+    name: str = request.param
+    call: Command = request.getfixturevalue({"buildah": "step"}.get(name, name))
+    gate = workspace.directory / "gate-b" if name == "buildah" else workspace.path(f"gate-{name[0]}")
+    if name == "buildah":
+        return gate, lambda n, script: ["sh", "-c", script], call
+    if name == "ctr":
+        image = must(call("image", "ls", "-q")).split()[0]
+        words = [
+            "run",
+            "--rm",
+            "--runc-binary",
+            str(RUNTIME),
+            "--mount",
+            f"type=bind,src={gate},dst=/gate,options=rbind",
+        ]
+        return gate, lambda n, script: [*words, image, f"many{n}", "sh", "-c", script], call
+    words = ["run", "--rm", *PLACE, "-v", f"{gate}:/gate", "bb:1"]
+    return gate, lambda n, script: [*words, "sh", "-c", script], call
+
+
+@pytest.mark.parametrize("many", (*ENGINES, "buildah", "ctr"), indirect=True)
+def test_many_at_once(many: tuple[Path, Callable[[int, str], list[str]], Command]) -> None:
+    """All of them run before the first may end."""
+    gate, words, call = many
+    script = "touch /gate/up-{0}; while [ ! -e /gate/go ]; do sleep 0.2; done; exit {0}"
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = [pool.submit(call, *words(n, script.format(n)), timeout=WAIT_S_MAX) for n in range(AT_ONCE)]
+        deadline = time.monotonic() + WAIT_S_MAX
+        while len(list(gate.glob("up-*"))) < AT_ONCE and time.monotonic() < deadline:
+            assert not [run.result() for run in runs if run.done()]
+            time.sleep(0.1)
+        (gate / "go").touch()
+        codes = [run.result() for run in runs]
+    # buildah's own status is 1, or the command's: its words have it either way.
+    assert [_code(done) for done in codes] == list(range(AT_ONCE)), [done for done in codes if done.returncode][:3]
+
+
+def _code(done: subprocess.CompletedProcess[str]) -> int:
+    found = re.search(r"exit status (\d+)", done.stderr)
+    return int(found[1]) if found else done.returncode
+
+
+def test_buildah_runs_a_step(step: Command) -> None:
+    assert must(step("sh", "-c", "echo step > /made; cat /made")) == "step\n"
+    assert "exit status 4" in step("sh", "-c", "exit 4").stderr
+
+
+def test_ctr_runs_and_manages_a_task(ctr: Command) -> None:
     image = must(ctr("image", "ls", "-q")).split()[0]
     runtime = ["--runc-binary", str(RUNTIME)]
     assert must(ctr("run", "--rm", *runtime, image, "one", "echo", "hi")) == "hi\n"
