@@ -118,9 +118,24 @@ def test_nameless_volumes_go_with_rm_v_and_with_auto_remove(orlop):
 
 def test_events_tell_of_volumes(orlop):
     orlop("volume", "create", "told")
+    shell(orlop, "true", "-v", "told:/t:ro")
     orlop("volume", "rm", "told")
-    told = orlop("events", "--since", "0", "--until", "0s", "--filter", "type=volume", "--format", "{{.Action}}").stdout
-    assert told.split() == ["create", "destroy"]
+    words = ["--since", "0", "--until", "0s", "--filter", "type=volume", "--format", "{{.Action}} {{json .Actor}}"]
+    told = [line.split(" ", 1) for line in orlop("events", *words).stdout.splitlines()]
+    assert [action for action, _ in told] == ["create", "mount", "unmount", "destroy"]
+    mounted = json.loads(told[1][1])
+    assert mounted["ID"] == "told" and mounted["Attributes"].pop("container") is not None
+    expected = {"destination": "/t", "driver": "local", "propagation": "", "read/write": "false"}
+    assert mounted["Attributes"] == expected
+
+
+def test_an_image_that_is_mounted_is_not_removed(orlop):
+    make_image(orlop, Archive().file(b"f"))
+    orlop("create", "--name", "c", "--mount", f"type=image,src={IMAGE},dst=/i", "host")
+    refused = orlop("rmi", IMAGE, check=False)
+    assert refused.code == 1 and "is using its referenced image" in refused.stderr
+    orlop("rm", "c")
+    orlop("rmi", IMAGE)
 
 
 # -- copy-up --------------------------------------------------------------------------------------------------------

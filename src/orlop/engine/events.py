@@ -68,6 +68,17 @@ def publish_container(
         engine.journal.forget(record.id)
 
 
+def publish_mounts(engine: Engine, record: ContainerRecord, action: str) -> None:
+    """Tell that the volumes of a container were mounted, or unmounted. action: "mount" or "unmount"."""
+    for point in record.mounts:
+        if point.type == VOLUME:
+            attributes = {"container": record.id, "driver": point.driver}
+            if action == "mount":
+                access = "false" if point.read_only else "true"
+                attributes |= {"destination": point.destination, "propagation": "", "read/write": access}
+            publish(engine, VOLUME, action, point.name, attributes)
+
+
 def died(engine: Engine, record: ContainerRecord, ended: ExitRecord) -> bool:
     """Tell that a run ended, once for each run: every other call, of this engine or the next, tells nothing.
 
@@ -78,7 +89,10 @@ def died(engine: Engine, record: ContainerRecord, ended: ExitRecord) -> bool:
     duration_s = max(0, finished - started) // 10**9
     attributes = {**_attributes(record), "exitCode": str(ended.exit_code), "execDuration": str(duration_s)}
     event = _event(CONTAINER, "die", record.id, attributes)
-    return engine.journal.append_end(event, record.id, ended.started_at, finished)
+    is_news = engine.journal.append_end(event, record.id, ended.started_at, finished)
+    if is_news:
+        publish_mounts(engine, record, "unmount")
+    return is_news
 
 
 def read(engine: Engine, filters: Filters, since_ns: int | None, until_ns: int | None, hangup: int) -> Iterator[bytes]:

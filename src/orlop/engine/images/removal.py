@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ...image import collection
 from ...spec.errors import Conflict, Invalid, OrlopError
+from ...spec.mount import IMAGE
 from ...spec.reference import Reference
 from .. import events
 from ..containers import state
@@ -89,8 +90,13 @@ def names_of(engine: Engine, image: Image) -> list[Reference]:
 
 
 def users_of(engine: Engine, image: Image) -> list[ContainerRecord]:
-    """Return the containers that were made from an image."""
-    return [record for record in engine.records.all() if record.image_id == image.id]
+    """Return the containers that were made from an image, or mount it."""
+
+    def uses(record: ContainerRecord) -> bool:
+        mounted = (point.source for point in record.mounts if point.type == IMAGE)
+        return image.id in (record.image_id, *mounted)
+
+    return [record for record in engine.records.all() if uses(record)]
 
 
 def _meant(name: str, names: Sequence[Reference]) -> Reference | None:

@@ -20,7 +20,7 @@ from ...runtime.operations import mount_options
 from ...runtime.operations.mounts import PROC_FILES_ALLOWED, BindMount
 from ...spec import jsonio
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable, Unsupported
-from ...spec.mount import IMAGE, VOLUME
+from ...spec.mount import IMAGE
 from ...spec.task import SPEC_FILE
 from .. import events
 from ..compile import mounts as compiled
@@ -141,11 +141,8 @@ def _forget(engine: Engine, gone: Iterable[MountPoint]) -> None:
 
 
 def _tell(engine: Engine, record: ContainerRecord, added: Iterable[MountPoint], gone: Iterable[MountPoint]) -> None:
-    for action, points in (("mount", added), ("unmount", gone)):
-        for point in points:
-            if point.type == VOLUME:
-                attributes = {"container": record.id, "driver": point.driver, "destination": point.destination}
-                events.publish(engine, events.VOLUME, action, point.name, attributes)
+    events.publish_mounts(engine, record.replace(mounts=tuple(added)), "mount")
+    events.publish_mounts(engine, record.replace(mounts=tuple(gone)), "unmount")
     events.publish_container(engine, record, "update")
 
 
