@@ -211,7 +211,7 @@ def _dns(invocation: Invocation) -> int:
     for step in result.get("steps", []):
         write_line(for_output(str(step)))
     code = result.get("code")
-    write_line(f"answer: {_CODES.get(code, code)}")
+    write_line(f"answer: {_CODES.get(code if isinstance(code, int) else -1, code)}")
     return 0 if code == 0 else 1
 
 
