@@ -181,7 +181,7 @@ class ExitRecord(Record):
     """exit.json. exit_code is docker's: the status, or 128 plus the signal. signal 0 when it exited by itself.
 
     restart_at: when the monitor starts the next run, "" when this one was the last. ended_by: "health check" when the
-    monitor ended the process because it was unhealthy, else "".
+    monitor ended the process because it was unhealthy, else "". memory_peak_bytes: after an OOM kill, 0 is not known.
     """
 
     exit_code: int
@@ -192,3 +192,4 @@ class ExitRecord(Record):
     error: str = ""
     restart_at: str = ""
     ended_by: str = ""
+    memory_peak_bytes: int = 0

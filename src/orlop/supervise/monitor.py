@@ -337,7 +337,7 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
         acted = monitor.checks.acted
     wait_status = process.wait_pidfd(monitor.pidfd)
     notes = monitor.defects
-    oom_killed = bool(cgroup and not monitor.leaf and _attempt(notes, lambda: _end_members(cgroup)))
+    oom_peak = _attempt(notes, lambda: _end_members(cgroup)) if cgroup and not monitor.leaf else None
     _attempt(notes, monitor.drain)
     _attempt(notes, monitor.clients.stop_listening)
     if monitor.log:
@@ -347,7 +347,9 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
         _attempt(notes, cgroup.prune if monitor.leaf else cgroup.remove)
     if monitor.handover.own_directory:
         _attempt(notes, lambda: os.rmdir(monitor.handover.own_directory))
-    ended = record.ended(monitor.handover.started_at, wait_status, oom_killed, "; ".join(notes))
+    ended = record.ended(monitor.handover.started_at, wait_status, oom_peak is not None, "; ".join(notes))
+    if oom_peak:
+        ended = ended.replace(memory_peak_bytes=oom_peak)
     if acted != health.NONE:
         ended = ended.replace(ended_by=ENDED_BY_HEALTH)
     order = restart.read(monitor.directory)
@@ -368,12 +370,14 @@ def _attempt(notes: list[str], step: "Callable[[], T]") -> "T | None":
         return None
 
 
-def _end_members(cgroup: Cgroup) -> bool:
-    """Kill what the process left in its cgroup; return whether the OOM killer had been there."""
+def _end_members(cgroup: Cgroup) -> int | None:
+    """Kill what the process left in its cgroup; return how much memory it had at most (0: not known) if the OOM killer
+    had been there, else None.
+    """
     events = cgroup.events()
     if events.populated:
         cgroup.kill()
-    return events.oom_kills > 0
+    return (cgroup.stats().memory_peak_bytes or 0) if events.oom_kills else None
 
 
 def _spare_from_oom() -> None:

@@ -1,6 +1,7 @@
 """More of the verbs `containers.*`: those that act on what runs, look at it, or change what was decided."""
 
 from ....engine.containers import changes, freezing, lifecycle, processes, pruning, usage
+from ....engine.supervision import why
 from ....spec.container import UpdateRequest
 from .call import Args, Call, Reply, Verb
 
@@ -86,6 +87,7 @@ def _prune(call: Call, args: Prune) -> object:
 
 
 VERBS: dict[str, Verb] = {
+    "containers.why": Verb(Named, lambda call, args: why.answer(call.engine, args.container)),
     "containers.pause": Verb(Named, _pause),
     "containers.unpause": Verb(Named, _unpause),
     "containers.restart": Verb(Restart, _restart, lasts=True),
