@@ -1,8 +1,8 @@
 """The entry of `orlop-runtime`: calls that enter a container first execute a sealed copy of the interpreter.
 
 What runs here until its execve can be reached from inside as /proc/PID/exe, and so can what an image's
-`#!/proc/self/exe` starts. The interpreter's own file must not be found there (CVE-2019-5736). Nothing is imported
-before the copy is executed that need not be: it is imported twice.
+`#!/proc/self/exe` starts. The interpreter's own file must not be found there (CVE-2019-5736). Mostly
+`orlop.runtime.sealer` has done that before; here it is made sure of. Nothing is imported before that need not be.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ def entry() -> None:
     if needs_seal(sys.argv[1:]):
         from ...linux import executable
 
+        if not executable.is_sealed():
+            from .. import sealer
+
+            sealer.keep(sys.pycache_prefix)
         try:
             executable.execute_sealed("orlop-runtime")
         except OSError as failure:

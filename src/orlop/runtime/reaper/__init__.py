@@ -51,7 +51,11 @@ def machines() -> tuple[str, ...]:
 
 def program(machine: str = abi.MACHINE) -> bytes:
     """Return the program as an ELF file. Raises KeyError for a machine that it does not exist for."""
-    code = bytes.fromhex(_CODE[machine])
+    return elf(machine, bytes.fromhex(_CODE[machine]))
+
+
+def elf(machine: str, code: bytes) -> bytes:
+    """Return code that needs nothing but its own pages and a stack as an executable."""
     size = _HEADERS_BYTES + len(code)
     identity = b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)  # 64 bits, little endian, version 1
     header = identity + b"".join(

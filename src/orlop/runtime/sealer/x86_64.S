@@ -1,0 +1,72 @@
+# Execute an interpreter from a sealed copy in memory, for x86-64. ABI: System V AMD64 supplement, syscalls(2).
+# argv: itself, the interpreter's path (which becomes argv[0]), the interpreter's arguments.
+        .globl  _start
+_start:
+        mov     (%rsp), %rax                # argc
+        lea     16(%rsp), %r13              # argv, without ourselves
+        lea     16(%rsp,%rax,8), %r14       # envp
+        cmp     $2, %rax
+        jb      failed
+        mov     $2, %eax                    # open(argv[1], O_RDONLY | O_CLOEXEC)
+        mov     (%r13), %rdi
+        mov     $0x80000, %esi
+        syscall
+        test    %rax, %rax
+        js      plain
+        mov     %rax, %rbx
+        mov     $319, %eax                  # memfd_create(name, CLOEXEC | ALLOW_SEALING | EXEC)
+        lea     name(%rip), %rdi
+        mov     $0x13, %esi
+        syscall
+        test    %rax, %rax
+        jns     copy
+        mov     $319, %eax                  # before 6.3 there is no MFD_EXEC
+        lea     name(%rip), %rdi
+        mov     $3, %esi
+        syscall
+        test    %rax, %rax
+        js      plain
+copy:
+        mov     %rax, %r12
+more:
+        mov     $40, %eax                   # sendfile(copy, source, NULL, 1 GiB)
+        mov     %r12, %rdi
+        mov     %rbx, %rsi
+        xor     %edx, %edx
+        mov     $0x40000000, %r10d
+        syscall
+        test    %rax, %rax
+        js      plain
+        jnz     more
+        mov     $91, %eax                   # fchmod(copy, 0555)
+        mov     %r12, %rdi
+        mov     $0x16d, %esi
+        syscall
+        mov     $72, %eax                   # fcntl(copy, F_ADD_SEALS, SEAL | SHRINK | GROW | WRITE)
+        mov     %r12, %rdi
+        mov     $1033, %esi
+        mov     $15, %edx
+        syscall
+        test    %rax, %rax
+        js      plain
+        mov     $322, %eax                  # execveat(copy, "", argv, envp, AT_EMPTY_PATH)
+        mov     %r12, %rdi
+        lea     empty(%rip), %rsi
+        mov     %r13, %rdx
+        mov     %r14, %r10
+        mov     $0x1000, %r8d
+        syscall
+plain:
+        mov     $59, %eax                   # execve(argv[1], argv, envp): it finds itself unsealed, and does it again
+        mov     (%r13), %rdi
+        mov     %r13, %rsi
+        mov     %r14, %rdx
+        syscall
+failed:
+        mov     $60, %eax                   # exit(127)
+        mov     $127, %edi
+        syscall
+name:
+        .ascii  "orlop-runtime"
+empty:
+        .byte   0

@@ -1,0 +1,113 @@
+"""The sealer's machine code against the assembler, and what it does: an interpreter in sealed memory, started once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orlop.linux import abi, executable
+from orlop.runtime import sealer
+from support.engine import CHECKOUT, COMMAND
+
+SOURCES = Path(sealer.__file__).parent
+TOOLS = {"x86_64": "", "aarch64": "aarch64-linux-gnu-"}
+PYTHON = os.path.realpath(sys.executable)
+SEALED = f"""
+import os, sys
+sys.path.append({str(CHECKOUT / "src")!r})
+from orlop.linux.executable import is_sealed
+print(is_sealed(), os.readlink("/proc/self/exe"), sys.argv[1:], os.environ.get("WORD"), os.listdir("/proc/self/fd"))
+"""
+
+
+@pytest.mark.parametrize("machine", sealer.machines())
+def test_the_code_is_what_the_assembler_makes_of_the_source(machine, peer, tmp_path):
+    assembler = peer(f"{TOOLS[machine]}as")
+    objcopy = assembler.with_name(f"{TOOLS[machine]}objcopy")
+    subprocess.run([assembler, "-o", tmp_path / "object", SOURCES / f"{machine}.S"], check=True)
+    subprocess.run([objcopy, "-O", "binary", "-j", ".text", tmp_path / "object", tmp_path / "code"], check=True)
+    assert sealer.program(machine).endswith((tmp_path / "code").read_bytes())
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "sealer"
+    path.write_bytes(sealer.program(abi.MACHINE))
+    path.chmod(0o755)
+    return path
+
+
+def run(*argv: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, env={"WORD": "x", **env}, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_an_interpreter_runs_from_sealed_memory(program: Path) -> None:
+    told = run(program, PYTHON, "-I", "-S", "-c", SEALED, "a", "b c")
+    assert told.stdout.startswith("True /memfd:orlop-runtime (deleted) ['a', 'b c'] x "), told
+    assert told.stdout.count("'") == 2 * (2 + 4), "a descriptor stayed open"
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+def test_the_exit_status_is_the_interpreters(program: Path) -> None:
+    assert run(program, PYTHON, "-I", "-S", "-c", "raise SystemExit(7)").returncode == 7
+
+
+def test_it_fails_as_a_shell_does(program: Path) -> None:
+    assert run(program).returncode == 127
+    assert run(program, "/no/such/interpreter", "-c", "x").returncode == 127
+
+
+def test_a_program_in_another_ones_argument_is_not_changed(program: Path) -> None:
+    before = Path(PYTHON).stat()
+    assert run(program, PYTHON, "-I", "-S", "-c", "open('/proc/self/exe', 'wb')").returncode == 1
+    assert Path(PYTHON).stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    place = tmp_path / "a clone's; $HOME"
+    place.mkdir()
+    shutil.copy(COMMAND, place / "orlop")
+    (place / "orlop-runtime").symlink_to("orlop")
+    (place / "src").symlink_to(CHECKOUT / "src")
+    return place
+
+
+def test_the_script_uses_what_the_first_run_left(clone: Path) -> None:
+    def entering() -> int:
+        told = run(
+            clone / "orlop-runtime", "--root", clone / "state", "run", "--bundle", "/no/such", "x", PATH="/usr/bin:/bin"
+        )
+        assert "/no/such/config.json not found" in told.stderr, told
+        return told.returncode
+
+    place = clone / ".cache" / sealer.FILE
+    assert sealer.FILE in COMMAND.read_text()
+    assert run(clone / "orlop-runtime", "--version", PATH="/usr/bin:/bin").returncode == 0
+    assert not place.exists(), "only who enters a container needs it"
+    assert entering() == 1
+    assert place.read_bytes() == sealer.program(abi.MACHINE) and place.stat().st_mode & 0o777 == 0o755
+    # Whether it was used shows in what is traced: one execve of the interpreter by the script, one from memory.
+    assert entering() == 1
+    place.chmod(0o644)
+    assert entering() == 1, "without it the interpreter seals itself"
+    assert [path.name for path in place.parent.iterdir() if path.name.startswith(sealer.FILE)] == [sealer.FILE]
+
+
+def test_an_interpreter_that_was_sealed_is_not_executed_again(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"""
+import os, sys
+sys.path.append({str(CHECKOUT / "src")!r})
+def never(*_): raise SystemExit(9)
+os.execve = never
+from orlop.linux import executable
+executable.execute_sealed("x")
+"""
+    assert run(program, PYTHON, "-I", "-S", "-c", code).returncode == 0
+    assert run(PYTHON, "-I", "-S", "-c", code).returncode == 9
+    assert not executable.is_sealed()
