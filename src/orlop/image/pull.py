@@ -238,6 +238,7 @@ class Pull:
             progress.follow(unpacking)
         while unpacking is not None and unpacking.is_alive():
             unpacking.join(PROGRESS_S)
+            self._patience.check()
             yield from progress.news()
         if unpacking is not None:
             unpacking.check()
@@ -245,6 +246,7 @@ class Pull:
             for download in downloads:
                 while download is not None and not download.ended:
                     time.sleep(PROGRESS_S)
+                    self._patience.check()
                     yield from progress.news()
                 if download is not None:
                     download.check()

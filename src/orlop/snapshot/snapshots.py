@@ -21,6 +21,7 @@ import errno
 import fcntl
 import os
 import stat
+from contextlib import closing
 
 from orlop.content.compression import Decompressed
 from orlop.linux import abi
@@ -33,6 +34,7 @@ from orlop.spec.tar import Reader
 
 from . import removal
 from .extract import OPAQUE_XATTR, Extraction
+from .readahead import ReadAhead
 from .record import LayerRecord, Usage
 
 TYPE_CHECKING = False
@@ -359,7 +361,8 @@ def _extract(blob: Blob, directory: int, record: LayerRecord, lower: Sequence[st
             return data
 
         extraction = Extraction(root, trash, subject, lower)
-        extraction.run(Reader(read, subject))
+        with closing(ReadAhead(read)) as ahead:
+            extraction.run(Reader(ahead.read, subject))
         if digest.hexdigest() != diff_id.hex:
             found = f"{diff_id.algorithm}:{digest.hexdigest()}"
             raise Invalid("unpack", subject, f"its content has the diff_id {found}", hint="import or pull it again")
