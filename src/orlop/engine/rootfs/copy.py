@@ -63,7 +63,7 @@ def read(engine: Engine, reference: str, path: str, stream: int) -> None:
         fd = _locate(root, path, reference)
         try:
             packer = Packer(peer.sendall)
-            packer.add(fd, os.fsencode(os.path.basename(_clean(path))) or b".")
+            packer.add(fd, os.fsencode(os.path.basename(_clean(path).rstrip("/"))) or b".")
             packer.finish()
             peer.shutdown(socket.SHUT_WR)
         except OSError as wrong:

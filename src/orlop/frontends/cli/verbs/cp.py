@@ -178,9 +178,8 @@ def _check_output(path: str) -> None:
         mode = os.stat(cleaned).st_mode
     except OSError:
         return
-    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-        what = "got a device" if stat.S_ISBLK(mode) or stat.S_ISCHR(mode) else "got an irregular file"
-        cause = f'invalid output path: "{path}" must be a directory or a regular file: {what}'
+    if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
+        cause = f'invalid output path: "{path}" must be a directory or a regular file: got a device'
         raise Invalid("copy to", path, cause, hint="write - as the destination for a stream")
 
 
@@ -277,7 +276,7 @@ def _remote_destination(engine: Engine, container: str, path: str) -> Destinatio
             raise  # the container
         return Destination(path, None)
     mode: int = found["mode"]
-    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+    if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
         cause = f'destination "{container}:{path}" must be a directory or a regular file'
         raise Invalid("copy to", f"{container}:{path}", cause, hint="name another destination")
     return Destination(path, mode)

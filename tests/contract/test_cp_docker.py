@@ -1,0 +1,247 @@
+"""`cp`: one table of copies, run by docker's own command line and daemon and by ours; the trees after it must be equal.
+
+Every row has a directory of its own in the container (/r/N) and here, made from the same seed, so one container serves
+the whole table; ours does it twice, running and stopped.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from bench.workspace import CGROUP, Workspace
+from support.bundles import busybox_root
+
+Tree = dict[str, object]
+
+AT_ONCE = 4
+SEED = r"""
+mkdir -p seed/dir/sub seed/empty; cd seed
+echo a > file; echo b > other; echo c > dir/inner; echo d > dir/sub/deep
+ln -s file link; ln -s dir dirlink; ln -s nowhere dangling; ln -s ../dir/inner empty/up
+ln file hard; chmod 640 file; chmod 4755 other; chmod 1777 empty; mkfifo fifo
+touch -d @1000000000 file other dir/inner dir/sub/deep dir/sub dir
+"""
+# {c} is CONTAINER:/r/N, {l} the row's directory here; both hold the seed. An "x" in front: docker refuses it.
+ROWS = """
+{c}/file {l}/new
+{c}/file {l}/other
+{c}/file {l}/dir
+{c}/file {l}/dir/
+{c}/file {l}/dir/.
+x {c}/file {l}/new/
+x {c}/file {l}/nodir/new
+{c}/file {l}/link
+{c}/file {l}/dirlink
+{c}/file {l}/dangling
+{c}/dir {l}/new
+{c}/dir {l}/new/
+{c}/dir {l}/dir
+{c}/dir {l}/dir/
+x {c}/dir {l}/file
+{c}/dir/ {l}/new
+{c}/dir/. {l}/new
+{c}/dir/. {l}/dir
+x {c}/dir/. {l}/file
+{c}/dir/sub/.. {l}/new
+{c}/link {l}/new
+{c}/link {l}/dir
+-L {c}/link {l}/new
+-L {c}/link {l}/dir
+{c}/dirlink {l}/new
+{c}/dirlink/ {l}/new
+{c}/dirlink/. {l}/new
+{c}/dirlink/inner {l}/new
+-L {c}/dirlink {l}/new
+-L {c}/dirlink {l}/dir
+{c}/dangling {l}/new
+x -L {c}/dangling {l}/new
+x {c}/nothing {l}/new
+{c}/empty {l}/new
+{c}/other {l}/new
+{c}/. {l}/new
+{l}/file {c}/new
+{l}/file {c}/other
+{l}/file {c}/dir
+{l}/file {c}/dir/
+{l}/file {c}/dir/.
+x {l}/file {c}/new/
+x {l}/file {c}/nodir/new
+{l}/file {c}/link
+{l}/file {c}/dirlink
+{l}/file {c}/dirlink/
+{l}/dir {c}/new
+{l}/dir {c}/new/
+{l}/dir {c}/dir
+x {l}/dir {c}/file
+{l}/dir/ {c}/new
+{l}/dir/. {c}/new
+{l}/dir/. {c}/dir
+x {l}/dir/. {c}/file
+{l}/link {c}/new
+-L {l}/link {c}/new
+-L {l}/link {c}/dir
+{l}/dirlink {c}/new
+-L {l}/dirlink {c}/new
+{l}/dirlink/. {c}/new
+{l}/dangling {c}/new
+x -L {l}/dangling {c}/new
+x {l}/nothing {c}/new
+{l}/empty {c}/new
+{l}/other {c}/new
+{l}/dir/inner {c}/fifo
+""".strip().splitlines()
+
+
+class Peer:
+    """A command line with `cp`, a container called c, and directories of its own for the rows."""
+
+    def __init__(self, call: Callable[..., subprocess.CompletedProcess[bytes]], place: Path) -> None:
+        self.call = call
+        self.place = place
+
+    def copy_all(self) -> tuple[list[subprocess.CompletedProcess[bytes]], list[tuple[Tree, Tree]]]:
+        """Do every row; return how each ended, and what there is then: here and in the container."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            ends = list(pool.map(self._copy, range(len(ROWS))))
+        return ends, self.trees()
+
+    def _copy(self, index: int) -> subprocess.CompletedProcess[bytes]:
+        row = ROWS[index].removeprefix("x ")
+        return self.call("cp", *row.format(c=f"cc:/r/{index}", l=self.place / str(index)).split())
+
+    def trees(self) -> list[tuple[Tree, Tree]]:
+        """Return the trees of every row: here and in the container."""
+        done = self.call("cp", "cc:/r", "-")
+        assert done.returncode == 0, done.stderr
+        inside: list[Tree] = [{} for _ in ROWS]
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            for member in archive:
+                _, row, name = (*member.name.rstrip("/").split("/", 2), "", "")[:3]
+                if name:
+                    inside[int(row)][name] = _of_member(archive, member)
+        return [(_tree(self.place / str(index)), found) for index, found in enumerate(inside)]
+
+
+def _of_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> object:
+    if member.issym():
+        return ("link", member.linkname)
+    if member.islnk():
+        member = archive.getmember(member.linkname)
+    if member.isreg():
+        content = archive.extractfile(member)
+        assert content is not None
+        return ("file", oct(member.mode & 0o7777), member.uid, content.read(), member.mtime)
+    return ("dir" if member.isdir() else "fifo", oct(member.mode & 0o7777), member.uid)
+
+
+def _tree(root: Path) -> Tree:
+    out: Tree = {}
+    for path in sorted(root.rglob("*")):
+        info = path.lstat()
+        name, mode = str(path.relative_to(root)), oct(stat.S_IMODE(info.st_mode))
+        if stat.S_ISLNK(info.st_mode):
+            out[name] = ("link", os.readlink(path))
+        elif stat.S_ISREG(info.st_mode):
+            out[name] = ("file", mode, info.st_uid, path.read_bytes(), int(info.st_mtime))
+        else:
+            out[name] = ("dir" if stat.S_ISDIR(info.st_mode) else "fifo", mode, info.st_uid)
+    return out
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[Workspace]:
+    with Workspace() as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def rootfs(workspace: Workspace, peer: Callable[[str], Path]) -> Path:
+    root = busybox_root(workspace.directory / "bb", peer("busybox"))
+    subprocess.run(["sh", "-ec", SEED], cwd=root, check=True)
+    (root / "r").mkdir()
+    for index in range(len(ROWS)):
+        subprocess.run(["cp", "-a", root / "seed", root / f"r/{index}"], check=True)
+    # Told apart from what comes from here, by content and by owner.
+    for index in range(len(ROWS)):
+        (root / f"r/{index}/file").write_text("inside\n")
+        os.utime(root / f"r/{index}/file", (1_000_000_000, 1_000_000_000))
+        os.chown(root / f"r/{index}/dir/inner", 7, 7)
+    archive = workspace.directory / "bb.tar"
+    subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
+    return archive
+
+
+def _rows_here(workspace: Workspace, name: str) -> Path:
+    place = workspace.directory / name
+    place.mkdir()
+    subprocess.run(["sh", "-ec", SEED], cwd=place, check=True)
+    for index in range(len(ROWS)):
+        subprocess.run(["cp", "-a", place / "seed", place / str(index)], check=True)
+        os.chown(place / f"{index}/dir/inner", 9, 9)
+    shutil.rmtree(place / "seed")
+    return place
+
+
+@pytest.fixture(scope="module")
+def docker(workspace: Workspace, rootfs: Path, peer: Callable[[str], Path]) -> Peer:
+    home = workspace.path("d")
+    socket = home / "s"
+    env = workspace.environment(DOCKER_HOST=f"unix://{socket}", DOCKER_CONFIG=str(home))
+    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
+    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+    group = f"--cgroup-parent=/{CGROUP}"
+    workspace.daemon(
+        [peer("dockerd"), f"--host=unix://{socket}", *state, *no_network, group, "--log-level=error"], env, socket
+    )
+
+    def call(*args: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run([peer("docker"), *args], env=env, capture_output=True, timeout=120, check=False)
+
+    assert call("import", str(rootfs), "bb:1").returncode == 0
+
+    done = call("run", "-d", "--network=none", "--name", "cc", "bb:1", "sleep", "1000")
+    assert done.returncode == 0, done.stderr
+    return Peer(call, _rows_here(workspace, "docker"))
+
+
+def test_every_copy_ends_as_dockers_does(orlop, docker: Peer, rootfs: Path, workspace: Workspace) -> None:
+    def call(*args: str) -> subprocess.CompletedProcess[bytes]:
+        done = orlop(*args, check=False)
+        return subprocess.CompletedProcess(args, done.code, done.raw_stdout, done.raw_stderr)
+
+    their_ends, their_trees = docker.copy_all()
+    tables = [
+        f"{row}: the table is wrong, docker said {end.stderr!r}"
+        for row, end in zip(ROWS, their_ends, strict=True)
+        if (end.returncode != 0) != row.startswith("x ")
+    ]
+    assert not tables
+    orlop("import", str(rootfs), "bb:1")
+    wrong = []
+    for state in ("running", "stopped"):
+        orlop("run", "-d", "--name", "cc", "bb:1", "sleep", "1000")
+        if state == "stopped":
+            orlop("kill", "cc")
+            orlop("wait", "cc")
+        our_ends, our_trees = Peer(call, _rows_here(workspace, state)).copy_all()
+        for row, theirs, ours in zip(ROWS, their_ends, our_ends, strict=True):
+            if (theirs.returncode != 0) != (ours.returncode != 0):
+                wrong.append(f"{state}, {row}: docker {theirs.stderr!r}, we {ours.stderr!r}")
+        for row, one, other in zip(ROWS, their_trees, our_trees, strict=True):
+            for where, a, b in zip(("here", "inside"), one, other, strict=True):
+                differing = [path for path in a | b if a.get(path) != b.get(path)]
+                wrong += [
+                    f"{state}, {row}, {where}: {path}: docker {a.get(path)}, we {b.get(path)}" for path in differing
+                ]
+        orlop("rm", "-f", "cc")
+    assert not wrong, "\n".join(wrong)
