@@ -45,9 +45,9 @@ PINNED = {
         "spec": "errors jsonio record runtime",
         "linux": "abi capability interface mount path pidfd process signals tty executable",
         "linux.cgroup": "counters devices directory entered layout settings tree v1",
-        "runtime": "birth channel command gate hooks host init launch plan reaper resources rootfs",
+        "runtime": "birth channel command copyup gate hooks host init launch plan reaper resources rootfs",
         "runtime.cli": "call create descriptors flags foreground log main removal store",
-        "runtime.operations": "cgroups copyup devices gate hooks identity idmap limits masks mount_options"
+        "runtime.operations": "cgroup_view cgroups devices hooks identity idmap limits masks mount_options"
         " mounts names namespaces process reaper root terminal",
         "runtime.planning": "mounts namespaces process",
     }.items()

@@ -15,7 +15,7 @@ from .operations.hooks import ContainerHooks, HookPoint
 from .operations.namespaces import KINDS, JoinNamespace
 from .operations.process import Command
 from .operations.reaper import BecomeReaper
-from .planning import mounts, namespaces, process
+from .planning import namespaces, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,6 +110,9 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
     Raises Invalid for a spec that contradicts itself, Unsupported naming the field that this kernel or this version
     can't honour.
     """
+    # Not at the top: an exec has a plan, too, and mounts nothing.
+    from .planning import mounts
+
     if spec.process is None:
         raise Invalid("read", "process", "the spec has none, so there is nothing to start")
     _refuse_unsupported(spec)
@@ -163,6 +166,7 @@ def _cgroup(spec: Spec, host: HostFacts) -> CgroupPlan | None:
         if spec.linux.resources and spec.linux.resources != Resources():
             raise Invalid("limit", "linux.resources", "linux.cgroupsPath is empty: there is no cgroup to write to")
         return None
+
     settings = resources.settings(spec.linux.resources, host.layout, devices=host.initial_user_namespace)
     return CgroupPlan(
         path=path,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from _socket import AF_UNIX, socket
 
 from ...linux import process
 from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import OCI_VERSION, Spec, State
-from .. import host, launch, plan, rootfs
-from ..operations.gate import AwaitStart
+from .. import channel, host, launch, plan, rootfs
+from ..gate import SOCKET_FLAGS, Inside
+from ..operations import Operation
 from ..operations.identity import SessionKeyring
 from ..planning import namespaces
 from . import descriptors, foreground
@@ -20,9 +22,45 @@ from .store import GATE, Entry, check_id, read_spec
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..launch import Created
+    from ..operations import Init, Outside
     from ..plan import Plan
 
 SPEC_FILE = "config.json"
+
+
+class AwaitStart(Operation):
+    """Wait for `start`. directory: where the socket `name` is made."""
+
+    directory: str
+    name: str
+    subject = "process"
+
+    def describe(self) -> str:
+        return "wait for the call of start"
+
+    def call(self) -> str:
+        return f"accept({self.directory}/{self.name})"
+
+    def prepare(self, outside: Outside) -> None:
+        listener = socket(AF_UNIX, SOCKET_FLAGS)
+        try:
+            with Inside(self.directory) as directory:
+                listener.bind(f"/proc/self/fd/{directory}/{self.name}")
+            listener.listen(1)
+            outside.keep(self, os.dup(listener.fileno()))
+        finally:
+            listener.close()
+
+    def act(self, init: Init) -> None:
+        listener = socket(fileno=init.source(self))
+        init.caller.close()
+        fd, _ = listener._accept()  # type: ignore[attr-defined]  # the method behind socket.accept
+        listener.close()
+        init.caller.reopen(socket(fileno=fd))
+        try:
+            init.caller.send(channel.ENTERED)
+        except OSError:
+            pass  # it has gone; the container was started all the same
 
 
 def create(call: Call) -> int:

@@ -1,4 +1,4 @@
-"""The container's cgroups from inside: getting in, and what it sees of them.
+"""Getting into the container's cgroups. (What it sees of them: `cgroup_view`.)
 
 On v2 a process is born in its cgroup (orlop.runtime.birth). On v1 init walks in by itself: writing 0 to `tasks` moves
 the writing thread alone, which needs no lock and no RCU grace period (cgroup_procs_write_start, since 5.5), where
@@ -7,19 +7,14 @@ moving another process takes 5 to 20 ms.
 
 import os
 
-from ...linux import mount
 from ...linux.cgroup import Layout
 from ...linux.cgroup.directory import Directory, open_directory, split_path
-from ...linux.cgroup.layout import paths_of
 from ...spec.errors import Conflict
 from . import Operation
-from .mounts import open_target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import Init, Outside
-
-_ATTRIBUTES = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
 
 
 class EnterCgroups(Operation):
@@ -48,71 +43,6 @@ class EnterCgroups(Operation):
     def act(self, init: "Init") -> None:
         for hierarchy in dict.fromkeys(self.layout.v1.values()):
             os.write(init.source(self, hierarchy), b"0")
-
-
-class CgroupView(Operation):
-    """Show the container's own cgroup of every hierarchy at /sys/fs/cgroup, and nothing of anybody else's (SEC-30).
-
-    path "": it has none of its own, and sees the caller's. The directories are cloned by the caller, so it works in a
-    user namespace too, where a cgroup file system can't be mounted. On v1 they stand below a tmpfs, one for each
-    hierarchy, with links for controllers that share one.
-    """
-
-    destination: str
-    layout: Layout
-    path: str = ""
-    readonly: bool = True
-    subject = "mounts"
-
-    def describe(self) -> str:
-        return f"show the own cgroup at {self.destination}" + (" read-only" * self.readonly)
-
-    def call(self) -> str:
-        return f"open_tree(OPEN_TREE_CLONE) of {self.path or 'the cgroup'} in each hierarchy, move_mount"
-
-    def prepare(self, outside: "Outside") -> None:
-        attributes = _ATTRIBUTES | (mount.MOUNT_ATTR_RDONLY if self.readonly else 0)
-        others = {} if self.path else paths_of(self.layout)
-        for hierarchy in self._hierarchies():
-            names = split_path(self.path) if self.path else others[hierarchy]
-            with open_directory(hierarchy, names) as directory:
-                tree = mount.clone_tree(directory.fd)
-            outside.keep(self, tree, hierarchy)
-            mount.mount_setattr(tree, set_=attributes, propagation=mount.MS_PRIVATE)
-
-    def act(self, init: "Init") -> None:
-        target = open_target(init, self.destination, "cgroup")
-        try:
-            if self.layout.mode == "unified":
-                init.attach(init.source(self, self.layout.v2), target, self.destination)
-                return
-            made = mount.new_filesystem("tmpfs", (("mode", "755"),), _ATTRIBUTES)
-            init.attach(made, target, self.destination)
-        finally:
-            os.close(target)
-        self._fill(init, made)
-        if self.readonly:
-            mount.mount_setattr(made, set_=mount.MOUNT_ATTR_RDONLY)
-        os.close(made)
-
-    def _fill(self, init: "Init", directory: int) -> None:
-        for hierarchy in self._hierarchies():
-            name = os.path.basename(hierarchy)
-            os.mkdir(name, 0o755, dir_fd=directory)
-            target = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                mount.move_mount(init.source(self, hierarchy), target)
-            finally:
-                os.close(target)
-        for controller, hierarchy in self.layout.v1.items():
-            name = os.path.basename(hierarchy)
-            if controller != name and not controller.startswith("name="):
-                os.symlink(name, controller, dir_fd=directory)
-
-    def _hierarchies(self) -> tuple[str, ...]:
-        if self.layout.mode == "unified":
-            return (self.layout.v2,)
-        return tuple(dict.fromkeys(self.layout.v1.values()))
 
 
 def _refuse_frozen(directory: Directory) -> None:

@@ -11,8 +11,8 @@ import stat
 
 from ...linux import mount, path
 from ...spec.errors import Invalid, NotFound, Unsupported
+from ..copyup import copy_tree
 from . import Operation
-from .copyup import copy_tree
 from .idmap import IdMap
 from .mount_options import MountOptions
 
@@ -160,7 +160,8 @@ class BindMount(Operation):
 
     def describe(self) -> str:
         below = " with the mounts below it" if self.options.bind == "rbind" else ""
-        words = f"show {self.source} at {self.destination}{below}" + (" read-only" * self.options.read_only)
+        part = f"{self.options.subdirectory} of " * bool(self.options.subdirectory)
+        words = f"show {part}{self.source} at {self.destination}{below}" + (" read-only" * self.options.read_only)
         return words + (" with ids mapped" if self.idmap else "")
 
     def call(self) -> str:

@@ -6,7 +6,7 @@ from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import Device, IdMapping, Mount, Spec
 from ..host import HostFacts
 from ..operations import Operation
-from ..operations.cgroups import CgroupView
+from ..operations.cgroup_view import CgroupView
 from ..operations.devices import DEFAULT_DEVICES, KINDS, BoundDevices, DeviceLinks, DeviceNodes
 from ..operations.idmap import IdMap
 from ..operations.masks import MaskedPaths, ReadonlyPaths

@@ -55,7 +55,7 @@ def names(architecture: str) -> dict[int, str]:
 
 
 def _read(architecture: str) -> dict[str, int]:
-    from . import syscall_table as table
+    from . import table
 
     if architecture == "x32":
         merged = numbers("x86_64") | _split(table.X32)
