@@ -32,7 +32,7 @@ from .measure import CommandFailed, Subject, once
 CGROUP = f"orlop-bench-{os.getpid()}"  # test workers set up platforms side by side
 STOP_S_MAX = 30.0
 READY_S_MAX = 60.0
-APPLETS = ("sh", "true", "sleep", "cat")
+APPLETS = ("sh", "true", "sleep", "cat", "echo")
 
 
 class Workspace:

@@ -89,7 +89,7 @@ _REFUSALS = {
 }
 _REFUSALS_PAUSED = {
     "start": ("cannot start a paused container, try unpause instead", _UNPAUSE),
-    "exec": ("Container {id} is paused, unpause the container before exec", _UNPAUSE),
+    "exec": ("Container {name} is paused, unpause the container before exec", _UNPAUSE),
     "pause": ("Container {id} is already paused", _UNPAUSE),
     "attach": ("You cannot attach to a paused container, unpause it first", _UNPAUSE),
     "remove": (

@@ -43,6 +43,7 @@ class PlannedExec:
         self.detach_keys = detach_keys
         self.started = False
         self.pid = 0
+        self.failed_code: int | None = None  # of a start that failed
 
 
 class Context:

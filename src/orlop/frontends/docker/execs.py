@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...engine.containers import execs, names, state
 from ...engine.containers.lifecycle import Client
-from ...spec.errors import Conflict, NotFound
+from ...spec import attach
+from ...spec.errors import CommandFailed, Conflict, NotFound, OrlopError
 from ...spec.runtime import Box
 from . import creation, hijack
 from .context import PlannedExec
@@ -14,6 +15,8 @@ from .words import detach_keys, size_frame
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+EXIT_CODE_FAILED = 126
 
 
 def create(door: Door) -> None:
@@ -32,10 +35,11 @@ def start(door: Door) -> None:
     record = door.engine.records.load(planned.container_id)
     if planned.started:
         raise Conflict("start", f"exec {exec_id}", f"exec {exec_id} was started already", hint="create another one")
+    state.step(door.engine.observe(record.id), "exec", record)
     planned.started = True
     size = _size(fields.raw("ConsoleSize"))
     if fields.boolean("Detach"):
-        planned.pid = execs.start(door.engine, record.id, planned.request, Client(None, size), exec_id)[1]
+        _start(door, exec_id, planned, Client(None, size))
         door.answer(200)
         return
     wanted = hijack.Attached(
@@ -45,13 +49,27 @@ def start(door: Door) -> None:
         terminal=planned.request.terminal,
         detach_keys=detach_keys(planned.detach_keys),
     )
+    client, ahead = door.hijack(hijack.RAW if wanted.terminal else hijack.MULTIPLEXED)
     ours, theirs = hijack.pair()
     with ours:
-        with hijack.of_descriptor(theirs):
-            planned.pid = execs.start(door.engine, record.id, planned.request, Client(theirs, size), exec_id)[1]
-        client, ahead = door.hijack(hijack.RAW if wanted.terminal else hijack.MULTIPLEXED)
-        hijack.relay(client, ours, wanted, ahead)
+        try:
+            with hijack.of_descriptor(theirs):
+                _start(door, exec_id, planned, Client(theirs, size))
+        except OrlopError as wrong:
+            # As docker's daemon: the connection is no HTTP any more, so the error is output.
+            text = f"{wrong.cause}\r\n".encode()
+            client.sendall(text if wanted.terminal else attach.frame(attach.STDOUT, text))
+        else:
+            hijack.relay(client, ours, wanted, ahead)
     hijack.close(client)
+
+
+def _start(door: Door, exec_id: str, planned: PlannedExec, client: Client) -> None:
+    try:
+        planned.pid = execs.start(door.engine, planned.container_id, planned.request, client, exec_id)[1]
+    except OrlopError as wrong:
+        planned.failed_code = wrong.exit_code if isinstance(wrong, CommandFailed) else EXIT_CODE_FAILED
+        raise
 
 
 def inspect(door: Door) -> None:
@@ -63,11 +81,12 @@ def inspect(door: Door) -> None:
             ended = execs.ended(door.engine, door.engine.records.load(planned.container_id), exec_id)
         except NotFound:
             raise NotFound("find", f"exec {exec_id}", f"No such exec instance: {exec_id}") from None
+    code = planned.failed_code if ended is None else ended.exit_code
     request = planned.request
     found: dict[str, Any] = {
         "ID": exec_id,
-        "Running": planned.started and ended is None,
-        "ExitCode": ended.exit_code if ended is not None else None,
+        "Running": planned.started and code is None,
+        "ExitCode": code,
         "ProcessConfig": {
             "tty": request.terminal,
             "entrypoint": request.args[0],
@@ -78,10 +97,10 @@ def inspect(door: Door) -> None:
         "OpenStdin": request.open_stdin,
         "OpenStderr": True,
         "OpenStdout": True,
-        "CanRemove": ended is not None,
+        "CanRemove": code is not None,
         "ContainerID": planned.container_id,
         "DetachKeys": planned.detach_keys,
-        "Pid": planned.pid if ended is None else 0,
+        "Pid": planned.pid if code is None else 0,
     }
     door.answer_json(200, found)
 
