@@ -244,6 +244,33 @@ def test_read_only_reaches_the_mounts_below(orlop, tmp_path, form, expected):
     assert done.stdout == f"{expected}\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    ("host", "asked", "expected"),
+    [
+        ("private", "rshared", "but it is not a shared mount"),
+        ("private", "rslave", "but it is not a shared or slave mount"),
+        ("shared", "rslave", "seen"),
+        ("shared", "rshared", "seen"),
+        ("shared", "rprivate", "hidden"),
+    ],
+)
+def test_what_the_host_mounts_later_is_seen_as_asked(orlop, tmp_path, host, asked, expected):
+    place = tmp_path / "a place"
+    (place / "sub").mkdir(parents=True)
+    script = f"""
+    mount -t tmpfs outer '{place}' && mount --make-{host} '{place}' && mkdir '{place}/sub'
+    {COMMAND} run -d --name c -v '{place}:/p:{asked}' host sleep 1000 >/dev/null || exit
+    mount -t tmpfs inner '{place}/sub'
+    {COMMAND} exec c grep -q ' /p/sub ' /proc/self/mountinfo && echo seen || echo hidden
+    {COMMAND} rm -f c >/dev/null
+    {COMMAND} engine stop >/dev/null
+    """
+    argv = ["unshare", "-m", "sh", "-c", script]
+    done = subprocess.run(argv, env=orlop.variables, capture_output=True, text=True, check=False)
+    assert expected in done.stdout + done.stderr, done
+    subprocess.run([str(COMMAND), "engine", "stop"], env=orlop.variables, capture_output=True, check=False)
+
+
 def test_ids_change_places_in_a_mount(orlop, tmp_path):
     os.chown(tmp_path, 4321, 8765)
     script = "stat -c %u:%g /w; touch /w/f; stat -c %u:%g /w/f"

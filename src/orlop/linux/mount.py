@@ -230,6 +230,36 @@ def is_mount_root(fd: int) -> bool:
     return bool(attributes & _STATX_ATTR_MOUNT_ROOT)
 
 
+class MountInfo:
+    """One line of mountinfo. place: the mount point; shared: it has peers; slave: it has a master."""
+
+    __slots__ = ("place", "shared", "slave")
+
+    def __init__(self, line: str) -> None:
+        fields = line.split(" ")
+        optional = fields[6 : fields.index("-", 6)]
+        self.place = fields[4]
+        # The kernel writes these four as octal numbers (fs/proc_namespace.c, mangle).
+        for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+            self.place = self.place.replace(code, character)
+        self.shared = any(field.startswith("shared:") for field in optional)
+        self.slave = any(field.startswith("master:") for field in optional)
+
+
+def of_path(path: str) -> MountInfo | None:
+    """Return the mount that a resolved path lies on; None when that is not to be seen. proc_pid_mountinfo(5)."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        lines = file.read().splitlines()
+    best: MountInfo | None = None
+    for line in lines:
+        found = MountInfo(line)
+        if f"{path}/".startswith(f"{found.place.rstrip('/')}/") and (
+            best is None or len(found.place) >= len(best.place)
+        ):
+            best = found  # of several at one place the last one lies on top
+    return best
+
+
 def filesystem_magic(fd: int) -> int:
     """Return the type of the file system that fd lies on: a number of statfs(2), such as PROC_SUPER_MAGIC."""
     buffer = (ctypes.c_long * _STATFS_WORDS)()

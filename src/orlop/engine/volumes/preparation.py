@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
+_PRIVATE = ("", "private", "rprivate")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -81,10 +82,16 @@ def prepare(engine: Engine, record: ContainerRecord, undo: ExitStack) -> tuple[C
 
 
 def make_sources(record: ContainerRecord) -> None:
-    """Make the directories that `-v` names and that do not exist, as docker does. Raises Invalid."""
+    """Make the directories that `-v` names and that do not exist, as docker does.
+
+    Raises Invalid, also for a propagation that the mount of the source does not have itself.
+    """
     for point in record.mounts:
-        if point.type == BIND and point.create_source:
-            _make_source(point.source, record.subject)
+        if point.type == BIND:
+            if point.create_source:
+                _make_source(point.source, record.subject)
+            if point.propagation not in _PRIVATE:
+                _check_propagation(point, record.subject)
 
 
 def remove_anonymous(engine: Engine, points: Iterable[MountPoint]) -> None:
@@ -172,6 +179,16 @@ def _with_owner(point: MountPoint, subject: str) -> MountPoint:
         _make_source(source, subject)
     info = os.stat(source)
     return point.replace(owner=(info.st_uid, info.st_gid))
+
+
+def _check_propagation(point: MountPoint, subject: str) -> None:
+    """Refuse what would silently not be so: a mount that is private on the host has no peers and no master."""
+    found = mount.of_path(os.path.realpath(point.source))
+    if found is None or found.shared or (found.slave and point.propagation.endswith("slave")):
+        return
+    wanted = "shared mount" if point.propagation.endswith("shared") else "shared or slave mount"
+    cause = f"path {point.source} is mounted on {found.place} but it is not a {wanted}"
+    raise Invalid("start", subject, cause, hint=f"make it one: mount --make-shared {found.place}")
 
 
 def _make_source(source: str, subject: str) -> None:
