@@ -14,7 +14,7 @@ from devtools.environment import ROOT
 from devtools.failure import Failure
 from support import host
 
-from . import measure, platforms, registries, report
+from . import images, measure, platforms, registries, report
 from .platforms import Platform
 from .workspace import Workspace
 
@@ -61,6 +61,23 @@ def registry(bench: Bench, rounds: int) -> list[str]:
         return _timed(registries.subjects(bench.work, stack), rounds)
 
 
+def pull(bench: Bench, rounds: int) -> list[str]:
+    """An image of 216 MiB in 10,000 files from docker-registry on loopback until it can be run."""
+    with ExitStack() as stack:
+        return _timed(images.pulls(bench.work, bench.platforms, stack), min(rounds, images.ROUNDS_MAX))
+
+
+def push(bench: Bench, rounds: int) -> list[str]:
+    """The same image into an empty docker-registry."""
+    with ExitStack() as stack:
+        return _timed(images.pushes(bench.work, bench.platforms, stack), min(rounds, images.ROUNDS_MAX))
+
+
+def listing(bench: Bench, rounds: int) -> list[str]:
+    """A list of 500 images."""
+    return _timed(images.listing(bench.work, bench.ours) if bench.ours else [], rounds)
+
+
 def floor(bench: Bench, rounds: int) -> list[str]:
     """What is in every figure above."""
     return _timed(platforms.floor(bench.work), rounds)
@@ -93,6 +110,9 @@ FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "memory": memory,
     "cold": cold,
     "registry": registry,
+    "pull": pull,
+    "push": push,
+    "images": listing,
     "floor": floor,
 }
 

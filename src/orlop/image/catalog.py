@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orlop.spec.platform import Platform
 
 ID_HEX_LENGTH = 64
+KNOWN_MAX = 4096
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -27,9 +28,14 @@ class Catalog:
     Errors of all: NotFound, Invalid for a broken document, Unavailable for a broken disk.
     """
 
-    def __init__(self, store: Store, platform: Platform) -> None:
+    def __init__(self, store: Store, platform: Platform, known: dict[Digest, Image] | None = None) -> None:
+        """known: images by their manifests' digests, as they were read before: content under a digest never changes.
+
+        Whether it is still here is asked each time.
+        """
         self._store = store
         self._platform = platform
+        self._known = known if known is not None else {}
         self._targets: dict[Digest, Descriptor] = {}
         self._names: dict[Digest, list[Reference]] = {}
         for name, descriptor in store.names.entries():
@@ -68,6 +74,20 @@ class Catalog:
 
     def load(self, target: Descriptor) -> Image:
         """Return the image that a manifest is, or that an index lists for this platform."""
+        known = self._known.get(target.digest)
+        if known is not None and all(self._store.stat(one) is not None for one in (known.id, target.digest)):
+            return known.replace(names=self._names_of(target))
+        image = self._load(target)
+        if image.target == image.manifest:  # what an index means depends on what of it is here
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[target.digest] = image
+        return image
+
+    def _names_of(self, target: Descriptor) -> tuple[str, ...]:
+        return tuple(sorted(name.familiar for name in self._names.get(target.digest, ())))
+
+    def _load(self, target: Descriptor) -> Image:
         descriptor, manifest = self._manifest(target)
         subject = f"configuration {manifest.config.digest}"
         config = ImageConfig.from_json(parse(self._store.get(manifest.config.digest), subject), subject)
@@ -79,7 +99,7 @@ class Catalog:
         parts = zip(manifest.layers, config.rootfs.diff_ids, chain, strict=True)
         return Image(
             id=manifest.config.digest,
-            names=tuple(sorted(name.familiar for name in self._names.get(target.digest, ()))),
+            names=self._names_of(target),
             target=target.replace(annotations={}),
             manifest=descriptor,
             config=config,

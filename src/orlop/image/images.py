@@ -1,6 +1,7 @@
 """The images of one content store: found by name, by ID or by digest; named, and made from archives.
 
-An image's ID is the digest of its configuration, as docker's is. Nothing is cached: the store is the only truth.
+An image's ID is the digest of its configuration, as docker's is. The store is the only truth: what is remembered of it
+are documents under their digests, which can't change.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Images:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.platform = Platform.of_machine(os.uname().machine)
+        self._known: dict[Digest, Image] = {}
 
     def resolve(self, name: str) -> Image:
         """Return the image that a user means: a reference, an ID or the beginning of one, or a digest.
@@ -97,7 +99,7 @@ class Images:
         return self._catalog().load(target)
 
     def _catalog(self) -> Catalog:
-        return Catalog(self.store, self.platform)
+        return Catalog(self.store, self.platform, self._known)
 
 
 def _opener(store: Store, digest: Digest) -> Callable[[], io.FileIO]:
