@@ -1,6 +1,12 @@
 """Broken inputs through the real command: an exit code, a text with the object and the cause, and the next step."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
 import pytest
+
+from support.engine import Environment
 
 RUN = ("run", "--rm")
 HUGE = "x" * 100_000
@@ -69,7 +75,65 @@ TABLE = {
         ["nosuch"],
     ),
     "bad template": (["ps", "--format", "{{.ID"], 1, ["{{.ID"]),
+    "missing device": ([*RUN, "--device", "/dev/nope", "host", "true"], 125, ["/dev/nope", "not a device node"]),
+    "device of another kind": ([*RUN, "--device", "/etc/passwd", "host", "true"], 125, ["/etc/passwd", "device"]),
+    "relative device": ([*RUN, "--device", "nope", "host", "true"], 125, ["nope is not an absolute path"]),
+    "device of CDI": ([*RUN, "--device", "vendor.com/gpu=all", "host", "true"], 125, ["Container Device Interface"]),
+    "rate of a missing device": ([*RUN, "--device-read-bps", "/dev/nope:1mb", "host", "true"], 125, ["/dev/nope"]),
+    "rate that is none": ([*RUN, "--device-write-iops", "/dev/null:x", "host", "true"], 125, ["/dev/null:x", "rate"]),
+    "graphics processor": ([*RUN, "--gpus", "all", "host", "true"], 125, ["gpu"]),
+    "processor that is not there": ([*RUN, "--cpuset-cpus", "4095", "host", "true"], 125, ["4095", "available"]),
+    "processors that are no list": ([*RUN, "--cpuset-cpus", "1-", "host", "true"], 125, ["1-", "invalid format"]),
+    "period out of range": ([*RUN, "--cpu-period", "10", "host", "true"], 125, ["CPU cfs period", "1000"]),
+    "two limits of processors": ([*RUN, "--cpus", "1", "--cpu-quota", "9999", "host", "true"], 125, ["Conflicting"]),
+    "reservation above the limit": (
+        [*RUN, "-m", "10m", "--memory-reservation", "20m", "host", "true"],
+        125,
+        ["memory reservation limit"],
+    ),
+    "kernel memory": ([*RUN, "--kernel-memory", "20m", "host", "true"], 125, ["kernel memory"]),
+    "swappiness out of range": ([*RUN, "--memory-swappiness", "101", "host", "true"], 125, ["101", "0-100"]),
+    "out-of-memory score out of range": ([*RUN, "--oom-score-adj", "2000", "host", "true"], 125, ["2000", "[-1000"]),
+    "block weight out of range": ([*RUN, "--blkio-weight", "5", "host", "true"], 125, ["blkio weight", "10 to 1000"]),
+    "unknown ulimit": ([*RUN, "--ulimit", "bogus=1", "host", "true"], 125, ["invalid ulimit type: bogus"]),
+    "soft limit above the hard one": ([*RUN, "--ulimit", "nofile=2:1", "host", "true"], 125, ["2 > 1"]),
+    "setting of the machine": ([*RUN, "--sysctl", "kernel.panic=1", "host", "true"], 125, ["kernel.panic=1"]),
+    "setting that does not exist": ([*RUN, "--sysctl", "net.no.such=1", "host", "true"], 125, ["net.no.such"]),
+    "shared memory that is no size": ([*RUN, "--shm-size", "lots", "host", "true"], 125, ["lots", "shm-size"]),
+    "pid mode that is none": ([*RUN, "--pid", "bogus", "host", "true"], 125, ["invalid PID mode"]),
+    "ipc of nothing": ([*RUN, "--ipc", "container:", "host", "true"], 125, ["container:", "IPC"]),
+    "name of a shared uts": ([*RUN, "--uts", "host", "-h", "x", "host", "true"], 125, ["hostname and the UTS mode"]),
+    "isolation of Windows": ([*RUN, "--isolation", "hyperv", "host", "true"], 125, ["hyperv", "linux"]),
+    "processors of Windows": ([*RUN, "--cpu-count", "2", "host", "true"], 125, ["cpu-count", "Windows"]),
+    "another runtime": ([*RUN, "--runtime", "runc", "host", "true"], 125, ["runc", "runtime"]),
+    "another machine": ([*RUN, "--platform", "x/y/z/w", "host", "true"], 125, ["x/y/z/w"]),
+    "cgroup outside": ([*RUN, "--cgroup-parent", "../x", "host", "true"], 125, ["../x", "cgroup"]),
+    "engine's socket": ([*RUN, "--use-api-socket", "host", "true"], 125, ["use-api-socket", "socket"]),
+    "label file that is missing": ([*RUN, "--label-file", "/no/such", "host", "true"], 125, ["/no/such"]),
+    "exposed port that is none": ([*RUN, "--expose", "99999", "host", "true"], 125, ["99999", "expose"]),
+    "pause of nothing": (["pause", "nosuch"], 1, ["nosuch", "No such container"]),
+    "rename of nothing": (["rename", "nosuch", "x"], 1, ["nosuch", "No such container"]),
+    "update of nothing": (["update", "-m", "64m", "nosuch"], 1, ["nosuch", "No such container"]),
+    "update without a change": (["update", "nosuch"], 1, ["one or more flags"]),
+    "top of nothing": (["top", "nosuch"], 1, ["nosuch", "No such container"]),
+    "stats of nothing": (["stats", "--no-stream", "nosuch"], 1, ["nosuch", "No such container"]),
+    "command line of nothing": (["show-run", "nosuch"], 1, ["nosuch", "No such container"]),
+    "filter that is none": (["ps", "--filter", "colour=red"], 1, ["invalid filter 'colour'"]),
+    "expression that never ends": (["ps", "--filter", "name=(a+)+$"], 1, ["name=(a+)+$"]),
+    "state that is none": (["ps", "--filter", "status=sad"], 1, ["status=sad"]),
+    "events since nonsense": (["events", "--since", "later"], 1, ["--since later"]),
+    "events with an unknown filter": (["events", "--until", "0s", "--filter", "x=y"], 1, ["invalid filter 'x'"]),
+    "prune with an unknown filter": (["container", "prune", "-f", "--filter", "x=y"], 1, ["invalid filter 'x'"]),
 }
+
+
+@pytest.fixture(scope="module")
+def orlop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """One engine for the whole table: no case leaves anything in it, which each of them checks."""
+    environment = Environment(tmp_path_factory.mktemp("broken") / "root")
+    yield environment
+    left = environment.close()
+    assert not left, "the engine left behind:\n  " + "\n  ".join(left)
 
 
 @pytest.mark.parametrize("case", TABLE)
