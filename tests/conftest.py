@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 
 from devtools import peers
-from support import engine, host, skips
+from support import engine, host, netns, skips
 from support.terminal import Terminal
 
 TESTS = Path(__file__).parent
@@ -35,6 +35,8 @@ hypothesis.settings.load_profile("orlop")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if os.geteuid() == 0:
+        netns.isolate()
     for group in GROUPS:
         config.addinivalue_line("markers", f"{group}: tests/{group}")
     if not hasattr(config, "workerinput"):

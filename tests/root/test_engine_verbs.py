@@ -389,7 +389,7 @@ def test_a_failed_start_can_be_repaired_and_forgotten(engine, tmp_path):
         ({"image": "", "rootfs": "/etc/passwd"}, errors.Invalid, "not a directory"),
         ({"name": "a b"}, errors.Invalid, "Invalid container name"),
         ({"memory_bytes": 1}, errors.Invalid, "Minimum memory limit allowed is 6MB"),
-        ({"network": "web"}, errors.Unsupported, "network web not found"),
+        ({"network": "web"}, errors.NotFound, "network web not found"),
         ({"user": "nosuch"}, errors.OrlopError, "unable to find user nosuch"),
         ({"stop_signal": "FOO"}, errors.Invalid, "invalid signal: FOO"),
     ],

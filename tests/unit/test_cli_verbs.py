@@ -225,14 +225,15 @@ def test_import_passes_the_archive_itself(engine, tmp_path):
     ]
 
 
-def test_inspect_looks_among_containers_then_images(engine):
+def test_inspect_looks_among_containers_images_networks_and_volumes(engine):
     engine.answers["containers.inspect"] = lambda args, _: (
         {"Kind": "c"} if args["container"] == "web" else missing({"container": "gone"}, [])
     )
     engine.answers["images.inspect"] = lambda args, _: (
         {"Kind": "i"} if args["image"] == "host" else missing({"image": "gone"}, [])
     )
-    engine.answers["volumes.inspect"] = lambda args, _: missing({"container": "gone"}, [])
+    for kind in ("networks", "volumes"):
+        engine.answers[f"{kind}.inspect"] = lambda args, _: missing({"container": "gone"}, [])
     done = engine("inspect", "web", "nosuch", "host")
     assert done.code == 1
     assert json.loads(done.stdout) == [{"Kind": "c"}, {"Kind": "i"}]

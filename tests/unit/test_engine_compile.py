@@ -530,11 +530,6 @@ def test_relabelling_without_selinux_is_a_warning():
     assert warning.startswith("/h:/t: relabelling was not done")
 
 
-def test_an_unknown_network_is_not_found():
-    with pytest.raises(Unsupported, match="network web not found"):
-        spec(network="web")
-
-
 _hostile = st.text(max_size=40) | st.sampled_from(["/proc/../proc/self", "/../..", "//", "/\n", "ro,ro", "\u202e"])
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -133,19 +134,22 @@ def test_what_is_shown_is_json():
 
 
 def test_the_files_of_a_container(tmp_path):
-    files.write(str(tmp_path), record(network="none"))
+    engine = SimpleNamespace(records=SimpleNamespace(path=lambda container_id: str(tmp_path)))
+    files.write(engine, record(network="none"), None)
     assert (tmp_path / "hostname").read_text() == "box\n"
     assert "127.0.0.1\tlocalhost\n" in (tmp_path / "hosts").read_text()
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
-    files.write(str(tmp_path), record(network="host"))
-    assert (tmp_path / "hosts").read_bytes() == Path("/etc/hosts").read_bytes()
+    files.write(engine, record(network="host", extra_hosts=("printer:192.0.2.9",)), None)
+    assert (tmp_path / "hosts").read_text().startswith(Path("/etc/hosts").read_text())
+    assert "192.0.2.9\tprinter\n" in (tmp_path / "hosts").read_text()
 
 
 def test_a_link_in_place_of_a_file_is_not_followed(tmp_path):
     (tmp_path / "canary").write_text("untouched")
     (tmp_path / "hosts").symlink_to("canary")
+    engine = SimpleNamespace(records=SimpleNamespace(path=lambda container_id: str(tmp_path)))
     with pytest.raises(OSError):
-        files.write(str(tmp_path), record())
+        files.write(engine, record(network="none"), None)
     assert (tmp_path / "canary").read_text() == "untouched"
 
 
