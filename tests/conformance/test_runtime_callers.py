@@ -168,6 +168,31 @@ def test_docker_shows_a_terminal(docker: Command, verb: tuple[str, ...]) -> None
         must(docker("rm", "-f", "shown"))
 
 
+def test_podman_checkpoints_and_restores(podman: Command, peer: Callable[[str], Path]) -> None:
+    """A counter whose numbers come one after the other, as if nothing had happened."""
+    peer("criu")
+    count = "i=0; while true; do i=$((i + 1)); echo $i; sleep 0.1; done"
+    must(podman("run", "-d", "--name", "frozen", *PLACE, "bb:1", "sh", "-c", count))
+    reached(podman, "frozen", 3)
+    must(podman("container", "checkpoint", "frozen"))
+    assert must(podman("ps", "-a", "--filter", "name=frozen", "--format", "{{.Status}}")).startswith("Exited")
+    before = reached(podman, "frozen", 3)
+    must(podman("container", "restore", "frozen"))
+    reached(podman, "frozen", before + 3)
+    must(podman("rm", "-f", "-t", "0", "frozen"))
+
+
+def reached(engine: Command, name: str, number: int) -> int:
+    """Wait until a container that counts has logged the number, and nothing but numbers in order; return the last."""
+    deadline = time.monotonic() + WAIT_S_MAX
+    numbers: list[int] = []
+    while not numbers or numbers[-1] < number:
+        assert time.monotonic() < deadline, numbers
+        numbers = [int(line) for line in must(engine("logs", name)).split()]
+        assert numbers == list(range(1, len(numbers) + 1))
+    return numbers[-1]
+
+
 @pytest.fixture(scope="module")
 def buildah(podman: Command, workspace: Workspace, peer: Callable[[str], Path]) -> Command:
     """`buildah run` in one working container; the words before the command."""
