@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from orlop.spec import tar
 from orlop.spec.errors import Invalid, OrlopError, Unsupported
 from orlop.spec.tar import Limits, Member, Reader
-from orlop.spec.tarwriter import END_OF_ARCHIVE, encode, padding
+from orlop.spec.tar.writer import END_OF_ARCHIVE, encode, padding
 from support import archives
 from support.archives import Archive, header, long_name, pax, record
 

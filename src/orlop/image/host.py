@@ -201,7 +201,7 @@ def _member(name: str, kind: str, mode: int) -> Member:
 
 
 def _store(store: Store, tree: Tree) -> Descriptor:
-    from orlop.spec.tarwriter import END_OF_ARCHIVE, encode, padding
+    from orlop.spec.tar.writer import END_OF_ARCHIVE, encode, padding
 
     try:
         with store.writer() as layer:

@@ -25,7 +25,7 @@ from orlop.spec.image import (
 )
 from orlop.spec.jsonio import dump
 from orlop.spec.tar import DIRTYPE, Member
-from orlop.spec.tarwriter import END_OF_ARCHIVE, encode, padding
+from orlop.spec.tar.writer import END_OF_ARCHIVE, encode, padding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

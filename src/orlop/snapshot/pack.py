@@ -24,7 +24,7 @@ import stat
 
 from orlop.spec.errors import Invalid
 from orlop.spec.tar import BLKTYPE, CHRTYPE, DIRTYPE, FIFOTYPE, LNKTYPE, REGTYPE, SYMTYPE, Member, shown
-from orlop.spec.tarwriter import END_OF_ARCHIVE, encode, padding
+from orlop.spec.tar.writer import END_OF_ARCHIVE, encode, padding
 
 from .extract import DEPTH_MAX, DROPPED_XATTRS, OPAQUE_MARKER, WHITEOUT_PREFIX, is_whiteout
 from .layered import Directory, is_opaque

@@ -11,8 +11,8 @@ A global extended header ("g") changes nothing, as in Go's reader, which decides
 Source: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar's manual, "Standard Format" and "Storing Sparse Files".
 """
 
-from .errors import Invalid, OrlopError, Unsupported
-from .record import Record
+from ..errors import Invalid, OrlopError, Unsupported
+from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,19 +182,19 @@ class Reader:
         self._check(member)
 
     def _read_sparse_map(self, member: Member, block: bytes, extended: dict[bytes, bytes]) -> None:
-        from . import tarsparse
+        from . import sparse
 
         if block[156:157] == b"S":
-            size, extents = tarsparse.read_gnu(block, self._source.take, self._limits.sparse_extents, self._broken)
+            size, extents = sparse.read_gnu(block, self._source.take, self._limits.sparse_extents, self._broken)
         elif any(key.startswith(_SPARSE_PREFIX) for key in extended):
-            size, extents, used = tarsparse.read_pax(
+            size, extents, used = sparse.read_pax(
                 extended, self._take_data, self._limits.sparse_extents, self._broken
             )
             member.name = extended.get(b"GNU.sparse.name", member.name)
             member.stored -= used
         else:
             return
-        tarsparse.check(size, extents, member.stored, self._broken)
+        sparse.check(size, extents, member.stored, self._broken)
         member.size, member.extents = size, extents
 
     def _check(self, member: Member) -> None:

@@ -5,13 +5,13 @@ A map is the list of (offset, length) of what is not a hole. Its length is bound
 Source: GNU tar's manual, "Storing Sparse Files".
 """
 
-from .tar import BLOCK_BYTES, decimal, numeric
+from . import BLOCK_BYTES, decimal, numeric
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .errors import OrlopError
+    from ..errors import OrlopError
 
     Broken = Callable[[str], OrlopError]
     Take = Callable[[int], bytes]

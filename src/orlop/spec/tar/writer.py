@@ -5,7 +5,7 @@ written in GNU's PAX format 1.0, the one that Go's and libarchive's readers know
 Source: POSIX.1-2017 pax, "ustar Interchange Format", "pax Extended Header"; GNU tar's manual, "Storing Sparse Files".
 """
 
-from .tar import BLOCK_BYTES, PAX_HEADER, XATTR_PREFIX, Member
+from . import BLOCK_BYTES, PAX_HEADER, XATTR_PREFIX, Member
 
 END_OF_ARCHIVE = bytes(2 * BLOCK_BYTES)
 NAME_BYTES, LINKNAME_BYTES, PREFIX_BYTES = 100, 100, 155
