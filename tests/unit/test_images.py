@@ -266,7 +266,12 @@ def test_an_index_gives_the_image_for_this_machine(images: Images) -> None:
     assert (found.id, found.target, found.manifest.digest) == (image.id, target, image.target.digest)
     assert images.resolve(target.digest).id == image.id
     only_foreign = Index(schema_version=2, media_type=OCI_INDEX, manifests=listed[:2])
-    put(images, image, "none", only_foreign, OCI_INDEX)
+    named = put(images, image, "else", only_foreign, OCI_INDEX)
+    assert images.resolve("else").id == foreign.id  # what was pulled for another platform by name
+    assert images.for_platform(named, ELSEWHERE).digest == foreign.target.digest
+    with pytest.raises(NotFound, match=f"has nothing here for {HERE}"):
+        images.for_platform(named, HERE)
+    put(images, image, "none", Index(schema_version=2, media_type=OCI_INDEX, manifests=listed[1:2]), OCI_INDEX)
     with pytest.raises(NotFound, match=f"has nothing here for {HERE}"):
         images.resolve("none")
 

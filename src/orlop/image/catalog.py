@@ -9,6 +9,7 @@ from orlop.spec.jsonio import parse
 from orlop.spec.reference import Reference
 
 from .image import Image, Layer
+from .selection import best_for, is_image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,12 +154,13 @@ class Catalog:
         document = self._document(target)
         if isinstance(document, Manifest):
             return target.replace(annotations={}), document
-        for descriptor in document.manifests:
-            fits = descriptor.platform is None or self._platform.runs(descriptor.platform)
-            if descriptor.media_type in MANIFESTS and fits and self._store.stat(descriptor.digest) is not None:
-                manifest = self._document(descriptor)
-                assert isinstance(manifest, Manifest)  # by its media type
-                return descriptor, manifest
+        here = [one for one in document.manifests if one.media_type in MANIFESTS and self._store.stat(one.digest)]
+        # Pulled for another platform by name, it is all there is: it can be listed, saved and pushed.
+        descriptor = best_for(self._platform, here) or next((one for one in here if is_image(one)), None)
+        if descriptor is not None:
+            manifest = self._document(descriptor)
+            assert isinstance(manifest, Manifest)  # by its media type
+            return descriptor, manifest
         raise NotFound(
             "find",
             f"image {target.digest}",

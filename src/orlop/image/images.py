@@ -60,7 +60,11 @@ class Images:
 
     def for_platform(self, index: Descriptor, platform: Platform) -> Descriptor:
         """Return the manifest that an index lists for a platform. Raises NotFound when it is not here."""
-        return Catalog(self.store, platform).load(index).manifest.replace(platform=None)
+        image = Catalog(self.store, platform).load(index)
+        if not platform.runs(image.manifest.platform or image.config.platform):
+            cause = f"image {index.digest} has nothing here for {platform}"
+            raise NotFound("find", f"image {index.digest}", cause, hint="pull it for this platform")
+        return image.manifest.replace(platform=None, annotations={})
 
     def tag(self, source: str, name: str) -> None:
         """Give an image one more name; an image that had it keeps its other ones, or stays without."""

@@ -28,6 +28,7 @@ from orlop.spec.image import (
 from orlop.spec.jsonio import parse
 
 from .registry import Canceled, Patience
+from .selection import ATTESTATION_OF, best_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ PLATFORM_UNKNOWN = "unknown"
 LAYERS_MAX = 512
 MANIFESTS_MAX = 256
 CONFIG_BYTES_MAX = 4 * 1024 * 1024
-ATTESTATION_OF = "vnd.docker.reference.digest"
 
 
 class Chosen:
@@ -344,17 +344,6 @@ class Progress:
             return "Downloading", download.received
         reader = self._unpacking.readers.get(layer.digest) if self._unpacking else None
         return ("Extracting", reader.position) if reader is not None and reader.position else None
-
-
-def best_for(platform: Platform, manifests: Sequence[Descriptor]) -> Descriptor | None:
-    """Return the manifest that suits a machine best: of those that run there the one for the highest variant."""
-    from orlop.spec.platform import level
-
-    fitting = [one for one in manifests if one.platform is None or platform.runs(one.platform)]
-    real = [one for one in fitting if ATTESTATION_OF not in one.annotations]
-    if not real:
-        return None
-    return max(real, key=lambda one: level(one.platform) if one.platform is not None else -1)
 
 
 def _pairs(one: Chosen, downloads: list[Download | None]) -> list[tuple[Descriptor, Download | None]]:

@@ -152,6 +152,16 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "tag": _TAG,
         },
     ),
+    "manifest": (
+        "Manage Docker image manifests and manifest lists",
+        {
+            "annotate": ("manifest", "ANNOTATE", "Add additional information to a local image manifest"),
+            "create": ("manifest", "CREATE", "Create a local manifest list for annotating and pushing to a registry"),
+            "inspect": ("manifest", "INSPECT", "Display an image manifest, or manifest list"),
+            "push": ("manifest", "PUSH", "Push a manifest list to a repository"),
+            "rm": ("manifest", "RM", "Delete one or more manifest lists from local storage"),
+        },
+    ),
     "network": (
         "Manage networks",
         {
@@ -211,8 +221,8 @@ ALIASES = {
 
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
-    "build builder buildx checkpoint compose config context manifest node plugin secret service stack"
-    " swarm trust volume.update image.build".split()
+    "build builder buildx checkpoint compose config context node plugin secret service stack swarm trust"
+    " volume.update image.build".split()
 )
 
 

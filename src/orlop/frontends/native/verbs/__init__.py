@@ -4,7 +4,7 @@ The rows are those of docs/ARCHITECTURE.md, "The engine's native socket": a modu
 and does nothing else.
 """
 
-from . import containers, control, engine, images, networks, registries, rootfs, system, volumes
+from . import containers, control, engine, images, manifests, networks, registries, rootfs, system, volumes
 from .call import Call, Reply, Verb
 
 __all__ = ["VERBS", "Call", "Reply", "Verb"]
@@ -14,6 +14,7 @@ VERBS: dict[str, Verb] = {
     **containers.VERBS,
     **control.VERBS,
     **images.VERBS,
+    **manifests.VERBS,
     **rootfs.VERBS,
     **system.VERBS,
     **networks.VERBS,

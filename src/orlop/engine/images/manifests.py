@@ -1,0 +1,131 @@
+"""The verbs `manifest.*`: lists of images for several platforms, kept as indexes in the store under their names."""
+
+from __future__ import annotations
+
+from ...image.push import Push
+from ...image.registry import Patience
+from ...spec.errors import Conflict, Invalid, NotFound
+from ...spec.image import DOCKER_INDEX, INDEXES, OCI_INDEX, OCI_MANIFEST, Descriptor, Index, parse_manifest
+from ...spec.jsonio import dump, parse_object
+from ...spec.platform import Platform
+from ...spec.reference import Reference
+from ...spec.registry import PullRequest
+from .pull import pull
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...spec.registry import Credentials
+    from ..engine import Engine
+
+
+def create(engine: Engine, name: str, images: Sequence[str], credentials: Credentials, *, amend: bool = False) -> str:
+    """Make a list of images, pulled where they are not here; return its name. Raises Conflict when there is one."""
+    reference = Reference.parse(name).tagged()
+    known = engine.store.names.get(reference)
+    if known is not None and not amend:
+        cause = f"refusing to amend an existing manifest list with no --amend flag: {reference.familiar}"
+        raise Conflict("create", f"manifest list {name}", cause, hint="use --amend, or remove it: orlop manifest rm")
+    manifests = list(_list(engine, reference).manifests) if known is not None else []
+    with engine.store.leases.hold() as lease:
+        for image in images:
+            descriptor = _member(engine, image, credentials)
+            lease.add(descriptor.digest)
+            manifests = [
+                one for one in manifests if one.digest != descriptor.digest or one.platform != descriptor.platform
+            ]
+            manifests.append(descriptor)
+        _store(engine, reference, manifests)
+    return str(reference)
+
+
+def annotate(engine: Engine, name: str, image: str, changes: dict[str, str]) -> None:
+    """Change what a list says of one image. changes: of os, architecture, variant, os_version; only those given."""
+    reference = Reference.parse(name).tagged()
+    index = _list(engine, reference)
+    wanted = engine.images.resolve(image).manifest.digest
+    if all(one.digest != wanted for one in index.manifests):
+        raise NotFound("annotate", image, f"manifest for image {image} does not exist in {reference.familiar}")
+    manifests = []
+    for one in index.manifests:
+        platform = one.platform or Platform(os="linux", architecture="")
+        is_meant = one.digest == wanted
+        manifests.append(one.replace(platform=platform.replace(**changes)) if is_meant and changes else one)
+    with engine.store.leases.hold():
+        _store(engine, reference, manifests)
+
+
+def inspect(engine: Engine, name: str, credentials: Credentials) -> dict[str, object]:
+    """Return the document that a name means: the list that is here, or what its registry has. Raises NotFound."""
+    reference = Reference.parse(name).tagged()
+    known = engine.store.names.get(reference)
+    if known is not None and known.media_type in INDEXES:
+        return parse_object(engine.store.get(known.digest), f"manifest list {name}")
+    place = engine.registries.to_pull(reference, credentials)[-1]
+    _, data = place.manifest(str(reference.digest or reference.tag), Patience())
+    return parse_object(data, f"manifest {name}")
+
+
+def push(engine: Engine, name: str, credentials: Credentials, *, purge: bool = False) -> str:
+    """Push a list and all its images to where its name says; return its digest."""
+    reference = Reference.parse(name).tagged()
+    target = _target(engine, reference)
+    with engine.store.leases.hold() as lease:
+        lease.add(target.digest)
+        pushing = Push(engine.store, engine.registries.to_push(reference, credentials, frozenset()), {})
+        lacking = pushing.lacks(target)
+        if lacking:
+            hint = "pull it first"
+            raise NotFound("push", name, f"manifest {lacking[0].digest} is neither here nor there", hint=hint)
+        for _ in pushing.run(target, reference.tag):
+            pass
+    if purge:
+        engine.store.names.remove(reference)
+    return str(target.digest)
+
+
+def remove(engine: Engine, names: Sequence[str]) -> None:
+    """Forget lists; their images stay. Raises NotFound."""
+    for name in names:
+        reference = Reference.parse(name).tagged()
+        _target(engine, reference)
+        engine.store.names.remove(reference)
+
+
+def _target(engine: Engine, reference: Reference) -> Descriptor:
+    target = engine.store.names.get(reference)
+    if target is None or target.media_type not in INDEXES:
+        cause = f"No such manifest: {reference.familiar}"
+        raise NotFound("find", f"manifest list {reference.familiar}", cause, hint="make it with: orlop manifest create")
+    return target.replace(annotations={})
+
+
+def _list(engine: Engine, reference: Reference) -> Index:
+    target = _target(engine, reference)
+    document = parse_manifest(engine.store.get(target.digest), target.media_type, f"manifest list {reference.familiar}")
+    assert isinstance(document, Index)  # by its media type
+    return document
+
+
+def _member(engine: Engine, image: str, credentials: Credentials) -> Descriptor:
+    """Return the descriptor of one image with its platform."""
+    try:
+        found = engine.images.resolve(image)
+    except NotFound:
+        for _ in pull(engine, PullRequest(image=image, credentials=credentials)):
+            pass
+        found = engine.images.resolve(image)
+    if found.target.media_type in INDEXES:
+        raise Invalid(
+            "create", f"manifest list of {image}", f"{image} is a manifest list", hint="name one of its images"
+        )
+    return found.target.replace(platform=found.config.platform, annotations={})
+
+
+def _store(engine: Engine, reference: Reference, manifests: Sequence[Descriptor]) -> None:
+    is_oci = any(one.media_type == OCI_MANIFEST for one in manifests)
+    media_type = OCI_INDEX if is_oci else DOCKER_INDEX
+    index = Index(schema_version=2, media_type=media_type, manifests=tuple(manifests))
+    target = engine.store.ingest(dump(index.to_json()), media_type=media_type)
+    engine.store.names.put(reference, target, keep_displaced=False)

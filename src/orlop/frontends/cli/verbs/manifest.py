@@ -1,0 +1,108 @@
+"""`orlop manifest`: create, annotate, inspect, push, rm."""
+
+from __future__ import annotations
+
+from ....spec.reference import Reference
+from ..command import Command, Invocation, for_output, write, write_line
+from ..flags import BOOL, STRING, Flag
+
+_PLATFORM = {"os": "os", "arch": "architecture", "variant": "variant", "os-version": "os_version"}
+_INSECURE = Flag("insecure", "", BOOL, "Allow communication with an insecure registry", default=False)
+
+
+def _credentials(name: str) -> dict[str, object]:
+    from .. import credentials
+
+    return credentials.for_registry(Reference.parse(name).domain).to_json()
+
+
+def _create(invocation: Invocation) -> int:
+    name, *images = invocation.arguments
+    args = {"name": name, "images": images, "amend": invocation.options["amend"], "credentials": _credentials(name)}
+    with invocation.connect() as engine:
+        result = engine.call("manifests.create", args)
+    told = result.get("name", "") if isinstance(result, dict) else ""
+    write_line(for_output(f"Created manifest list {told}"))
+    return 0
+
+
+def _annotate(invocation: Invocation) -> int:
+    name, image = invocation.arguments
+    options = invocation.options
+    changes = {field: options[flag] for flag, field in _PLATFORM.items() if flag in options.given}
+    with invocation.connect() as engine:
+        engine.call("manifests.annotate", {"name": name, "image": image, "changes": changes})
+    return 0
+
+
+def _inspect(invocation: Invocation) -> int:
+    from .inspect import pretty
+
+    name = invocation.arguments[-1]
+    with invocation.connect() as engine:
+        found = engine.call("manifests.inspect", {"name": name, "credentials": _credentials(name)})
+    write(for_output(pretty(found) + "\n"))
+    return 0
+
+
+def _push(invocation: Invocation) -> int:
+    name = invocation.arguments[0]
+    args = {"name": name, "purge": invocation.options["purge"], "credentials": _credentials(name)}
+    with invocation.connect() as engine:
+        result = engine.call("manifests.push", args)
+    write_line(str(result.get("digest", "")) if isinstance(result, dict) else "")
+    return 0
+
+
+def _remove(invocation: Invocation) -> int:
+    with invocation.connect() as engine:
+        engine.call("manifests.remove", {"names": list(invocation.arguments)})
+    return 0
+
+
+CREATE = Command(
+    _create,
+    "Create a local manifest list for annotating and pushing to a registry",
+    "MANIFEST_LIST MANIFEST [MANIFEST...]",
+    flags=(Flag("amend", "a", BOOL, "Amend an existing manifest list", default=False), _INSECURE),
+    arguments=(2, None),
+    aliases=("manifest create",),
+)
+ANNOTATE = Command(
+    _annotate,
+    "Add additional information to a local image manifest",
+    "[OPTIONS] MANIFEST_LIST MANIFEST",
+    flags=(
+        Flag("arch", "", STRING, "Set architecture", default=""),
+        Flag("os", "", STRING, "Set operating system", default=""),
+        Flag("os-version", "", STRING, "Set operating system version", default=""),
+        Flag("variant", "", STRING, "Set architecture variant", default=""),
+    ),
+    arguments=(2, 2),
+    aliases=("manifest annotate",),
+    refused=frozenset(("os-features",)),
+)
+INSPECT = Command(
+    _inspect,
+    "Display an image manifest, or manifest list",
+    "[OPTIONS] [MANIFEST_LIST] MANIFEST",
+    flags=(_INSECURE,),
+    arguments=(1, 2),
+    aliases=("manifest inspect",),
+    refused=frozenset(("verbose", "v")),
+)
+PUSH = Command(
+    _push,
+    "Push a manifest list to a repository",
+    "[OPTIONS] MANIFEST_LIST",
+    flags=(_INSECURE, Flag("purge", "p", BOOL, "Remove the local manifest list after push", default=False)),
+    arguments=(1, 1),
+    aliases=("manifest push",),
+)
+RM = Command(
+    _remove,
+    "Delete one or more manifest lists from local storage",
+    "MANIFEST_LIST [MANIFEST_LIST...]",
+    arguments=(1, None),
+    aliases=("manifest rm",),
+)

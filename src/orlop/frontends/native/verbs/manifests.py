@@ -1,0 +1,73 @@
+"""The verbs `manifests.*`."""
+
+from ....spec.registry import Credentials
+from .call import Args, Call, Verb
+
+
+class Create(Args):
+    name: str
+    images: tuple[str, ...]
+    amend: bool = False
+    credentials: Credentials = Credentials()
+
+
+class Annotate(Args):
+    name: str
+    image: str
+    changes: dict[str, str] = {}
+
+
+class Named(Args):
+    name: str
+    credentials: Credentials = Credentials()
+
+
+class Push(Args):
+    name: str
+    purge: bool = False
+    credentials: Credentials = Credentials()
+
+
+class Remove(Args):
+    names: tuple[str, ...]
+
+
+def _create(call: Call, args: Create) -> object:
+    from ....engine.images import manifests
+
+    return {"name": manifests.create(call.engine, args.name, args.images, args.credentials, amend=args.amend)}
+
+
+def _annotate(call: Call, args: Annotate) -> object:
+    from ....engine.images import manifests
+
+    manifests.annotate(call.engine, args.name, args.image, args.changes)
+    return {}
+
+
+def _inspect(call: Call, args: Named) -> object:
+    from ....engine.images import manifests
+
+    return manifests.inspect(call.engine, args.name, args.credentials)
+
+
+def _push(call: Call, args: Push) -> object:
+    from ....engine.images import manifests
+
+    return {"digest": manifests.push(call.engine, args.name, args.credentials, purge=args.purge)}
+
+
+def _remove(call: Call, args: Remove) -> object:
+    from ....engine.images import manifests
+
+    manifests.remove(call.engine, args.names)
+    return {}
+
+
+VERBS: dict[str, Verb] = {
+    "manifests.create": Verb(Create, _create, lasts=True),
+    "manifests.annotate": Verb(Annotate, _annotate),
+    "manifests.inspect": Verb(Named, _inspect, lasts=True),
+    "manifests.push": Verb(Push, _push, lasts=True),
+    "manifests.remove": Verb(Remove, _remove),
+}
