@@ -59,11 +59,24 @@ def _check(name: str) -> None:
         info = os.stat(name)
     except OSError as failure:
         code = NOT_FOUND if isinstance(failure, FileNotFoundError | NotADirectoryError) else NOT_EXECUTABLE
-        raise _failed(f'exec: "{name}": stat {name}: {abi.strerror(failure.errno)}', code) from None
+        closed = _closed_directory(name) if isinstance(failure, PermissionError) else ""
+        cause = f" (the directory {closed} may not be searched by this user)" if closed else ""
+        hint = f"give everybody the right to (chmod o+x {closed}), or run it as another user" if closed else ""
+        raise _failed(f'exec: "{name}": stat {name}: {abi.strerror(failure.errno)}{cause}', code, hint) from None
     if stat.S_ISDIR(info.st_mode):
         raise _failed(f'exec: "{name}": is a directory', NOT_EXECUTABLE, "name a program in it")
     if not info.st_mode & 0o111 or not os.access(name, os.X_OK, effective_ids=True):
         raise _failed(f'exec: "{name}": permission denied', NOT_EXECUTABLE, _permission_hint(name, info.st_mode))
+
+
+def _closed_directory(name: str) -> str:
+    """Return the first directory on the way to a program that the process may not search, "" for none."""
+    at = name.find("/", 1)
+    while at > 0:
+        if not os.access(name[:at], os.X_OK, effective_ids=True):
+            return name[:at]
+        at = name.find("/", at + 1)
+    return ""
 
 
 def _permission_hint(name: str, mode: int) -> str:

@@ -58,12 +58,19 @@ def resolve(root_fd: int, user: str, groups: Sequence[str] = ()) -> Identity:
 
 
 def apply(process: Process, identity: Identity) -> Process:
-    """Return the process with this user, and HOME where the environment has none."""
+    """Return the process with this user, and HOME where the environment has none.
+
+    Another user than root has no capability at execve, as docker's: the kernel takes them then anyway, but until then
+    CAP_DAC_OVERRIDE would find and execute programs that the user may not.
+    """
     user = process.user.replace(uid=identity.uid, gid=identity.gid, additional_gids=identity.additional_gids)
     env = process.env
     if not any(variable.startswith("HOME=") for variable in env):
         env = (*env, f"HOME={identity.home}")
-    return process.replace(user=user, env=env)
+    capabilities = process.capabilities
+    if identity.uid and capabilities is not None:
+        capabilities = capabilities.replace(effective=(), permitted=())
+    return process.replace(user=user, env=env, capabilities=capabilities)
 
 
 def _user(root: int, name: str) -> tuple[int, int, str, str]:

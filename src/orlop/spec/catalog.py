@@ -33,9 +33,9 @@ class Entry:
         self.meaning = meaning
         self.remedy = remedy
 
-    def describes(self, cause: str) -> bool:
-        """Tell whether a cause is of this kind."""
-        return any(_contains(cause, words) for words in self.words)
+    def fit(self, cause: str) -> int:
+        """Return how many characters of a cause this row explains, 0 for another kind of cause: the most telling wins."""
+        return max((len(words) for words in self.words if _contains(cause, words)), default=0)
 
     def to_json(self) -> dict[str, str]:
         """Return the row as a JSON object."""
@@ -66,10 +66,8 @@ def find(code: str) -> Entry | None:
 
 def code_of(error: OrlopError) -> str:
     """Return the code of an error."""
-    for entry in ENTRIES:
-        if entry.words != ("",) and entry.describes(error.cause):
-            return entry.code
-    return GENERAL.get(error.kind, GENERAL["internal"])
+    found = max(ENTRIES, key=lambda entry: entry.fit(error.cause))
+    return found.code if found.fit(error.cause) else GENERAL.get(error.kind, GENERAL["internal"])
 
 
 # (code, title, words, what it means, what to do)
@@ -122,7 +120,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
     ("E0213", "A field is not known or has the wrong type", "there is no such field || expected a || expected an || it is required",
      "A request or document does not have the shape that is documented.", "Correct the field that the message names"),
     # -- commands
-    ("E0301", "The program does not exist", "executable file not found in $PATH || : stat ",
+    ("E0301", "The program does not exist", "executable file not found in $PATH || exec: ...: stat ...: no such file or directory",
      "Neither a directory of PATH inside the container nor the given path has it. The image may be smaller than you think: "
      "many have no shell.", "Look with: orlop run --rm --entrypoint ls IMAGE /bin; then install it or give its path"),
     ("E0302", "The program is a directory", ": is a directory", "The command names a directory.", "Name a program in it"),
@@ -154,6 +152,9 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
      "It does not exist in the container, is no directory, leads out of the container, or the user may not enter it.",
      "Make it in the image, or choose another -w"),
     ("E0313", "No exec command", "no exec command specified", "exec needs a command.", "Write: orlop exec CONTAINER COMMAND"),
+    ("E0314", "A directory on the way is closed", "may not be searched by this user",
+     "Each directory of the path needs the execute permission for the user of the container.",
+     "chmod o+x the directory that is named, or choose another --user"),
     # -- file systems
     ("E0401", "A bind source does not exist", "bind source path does not exist || error while creating mount source path",
      "--mount type=bind needs a source that exists; -v makes a missing directory, which failed here.",
