@@ -170,6 +170,20 @@ def test_the_machines_firewall_decides_who_reaches_a_published_port(run: Run, ho
         nft(host, f"add rule inet t input tcp dport 8080 ip saddr != {B} drop")
         assert ask(neighbour, A, 8080) == B
     assert server.peers == [B, B, B]
+    told = box.orlop("run", "-d", "-p", "8081:80", "host", "sleep", "1000").stderr
+    assert "8081/tcp can be reached by those whom this machine's firewall lets in (inet t input)" in told
+    nft(host, "delete table inet t")
+    assert box.orlop("run", "-d", "-p", "8082:80", "host", "sleep", "1000").stderr == ""
+
+
+def test_a_strict_reverse_path_filter_is_told(run: Run, host: Netns, neighbour: Netns, orlop: Environment) -> None:
+    host.inside(lambda: Path("/proc/sys/net/ipv4/conf/all/rp_filter").write_text("1"))
+    told = orlop("run", "-d", "-p", "8080:80", "host", "sleep", "1000").stderr
+    assert "8080/tcp can be reached from this machine only: net.ipv4.conf.all.rp_filter is 1" in told
+    box = run("-p", "8082:80")
+    with serving(box, 80):
+        assert silent(neighbour, A, 8082)
+        assert ask(host, "127.0.0.1", 8082)
 
 
 def test_a_port_has_one_owner(run: Run, orlop: Environment, host: Netns) -> None:

@@ -15,10 +15,11 @@ from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.image import ContainerConfig
 from ...spec.platform import Platform
 from ...spec.runtime import Mount, Spec
-from ...spec.task import SPEC_FILE, HealthCheck, StartTask
+from ...spec.task import SPEC_FILE, HealthCheck, JoinedNamespace, StartTask
 from .. import compile, events, host, images
 from ..compile import config, health, logging
-from ..networks import attach
+from ..compile.namespaces import CONTAINER
+from ..networks import attach, reach
 from ..networks import requests as network_requests
 from ..supervision import dependencies, orders
 from ..volumes import preparation
@@ -141,7 +142,7 @@ def run(engine: Engine, request: ContainerRequest, client: Client) -> tuple[Cont
     """Create a container and start it. With auto_remove it is gone again when the start fails."""
     record, warnings = create(engine, request)
     start(engine, record.id, client)
-    return record, warnings
+    return record, (*warnings, *reach.notes(engine, record))
 
 
 def restart(engine: Engine, reference: str, timeout_s: int | None, signal: str) -> None:
@@ -260,6 +261,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
             stdin_once=record.request.stdin_once,
             attached=client.stream is not None,
             console_size=client.size,
+            joined=_joined(engine, record),
             has_network=joined.fd >= 0,
             restarts=restarts,
             health=_health_check(directory, record),
@@ -288,6 +290,20 @@ def rootfs_mounts(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:
     if record.request.rootfs:
         return (Mount(type="bind", source=record.request.rootfs, options=("rbind", "rprivate")),)
     return engine.snapshots.mounts(record.id)
+
+
+def _joined(engine: Engine, record: ContainerRecord) -> tuple[JoinedNamespace, ...]:
+    """Return the namespaces of other containers that a container joins. Raises NotFound, Conflict in docker's words."""
+    mode = record.request.pid
+    if not mode.startswith(CONTAINER):
+        return ()
+    other = engine.records.find(mode.removeprefix(CONTAINER))
+    task = engine.observe(other.id)
+    if not task.lives or task.status is None:
+        cause = f"cannot join PID namespace of a non running container: {other.id}"
+        raise Conflict("start", record.subject, cause, hint=f"start it first: orlop start {other.name}")
+    status = task.status
+    return (JoinedNamespace(type="pid", container=other.subject, pid=status.pid, pid_start_time=status.pid_start_time),)
 
 
 def _discard_failed(engine: Engine, record: ContainerRecord) -> None:

@@ -1,0 +1,74 @@
+"""From where a published port can be reached: who else has a word in it on this machine."""
+
+from __future__ import annotations
+
+from ...linux.netlink import nftables as nft
+from ...network import links
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.network import Attachment, Published
+    from ..containers.record import ContainerRecord
+    from ..engine import Engine
+
+_FAMILIES = {nft.INET: "inet", nft.IPV4: "ip", nft.IPV6: "ip6"}
+_LEGACY = ("/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")
+_NAMES_SHOWN_MAX = 4
+
+
+def notes(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
+    """Return one sentence for each thing that stands between a container's ports and those who want to reach them.
+
+    Nothing is said on a machine without a firewall of its own.
+    """
+    held = engine.networks.attachments.get(record.id)
+    if held is None or not held.ports:
+        return ()
+    shown = ", ".join(_port(port) for port in held.ports[:_NAMES_SHOWN_MAX]) + (
+        ", ..." if len(held.ports) > _NAMES_SHOWN_MAX else ""
+    )
+    found = []
+    if links.read_sysctl("ipv4/conf/all/rp_filter") == "1" and _is_open(held):
+        found.append(
+            f"{shown} can be reached from this machine only: net.ipv4.conf.all.rp_filter is 1; set it to 2 (loose)."
+        )
+    try:
+        chains = foreign_input_chains(engine)
+    except OSError as wrong:
+        engine.log.write(f"the machine's rules for incoming packets can't be read: {wrong}")
+        chains = []
+    if chains and _is_open(held):
+        found.append(f"{shown} can be reached by those whom this machine's firewall lets in ({', '.join(chains)}).")
+    return tuple(found)
+
+
+def foreign_input_chains(engine: Engine) -> list[str]:
+    """Return the names of the chains of others that see incoming packets, and that have rules or a policy to drop."""
+    own = engine.networks.firewall.table
+    with nft.Nftables() as socket:
+        found = [
+            f"{_FAMILIES[chain.family]} {chain.table} {chain.name}"
+            for chain in socket.chains()
+            if chain.hook == nft.INPUT
+            and chain.family in _FAMILIES
+            and chain.table != own
+            and (chain.rules or chain.policy == nft.DROP)
+        ]
+    return found + [f"{name} of iptables-legacy" for name in _LEGACY if _has_filter(name)]
+
+
+def _has_filter(path: str) -> bool:
+    try:
+        with open(path, encoding="ascii") as file:
+            return "filter" in file.read().split()
+    except OSError:
+        return False
+
+
+def _is_open(held: Attachment) -> bool:
+    return any(not port.host_ip.startswith("127.") for port in held.ports)
+
+
+def _port(port: Published) -> str:
+    last = f"-{port.host_first + port.count - 1}" if port.count > 1 else ""
+    return f"{port.host_first}{last}/{port.protocol}"
