@@ -17,7 +17,7 @@ from contextlib import ExitStack
 
 from ...linux import mount, path, process
 from ...runtime.operations import mount_options
-from ...runtime.operations.mounts import PROC_FILES_ALLOWED, BindMount
+from ...runtime.operations.mounts import PROC_FILES_ALLOWED, BindMount, overlay
 from ...spec import jsonio
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable, Unsupported
 from ...spec.mount import IMAGE
@@ -181,9 +181,7 @@ def _tree(wanted: Mount) -> int:
         raise Unsupported("mount", wanted.destination, cause, hint=hint)
     attributes = options.set | options.recursive_set
     if wanted.type == "overlay":
-        named = dict(options.data)
-        lower = [value for name, value in options.data if name == "lowerdir" and value]
-        return mount.overlay(lower, named.get("upperdir") or "", named.get("workdir") or "", attributes)
+        return overlay(options.data, attributes)
     settings: list[tuple[str, str | int | None]] = [*options.data, *((word, None) for word in options.super_block)]
     if wanted.type == "tmpfs" and "mode" not in dict(options.data):
         settings.append(_TMPFS_MODE)

@@ -307,8 +307,8 @@ class _ImageView:
 def _read_only(tree: Mount) -> Mount:
     """Return an overlay without its writable layer: that becomes the topmost of those below."""
     upper = [f"lowerdir={word[9:]}" for word in tree.options if word.startswith("upperdir=")]
-    lower = [word for word in tree.options if word.startswith("lowerdir=")]
-    return tree.replace(options=(*upper, *lower))
+    rest = [word for word in tree.options if not word.startswith(("upperdir=", "workdir="))]
+    return tree.replace(options=(*upper, *rest))
 
 
 def _fill(engine: Engine, record: ContainerRecord, point: MountPoint, view: _ImageView) -> None:

@@ -18,6 +18,8 @@ from .mount_options import MountOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from . import Init, Outside
 
 # What lxcfs replaces, and two files with a value for one container: nothing else may be mounted inside /proc.
@@ -27,7 +29,7 @@ PROC_FILES_ALLOWED = frozenset(
 )
 # A link of the image's at one of these would lead the kernel's file systems, and what is masked in them, astray.
 _PLAIN_PLACES = ("/proc", "/sys", "/dev")
-_OVERLAY_PAIRS = frozenset(("lowerdir", "upperdir", "workdir"))
+_OVERLAY_PAIRS = ("lowerdir", "upperdir", "workdir")
 # Nothing is in these but what the kernel and we put there, and no link that leads out.
 _EMPTY_TYPES = ("proc", "sysfs", "tmpfs", "devpts", "mqueue")
 _PLAIN_TYPES = ("proc", "sysfs", "cgroup", "cgroup2")
@@ -113,12 +115,9 @@ class NewFilesystem(Operation):
 
     def _new(self, settings: list[tuple[str, str | int | None]], attributes: int) -> int:
         """Return the detached mount. Layers of an overlay are handed over one by one, however many there are."""
-        pairs = {name: value for name, value in settings if isinstance(value, str)}
-        if self.fstype != "overlay" or not pairs.keys() <= _OVERLAY_PAIRS or any("\\" in pairs[name] for name in pairs):
+        if self.fstype != "overlay" or any(isinstance(value, str) and "\\" in value for _, value in settings):
             return mount.new_filesystem(self.fstype, settings, attributes, self.source)
-        lower = [part for name, value in settings if name == "lowerdir" for part in str(value).split(":")]
-        flags = [name for name, value in settings if value is None]
-        return mount.overlay(lower, pairs.get("upperdir", ""), pairs.get("workdir", ""), attributes, flags)
+        return overlay(settings, attributes)
 
     def _cover_with(self, subdirectory: str, made: int, init: "Init") -> None:
         """Show a directory of the new file system over its root. A part of a detached mount could not be cloned."""
@@ -255,6 +254,14 @@ class Remount(Operation):
                 mount.mount_setattr(target, propagation=options.propagation, recursive=options.propagation_recursive)
         finally:
             os.close(target)
+
+
+def overlay(settings: "Sequence[tuple[str, str | int | None]]", attributes: int) -> int:
+    """Return a detached overlay with these options; "lowerdir" may stand there for each layer, the topmost first."""
+    lower = [part for name, value in settings if name == "lowerdir" for part in str(value).split(":")]
+    named = {name: str(value or "") for name, value in settings if name in _OVERLAY_PAIRS}
+    flags = [name if value is None else f"{name}={value}" for name, value in settings if name not in _OVERLAY_PAIRS]
+    return mount.overlay(lower, named.get("upperdir", ""), named.get("workdir", ""), attributes, flags)
 
 
 def open_source(source: str) -> int:
