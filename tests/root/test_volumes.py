@@ -181,6 +181,25 @@ def test_what_a_volume_has_is_never_touched(orlop):
     assert os.listdir(data(orlop, "mm")) == []
 
 
+def test_layers_are_seen_as_one(orlop):
+    orlop("run", "--name", "c", "host", "sh", "-c", "mkdir /d; echo 1 > /d/gone; echo 1 > /d/kept; echo 1 > /d/changed")
+    orlop("commit", "c", "below")
+    orlop("run", "--name", "d", "below", "sh", "-c", "rm /d/gone; echo 2 > /d/changed; echo 2 > /d/new")
+    orlop("commit", "d", "above")
+    script = "cd /i/d; cat changed kept new; ls"
+    shown = shell(orlop, script, "--mount", "type=image,src=above,dst=/i").stdout.split()
+    orlop("create", "-v", "vol:/d", "above", "true")
+    orlop("run", "-d", "--name", "live", "host", "sleep", "1000")
+    orlop("update", "--mount-add", "type=image,src=above,dst=/i", "live")
+    for found in (shown, orlop("exec", "live", "sh", "-c", script).stdout.split()):
+        assert found == ["2", "1", "2", "changed", "kept", "new"]
+    assert {path.name: path.read_text() for path in data(orlop, "vol").iterdir()} == {
+        "changed": "2\n",
+        "kept": "1\n",
+        "new": "2\n",
+    }
+
+
 def test_sparse_files_stay_sparse(orlop):
     orlop("run", "--name", "c", "host", "sh", "-c", "mkdir /d; dd if=/dev/zero of=/d/f bs=1 count=1 seek=64M; sync")
     orlop("commit", "c", "sparse")
