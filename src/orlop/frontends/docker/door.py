@@ -96,6 +96,11 @@ class Door(Exchange):
             self._fail(_COMMAND_STATUS, _told(wrong))
         except OrlopError as wrong:
             self._fail(STATUS.get(type(wrong), 500), _told(wrong))
+        except (Refused, OSError):
+            raise  # of the connection
+        except Exception as wrong:
+            reference = self.engine.log.exception(f"{self.command} {self.place[:200]}", wrong)
+            self._fail(500, f"a defect of the engine, error {reference}: {wrong}")
 
     def refuse(self, wrong: Refused) -> None:
         self._fail(wrong.status, wrong.why)

@@ -91,10 +91,18 @@ def push(door: Door) -> None:
 
 
 def _progress(messages: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
-    """Yield docker's stream of JSON messages; an error is its last one, because the status has left already."""
+    """Return docker's stream of JSON messages. An error before the first is raised: the status can still tell it."""
+    coming = iter(messages)
+    first = next(coming, None)
+    return _lines(first, coming)
+
+
+def _lines(message: Mapping[str, object] | None, coming: Iterator[Mapping[str, object]]) -> Iterator[bytes]:
+    """Yield a line for each message; an error is the last one, because the status has left already."""
     try:
-        for message in messages:
+        while message is not None:
             yield jsonio.dump(message) + b"\r\n"
+            message = next(coming, None)
     except OrlopError as wrong:
         told = wrong.cause
         yield jsonio.dump({"errorDetail": {"message": told}, "error": told}) + b"\r\n"
@@ -164,7 +172,8 @@ def load(door: Door) -> None:
     told: list[Mapping[str, object]] = []
     work = Work(lambda fd: told.extend(archives.load(door.engine, fd, door.query.get("platform", ""))))
     work.feed(door.pieces())
-    door.stream(200, {"Content-Type": "application/json"}, _progress(told))
+    lines = [{"stream": f"{one['status']}\n"} if "status" in one else one for one in told]  # as docker's load says it
+    door.stream(200, {"Content-Type": "application/json"}, _progress(lines))
 
 
 ROUTES = (

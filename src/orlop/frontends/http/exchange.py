@@ -116,6 +116,8 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         return True
 
     _expects = False
+    # Before the first request is understood, for `send_error`.
+    _left, _chunked, _sent = 0, False, False
 
     # -- the request's body -----------------------------------------------------------------------------------------
 
@@ -263,6 +265,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
         self._left, self._chunked = 0, False
         self.command = self.command or "GET"
+        self.request_version = "HTTP/1.1"  # else the base class answers as in 1991, without status and headers
         self.refuse(Refused(int(code), message or HTTPStatus(code).phrase))
 
     def log_message(self, format: str, *args: object) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 CONNECTIONS_MAX = 512
+LINGER_S, LINGER_BYTES = 2.0, 64 * 1024 * 1024
 _BACKLOG = 1024
 
 
@@ -103,6 +104,7 @@ class Server:
                 connection = stream
                 stream.do_handshake()
             self._exchange(stream, address, self)
+            _linger(stream)
         except OSError as wrong:
             # Whoever it was has gone, or never spoke TLS (ssl.SSLError). Anything else is a defect.
             if self.tls is None and not isinstance(wrong, (ConnectionError, TimeoutError)):
@@ -112,6 +114,18 @@ class Server:
                 self._connections.discard(connection)
             connection.close()
             self._free.release()
+
+
+def _linger(connection: socket.socket) -> None:
+    """Let the last answer arrive: a close with bytes unread resets the connection, and the answer is lost with it."""
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(LINGER_S)
+        left = LINGER_BYTES
+        while left > 0 and (data := connection.recv(65536)):
+            left -= len(data)
+    except OSError:
+        pass
 
 
 def _peer_uid(connection: socket.socket) -> int:
