@@ -102,6 +102,7 @@ TABLE = {
     "shared memory that is no size": ([*RUN, "--shm-size", "lots", "host", "true"], 125, ["lots", "shm-size"]),
     "pid mode that is none": ([*RUN, "--pid", "bogus", "host", "true"], 125, ["invalid PID mode"]),
     "ipc of nothing": ([*RUN, "--ipc", "container:", "host", "true"], 125, ["container:", "IPC"]),
+    "pid of nothing": ([*RUN, "--pid", "container:nosuch", "host", "true"], 125, ["nosuch", "No such container"]),
     "name of a shared uts": ([*RUN, "--uts", "host", "-h", "x", "host", "true"], 125, ["hostname and the UTS mode"]),
     "isolation of Windows": ([*RUN, "--isolation", "hyperv", "host", "true"], 125, ["hyperv", "linux"]),
     "processors of Windows": ([*RUN, "--cpu-count", "2", "host", "true"], 125, ["cpu-count", "Windows"]),

@@ -66,6 +66,18 @@ class HealthCheck(Record):
     stop_timeout_s: int = 10
 
 
+class JoinedNamespace(Record):
+    """A namespace of another container's process, looked up at each start. type: as in the OCI spec.
+
+    container: what errors call it. pid, pid_start_time: of its first process, from its TaskStatus.
+    """
+
+    type: str
+    container: str
+    pid: int
+    pid_start_time: int
+
+
 class StartTask(Record):
     """Start the process of a container whose bundle lies in `directory` (SPEC_FILE is there).
 
@@ -76,6 +88,7 @@ class StartTask(Record):
         inside the root file system, and stronger than process.user of the spec.
     open_stdin: keep standard input open for clients; else the process reads end of file.
     stdin_once: close standard input when the first attached client goes.
+    joined: namespaces of other containers that the process joins instead of the spec's.
     has_network: a network namespace comes with the message: the process joins it instead of the spec's.
     restarts: how often the container was restarted before this start by a policy.
     """
@@ -92,6 +105,7 @@ class StartTask(Record):
     console_size: Box | None = None
     log: LogOptions = LogOptions()
     has_network: bool = False
+    joined: tuple[JoinedNamespace, ...] = ()
     restarts: int = 0
     health: HealthCheck | None = None
 

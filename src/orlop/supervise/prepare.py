@@ -1,6 +1,7 @@
 """From a start message to a process that waits for its go: what differs between a container's process and an exec's."""
 
 import os
+from contextlib import ExitStack
 
 from ..linux import process
 from ..runtime import enter, launch, plan, rootfs, users
@@ -106,11 +107,14 @@ def _create_task(
     message: StartTask, facts: "HostFacts", network: int, announce: "Callable[[str], object]"
 ) -> "tuple[Created, Pipes | None]":
     spec = _read_spec(message.directory)
-    if spec.process is None:
+    command = spec.process
+    if command is None:
         raise Invalid("start", f"container {message.id[:12]}", f"{SPEC_FILE} has no process")
-    root = rootfs.open_rootfs(message.rootfs)
-    try:
-        told = _resolved(spec.process, root, message.user, message.groups)
+    with ExitStack() as opened:
+        spec = _in_namespaces(spec, message, opened)
+        root = rootfs.open_rootfs(message.rootfs)
+        opened.callback(os.close, root)
+        told = _resolved(command, root, message.user, message.groups)
         told = _sized(told, message.console_size)
         compiled = plan.compile(_in_network(spec.replace(process=told), network), facts)
         if compiled.cgroup is not None and not compiled.cgroup.exists:
@@ -118,8 +122,6 @@ def _create_task(
         pipes = None if told.terminal else Pipes(message.open_stdin)
         state = State(oci_version=OCI_VERSION, id=message.id, status="creating", bundle=message.directory)
         created = launch.create(compiled, root, pipes.theirs if pipes else (), state)
-    finally:
-        os.close(root)
     return created, pipes
 
 
@@ -150,6 +152,29 @@ def _resolved(told: Process, root: int, user: str, groups: tuple[str, ...]) -> P
     if not user and not groups and told.user != User():
         return told
     return users.apply(told, users.resolve(root, user, groups))
+
+
+def _in_namespaces(spec: Spec, message: StartTask, opened: ExitStack) -> Spec:
+    """Return the spec with the namespaces of other containers, as descriptors of ours that `opened` closes.
+
+    Raises Conflict when the process whose namespace it is has ended: its number may be somebody else's (SEC-36).
+    """
+    for wanted in message.joined:
+        try:
+            pidfd = process.pidfd_of(wanted.pid, wanted.pid_start_time)
+            opened.callback(os.close, pidfd)
+            fd = os.open(f"/proc/{wanted.pid}/ns/{wanted.type}", os.O_RDONLY | os.O_CLOEXEC)
+            opened.callback(os.close, fd)
+            ended = process.has_ended(pidfd)  # if not, the number was still its own when the file was opened
+        except (ProcessLookupError, FileNotFoundError):
+            ended = True
+        if ended:
+            cause = f"cannot join the {wanted.type} namespace of {wanted.container}, which is not running"
+            raise Conflict("start", f"container {message.id[:12]}", cause, hint=f"start {wanted.container} first")
+        others = (namespace for namespace in spec.linux.namespaces if namespace.type != wanted.type)
+        joined = Namespace(type=wanted.type, path=f"/proc/self/fd/{fd}")
+        spec = spec.replace(linux=spec.linux.replace(namespaces=(*others, joined)))
+    return spec
 
 
 def _in_network(spec: Spec, network: int) -> Spec:

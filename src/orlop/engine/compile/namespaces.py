@@ -14,9 +14,13 @@ from .mounts import SHM_SIZE_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 SHM = "/dev/shm"
+CONTAINER = "container:"  # what begins a mode that joins the namespace of another container
+NOWHERE = (
+    "/proc/0/ns/pid"  # stands for a namespace that the start looks up: there is no process 0, so nothing is joined
+)
 # The user namespace is missing for now: root's containers get one when ids can be mapped for each of them.
 _TYPES = ("mount", "uts", "ipc", "pid", "cgroup", "time", "network")
 _SYSCTLS = {
@@ -27,16 +31,16 @@ _SYSCTLS = {
 }
 
 
-def namespaces(request: ContainerRequest, joined: Mapping[str, str], subject: str) -> tuple[Namespace, ...]:
-    """Return the namespaces. joined: type -> path, of those of another container. Raises Invalid, Unsupported."""
+def namespaces(request: ContainerRequest, subject: str) -> tuple[Namespace, ...]:
+    """Return the namespaces. That of another container is known at the start only. Raises Invalid, Unsupported."""
     shared = shared_with_host(request)
     if "uts" in shared and (request.hostname or request.domainname):
         what = "hostname" if request.hostname else "domainname"
         raise Invalid("create", subject, f"conflicting options: {what} and the UTS mode", hint=f"leave --{what} away")
-    for kind, mode in (("ipc", request.ipc), ("pid", request.pid)):
-        if mode.startswith("container:") and kind not in joined:
-            cause = f"this version can't join the {kind} namespace of another container"
-            raise Unsupported("create", subject, cause, hint=f"leave --{kind} away, or share the host's: --{kind} host")
+    if request.ipc.startswith(CONTAINER):
+        cause = "the shared memory of another container can't be joined"
+        raise Unsupported("create", subject, cause, hint="share the machine's: --ipc host")
+    joined = {"pid": NOWHERE} if request.pid.startswith(CONTAINER) else {}
     return tuple(Namespace(type=name, path=joined.get(name, "")) for name in _TYPES if name not in shared)
 
 
@@ -62,7 +66,7 @@ def check(request: ContainerRequest, subject: str) -> None:
         "CGROUP": (request.cgroup_namespace, ("host", "private"), False),
     }
     for kind, (mode, known, may_join) in modes.items():
-        is_joined = may_join and mode.startswith("container:") and len(mode) > len("container:")
+        is_joined = may_join and mode.startswith(CONTAINER) and len(mode) > len(CONTAINER)
         if mode and mode not in known and not is_joined:
             hint = f"known are {', '.join(known)}" + (", container:NAME" if may_join else "")
             raise Invalid("create", subject, f"invalid {kind} mode: {mode[:100]}", hint=hint)

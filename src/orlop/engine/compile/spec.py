@@ -60,7 +60,7 @@ def container(
     linux = Linux(
         resources=limits,
         cgroups_path=record.cgroup,
-        namespaces=namespaces.namespaces(request, {}, subject),
+        namespaces=namespaces.namespaces(request, subject),
         sysctl=namespaces.sysctls(request, subject),
         devices=device_nodes.nodes(request, devices, subject),
         seccomp=_seccomp(options.seccomp, capabilities.bounding, host, subject),

@@ -47,8 +47,8 @@ def host_config(request: ContainerRequest, spec: Spec) -> dict[str, object]:
         "AutoRemove": request.auto_remove,
         **({"Init": True} if request.init else {}),
         "RestartPolicy": {"Name": request.restart_policy or "no", "MaximumRetryCount": request.restart_retries_max},
-        "CapAdd": list(request.cap_add) or None,
-        "CapDrop": list(request.cap_drop) or None,
+        "CapAdd": _capabilities(request.cap_add),
+        "CapDrop": _capabilities(request.cap_drop),
         "GroupAdd": list(request.group_add) or None,
         "Privileged": request.privileged,
         "ReadonlyRootfs": request.read_only,
@@ -62,11 +62,17 @@ def host_config(request: ContainerRequest, spec: Spec) -> dict[str, object]:
         "CgroupnsMode": request.cgroup_namespace or "private",
         "CgroupParent": request.cgroup_parent,
         "ShmSize": _shm_size(spec.mounts),
-        "MaskedPaths": list(spec.linux.masked_paths),
-        "ReadonlyPaths": list(spec.linux.readonly_paths),
+        "MaskedPaths": None if request.privileged else list(spec.linux.masked_paths),
+        "ReadonlyPaths": None if request.privileged else list(spec.linux.readonly_paths),
         **({"Sysctls": dict(request.sysctls)} if request.sysctls else {}),
         **({"Annotations": dict(request.annotations)} if request.annotations else {}),
     }
+
+
+def _capabilities(names: Iterable[str]) -> list[str] | None:
+    """Return docker's spelling: upper case, with CAP_, but for ALL."""
+    upper = [name.upper() for name in names]
+    return [name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}" for name in upper] or None
 
 
 def _limits(request: ContainerRequest, spec: Spec) -> dict[str, object]:
