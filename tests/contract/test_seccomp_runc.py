@@ -16,6 +16,7 @@ from orlop.engine.compile import seccomp_profile
 from orlop.linux import abi, capability, seccomp, syscalls
 from orlop.runtime import seccomp as oci
 from orlop.runtime.host import facts
+from orlop.runtime.seccomp_flags import load_flags
 from orlop.spec.errors import OrlopError
 from orlop.spec.runtime import Seccomp
 from support import filtered, probe
@@ -95,7 +96,7 @@ def ours(tmp_path):
         write_probe(tmp_path / "probe", calls)
         try:
             found = Seccomp.from_json(profile)
-            program, flags = oci.compile(found, abi.MACHINE), oci.load_flags(found)
+            program, flags = oci.compile(found, abi.MACHINE), load_flags(found)
         except OrlopError as wrong:
             return str(wrong)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 
-from . import abi, bpf
+from . import abi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,16 +34,7 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC_ESRCH": SECCOMP_FILTER_FLAG_TSYNC_ESRCH,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
 }
-ACTIONS = {
-    "SECCOMP_RET_KILL_PROCESS": bpf.SECCOMP_RET_KILL_PROCESS,
-    "SECCOMP_RET_KILL_THREAD": bpf.SECCOMP_RET_KILL_THREAD,
-    "SECCOMP_RET_TRAP": bpf.SECCOMP_RET_TRAP,
-    "SECCOMP_RET_ERRNO": bpf.SECCOMP_RET_ERRNO,
-    "SECCOMP_RET_USER_NOTIF": bpf.SECCOMP_RET_USER_NOTIF,
-    "SECCOMP_RET_TRACE": bpf.SECCOMP_RET_TRACE,
-    "SECCOMP_RET_LOG": bpf.SECCOMP_RET_LOG,
-    "SECCOMP_RET_ALLOW": bpf.SECCOMP_RET_ALLOW,
-}
+_INSTRUCTION_BYTES, _BPF_MAXINSNS = 8, 4096  # linux/filter.h, as `orlop.linux.bpf` has them
 
 
 class _SockFprog(ctypes.Structure):
@@ -59,8 +50,8 @@ def load(program: bytes, flags: int = 0) -> int | None:
     not take, EBUSY for a second listener, ENOMEM when all filters together are too long, ESRCH when another thread
     can't follow (TSYNC).
     """
-    count, rest = divmod(len(program), bpf.INSTRUCTION_BYTES)
-    if rest or not 0 < count <= bpf.BPF_MAXINSNS:
+    count, rest = divmod(len(program), _INSTRUCTION_BYTES)
+    if rest or not 0 < count <= _BPF_MAXINSNS:
         # The length is a C unsigned short: more instructions would be cut off in silence.
         raise abi.error("seccomp", errno.EINVAL, detail=f"a program of {len(program)} bytes")
     fprog = _SockFprog(count, program)
@@ -74,7 +65,13 @@ def load(program: bytes, flags: int = 0) -> int | None:
 
 def supported_actions() -> tuple[str, ...]:
     """Return the names of the SECCOMP_RET_* actions that this kernel has (SECCOMP_GET_ACTION_AVAIL, Linux 4.14)."""
-    return tuple(name for name, action in ACTIONS.items() if _has_action(action))
+    from . import bpf  # for its constants alone: who loads a program that is there needs no assembler
+
+    names = (
+        "SECCOMP_RET_KILL_PROCESS", "SECCOMP_RET_KILL_THREAD", "SECCOMP_RET_TRAP", "SECCOMP_RET_ERRNO",
+        "SECCOMP_RET_USER_NOTIF", "SECCOMP_RET_TRACE", "SECCOMP_RET_LOG", "SECCOMP_RET_ALLOW",
+    )  # fmt: skip
+    return tuple(name for name in names if _has_action(getattr(bpf, name)))
 
 
 def supported_flags() -> tuple[str, ...]:

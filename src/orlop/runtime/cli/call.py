@@ -10,6 +10,8 @@ from .store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...spec.runtime import Spec
+    from ..planning.process import FilterCompiler
     from .flags import Flags
 
 
@@ -38,6 +40,14 @@ class Call:
     def bundle(self) -> str:
         """Return the bundle's directory, absolute."""
         return os.path.abspath(self.flags.text("bundle") or ".")
+
+    def compile_filter(self, spec: Spec) -> FilterCompiler | None:
+        """Return what compiles a container's seccomp profile, and keeps the program; None where there is none."""
+        if spec.linux.seccomp is None:
+            return None
+        from ..seccomp_cache import ProgramCache
+
+        return ProgramCache(f"{self.store.root}/.seccomp").compile
 
 
 def write_pid_file(path: str, pid: int) -> None:

@@ -108,7 +108,7 @@ def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
     root = -1
     try:
         root = rootfs.open_bundle_root(spec.root, bundle)
-        compiled = _with_options(call, plan.compile(_with_home(spec, root), host.facts()))
+        compiled = _with_options(call, plan.compile(_with_home(spec, root), host.facts(), call.compile_filter(spec)))
         for warning in compiled.warnings:
             call.log.write("warning", warning)
         if waits:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 
+from ...linux.cgroup import split_path
 from ...spec import jsonio
-from ...spec.errors import Conflict, Invalid, Unsupported
+from ...spec.errors import Conflict, Invalid
 from ...spec.runtime import Capabilities, Process, Spec, User
 from .. import enter, host
+from ..operations.cgroups import EnterCgroups
 from . import descriptors, foreground
 from .call import Call, write_pid_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..plan import Plan
     from .flags import Flags
 
 _PROCESS_BYTES_MAX = 4 * 1024 * 1024
@@ -23,11 +26,6 @@ def execute(call: Call) -> int:
     """Execute the process; wait for it and return its exit status, or with --detach return at once."""
     if not call.arguments:
         raise Invalid("run", "orlop-runtime exec", "it requires a minimum of 1 argument: the container")
-    if call.flags.given("cgroup"):
-        raise Unsupported(
-            "execute", "the command", "--cgroup is not supported: a process joins the container's own cgroup",
-            hint="leave --cgroup out",
-        )  # fmt: skip
     entry = call.store.load(call.arguments[0])
     status = call.store.status(entry)
     if status == "stopped":
@@ -45,7 +43,9 @@ def execute(call: Call) -> int:
     if pidfd is None:
         raise Conflict("execute a command in", f"container {entry.id}", "cannot exec in a stopped container")
     try:
-        plan = descriptors.preserve(enter.compile_exec(process, spec, host.facts()), call.flags.number("preserve-fds"))
+        plan = enter.compile_exec(process, spec, host.facts(), call.compile_filter(spec))
+        plan = _below(plan, call.flags.all("cgroup"))
+        plan = descriptors.preserve(plan, call.flags.number("preserve-fds"))
         for warning in plan.warnings:
             call.log.write("warning", warning)
         created = enter.create_exec(plan, entry.pid, pidfd, (0, 1, 2), call.store.state(entry, spec))
@@ -64,6 +64,32 @@ def execute(call: Call) -> int:
     if detach:
         return 0
     return foreground.wait(created, terminal)
+
+
+def _below(plan: Plan, wanted: tuple[str, ...]) -> Plan:
+    """Return the plan with the process in cgroups below the container's, which must be there: "[CONTROLLER,...:]PATH".
+
+    Raises Invalid for a path that is none and for a controller that no v1 hierarchy has.
+    """
+    own = plan.cgroup
+    if not wanted or own is None:
+        return plan
+    below: dict[str, str] = {}
+    for text in wanted:
+        controllers, colon, path = text.rpartition(":")
+        path = "/" + path.strip("/")
+        if path == "/":
+            continue
+        try:
+            split_path(path)
+        except OSError as failure:
+            raise Invalid("execute", "the command", f"bad --cgroup {text[:80]!r}: {failure.strerror}") from None
+        for controller in controllers.split(",") if colon else [*own.layout.v1, ""]:
+            if controller and controller not in own.layout.v1:
+                raise Invalid("execute", "the command", f"unknown controller {controller!r} in --cgroup {text[:80]!r}")
+            below[own.layout.v1.get(controller, "")] = path
+    steps = (step.replace(below=below) if isinstance(step, EnterCgroups) else step for step in plan.operations)
+    return plan.replace(operations=tuple(steps), cgroup=own.replace(path=own.path + below.get("", "")))
 
 
 def _process(flags: Flags, args: list[str], spec: Spec) -> Process:

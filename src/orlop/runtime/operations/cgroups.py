@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 
 class EnterCgroups(Operation):
-    """Walk into the cgroup `path` in each v1 hierarchy, before anything else is done or used."""
+    """Walk into the cgroup `path` in each v1 hierarchy, before anything else is done or used.
+
+    below: hierarchy (its mount) -> the path of a cgroup below that one, which is entered instead.
+    """
 
     layout: Layout
     path: str
+    below: dict[str, str] = {}
     subject = "cgroup"
 
     def describe(self) -> str:
@@ -31,8 +35,8 @@ class EnterCgroups(Operation):
         return f"write 0 to {self.path}/tasks in each v1 hierarchy"
 
     def prepare(self, outside: "Outside") -> None:
-        names = split_path(self.path)
         for hierarchy in dict.fromkeys(self.layout.v1.values()):
+            names = split_path(self.path + self.below.get(hierarchy, ""))
             with open_directory(hierarchy, names) as directory:
                 if hierarchy == self.layout.v1.get("freezer"):
                     _refuse_frozen(directory)

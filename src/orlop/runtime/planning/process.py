@@ -138,12 +138,16 @@ def filters(
     if profile is None:
         return (), False
     # 3 ms of tables and structures: only where there is a profile.
-    from .. import seccomp
     from ..operations.seccomp import LoadFilter
+    from ..seccomp_flags import load_flags
 
-    flags = seccomp.load_flags(profile)
+    flags = load_flags(profile)
     early = not process.no_new_privileges
-    program = (compile_filter or seccomp.compile)(profile, host.machine)
+    if compile_filter is None:
+        from .. import seccomp
+
+        compile_filter = seccomp.compile
+    program = compile_filter(profile, host.machine)
     return (LoadFilter(program=program, flags=flags, privileged=early),), early
 
 
