@@ -106,6 +106,8 @@ def expression(key: str, value: str) -> Callable[[str], bool]:
 
     if len(value) > EXPRESSION_LENGTH_MAX:
         raise _invalid(key, value, f"an expression has at most {EXPRESSION_LENGTH_MAX} characters")
+    if "[" in value and any(pair in value for pair in ("[[", "--", "&&", "~~", "||")):
+        raise _invalid(key, value, "sets inside of sets are another thing to every program")
     try:
         found = re.compile(value)
     except (re.error, OverflowError, RecursionError):
