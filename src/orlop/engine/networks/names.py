@@ -66,12 +66,21 @@ def update(engine: Engine, record: ContainerRecord, attachment: Attachment, netn
     elif record.id in engine.networks.resolver.known():
         engine.networks.resolver.add(_member(engine, record, attachment))
     else:
-        _open_and_register(engine, record, attachment, netns)
+        engine.networks.starting.add(record.id)
+        try:
+            _open_and_register(engine, record, attachment, netns)
+        finally:
+            engine.networks.starting.discard(record.id)
 
 
 def tell_everybody(engine: Engine) -> None:
-    """Tell a new resolver of every container that runs: the one before it was killed."""
+    """Tell a new resolver of every container that runs: the one before it was killed.
+
+    Not of those that are starting: they are told of by their start, and a container has one pair of sockets.
+    """
     for container_id, attachment in list(engine.networks.attachments.all.items()):
+        if container_id in engine.networks.starting:
+            continue
         try:
             record = engine.records.load(container_id)
             if not is_wanted(engine, record, attachment):

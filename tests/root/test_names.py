@@ -1,0 +1,323 @@
+"""The resolver of containers, asked from inside them; upstream servers are the test's own, on a neighbour."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from orlop.network.dns import client, message
+from support import processes
+from support.boxes import Box
+from support.engine import Environment
+from support.netns import Netns, network, wire
+
+A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+WAIT_S = 20.0
+Answer = tuple[int, list[str]]
+Run = Callable[..., Box]
+
+
+def ask(box: Box, name: str, kind: int = message.A, *, stream: bool = False) -> Answer:
+    """Return (code, the addresses or names) of what the resolver answers in a container."""
+    raw = message.question(name, kind, 0x4242)
+
+    def go() -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as asker:
+            asker.settimeout(WAIT_S)
+            asker.connect((client.ADDRESS, 53))
+            if not stream:
+                asker.send(raw)
+                return asker.recv(65536)
+            asker.sendall(len(raw).to_bytes(2, "big") + raw)
+            found = b""
+            while len(found) < 2 or len(found) < 2 + int.from_bytes(found[:2], "big"):
+                piece = asker.recv(65536)
+                assert piece, "the resolver closed the connection"
+                found += piece
+            return found[2:]
+
+    return read(box.inside(go))
+
+
+def read(raw: bytes) -> Answer:
+    records = []
+    at = 12 + len(message.Query(raw[:2] + b"\1\0" + raw[4:6] + bytes(6) + raw[12:]).question)
+    for _ in range(int.from_bytes(raw[6:8], "big")):
+        kind, length = int.from_bytes(raw[at + 2 : at + 4], "big"), int.from_bytes(raw[at + 10 : at + 12], "big")
+        data = raw[at + 12 : at + 12 + length]
+        if kind in (message.A, message.AAAA):
+            records.append(socket.inet_ntop(socket.AF_INET if kind == message.A else socket.AF_INET6, data))
+        else:
+            records.append(repr(data))
+        at += 12 + length
+    return message.code_of(raw), records
+
+
+class Upstream:
+    """A server: has one address for every name, or says `code`, or nothing. asked: the names it was asked for."""
+
+    def __init__(self, place: Netns, address: str, *, says: str = "198.51.100.7", code: int = 0, silent: bool = False):
+        self.asked: list[str] = []
+        self.says, self.code, self.silent = says, code, silent
+        self.large = False  # over UDP: ask again over TCP
+        self._udp = place.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self._tcp = place.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for sock in (self._udp, self._tcp):
+            sock.bind((address, 53))
+        self._tcp.listen(8)
+        for work in (self._serve_udp, self._serve_tcp):
+            threading.Thread(target=work, daemon=True).start()
+
+    def _answer(self, raw: bytes) -> bytes:
+        query = message.Query(raw)
+        self.asked.append(query.name)
+        return message.answer(query, self.code, [message.address(self.says)] if not self.code else None)
+
+    def _serve_udp(self) -> None:
+        try:
+            while True:
+                raw, sender = self._udp.recvfrom(4096)
+                answer = self._answer(raw)
+                if self.large:
+                    answer = message.truncated(message.Query(raw))
+                if not self.silent:
+                    self._udp.sendto(answer, sender)
+        except OSError:
+            return
+
+    def _serve_tcp(self) -> None:
+        try:
+            while True:
+                peer, _ = self._tcp.accept()
+                with peer:
+                    raw = peer.recv(4096)
+                    answer = self._answer(raw[2:])
+                    peer.sendall(len(answer).to_bytes(2, "big") + answer)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        self._tcp.shutdown(socket.SHUT_RDWR)
+        self._tcp.close()
+        self._udp.close()
+
+
+@pytest.fixture
+def host(orlop: Environment) -> Netns:
+    assert orlop.net is not None
+    return orlop.net
+
+
+@pytest.fixture
+def upstream(host: Netns) -> Iterator[Callable[..., Upstream]]:
+    made: list[Upstream] = []
+    with network() as other:
+        wire(host, "up0", A, other, "up0", B, 24)
+        other.route.add_address(other.index("up0"), C, 24)
+
+        def start(address: str, **how: Any) -> Upstream:
+            made.append(Upstream(other, address, **how))
+            return made[-1]
+
+        yield start
+        for one in made:
+            one.close()
+
+
+@pytest.fixture
+def run(orlop: Environment) -> Iterator[Run]:
+    made: list[Box] = []
+
+    def start(*args: str) -> Box:
+        made.append(Box(orlop, *args))
+        return made[-1]
+
+    yield start
+    for box in made:
+        box.close()
+
+
+def test_containers_of_a_network_have_names(run: Run, orlop: Environment) -> None:
+    orlop("network", "create", "--ipv6", "left")
+    orlop("network", "create", "right")
+    web = run("--network", "left", "--name", "web", "--hostname", "deck", "--network-alias", "www")
+    other = run("--network", "left", "--name", "db", "--network-alias", "www")
+    far = run("--network", "right", "--name", "far")
+    there = web.address("left")
+    for name in ("web", "WEB", "web.left", "deck", web.id[:12]):
+        assert ask(other, name) == (0, [there])
+    assert ask(other, "web", message.AAAA) == (0, [web.address("left", "GlobalIPv6Address")])
+    assert ask(far, "web", message.A)[1] == []
+    assert sorted(ask(web, "www")[1]) == sorted([there, other.address("left")])
+    assert ask(other, "web", stream=True) == (0, [there])
+    backwards = ".".join(reversed(there.split("."))) + ".in-addr.arpa"
+    assert ask(other, backwards, message.PTR) == (0, [repr(message.encode_name("web.left"))])
+    orlop("network", "connect", "--alias", "visitor", "right", web.id)
+    assert ask(far, "visitor") == (0, [web.address("right")])
+    orlop("network", "disconnect", "right", web.id)
+    assert ask(far, "visitor")[1] == []
+    assert "nameserver 127.0.0.11" in far.read("/etc/resolv.conf")
+
+
+def test_a_link_is_a_name_for_one(run: Run, orlop: Environment) -> None:
+    orlop("network", "create", "left")
+    web = run("--network", "left", "--name", "web")
+    linked, other = run("--network", "left", "--link", "web:shop"), run("--network", "left")
+    assert ask(linked, "shop") == (0, [web.address("left")])
+    assert ask(other, "shop")[1] == []
+
+
+def test_the_others_are_asked_outside(run: Run, orlop: Environment, upstream: Callable[..., Upstream]) -> None:
+    server = upstream(B)
+    orlop("network", "create", "left")
+    box = run("--network", "left", "--dns", B, "--dns-search", "example.org", "--dns-option", "ndots:1")
+    assert ask(box, "api.example.org") == (0, ["198.51.100.7"])
+    assert ask(box, "api.example.org", stream=True) == (0, ["198.51.100.7"])
+    assert server.asked == ["api.example.org"] * 2
+    told = box.read("/etc/resolv.conf")
+    assert told == "nameserver 127.0.0.11\nsearch example.org\noptions ndots:1\n"
+
+
+def test_a_server_that_fails_or_is_silent_is_passed_over(
+    run: Run, orlop: Environment, upstream: Callable[..., Upstream]
+) -> None:
+    # moby#20494, libnetwork#1664: all servers count, and SERVFAIL is a reason to ask the next one.
+    first, second = upstream(B, code=message.SERVFAIL), upstream(C)
+    orlop("network", "create", "left")
+    box = run("--network", "left", "--dns", B, "--dns", C)
+    assert ask(box, "one.test") == (0, ["198.51.100.7"])
+    first.code, first.silent = 0, True
+    assert ask(box, "two.test") == (0, ["198.51.100.7"])
+    second.code = message.NXDOMAIN
+    assert ask(box, "three.test") == (message.NXDOMAIN, [])
+    second.code = message.REFUSED
+    assert ask(box, "four.test")[0] in (message.REFUSED, message.SERVFAIL)
+    told = orlop("network", "dns", "trace", box.id, "five.test", check=False)
+    assert told.code == 1
+    assert f"{B}: no answer within 1.5 s" in told.stdout
+    assert f"{C}: REFUSED" in told.stdout
+    assert "answer: REFUSED" in told.stdout
+
+
+def test_a_large_answer_is_asked_for_over_tcp(run: Run, orlop: Environment, upstream: Callable[..., Upstream]) -> None:
+    server = upstream(B)
+    server.large = True
+    orlop("network", "create", "left")
+    box = run("--network", "left", "--dns", B)
+    assert ask(box, "big.test", stream=True) == (0, ["198.51.100.7"])
+
+
+def test_an_internal_network_asks_nobody_outside(
+    run: Run, orlop: Environment, upstream: Callable[..., Upstream]
+) -> None:
+    # SEC-92, CVE-2024-29018: names must not leave by the resolver when packets can't.
+    server = upstream(B)
+    orlop("network", "create", "--internal", "closed")
+    web = run("--network", "closed", "--name", "web", "--dns", B)
+    other = run("--network", "closed", "--dns", B)
+    assert ask(other, "web") == (0, [web.address("closed")])
+    assert ask(other, "secret.attacker.test") == (message.NXDOMAIN, [])
+    assert server.asked == []
+
+
+def test_trace_says_who_has_a_name(run: Run, orlop: Environment) -> None:
+    orlop("network", "create", "left")
+    web = run("--network", "left", "--name", "web")
+    told = orlop("network", "dns", "trace", "web", "web").stdout
+    assert told == f"web is container {web.id[:12]} in network left\nanswer: NOERROR\n"
+    plain = run()
+    refused = orlop("network", "dns", "trace", plain.id, "web", check=False)
+    assert "it does not ask the resolver" in refused.stderr
+
+
+def test_a_container_may_be_a_server_itself(run: Run, orlop: Environment) -> None:
+    orlop("network", "create", "left")
+    box = run("--network", "left", "--name", "web")
+
+    def bind() -> None:
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            with socket.socket(socket.AF_INET, kind) as server:
+                server.bind(("", 53))
+
+    box.inside(bind)
+    assert ask(box, "web")[0] == 0
+
+
+def _resolver(orlop: Environment) -> list[int]:
+    return [pid for pid in orlop.processes() if "resolver" in processes.title(pid)]
+
+
+def _kill(pid: int) -> None:
+    processes.kill(pid, processes.start_time(pid), signal.SIGKILL)
+
+
+def test_names_outlive_the_engine_and_the_resolver(run: Run, orlop: Environment) -> None:
+    orlop("network", "create", "left")
+    web, other = run("--network", "left", "--name", "web"), run("--network", "left")
+    (pid,) = _resolver(orlop)
+    _kill(pid)
+    deadline = time.monotonic() + WAIT_S
+    while _resolver(orlop) in ([], [pid]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert _resolver(orlop) not in ([], [pid])
+    deadline = time.monotonic() + WAIT_S
+    answered: Answer = (-1, [])
+    while answered[0] and time.monotonic() < deadline:
+        try:
+            answered = ask(other, "web")
+        except OSError:
+            time.sleep(0.05)  # it is being told who there is
+    assert answered == (0, [web.address("left")])
+    engine = orlop.engine_pid()
+    assert engine is not None
+    _kill(engine)
+    assert ask(other, "web") == answered  # with nobody but the resolver
+    orlop("rm", "-f", web.id)  # the next engine tells the same resolver
+    assert ask(other, "web")[1] == []
+
+
+def test_the_resolver_ends_with_the_last_container(run: Run, orlop: Environment) -> None:
+    orlop("network", "create", "left")
+    box = run("--network", "left")
+    assert len(_resolver(orlop)) == 1
+    engine = orlop.engine_pid()
+    assert engine is not None
+    _kill(engine)
+    _kill(_init(box))
+    deadline = time.monotonic() + WAIT_S
+    while _resolver(orlop) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert _resolver(orlop) == []
+
+
+def _init(box: Box) -> int:
+    status = json.loads((box.orlop.root / "containers" / box.id / "status.json").read_text())
+    return int(status["pid"])
+
+
+def test_many_questions_are_all_answered(run: Run, orlop: Environment) -> None:
+    orlop("network", "create", "left")
+    box = run("--network", "left", "--name", "web")
+    raw = message.question("web", message.A, 1)
+
+    def flood() -> float:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+            asker.settimeout(WAIT_S)
+            asker.connect((client.ADDRESS, 53))
+            begin = time.monotonic()
+            for _ in range(200):
+                for _ in range(50):
+                    asker.send(raw)
+                for _ in range(50):
+                    asker.recv(512)
+            return 10_000 / (time.monotonic() - begin)
+
+    assert box.inside(flood) > 500  # a quiet machine answers 19,000 in a second
