@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 from ..linux import process
 from ..runtime import enter, launch, plan, rootfs, users
+from ..runtime.seccomp_cache import ProgramCache
 from ..spec import jsonio
 from ..spec.errors import Conflict, Invalid
 from ..spec.runtime import OCI_VERSION, Box, Namespace, Process, Spec, State, User
@@ -116,7 +117,8 @@ def _create_task(
         opened.callback(os.close, root)
         told = _resolved(command, root, message.user, message.groups)
         told = _sized(told, message.console_size)
-        compiled = plan.compile(_in_network(spec.replace(process=told), network), facts)
+        compile_filter = _programs(message.runtime_directory).compile
+        compiled = plan.compile(_in_network(spec.replace(process=told), network), facts, compile_filter)
         if compiled.cgroup is not None and not compiled.cgroup.exists:
             announce(compiled.cgroup.path)
         pipes = None if told.terminal else Pipes(message.open_stdin)
@@ -139,12 +141,19 @@ def create_exec(message: StartExec, facts: "HostFacts", leaf: str = "") -> "tupl
         finally:
             os.close(root)
         told = _sized(told, message.console_size)
-        compiled = enter.compile_exec(told, _read_spec(message.directory), facts, leaf=leaf)
+        compiled = enter.compile_exec(
+            told, _read_spec(message.directory), facts, _programs(message.runtime_directory).compile, leaf
+        )
         pipes = None if told.terminal else Pipes(message.open_stdin)
         created = enter.create_exec(compiled, message.pid, pidfd, pipes.theirs if pipes else ())
     finally:
         os.close(pidfd)
     return created, pipes
+
+
+def _programs(runtime_directory: str) -> ProgramCache:
+    """Return the seccomp programs of this engine: $ORLOP_RUN/seccomp, two above a task's directory."""
+    return ProgramCache(os.path.join(os.path.dirname(os.path.dirname(runtime_directory)), "seccomp"))
 
 
 def _resolved(told: Process, root: int, user: str, groups: tuple[str, ...]) -> Process:

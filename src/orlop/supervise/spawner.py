@@ -66,6 +66,12 @@ def _warm_up() -> None:
     import encodings.latin_1
     import encodings.utf_8  # noqa: F401
 
+    # What a plan imports where it needs it: the launchers share it. But for the seccomp compiler, whose programs are
+    # kept.
+    from ..runtime import resources, seccomp_flags  # noqa: F401
+    from ..runtime.operations import seccomp  # noqa: F401
+    from ..runtime.planning import mounts  # noqa: F401
+
     for _ in range(REHEARSALS):
         _rehearse()
     gc.collect()
