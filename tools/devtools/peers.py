@@ -20,8 +20,8 @@ from .environment import CACHE, ROOT, only_one
 # fmt: off
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
-    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-registry", "podman", "openssl", "busybox-static",
-                    "binutils", "binutils-aarch64-linux-gnu", "qemu-user-static"),
+    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-compose", "docker-registry", "podman", "openssl",
+                    "busybox-static", "binutils", "binutils-aarch64-linux-gnu", "qemu-user-static"),
     "root":        ("busybox-static", "iproute2", "nftables", "procps", "strace"),
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
@@ -39,6 +39,7 @@ TOOLS: dict[str, str] = {
     "buildah": "buildah",
     "docker": "docker.io",
     "dockerd": "docker.io",
+    "docker-compose": "docker-compose",
     "docker-registry": "docker-registry",
     "containerd": "containerd",
     "curl": "curl",
@@ -57,8 +58,9 @@ TOOLS: dict[str, str] = {
     "ps": "procps",
     "qemu-system-x86_64": "qemu-system-x86",
 }
-# Not from the machine's own release: Debian 12's CRIU 3.17 can't read the vDSO of a kernel from 6.16 on.
-RELEASES: dict[str, str] = {"criu": "trixie"}
+# Not from the machine's own release: Debian 12's CRIU 3.17 can't read the vDSO of a kernel from 6.16 on, and its
+# Compose is the old one in Python.
+RELEASES: dict[str, str] = {"criu": "trixie", "docker-compose": "trixie"}
 # fmt: on
 
 DIRECTORY = CACHE / "peers"
