@@ -77,13 +77,13 @@ def test_a_restarting_container_has_dockers_states_and_arrows(orlop):
 
 
 def test_stop_and_kill_end_a_container_that_always_restarts(orlop):
-    for name, verb in (("a", ("stop", "-t", "0")), ("b", ("kill",)), ("c", ("rm", "-f"))):
+    for name, verb in (("one", ("stop", "-t", "0")), ("two", ("kill",)), ("three", ("rm", "-f"))):
         orlop("run", "-d", "--name", name, "--restart", "always", "host", "sleep", "1000")
         orlop(*verb, name)
     wait_until(lambda: "Up" not in orlop("ps", "-a").stdout)
-    assert inspect(orlop, "a", "{{.State.Status}} {{.RestartCount}}") == "exited 0"
-    assert inspect(orlop, "b", "{{.State.Status}} {{.State.ExitCode}}") == "exited 137"
-    assert orlop("inspect", "c", check=False).code == 1
+    assert inspect(orlop, "one", "{{.State.Status}} {{.RestartCount}}") == "exited 0"
+    assert inspect(orlop, "two", "{{.State.Status}} {{.State.ExitCode}}") == "exited 137"
+    assert orlop("inspect", "three", check=False).code == 1
 
 
 def test_another_signal_does_not_mean_an_end(orlop):
@@ -240,7 +240,9 @@ def test_many_containers_restart_by_themselves(orlop):
     orlop("stop", *(f"c{number}" for number in range(count)), timeout=120)
     for number, one in enumerate(ids):
         told = inspect(orlop, one, "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}").split()
-        assert told[0] == "exited" and told[2] == ("0" if number % 2 else "7")
-        assert orlop("logs", one).stdout == "run\n" * (int(told[1]) + 1)
-        if not number % 2:
-            assert told[1] == "3"
+        runs = orlop("logs", one).stdout
+        assert told[0] == "exited" and runs == "run\n" * runs.count("run\n")
+        if number % 2:  # the stop may have met the last run in its middle
+            assert told[2] in ("0", "137") and int(told[1]) <= runs.count("run\n") <= int(told[1]) + 1
+        else:
+            assert told[1:] == ["3", "7"] and runs.count("run\n") == 4

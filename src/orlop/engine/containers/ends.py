@@ -85,13 +85,16 @@ def settle(engine: Engine, run: Run) -> None:
         record = engine.records.load(run.container_id)
     except NotFound:
         return
-    task = state.observe(directory, engine.boot_id)
-    if task.status is not None and task.status.started_at != run.status.started_at:
-        return  # its monitor has gone on to another run, which is watched by itself
-    ended = state.read_exit(directory, run.status) or _write_missing(engine, directory, run)
-    engine.log.write(f"container {run.container_id} ended with code {ended.exit_code}")
-    events.died(engine, record, ended)
-    attach.release(engine, run.container_id)
+    with engine.locks.hold(run.container_id):  # not while the next start takes what this end gives back
+        task = engine.observe(run.container_id)
+        if task.is_up or task.status is None:
+            return  # there is another run already, which is watched by itself
+        if task.status.started_at != run.status.started_at:
+            run = Run(run.container_id, task.status, -1, -1)  # the last of a series whose others nobody looked at
+        ended = state.read_exit(directory, run.status) or _write_missing(engine, directory, run)
+        engine.log.write(f"container {run.container_id} ended with code {ended.exit_code}")
+        events.died(engine, record, ended)
+        attach.release(engine, run.container_id)
     engine.watcher.tell(run.container_id, EXITED, ended.exit_code)
     engine.boot.consider(run.container_id)
     if record.request.auto_remove and run.container_id not in engine.restarting:

@@ -39,6 +39,9 @@ def discard(engine: Engine, record: ContainerRecord, *, volumes: bool = False) -
     if task.exit is not None and task.status is not None:
         events.died(engine, record, task.exit)  # its end may not have been dealt with yet
     events.publish_container(engine, record, "destroy")
+    engine.notices.forget(record.id)
+    engine.awaiting.pop(record.id, None)
+    engine.health.pop(record.id, None)
     engine.watcher.tell(record.id, REMOVED, exit_code(task, record))
 
 
