@@ -17,6 +17,7 @@ need (docs/adr/0011-compiled-seccomp-programs-are-kept.md).
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,12 +102,7 @@ def _program(key: bytes, entry: bytes) -> bytes | None:
 
 
 def _sha256(data: bytes) -> bytes:
-    if TYPE_CHECKING:
-        from hashlib import sha256
-    else:
-        # The module behind hashlib, which would load OpenSSL for it: 3 ms. It was renamed in 3.12.
-        try:
-            from _sha2 import sha256
-        except ImportError:
-            from _sha256 import sha256
-    return sha256(data).digest()
+    # The module behind hashlib, which would load OpenSSL for it: 3 ms. It was renamed in 3.12.
+    module = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256")
+    digest: bytes = module.sha256(data).digest()
+    return digest
