@@ -12,7 +12,7 @@ import pytest
 
 from support.archives import Archive
 from support.engine import Environment
-from support.registries import debian_registry
+from support.registries import Cutter, debian_registry
 
 Peer = Callable[[str], Path]
 TREE = bytes(
@@ -179,3 +179,63 @@ def test_archives_of_and_for_podman(orlop: Environment, judge: Callable[..., str
     loaded = orlop("load", input=saved.read_bytes()).stdout
     assert loaded.splitlines() == ["Loaded image: local/x:1", "Loaded image: local/y:2"]
     assert orlop("images", "-q", "--no-trunc", "local/y:2").stdout.strip() == identifier
+
+
+def test_uploads_and_downloads_go_on_where_they_were_cut(
+    orlop: Environment, registry: str, judge: Callable[..., str]
+) -> None:
+    with orlop.inside(lambda: Cutter(registry, 3_000_000, times=2)) as proxy:
+        orlop("import", "-", f"{proxy.name}/cut/x:1", input=bytes(Archive().file(b"big", os.urandom(9_000_000))))
+        orlop("push", "-q", f"{proxy.name}/cut/x:1")
+        assert proxy.cuts == 2
+    digest = digest_of(orlop, f"{proxy.name}/cut/x:1")
+    assert inspected(judge, f"{registry}/cut/x:1")["Digest"] == digest
+    assert f"digest: {digest}" in pushed_again(orlop, proxy.name, registry)
+
+
+def pushed_again(orlop: Environment, name: str, registry: str) -> str:
+    orlop("tag", f"{name}/cut/x:1", f"{registry}/cut/x:2")
+    return orlop("push", f"{registry}/cut/x:2").stdout
+
+
+def test_mirrors_of_the_users_file(orlop: Environment, registry: str, tmp_path: Path) -> None:
+    orlop("import", "-", f"{registry}/hub/library/tool:1", input=TREE)
+    orlop("push", f"{registry}/hub/library/tool:1")
+    digest = digest_of(orlop, f"{registry}/hub/library/tool:1")
+    orlop("rmi", f"{registry}/hub/library/tool:1")
+    file = tmp_path / "registries.conf"
+    file.write_text(
+        f"""
+        [[registry]]
+        location = "docker.io"
+        [[registry.mirror]]
+        location = "127.0.0.1:1/dead"
+        [[registry.mirror]]
+        location = "{registry}/hub"
+        """
+    )
+    orlop("engine", "stop")
+    environment = {"CONTAINERS_REGISTRIES_CONF": str(file)}
+    told = orlop("pull", "tool:1", env=environment).stdout
+    assert f"Digest: {digest}" in told
+    assert told.splitlines()[-1] == "docker.io/library/tool:1"
+    assert orlop("images", "--format", "{{.Repository}}:{{.Tag}}").stdout == "tool:1\n"
+
+
+def test_a_list_of_several_platforms_by_skopeo(orlop: Environment, registry: str, judge: Callable[..., str]) -> None:
+    """--all-platforms brings what skopeo would copy with --all: every digest of the list."""
+    for architecture in ("amd64", "arm64"):
+        orlop("import", "--platform", f"linux/{architecture}", "-", f"{registry}/list/{architecture}:1", input=TREE)
+    names = [f"{registry}/list/{architecture}:1" for architecture in ("amd64", "arm64")]
+    orlop("manifest", "create", f"{registry}/list/all:1", *names)
+    orlop("manifest", "push", f"{registry}/list/all:1")
+    judge("skopeo", "copy", "--all", "-q", "--src-tls-verify=false", "--dest-tls-verify=false",
+          f"docker://{registry}/list/all:1", f"docker://{registry}/list/copy:1")  # fmt: skip
+    orlop("rmi", "-f", *orlop("images", "-q").stdout.split())
+    orlop("pull", "--all-platforms", f"{registry}/list/copy:1")
+    listed = json.loads(orlop("manifest", "inspect", f"{registry}/list/copy:1").stdout)
+    blobs = {path.name for path in (orlop.root / "content/blobs/sha256").iterdir()}
+    assert {one["digest"].removeprefix("sha256:") for one in listed["manifests"]} <= blobs
+    orlop("tag", f"{registry}/list/copy:1", f"{registry}/list/back:1")
+    digest = digest_of(orlop, f"{registry}/list/copy:1")
+    assert f"digest: {digest}" in orlop("push", f"{registry}/list/back:1").stdout

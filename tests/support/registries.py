@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -205,3 +205,61 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> No
         except OSError:
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
+
+
+class Cutter:
+    """A TCP proxy in front of a registry that cuts a connection after it has carried so many bytes to it, some times.
+
+    Start it where both ends can be reached: `Environment.inside`.
+    """
+
+    def __init__(self, target: str, after_bytes: int, times: int) -> None:
+        host, _, port = target.partition(":")
+        self._target = (host, int(port))
+        self._after, self._times = after_bytes, times
+        self.cuts = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.name = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._ends: list[socket.socket] = []
+        # Sockets belong to the network they are made in, and threads to that of their maker.
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+            except OSError:
+                return
+            self._ends += [near, far]
+            threading.Thread(target=self._carry, args=(near, far, True), daemon=True).start()
+            threading.Thread(target=self._carry, args=(far, near, False), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
+        carried = 0
+        try:
+            while data := source.recv(65536):
+                carried += len(data)
+                if counted and carried > self._after and self.cuts < self._times:
+                    self.cuts += 1
+                    time.sleep(0.2)  # what was sent is stored by now
+                    break
+                target.sendall(data)
+        except OSError:
+            pass
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Cutter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A listener that another thread waits on is woken by shutdown, not by close.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        for end in self._ends:
+            end.close()

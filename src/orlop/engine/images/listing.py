@@ -126,7 +126,9 @@ def _layer_bytes(engine: Engine, layer: Layer) -> int:
         return layer.descriptor.size
 
 
-def import_archive(engine: Engine, archive: int, name: str, changes: Sequence[str], message: str) -> str:
+def import_archive(
+    engine: Engine, archive: int, name: str, changes: Sequence[str], message: str, platform: str = ""
+) -> str:
     """Make an image of an archive that is read from a descriptor; return its id. Raises Invalid."""
     with open(archive, "rb", buffering=0, closefd=False) as stream:
         if os.isatty(archive):
@@ -134,7 +136,7 @@ def import_archive(engine: Engine, archive: int, name: str, changes: Sequence[st
             raise Invalid("import", "the archive", "it is a terminal", hint=hint)
         try:
             with engine.store.leases.hold():
-                return str(engine.images.import_tar(stream, name, changes, message).id)
+                return str(engine.images.import_tar(stream, name, changes, message, platform).id)
         except OrlopError as wrong:
             path = os.readlink(f"/proc/self/fd/{archive}")
             if wrong.subject == "the archive" and path.startswith("/"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import os
 import select
 import socket
 import ssl
@@ -26,6 +27,7 @@ from .tls import DEFAULT_TLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable, Mapping
 
     from .tls import Tls
@@ -321,6 +323,35 @@ def _send(connection: http.client.HTTPConnection, body: Callable[[socket.socket]
         body(connection.sock)
     except (BrokenPipeError, ConnectionResetError):
         pass  # a server that refuses a body early has said why: its answer tells
+
+
+def send_piece(sock: socket.socket, file: io.FileIO, offset: int, count: int) -> int:
+    """Send at most count bytes of a file and return how many. Raises OSError; BrokenPipeError when the peer speaks.
+
+    A server that speaks before it has the whole body wants no more of it, and may not even read it: whoever only
+    writes would wait for room for ever.
+    """
+    if isinstance(sock, ssl.SSLSocket):  # readable may mean a session ticket there
+        data = os.pread(file.fileno(), min(count, READ_BYTES), offset)
+        sock.sendall(data)
+        return _some(len(data))
+    poll = select.poll()
+    poll.register(sock, select.POLLIN | select.POLLOUT)
+    events = poll.poll(STALL_S * 1000)
+    if not events:
+        raise TimeoutError
+    if events[0][1] & ~select.POLLOUT:
+        raise BrokenPipeError
+    try:
+        return _some(os.sendfile(sock.fileno(), file.fileno(), offset, count))
+    except BlockingIOError:
+        return 0
+
+
+def _some(count: int) -> int:
+    if not count:
+        raise OSError("the blob's file ended early")
+    return count
 
 
 def _is_readable(sock: socket.socket | None) -> bool:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urljoin
 
 from orlop.spec.errors import Invalid, OrlopError, Unavailable
 
-from .transport import Broken
+from .transport import Broken, send_piece
 from .trouble import RETRIED, refusal
 
 TYPE_CHECKING = False
@@ -148,10 +148,7 @@ class Upload:
             done = 0
             while done < count:
                 self._patience.check()
-                sent = sock.sendfile(file, offset + done, min(PIECE_BYTES, count - done))
-                if not sent:
-                    raise OSError("the blob's file ended early")
-                done += sent
+                done += send_piece(sock, file, offset + done, min(PIECE_BYTES, count - done))
                 self._told(offset + done)
 
         return self._repository.remote.request(method, url, self._repository.scopes, headers, send if count else None)

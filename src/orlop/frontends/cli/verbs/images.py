@@ -129,6 +129,8 @@ def _import(invocation: Invocation) -> int:
     try:
         with invocation.connect() as engine:
             args = {"name": name, "changes": list(options["change"]), "message": options["message"]}
+            if options["platform"]:
+                args["platform"] = options["platform"]
             result = _imported(engine, args, fd, source)
     finally:
         if fd:
@@ -182,8 +184,8 @@ IMPORT = Command(
     flags=(
         Flag("change", "c", LIST, "Apply Dockerfile instruction to the created image"),
         Flag("message", "m", STRING, "Set commit message for imported image", default=""),
+        Flag("platform", "", STRING, "Set platform if server is multi-platform capable", default=""),
     ),
     arguments=(1, 2),
     aliases=("image import", "import"),
-    refused=frozenset(("platform",)),
 )

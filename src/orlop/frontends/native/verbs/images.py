@@ -55,11 +55,12 @@ class Import(Args):
     name: str = ""
     changes: tuple[str, ...] = ()
     message: str = ""
+    platform: str = ""
 
 
 def _import(call: Call, args: Import) -> object:
     archive = call.only_fd("images.import", "an archive")
-    return {"id": images.import_archive(call.engine, archive, args.name, args.changes, args.message)}
+    return {"id": images.import_archive(call.engine, archive, args.name, args.changes, args.message, args.platform)}
 
 
 def _pull(call: Call, args: Pull) -> Reply:
