@@ -245,3 +245,44 @@ def test_every_copy_ends_as_dockers_does(orlop, docker: Peer, rootfs: Path, work
                 ]
         orlop("rm", "-f", "cc")
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_commit_is_an_image_for_docker_and_umoci(
+    orlop, docker: Peer, rootfs: Path, workspace: Workspace, peer: Callable[[str], Path]
+) -> None:
+    orlop("import", str(rootfs), "bb:1")
+    script = "rm -r /seed/dir /seed/link; mkdir /seed/dir; echo new > /seed/dir/new; echo x > /added; chown 7:8 /added"
+    orlop("run", "--name", "cc", "bb:1", "sh", "-c", script)
+    orlop("commit", "-c", "CMD cat /added", "cc", "made:1")
+    archive = workspace.directory / "made.tar"
+    source = f"oci:{orlop.root}/content:made:1"
+    subprocess.run(
+        [peer("skopeo"), "copy", source, f"docker-archive:{archive}:made:1"], check=True, capture_output=True
+    )
+    assert docker.call("load", "-i", str(archive)).returncode == 0
+    shown = docker.call("run", "--rm", "--network=none", "made:1")
+    assert (shown.returncode, shown.stdout) == (0, b"x\n"), shown
+    listed = docker.call(
+        "run", "--rm", "--network=none", "made:1", "sh", "-c", "ls /seed /seed/dir; stat -c %u:%g /added"
+    )
+    names = "dangling dir dirlink empty fifo file hard other".split()
+    assert listed.stdout.decode().split() == ["/seed:", *names, "/seed/dir:", "new", "7:8"]
+    bundle = workspace.directory / "bundle"
+    subprocess.run(
+        [peer("umoci"), "unpack", "--image", f"{orlop.root}/content:made:1", bundle], check=True, capture_output=True
+    )
+    seed = bundle / "rootfs/seed"
+    assert not (seed / "link").is_symlink() and [path.name for path in (seed / "dir").iterdir()] == ["new"]
+
+
+def test_the_difference_is_the_one_that_docker_shows(orlop, docker: Peer, rootfs: Path) -> None:
+    orlop("import", str(rootfs), "bb:1")
+    script = """cd /seed; rm file; echo x >> other; chmod 700 dir; mv dir/inner dir/moved; rm -r empty; mkdir empty
+    touch empty/in; ln -sf else link; mkdir -p /new/deep; echo > /new/deep/file; rm -r /r/1; echo > /r/2/file
+    touch -d @5 /r/3"""
+    orlop("run", "--name", "cc", "bb:1", "sh", "-c", script, check=False)
+    docker.call("rm", "-f", "dd")
+    done = docker.call("run", "--network=none", "--name", "dd", "bb:1", "sh", "-c", script)
+    assert done.returncode == 0, done
+    theirs = docker.call("diff", "dd").stdout.decode().splitlines()
+    assert sorted(orlop("diff", "cc").stdout.splitlines()) == sorted(theirs)

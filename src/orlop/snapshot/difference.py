@@ -110,7 +110,7 @@ class _Comparison:
                 was_directory = before is not None and stat.S_ISDIR(before.info.st_mode)
                 lower = level.lower.enter(name, before) if was_directory and level.lower and before else None
                 change = ADDED if before is None else MODIFIED
-                fixed = before is not None and not _alike(entry.info, before.info, with_time=path not in self._ways)
+                fixed = before is not None and not _alike(entry.info, before.info)
                 if before is None:
                     fixed = path not in self._ways
                 below = _Level(upper, lower, path, change, fixed)
@@ -143,7 +143,6 @@ class _Comparison:
         self._out.changes.append((kind, path))
 
 
-def _alike(one: os.stat_result, other: os.stat_result, *, with_time: bool) -> bool:
-    if (one.st_mode, one.st_uid, one.st_gid) != (other.st_mode, other.st_uid, other.st_gid):
-        return False
-    return not with_time or one.st_mtime_ns == other.st_mtime_ns
+def _alike(one: os.stat_result, other: os.stat_result) -> bool:
+    """Compare directories as docker does: not their times, which change with what is in them."""
+    return (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)
