@@ -356,6 +356,19 @@ def test_an_end_that_no_engine_saw_is_told_once_by_the_next(orlop):
     assert sorted(event["Actor"]["Attributes"]["name"] for event in told(orlop, "-f", "event=die")) == ["a", "b"]
 
 
+def test_ends_of_execs_are_told_once_also_by_the_next_engine(orlop):
+    start(orlop, "web", FOREVER)
+    orlop("exec", "web", "sh", "-c", "exit 3", check=False)
+    orlop("exec", "-d", "web", "sleep", "0.5")
+    engine = orlop.engine_pid()
+    assert engine is not None
+    os.kill(engine, signal.SIGKILL)
+    until(lambda: len(told(orlop, "-f", "event=exec_die")) >= 2, "both are told")
+    codes = [event["Actor"]["Attributes"]["exitCode"] for event in told(orlop, "-f", "event=exec_die")]
+    assert codes == ["3", "0"]
+    assert len(told(orlop, "-f", "event=exec_start")) == len(told(orlop, "-f", "event=exec_create")) == 2
+
+
 def test_events_are_told_as_they_happen(orlop):
     orlop("create", "--network", "none", "--name", "web", "host", "true")
     with orlop.popen("events", "--filter", "container=web", stdout=subprocess.PIPE) as listener:

@@ -192,6 +192,29 @@ def test_an_end_has_dockers_attributes_and_no_mark_of_ours(engine, hangup):
     }  # fmt: skip
 
 
+def test_a_process_that_the_kernel_killed_for_its_memory_is_told_first(engine, hangup):
+    events.publish_container(engine, record(), "start")
+    end = ended(timestamp()).replace(oom_killed=True)
+    events.died(engine, record(), end)
+    engine = engine.again()
+    events.died(engine, record(), end)
+    assert actions(engine, hangup) == ["start", "oom", "die"]
+
+
+def test_the_end_of_an_exec_is_told_once_too(engine, hangup):
+    events.exec_started(engine, record(), "cd" * 32, ("sh", "-c", "exit 3"), made=True)
+    run = ended(timestamp())
+    for _ in range(3):
+        events.exec_died(engine, record(), "cd" * 32, run)
+        engine = engine.again()
+    events.exec_died(engine, record(), "ef" * 32, run)
+    found = told(engine, hangup)
+    assert [event["Action"] for event in found] == [
+        "exec_create: sh -c exit 3", "exec_start: sh -c exit 3", "exec_die", "exec_die",
+    ]  # fmt: skip
+    assert found[2]["Actor"]["Attributes"]["exitCode"] == "3"
+
+
 # -- listeners -------------------------------------------------------------------------------------------------------
 
 

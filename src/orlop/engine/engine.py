@@ -19,9 +19,9 @@ from ..snapshot import Snapshots
 from ..spec.errors import Unavailable
 from ..supervise import Spawner
 from . import host, reconcile
-from .containers import ends, state
+from .containers import ends, execs, state
 from .containers.record import CGROUP, Records
-from .containers.watch import Watcher
+from .containers.watch import Run, Watcher
 from .journal import Journal
 from .log import Log
 from .networks import attach
@@ -87,7 +87,7 @@ class Engine:
         self.making_host = threading.Lock()
         self.host_checked_at = float("-inf")  # monotonic; guarded by making_host
         self.spawner = Spawner()
-        self.watcher = Watcher(functools.partial(ends.settle, self), log)
+        self.watcher = Watcher(self._settle, log)
         self.notices = Notices(functools.partial(ends.look, self), log)
         self.boot = Boot(self)
         self.health: dict[str, str] = {}  # container id: what its checks said at the last look
@@ -111,6 +111,12 @@ class Engine:
             if self.cgroup(container_id, task.status).is_frozen():
                 return state.Task(state.PAUSED, task.status)
         return task
+
+    def _settle(self, run: Run) -> None:
+        if run.exec_id:
+            execs.settle(self, run)
+        else:
+            ends.settle(self, run)
 
     def cgroup(self, container_id: str, status: TaskStatus) -> Cgroup:
         """Return the cgroup that a container runs in."""

@@ -44,6 +44,7 @@ ACTIONS: dict[str, frozenset[str]] = {
 FILTERS = frozenset(
     "config container daemon event image label network node plugin scope secret service type volume".split()
 )
+_COMMAND_LENGTH_MAX = 1024
 _ATTRIBUTES_LENGTH_MAX = 32 * 1024  # of all of an event; a label may be as large as a request
 
 
@@ -82,17 +83,34 @@ def publish_mounts(engine: Engine, record: ContainerRecord, action: str) -> None
 def died(engine: Engine, record: ContainerRecord, ended: ExitRecord) -> bool:
     """Tell that a run ended, once for each run: every other call, of this engine or the next, tells nothing.
 
-    Whoever sees an end calls this: the watcher, a stop that waited for it, a reconcile that finds it. Returns whether
-    it was told now.
+    Whoever sees an end calls this: the watcher, a stop that waited for it, the next start, a reconcile that finds it.
+    One that the kernel killed for its memory is told as "oom" first. Returns whether it was told now.
     """
     started, finished = _ns(ended.started_at), _ns(ended.finished_at)
     duration_s = max(0, finished - started) // 10**9
     attributes = {**_attributes(record), "exitCode": str(ended.exit_code), "execDuration": str(duration_s)}
     event = _event(CONTAINER, "die", record.id, attributes)
-    is_news = engine.journal.append_end(event, record.id, ended.started_at, finished)
+    oom = _event(CONTAINER, "oom", record.id, _attributes(record)) if ended.oom_killed else None
+    is_news = engine.journal.append_end(event, record.id, ended.started_at, finished, before=oom)
     if is_news:
         publish_mounts(engine, record, "unmount")
     return is_news
+
+
+def exec_started(engine: Engine, record: ContainerRecord, exec_id: str, args: Sequence[str], *, made: bool) -> None:
+    """Tell that a command was executed in a container; made: and made for it just now."""
+    command = " ".join(args)[:_COMMAND_LENGTH_MAX]
+    if made:
+        publish_container(engine, record, f"exec_create: {command}", {"execID": exec_id})
+    publish_container(engine, record, f"exec_start: {command}", {"execID": exec_id})
+
+
+def exec_died(engine: Engine, record: ContainerRecord, exec_id: str, ended: ExitRecord) -> None:
+    """Tell that a command in a container ended, once, as `died` does."""
+    attributes = {**_attributes(record), "execID": exec_id, "exitCode": str(ended.exit_code)}
+    event = _event(CONTAINER, "exec_die", record.id, attributes)
+    if engine.journal.append_end(event, exec_id, ended.started_at, _ns(ended.finished_at)):
+        engine.journal.forget(exec_id)
 
 
 def read(engine: Engine, filters: Filters, since_ns: int | None, until_ns: int | None, hangup: int) -> Iterator[bytes]:

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 SIZE_BYTES_MAX = 1024 * 1024  # of each of the two files: about 3,000 events
 LINE_BYTES_MAX = 64 * 1024
-GONE_MAX = 1024  # containers that are gone, whose last end is still known: somebody may be about to tell it
+GONE_MAX = 1024  # containers and execs that are gone, whose last end is still known: somebody may be about to tell it
 QUEUED_MAX = 4096  # events that a subscriber may be behind
 READ_BYTES = 64 * 1024
-RUN = "run"  # of a container's end, in the journal only: which run it was
+RUN = "run"  # of an end, in the journal only: whose run it was and which
 
 
 class Subscription:
@@ -96,7 +96,7 @@ class Journal:
         self._log = log
         self._lock = threading.Lock()
         self._subscriptions: list[Subscription] = []
-        self._ended: dict[str, str] = {}  # container id -> its run whose end was told last
+        self._ended: dict[str, str] = {}  # id of a container or exec -> its run whose end was told last
         self._gone: deque[str] = deque()
         self._oldest_ns: int | None = None
         self._look()
@@ -107,25 +107,28 @@ class Journal:
     def append(self, event: Event) -> None:
         """Write an event and tell it to everybody who listens."""
         with self._lock:
-            self._write(event, "")
+            self._write(event)
 
-    def append_end(self, event: Event, container_id: str, run: str, finished_ns: int) -> bool:
-        """Write the end of a container's run, unless it was told before, by this engine or an earlier one.
+    def append_end(self, event: Event, owner: str, run: str, finished_ns: int, *, before: Event | None = None) -> bool:
+        """Write the end of a run, unless it was told before, by this engine or an earlier one; tell whether it was.
 
-        run: its started_at. An end that is older than all that the journal still has was told before the rest was
+        owner: the id of the container or exec whose run it was. run: its started_at. before: told ahead of the end, if
+        that is told. An end that is older than all that the journal still has was told before the rest was
         cut off: nothing is ever cut off while an end that is known is untold.
         """
         with self._lock:
-            if self._ended.get(container_id) == run or self._oldest_ns is None or finished_ns < self._oldest_ns:
+            if self._ended.get(owner) == run or self._oldest_ns is None or finished_ns < self._oldest_ns:
                 return False
-            self._write(event, run)
-            self._ended[container_id] = run
+            if before is not None:
+                self._write(before)
+            self._write(event, [owner, run])
+            self._ended[owner] = run
             return True
 
-    def forget(self, container_id: str) -> None:
-        """Forget, after a while, the end of a container that is gone."""
+    def forget(self, owner: str) -> None:
+        """Forget, after a while, the end of a container or exec that is gone."""
         with self._lock:
-            self._gone.append(container_id)
+            self._gone.append(owner)
             if len(self._gone) > GONE_MAX:
                 self._ended.pop(self._gone.popleft(), None)
 
@@ -157,7 +160,7 @@ class Journal:
     def close(self) -> None:
         os.close(self._fd)
 
-    def _write(self, event: Event, run: str) -> None:
+    def _write(self, event: Event, run: list[str] | None = None) -> None:
         line = jsonio.dump({**event, RUN: run} if run else event) + b"\n"
         if len(line) > LINE_BYTES_MAX:
             self._log.write(f"an event of {len(line)} bytes is not kept: {event.get('Type')} {event.get('Action')}")
@@ -193,11 +196,11 @@ class Journal:
             for event in _of_file(path):
                 if self._oldest_ns is None:
                     self._oldest_ns = _time_ns(event)
-                container_id = event["Actor"]["ID"]
-                if RUN in event:
-                    self._ended[container_id] = event[RUN]
-                elif event.get("Action") == "destroy":
-                    self._ended.pop(container_id, None)
+                match event.get(RUN):
+                    case [str(owner), str(run)]:
+                        self._ended[owner] = run
+                if event.get("Action") == "destroy":
+                    self._ended.pop(event["Actor"]["ID"], None)
 
 
 def _open(path: str) -> int:

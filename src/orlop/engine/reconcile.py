@@ -21,7 +21,7 @@ import time
 
 from ..spec.errors import NotFound, OrlopError
 from . import events
-from .containers import ends, freezing, names, removal, state
+from .containers import ends, execs, freezing, names, removal, state
 from .networks import attach
 
 TYPE_CHECKING = False
@@ -63,11 +63,14 @@ def _look(engine: Engine, record: ContainerRecord) -> bool:
     task = engine.observe(record.id)
     if task.state == state.CREATED:
         return os.path.isdir(engine.task_directory(record.id))
+    if task.lives:
+        execs.take_up(engine, record)
     if task.state == state.EXITED and task.status is not None:
         directory = engine.records.path(record.id)
         if record.request.auto_remove or state.read_exit(directory, task.status) is None:
             ends.watch(engine, record.id, task)
         elif task.exit is not None:
+            execs.take_up(engine, record)
             events.died(engine, record, task.exit)  # unless the dead engine had told it
     return False
 

@@ -23,10 +23,12 @@ from ...spec.errors import Conflict, Invalid, NotFound, Unavailable
 from ...spec.runtime import Capabilities, Process, Spec
 from ...spec.task import EXIT_FILE, SPEC_FILE, ExitRecord, StartExec
 from ...supervise.attach import connect
+from .. import events
 from ..compile import config
 from . import names, state
 from .lifecycle import Client
 from .record import disk_trouble_told
+from .watch import Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client, 
     state.step(task, "exec", record)
     assert task.status is not None
     _forget_ended(engine, record)
+    is_new = not exec_id
     exec_id = exec_id or names.new_id()
     message = StartExec(
         id=record.id,
@@ -78,7 +81,38 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client, 
         started = engine.spawner.request(message, client.stream)
     if started.error is not None:
         raise errors.from_json(started.error)
+    events.exec_started(engine, record, exec_id, request.args, made=is_new)
+    watch(engine, record, exec_id)
     return exec_id, started.pid
+
+
+def watch(engine: Engine, record: ContainerRecord, exec_id: str) -> None:
+    """Have the end of an exec told, whether it lies ahead or was missed."""
+    task = _task(engine, record, exec_id)
+    if task.status is None:
+        return
+    if task.lives and not engine.watcher.watches(record.id, task.status):
+        monitor = state.open_monitor(task.status, engine.boot_id)
+        engine.watcher.watch(Run(record.id, task.status, -1 if monitor is None else monitor, -1, exec_id))
+    elif task.exit is not None:
+        events.exec_died(engine, record, exec_id, task.exit)
+
+
+def settle(engine: Engine, run: Run) -> None:
+    """Deal with the end of an exec: tell it."""
+    try:
+        record = engine.records.load(run.container_id)
+    except NotFound:
+        return
+    task = _task(engine, record, run.exec_id)
+    if task.exit is not None:
+        events.exec_died(engine, record, run.exec_id, task.exit)
+
+
+def take_up(engine: Engine, record: ContainerRecord) -> None:
+    """Watch the execs that an earlier engine started, and tell the ends that it did not."""
+    for exec_id in _listed(f"{engine.records.path(record.id)}/{_DIRECTORY}"):
+        watch(engine, record, exec_id)
 
 
 def running(engine: Engine, record: ContainerRecord) -> list[str]:

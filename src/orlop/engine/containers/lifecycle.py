@@ -123,6 +123,8 @@ def _start_once(engine: Engine, record: ContainerRecord, client: Client, restart
                 hint = f"attach to it with: orlop attach {record.name}"
                 raise Conflict("start", record.subject, "it is running already", hint=hint)
             return
+        if task.exit is not None and task.status is not None:
+            events.died(engine, record, task.exit)  # nobody may have dealt with the last run's end yet
         if client.stream is not None:
             events.publish_container(engine, record, "attach")
         try:

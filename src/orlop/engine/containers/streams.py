@@ -9,6 +9,7 @@ from ...spec import attach as frames
 from ...spec.errors import Unavailable, Unsupported
 from ...supervise import logread
 from ...supervise.attach import connect
+from .. import events
 from ..compile import logging
 from . import state
 
@@ -66,7 +67,9 @@ def attach(engine: Engine, reference: str) -> tuple[dict[str, object], int]:
     record = engine.records.find(reference)
     state.step(engine.observe(record.id), "attach", record)
     facts: dict[str, object] = {"terminal": record.request.terminal, "open_stdin": record.request.open_stdin}
-    return facts, _connect(engine, record)
+    stream = _connect(engine, record)
+    events.publish_container(engine, record, "attach")
+    return facts, stream
 
 
 def _frames(engine: Engine, record: ContainerRecord, wanted: LogRequest, hangup: int) -> Iterator[bytes]:

@@ -28,12 +28,16 @@ EXITED, REMOVED = "exited", "removed"
 
 
 class Run:
-    """One run that is watched. monitor, init: pidfds, -1 when the process was gone before we looked."""
+    """One run that is watched. monitor, init: pidfds, -1 when the process was gone before we looked.
 
-    __slots__ = ("container_id", "init", "monitor", "status")
+    exec_id: of a run that is an exec's, "" for the container's own.
+    """
 
-    def __init__(self, container_id: str, status: TaskStatus, monitor: int, init: int) -> None:
+    __slots__ = ("container_id", "exec_id", "init", "monitor", "status")
+
+    def __init__(self, container_id: str, status: TaskStatus, monitor: int, init: int, exec_id: str = "") -> None:
         self.container_id = container_id
+        self.exec_id = exec_id
         self.status = status
         self.monitor = monitor
         self.init = init
@@ -91,7 +95,7 @@ class Watcher:
     def _supersede(self, run: Run) -> None:
         """Forget the run before this one, which its monitor has dealt with: it lives on, for this one."""
         for fd, earlier in list(self._runs.items()):
-            if earlier.container_id == run.container_id:
+            if (earlier.container_id, earlier.exec_id) == (run.container_id, run.exec_id):
                 del self._runs[fd]
                 self._known.discard((earlier.container_id, earlier.status.started_at))
                 earlier.close()  # which takes its descriptor out of the epoll set
