@@ -385,7 +385,9 @@ def test_nothing_is_left_after_everything_was_killed(orlop: Environment, host: N
     orlop("network", "rm", "own")
     orlop("engine", "stop")
     deadline = time.monotonic() + 20
-    while {link.name for link in host.route.links()} != before and time.monotonic() < deadline:
+    while ({link.name for link in host.route.links()} != before or list(host.nft.tables())) and (
+        time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     assert {link.name for link in host.route.links()} == before
     assert not list(host.nft.tables())

@@ -137,7 +137,7 @@ class Environment:
             processes.kill(straggler, processes.start_time(straggler))
         shutil.rmtree(self.run, ignore_errors=True)
         if self.net is not None:
-            left += [f"link {link.name}" for link in self.net.route.links() if pid is not None and _is_ours(link.name)]
+            left += self._links_left() if pid is not None else []
             self.net.close()
         return left
 
@@ -149,6 +149,16 @@ class Environment:
                 continue
             if not path.with_name("exit.json").exists():
                 processes.kill(status["pid"], status["pidStartTime"])
+
+    def _links_left(self) -> list[str]:
+        """Return the engine's links that are still there after it has left; the kernel takes its time."""
+        assert self.net is not None
+        deadline = time.monotonic() + GONE_S_MAX
+        while True:
+            left = [f"link {link.name}" for link in self.net.route.links() if _is_ours(link.name)]
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.02)
 
     def _wait_for_exits(self) -> None:
         """An engine that leaves takes the links and rules with it when nothing runs any more."""

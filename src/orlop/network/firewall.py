@@ -113,11 +113,13 @@ class Firewall:
     def write(self, socket: nft.Nftables) -> None:
         """Write the whole table in the place of what is there. Raises OSError."""
         gate, bridges, forwards, closes_forwarding = self._known()
+        existed = any(socket.has_table(family.number, self.table) for family in FAMILIES)
         flags = self._own(socket)
         batch = Batch()
         for family in FAMILIES:
-            batch.delete_table(family.number, self.table)
-            batch.add_table(family.number, self.table, flags)
+            if existed:  # a transaction that removes chains waits for every processor: 12 ms
+                batch.delete_table(family.number, self.table)
+                batch.add_table(family.number, self.table, flags)
             _write_rules(batch, self.table, family, gate, closes_forwarding)
         for bridge in bridges:
             _each_bridge(batch.add_elements, self.table, bridge)
@@ -189,7 +191,9 @@ def _write_rules(batch: Batch, table: str, family: Family, gate: Gate, closes_fo
     batch.add_set(number, table, "masqueraded", [family.key, family.key], flags=nft.SET_INTERVAL)
     batch.add_set(number, table, "hairpin", [family.key, family.key], flags=nft.SET_INTERVAL)
     keys = [family.key, "inet_proto", "inet_service"]
-    batch.add_set(number, table, "ports", keys, data=[family.key, "inet_service"], flags=nft.SET_INTERVAL)
+    # Ports that change their number are one element each, in hash tables: ten thousand of them come and go at once.
+    batch.add_set(number, table, "ports", keys, data=[family.key, "inet_service"])
+    batch.add_set(number, table, "ports-anywhere", keys[1:], data=[family.key, "inet_service"])
     batch.add_set(number, table, "ranges", keys, data=[family.key], flags=nft.SET_INTERVAL)
     for chain, hook, rules in (
         ("first", Hook("filter", nft.PREROUTING, -300), _first(family)),
@@ -204,22 +208,27 @@ def _write_rules(batch: Batch, table: str, family: Family, gate: Gate, closes_fo
             batch.add_rule(number, table, chain, rule)
 
 
-def _destination(family: Family) -> list[bytes]:
-    """Load destination address, protocol and destination port: the key of the maps of ports."""
+def _look_up(family: Family, name: str) -> list[bytes]:
+    """Look up destination address, protocol and destination port in one of the maps; its data lies from _R on."""
+    address = [] if name == "ports-anywhere" else [nft.payload(nft.NETWORK_HEADER, family.destination, family.size, _R)]
+    protocol = _R + (family.words if address else 0)
     return [
-        nft.payload(nft.NETWORK_HEADER, family.destination, family.size, _R),
-        nft.meta(nft.L4PROTO, _R + family.words),
-        nft.payload(nft.TRANSPORT_HEADER, 2, 2, _R + family.words + 1),
+        *address,
+        nft.meta(nft.L4PROTO, protocol),
+        nft.payload(nft.TRANSPORT_HEADER, 2, 2, protocol + 1),
+        nft.lookup(name, _R, into=_R),
     ]
+
+
+_MAPS = ("ranges", "ports", "ports-anywhere")
 
 
 def _translate(family: Family) -> list[list[bytes]]:
     """Return the rules that translate to what the maps say; a range that keeps its numbers needs no port."""
     port = _R + family.words
-    load = _destination(family)
     return [
-        [*load, nft.lookup("ranges", _R, into=_R), nft.nat(nft.DNAT, family.number, _R)],
-        [*load, nft.lookup("ports", _R, into=_R), nft.nat(nft.DNAT, family.number, _R, port)],
+        [*_look_up(family, name), nft.nat(nft.DNAT, family.number, _R, 0 if name == "ranges" else port)]
+        for name in _MAPS
     ]
 
 
@@ -253,10 +262,7 @@ def _gate(family: Family, gate: Gate) -> list[list[bytes]]:
         nft.duplicate(_R, _R + family.words),
         nft.verdict(DROP),
     ]
-    return [
-        [*new, *own, *nft.local_destination(_R), *_destination(family), nft.lookup(name, _R, into=_R), *copy]
-        for name in ("ranges", "ports")
-    ]
+    return [[*new, *own, *nft.local_destination(_R), *_look_up(family, name), *copy] for name in _MAPS]
 
 
 def _local(family: Family) -> list[list[bytes]]:
@@ -344,10 +350,10 @@ def _each_forward(
         for offset in range(forward.count):
             host_port = forward.host_first + offset
             data = nft.fields(_packed(forward.address), (forward.first + offset).to_bytes(2, "big"))
-            element = Element(
-                _port_key(family, forward, host_port), end=_port_end(family, forward, host_port), data=data
-            )
-            elements.setdefault((family.number, "ports"), []).append(element)
+            key = _port_key(family, forward, host_port)
+            name = "ports" if forward.host_ip else "ports-anywhere"
+            element = Element(key if forward.host_ip else key[family.size :], data=data)
+            elements.setdefault((family.number, name), []).append(element)
     for (number, name), found in elements.items():
         change(number, table, name, found)
 

@@ -7,11 +7,12 @@ the usual one, `orlop0-1a2b3c` for one with another ORLOP_RUN.
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import threading
 
-from ...linux.netlink import rtnetlink
+from ...linux.netlink import namespace, rtnetlink
 from ...linux.netlink.nftables import IPV4, IPV6, Nftables
 from ...linux.netlink.rtnetlink import Rtnetlink
 from ...network import firewall, links, pools, subnet
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from ...spec.network import Attachment, Network
 
+REMOVAL_S_MAX = 10.0
 _RUN_OF_ROOT = "/run/orlop"
 _GATE_ADDRESS = "02:42:6f:72:6c:70"  # a locally administered one; the links are a pair, nobody else sees it
 OPTION_NAME = "com.docker.network.bridge.name"
@@ -56,6 +58,7 @@ class Networks:
         self.resolver = client.Resolver(run, self._resolver_lost)
         self.resolver_lost: Callable[[], None] = lambda: None
         self.starting: set[str] = set()  # containers between their endpoints and their process
+        self._removals: list[threading.Thread] = []
         self.last_given: dict[str, int] = {}  # by network id: the address that was given last
 
     def _resolver_lost(self) -> None:
@@ -135,9 +138,23 @@ class Networks:
         if forwards and self._gate is not None:
             self.firewall.remove(self.nft, [], forwards)
 
+    def discard_links(self, names: list[str]) -> None:
+        """Remove links in the background: the kernel takes 20 ms for each, which no end of a container need wait for.
+
+        Most are gone by then: the host's end of a pair goes with the container's namespace.
+        """
+        if names:
+            work = functools.partial(_remove_links, names, namespace.current())
+            thread = threading.Thread(target=work, name="links", daemon=True)
+            self._removals = [one for one in self._removals if one.is_alive()]
+            self._removals.append(thread)
+            thread.start()
+
     def leave(self) -> None:
         """Take everything from the machine if no container needs it, and close the sockets."""
         self.resolver.close()
+        for removal in self._removals:
+            removal.join(REMOVAL_S_MAX)
         with self.lock:
             if not self.attachments.all:
                 self.clear()
@@ -279,6 +296,17 @@ class Networks:
             self.rewrite()  # with the rules that keep the rest of this machine from being a router
         for name in wanted:
             links.write_sysctl(name, "1")
+
+
+def _remove_links(names: list[str], netns: int) -> None:
+    try:
+        with namespace.inside(netns, Rtnetlink) as route:
+            for name in names:
+                links.delete_link(route, name)
+    except OSError:
+        pass  # what is left goes with its namespace, or with the engine
+    finally:
+        os.close(netns)
 
 
 def open_text(path: str) -> str:

@@ -57,7 +57,7 @@ def open_sockets() -> tuple[socket, socket]:
         listener.listen(_BACKLOG)
         ports = datagrams.getsockname()[1], listener.getsockname()[1]
         with nft.Nftables() as netfilter:
-            netfilter.commit(_rules(*ports))
+            netfilter.commit(_rules(*ports, replaces=netfilter.has_table(nft.IPV4, TABLE)))
     except OSError:
         datagrams.close()
         listener.close()
@@ -65,10 +65,10 @@ def open_sockets() -> tuple[socket, socket]:
     return datagrams, listener
 
 
-def _rules(udp: int, tcp: int) -> nft.Batch:
+def _rules(udp: int, tcp: int, replaces: bool) -> nft.Batch:
     batch = nft.Batch()
-    batch.add_table(nft.IPV4, TABLE)
-    batch.delete_table(nft.IPV4, TABLE)
+    if replaces:
+        batch.delete_table(nft.IPV4, TABLE)
     batch.add_table(nft.IPV4, TABLE)
     batch.add_chain(nft.IPV4, TABLE, "output", nft.Hook("nat", nft.OUTPUT, -100))
     address = bytes(map(int, ADDRESS.split(".")))
