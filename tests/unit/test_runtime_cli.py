@@ -171,7 +171,6 @@ def test_an_error_is_one_line_of_json_with_msg(tmp_path: Path, capsys: pytest.Ca
         (["state"], "requires exactly 1 argument, 0 given"),
         (["state", "../web"], "invalid container ID format"),
         (["state", "x" * 1000], "container does not exist"),
-        (["create", "--no-pivot", "web"], "--no-pivot is not supported"),
         (["update", "--l3-cache-schema", "x", "web"], "--l3-cache-schema is not supported"),
         (["checkpoint", "web"], "container does not exist"),
         (["restore", "web"], "config.json not found"),

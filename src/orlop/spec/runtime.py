@@ -155,6 +155,10 @@ class DeviceRule(Record):
     minor: int | None = None
     access: str = "rwm"
 
+    def to_json(self) -> dict[str, object]:
+        """As usual, but with the access: runc refuses a rule without it."""
+        return {**super().to_json(), "access": self.access}
+
 
 class Memory(Record):
     """Bytes; -1 means no limit. swap is memory plus swap, as in cgroup v1."""

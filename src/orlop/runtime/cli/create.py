@@ -7,12 +7,13 @@ import time
 from _socket import AF_UNIX, socket
 
 from ...linux import process
-from ...spec.errors import Invalid, Unsupported
+from ...spec.errors import Invalid
 from ...spec.runtime import OCI_VERSION, Spec, State
 from .. import channel, host, launch, plan, rootfs
 from ..gate import SOCKET_FLAGS, Inside
 from ..operations import Operation
 from ..operations.identity import SessionKeyring
+from ..operations.root import ChangeRoot, PivotRoot
 from ..planning import namespaces
 from . import descriptors, foreground
 from .call import Call, write_pid_file
@@ -84,6 +85,8 @@ def run(call: Call) -> int:
         foreground.become_reaper(not detach and not call.flags.on("no-subreaper"))
         _finish(call, created, entry)
         terminal = foreground.terminal_of(created, call.flags)
+        if not detach:
+            foreground.pass_signals_on(created.pidfd, terminal)
         created.start()
     except BaseException:
         created.abort()
@@ -99,16 +102,16 @@ def run(call: Call) -> int:
 
 def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
     container = check_id(call.container())
-    refuse_no_pivot(call)
     bundle = call.bundle()
-    spec = _placed(call, checked(read_spec(os.path.join(bundle, SPEC_FILE)), container))
+    spec = placed(call, checked(read_spec(os.path.join(bundle, SPEC_FILE)), container))
     _check_terminal(call, spec, detached=waits or call.flags.on("detach"))
     assert spec.root
     directory = call.store.reserve(container)
     root = -1
     try:
         root = rootfs.open_bundle_root(spec.root, bundle)
-        compiled = _with_options(call, plan.compile(_with_home(spec, root), host.facts(), call.compile_filter(spec)))
+        complete = _with_sockets(_with_home(spec, root))
+        compiled = _with_options(call, plan.compile(complete, host.facts(), call.compile_filter(spec)))
         for warning in compiled.warnings:
             call.log.write("warning", warning)
         if waits:
@@ -175,17 +178,10 @@ def _with_options(call: Call, compiled: Plan) -> Plan:
     if call.flags.on("no-new-keyring"):
         kept = tuple(step for step in compiled.operations if not isinstance(step, SessionKeyring))
         compiled = compiled.replace(operations=kept)
-    return descriptors.preserve(compiled, call.flags.number("preserve-fds"))
-
-
-def refuse_no_pivot(call: Call) -> None:
-    """Raises Unsupported for --no-pivot."""
     if call.flags.on("no-pivot"):
-        # MS_MOVE with chroot leaves the host's mounts reachable for whoever may call chroot again (chroot(2)).
-        raise Unsupported(
-            "create", "the container", "--no-pivot is not supported: the old root would stay reachable",
-            hint="leave --no-pivot out; a root file system on a ramdisk needs none here",
-        )  # fmt: skip
+        changed = (ChangeRoot() if isinstance(step, PivotRoot) else step for step in compiled.operations)
+        compiled = compiled.replace(operations=tuple(changed))
+    return descriptors.preserve(compiled, descriptors.listening() + call.flags.number("preserve-fds"))
 
 
 def _finish(call: Call, created: Created, entry: Entry) -> None:
@@ -204,7 +200,7 @@ def checked(spec: Spec, container: str) -> Spec:
     return spec.replace(linux=spec.linux.replace(cgroups_path=cgroup))
 
 
-def _placed(call: Call, spec: Spec) -> Spec:
+def placed(call: Call, spec: Spec) -> Spec:
     """Return the spec with a cgroup of the kind that --systemd-cgroup asks for, or does not."""
     path = spec.linux.cgroups_path
     if call.systemd and path == f"/{call.container()}":
@@ -214,6 +210,15 @@ def _placed(call: Call, spec: Spec) -> Spec:
         cause = f'expected cgroupsPath to be of format "{wanted} cgroups, got {path[:80]!r} instead'
         raise Invalid("make", "linux.cgroupsPath", cause, hint="change the path, or the flag --systemd-cgroup")
     return spec.replace(linux=spec.linux.replace(cgroups_path=path))
+
+
+def _with_sockets(spec: Spec) -> Spec:
+    """Hand on what systemd has opened for us (sd_listen_fds(3)). As runc: to the process that is 1 in its namespace."""
+    count = descriptors.listening()
+    if not count or spec.process is None:
+        return spec
+    told = (f"LISTEN_FDS={count}", "LISTEN_PID=1")
+    return spec.replace(process=spec.process.replace(env=(*spec.process.env, *told)))
 
 
 def _with_home(spec: Spec, root: int) -> Spec:

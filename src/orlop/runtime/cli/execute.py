@@ -57,6 +57,8 @@ def execute(call: Call) -> int:
         descriptors.hand_over(created, call.flags)
         write_pid_file(call.flags.text("pid-file"), created.pid)
         terminal = foreground.terminal_of(created, call.flags)
+        if not detach:
+            foreground.pass_signals_on(created.pidfd, terminal)
         created.start()
     except BaseException:
         created.abort()

@@ -44,7 +44,6 @@ def terminal_of(created: Waited, flags: Flags) -> Foreground | None:
 
 def wait(created: Waited, terminal: Foreground | None) -> int:
     """Wait for the process; return its exit status, or 128 plus the signal that ended it."""
-    _pass_signals_on(created.pidfd, terminal)
     if terminal:
         with terminal:
             terminal.copy()
@@ -56,7 +55,9 @@ def wait(created: Waited, terminal: Foreground | None) -> int:
     return 128 - code if code < 0 else code
 
 
-def _pass_signals_on(pidfd: int, terminal: Foreground | None) -> None:
+def pass_signals_on(pidfd: int, terminal: Foreground | None) -> None:
+    """Forward every signal that can be to the process. Before it is started: one that comes then is for it, too."""
+
     def forward(number: int, _: object) -> None:
         if number == signal.SIGWINCH and terminal:
             terminal.resize()

@@ -12,6 +12,8 @@ from ...spec.runtime import OCI_VERSION
 from .call import Call
 from .store import Entry
 
+_LOOK_S = 0.2  # how late the end, or a kill, may be noticed
+
 
 def show(value: object) -> None:
     """Print a JSON value on one line."""
@@ -77,7 +79,7 @@ def ps(call: Call) -> int:
 
 
 def events(call: Call) -> int:
-    """Print what the container uses: once with --stats, else at every --interval until it stops."""
+    """Print what the container uses: once with --stats, else at every --interval until it stops, and each OOM kill."""
     entry = call.store.load(call.container())
     if call.store.status(entry) == "stopped":
         raise Conflict("watch", f"container {entry.id}", f"container with id {entry.id} is not running")
@@ -85,14 +87,31 @@ def events(call: Call) -> int:
     from . import usage
 
     layout = detect()
+    cgroup = Cgroup(layout, entry.cgroup)
+    killed = cgroup.events().oom_kills
     while True:
         show({"type": "stats", "id": entry.id, "data": usage.document(layout, entry.cgroup)})
         sys.stdout.flush()
         if call.flags.on("stats"):
             return 0
-        time.sleep(seconds)
-        if call.store.status(entry) == "stopped":
-            return 0
+        due = time.monotonic() + seconds
+        while (left := due - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_S))
+            if call.store.status(entry) == "stopped":
+                return 0
+            killed = _tell_kills(cgroup, entry.id, killed)
+
+
+def _tell_kills(cgroup: Cgroup, container: str, before: int) -> int:
+    """Print an event for every process that the OOM killer took since; return how many it took in all."""
+    try:
+        now = cgroup.events().oom_kills
+    except FileNotFoundError:
+        return before
+    for _ in range(now - before):
+        show({"type": "oom", "id": container})
+    sys.stdout.flush()
+    return now
 
 
 def _readable(call: Call) -> list[Entry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ...spec.errors import Unsupported
 from ...spec.runtime import OCI_VERSION, Spec, State
 from .. import channel, hooks, host, plan, rootfs
 from ..criu import options
@@ -25,8 +26,10 @@ _POINT = "criu-root"
 def restore(call: Call) -> int:
     """Restore a container from a checkpoint; without --detach wait for its end and return its exit status."""
     container = check_id(call.container())
-    create.refuse_no_pivot(call)
-    spec = create.checked(read_spec(os.path.join(call.bundle(), create.SPEC_FILE)), container)
+    if call.flags.on("no-pivot"):
+        cause = "--no-pivot is not supported: CRIU makes the root as it was"
+        raise Unsupported("restore", f"container {container}", cause, hint="leave --no-pivot out")
+    spec = create.placed(call, create.checked(read_spec(os.path.join(call.bundle(), create.SPEC_FILE)), container))
     wanted = RestoreOptions(
         common=shared(call),
         lsm_profile=call.flags.text("lsm-profile"),
@@ -51,7 +54,9 @@ def restore(call: Call) -> int:
         raise
     if call.flags.on("detach"):
         return 0
-    code = foreground.wait(restored, foreground.terminal_of(restored, call.flags))
+    terminal = foreground.terminal_of(restored, call.flags)
+    foreground.pass_signals_on(restored.pidfd, terminal)
+    code = foreground.wait(restored, terminal)
     create.destroy(call, call.store.load(container))
     return code
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from . import Init
 
 
+_READ_BYTES = 64 * 1024
+
+
 class DetachFromHost(Operation):
     """Let no mount event of ours reach the host; the host's still reach bind mounts that are slaves of theirs."""
 
@@ -69,6 +72,62 @@ class PivotRoot(Operation):
         mount.pivot_root(".", ".")
         mount.umount2(".", mount.MNT_DETACH)
         os.chdir("/")
+
+
+class ChangeRoot(Operation):
+    """Make the attached file system the root by chroot(2): --no-pivot, where pivot_root(2) fails, on a ramfs.
+
+    The host's mounts stay below it in this namespace, and who may call chroot(2) can find back to them. So what tells
+    and changes most is taken away before, every procfs and sysfs, as runc does it; what can't be is a failure.
+    """
+
+    subject = "root"
+
+    def describe(self) -> str:
+        return "enter the root file system by chroot, after unmounting the host's procfs and sysfs"
+
+    def call(self) -> str:
+        return 'umount2(each procfs and sysfs, MNT_DETACH), fchdir(root), chroot(".")'
+
+    def act(self, init: "Init") -> None:
+        for place in _kernel_mounts(init.procfs()):
+            try:
+                mount.umount2(place, mount.MNT_DETACH)
+            except OSError as failure:
+                if failure.errno not in (errno.EINVAL, errno.ENOENT):  # of the container's own: seen at the same path
+                    raise
+            if _shows_kernel(place):
+                raise OSError(errno.EBUSY, "it can't be unmounted, and would stay reachable below the root", place)
+        os.fchdir(init.root)
+        os.chroot(".")
+        os.chdir("/")
+
+
+def _kernel_mounts(procfs: int) -> list[str]:
+    fd = os.open("self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=procfs)
+    try:
+        data = b""
+        while chunk := os.read(fd, _READ_BYTES):
+            data += chunk
+    finally:
+        os.close(fd)
+    places = []
+    for line in data.decode("utf-8", "surrogateescape").splitlines():
+        left, _, right = line.partition(" - ")
+        if right.partition(" ")[0] in ("proc", "sysfs"):
+            places.append(left.split(" ")[4].replace("\\040", " "))
+    return sorted(set(places))
+
+
+def _shows_kernel(place: str) -> bool:
+    try:
+        fd = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return mount.filesystem_magic(fd) in (mount.PROC_SUPER_MAGIC, mount.SYSFS_MAGIC)
+    finally:
+        os.close(fd)
 
 
 class FinishRoot(Operation):
