@@ -307,6 +307,25 @@ def test_a_container_that_does_not_run_has_no_checkpoint(counter: Counter) -> No
     assert "Container cannot be checkpointed in created state" in refused(counter.call(RUNTIME, "checkpoint"))
 
 
+def test_a_scope_takes_systemd(counter: Counter) -> None:
+    """Where systemd runs the restored processes are born into a scope of its; where it does not, that is said."""
+    counter.start(RUNTIME)
+    counter.checkpoint(RUNTIME)
+    argv = counter.argv(
+        RUNTIME, "restore", "-d", "--bundle", str(counter.directory), "--image-path", str(counter.images)
+    )
+    argv[1:1] = ["--systemd-cgroup"]
+    counter.config["linux"]["cgroupsPath"] = f"orlop.slice:test:{counter.id}"
+    counter.write()
+    done = subprocess.run(argv, env=counter.environment, capture_output=True, text=True, timeout=60, check=False)
+    if Path("/run/systemd/system").is_dir():
+        assert done.returncode == 0, done.stderr
+        counter.must(RUNTIME, "delete", "--force")
+    else:
+        assert done.returncode == 1 and "systemd is not running here" in done.stderr, done.stderr
+    assert counter.left() == []
+
+
 HOSTILE = {
     "no images": {},
     "no list": {"descriptors.json": b"{}"},

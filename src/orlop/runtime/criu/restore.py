@@ -59,6 +59,7 @@ class Restored(Record):
     pidfd: int
     console: int | None = None
     cgroup: Cgroup | None = None
+    wanted: CgroupPlan | None = None
 
 
 def restore(
@@ -89,16 +90,16 @@ def restore(
             try:
                 response = criu.request(
                     service.RESTORE, fields, notified=heard, descriptors=extra,
-                    started=lambda worker: _enter(cgroup, ground.cgroup, worker),
+                    started=lambda worker: _enter(cgroup, ground.cgroup, container.id, worker),
                 )  # fmt: skip
             except service.Refused as refused:
                 raise criu.explain("restore", container.id, refused, places.log) from None
         pid = wire.number(wire.decode(wire.inner(response, _RESTORED_PID)), 1)
-        return Restored(
-            pid=pid, pidfd=process.pidfd_open(pid), console=consoles[0] if consoles else None, cgroup=cgroup
-        )
+        console = consoles[0] if consoles else None
+        pidfd = process.pidfd_open(pid)
+        return Restored(pid=pid, pidfd=pidfd, console=console, cgroup=cgroup, wanted=ground.cgroup)
     except BaseException:
-        _undo(cgroup, consoles)
+        _undo(cgroup, ground.cgroup, consoles)
         raise
     finally:
         for fd in extra:
@@ -110,7 +111,7 @@ def kill(restored: Restored) -> None:
     process.pidfd_send_signal(restored.pidfd, SIGKILL)
     process.wait_pidfd(restored.pidfd)
     os.close(restored.pidfd)
-    _undo(restored.cgroup, [restored.console] if restored.console is not None else [])
+    _undo(restored.cgroup, restored.wanted, [restored.console] if restored.console is not None else [])
 
 
 class _Attached:
@@ -218,6 +219,11 @@ def _make_cgroup(wanted: CgroupPlan | None) -> Cgroup | None:
     if wanted is None:
         return None
     cgroup = Cgroup(wanted.layout, wanted.path)
+    if wanted.unit:
+        from ..systemd import scope
+
+        scope.check_booted()
+        return cgroup  # systemd makes it around the worker
     try:
         cgroup.create()
     except OSError as failure:
@@ -225,12 +231,18 @@ def _make_cgroup(wanted: CgroupPlan | None) -> Cgroup | None:
     return cgroup
 
 
-def _enter(cgroup: Cgroup | None, wanted: CgroupPlan | None, worker: int) -> "Message":
+def _enter(cgroup: Cgroup | None, wanted: CgroupPlan | None, container: str, worker: int) -> "Message":
     """Move the worker into the cgroup; return the fields that say where CRIU shall put what it restores."""
     if cgroup is None or wanted is None:
         return ()
     try:
-        cgroup.add(worker)
+        if wanted.unit:
+            from ..systemd import scope
+
+            scope.start(wanted.unit, worker, container, wanted.resources, wanted.layout)
+            cgroup.adopt()
+        else:
+            cgroup.add(worker)
         cgroup.apply(wanted.settings)
     except OSError as failure:
         told = (failure.strerror or str(failure)) + (f" ({failure.filename})" if failure.filename else "")
@@ -241,9 +253,13 @@ def _enter(cgroup: Cgroup | None, wanted: CgroupPlan | None, worker: int) -> "Me
     return tuple((opts.CG_ROOT, ((1, controller), (2, path))) for controller, path in names)
 
 
-def _undo(cgroup: Cgroup | None, consoles: list[int]) -> None:
+def _undo(cgroup: Cgroup | None, wanted: CgroupPlan | None, consoles: list[int]) -> None:
     for fd in consoles:
         os.close(fd)
     if cgroup is not None:
         cgroup.kill()
+        if wanted and wanted.unit:
+            from ..systemd import scope
+
+            scope.stop(wanted.unit.name)
         cgroup.remove()
