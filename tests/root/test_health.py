@@ -78,7 +78,7 @@ def test_a_check_that_takes_too_long_is_killed_with_what_it_started(orlop):
 def test_long_output_is_cut_and_a_missing_command_is_told(orlop):
     run(orlop, "--health-cmd", "head -c 100000 /dev/zero | tr '\\0' x")
     wait_until(lambda: said(orlop)["Status"] == "healthy")
-    assert said(orlop)["Log"][-1]["Output"] == "x" * 4096
+    assert said(orlop)["Log"][-1]["Output"] == "x" * 4096 + "..."
     orlop("rm", "-f", "c")
     run(orlop, "--health-cmd", "nosuchcommand")
     wait_until(lambda: said(orlop)["Status"] == "unhealthy")

@@ -232,6 +232,7 @@ def _check(target: Target, before: tuple[str, int, int], monitor: socket, inheri
     except Exception as wrong:
         code, output = EXIT_CODE_NONE, str(told("check", "the container's health", wrong)).encode()
     text = output[:OUTPUT_BYTES_MAX].decode(errors="replace").replace("\0", "\ufffd")
+    text += "..." if len(output) > OUTPUT_BYTES_MAX else ""  # as docker's
     result = HealthResult(started_at=started_at, ended_at=record.now(), exit_code=code, output=text)
     status, streak, retries = before
     status, streak = judged(status, streak, retries, code == 0)
@@ -289,7 +290,7 @@ def _output(streams: tuple[int, ...], pidfd: int, deadline: float) -> tuple[byte
         ended = pidfd in ready
         for fd in streams:
             while fd in ready and (data := _read(fd)):
-                output += data[: OUTPUT_BYTES_MAX - len(output)]
+                output += data[: OUTPUT_BYTES_MAX + 1 - len(output)]
             if fd in ready and data is not None and not data:
                 poll.unregister(fd)
                 streams = tuple(other for other in streams if other != fd)
