@@ -20,6 +20,7 @@ from ...snapshot.pack import Packer
 from ...snapshot.rebase import Rebased
 from ...spec.errors import Denied, Invalid, Unavailable
 from ...spec.tar import Limits, Reader
+from .. import events
 from . import inside
 
 TYPE_CHECKING = False
@@ -66,6 +67,7 @@ def read(engine: Engine, reference: str, path: str, stream: int) -> None:
             packer.add(fd, os.fsencode(os.path.basename(_clean(path).rstrip("/"))) or b".")
             packer.finish()
             peer.shutdown(socket.SHUT_WR)
+            events.publish_container(engine, record, "archive-path")
         except OSError as wrong:
             raise _broken("copy from", record, wrong) from None
         finally:
@@ -91,6 +93,7 @@ def write(engine: Engine, reference: str, path: str, stream: int, *, owned_by_us
         reader = Rebased(Reader(peer.recv, subject, LIMITS), b".", below)
         try:
             Extraction(root, -1, subject, rules=Rules(layer=False, owner=owner)).run(reader)
+            events.publish_container(engine, record, "extract-to-dir")
         except OSError as wrong:
             raise _broken("copy to", record, wrong) from None
 
