@@ -19,6 +19,7 @@ from .platforms import Platform
 from .workspace import Workspace
 
 DOCUMENT = ROOT / "docs/PERFORMANCE.md"
+CONTAINERS = 200
 
 
 class Bench:
@@ -48,6 +49,11 @@ def run(bench: Bench, rounds: int) -> list[str]:
 def execute(bench: Bench, rounds: int) -> list[str]:
     """One more process in a running container."""
     return _timed([one.exec for one in bench.platforms if one.exec], rounds)
+
+
+def containers(bench: Bench, rounds: int) -> list[str]:
+    """A list of 200 containers."""
+    return _timed(platforms.filled(bench.work, bench.platforms, CONTAINERS), rounds)
 
 
 def cold(bench: Bench, rounds: int) -> list[str]:
@@ -108,6 +114,7 @@ FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "exec": execute,
     "runtime": runtime,
     "memory": memory,
+    "ps": containers,
     "cold": cold,
     "registry": registry,
     "pull": pull,

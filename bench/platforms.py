@@ -32,6 +32,7 @@ class Platform:
     run, exec: subjects, exec in the sleeping container SLEEPER; None when the platform has no such thing.
     life: create, start and delete of an OCI runtime, three processes and the shell that calls them.
     cold: as run, but with the engine stopped ahead of each.
+    create, prune: make a container that does not run, remove all such; list: shows them.
     processes: {role: pids}, of what stays in memory while SLEEPER runs.
     """
 
@@ -40,6 +41,9 @@ class Platform:
         self.exec: Subject | None = None
         self.life: Subject | None = None
         self.cold: Subject | None = None
+        self.list: Subject | None = None
+        self.create: list[str] = []
+        self.prune: list[str] = []
         self.processes: Callable[[], dict[str, list[int]]] = dict
 
 
@@ -59,6 +63,9 @@ def docker(work: Workspace) -> Platform:
     argv = [command, "run", "--rm", "--network", "none", "bench", "/bin/true"]
     platform = Platform("docker", work.run([command, "--version"], env), Subject("docker run", argv, env))
     platform.exec = Subject("docker exec", [command, "exec", SLEEPER, "/bin/true"], env)
+    platform.list = Subject("docker ps -a", [command, "ps", "-a"], env)
+    platform.create = [command, "create", "--network", "none", "bench", "/bin/true"]
+    platform.prune = [command, "container", "prune", "-f"]
     platform.processes = lambda: {
         "dockerd": [pid],
         "containerd": _children(pid, "containerd"),
@@ -97,6 +104,9 @@ def podman(work: Workspace) -> Platform:
     argv = [*command, "run", "--rm", *limits, "bench", "/bin/true"]
     platform = Platform("podman", work.run([*command, "--version"], env), Subject("podman run", argv, env))
     platform.exec = Subject("podman exec", [*command, "exec", SLEEPER, "/bin/true"], env)
+    platform.list = Subject("podman ps -a", [*command, "ps", "-a"], env)
+    platform.create = [*command, "create", *limits, "bench", "/bin/true"]
+    platform.prune = [*command, "container", "prune", "-f"]
     platform.processes = lambda: {"conmon, one a container": _named("conmon", str(home))}
     return platform
 
@@ -142,9 +152,26 @@ def orlop(work: Workspace) -> Platform:
     argv = [command, "run", "--rm", "--network", "none", "host", "true"]
     platform = Platform("orlop", work.run([command, "--version"], env), Subject("orlop run", argv, env))
     platform.exec = Subject("orlop exec", [command, "exec", SLEEPER, "true"], env)
+    platform.list = Subject("orlop ps -a", [command, "ps", "-a"], env)
+    platform.create = [command, "create", "--network", "none", "host", "true"]
+    platform.prune = [command, "container", "prune", "-f"]
     platform.cold = Subject("orlop run, no engine yet", argv, env, before=lambda: _stop_engine(work, stop, env))
     platform.processes = lambda: _roles(processes.with_environment("ORLOP_RUN", str(home / "run")))
     return platform
+
+
+def filled(work: Workspace, platforms: Sequence[Platform], count: int) -> list[Subject]:
+    """Return the lists of those platforms that have one, each after `count` containers were made there."""
+    subjects = []
+    for platform in platforms:
+        if platform.list is None:
+            continue
+        env = platform.list.env
+        work.at_end(platform.prune, env)
+        for _ in range(count):
+            work.run(platform.create, env)
+        subjects.append(platform.list)
+    return subjects
 
 
 def floor(work: Workspace) -> list[Subject]:
