@@ -423,3 +423,37 @@ def test_network_commands_print_what_dockers_do(orlop: Environment) -> None:
         assert refused.code != 0
         assert cause in refused.stderr
     assert orlop("network", "prune", "-f").stdout == "Deleted Networks:\nweb\n\n"
+
+
+def test_a_macvlan_is_on_the_cable_itself(run: Run, orlop: Environment, neighbour: Netns) -> None:
+    made = ("network", "create", "-d", "macvlan", "--subnet", "192.0.2.0/24", "--gateway", B, "-o", "parent=up0", "lan")
+    orlop(*made)
+    box, other = run("--network", "lan", "--ip", "192.0.2.77"), run("--network", "lan")
+    with serving(box, 80), serving(neighbour, 9000):
+        assert ask(neighbour, "192.0.2.77", 80) == B
+        assert ask(box, B, 9000) == "192.0.2.77"
+        assert ask(other, "192.0.2.77", 80) == other.address("lan")
+    refused = orlop("network", "create", "-d", "macvlan", "-o", "parent=nosuch", "x", check=False)
+    assert "there is no link nosuch on this machine" in refused.stderr
+
+
+def test_a_network_that_went_is_missed_at_the_start(orlop: Environment) -> None:
+    orlop("network", "create", "gone")
+    orlop("create", "--name", "late", "--network", "gone", "host", "sleep", "1000")
+    orlop("network", "rm", "gone")
+    refused = orlop("start", "late", check=False)
+    assert refused.code != 0
+    assert "network gone not found" in refused.stderr
+    orlop("network", "create", "gone")
+    orlop("start", "late")
+    assert orlop("ps", "--format", "{{.Names}} {{.Networks}}").stdout == "late gone\n"
+
+
+def test_the_machines_network_and_none(orlop: Environment, host: Netns) -> None:
+    shared = orlop("run", "--rm", "--network", "host", "-p", "80:80", "host", "cat", "/proc/net/dev")
+    assert "Published ports are discarded when using host network mode" in shared.stderr
+    assert {line.split(":")[0].strip() for line in shared.stdout.splitlines()[2:]} == {
+        link.name for link in host.route.links()
+    }
+    alone = orlop("run", "--rm", "--network", "none", "host", "cat", "/proc/net/dev").stdout
+    assert [line.split(":")[0].strip() for line in alone.splitlines()[2:]] == ["lo"]
