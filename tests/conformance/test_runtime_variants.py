@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.bundles import RUNTIME, V1_ONLY, Config, Runtime, base, busybox_root, changed, normalised
+from support.bundles import RUNTIME, V1_ONLY, Config, Runtime, base, busybox_root, cgroups, changed, normalised
 
 # -- one change each ------------------------------------------------------------------------------------------------
 
@@ -255,7 +255,10 @@ def unlike(
 def test_a_variant_is_as_runc_has_it(variant: str, rootfs: Path, tmp_path: Path, peer: Callable[[str], Path]) -> None:
     config = changed(base(rootfs), VARIANTS[variant])
     theirs = Runtime(peer("runc"), tmp_path / "runc").run(tmp_path / "bundle", config, "x")
+    for directory in cgroups(config):  # of one that stays busy for 0.1 s runc takes its leave
+        directory.rmdir()
     ours = Runtime(RUNTIME, tmp_path / "orlop").run(tmp_path / "bundle", config, "x")
+    assert cgroups(config) == []
     assert ours.returncode == theirs.returncode, (ours.stderr, theirs.stderr)
     assert not (left := unlike(theirs.stdout, ours.stdout, RUNC, RUNC_EVERYWHERE, variant)), left
 
@@ -265,6 +268,7 @@ def test_a_variant_is_as_crun_has_it(variant: str, rootfs: Path, tmp_path: Path,
     config = changed(base(rootfs), VARIANTS[variant])
     theirs = Runtime(peer("crun"), tmp_path / "crun", V1_ONLY).run(tmp_path / "bundle", config, "x")
     ours = Runtime(RUNTIME, tmp_path / "orlop", V1_ONLY).run(tmp_path / "bundle", config, "x")
+    assert cgroups(config) == []
     if variant in CRUN_REFUSES:
         assert (theirs.returncode, ours.returncode) == (1, 0), (ours.stderr, theirs.stderr)
         return

@@ -136,6 +136,11 @@ class Runtime:
             self("delete", "--force", name)
 
 
+def cgroups(config: Config) -> list[Path]:
+    """Return the directories that there are of a config's cgroup."""
+    return list(Path("/sys/fs/cgroup").glob(f"*{config['linux']['cgroupsPath']}"))
+
+
 def changed(config: Config, change: Callable[[Config], object]) -> Config:
     """Return a copy with one change."""
     new = copy.deepcopy(config)
