@@ -373,6 +373,16 @@ def test_twenty_containers_make_and_fill_one_volume_at_once(orlop):
     assert all(result.code == 0 for result in removed) and names(orlop) == ["one"]
 
 
+def wait_until_filling(orlop, creation):
+    """Return where the engine is busy for long: the new volume is there, and its first content is on the way."""
+    volumes = orlop.root / "volumes"
+
+    def filling():
+        return (volumes / "fresh").is_dir() and any((path / "_data/1").exists() for path in volumes.glob(".new-*"))
+
+    until(lambda: filling() or creation.poll() is not None)
+
+
 def test_an_engine_killed_in_a_creation_leaves_no_volume_behind(orlop):
     archive = Archive()
     for index in range(3000):
@@ -380,12 +390,14 @@ def test_an_engine_killed_in_a_creation_leaves_no_volume_behind(orlop):
     make_image(orlop, archive, changes=["VOLUME /data", "VOLUME /more"])
     orlop("volume", "create", "kept")
     for attempt in range(int(os.environ.get("ORLOP_TEST_KILLS", "6"))):
-        creation = orlop.popen("create", "-v", "kept:/k", "-v", "fresh:/data", IMAGE, "true", stderr=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL)  # fmt: skip
-        time.sleep(0.05 * attempt + 0.1)
+        words = ["create", "-v", "kept:/k", "-v", "fresh:/data", IMAGE, "true"]
+        creation = orlop.popen(*words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        wait_until_filling(orlop, creation)
+        time.sleep(0.01 * (attempt // 2))
         pid = orlop.engine_pid()
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
+            until(lambda dead=pid: orlop.engine_pid() != dead)
         creation.wait(30)
         found = orlop("ps", "-aq").stdout.split()  # the next engine has looked
         assert all(not name.startswith(".") for name in os.listdir(orlop.root / "volumes"))
