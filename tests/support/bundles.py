@@ -138,7 +138,9 @@ class Runtime:
 
 def cgroups(config: Config) -> list[Path]:
     """Return the directories that there are of a config's cgroup."""
-    return list(Path("/sys/fs/cgroup").glob(f"*{config['linux']['cgroupsPath']}"))
+    linux = config["linux"]
+    assert isinstance(linux, dict)
+    return list(Path("/sys/fs/cgroup").glob(f"*{linux['cgroupsPath']}"))
 
 
 def changed(config: Config, change: Callable[[Config], object]) -> Config:
