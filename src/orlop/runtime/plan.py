@@ -201,7 +201,7 @@ def _refuse_unsupported(spec: Spec) -> None:
     }
     for field, value in unsupported.items():
         if value:
-            raise Unsupported("start with", field, "this version does not have it yet", hint="leave the field out")
+            raise Unsupported("start with", field, "this version can't set Intel RDT", hint="leave the field out")
 
 
 def _clone_step(plan: Plan) -> Step:

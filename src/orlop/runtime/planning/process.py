@@ -258,7 +258,8 @@ def placement(linux: Linux) -> tuple[Operation, ...]:
         if personality.domain not in PERSONALITIES:
             raise Invalid("read", "linux.personality.domain", f"{personality.domain!r} is neither LINUX nor LINUX32")
         if personality.flags:
-            raise Invalid("read", "linux.personality.flags", "the specification has none yet")
+            cause = "the specification has none yet"
+            raise Invalid("read", "linux.personality.flags", cause, hint="leave the field out")
         operations.append(SetPersonality(domain=personality.domain))
     if policy := linux.memory_policy:
         from ...linux import scheduling
