@@ -156,7 +156,7 @@ def test_a_compressed_file_is_gzip_and_knows_what_it_was(tmp_path: Path) -> None
         os.close(each)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x1f\x8b", b"no gzip at all", gzip.compress(b"x" * 100_000)[:50]])
+@pytest.mark.parametrize("data", [b"", b"\x1f\x8b", b"no gzip at all", gzip.compress(b"x" * 100_000, mtime=0)[:50]])
 def test_a_damaged_compressed_file_is_read_as_far_as_it_goes(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "log.json.1.gz").write_bytes(data)
     assert list(logread.read(str(tmp_path))) == []
