@@ -389,7 +389,7 @@ def test_an_engine_killed_in_a_creation_leaves_no_volume_behind(orlop):
         archive.file(b"data/%d" % index)
     make_image(orlop, archive, changes=["VOLUME /data", "VOLUME /more"])
     orlop("volume", "create", "kept")
-    for attempt in range(int(os.environ.get("ORLOP_TEST_KILLS", "6"))):
+    for attempt in range(int(os.environ.get("ORLOP_TEST_KILLS", "4"))):
         words = ["create", "-v", "kept:/k", "-v", "fresh:/data", IMAGE, "true"]
         creation = orlop.popen(*words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         wait_until_filling(orlop, creation)
