@@ -7,8 +7,18 @@ import shutil
 import pytest
 
 from support import container, elves
+from support.engine import Environment
 
 PROGRAMS = "sh sleep true".split()
+
+
+@pytest.fixture(scope="module")
+def orlop(tmp_path_factory):
+    """One engine for all: nothing here outlives its command."""
+    environment = Environment(tmp_path_factory.mktemp("engine") / "root")
+    yield environment
+    left = environment.close()
+    assert not left, left
 
 
 @pytest.fixture(scope="module")

@@ -188,22 +188,22 @@ def test_a_dependency_is_awaited_until_it_is_healthy(orlop):
     assert "has no health check" in refused.stderr
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--no-healthcheck", "--health-cmd", "x"], "conflicts with --health-*"),
-        (["--health-interval", "-1s", "--health-cmd", "x"], "cannot be negative"),
-        (["--health-interval", "1us", "--health-cmd", "x"], "cannot be less than 1ms"),
-        (["--health-http", "8080"], "no place to connect to"),
-        (["--health-http", ":99999/x"], "no place to connect to"),
-        (["--health-tcp", ":80/x"], "no place to connect to"),
-        (["--health-tcp", "example.org:80"], "no place to connect to"),
-        (["--health-tcp", ":80", "--health-cmd", "x"], "exclude each other"),
-        (["--health-on-failure", "explode", "--health-cmd", "x"], "explode"),
-        (["--health-on-failure", "kill"], "needs a health check"),
-    ],
+REFUSED = (
+    (["--no-healthcheck", "--health-cmd", "x"], "conflicts with --health-*"),
+    (["--health-interval", "-1s", "--health-cmd", "x"], "cannot be negative"),
+    (["--health-interval", "1us", "--health-cmd", "x"], "cannot be less than 1ms"),
+    (["--health-http", "8080"], "no place to connect to"),
+    (["--health-http", ":99999/x"], "no place to connect to"),
+    (["--health-tcp", ":80/x"], "no place to connect to"),
+    (["--health-tcp", "example.org:80"], "no place to connect to"),
+    (["--health-tcp", ":80", "--health-cmd", "x"], "exclude each other"),
+    (["--health-on-failure", "explode", "--health-cmd", "x"], "explode"),
+    (["--health-on-failure", "kill"], "needs a health check"),
 )
-def test_a_check_that_is_none_is_refused(orlop, flags, words):
-    refused = orlop("run", "-d", *flags, "host", "true", check=False)
-    assert refused.code == 125 and words in refused.stderr, refused
+
+
+def test_a_check_that_is_none_is_refused(orlop):
+    for flags, words in REFUSED:
+        refused = orlop("run", "-d", *flags, "host", "true", check=False)
+        assert refused.code == 125 and words in refused.stderr, refused
     assert orlop.container_ids() == []

@@ -147,6 +147,9 @@ class Environment:
                 status = json.loads(path.read_text())
             except (OSError, ValueError):
                 continue
+            if path.with_name("restart").exists():  # its monitor would start it again
+                path.with_name("restart").write_text("no 0 stopped\n")
+                processes.kill(status["monitorPid"], status["monitorStartTime"], signal.SIGUSR1)
             if not path.with_name("exit.json").exists():
                 processes.kill(status["pid"], status["pidStartTime"])
 
