@@ -35,7 +35,10 @@ NEWER_THAN_20 = {
     "--cap-add=net_raw x",
     "--quiet x",
 }
-COMMANDS = ["run", "create", "exec", "ps", "logs", "stop", "kill", "rm", "images", "attach"]
+COMMANDS = [
+    "run", "create", "exec", "ps", "logs", "stop", "kill", "rm", "images", "attach", "restart", "pause", "unpause",
+    "rename", "update", "top", "stats", "port", "wait", "events", "info", "version",
+]  # fmt: skip
 
 ACCEPTED = [
     "x",
@@ -377,6 +380,13 @@ def test_the_same_words_are_refused_alike(
     assert any(line.startswith(("Next: ", "Run 'orlop")) for line in told)
 
 
+# What docker does not have.
+OURS = frozenset(
+    "depends-on dry-run egress egress-allow health-http health-on-failure health-tcp help mount-add mount-rm publish-add"
+    " publish-rm rootfs".split()
+)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_flags_have_dockers_names_letters_and_types(recorded: Any, name: str) -> None:
     row = commands.find("", name)
@@ -384,7 +394,7 @@ def test_flags_have_dockers_names_letters_and_types(recorded: Any, name: str) ->
     command = commands.load(row)
     listed = recorded["flags"][name]
     for flag in command.flags:
-        if not flag.hidden and flag.name not in {"dry-run", "rootfs", "help"}:
+        if not flag.hidden and flag.name not in OURS:
             assert listed.get(flag.name) == [flag.short, flag.kind.name], flag.name
     missing = set(listed) - {flag.name for flag in command.flags}
     assert missing <= set(command.refused), "a flag of docker's is neither there nor refused by name"

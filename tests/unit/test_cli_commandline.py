@@ -121,6 +121,8 @@ FIELDS = {
     "ports": st.lists(PORTS, max_size=2).map(tuple),
     "publish_all": st.booleans(),
     "dns": words(VALUE),
+    "egress": VALUE,
+    "egress_allow": words(VALUE),
     "dns_search": words(VALUE),
     "dns_options": words(VALUE),
     "extra_hosts": words(VALUE),

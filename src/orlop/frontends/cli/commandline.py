@@ -54,6 +54,7 @@ _PLAIN = {
     "cgroup_parent": "cgroup-parent",
     "rootfs": "rootfs",
     "health_on_failure": "health-on-failure",
+    "egress": "egress",
 }
 _SWITCHES = {
     "terminal": "tty",
@@ -80,6 +81,7 @@ _LISTS = {
     "links": "link",
     "device_cgroup_rules": "device-cgroup-rule",
     "exposed_ports": "expose",
+    "egress_allow": "egress-allow",
 }
 _TABLES = {
     "labels": "label",

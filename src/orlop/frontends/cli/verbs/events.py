@@ -40,6 +40,8 @@ def _events(invocation: Invocation) -> int:
             if "error" in event:
                 raise errors.from_json(event["error"])
             write_line(for_output(show(event)))
+    if not options["until"]:
+        raise Unavailable("read", "the events", "the engine ended", hint="ask again with --since")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from ....spec import jsonio
+from ....spec.errors import Unavailable
 from .. import listing
 from ..command import Command, Invocation, write
 from ..flags import BOOL, Flag
@@ -51,6 +52,8 @@ def _stats(invocation: Invocation) -> int:
                 write(_CLEAR)
             _print(form, rows)
             sys.stdout.flush()
+    if stream:
+        raise Unavailable("read", "the statistics", "the engine ended", hint="ask again")
     return 0
 
 
