@@ -66,6 +66,7 @@ class Upstream:
     def __init__(self, place: Netns, address: str, *, says: str = "198.51.100.7", code: int = 0, silent: bool = False):
         self.asked: list[str] = []
         self.says, self.code, self.silent = says, code, silent
+        self.place = place
         self.large = False  # over UDP: ask again over TCP
         self._udp = place.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self._tcp = place.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))

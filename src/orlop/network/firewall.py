@@ -182,6 +182,23 @@ class Firewall:
             self.write(socket)
 
 
+def forget(socket: nft.Nftables, table: str) -> None:
+    """Remove a table of ours, whose owner may be dead. One of a living owner, or none at all, is left as it is."""
+    for family in FAMILIES:
+        for flags in (nft.TABLE_OWNER | nft.TABLE_PERSIST, 0):
+            try:
+                if not socket.has_table(family.number, table):
+                    break
+                batch = Batch()
+                batch.add_table(family.number, table, flags)
+                socket.commit(batch)
+                batch = Batch()
+                batch.delete_table(family.number, table)
+                socket.commit(batch)
+            except OSError:
+                continue
+
+
 def _write_rules(batch: Batch, table: str, family: Family, gate: Gate, closes_forwarding: bool) -> None:
     number = family.number
     batch.add_set(number, table, "bridges", ["ifname"])

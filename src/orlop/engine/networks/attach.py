@@ -51,6 +51,7 @@ class Joined:
     def listen_for_questions(self) -> None:
         """Open the resolver's sockets, before the container's first instruction: what it asks waits there."""
         if self.attachment is not None and names.is_wanted(self._engine, self._record, self.attachment):
+            names.restrict(self._engine, self._record, self.attachment)
             self._sockets = namespace.inside(self.fd, client.open_sockets)
 
     def started(self) -> None:
@@ -124,8 +125,12 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
             except BaseException:
                 release(engine, record.id)
                 raise
-        joined = Joined(engine, record, fd, attachment)
-        joined.listen_for_questions()
+        try:
+            joined = Joined(engine, record, fd, attachment)
+            joined.listen_for_questions()
+        except BaseException:
+            release(engine, record.id)
+            raise
         return joined
     except OSError as failure:
         os.close(fd)

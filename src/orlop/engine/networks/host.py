@@ -78,6 +78,11 @@ class Networks:
         return self._nft
 
     @property
+    def egress_table(self) -> str:
+        """The name of the resolver's table: what containers with --egress deny may reach."""
+        return f"orlop-egress{self.mark}"
+
+    @property
     def _forwarding_file(self) -> str:
         """Exists when it was us who let this machine forward packets."""
         return f"{self.run}/forwarding"
@@ -172,6 +177,7 @@ class Networks:
         for name in own:
             links.delete_link(self.route, name)
         self.firewall.delete(self.nft)
+        firewall.forget(self.nft, self.egress_table)
         self._bridges.clear()
         self._gate = None
         if os.path.exists(self._forwarding_file):

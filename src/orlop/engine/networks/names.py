@@ -25,16 +25,27 @@ if TYPE_CHECKING:
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
+DENY = "deny"
 HOST_FILE_BYTES_MAX = 256 * 1024
 
 
 def is_wanted(engine: Engine, record: ContainerRecord, attachment: Attachment) -> bool:
     """Tell whether a container asks the resolver, or the servers of its resolv.conf itself."""
+    if record.request.egress == DENY:
+        return True
     networks = (engine.networks.store.get(endpoint.network_id) for endpoint in attachment.endpoints)
     if any(network is not None and network.name != DEFAULT for network in networks):
         return True
     servers = record.request.dns or of_host().servers
     return bool(servers) and all(map(resolver.is_loopback, servers))
+
+
+def restrict(engine: Engine, record: ContainerRecord, attachment: Attachment) -> None:
+    """Close everything to a container with --egress deny but what is allowed. Raises Unavailable."""
+    if record.request.egress == DENY:
+        addresses = [address for one in attachment.endpoints for address in (one.ipv4, one.ipv6) if address]
+        table = engine.networks.egress_table
+        engine.networks.resolver.restrict(record.id, table, addresses, record.request.egress_allow)
 
 
 def of_host() -> resolver.ResolvConf:
@@ -64,6 +75,7 @@ def update(engine: Engine, record: ContainerRecord, attachment: Attachment, netn
     if not is_wanted(engine, record, attachment):
         engine.networks.resolver.remove(record.id)
     elif record.id in engine.networks.resolver.known():
+        restrict(engine, record, attachment)
         engine.networks.resolver.add(_member(engine, record, attachment))
     else:
         engine.networks.starting.add(record.id)
@@ -113,6 +125,7 @@ def trace(engine: Engine, reference: str, name: str, kind: str) -> dict[str, obj
 
 
 def _open_and_register(engine: Engine, record: ContainerRecord, attachment: Attachment, netns: int) -> None:
+    restrict(engine, record, attachment)
     sockets = namespace.inside(netns, client.open_sockets)
     try:
         register(engine, record, sockets, attachment)

@@ -106,6 +106,11 @@ class Resolver:
         """
         self._ask({"verb": "add", "member": member.to_json()}, fds)
 
+    def restrict(self, member_id: str, table: str, addresses: Sequence[str], allowed: Sequence[str]) -> None:
+        """Close everything to a container but what is allowed (see `egress.Allowed`). Raises Unavailable."""
+        order = {"verb": "restrict", "id": member_id, "table": table}
+        self._ask({**order, "addresses": list(addresses), "allowed": list(allowed)})
+
     def remove(self, member_id: str) -> None:
         """Tell that a container has ended; a resolver that is not there need not know."""
         if self._socket is not None:

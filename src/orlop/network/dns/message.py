@@ -6,7 +6,7 @@ Hostile bytes end in ValueError; names are followed for the question alone, whic
 from __future__ import annotations
 
 import struct
-from _socket import AF_INET, AF_INET6, inet_pton
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 A, PTR, AAAA, OPT, ANY = 1, 12, 28, 41, 255
 CLASS_IN = 1
@@ -110,6 +110,32 @@ def is_answer_to(raw: bytes, query_id: int, asked: bytes) -> bool:
     if int.from_bytes(raw[4:6], "big") == 0:
         return code_of(raw) != NOERROR  # FORMERR and REFUSED may come without the question
     return raw[_HEADER.size : _HEADER.size + len(asked)].lower() == asked.lower()
+
+
+def addresses(raw: bytes) -> list[tuple[str, int]]:
+    """Return (address, time to live) of every address record of an answer; what is broken ends the list."""
+    found: list[tuple[str, int]] = []
+    try:
+        at = _skip_name(raw, _HEADER.size) + 4
+        for _ in range(int.from_bytes(raw[6:8], "big")):
+            at = _skip_name(raw, at)
+            kind, _, life_s, length = struct.unpack_from("!HHLH", raw, at)
+            data = raw[at + 10 : at + 10 + length]
+            if (kind, len(data)) in ((A, 4), (AAAA, 16)):
+                found.append((inet_ntop(AF_INET if kind == A else AF_INET6, data), life_s))
+            at += 10 + length
+    except (IndexError, struct.error):
+        pass
+    return found
+
+
+def _skip_name(raw: bytes, at: int) -> int:
+    """Return where a name ends; a compressed one ends with its first pointer, which is not followed."""
+    while (size := raw[at]) != 0:
+        if size >= 0xC0:
+            return at + 2
+        at += 1 + size
+    return at + 1
 
 
 def code_of(raw: bytes) -> int:

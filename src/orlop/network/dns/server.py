@@ -27,6 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .egress import Gatekeeper
+
 HOST_FILE = "/etc/resolv.conf"
 HOST_FILE_CHECK_S = 1.0
 STREAMS_MAX = 64  # of one member
@@ -115,11 +117,14 @@ class Server:
         self._host_checked = float("-inf")
         self.loop.watch(listener.fileno(), Loop.READ, self._accept)
         self._came = False
+        self._gatekeeper: Gatekeeper | None = None
 
     def run(self) -> None:
         """Serve until nobody needs it."""
         while not self._came or self._engines or self._served:
             self.loop.turn()
+        if self._gatekeeper is not None:
+            self._gatekeeper.close()
 
     # -- engines ----------------------------------------------------------------------------------------------------
 
@@ -159,7 +164,7 @@ class Server:
         if verb == "add":
             member = Member.from_json(order.get("member"), "a member")
             if len(fds) == 3:
-                self._close(member.id)
+                self._close(member.id, goes=False)
                 self._serve(member.id, Served(socket(fileno=fds[0]), socket(fileno=fds[1]), fds[2]))
             elif member.id not in self._served:
                 raise ValueError("the sockets of a new member are missing")
@@ -168,6 +173,8 @@ class Server:
         if verb == "remove":
             self._close(str(order.get("id")))
             return {}
+        if verb == "restrict":
+            return self._restrict(order)
         if verb == "list":
             return {"ids": list(self._served)}
         if verb == "trace":
@@ -187,6 +194,20 @@ class Server:
         self._resolve(member, query, False, done)
         return None
 
+    def _restrict(self, order: dict[str, object]) -> dict[str, object]:
+        """Close everything to a container but what is allowed. Before its start: what fails here, fails the start."""
+        if self._gatekeeper is None:
+            from .egress import Gatekeeper
+
+            self._gatekeeper = Gatekeeper(str(order.get("table")), self.loop.after, self.loop.cancel)
+        from .egress import Allowed
+
+        addresses, allowed = order.get("addresses"), order.get("allowed")
+        if not isinstance(addresses, list) or not isinstance(allowed, list):
+            raise ValueError("addresses and allowed are lists")
+        self._gatekeeper.restrict(str(order.get("id")), addresses, [Allowed(str(text)) for text in allowed])
+        return {}
+
     def _serve(self, member_id: str, served: Served) -> None:
         self._served[member_id] = served
         served.datagrams.setblocking(False)
@@ -195,8 +216,10 @@ class Server:
         self.loop.watch(served.listener.fileno(), Loop.READ, lambda _: self._stream(member_id, served))
         self.loop.watch(served.monitor, Loop.READ, lambda _: self._close(member_id))
 
-    def _close(self, member_id: str) -> None:
+    def _close(self, member_id: str, *, goes: bool = True) -> None:
         self.zone.remove(member_id)
+        if goes and self._gatekeeper is not None:
+            self._gatekeeper.release(member_id)
         served = self._served.pop(member_id, None)
         if served is None:
             return
@@ -273,7 +296,17 @@ class Server:
         if not member.external:
             done(message.answer(query, message.NXDOMAIN), ["nobody has this name here, and the network is internal"])
             return
-        self.forwarder.ask(query, member.servers or self._host_servers(), stream, done)
+        keeper = self._gatekeeper
+        if keeper is not None and not keeper.may_ask(member.id, query.name):
+            done(message.answer(query, message.NXDOMAIN), [f"{query.name} is not among what --egress-allow names"])
+            return
+
+        def opened(data: bytes, steps: list[str]) -> None:
+            if keeper is not None:
+                keeper.answered(member.id, query.name, message.addresses(data))
+            done(data, steps)
+
+        self.forwarder.ask(query, member.servers or self._host_servers(), stream, opened)
 
     def _host_servers(self) -> tuple[str, ...]:
         """Return the machine's servers as they are now: the file may have changed."""

@@ -1,0 +1,238 @@
+"""What containers may reach outside, where they were started with `--egress deny`: by address, and by name.
+
+The resolver is the one who knows which address a name has just now, so it is the one who opens the way there: an
+address is let through before the answer with it is sent. Names that are not allowed are asked of nobody: a question is
+a way out too. The rules lie on the machine's side, where no capability inside the container reaches them.
+
+Invariants:
+1. A table of its own, whose owner is the resolver: it persists when that is killed, with everything that is closed.
+2. Whoever is restricted reaches nothing new but what is allowed, on other machines and on this one; what was opened by
+   name closes when the name's time is over. Connections that stand are left alone.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ...linux.netlink import nftables as nft
+from ...linux.netlink.nftables import ACCEPT, DROP, IPV6, Batch, Element, Hook
+from .. import firewall, subnet
+from ..firewall import FAMILIES, NUMBERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..firewall import Family
+
+LIFE_S_MIN = 300  # programs keep addresses longer than the name's time to live
+OPENED_MAX = 4096  # of one container
+_PRIORITY = -10
+_R = 8
+
+
+class Allowed:
+    """One entry: where to. name: a domain, "*.domain" for all below it, or "" with a subnet. port 0 is every port."""
+
+    __slots__ = ("name", "port", "protocol", "subnet")
+
+    def __init__(self, text: str) -> None:
+        """Raises ValueError for what is no NAME, ADDRESS or SUBNET with an optional :PORT[/PROTOCOL]."""
+        rest, _, protocol = text.rpartition("/") if text.endswith(("/tcp", "/udp", "/sctp")) else (text, "", "")
+        self.protocol = protocol
+        self.subnet: subnet.Subnet | None = None
+        self.name = ""
+        host, port = _split(rest)
+        if port and not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= 65535):
+            raise ValueError(f"invalid port in {text[:100]!r}")
+        self.port = int(port or 0)
+        try:
+            self.subnet = subnet.parse(host if "/" in host else f"{host}/{128 if ':' in host else 32}")
+        except ValueError:
+            self.name = _domain(host, text)
+
+    def names(self, name: str) -> bool:
+        """Tell whether this entry allows a name."""
+        if self.name.startswith("*."):
+            return name.endswith(self.name[1:])
+        return bool(self.name) and name == self.name
+
+
+def _split(rest: str) -> tuple[str, str]:
+    if rest.startswith("["):
+        host, _, port = rest[1:].partition("]")
+        return host, port.removeprefix(":")
+    if rest.count(":") > 1:
+        return rest, ""
+    host, _, port = rest.partition(":")
+    return host, port
+
+
+def _domain(host: str, text: str) -> str:
+    name = host.lower().rstrip(".")
+    labels = name.removeprefix("*.").split(".")
+    letters = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
+    if len(name) > 253 or not all(0 < len(label) < 64 and letters.issuperset(label) for label in labels):
+        raise ValueError(f"{text[:100]!r} is no name, address or subnet")
+    return name
+
+
+class Restricted:
+    """A container that may reach what is allowed. opened: what was let through for it, by key of the set."""
+
+    __slots__ = ("addresses", "allowed", "opened")
+
+    def __init__(self, addresses: Sequence[str], allowed: Sequence[Allowed]) -> None:
+        self.addresses = tuple(addresses)
+        self.allowed = tuple(allowed)
+        self.opened: dict[tuple[int, bytes, bytes], int] = {}  # (family, first key, last key) -> timer, 0 for none
+
+
+class Gatekeeper:
+    """The table, and who is in it."""
+
+    def __init__(self, table: str, after: Callable[[float, Callable[[], None]], int], cancel: Callable[[int], None]):
+        """after, cancel: the loop's timers. Raises OSError."""
+        self._table = table
+        self._after = after
+        self._cancel = cancel
+        self._socket = nft.Nftables()
+        self._members: dict[str, Restricted] = {}
+        self._ensure()
+
+    def restrict(self, member_id: str, addresses: Sequence[str], allowed: Sequence[Allowed]) -> None:
+        """Close everything to a container but what is allowed. Raises OSError; then it must not start."""
+        self.release(member_id)
+        member = Restricted(addresses, allowed)
+        batch = Batch()
+        for address in addresses:
+            family, data = _of(address)
+            batch.add_elements(family.number, self._table, "restricted", [Element(data)])
+        for entry in allowed:
+            if entry.subnet is not None:
+                self._open(batch, member, entry.subnet, entry, 0)
+        self._socket.commit(batch)
+        self._members[member_id] = member
+
+    def release(self, member_id: str) -> None:
+        """Forget a container that has ended."""
+        member = self._members.pop(member_id, None)
+        if member is None:
+            return
+        for (number, low, high), timer in member.opened.items():
+            self._cancel(timer)
+            self._try(lambda b, n=number, lo=low, hi=high: _drop(b, n, self._table, lo, hi))  # type: ignore[misc]
+        for address in member.addresses:
+            family, data = _of(address)
+            self._try(lambda b, f=family, d=data: b.delete_elements(f.number, self._table, "restricted", [Element(d)]))  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Remove the table: nobody is in it any more."""
+        if not self._members:
+            firewall.forget(self._socket, self._table)
+        self._socket.close()
+
+    def may_ask(self, member_id: str, name: str) -> bool:
+        """Tell whether a container may have a name resolved outside."""
+        member = self._members.get(member_id)
+        return member is None or any(entry.names(name) for entry in member.allowed)
+
+    def answered(self, member_id: str, name: str, found: Sequence[tuple[str, int]]) -> None:
+        """Let a container through to the addresses that a name has. found: (address, time to live in seconds)."""
+        member = self._members.get(member_id)
+        if member is None:
+            return
+        batch = Batch()
+        for address, life_s in found:
+            value, bits = subnet.number(address)
+            for entry in member.allowed:
+                if entry.names(name):
+                    self._open(batch, member, subnet.Subnet(bits, value, bits), entry, max(life_s, LIFE_S_MIN))
+        if batch.messages:
+            self._socket.commit(batch)
+
+    def _open(self, batch: Batch, member: Restricted, where: subnet.Subnet, entry: Allowed, life_s: int) -> None:
+        protocols = (NUMBERS[entry.protocol],) * 2 if entry.protocol else (0, 255)
+        ports = (entry.port, entry.port) if entry.port else (0, 65535)
+        for source in member.addresses:
+            family, data = _of(source)
+            if family.bits != where.bits:
+                continue
+            ends = [
+                nft.fields(
+                    data, edge.to_bytes(family.size, "big"), bytes([protocols[at]]), ports[at].to_bytes(2, "big")
+                )
+                for at, edge in enumerate((where.first, where.last))
+            ]
+            key = (family.number, ends[0], ends[1])
+            if key in member.opened:
+                self._cancel(member.opened[key])
+            elif len(member.opened) >= OPENED_MAX:
+                continue
+            else:
+                batch.add_elements(family.number, self._table, "allowed", [Element(ends[0], end=ends[1])])
+            member.opened[key] = self._after(life_s, lambda key=key: self._expire(member, key)) if life_s else 0  # type: ignore[misc]
+
+    def _expire(self, member: Restricted, key: tuple[int, bytes, bytes]) -> None:
+        if member.opened.pop(key, None) is not None:
+            self._try(lambda batch: _drop(batch, key[0], self._table, key[1], key[2]))
+
+    def _try(self, change: Callable[[Batch], None]) -> None:
+        batch = Batch()
+        change(batch)
+        try:
+            self._socket.commit(batch)
+        except OSError as failure:
+            if failure.errno != errno.ENOENT:
+                raise
+
+    def _ensure(self) -> None:
+        """Make the table, or take over the one of a resolver that was killed, with everything that is closed in it."""
+        existed = self._socket.has_table(FAMILIES[0].number, self._table)
+        for flags in (nft.TABLE_OWNER | nft.TABLE_PERSIST, 0):
+            batch = Batch()
+            for family in FAMILIES:
+                batch.add_table(family.number, self._table, flags)
+                if not existed:
+                    _write_rules(batch, self._table, family)
+            try:
+                self._socket.commit(batch)
+                return
+            except OSError as failure:
+                if not flags or failure.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+
+
+def _drop(batch: Batch, number: int, table: str, low: bytes, high: bytes) -> None:
+    batch.delete_elements(number, table, "allowed", [Element(low, end=high)])
+
+
+def _of(address: str) -> tuple[Family, bytes]:
+    value, bits = subnet.number(address)
+    return FAMILIES[bits == 128], value.to_bytes(bits // 8, "big")
+
+
+def _write_rules(batch: Batch, table: str, family: Family) -> None:
+    number = family.number
+    batch.add_set(number, table, "restricted", [family.key])
+    batch.add_set(
+        number, table, "allowed", [family.key, family.key, "inet_proto", "inet_service"], flags=nft.SET_INTERVAL
+    )
+    source = nft.payload(nft.NETWORK_HEADER, family.source, family.size, _R)
+    whole = [
+        source,
+        nft.payload(nft.NETWORK_HEADER, family.destination, family.size, _R + family.words),
+        nft.meta(nft.L4PROTO, _R + 2 * family.words),
+        nft.payload(nft.TRANSPORT_HEADER, 2, 2, _R + 2 * family.words + 1),
+    ]
+    known = nft.CT_ESTABLISHED | nft.CT_RELATED
+    refuse = nft.verdict(DROP) if number == IPV6 else nft.reject()
+    for chain, hook in (("forward", nft.FORWARD), ("input", nft.INPUT)):
+        batch.add_chain(number, table, chain, Hook("filter", hook, _PRIORITY))
+        for rule in (
+            [nft.conntrack(nft.CT_STATE, _R), *nft.any_of(_R, known), nft.verdict(ACCEPT)],
+            [source, nft.lookup("restricted", _R, invert=True), nft.verdict(ACCEPT)],
+            [*whole, nft.lookup("allowed", _R), nft.verdict(ACCEPT)],
+            [refuse],
+        ):
+            batch.add_rule(number, table, chain, rule)
