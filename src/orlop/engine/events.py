@@ -188,7 +188,7 @@ def _event(kind: str, action: str, object_id: str, attributes: Mapping[str, str]
         **event,
         "Type": kind,
         "Action": action,
-        "Actor": {"ID": object_id, "Attributes": dict(attributes)},
+        "Actor": {"ID": object_id, "Attributes": dict(sorted(attributes.items()))},
         "scope": "local",
         "time": now // 10**9,
         "timeNano": now,

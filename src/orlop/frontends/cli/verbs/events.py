@@ -61,12 +61,13 @@ def _formatter(form: str) -> Callable[[dict[str, Any]], str]:
     if not form:
         return _text
     from ..template import Row, Template
+    from ..template.values import to_json
 
     template = Template("{{json .}}" if form == "json" else form)
 
     def show(event: dict[str, Any]) -> str:
         if form == "json":
-            return jsonio.dump(event).decode("utf-8", "replace")
+            return to_json(event)
         # docker's struct: the names of its fields, those of its JSON beside them.
         named = {name: event.get(key, "") for name, key in _JSON_NAMES.items()}
         fields = {"ID": event.get("id", ""), "From": event.get("from", ""), **named}
