@@ -292,3 +292,16 @@ def test_ctr_runs_and_manages_a_task(ctr: Command) -> None:
     must(ctr("task", "kill", "-s", "KILL", "three"))
     ctr("task", "delete", "-f", "three")
     must(ctr("container", "delete", "three"))
+
+
+def test_ctr_checkpoints_a_task(ctr: Command, tmp_path: Path, peer: Callable[[str], Path]) -> None:
+    """containerd's shim calls checkpoint with its own flags, and the task is gone afterwards."""
+    peer("criu")
+    image = must(ctr("image", "ls", "-q")).split()[0]
+    count = "i=0; while true; do i=$((i + 1)); echo $i > /n; sleep 0.1; done"
+    must(ctr("run", "-d", "--runc-binary", str(RUNTIME), image, "four", "sh", "-c", count))
+    must(ctr("task", "checkpoint", "--exit", "--image-path", str(tmp_path / "images"), "four"))
+    assert {"inventory.img", "pstree.img", "core-1.img"} <= {path.name for path in (tmp_path / "images").iterdir()}
+    assert "RUNNING" not in must(ctr("task", "ls"))
+    ctr("task", "delete", "-f", "four")
+    must(ctr("container", "delete", "four"))
