@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -131,8 +132,12 @@ class Registry(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, content: Content, *rules: Rule, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, content: Content, *rules: Rule, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__((host, 0), Request)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.content = content
         self.rules = list(rules)
         self.requests: list[tuple[str, str, dict[str, str]]] = []
