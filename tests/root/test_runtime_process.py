@@ -279,7 +279,6 @@ def test_contradictions_name_the_field(root: Path, changes: dict[str, object], t
         ({"mount_label": "x"}, "linux.mountLabel"),
         ({"namespaces": (Namespace(type="mount"), Namespace(type="magic"))}, "linux.namespaces[1]"),
         ({"namespaces": ()}, "mount namespace"),
-        ({"cgroups_path": "a.slice:b:c"}, "linux.cgroupsPath"),
     ],
 )
 def test_what_can_not_be_had_names_the_field(root: Path, changes: dict[str, object], text: str) -> None:

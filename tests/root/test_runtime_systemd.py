@@ -64,7 +64,8 @@ class Machine:
         (self.bundle / "config.json").write_text(json.dumps(value))
 
     def end(self) -> None:
-        self.runtime("delete", "--force", "machine")
+        told = self.runtime("delete", "--force", "machine")
+        assert told.returncode == 0, told
 
 
 def _root(directory: Path) -> Path:

@@ -274,3 +274,28 @@ def test_the_agent_of_a_listener_is_named() -> None:
     for wrong in (asks, {**asks, "listenerPath": "relative"}):
         with pytest.raises(Invalid, match="listenerPath"):
             plan.compile(with_seccomp(wrong), HOST)
+
+
+def test_a_cgroup_is_delegated_where_the_specification_says_so() -> None:
+    spec = make_spec()
+    assert spec.process
+    writable = Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup")
+    user = spec.process.replace(user=User(uid=1000))
+    wanted = spec.replace(process=user, mounts=(*spec.mounts, writable), linux=spec.linux.replace(cgroups_path="/x"))
+    v2 = HOST.replace(layout=V2)
+
+    def told(spec: Spec, host: HostFacts) -> list[str]:
+        return [line for line in steps(spec, host) if "give the cgroup" in line]
+
+    assert told(wanted, v2)[0].startswith("cgroup: give the cgroup /x to uid 1000")
+    assert not told(wanted, HOST), "v1 is not safe to delegate"
+    assert not told(wanted.replace(process=spec.process), v2), "root owns it anyway"
+    readonly = wanted.replace(mounts=(writable.replace(options=("ro",)),))
+    assert not told(readonly, v2)
+    spaces = tuple(each for each in wanted.linux.namespaces if each.type != "cgroup")
+    assert not told(wanted.replace(linux=wanted.linux.replace(namespaces=spaces)), v2)
+    maps = (IdMapping(container_id=0, host_id=100000, size=65536),)
+    ids = wanted.linux.replace(
+        namespaces=(*wanted.linux.namespaces, Namespace(type="user")), uid_mappings=maps, gid_mappings=maps
+    )
+    assert "uid 101000" in told(wanted.replace(linux=ids), v2)[0]

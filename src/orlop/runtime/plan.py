@@ -133,6 +133,7 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
         cgroup=cgroup,
         operations=(
             *(cgroup.entry if cgroup else ()),
+            *mounts.delegation(spec, own, host),
             *process.oom_score(spec.process),
             *namespaces.enter_namespaces(spec, own, host),
             *namespaces.network_devices(spec.linux, own, host),

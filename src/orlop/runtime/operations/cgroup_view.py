@@ -1,4 +1,4 @@
-"""What a container sees of its cgroups: its own at /sys/fs/cgroup."""
+"""What a container sees of its cgroups, its own at /sys/fs/cgroup, and whether it may change it."""
 
 import os
 
@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import Init, Outside
 
+_DELEGATE = "/sys/kernel/cgroup/delegate"
 _ATTRIBUTES = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
 
 
@@ -79,3 +80,38 @@ class CgroupView(Operation):
         if self.layout.mode == "unified":
             return (self.layout.v2,)
         return tuple(dict.fromkeys(self.layout.v1.values()))
+
+
+class DelegateCgroup(Operation):
+    """Give the container's v2 cgroup to its user, so that it can make cgroups of its own below (cgroups(7)).
+
+    Only what the kernel names as safe to delegate: the limits stay the host's. uid: as the host counts.
+    """
+
+    layout: Layout
+    path: str
+    uid: int
+    subject = "cgroup"
+
+    def describe(self) -> str:
+        return f"give the cgroup {self.path} to uid {self.uid}"
+
+    def call(self) -> str:
+        return f"fchownat({self.path}, {self.uid}) for it and the files in {_DELEGATE}"
+
+    def assist(self, outside: "Outside", pid: int) -> None:
+        with open_directory(self.layout.v2, split_path(self.path)) as directory:
+            for name in _delegated():
+                try:
+                    os.chown(name, self.uid, -1, dir_fd=directory.fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # not every cgroup has every file (config-linux.md, "Cgroup ownership")
+            os.fchown(directory.fd, self.uid, -1)
+
+
+def _delegated() -> tuple[str, ...]:
+    try:
+        with open(_DELEGATE, encoding="ascii") as file:
+            return tuple(name for name in file.read().split() if "/" not in name)
+    except FileNotFoundError:  # before 4.15
+        return ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")

@@ -6,14 +6,14 @@ from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import Device, IdMapping, Mount, Spec
 from ..host import HostFacts
 from ..operations import Operation
-from ..operations.cgroup_view import CgroupView
+from ..operations.cgroup_view import CgroupView, DelegateCgroup
 from ..operations.devices import DEFAULT_DEVICES, KINDS, BoundDevices, DeviceLinks, DeviceNodes
 from ..operations.idmap import IdMap
 from ..operations.masks import MaskedPaths, ReadonlyPaths
 from ..operations.mount_options import PROPAGATION_NAMES, MountOptions, parse
 from ..operations.mounts import PROC_FILES_ALLOWED, BindMount, NewFilesystem, Remount
 from ..operations.root import AttachRoot, DetachFromHost, FinishRoot, PivotRoot, WorkingDirectory
-from .namespaces import cgroup_path, check_mappings
+from .namespaces import Namespaces, cgroup_path, check_mappings
 from .process import need_lsm
 
 _MINOR_MAX = 2**20 - 1
@@ -41,6 +41,29 @@ def file_system(spec: Spec, host: HostFacts, own_ids: bool, warnings: list[str])
     if own_dev:
         operations += _devices(spec.linux.devices, own_ids or not host.initial_user_namespace)
     return tuple(operations)
+
+
+def delegation(spec: Spec, own: Namespaces, host: HostFacts) -> tuple[Operation, ...]:
+    """Return the operation that makes the container's user the owner of its cgroup.
+
+    As config-linux.md has it ("Cgroup ownership"): on v2, with a cgroup namespace of its own, and where a writable
+    cgroup file system is mounted for it.
+    """
+    path = cgroup_path(spec.linux)
+    shown = (mount for mount in spec.mounts if mount.type in ("cgroup", "cgroup2"))
+    writable = any(
+        os.path.normpath(mount.destination) == "/sys/fs/cgroup" and "ro" not in mount.options for mount in shown
+    )
+    if not (path and writable and host.layout.mode == "unified" and "cgroup" in own.made and spec.process):
+        return ()
+    uid = spec.process.user.uid
+    if own.own_ids:
+        found = (each for each in spec.linux.uid_mappings if 0 <= uid - each.container_id < each.size)
+        mapping = next(found, None)
+        if mapping is None:
+            return ()  # a user namespace that is joined has maps that only the kernel knows
+        uid += mapping.host_id - mapping.container_id
+    return (DelegateCgroup(layout=host.layout, path=path, uid=uid),) if uid else ()
 
 
 def masks(spec: Spec) -> tuple[Operation, ...]:
