@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orlop.linux.cgroup import Cgroup, Layout, detect
 from support import processes
 
 OUTPUT_BYTES = int(os.environ.get("ORLOP_TEST_EXEC_OUTPUT_BYTES", str(100 * 1024**2)))
@@ -224,3 +225,30 @@ def test_attach_without_stdin_and_without_signals(orlop):
     assert client.returncode == 130
     assert "hit" not in orlop("logs", "web").stdout
     orlop("kill", "web")
+
+
+# -- cgroup v1 alone ------------------------------------------------------------------------------------------------
+
+
+def test_a_leaf_on_cgroup_v1_is_killed_alone():
+    machine = detect()
+    if "freezer" not in machine.v1:
+        pytest.skip("needs: cgroup v1")
+    layout = Layout("v1", machine.v1)
+    container = Cgroup(layout, f"/orlop-test-{os.getpid()}")
+    container.create()
+    inner = container.leaf("exec-1")
+    sleepers = [subprocess.Popen(["sleep", "1000"]) for _ in range(2)]
+    try:
+        inner.create()
+        container.add(sleepers[0].pid)
+        inner.add(sleepers[1].pid)
+        assert set(container.procs()) == {one.pid for one in sleepers} and inner.procs() == [sleepers[1].pid]
+        inner.kill()
+        assert sleepers[1].wait(20) == -signal.SIGKILL and sleepers[0].poll() is None
+        assert inner.prune()
+    finally:
+        for one in sleepers:
+            one.kill()
+            one.wait()
+        container.remove()
