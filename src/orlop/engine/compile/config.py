@@ -43,7 +43,7 @@ def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, 
         stop_signal=_stop_signal(request.stop_signal or image.stop_signal, subject),
         stop_timeout_s=image.stop_timeout if request.stop_timeout_s is None else request.stop_timeout_s,
         health=health.merge(request, image, subject),
-        shell=image.shell,
+        shell_form=image.shell,
         exposed_ports=tuple(dict.fromkeys((*request.exposed_ports, *image.exposed_ports))),
         volumes=tuple(sorted(set(image.volumes) | {bind.target for bind in request.binds if not bind.source})),
     )

@@ -74,7 +74,7 @@ def task(record: ContainerRecord, spec: Spec, environment: tuple[str, ...]) -> H
         host, port, path = _place(check.test, record.subject)
         return common.replace(host=host, port=port, path=path)
     base = spec.process
-    args = check.test[1:] if check.test[0] == COMMAND else (*(record.config.shell or SHELL_DEFAULT), check.test[1])
+    args = check.test[1:] if check.test[0] == COMMAND else (*(record.config.shell_form or SHELL_DEFAULT), check.test[1])
     return common.replace(
         process=Process(
             cwd=record.config.working_dir or "/",

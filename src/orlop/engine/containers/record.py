@@ -47,7 +47,7 @@ class Config(Record):
     stop_timeout_s: int | None = None
     exposed_ports: tuple[str, ...] = ()
     health: Healthcheck | None = None
-    shell: tuple[str, ...] = ()
+    shell_form: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
 
     @property
