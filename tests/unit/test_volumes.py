@@ -179,6 +179,7 @@ def test_sizes(text, expected):
 
 @given(st.text(max_size=10) | st.text(alphabet="0123456789.kmgtpib", max_size=8))
 @example("1e5")
+@example(".1")
 @example("9" * 400)
 @example("0")
 def test_any_text_is_a_size_or_refused(text):

@@ -27,7 +27,7 @@ def parse_size(text: str, subject: str) -> int:
     except ValueError:
         value = -1.0
     factor = _UNITS.get(unit, 0)
-    if not factor or not 0 < value * factor <= _BYTES_MAX:
+    if not factor or not 1 <= value * factor <= _BYTES_MAX:
         raise Invalid("create", subject, f"invalid size: '{text[:60]}'", hint="write 64m, 512k or 1.5g")
     return int(value * factor)
 
