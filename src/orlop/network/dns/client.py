@@ -98,6 +98,7 @@ class Resolver:
         self._lock = allocate_lock()
         self._socket: socket | None = None
         self._pid = 0
+        self._closed = False
 
     def add(self, member: Member, fds: Sequence[int] = ()) -> None:
         """Tell who runs, in the place of what was told before. fds: of `open_sockets`, and the monitor's pidfd.
@@ -128,6 +129,7 @@ class Resolver:
     def close(self) -> None:
         """Let go of it. It stays as long as it has somebody to answer."""
         with self._lock:
+            self._closed = True
             self._disconnect()
 
     def _ask(self, order: dict[str, object], fds: Sequence[int] = ()) -> dict[str, object]:
@@ -161,6 +163,8 @@ class Resolver:
         """Be connected. Tell whether the resolver was started just now, and knows nobody."""
         if self._socket is not None:
             return False
+        if self._closed:
+            raise Unavailable("tell", "the resolver", "the engine is leaving")
         connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
         connection.setsockopt(SOL_SOCKET, SO_SNDBUF, 2 * wire.MESSAGE_BYTES_MAX)
         connection.settimeout(ANSWER_S_MAX)

@@ -33,6 +33,7 @@ HOST_FILE = "/etc/resolv.conf"
 HOST_FILE_CHECK_S = 1.0
 STREAMS_MAX = 64  # of one member
 STREAM_S_MAX = 10.0
+FIRST_S_MAX = 30.0
 BURST = 64  # datagrams taken in one turn from one member
 
 
@@ -120,11 +121,15 @@ class Server:
         self._gatekeeper: Gatekeeper | None = None
 
     def run(self) -> None:
-        """Serve until nobody needs it."""
+        """Serve until nobody needs it; an engine that was killed before it connected never comes."""
+        self.loop.after(FIRST_S_MAX, self._give_up)
         while not self._came or self._engines or self._served:
             self.loop.turn()
         if self._gatekeeper is not None:
             self._gatekeeper.close()
+
+    def _give_up(self) -> None:
+        self._came = True
 
     # -- engines ----------------------------------------------------------------------------------------------------
 
