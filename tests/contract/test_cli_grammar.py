@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from orlop.frontends.cli import commands
+from orlop.frontends.cli.containers import run
 from orlop.frontends.cli.main import main
 from orlop.frontends.cli.request import container_request
-from orlop.frontends.cli.verbs import run
 from orlop.spec.container import BindRequest, ContainerRequest
 from support.fake_docker import FakeDocker
 
@@ -382,8 +382,8 @@ def test_the_same_words_are_refused_alike(
 
 # What docker does not have.
 OURS = frozenset(
-    "depends-on dry-run egress egress-allow health-http health-on-failure health-tcp help mount-add mount-rm publish-add"
-    " publish-rm rootfs".split()
+    "depends-on dry-run egress egress-allow health-http health-on-failure health-tcp help mount-add mount-rm"
+    " publish-add publish-rm rootfs".split()
 )
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from orlop.engine.volumes import objects
+from orlop.frontends.cli.containers import run
 from orlop.frontends.cli.main import main
 from orlop.frontends.cli.request import container_request
-from orlop.frontends.cli.verbs import run
 from support.fake_docker import FakeDocker
 
 RECORDED = Path(__file__).with_name("docker_cli_28_mounts.json")

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orlop.frontends.cli import commandline, request
+from orlop.frontends.cli.containers.run import attached_streams
 from orlop.frontends.cli.flags import parse
-from orlop.frontends.cli.verbs.run import attached_streams
 from orlop.spec.container import (
     BindRequest,
     ContainerRequest,

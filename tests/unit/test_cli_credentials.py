@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orlop.frontends.cli import credentials
-from orlop.frontends.cli.verbs.login import domain_of
+from orlop.frontends.cli.images.login import domain_of
 from orlop.linux import keyring
 from orlop.spec.errors import Invalid, OrlopError, Unavailable, Unsupported
 from orlop.spec.registry import ANONYMOUS, Credentials

@@ -33,17 +33,17 @@ VERSION = set(
 )
 CLIENT = VERSION | set(
     """
-    orlop.frontends.cli.values orlop.frontends.cli.verbs orlop.frontends.native orlop.frontends.native.client
+    orlop.frontends.cli.containers orlop.frontends.cli.values orlop.frontends.native orlop.frontends.native.client
     orlop.frontends.native.rundir orlop.frontends.native.wire orlop.spec.jsonio orlop.spec.paths
     """.split()
 )
 CLIENT_STANDARD = STANDARD | {"_json", "_socket", "fcntl", "time"}
-PS = CLIENT | {f"orlop.frontends.cli.{name}" for name in ("listing", "table", "units", "verbs.ps")}
+PS = CLIENT | {f"orlop.frontends.cli.{name}" for name in ("listing", "table", "units", "containers.ps")}
 RUN = CLIENT | set(
     """
     orlop.frontends.cli.foreground orlop.frontends.cli.health orlop.frontends.cli.limits
     orlop.frontends.cli.networking orlop.frontends.cli.request orlop.frontends.cli.session
-    orlop.frontends.cli.verbs.run orlop.linux orlop.linux.tty orlop.spec.attach orlop.spec.container
+    orlop.frontends.cli.containers.run orlop.linux orlop.linux.tty orlop.spec.attach orlop.spec.container
     orlop.spec.health orlop.spec.mount orlop.spec.network orlop.spec.record
     """.split()
 )

@@ -165,8 +165,11 @@ def test_ps_passes_the_filters_on(engine):
     engine("ps", "-a", "-f", "status=exited", "--filter", "label=a=b", "-f", "status=created", "-f", "")
     engine("ps", "-n", "2")
     assert engine.calls == [
-        ("containers.list", {"all": True, "filters": {"status": ["exited", "created"], "label": ["a=b"]}}),
-        ("containers.list", {"all": True, "filters": {}}),
+        (
+            "containers.list",
+            {"all": True, "filters": {"status": ["exited", "created"], "label": ["a=b"]}, "size": False},
+        ),
+        ("containers.list", {"all": True, "filters": {}, "size": False}),
     ]
 
 
@@ -317,7 +320,7 @@ def test_every_command_has_help_in_one_layout(engine):
 def test_the_ways_to_help(engine):
     text = engine("run", "--help").stdout
     assert text == engine("help", "run").stdout == engine("run", "--rm", "--help", "x").stdout
-    assert "\n  -d, --detach               Run container in background and print\n" in text
+    assert "\n  -d, --detach                           Run container in background and\n" in text
     assert engine("help").stdout == engine().stdout == engine("--help").stdout
     assert "Management Commands:\n  container   Manage containers\n" in engine().stdout
     assert engine("container").stdout == engine("container", "--help").stdout == engine("help", "container").stdout

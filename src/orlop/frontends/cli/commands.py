@@ -6,45 +6,49 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .command import Command
 
-# word: (module below `verbs`, its Command, what it does)
+# word: (package and module below this one, its Command, what it does)
 Row = tuple[str, str, str]
 
-_ATTACH = ("attach", "ATTACH", "Attach local standard input, output, and error streams to a running container")
-_CP = ("cp", "CP", "Copy files/folders between a container and the local filesystem")
-_COMMIT = ("layer", "COMMIT", "Create a new image from a container's changes")
-_CREATE = ("run", "CREATE", "Create a new container")
-_EVENTS = ("events", "EVENTS", "Get real time events from the server")
-_DIFF = ("layer", "DIFF", "Inspect changes to files or directories on a container's filesystem")
-_EXEC = ("exec", "EXEC", "Execute a command in a running container")
-_EXPORT = ("layer", "EXPORT", "Export a container's filesystem as a tar archive")
-_IMAGES = ("images", "IMAGES", "List images")
-_IMPORT = ("images", "IMPORT", "Import the contents from a tarball to create a filesystem image")
-_INFO = ("info", "INFO", "Display system-wide information")
-_KILL = ("lifecycle", "KILL", "Kill one or more running containers")
-_LOGS = ("logs", "LOGS", "Fetch the logs of a container")
-_PAUSE = ("lifecycle", "PAUSE", "Pause all processes within one or more containers")
-_PORT = ("top", "PORT", "List port mappings or a specific mapping for the container")
-_HISTORY = ("history", "HISTORY", "Show the history of an image")
-_LOAD = ("archive", "LOAD", "Load an image from a tar archive or STDIN")
-_SAVE = ("archive", "SAVE", "Save one or more images to a tar archive (streamed to STDOUT by default)")
-_RMI = ("names", "RMI", "Remove one or more images")
-_TAG = ("names", "TAG", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE")
-_PUSH = ("push", "PUSH", "Upload an image to a registry")
-_PULL = ("pull", "PULL", "Download an image from a registry")
-_PS = ("ps", "PS", "List containers")
-_RENAME = ("lifecycle", "RENAME", "Rename a container")
-_RESTART = ("lifecycle", "RESTART", "Restart one or more containers")
-_RM = ("lifecycle", "RM", "Remove one or more containers")
-_RUN = ("run", "RUN", "Create and run a new container from an image")
-_SHOW_RUN = ("showrun", "SHOW_RUN", "Print the command line that made a container")
-_WHY = ("why", "WHY", "Tell why a container ended, or why it does not run")
-_START = ("attach", "START", "Start one or more stopped containers")
-_STATS = ("stats", "STATS", "Display a live stream of container(s) resource usage statistics")
-_STOP = ("lifecycle", "STOP", "Stop one or more running containers")
-_TOP = ("top", "TOP", "Display the running processes of a container")
-_UNPAUSE = ("lifecycle", "UNPAUSE", "Unpause all processes within one or more containers")
-_UPDATE = ("update", "UPDATE", "Update configuration of one or more containers")
-_WAIT = ("lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes")
+_ATTACH = (
+    "containers.attach",
+    "ATTACH",
+    "Attach local standard input, output, and error streams to a running container",
+)
+_CP = ("containers.cp", "CP", "Copy files/folders between a container and the local filesystem")
+_COMMIT = ("containers.layer", "COMMIT", "Create a new image from a container's changes")
+_CREATE = ("containers.run", "CREATE", "Create a new container")
+_EVENTS = ("verbs.events", "EVENTS", "Get real time events from the server")
+_DIFF = ("containers.layer", "DIFF", "Inspect changes to files or directories on a container's filesystem")
+_EXEC = ("containers.exec", "EXEC", "Execute a command in a running container")
+_EXPORT = ("containers.layer", "EXPORT", "Export a container's filesystem as a tar archive")
+_IMAGES = ("images.images", "IMAGES", "List images")
+_IMPORT = ("images.images", "IMPORT", "Import the contents from a tarball to create a filesystem image")
+_INFO = ("verbs.info", "INFO", "Display system-wide information")
+_KILL = ("containers.lifecycle", "KILL", "Kill one or more running containers")
+_LOGS = ("containers.logs", "LOGS", "Fetch the logs of a container")
+_PAUSE = ("containers.lifecycle", "PAUSE", "Pause all processes within one or more containers")
+_PORT = ("containers.top", "PORT", "List port mappings or a specific mapping for the container")
+_HISTORY = ("images.history", "HISTORY", "Show the history of an image")
+_LOAD = ("images.archive", "LOAD", "Load an image from a tar archive or STDIN")
+_SAVE = ("images.archive", "SAVE", "Save one or more images to a tar archive (streamed to STDOUT by default)")
+_RMI = ("images.names", "RMI", "Remove one or more images")
+_TAG = ("images.names", "TAG", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE")
+_PUSH = ("images.push", "PUSH", "Upload an image to a registry")
+_PULL = ("images.pull", "PULL", "Download an image from a registry")
+_PS = ("containers.ps", "PS", "List containers")
+_RENAME = ("containers.lifecycle", "RENAME", "Rename a container")
+_RESTART = ("containers.lifecycle", "RESTART", "Restart one or more containers")
+_RM = ("containers.lifecycle", "RM", "Remove one or more containers")
+_RUN = ("containers.run", "RUN", "Create and run a new container from an image")
+_SHOW_RUN = ("containers.showrun", "SHOW_RUN", "Print the command line that made a container")
+_WHY = ("containers.why", "WHY", "Tell why a container ended, or why it does not run")
+_START = ("containers.attach", "START", "Start one or more stopped containers")
+_STATS = ("containers.stats", "STATS", "Display a live stream of container(s) resource usage statistics")
+_STOP = ("containers.lifecycle", "STOP", "Stop one or more running containers")
+_TOP = ("containers.top", "TOP", "Display the running processes of a container")
+_UNPAUSE = ("containers.lifecycle", "UNPAUSE", "Unpause all processes within one or more containers")
+_UPDATE = ("containers.update", "UPDATE", "Update configuration of one or more containers")
+_WAIT = ("containers.lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes")
 
 COMMON: dict[str, Row] = {
     "run": _RUN,
@@ -53,7 +57,7 @@ COMMON: dict[str, Row] = {
     "pull": _PULL,
     "push": _PUSH,
     "images": _IMAGES,
-    "version": ("info", "VERSION", "Show the Orlop version information"),
+    "version": ("verbs.info", "VERSION", "Show the Orlop version information"),
     "info": _INFO,
 }
 
@@ -65,9 +69,9 @@ COMMANDS: dict[str, Row] = {
     "diff": _DIFF,
     "export": _EXPORT,
     "events": _EVENTS,
-    "explain": ("explain", "EXPLAIN", "Say in words how a container is isolated, and by which kernel calls"),
+    "explain": ("verbs.explain", "EXPLAIN", "Say in words how a container is isolated, and by which kernel calls"),
     "import": _IMPORT,
-    "inspect": ("inspect", "INSPECT", "Return low-level information on containers and images"),
+    "inspect": ("verbs.inspect", "INSPECT", "Return low-level information on containers and images"),
     "kill": _KILL,
     "logs": _LOGS,
     "pause": _PAUSE,
@@ -77,13 +81,13 @@ COMMANDS: dict[str, Row] = {
     "rm": _RM,
     "history": _HISTORY,
     "load": _LOAD,
-    "login": ("login", "LOGIN", "Authenticate to a registry"),
-    "logout": ("login", "LOGOUT", "Log out from a registry"),
+    "login": ("images.login", "LOGIN", "Authenticate to a registry"),
+    "logout": ("images.login", "LOGOUT", "Log out from a registry"),
     "rmi": _RMI,
-    "search": ("login", "SEARCH", "Search registries for images"),
+    "search": ("images.login", "SEARCH", "Search registries for images"),
     "save": _SAVE,
     "tag": _TAG,
-    "serve": ("engine", "SERVE", "Run the engine in the foreground"),
+    "serve": ("verbs.engine", "SERVE", "Run the engine in the foreground"),
     "show-run": _SHOW_RUN,
     "start": _START,
     "stats": _STATS,
@@ -107,13 +111,13 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "export": _EXPORT,
             "exec": _EXEC,
             "explain": COMMANDS["explain"],
-            "inspect": ("inspect", "INSPECT_CONTAINER", "Display detailed information on one or more containers"),
+            "inspect": ("verbs.inspect", "INSPECT_CONTAINER", "Display detailed information on one or more containers"),
             "kill": _KILL,
             "logs": _LOGS,
             "ls": _PS,
             "pause": _PAUSE,
             "port": _PORT,
-            "prune": ("lifecycle", "PRUNE", "Remove all stopped containers"),
+            "prune": ("containers.lifecycle", "PRUNE", "Remove all stopped containers"),
             "rename": _RENAME,
             "restart": _RESTART,
             "rm": _RM,
@@ -132,17 +136,17 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     "engine": (
         "Manage the engine that keeps your containers",
         {
-            "status": ("engine", "STATUS", "Tell whether the engine runs, without starting it"),
-            "stop": ("engine", "ENGINE_STOP", "Stop the engine; its containers run on"),
+            "status": ("verbs.engine", "STATUS", "Tell whether the engine runs, without starting it"),
+            "stop": ("verbs.engine", "ENGINE_STOP", "Stop the engine; its containers run on"),
         },
     ),
     "image": (
         "Manage images",
         {
             "import": _IMPORT,
-            "inspect": ("inspect", "INSPECT_IMAGE", "Display detailed information on one or more images"),
+            "inspect": ("verbs.inspect", "INSPECT_IMAGE", "Display detailed information on one or more images"),
             "ls": _IMAGES,
-            "prune": ("names", "PRUNE", "Remove unused images"),
+            "prune": ("images.names", "PRUNE", "Remove unused images"),
             "pull": _PULL,
             "push": _PUSH,
             "history": _HISTORY,
@@ -155,52 +159,66 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     "manifest": (
         "Manage Docker image manifests and manifest lists",
         {
-            "annotate": ("manifest", "ANNOTATE", "Add additional information to a local image manifest"),
-            "create": ("manifest", "CREATE", "Create a local manifest list for annotating and pushing to a registry"),
-            "inspect": ("manifest", "INSPECT", "Display an image manifest, or manifest list"),
-            "push": ("manifest", "PUSH", "Push a manifest list to a repository"),
-            "rm": ("manifest", "RM", "Delete one or more manifest lists from local storage"),
+            "annotate": ("images.manifest", "ANNOTATE", "Add additional information to a local image manifest"),
+            "create": (
+                "images.manifest",
+                "CREATE",
+                "Create a local manifest list for annotating and pushing to a registry",
+            ),
+            "inspect": ("images.manifest", "INSPECT", "Display an image manifest, or manifest list"),
+            "push": ("images.manifest", "PUSH", "Push a manifest list to a repository"),
+            "rm": ("images.manifest", "RM", "Delete one or more manifest lists from local storage"),
         },
     ),
     "network": (
         "Manage networks",
         {
-            "connect": ("network", "CONNECT", "Connect a container to a network"),
-            "create": ("network", "CREATE", "Create a network"),
-            "disconnect": ("network", "DISCONNECT", "Disconnect a container from a network"),
-            "dns": ("network", "DNS", "Say how a name is resolved for a container: network dns trace CONTAINER NAME"),
-            "inspect": ("inspect", "INSPECT_NETWORK", "Display detailed information on one or more networks"),
-            "ls": ("network", "LS", "List networks"),
-            "prune": ("network", "PRUNE", "Remove all unused networks"),
-            "rm": ("network", "RM", "Remove one or more networks"),
+            "connect": ("verbs.network", "CONNECT", "Connect a container to a network"),
+            "create": ("verbs.network", "CREATE", "Create a network"),
+            "disconnect": ("verbs.network", "DISCONNECT", "Disconnect a container from a network"),
+            "dns": (
+                "verbs.network",
+                "DNS",
+                "Say how a name is resolved for a container: network dns trace CONTAINER NAME",
+            ),
+            "inspect": ("verbs.inspect", "INSPECT_NETWORK", "Display detailed information on one or more networks"),
+            "ls": ("verbs.network", "LS", "List networks"),
+            "prune": ("verbs.network", "PRUNE", "Remove all unused networks"),
+            "rm": ("verbs.network", "RM", "Remove one or more networks"),
         },
     ),
     "registry": (
         "Serve images to others",
-        {"serve": ("registry", "SERVE", "Serve a registry")},
+        {"serve": ("verbs.registry", "SERVE", "Serve a registry")},
     ),
     "rootfs": (
         "Make root file systems",
-        {"from-binaries": ("rootfs", "FROM_BINARIES", "Copy programs and all that they need into a directory")},
+        {"from-binaries": ("verbs.rootfs", "FROM_BINARIES", "Copy programs and all that they need into a directory")},
     ),
-    "system": ("Manage Orlop", {"events": _EVENTS, "df": ("system", "DF", "Show disk usage"),
-            "fsck": ("system", "FSCK", "Look for damage and leftovers in the data directory"),
+    "system": (
+        "Manage Orlop",
+        {
+            "events": _EVENTS,
+            "df": ("verbs.system", "DF", "Show disk usage"),
+            "fsck": ("verbs.system", "FSCK", "Look for damage and leftovers in the data directory"),
             "info": _INFO,
-            "prune": ("system", "PRUNE", "Remove unused data")}),
+            "prune": ("verbs.system", "PRUNE", "Remove unused data"),
+        },
+    ),
     "volume": (
         "Manage volumes",
         {
-            "clone": ("volume_data", "CLONE", "Make a volume with the content of another"),
-            "create": ("volume", "CREATE", "Create a volume"),
-            "du": ("volume_data", "DU", "Show how much volumes occupy"),
-            "export": ("volume_data", "EXPORT", "Export the contents of a volume as a tar archive"),
-            "import": ("volume_data", "IMPORT", "Make a volume of a tar archive"),
-            "inspect": ("inspect", "INSPECT_VOLUME", "Display detailed information on one or more volumes"),
-            "ls": ("volume", "LS", "List volumes"),
-            "mv": ("volume_data", "MV", "Rename a volume that no container uses"),
-            "prune": ("volume", "PRUNE", "Remove unused local volumes"),
-            "rm": ("volume", "RM", "Remove one or more volumes"),
-            "who": ("volume_data", "WHO", "Show which containers mount volumes"),
+            "clone": ("verbs.volume_data", "CLONE", "Make a volume with the content of another"),
+            "create": ("verbs.volume", "CREATE", "Create a volume"),
+            "du": ("verbs.volume_data", "DU", "Show how much volumes occupy"),
+            "export": ("verbs.volume_data", "EXPORT", "Export the contents of a volume as a tar archive"),
+            "import": ("verbs.volume_data", "IMPORT", "Make a volume of a tar archive"),
+            "inspect": ("verbs.inspect", "INSPECT_VOLUME", "Display detailed information on one or more volumes"),
+            "ls": ("verbs.volume", "LS", "List volumes"),
+            "mv": ("verbs.volume_data", "MV", "Rename a volume that no container uses"),
+            "prune": ("verbs.volume", "PRUNE", "Remove unused local volumes"),
+            "rm": ("verbs.volume", "RM", "Remove one or more volumes"),
+            "who": ("verbs.volume_data", "WHO", "Show which containers mount volumes"),
         },
     ),
 }
@@ -236,7 +254,7 @@ def find(group: str, word: str) -> Row | None:
 
 def load(row: Row) -> Command:
     """Import the module of a row and return its Command."""
-    name = f"{__package__}.verbs.{row[0]}"
+    name = f"{__package__}.{row[0]}"
     module = __import__(name, fromlist=[row[1]])
     command: Command = getattr(module, row[1])
     return command

@@ -5,10 +5,10 @@ from __future__ import annotations
 from ....spec.errors import NotFound, OrlopError
 from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
+from ..containers.lifecycle import confirmed, prune_filters
 from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, UsageError
 from ..main import explain
 from ..values import FILTER, LABEL
-from .lifecycle import confirmed, prune_filters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

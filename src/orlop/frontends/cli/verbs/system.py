@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
+from ..containers.lifecycle import confirmed, prune_filters
 from ..flags import BOOL, EXIT_USAGE, Flag
+from ..images.names import filters_of, print_images_deleted
 from ..table import render
 from ..units import ago, epoch_ns, size
 from ..values import FILTER
-from .lifecycle import confirmed, prune_filters
-from .names import filters_of, print_images_deleted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from ....spec.errors import OrlopError
 from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
+from ..containers.lifecycle import confirmed
 from ..flags import BOOL, EXIT_USAGE, LIST, STRING, Flag, UsageError
 from ..main import explain
 from ..units import size
 from ..values import FILTER, LABEL
-from .lifecycle import confirmed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

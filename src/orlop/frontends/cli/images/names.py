@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ....spec.errors import OrlopError
 from ..command import Command, Invocation, for_output, write_line
+from ..containers.lifecycle import confirmed
 from ..flags import BOOL, EXIT_USAGE, Flag
 from ..main import explain
 from ..units import size
 from ..values import FILTER
-from .lifecycle import confirmed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

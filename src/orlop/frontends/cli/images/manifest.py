@@ -36,7 +36,7 @@ def _annotate(invocation: Invocation) -> int:
 
 
 def _inspect(invocation: Invocation) -> int:
-    from .inspect import pretty
+    from ..verbs.inspect import pretty
 
     name = invocation.arguments[-1]
     with invocation.connect() as engine:

@@ -112,7 +112,7 @@ def with_image(invocation: Invocation, image: str, act: Callable[[], Result]) ->
 def _pull_for(invocation: Invocation, image: str) -> None:
     """Pull an image before its container is made; what there is to say goes to standard error, as docker's does."""
     from ....spec.reference import Reference
-    from .pull import pull_image
+    from ..images.pull import pull_image
 
     reference = Reference.parse(image).tagged()
     quiet = invocation.options["quiet"]
@@ -140,7 +140,7 @@ def attached_streams(options: Options) -> frozenset[str]:
 
 
 def _print_plan(invocation: Invocation, wanted: ContainerRequest) -> int:
-    from .explain import print_steps
+    from ..verbs.explain import print_steps
 
     with invocation.connect() as engine:
         print_steps(engine.call("containers.plan", {"request": wanted.to_json()}))

@@ -1,0 +1,1 @@
+"""The verbs of images and registries, as in `containers`."""
