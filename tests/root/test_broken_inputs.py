@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import re
+
 import pytest
 
 from support.engine import Environment
@@ -146,6 +148,8 @@ def test_a_broken_input_is_told_whole(orlop, case):
         assert word in done.stderr, done
     lines = done.stderr.strip().splitlines()
     assert any(line.startswith(("Next: ", "Usage:", "See '", "Run '")) for line in lines), done
+    if lines[0].startswith("orlop: cannot "):  # an error, and not a wrong command line
+        assert re.search(r"E\d{4}", lines[-1]) and "E1908" not in lines[-1], done
     assert "Traceback" not in done.stderr and "unknown error" not in done.stderr
     assert "failed: failed" not in done.stderr and len(done.stderr) < 4096
     assert orlop.container_ids() == [], "a failed run leaves no container"
