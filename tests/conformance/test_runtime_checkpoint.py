@@ -154,6 +154,46 @@ def test_it_runs_on_and_is_restored_as_it_was_then(counter: Counter) -> None:
     assert int(done.stdout) >= 3
 
 
+def changed_namespaces(counter: Counter, without: str, **paths: str) -> None:
+    kept = [row for row in counter.config["linux"]["namespaces"] if row["type"] not in (without, *paths)]
+    counter.config["linux"]["namespaces"] = kept + [{"type": kind, "path": path} for kind, path in paths.items()]
+    counter.write()
+
+
+def test_without_a_cgroup_namespace_the_hierarchies_are_found_again(counter: Counter) -> None:
+    """v1 hierarchies are bind mounts of the container's own cgroups then."""
+    changed_namespaces(counter, "cgroup")
+    counter.start(RUNTIME)
+    counter.checkpoint(RUNTIME)
+    counter.restore(RUNTIME)
+    counter.reaches(RUNTIME, 10)
+    pid = json.loads(counter.must(RUNTIME, "state"))["pid"]
+    inside = counter.inside(RUNTIME, "sys/fs/cgroup/pids/cgroup.procs")
+    # v2 has no such file: its hierarchy is a mount of its own. init never ends, the commands it runs do.
+    assert not inside.exists() or {pid, 1} & set(map(int, inside.read_text().split())) == {pid}
+
+
+def test_a_joined_network_namespace_is_joined_again(counter: Counter) -> None:
+    """It is not in the images: whoever made it keeps it."""
+    with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as keeper:
+        try:
+            while os.readlink(f"/proc/{keeper.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+                time.sleep(0.01)
+            changed_namespaces(counter, "network", network=f"/proc/{keeper.pid}/ns/net")
+            counter.start(RUNTIME)
+            counter.checkpoint(RUNTIME)
+            counter.restore(RUNTIME)
+            counter.reaches(RUNTIME, 10)
+            pid = json.loads(counter.must(RUNTIME, "state"))["pid"]
+            assert os.readlink(f"/proc/{pid}/ns/net") == os.readlink(f"/proc/{keeper.pid}/ns/net")
+            counter.must(RUNTIME, "delete", "--force")
+            changed_namespaces(counter, "network", network="/proc/2147483647/ns/net")
+            words = ("--bundle", str(counter.directory), "--image-path", str(counter.images))
+            assert "/proc/2147483647/ns/net" in refused(counter.call(RUNTIME, "restore", "-d", *words))
+        finally:
+            keeper.kill()
+
+
 def test_its_output_goes_to_whoever_restores_it(counter: Counter) -> None:
     counter.config["process"]["args"][2] = (
         "i=0; while true; do i=$((i + 1)); echo $i; echo $i > /tmp/n; [ -e /tmp/end ] && exit 7; usleep 10000; done"

@@ -34,8 +34,8 @@ def checkpoint(call: Call) -> int:
         page_server=_page_server(call.flags.text("page-server")),
     )
     container = Container(
-        id=entry.id, spec=spec, cgroup=entry.cgroup, pid=entry.pid, descriptors=entry.descriptors
-    )  # fmt: skip
+        id=entry.id, spec=spec, bundle=entry.bundle, cgroup=entry.cgroup, pid=entry.pid, descriptors=entry.descriptors
+    )
     dump(Criu(call.criu), container, host.facts().layout, wanted)
     if not (wanted.leave_running or wanted.pre_dump):
         destroy(call, entry)

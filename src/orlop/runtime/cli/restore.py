@@ -78,6 +78,8 @@ def _restored(call: Call, criu: Criu, spec: Spec, directory: str, wanted: Restor
     try:
         point = os.path.join(directory, _POINT)
         ground = Ground(root=root, point=point, layout=facts.layout, cgroup=compiled.cgroup)
-        return make_again(criu, options.Container(id=state.id, spec=spec), ground, wanted, notified)
+        path = compiled.cgroup.path if compiled.cgroup else ""
+        container = options.Container(id=state.id, spec=spec, bundle=state.bundle, cgroup=path)
+        return make_again(criu, container, ground, wanted, notified)
     finally:
         os.close(root)

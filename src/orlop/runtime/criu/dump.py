@@ -78,7 +78,7 @@ def _outside(container: opts.Container, layout: Layout) -> "Message":
         if namespace.path and namespace.type in opts.EXTERNAL_NAMESPACES:
             kind, key = opts.EXTERNAL_NAMESPACES[namespace.type]
             fields.append((opts.EXTERNAL, f"{kind}[{os.stat(namespace.path).st_ino}]:{key}"))
-    points = opts.mount_points(container.pid, container.spec, layout)
+    points = opts.mount_points(container, layout)
     return (*fields, *(opts.external_mount(point, name) for point, name in points))
 
 

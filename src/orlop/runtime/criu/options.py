@@ -49,10 +49,15 @@ class Options(Record):
 
 
 class Container(Record):
-    """A container as CRIU's requests need it. descriptors: what 0, 1 and 2 were when it was made ("pipe:[7]")."""
+    """A container as CRIU's requests need it.
+
+    bundle: what sources are relative to. cgroup: its path. descriptors: what 0, 1 and 2 were when it was made
+    ("pipe:[7]").
+    """
 
     id: str
     spec: Spec
+    bundle: str
     cgroup: str = ""
     pid: int = 0
     descriptors: tuple[str, ...] = ()
@@ -116,33 +121,33 @@ def is_bind(mount: "Mount") -> bool:
     return mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
 
 
-def shown(spec: Spec, layout: "Layout") -> "Iterator[tuple[str, str]]":
+def shown(container: Container, layout: "Layout") -> "Iterator[tuple[str, str]]":
     """Yield (place in the container, source on the host) of what the host shows there."""
-    own_cgroups = any(namespace.type == "cgroup" for namespace in spec.linux.namespaces)
-    for mount in spec.mounts:
+    own_cgroups = any(namespace.type == "cgroup" for namespace in container.spec.linux.namespaces)
+    for mount in container.spec.mounts:
         if is_bind(mount):
-            yield mount.destination, mount.source
+            yield mount.destination, os.path.join(container.bundle, mount.source)
         elif mount.type == "cgroup" and layout.v1 and not own_cgroups:
             # The hierarchies of v1 are bind mounts then.
             for directory in layout.hierarchies():
-                yield f"{mount.destination}/{os.path.basename(directory)}", f"{directory}{spec.linux.cgroups_path}"
-    for device in spec.linux.devices:
+                yield f"{mount.destination}/{os.path.basename(directory)}", f"{directory}{container.cgroup}"
+    for device in container.spec.linux.devices:
         yield device.path, device.path
 
 
-def mount_points(pid: int, spec: Spec, layout: "Layout") -> "Iterator[tuple[str, str]]":
+def mount_points(container: Container, layout: "Layout") -> "Iterator[tuple[str, str]]":
     """Yield (mount point, name) of what is mounted in a container from outside.
 
     A mount point is as the container's own table has it, links on the way resolved; the name is the place that the
     spec gives it, by which a restore finds it again.
     """
-    table = _mount_table(pid)
-    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    table = _mount_table(container.pid)
+    root = os.open(f"/proc/{container.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for place, _ in shown(spec, layout):
+        for place, _ in shown(container, layout):
             if point := _point(root, place, table, files_only=False):
                 yield point, place
-        for place in spec.linux.masked_paths:  # what hides a directory is a tmpfs, which CRIU makes anew
+        for place in container.spec.linux.masked_paths:  # what hides a directory is a tmpfs, which CRIU makes anew
             if point := _point(root, place, table, files_only=True):
                 yield point, NULL
     finally:

@@ -79,7 +79,7 @@ def restore(
             consoles.append(fd)
         notified(script, pid)
 
-    _make_mount_points(ground.root, container.spec)
+    _make_mount_points(ground.root, container)
     cgroup = _make_cgroup(ground.cgroup)
     extra: list[int] = []
     try:
@@ -150,7 +150,7 @@ def _own(container: opts.Container, ground: Ground, places: opts.Directories, op
         fields.append((opts.LSM_PROFILE, options.lsm_profile))
     if options.lsm_mount_context:
         fields.append((opts.LSM_MOUNT_CONTEXT, options.lsm_mount_context))
-    fields += [opts.external_mount(name, source) for name, source in opts.shown(container.spec, ground.layout)]
+    fields += [opts.external_mount(name, source) for name, source in opts.shown(container, ground.layout)]
     if container.spec.linux.masked_paths:
         fields.append(opts.external_mount(opts.NULL, opts.NULL))
     for number, name in enumerate(_read_descriptors(places.images)):
@@ -198,14 +198,14 @@ def _read_descriptors(images: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _make_mount_points(root: int, spec: Spec) -> None:
+def _make_mount_points(root: int, container: opts.Container) -> None:
     """Make the places of mounts where the root file system lacks them, as a start would."""
     covered: list[str] = []
-    for row in spec.mounts:
+    for row in container.spec.mounts:
         where = os.path.normpath("/" + row.destination)
         if not any(where.startswith(f"{above}/") for above in covered):
             make = linux_path.mkdir_in_root
-            if opts.is_bind(row) and not os.path.isdir(row.source):
+            if opts.is_bind(row) and not os.path.isdir(os.path.join(container.bundle, row.source)):
                 make = linux_path.make_file_in_root
             try:
                 os.close(make(root, where))
