@@ -143,3 +143,26 @@ def test_the_program_of_a_profile_is_kept(runtime: Runtime, rootfs: Path, tmp_pa
         assert told.returncode == 1 and "Operation not permitted" in told.stderr
         assert len(os.listdir(tmp_path / "state/.seccomp")) == 1
     assert runtime("list", "-q").stdout == ""
+
+
+def test_the_statistics_have_the_sections_of_runc(
+    runtime: Runtime, rootfs: Path, tmp_path: Path, peer: Callable[[str], Path]
+) -> None:
+    where = bundle(tmp_path, rootfs, SLEEP)
+    theirs = Runtime(peer("runc"), tmp_path / "runc")
+    found = []
+    for each, name in ((runtime, "ours"), (theirs, "theirs")):
+        try:
+            assert each("run", "--detach", "-b", where, name).returncode == 0
+            found.append(json.loads(each("events", "--stats", name).stdout)["data"])
+            listed = json.loads(each("ps", "--format", "json", name).stdout)
+            assert listed == [json.loads(each("state", name).stdout)["pid"]]
+        finally:
+            each("delete", "--force", name)
+    ours, others = found
+    assert set(ours) >= set(others)
+    for section in ("cpuset", "hugetlb", "pids", "network_interfaces", "intel_rdt"):
+        assert ours.get(section) == others.get(section), section
+    for section in ("cpu", "memory"):
+        assert set(ours[section]) >= set(others[section]), section
+    assert set(ours["memory"]["raw"]) == set(others["memory"]["raw"])

@@ -19,6 +19,7 @@ from support.bundles import RUNTIME, Config, Runtime, base, busybox_root, mount
 from support.engine import CHECKOUT
 from support.tasks import wait_until
 
+pytestmark = pytest.mark.xdist_group("systemd in a container")
 SYSTEMD = Path("/usr/lib/systemd/systemd")
 TARGET = "[Unit]\nDescription=nothing but systemd itself\n"
 

@@ -58,6 +58,10 @@ def document(layout: Layout, path: str) -> dict[str, object]:
         "memory": _memory_v1(files) if files.is_v1("memory") else _memory_v2(files),
         "pids": {"current": files.number("pids", "pids.current"), **limited},
         "blkio": _blkio_v1(files) if files.is_v1("blkio") else _blkio_v2(files),
+        **({"cpuset": _cpuset_v1(files)} if files.is_v1("cpuset") else {}),
+        "hugetlb": _hugetlb(files),
+        "intel_rdt": {},  # no container of ours has any
+        "network_interfaces": None,  # nor is one counted by its network devices
     }
 
 
@@ -142,6 +146,57 @@ def _memory_v2(files: _Files) -> dict[str, object]:
         },
         "raw": stat,
     }
+
+
+def _cpuset_v1(files: _Files) -> dict[str, object]:
+    """Source: cgroup-v1/cpusets.rst. The files in the order of runc's document."""
+    document: dict[str, object] = {}
+    for name in (
+        "cpus", "cpu_exclusive", "mems", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page",
+        "memory_spread_slab", "memory_pressure", "sched_load_balance", "sched_relax_domain_level",
+    ):  # fmt: skip
+        if name in ("cpus", "mems"):
+            document[name] = _numbers(files.text("cpuset", f"cpuset.{name}"))
+        else:
+            document[name] = files.number("cpuset", f"cpuset.{name}")
+    return document
+
+
+def _numbers(text: str) -> list[int]:
+    """Return the numbers of the kernel's list format: "0-2,7"."""
+    found: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def _hugetlb(files: _Files) -> dict[str, object]:
+    """Return the use of huge pages by their size, as "2MB"."""
+    document: dict[str, object] = {}
+    for size in _huge_page_sizes():
+        if files.is_v1("hugetlb"):
+            names = {"usage": "usage_in_bytes", "max": "max_usage_in_bytes", "failcnt": "failcnt"}
+            row = {key: files.number("hugetlb", f"hugetlb.{size}.{name}") for key, name in names.items()}
+        elif files.text("hugetlb", f"hugetlb.{size}.current"):
+            failures = files.keyed("hugetlb", f"hugetlb.{size}.events").get("max", 0)
+            row = {"usage": files.number("hugetlb", f"hugetlb.{size}.current"), "failcnt": failures}
+        else:
+            continue
+        document[size] = row
+    return document
+
+
+def _huge_page_sizes() -> list[str]:
+    try:
+        names = os.listdir("/sys/kernel/mm/hugepages")
+    except FileNotFoundError:
+        return []
+    sizes = sorted(int(name.removeprefix("hugepages-").removesuffix("kB")) for name in names)
+    return [
+        f"{size >> 20}GB" if size >= 1 << 20 else f"{size >> 10}MB" if size >= 1 << 10 else f"{size}KB"
+        for size in sizes
+    ]
 
 
 def _blkio_v1(files: _Files) -> dict[str, object]:
