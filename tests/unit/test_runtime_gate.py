@@ -7,6 +7,7 @@ from typing import Any
 
 from orlop.runtime import gate
 from orlop.runtime.channel import Channel, pair
+from orlop.runtime.cli.create import AwaitStart
 from orlop.spec.errors import Conflict
 
 
@@ -17,16 +18,16 @@ class Standing:
         self.kept = -1
         self.caller, self.other = pair()
 
-    def keep(self, _: gate.AwaitStart, fd: int) -> None:
+    def keep(self, _: AwaitStart, fd: int) -> None:
         self.kept = fd
 
-    def source(self, _: gate.AwaitStart) -> int:
+    def source(self, _: AwaitStart) -> int:
         return self.kept
 
 
 def test_of_two_in_the_queue_one_comes_through(tmp_path: Path) -> None:
     name = f"gate-{secrets.token_hex(8)}"  # /proc/net/unix shows everybody's
-    operation: Any = gate.AwaitStart(directory=str(tmp_path), name=name)
+    operation: Any = AwaitStart(directory=str(tmp_path), name=name)
     init = Standing()
     operation.prepare(init)
     ends: list[object] = []
