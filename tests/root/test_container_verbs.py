@@ -66,7 +66,7 @@ def test_what_a_paused_container_refuses(orlop):
     container = start(orlop, "web", FOREVER)
     orlop("pause", "web")
     for words, text in (
-        (["exec", "web", "true"], f"Container {container} is paused, unpause the container before exec"),
+        (["exec", "web", "true"], "Container web is paused, unpause the container before exec"),
         (["pause", "web"], f"Container {container} is already paused"),
         (["attach", "web"], "You cannot attach to a paused container, unpause it first"),
         (["start", "web"], "cannot start a paused container, try unpause instead"),

@@ -142,7 +142,7 @@ def test_a_damaged_file_is_as_none(tmp_path, text):
         (EXITED, "pause", f"container {WEB.id} is not running"),
         (CREATED, "top", f"container {WEB.id} is not running"),
         (PAUSED, "pause", f"Container {WEB.id} is already paused"),
-        (PAUSED, "exec", f"Container {WEB.id} is paused, unpause the container before exec"),
+        (PAUSED, "exec", "Container web is paused, unpause the container before exec"),
         (PAUSED, "attach", "You cannot attach to a paused container, unpause it first"),
         (PAUSED, "start", "cannot start a paused container, try unpause instead"),
         (PAUSED, "remove", "container is paused: unpause and then stop the container before removing or force remove"),
