@@ -117,6 +117,36 @@ def test_ten_thousand_ports_are_a_few_rules(run: Run, host: Netns, neighbour: Ne
         assert ask(neighbour, A, 25000, kind=UDP) == B
 
 
+def test_a_udp_client_finds_the_next_container(run: Run, orlop: Environment, neighbour: Netns) -> None:
+    # Its packets belong to one connection for as long as it sends, and that leads to the container before.
+    asker = neighbour.inside(lambda: socket.socket(socket.AF_INET, UDP))
+    asker.connect((A, 5353))
+    asker.settimeout(0.2)
+
+    def answered() -> bool:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                asker.send(b"?")
+                return asker.recv(100).decode() == B
+            except OSError:
+                continue
+        return False
+
+    with asker:
+        first = run("-p", "5353:53/udp")
+        with serving(first, 53, kind=UDP):
+            assert answered()
+        keep = run()  # takes the next address
+        gone = first.address()
+        orlop("rm", "-f", first.id)
+        second = run("-p", "5353:53/udp")
+        assert second.address() not in (keep.address(), gone)
+        with serving(second, 53, kind=UDP) as server:
+            assert answered()
+        assert server.peers
+
+
 def test_a_port_of_one_address_is_closed_at_the_others(run: Run, host: Netns, neighbour: Netns) -> None:
     box = run("-p", "127.0.0.1:8080:80", "-p", f"{A}:8081:80")
     with serving(box, 80):

@@ -155,7 +155,7 @@ def release(engine: Engine, container_id: str) -> None:
             engine.log.write(f"the resolver is not told of the end of container {container_id}: {wrong}")
         try:
             networks.withdraw(forwards_of(attachment))
-            networks.discard_links([endpoint.link for endpoint in attachment.endpoints if endpoint.link])
+            networks.discard(attachment)
         except OSError as failure:
             networks.attachments.all[container_id] = attachment
             engine.log.write(f"the network of container {container_id} is not given back: {failure}")

@@ -13,6 +13,7 @@ import os
 import threading
 
 from ...linux.netlink import namespace, rtnetlink
+from ...linux.netlink.conntrack import Conntrack
 from ...linux.netlink.nftables import IPV4, IPV6, Nftables
 from ...linux.netlink.rtnetlink import Rtnetlink
 from ...network import firewall, links, pools, subnet
@@ -143,13 +144,17 @@ class Networks:
         if forwards and self._gate is not None:
             self.firewall.remove(self.nft, [], forwards)
 
-    def discard_links(self, names: list[str]) -> None:
-        """Remove links in the background: the kernel takes 20 ms for each, which no end of a container need wait for.
+    def discard(self, attachment: Attachment) -> None:
+        """Remove the links of a container in the background: the kernel takes 20 ms for each, and no end need wait.
 
-        Most are gone by then: the host's end of a pair goes with the container's namespace.
+        Most are gone by then: the host's end of a pair goes with the container's namespace. So do connections of UDP
+        clients, which have no end by themselves.
         """
+        names = [endpoint.link for endpoint in attachment.endpoints if endpoint.link]
+        is_open = any(port.protocol == "udp" for port in attachment.ports)
+        addresses = [one for end in attachment.endpoints for one in (end.ipv4, end.ipv6) if one and is_open]
         if names:
-            work = functools.partial(_remove_links, names, namespace.current())
+            work = functools.partial(_remove, names, addresses, namespace.current())
             thread = threading.Thread(target=work, name="links", daemon=True)
             self._removals = [one for one in self._removals if one.is_alive()]
             self._removals.append(thread)
@@ -304,8 +309,12 @@ class Networks:
             links.write_sysctl(name, "1")
 
 
-def _remove_links(names: list[str], netns: int) -> None:
+def _remove(names: list[str], addresses: list[str], netns: int) -> None:
     try:
+        if addresses:
+            with namespace.inside(netns, Conntrack) as tracker:
+                for address in addresses:
+                    tracker.forget(address)
         with namespace.inside(netns, Rtnetlink) as route:
             for name in names:
                 links.delete_link(route, name)
