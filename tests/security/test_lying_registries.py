@@ -272,6 +272,40 @@ def test_twenty_pulls_fetch_each_blob_once(puller: Puller) -> None:
         assert registry.fetched(blob) == 1
 
 
+def test_whoever_joins_a_download_brings_their_own_registry(puller: Puller) -> None:
+    asked, gate = threading.Event(), threading.Event()
+
+    def lost(request: Request) -> bool:
+        if LAYER not in request.path:
+            return False
+        asked.set()
+        gate.wait(20)
+        return request.reply(404)
+
+    failures: list[BaseException] = []
+
+    def pull(registry: Registry) -> None:
+        try:
+            puller.pull(registry)
+        except BaseException as wrong:
+            failures.append(wrong)
+
+    with Registry(honest(), lost) as broken, Registry(honest()) as whole:
+        first = threading.Thread(target=pull, args=(broken,))
+        first.start()
+        assert asked.wait(20)
+        second = threading.Thread(target=pull, args=(whole,))
+        second.start()
+        while puller.downloads.users(Digest(digest(PACKED))) < 2:
+            time.sleep(0.01)
+        gate.set()
+        first.join()
+        second.join()
+    assert failures == []
+    assert len(puller.images.list()) == 1
+    assert len(puller.store.names.entries()) == 2
+
+
 # -- secrets ----------------------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orlop.content import Ingest, Store
+    from orlop.spec.digest import Digest
     from orlop.spec.image import Descriptor
 
     from .registry import Repository
@@ -41,6 +42,7 @@ class Download:
         self.error: OrlopError | None = None
         self.cancel = threading.Event()
         self.users = 0
+        self.sources: list[Repository] = []  # whom to ask, in turn; whoever joins adds their own
         self._store = store
         self._ingest: Ingest | None = None
         self._changed = threading.Condition()
@@ -81,12 +83,12 @@ class Download:
                 return self._ingest.reader()
         return self._store.open(self.descriptor.digest)
 
-    def run(self, repositories: Sequence[Repository], slots: threading.Semaphore) -> None:
+    def run(self, slots: threading.Semaphore) -> None:
         """Fetch the blob; the thread that `Downloads` starts. Never raises: `error` tells."""
         error: OrlopError | None = None
         try:
             with slots:
-                self._fetch(repositories)
+                self._fetch()
         except Canceled:
             error = Internal("pull", f"blob {self.descriptor.digest}", "nobody waits for it any more")
         except OrlopError as wrong:
@@ -97,7 +99,7 @@ class Download:
             self.error, self.ended, self._ingest = error, True, None
             self._changed.notify_all()
 
-    def _fetch(self, repositories: Sequence[Repository]) -> None:
+    def _fetch(self) -> None:
         if self._store.stat(self.descriptor.digest) == self.descriptor.size:
             self.received = self.descriptor.size
             return
@@ -107,7 +109,7 @@ class Download:
                 self._ingest, self.received = ingest, ingest.size
                 self._changed.notify_all()
             refused: OrlopError | None = None
-            for repository in repositories:
+            for repository in self.sources:  # it may grow meanwhile
                 try:
                     self._fill(ingest, repository)
                     break
@@ -194,17 +196,20 @@ class Downloads:
     def start(self, descriptor: Descriptor, repositories: Sequence[Repository]) -> Download:
         """Return the download of a blob, begun now unless it runs already. `release` it when done.
 
-        One that was begun by somebody else asks their registries; when it fails there the caller may start it again.
+        One that was begun by somebody else asks their registries first, and then the caller's.
         """
         with self._lock:
             download = self._active.get(descriptor.digest)
             if download is None or download.ended or download.cancel.is_set():
                 download = Download(self._store, descriptor)
+                download.sources += repositories
                 self._active[descriptor.digest] = download
                 name = f"download {descriptor.digest.short}"
-                threading.Thread(target=download.run, args=(repositories, self._slots), name=name, daemon=True).start()
+                threading.Thread(target=download.run, args=(self._slots,), name=name, daemon=True).start()
             elif download.descriptor.size != descriptor.size:
                 raise Invalid("pull", f"blob {descriptor.digest}", "two manifests announce it with different sizes")
+            else:
+                download.sources += [one for one in repositories if one not in download.sources]
             download.users += 1
             return download
 
@@ -216,3 +221,9 @@ class Downloads:
                 download.cancel.set()
                 if self._active.get(download.descriptor.digest) is download:
                     del self._active[download.descriptor.digest]
+
+    def users(self, digest: Digest) -> int:
+        """Return how many wait for a blob now."""
+        with self._lock:
+            download = self._active.get(digest)
+            return download.users if download is not None else 0
