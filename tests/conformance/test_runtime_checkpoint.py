@@ -173,6 +173,18 @@ def test_without_a_cgroup_namespace_the_hierarchies_are_found_again(counter: Cou
     assert not inside.exists() or {pid, 1} & set(map(int, inside.read_text().split())) == {pid}
 
 
+def test_a_user_namespace_is_dumped(counter: Counter) -> None:
+    """Device nodes are the host's there, bound. CRIU 4.1 can't restore bind mounts into one: runc's fail alike."""
+    changed_namespaces(counter, "user")
+    counter.config["linux"]["namespaces"].append({"type": "user"})
+    maps = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    counter.config["linux"].update(uidMappings=maps, gidMappings=maps)
+    counter.write()
+    counter.start(RUNTIME)
+    counter.checkpoint(RUNTIME, "--leave-running")
+    counter.reaches(RUNTIME, 10)
+
+
 def test_a_joined_network_namespace_is_joined_again(counter: Counter) -> None:
     """It is not in the images: whoever made it keeps it."""
     with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as keeper:

@@ -8,6 +8,7 @@ from ...linux import process
 from ...spec.errors import Invalid
 from ...spec.record import Record
 from ...spec.runtime import Spec
+from ..operations.devices import DEFAULT_DEVICES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def shown(container: Container, layout: "Layout") -> "Iterator[tuple[str, str]]"
             # The hierarchies of v1 are bind mounts then.
             for directory in layout.hierarchies():
                 yield f"{mount.destination}/{os.path.basename(directory)}", f"{directory}{container.cgroup}"
-    for device in container.spec.linux.devices:
+    # In a user namespace nodes can't be made: they are the host's, bound.
+    for device in (*DEFAULT_DEVICES, *container.spec.linux.devices):
         yield device.path, device.path
 
 
