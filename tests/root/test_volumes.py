@@ -16,6 +16,7 @@ import pytest
 from support.archives import Archive
 from support.engine import COMMAND
 
+NO_NETWORK = ("--network", "none")
 IMAGE = "shipped"
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")  # cap_net_bind_service=ep (vfs_cap_data)
 
@@ -42,7 +43,7 @@ def names(orlop, *filters):
 
 
 def shell(orlop, script, *flags, check=True):
-    return orlop("run", "--rm", *flags, "host", "sh", "-c", script, check=check)
+    return orlop("run", *NO_NETWORK, "--rm", *flags, "host", "sh", "-c", script, check=check)
 
 
 def inspect(orlop, name, what):
@@ -182,14 +183,23 @@ def test_what_a_volume_has_is_never_touched(orlop):
 
 
 def test_layers_are_seen_as_one(orlop):
-    orlop("run", "--name", "c", "host", "sh", "-c", "mkdir /d; echo 1 > /d/gone; echo 1 > /d/kept; echo 1 > /d/changed")
+    orlop(
+        "run",
+        *NO_NETWORK,
+        "--name",
+        "c",
+        "host",
+        "sh",
+        "-c",
+        "mkdir /d; echo 1 > /d/gone; echo 1 > /d/kept; echo 1 > /d/changed",
+    )
     orlop("commit", "c", "below")
-    orlop("run", "--name", "d", "below", "sh", "-c", "rm /d/gone; echo 2 > /d/changed; echo 2 > /d/new")
+    orlop("run", *NO_NETWORK, "--name", "d", "below", "sh", "-c", "rm /d/gone; echo 2 > /d/changed; echo 2 > /d/new")
     orlop("commit", "d", "above")
     script = "cd /i/d; cat changed kept new; ls"
     shown = shell(orlop, script, "--mount", "type=image,src=above,dst=/i").stdout.split()
     orlop("create", "-v", "vol:/d", "above", "true")
-    orlop("run", "-d", "--name", "live", "host", "sleep", "1000")
+    orlop("run", *NO_NETWORK, "-d", "--name", "live", "host", "sleep", "1000")
     orlop("update", "--mount-add", "type=image,src=above,dst=/i", "live")
     for found in (shown, orlop("exec", "live", "sh", "-c", script).stdout.split()):
         assert found == ["2", "1", "2", "changed", "kept", "new"]
@@ -201,7 +211,16 @@ def test_layers_are_seen_as_one(orlop):
 
 
 def test_sparse_files_stay_sparse(orlop):
-    orlop("run", "--name", "c", "host", "sh", "-c", "mkdir /d; dd if=/dev/zero of=/d/f bs=1 count=1 seek=64M; sync")
+    orlop(
+        "run",
+        *NO_NETWORK,
+        "--name",
+        "c",
+        "host",
+        "sh",
+        "-c",
+        "mkdir /d; dd if=/dev/zero of=/d/f bs=1 count=1 seek=64M; sync",
+    )
     orlop("commit", "c", "sparse")
     orlop("create", "-v", "vol:/d", "sparse", "true")
     found = (data(orlop, "vol") / "f").stat()
@@ -278,7 +297,7 @@ def test_what_the_host_mounts_later_is_seen_as_asked(orlop, tmp_path, host, aske
     (place / "sub").mkdir(parents=True)
     script = f"""
     mount -t tmpfs outer '{place}' && mount --make-{host} '{place}' && mkdir '{place}/sub'
-    {COMMAND} run -d --name c -v '{place}:/p:{asked}' host sleep 1000 >/dev/null || exit
+    {COMMAND} run --network none -d --name c -v '{place}:/p:{asked}' host sleep 1000 >/dev/null || exit
     mount -t tmpfs inner '{place}/sub'
     {COMMAND} exec c grep -q ' /p/sub ' /proc/self/mountinfo && echo seen || echo hidden
     {COMMAND} rm -f c >/dev/null
@@ -432,7 +451,7 @@ def mounts_inside(orlop, name):
 def test_mounts_come_and_go_while_the_process_runs_on(orlop, tmp_path):
     (tmp_path / "f").write_text("here")
     make_image(orlop, Archive().file(b"lib/a", b"of the image"))
-    orlop("run", "-d", "--name", "c", "host", "sleep", "1000")
+    orlop("run", *NO_NETWORK, "-d", "--name", "c", "host", "sleep", "1000")
     pid = inspect(orlop, "c", ".State.Pid")
     flags = (
         f"type=bind,src={tmp_path},dst=/new/place,readonly",
@@ -461,7 +480,7 @@ def test_mounts_come_and_go_while_the_process_runs_on(orlop, tmp_path):
 
 
 def test_what_can_not_be_mounted_changes_nothing(orlop, tmp_path):
-    orlop("run", "-d", "--name", "c", "-v", "vv:/taken", "host", "sleep", "1000")
+    orlop("run", *NO_NETWORK, "-d", "--name", "c", "-v", "vv:/taken", "host", "sleep", "1000")
     before, bundle = mounts_inside(orlop, "c"), inspect(orlop, "c", ".Mounts")
     good = ["--mount-add", f"type=bind,src={tmp_path},dst=/good"]
     for wrong, expected in (
@@ -483,7 +502,7 @@ def test_a_link_inside_leads_a_live_mount_nowhere_else(orlop, tmp_path):
     canary = tmp_path / "canary"
     canary.mkdir()
     script = f"ln -s {canary} /link; ln -s /../../../..{canary} /other; exec sleep 1000"
-    orlop("run", "-d", "--name", "c", "host", "sh", "-c", script)
+    orlop("run", *NO_NETWORK, "-d", "--name", "c", "host", "sh", "-c", script)
     before = Path("/proc/self/mountinfo").read_text()
     for place in ("/link/below", "/other/below"):
         orlop("update", "--mount-add", f"type=tmpfs,dst={place}", "c", check=False)

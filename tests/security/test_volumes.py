@@ -18,6 +18,7 @@ from orlop.engine.volumes import copyup
 from orlop.spec.errors import Invalid
 from support.archives import Archive
 
+NO_NETWORK = ("--network", "none")
 ROUNDS = int(os.environ.get("ORLOP_TEST_SWAPS", "12"))
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
@@ -250,7 +251,7 @@ def test_a_damaged_record_hides_no_other_volume(orlop, text):
 
 
 def test_a_part_of_a_volume_that_is_swapped_for_a_link_shows_nothing_else(orlop, canary):
-    orlop("run", "--rm", "-v", "vol:/v", "host", "sh", "-c", "mkdir /v/sub; echo mine > /v/sub/secret")
+    orlop("run", *NO_NETWORK, "--rm", "-v", "vol:/v", "host", "sh", "-c", "mkdir /v/sub; echo mine > /v/sub/secret")
     volume = data(orlop, "vol")
     (volume / "link").symlink_to(f"../../../../../../../../../..{canary}")
     (volume / "absolute").symlink_to(canary)
@@ -258,7 +259,16 @@ def test_a_part_of_a_volume_that_is_swapped_for_a_link_shows_nothing_else(orlop,
         with Swapping(volume / "sub", volume / link):
             for _ in range(ROUNDS):
                 done = orlop(
-                    *("run", "--rm", "--mount", "src=vol,dst=/d,volume-subpath=sub", "host", "cat", "/d/secret"),
+                    *(
+                        "run",
+                        *NO_NETWORK,
+                        "--rm",
+                        "--mount",
+                        "src=vol,dst=/d,volume-subpath=sub",
+                        "host",
+                        "cat",
+                        "/d/secret",
+                    ),
                     check=False,
                 )
                 assert done.stdout in ("", "mine\n") and "bird" not in done.stdout + done.stderr
@@ -268,14 +278,25 @@ def test_a_part_of_a_volume_that_is_swapped_for_a_link_shows_nothing_else(orlop,
 
 
 def test_a_mount_point_that_is_swapped_for_a_link_moves_no_mount_to_the_host(orlop, canary):
-    orlop("run", "--rm", "-v", "shared:/s", "host", "sh", "-c", "mkdir /s/sub; ln -s /../../../.. /s/link")
+    orlop("run", *NO_NETWORK, "--rm", "-v", "shared:/s", "host", "sh", "-c", "mkdir /s/sub; ln -s /../../../.. /s/link")
     shared = data(orlop, "shared")
     before = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     with Swapping(shared / "sub", shared / "link"):
         for _ in range(ROUNDS):
             script = f"cat {canary}/secret /s/sub{canary}/secret"
             done = orlop(
-                "run", "--rm", "-v", "shared:/s", "-v", "other:/s/sub", "host", "sh", "-c", script, check=False
+                "run",
+                *NO_NETWORK,
+                "--rm",
+                "-v",
+                "shared:/s",
+                "-v",
+                "other:/s/sub",
+                "host",
+                "sh",
+                "-c",
+                script,
+                check=False,
             )
             assert "bird" not in done.stdout
     after = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
