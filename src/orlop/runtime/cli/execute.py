@@ -48,7 +48,8 @@ def execute(call: Call) -> int:
         plan = descriptors.preserve(plan, call.flags.number("preserve-fds"))
         for warning in plan.warnings:
             call.log.write("warning", warning)
-        created = enter.create_exec(plan, entry.pid, pidfd, (0, 1, 2), call.store.state(entry, spec))
+        told = call.store.state(entry, spec) if plan.listener else None
+        created = enter.create_exec(plan, entry.pid, pidfd, (0, 1, 2), told)
     finally:
         os.close(pidfd)
     detach = call.flags.on("detach")
