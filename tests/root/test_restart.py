@@ -103,12 +103,12 @@ def test_a_pause_is_cut_short_by_a_stop(box: Tasks) -> None:
 
 
 def test_an_order_that_changes_counts_at_the_next_end(box: Tasks) -> None:
-    task = start(box, Order(), "cat; echo run; exit 1", open_stdin=True)
+    task = start(box, Order(), "echo up; cat; exit 1", open_stdin=True)
     write(task, Order(restart.ON_FAILURE, 1))
     task.kill()
-    wait_until(lambda: task.status.get("restarts", 0) == 1)
+    wait_until(lambda: task.status.get("restarts", 0) == 1 and lines(task).count(b"up") == 2)
     processes.kill(task.status["pid"], task.status["pidStartTime"])
-    assert task.exit()["exitCode"] == 137
+    assert task.exit()["exitCode"] == 137, ended(task)
 
 
 def test_clients_of_one_run_hear_of_its_end_and_are_not_those_of_the_next(box: Tasks) -> None:

@@ -189,7 +189,8 @@ class Tasks:
             if task.started.error is None and (task.directory / "status.json").exists():
                 (task.directory / restart.RESTART_FILE).write_bytes(restart.Order(stopped=True).encode())
                 processes.kill(task.monitor, task.status["monitorStartTime"], restart.WAKE)
-                processes.kill(task.status["pid"], task.status["pidStartTime"])
+                if pid := task.status["pid"]:
+                    processes.kill(pid, task.status["pidStartTime"])
                 wait_for_end(task.monitor, task.status["monitorStartTime"])
         self.spawner.close()
         Cgroup(detect(), CGROUP).prune()
