@@ -131,6 +131,15 @@ def new_filesystem(
         os.close(fs)
 
 
+def has_filesystem(fstype: str) -> bool:
+    """Tell whether the kernel has a file system, loading its module where there is one. Without privileges: True."""
+    try:
+        os.close(abi.syscall("fsopen", fstype.encode(), FSOPEN_CLOEXEC, subject=fstype))
+    except OSError as failure:
+        return failure.errno != errno.ENODEV
+    return True
+
+
 def _configure(
     fs: int, fstype: str, command: int, key: str | None = None, value: str | None = None, aux: int = 0
 ) -> None:

@@ -7,6 +7,7 @@ container's own, while two containers with the same disk share it, as the kernel
 
 from __future__ import annotations
 
+from ...linux import mount
 from ...spec.errors import Invalid, Unsupported
 
 TYPE_CHECKING = False
@@ -55,8 +56,8 @@ def device(name: str, options: Mapping[str, str]) -> Device | None:
             cause = f"invalid mount path: '{source[:200]}' mount path must be absolute"
             raise Invalid("mount", f"volume {name}", cause, hint="make it anew with --opt device=/...")
         return Device("bind", source, words or (fstype,))
-    if fstype not in _filesystems():
-        hint = "load its module (modprobe), or use another type"
+    if not mount.has_filesystem(fstype):
+        hint = "install its kernel module, or use another type"
         raise Unsupported("mount", f"volume {name}", f"this kernel has no file system {fstype[:40]!r}", hint=hint)
     if fstype in _NETWORK:
         return _network(fstype, source, words)
@@ -69,11 +70,3 @@ def _network(fstype: str, source: str, words: tuple[str, ...]) -> Device:
     if source.startswith(":/") and address:
         source = f"[{address}]{source}" if ":" in address else f"{address}{source}"
     return Device(fstype, source, words)
-
-
-def _filesystems() -> frozenset[str]:
-    try:
-        with open("/proc/filesystems", encoding="ascii") as file:
-            return frozenset(line.split("\t")[-1].strip() for line in file)
-    except OSError:
-        return frozenset()
