@@ -161,6 +161,9 @@ def test_containers_of_a_network_have_names(run: Run, orlop: Environment) -> Non
     assert ask(other, "web", stream=True) == (0, [there])
     backwards = ".".join(reversed(there.split("."))) + ".in-addr.arpa"
     assert ask(other, backwards, message.PTR) == (0, [repr(message.encode_name("web.left"))])
+    orlop("rename", "db", "store")
+    assert ask(web, "store") == (0, [other.address("left")])
+    assert ask(web, "db")[1] == []
     orlop("network", "connect", "--alias", "visitor", "right", web.id)
     assert ask(far, "visitor") == (0, [web.address("right")])
     orlop("network", "disconnect", "right", web.id)

@@ -11,6 +11,7 @@ from ...spec.runtime import Pids, Resources
 from ...spec.task import SPEC_FILE
 from .. import events, host
 from ..compile import resources
+from ..networks import names as resolver_names
 from ..supervision import orders
 from . import execs, names
 from .record import disk_trouble_told, write_durably
@@ -41,6 +42,7 @@ def rename(engine: Engine, reference: str, name: str) -> None:
                 engine.records.save(record.replace(name=new))
         except Conflict as wrong:
             raise Conflict("rename", record.subject, wrong.cause, hint=wrong.hint) from None
+        resolver_names.rename(engine, record.replace(name=new), record.name)
     events.publish_container(engine, record.replace(name=new), "rename", {"oldName": f"/{record.name}"})
 
 

@@ -85,6 +85,26 @@ def update(engine: Engine, record: ContainerRecord, attachment: Attachment, netn
             engine.networks.starting.discard(record.id)
 
 
+def rename(engine: Engine, record: ContainerRecord, old: str) -> None:
+    """Have a container that runs found by its new name, and not by its old one."""
+    networks = engine.networks
+    with networks.lock:
+        held = networks.attachments.get(record.id)
+        if held is None:
+            return
+        endpoints = tuple(
+            one.replace(names=tuple(record.name if name == old else name for name in one.names))
+            for one in held.endpoints
+        )
+        held = held.replace(endpoints=endpoints)
+        networks.attachments.hold(record.id, held)
+    try:
+        if is_wanted(engine, record, held) and record.id in networks.resolver.known():
+            networks.resolver.add(_member(engine, record, held))
+    except OrlopError as wrong:
+        engine.log.write(f"the resolver does not know the new name of container {record.id}: {wrong}")
+
+
 def tell_everybody(engine: Engine) -> None:
     """Tell a new resolver of every container that runs: the one before it was killed.
 
