@@ -162,7 +162,7 @@ class Story:
         processes.kill(status["monitorPid"], status["monitorStartTime"])
         state, code = self.settled(name)
         assert state == "exited" and code in (137, 255)
-        assert not processes.is_alive(status["pid"]) or processes.start_time(status["pid"]) != status["pidStartTime"]
+        wait_for_end(status["pid"], status["pidStartTime"])  # an engine sees to it
         self.forget(name)
 
     def remove(self) -> None:
