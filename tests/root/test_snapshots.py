@@ -207,6 +207,8 @@ def test_a_writable_layer_shows_the_image(snapshots: Snapshots) -> None:
         *(f"lowerdir={path}" for path in lower),
         f"upperdir={directory}/upper",
         f"workdir={directory}/work",
+        "redirect_dir=off",
+        "metacopy=off",
     )
     tree = seen(mounts)
     assert set(tree) == {".", "both", "top"}
