@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from bench import platforms
 from bench.workspace import Workspace
 from devtools.failure import Failure
+from support import processes
 from support.engine import Environment
 from support.registries import debian_registry
 
@@ -32,6 +34,11 @@ def docker(orlop: Environment, peer: Callable[[str], Path]) -> Iterator[Callable
             return done.stdout.strip()
 
         yield run
+    # containerd and its shims end after dockerd has, on their own
+    deadline = time.monotonic() + 30
+    while any(str(work.directory) in processes.title(pid) for pid in processes.pids()):
+        assert time.monotonic() < deadline, "something of dockerd's does not end"
+        time.sleep(0.05)
 
 
 def test_docker_and_we_read_each_other(
