@@ -70,6 +70,7 @@ def test_what_docker_takes_is_taken(flag, text, value):
         ("sysctl", "kernel.foo=1", "sysctl 'kernel.foo=1' is not allowed"),
         ("sysctl", "net.core.x", "sysctl 'net.core.x' is not allowed"),
         ("sysctl", "net/../kernel/panic=1", "is not allowed"),
+        ("sysctl", "net..kernel.panic=1", "is not allowed"),
         ("ulimit", "bogus=1", "invalid ulimit type: bogus"),
         ("ulimit", "nofile=2:1", "ulimit soft limit must be less than or equal to hard limit: 2 > 1"),
         ("ulimit", "nofile", "invalid ulimit argument: nofile"),
