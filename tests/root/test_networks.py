@@ -487,3 +487,17 @@ def test_the_machines_network_and_none(orlop: Environment, host: Netns) -> None:
     }
     alone = orlop("run", "--rm", "--network", "none", "host", "cat", "/proc/net/dev").stdout
     assert [line.split(":")[0].strip() for line in alone.splitlines()[2:]] == ["lo"]
+
+
+def test_nothing_of_ours_listens_where_containers_could_reach_it(run: Run, orlop: Environment, host: Netns) -> None:
+    # SEC-71, CVE-2025-9074: the engine, its resolver and published ports open no socket of the machine's network.
+    orlop("network", "create", "own")
+    run("-p", "8080:80"), run("--network", "own", "-p", "8081:80/udp")
+    listening = host.inside(
+        lambda: [
+            line.split()[1]
+            for name in ("tcp", "tcp6", "udp", "udp6")
+            for line in Path(f"/proc/thread-self/net/{name}").read_text().splitlines()[1:]
+        ]
+    )
+    assert listening == []
