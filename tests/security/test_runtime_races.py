@@ -170,8 +170,8 @@ def devices(scene: Scene) -> Plot:
 def the_working_directory(scene: Scene) -> Plot:
     """SEC-03 (CVE-2024-21626): it is made, and entered, inside."""
     link = scene.link(scene.root / "link", scene.outside)
-    (scene.root / "work").mkdir()
-    return make_spec("pwd", cwd="/work/deep"), (scene.root / "work", link)
+    (scene.root / "job").mkdir()
+    return make_spec("pwd", cwd="/job/deep"), (scene.root / "job", link)
 
 
 ATTACKS: dict[str, tuple[Callable[[Scene], Plot], Harm]] = {

@@ -38,7 +38,7 @@ def files(tmp_path: Path) -> Files:
 
 def test_defaults(files: Files) -> None:
     assert files.endpoints("debian") == [("https", "registry-1.docker.io", "/v2/library/debian", True)]
-    assert files.endpoints("quay.io/a/b") == [("https", "quay.io", "/v2/a/b", True)]
+    assert files.endpoints("mirror.example/a/b") == [("https", "mirror.example", "/v2/a/b", True)]
     assert files.endpoints("localhost:5000/b") == [("any", "localhost:5000", "/v2/b", True)]
     assert files.endpoints("127.0.0.9:5000/b") == [("any", "127.0.0.9:5000", "/v2/b", True)]
 
@@ -62,7 +62,7 @@ prefix = "*.blocked.example"
 blocked = true
 [[registry]]
 prefix = "plain.example/deeper"
-location = "quay.io/other"
+location = "mirror.example/other"
 """
 DIGEST = "@sha256:" + "0" * 64
 
@@ -75,7 +75,7 @@ def test_podmans_file(files: Files) -> None:
     assert files.endpoints("debian" + DIGEST) == [mirror, ("https", "digests.example", "/v2/debian", True), own]
     assert files.endpoints("user/x")[0][1] == "registry-1.docker.io"
     assert files.endpoints("plain.example/x") == [("any", "plain.example", "/v2/x", False)]
-    assert files.endpoints("plain.example/deeper/x") == [("https", "quay.io", "/v2/other/x", True)]
+    assert files.endpoints("plain.example/deeper/x") == [("https", "mirror.example", "/v2/other/x", True)]
     assert files.endpoints("plain.example/deeperx")[0][1] == "plain.example"
     with pytest.raises(Denied, match="blocks it"):
         files.endpoints("a.blocked.example/x")
@@ -91,9 +91,9 @@ def test_a_mirror_is_no_place_to_push_to_and_hears_no_password(files: Files) -> 
 
 def test_containerds_file(files: Files) -> None:
     files.write(
-        "quay.io/hosts.toml",
+        "mirror.example/hosts.toml",
         """
-server = "https://quay.io"
+server = "https://mirror.example"
 [host."http://cache.example:5000"]
 capabilities = ["pull"]
 skip_verify = true
@@ -102,12 +102,12 @@ override_path = true
 ca = "ca.crt"
 """,
     )
-    first, second, own = files.hosts.endpoints(Reference.parse("quay.io/a/b"))
+    first, second, own = files.hosts.endpoints(Reference.parse("mirror.example/a/b"))
     assert shown(first) == ("http", "cache.example:5000", "/v2/a/b", False)
     assert first.capabilities == {"pull"}
     assert shown(second) == ("https", "other.example", "/v2/prefix/a/b", True)
-    assert second.tls.authorities == (f"{files.certs}/quay.io/ca.crt",)
-    assert shown(own) == ("https", "quay.io", "/v2/a/b", True)
+    assert second.tls.authorities == (f"{files.certs}/mirror.example/ca.crt",)
+    assert shown(own) == ("https", "mirror.example", "/v2/a/b", True)
     assert (first.is_mirror, second.is_mirror, own.is_mirror) == (True, True, False)
 
 
@@ -143,9 +143,9 @@ def test_broken_files(files: Files, text: str) -> None:
 
 def test_broken_hosts(files: Files) -> None:
     for text in ("host = 5", "[host.'ftp://x']", "server = 5", "["):
-        files.write("quay.io/hosts.toml", text)
+        files.write("mirror.example/hosts.toml", text)
         with pytest.raises(OrlopError):
-            files.endpoints("quay.io/x")
+            files.endpoints("mirror.example/x")
 
 
 # -- trust ------------------------------------------------------------------------------------------------------------

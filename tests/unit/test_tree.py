@@ -15,15 +15,14 @@ from orlop.frontends.cli import commands
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path.exists()]
 
-# Written in halves, so that this file does not contain them. docker.io and index.docker.io are not here: they are
-# words of the reference grammar.
+# Written in halves, so that this file does not contain them. Docker Hub is not here: its names are words of the
+# reference grammar, and its host is where the protocol puts them.
 REGISTRIES = [
     name + "." + rest
     for name, rest in (
         ("ghcr", "io"),
         ("quay", "io"),
         ("gcr", "io"),
-        ("registry-1.docker", "io"),
         ("registry.k8s", "io"),
         ("mcr.microsoft", "com"),
         ("public.ecr", "aws"),

@@ -10,7 +10,7 @@ mkdir -p /b/root/bin /b/root/proc /b/root/dev /b/root/sys /b/root/tmp /b/root/et
 cp "$(command -v busybox)" /b/root/bin/busybox
 for name in sh mkdir echo cat ls stat sleep; do ln -s busybox /b/root/bin/$name; done
 cd /b
-/work/main/orlop-runtime spec
+RUNTIME spec
 python3 - <<'END'
 import json
 config = json.load(open("config.json"))
@@ -27,8 +27,8 @@ for mount in config["mounts"]:
         mount["options"] = ["nosuid", "noexec", "nodev"]
 json.dump(config, open("config.json", "w"))
 END
-/work/main/orlop-runtime run -b /b delegated
-""".replace("/work/main", str(guest.initramfs.CHECKOUT))
+RUNTIME run -b /b delegated
+""".replace("RUNTIME", f"{guest.initramfs.CHECKOUT}/orlop-runtime")
 
 
 def test_the_user_of_a_container_makes_cgroups_below_its_own() -> None:
