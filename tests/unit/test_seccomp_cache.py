@@ -74,7 +74,9 @@ def broken_entries():
     key = b"k" * 32
 
     def whole(program, key=None, magic=seccomp_cache._MAGIC):
-        return lambda name: magic + (key or bytes.fromhex(name)) + hashlib.sha256(program).digest() + program
+        return lambda name: (
+            magic + (key or bytes.fromhex(name)) + hashlib.blake2b(program, digest_size=32).digest() + program
+        )
 
     return {
         "empty": lambda name: b"",

@@ -2,8 +2,8 @@
 
 A program is named after everything that it depends on: the profile, the machine, and the generation of the compiler.
 
-    <directory>/<sha256 of profile, machine and generation>      mode 0600                        (writer: any process)
-        magic, the name once more (32 bytes), sha256 of the program (32 bytes), the program
+    <directory>/<BLAKE2b of profile, machine and generation>      mode 0600                        (writer: any process)
+        magic, the name once more (32 bytes), BLAKE2b of the program (32 bytes), the program
 
 Entries are written beside their place and renamed into it. What is read is believed only when it is a file of our own
 that nobody else may write, of the right form and digest, under its own name; else it is compiled again. The kernel
@@ -17,7 +17,6 @@ need (docs/adr/0011-compiled-seccomp-programs-are-kept.md).
 from __future__ import annotations
 
 import os
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class ProgramCache:
 
     def compile(self, profile: Seccomp, machine: str) -> bytes:
         """Return the program of a profile for a machine. Raises what `seccomp.compile` raises."""
-        key = _sha256(f"{GENERATION}\n{machine}\n{profile!r}".encode("utf-8", "surrogatepass"))
+        key = _digest(f"{GENERATION}\n{machine}\n{profile!r}".encode("utf-8", "surrogatepass"))
         found = self._read(key)
         if found is None:
             from . import seccomp
@@ -77,7 +76,7 @@ class ProgramCache:
             return
         try:
             # A short write leaves an entry whose digest is wrong: it is as if it were not there.
-            os.write(fd, _MAGIC + key + _sha256(program) + program)
+            os.write(fd, _MAGIC + key + _digest(program) + program)
             os.rename(beside, path)
         except OSError:
             _remove(beside)
@@ -96,13 +95,13 @@ def _program(key: bytes, entry: bytes) -> bytes | None:
     """Return the program of an entry, or None when it is not whole or not of this name."""
     head = len(_MAGIC) + 2 * _HASH_BYTES
     program = entry[head:]
-    if len(entry) > _ENTRY_BYTES_MAX or entry[:head] != _MAGIC + key + _sha256(program):
+    if len(entry) > _ENTRY_BYTES_MAX or entry[:head] != _MAGIC + key + _digest(program):
         return None
     return program if program and not len(program) % _INSTRUCTION_BYTES else None
 
 
-def _sha256(data: bytes) -> bytes:
-    # The module behind hashlib, which would load OpenSSL for it: 3 ms. It was renamed in 3.12.
-    module = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256")
-    digest: bytes = module.sha256(data).digest()
-    return digest
+def _digest(data: bytes) -> bytes:
+    # The module behind hashlib, which would load OpenSSL for it: 3 ms. Of SHA-256's the name differs between versions.
+    from _blake2 import blake2b
+
+    return blake2b(data, digest_size=_HASH_BYTES).digest()
