@@ -38,6 +38,11 @@ class StubWatcher:
         return []
 
 
+class StubBoot:
+    def busy(self) -> bool:
+        return False
+
+
 class Running:
     """A server that runs in a thread, and connections to it."""
 
@@ -45,7 +50,8 @@ class Running:
         self.log = StubLog()
         self.watcher = StubWatcher()
         self.path = str(directory / "s")
-        engine = SimpleNamespace(log=self.log, watcher=self.watcher, paths=Paths(str(directory), str(directory)))
+        paths = Paths(str(directory), str(directory))
+        engine = SimpleNamespace(log=self.log, watcher=self.watcher, boot=StubBoot(), paths=paths)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(self.path)
         listener.listen(2048)
