@@ -314,7 +314,7 @@ def test_a_privileged_container_has_what_the_engine_has(engine):
     assert lines[0].split()[1] == ours.split()[1]
     assert (lines[1].split()[1], lines[2].split()[1]) == ("0", "0")
     assert int(lines[4]) > 0
-    of_host = host.devices()[0].path
+    of_host = host.devices(ContainerRequest(privileged=True)).everything[0].path
     assert engine.output("test", "-e", of_host, privileged=True)[0] == 0
     assert engine.output("test", "-e", of_host)[0] == 1
 

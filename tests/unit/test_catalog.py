@@ -17,7 +17,8 @@ FOREIGN = (
     "no space left on device|No space left on device|Disk quota exceeded|Read-only file system|Permission denied|"
     "Operation not permitted|Too many open files|Resource temporarily unavailable|Cannot allocate memory|unauthorized|"
     "authentication required|denied:|access to the resource is denied|toomanyrequests|Too Many Requests|"
-    "manifest unknown|repository does not exist|name unknown|Name or service not known|Temporary failure in name resolution|"
+    "manifest unknown|repository does not exist|name unknown|Name or service not known|"
+    "Temporary failure in name resolution|"
     "no such host|certificate verify failed|x509|No such file or directory|Address already in use"
 ).split("|")
 

@@ -74,7 +74,8 @@ def test_what_the_request_leaves_open_is_the_images():
         {"test": ("MAGIC", "x")}, {"test": ("CMD",)}, {"test": ("HTTP",)}, {"test": ("HTTP", "80")},
         {"test": ("HTTP", ":0/x")}, {"test": ("HTTP", ":65536/x")}, {"test": ("HTTP", ":80/a\r\nHost: b")},
         {"test": ("HTTP", "example.org:80/")}, {"test": ("TCP", ":80/x")}, {"test": ("TCP", ":" + "9" * 4000)},
-        {"test": ("TCP", "::1:x")}, {"test": ("HTTP", ":80/a b")}, {"test": ("CMD", "x"), "interval": 5}, {"test": ("CMD", "x"), "retries": -1},
+        {"test": ("TCP", "::1:x")}, {"test": ("HTTP", ":80/a b")},
+        {"test": ("CMD", "x"), "interval": 5}, {"test": ("CMD", "x"), "retries": -1},
         {"test": ("CMD", "x"), "start_period": -(10**9)},
     ],
 )  # fmt: skip

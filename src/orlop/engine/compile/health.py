@@ -108,7 +108,8 @@ def _place(test: tuple[str, ...], subject: str) -> tuple[str, int, str]:
     host = host.removeprefix("[").removesuffix("]")
     path = f"/{rest}" if slash or test[0] == HTTP else ""
     right = port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) <= 65535
-    if not colon or not right or (path and test[0] == TCP) or not _is_address(host) or not path.isprintable() or " " in path:
+    clean = path.isprintable() and " " not in path and not (path and test[0] == TCP)
+    if not colon or not right or not clean or not _is_address(host):
         shown = ":8080/path" if test[0] == HTTP else ":5432"
         cause = f"the health check {text[:100]!r} is no place to connect to"
         raise Invalid("create", subject, cause, hint=f"write {shown}, or an address before the colon")

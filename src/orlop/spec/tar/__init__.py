@@ -187,9 +187,7 @@ class Reader:
         if block[156:157] == b"S":
             size, extents = sparse.read_gnu(block, self._source.take, self._limits.sparse_extents, self._broken)
         elif any(key.startswith(_SPARSE_PREFIX) for key in extended):
-            size, extents, used = sparse.read_pax(
-                extended, self._take_data, self._limits.sparse_extents, self._broken
-            )
+            size, extents, used = sparse.read_pax(extended, self._take_data, self._limits.sparse_extents, self._broken)
             member.name = extended.get(b"GNU.sparse.name", member.name)
             member.stored -= used
         else:
