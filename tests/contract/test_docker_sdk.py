@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import socket
@@ -37,6 +38,7 @@ def client(environment: Environment) -> Iterator[object]:
     client = docker.DockerClient(base_url=f"unix://{environment.run}/docker.sock", timeout=60)
     yield client
     client.close()
+    gc.collect()  # what docker-py has left open is no later test's affair
 
 
 @pytest.fixture
