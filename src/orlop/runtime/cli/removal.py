@@ -18,7 +18,11 @@ def destroy(call: Call, entry: Entry) -> None:
 
             scope.stop(entry.unit)
         cgroup.remove()
-    if not has_hooks(call.store.document(entry.id), "poststop"):
+    try:
+        document = call.store.document(entry.id)
+    except FileNotFoundError:
+        return  # a foreground run sees the end of what a checkpoint or a delete ends, too, and was faster
+    if not has_hooks(document, "poststop"):
         call.store.forget(entry.id)
         return
     from .. import hooks
