@@ -91,7 +91,6 @@ def test_attach_before_and_after_the_start(client):
         early.sendall(b"to both\n")
         for stream in (early, late):
             assert stream.recv(100).endswith(b"to both\n")
-        early.shutdown(socket.SHUT_WR)
         container.kill()
         assert early.recv(100) == late.recv(100) == b""
     container.remove()
@@ -235,6 +234,98 @@ def test_a_bad_request_is_told_and_nothing_is_made(send, client, request_):
     assert json.loads(body)["message"]
     assert client.containers.list(all=True) == []
     assert client.ping()
+
+
+def put(path: str, body: bytes) -> bytes:
+    return f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_a_broken_archive_is_told_and_leaves_nothing(send, client, held):
+    broken = (b"no archive at all" * 100, b"\x1f\x8b\x08" + b"\0" * 600, tarred("../../out", b"x")[:700], b"x" * 511)
+    images = client.images.list()
+    for data in broken:
+        for request in (
+            put(f"/v1.50/containers/{held.id}/archive?path=/", data),
+            post("/v1.50/images/load", data, "application/x-tar"),
+            post("/v1.50/images/create?fromSrc=-&repo=broken&tag=1", data, "application/x-tar"),
+        ):
+            status, body = send(request)
+            assert 400 <= status < 500, (request[:60], status, body)
+            assert json.loads(body)["message"]
+    assert client.images.list() == images
+    assert not held.diff()
+
+
+def test_an_archive_that_leads_outside_stays_inside(send, held, tmp_path):
+    status, body = send(
+        put(f"/v1.50/containers/{held.id}/archive?path=/tmp", tarred(f"../../../..{tmp_path}/out", b"x"))
+    )
+    assert status in (200, 400), body
+    assert list(tmp_path.iterdir()) == []
+
+
+def tarred(name: str, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("path", ["/exec/ID/start", "/exec/ID/resize?h=-1&w=5", "/exec/ID/resize?h=70000&w=5"])
+def test_a_broken_exec_request_is_told(send, client, held, path):
+    exec_id = client.api.exec_create(held.id, ["true"])["Id"]
+    status, body = send(post(f"/v1.50{path}".replace("ID", exec_id), b"[1, 2"))
+    assert status == 400, body
+    assert json.loads(body)["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"Cmd":[]}', b'{"Cmd":[1]}', b'{"Cmd":null}', b'{"Cmd":["x"],"Env":["=x"]}', b'{"Cmd":["x"],"User":5}', b"null"],
+)
+def test_an_exec_that_can_not_be_is_told(send, held, body):
+    status, answer = send(post(f"/v1.50/containers/{held.id}/exec", body))
+    if status == 201:  # what only the start can know
+        exec_id = json.loads(answer)["Id"]
+        status, answer = send(post(f"/v1.50/exec/{exec_id}/start", b'{"Detach":true}'))
+    assert status == 400, answer
+
+
+@pytest.mark.parametrize("query", ["since=x", "until=1.x", "since=" + "9" * 50, "tail=x&since=%FF"])
+def test_a_broken_moment_is_told(send, held, query):
+    head = f"GET /v1.50/containers/{held.id}/logs?stdout=1&{query} HTTP/1.1\r\nHost: x\r\n\r\n"
+    status, body = send(head.encode())
+    assert status == 400, body
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/volumes/create", b'{"Name":"../x"}'),
+        ("/volumes/create", b'{"Name":5}'),
+        ("/volumes/create", b'{"Driver":"nosuch"}'),
+        ("/volumes/create", b'{"DriverOpts":{"type":7}}'),
+        ("/networks/create", b'{"Name":""}'),
+        ("/networks/create", b'{"Name":"a b"}'),
+        ("/networks/create", b'{"Name":"n","Driver":"nosuch"}'),
+        ("/networks/create", b'{"Name":"n","IPAM":{"Config":[{"Subnet":"10.0.0.0/99"}]}}'),
+        ("/networks/create", b'{"Name":"n","IPAM":{"Config":"x"}}'),
+        ("/networks/bridge/connect", b'{"Container":"nosuch"}'),
+        ("/networks/nosuch/connect", b'{"Container":"x"}'),
+        ("/containers/nosuch/update", b'{"Memory":"x"}'),
+        ("/commit?container=nosuch", b"{}"),
+        ("/images/box:1/tag?repo=UPPER", b""),
+        ("/images/box:1/tag?repo=", b""),
+    ],
+)
+def test_a_broken_request_of_every_noun_is_told(send, client, path, body):
+    before = (len(client.volumes.list()), len(client.networks.list()), len(client.images.list()))
+    status, answer = send(post(f"/v1.50{path}", body))
+    assert 400 <= status < 500 or status == 501, (status, answer)  # 501: a driver that there is none of
+    assert json.loads(answer)["message"]
+    assert (len(client.volumes.list()), len(client.networks.list()), len(client.images.list())) == before
 
 
 def test_a_stranger_is_not_served(environment: Environment, tmp_path: Path):
