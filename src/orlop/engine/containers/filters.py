@@ -7,6 +7,7 @@ an expression that could take for ever is refused, because a list waits for nobo
 from __future__ import annotations
 
 from ...spec.errors import Invalid
+from .. import labels
 from ..networks import listing as network_listing
 from ..networks import ports
 from ..supervision import health
@@ -44,9 +45,7 @@ def compile(engine: Engine, filters: Filters) -> Test:
 
 def has_label(record: ContainerRecord, value: str) -> bool:
     """Tell whether a container has the label: NAME, or NAME=value."""
-    name, equals, wanted = value.partition("=")
-    labels = record.config.labels
-    return name in labels and (not equals or labels[name] == wanted)
+    return labels.has_label(record.config.labels, value)
 
 
 def _of_key(engine: Engine, key: str, values: Sequence[str]) -> Test:

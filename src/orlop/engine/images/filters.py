@@ -10,6 +10,7 @@ import time
 
 from ...spec.errors import Invalid, NotFound
 from ...spec.reference import Reference
+from ..labels import has_label
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,13 +101,7 @@ def _aside(engine: Engine, name: str, later: bool) -> Test:
 
 
 def _label(value: str) -> Test:
-    key, equals, wanted = value.partition("=")
-
-    def test(image: Image) -> bool:
-        labels = image.config.config.labels
-        return key in labels and (not equals or labels[key] == wanted)
-
-    return test
+    return lambda image: has_label(image.config.config.labels, value)
 
 
 def _until(value: str) -> Test:

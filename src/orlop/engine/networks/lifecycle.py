@@ -10,7 +10,8 @@ from .. import events
 from ..containers import files
 from ..containers.inspect import unix_time
 from ..containers.record import timestamp
-from . import attach, host, listing, requests
+from ..labels import has_label
+from . import attach, host, requests
 from .store import PREDEFINED, new_id
 
 TYPE_CHECKING = False
@@ -80,9 +81,9 @@ def prune(engine: Engine, until_ns: int | None, labels: Sequence[str], without_l
     """
     removed = []
     for network in sorted(engine.networks.store.all().values(), key=lambda one: one.name):
-        if network.name in PREDEFINED or not all(listing.label_test(network, label) for label in labels):
+        if network.name in PREDEFINED or not all(has_label(network.labels, label) for label in labels):
             continue
-        if without_labels and all(listing.label_test(network, label) for label in without_labels):
+        if without_labels and all(has_label(network.labels, label) for label in without_labels):
             continue
         if until_ns is not None and unix_time(network.created_at) * 10**9 >= until_ns:
             continue

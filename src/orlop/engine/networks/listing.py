@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...spec.errors import Invalid, OrlopError
+from ..labels import has_label
 from . import attach, ports
 
 TYPE_CHECKING = False
@@ -109,11 +110,6 @@ def _test(key: str, values: Sequence[str]) -> Callable[[Engine, Network], bool]:
     return lambda engine, network: combine(test(engine, network, value) for value in values)
 
 
-def label_test(network: Network, value: str) -> bool:
-    name, equals, wanted = value.partition("=")
-    return name in network.labels and (not equals or network.labels[name] == wanted)
-
-
 def _is_dangling(engine: Engine, network: Network, value: str) -> bool:
     used = is_predefined(network) or any(True for _ in engine.networks.attachments.on(network.id))
     return used != _TRUTHS[value.lower()]
@@ -131,7 +127,7 @@ _FILTERS: dict[str, Test] = {
     "dangling": _is_dangling,
     "driver": lambda engine, network, value: network.driver == value,
     "id": lambda engine, network, value: network.id.startswith(value),
-    "label": lambda engine, network, value: label_test(network, value),
+    "label": lambda engine, network, value: has_label(network.labels, value),
     "name": lambda engine, network, value: value in network.name,
     "scope": lambda engine, network, value: value == "local",
     "type": lambda engine, network, value: is_predefined(network) == (value == "builtin"),

@@ -7,6 +7,7 @@ from ...spec.mount import VOLUME
 from .. import events
 from ..containers import names
 from ..containers.record import disk_trouble_told, timestamp
+from ..labels import has_label
 from . import local, preparation
 from .store import ANONYMOUS_LABEL, LOCAL, VolumeRecord, check_name
 
@@ -151,12 +152,7 @@ def _test(key: str, values: tuple[str, ...]) -> Test:
     if key == "name":
         return lambda record, used: any(value in record.name for value in values)
     wants = key == "label"
-    return lambda record, used: all(_has_label(record, value) == wants for value in values)
-
-
-def _has_label(record: VolumeRecord, value: str) -> bool:
-    name, equals, wanted = value.partition("=")
-    return name in record.labels and (not equals or record.labels[name] == wanted)
+    return lambda record, used: all(has_label(record.labels, value) == wants for value in values)
 
 
 def _boolean(values: Sequence[str], key: str, verb: str) -> bool:

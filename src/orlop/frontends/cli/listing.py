@@ -25,6 +25,15 @@ FORMAT_FLAG = Flag(
 )
 
 
+def filters_of(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return what --filter named as the engine's verbs take it; an empty one asks for nothing, as in docker."""
+    found: dict[str, list[str]] = {}
+    for key, value in pairs:
+        if key:
+            found.setdefault(key, []).append(value)
+    return found
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     write(render([header, *([for_output(_one_line(cell)) for cell in row] for row in rows)]))
 

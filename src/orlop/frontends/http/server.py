@@ -7,9 +7,9 @@ client that never finishes it delays nobody.
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 
+from ..native.wire import peer_credentials
 from .exchange import TIMEOUT_S
 
 TYPE_CHECKING = False
@@ -73,7 +73,7 @@ class Server:
                     return
                 self._free.release()  # the client went away, or we have no descriptor left for a moment
                 continue
-            if self._uids is not None and _peer_uid(connection) not in self._uids:
+            if self._uids is not None and peer_credentials(connection)[1] not in self._uids:
                 connection.close()
                 self._free.release()
                 continue
@@ -126,8 +126,3 @@ def _linger(connection: socket.socket) -> None:
             left -= len(data)
     except OSError:
         pass
-
-
-def _peer_uid(connection: socket.socket) -> int:
-    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from _socket import AF_UNIX, SOCK_STREAM, socketpair
 
 from ....spec.container import CommitRequest
 from ....spec.errors import NotFound, Unavailable
+from .. import archives
 from ..command import Command, Invocation, for_output, write, write_line
 from ..flags import BOOL, EXIT_USAGE, LIST, STRING, Flag, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...native.client import Engine
-
-STREAM_BYTES = 256 * 1024
 
 
 def _diff(invocation: Invocation) -> int:
@@ -50,32 +48,11 @@ def _export_to_file(engine: Engine, container: str, output: str) -> None:
     if directory and not os.path.isdir(directory):
         cause = f'invalid output path: directory "{directory}" does not exist'
         raise NotFound("export to", output, cause, hint=f"make it with: mkdir -p {directory}")
-    temporary = f"{output}.{os.urandom(4).hex()}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        _fetch(engine, container, fd)
-        os.rename(temporary, output)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(fd)
+    archives.write_whole(output, lambda fd: _fetch(engine, container, fd))
 
 
 def _fetch(engine: Engine, container: str, fd: int) -> None:
-    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
-    try:
-        try:
-            engine.send("containers.export", {"container": container}, [theirs.fileno()])
-        finally:
-            theirs.close()
-        while data := ours.recv(STREAM_BYTES):
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-        engine.receive()  # the archive is whole only when the engine says so
-    finally:
-        ours.close()
+    archives.fetch(engine, "containers.export", {"container": container}, fd)
 
 
 def _commit(invocation: Invocation) -> int:

@@ -40,10 +40,7 @@ _HEADERS: dict[str, object] = {
 def _ps(invocation: Invocation) -> int:
     options = invocation.options
     last = 1 if options["latest"] else options["last"]
-    filters: dict[str, list[str]] = {}
-    for key, value in options["filter"]:
-        if key:
-            filters.setdefault(key, []).append(value)
+    filters = listing.filters_of(options["filter"])
     form: str = options["format"]
     sized: bool = options["size"] or ".Size" in form
     args: dict[str, object] = {"all": options["all"] or last > 0, "filters": filters, "size": sized}

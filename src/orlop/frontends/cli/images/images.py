@@ -68,11 +68,7 @@ class _Line:
 
 def _images(invocation: Invocation) -> int:
     options = invocation.options
-    filters: dict[str, list[str]] = {}
-    if options["filter"]:
-        from .names import filters_of
-
-        filters = filters_of(options["filter"])
+    filters = listing.filters_of(options["filter"])
     with invocation.connect() as engine:
         found = engine.call("images.list", {"filters": filters} if filters else {})
     items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []

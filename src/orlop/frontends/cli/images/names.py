@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ....spec.errors import OrlopError
+from .. import listing
 from ..command import Command, Invocation, for_output, write_line
 from ..containers.lifecycle import confirmed
 from ..flags import BOOL, EXIT_USAGE, Flag
@@ -12,7 +13,6 @@ from ..values import FILTER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
 
@@ -56,7 +56,7 @@ def _prune(invocation: Invocation) -> int:
         if not confirmed(f"WARNING! This will remove {what}."):
             return 0
     with invocation.connect() as engine:
-        result = engine.call("images.prune", {"all": options["all"], "filters": filters_of(options["filter"])})
+        result = engine.call("images.prune", {"all": options["all"], "filters": listing.filters_of(options["filter"])})
     found = result if isinstance(result, dict) else {}
     print_images_deleted(found)
     write_line(f"Total reclaimed space: {size(int(found.get('SpaceReclaimed') or 0))}")
@@ -74,14 +74,6 @@ def print_images_deleted(result: dict[str, Any]) -> None:
             if word in item:
                 write_line(f"{word.lower()}: {for_output(str(item[word]))}")
     write_line("")
-
-
-def filters_of(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return the filters that --filter named as the engine's verbs take them."""
-    found: dict[str, list[str]] = {}
-    for key, value in pairs:
-        found.setdefault(key, []).append(value)
-    return found
 
 
 TAG = Command(

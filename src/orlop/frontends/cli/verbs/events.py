@@ -6,6 +6,7 @@ import time
 
 from ....spec import errors, jsonio
 from ....spec.errors import Unavailable
+from .. import listing
 from ..command import Command, Invocation, for_output, write_line
 from ..flags import STRING, Flag
 from ..units import moment_ns
@@ -25,10 +26,7 @@ _JSON_NAMES = {"Status": "status", "Scope": "scope", "Time": "time", "TimeNano":
 def _events(invocation: Invocation) -> int:
     options = invocation.options
     show = _formatter(options["format"])
-    filters: dict[str, list[str]] = {}
-    for key, value in options["filter"]:
-        if key:
-            filters.setdefault(key, []).append(value)
+    filters = listing.filters_of(options["filter"])
     args: dict[str, object] = {
         "since_ns": moment_ns("--since", options["since"]),
         "until_ns": moment_ns("--until", options["until"]),

@@ -93,10 +93,7 @@ def _contradiction(words: str) -> UsageError:
 
 def _ls(invocation: Invocation) -> int:
     options = invocation.options
-    filters: dict[str, list[str]] = {}
-    for key, value in options["filter"]:
-        if key:
-            filters.setdefault(key, []).append(value)
+    filters = listing.filters_of(options["filter"])
     with invocation.connect() as engine:
         found = engine.call("networks.list", {"filters": filters})
     items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []

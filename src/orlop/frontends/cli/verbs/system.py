@@ -6,7 +6,8 @@ from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
 from ..containers.lifecycle import confirmed, prune_filters
 from ..flags import BOOL, EXIT_USAGE, Flag
-from ..images.names import filters_of, print_images_deleted
+from ..images.names import print_images_deleted
+from ..listing import filters_of
 from ..table import render
 from ..units import ago, epoch_ns, size
 from ..values import FILTER

@@ -139,11 +139,7 @@ def _prune(invocation: Invocation) -> int:
 
 
 def _filters(invocation: Invocation) -> dict[str, list[str]]:
-    filters: dict[str, list[str]] = {}
-    for key, value in invocation.options["filter"]:
-        if key:
-            filters.setdefault(key, []).append(value)
-    return filters
+    return listing.filters_of(invocation.options["filter"])
 
 
 _CLUSTER = frozenset(

@@ -7,7 +7,7 @@ import sys
 from _socket import AF_UNIX, SHUT_WR, SOCK_STREAM, socketpair
 
 from ....spec.errors import Invalid, NotFound
-from .. import listing
+from .. import archives, listing
 from ..command import Command, Invocation, for_output, write_line
 from ..flags import EXIT_USAGE, STRING, Flag, UsageError
 from ..units import size
@@ -16,7 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-STREAM_BYTES = 256 * 1024
 ID_LENGTH = 12
 
 
@@ -45,35 +44,13 @@ def _export(invocation: Invocation) -> int:
         sys.stdout.flush()
         _fetch(invocation, 1)
         return 0
-    # Beside its place, and moved there when it is whole.
-    temporary = f"{output}.{os.urandom(4).hex()}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        _fetch(invocation, fd)
-        os.rename(temporary, output)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(fd)
+    archives.write_whole(output, lambda fd: _fetch(invocation, fd))
     return 0
 
 
 def _fetch(invocation: Invocation, fd: int) -> None:
-    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
     with invocation.connect() as engine:
-        try:
-            try:
-                engine.send("volumes.export", {"volume": invocation.arguments[0]}, [theirs.fileno()])
-            finally:
-                theirs.close()
-            while data := ours.recv(STREAM_BYTES):
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
-            engine.receive()  # the archive is whole only when the engine says so
-        finally:
-            ours.close()
+        archives.fetch(engine, "volumes.export", {"volume": invocation.arguments[0]}, fd)
 
 
 def _import(invocation: Invocation) -> int:
@@ -93,7 +70,7 @@ def _import(invocation: Invocation) -> int:
             finally:
                 theirs.close()
             try:
-                while data := os.read(fd, STREAM_BYTES):
+                while data := os.read(fd, archives.STREAM_BYTES):
                     ours.sendall(data)
                 ours.shutdown(SHUT_WR)
             except (BrokenPipeError, ConnectionResetError):

@@ -1,0 +1,45 @@
+"""Archives that the engine writes to a stream: passed on to standard output, or to a file that is whole or absent."""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, SOCK_STREAM, socketpair
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..native.client import Engine
+
+STREAM_BYTES = 256 * 1024
+
+
+def fetch(engine: Engine, verb: str, args: dict[str, object], fd: int) -> None:
+    """Write to a descriptor what a verb writes to the stream that goes with it. Raises the verb's error."""
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    try:
+        try:
+            engine.send(verb, args, [theirs.fileno()])
+        finally:
+            theirs.close()
+        while data := ours.recv(STREAM_BYTES):
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+        engine.receive()  # the archive is whole only when the engine says so
+    finally:
+        ours.close()
+
+
+def write_whole(path: str, write: Callable[[int], None]) -> None:
+    """Have a file written beside its place, and move it there when it is whole."""
+    temporary = f"{path}.{os.urandom(4).hex()}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
