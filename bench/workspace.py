@@ -7,6 +7,7 @@ was started here is ended by its pid, every mount below the directory is undone,
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -151,8 +152,31 @@ def cgroups() -> list[str]:
 
 
 def _remove_cgroups() -> None:
-    for cgroup in cgroups():
-        os.rmdir(cgroup)
+    """End what still runs in them (a peer's container whose command timed out) and remove them.
+
+    Raises OSError when one stays busy: the next workspace of this process has the same CGROUP.
+    """
+    deadline = time.monotonic() + STOP_S_MAX
+    while left := cgroups():
+        for cgroup in left:
+            _kill_members(cgroup)
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    os.rmdir(cgroup)
+                except OSError as error:  # killed members leave when the kernel has buried them
+                    if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                        raise
+        time.sleep(0.05)
+
+
+def _kill_members(cgroup: str) -> None:
+    try:
+        pids = Path(cgroup, "cgroup.procs").read_text().split()
+    except OSError:  # removed meanwhile, or threaded
+        return
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def _run_anyway(subject: Subject) -> None:

@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND = CHECKOUT / "orlop"
-GONE_S_MAX = 15.0
-TIMEOUT_S_DEFAULT = 60.0
+GONE_S_MAX = 60.0
+TIMEOUT_S_DEFAULT = 120.0
 
 
 class Finished:
