@@ -7,15 +7,16 @@ import socket
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orlop.frontends.native import client, rundir, start, wire
 from orlop.spec import errors, jsonio
 from orlop.spec.paths import ENGINE_SOCKET, Paths, from_environment
-from support.fake_engine import FakeEngine
+from support.fake_engine import FakeEngine, HangUp
 
 # -- directories -----------------------------------------------------------------------------------------------------
 
@@ -340,3 +341,51 @@ def test_descriptors_that_nobody_asked_for_are_closed(tmp_path):
         wire.send_result(theirs, {}, [null.fileno()] * 3)
         assert engine.call("engine.ping") == {}
         assert set(os.listdir("/proc/self/fd")) == before
+
+
+def dying_at_first(answer: object) -> Callable[[dict[str, Any], list[int]], object]:
+    """Return an answer of which the first asker sees the engine die."""
+    deaths = iter([True])
+
+    def reply(_args: dict[str, Any], fds: list[int]) -> object:
+        for fd in fds:
+            os.close(fd)
+        if next(deaths, False):
+            raise HangUp
+        return answer
+
+    return reply
+
+
+def test_a_question_over_which_the_engine_dies_is_put_to_the_next():
+    with FakeEngine({"containers.inspect": dying_at_first({"Id": "f" * 64})}) as engine:
+        done = engine("inspect", "--type", "container", "-f", "{{.Id}}", "c")
+    assert (done.code, done.stdout) == (0, "f" * 64 + "\n")
+    assert [verb for verb, _ in engine.calls] == ["containers.inspect"] * 2
+
+
+def test_an_order_is_not_repeated_when_it_may_have_been_carried_out():
+    with FakeEngine({"containers.kill": dying_at_first({})}) as engine:
+        done = engine("kill", "c")
+    assert done.code == 1 and "the engine closed the connection" in done.stderr
+    assert len(engine.calls) == 1
+
+
+def test_an_order_that_no_engine_has_heard_is_repeated():
+    with FakeEngine({"containers.kill": {}}) as engine:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        connection = client.Engine(ours, "log", lambda: client.connect(engine.paths)._socket)
+        assert connection.call("containers.kill", {"container": "c"}) == {}
+        connection.close()
+    assert len(engine.calls) == 1
+
+
+def test_an_engine_that_dies_again_and_again_is_told():
+    def die(_args: dict[str, Any], _fds: list[int]) -> object:
+        raise HangUp
+
+    with FakeEngine({"containers.list": die}) as engine:
+        done = engine("ps")
+    assert done.code == 1 and "the engine closed the connection" in done.stderr
+    assert len(engine.calls) == client.ATTEMPTS_MAX

@@ -15,23 +15,46 @@ from . import rundir, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from ...spec.paths import Paths
+
+
+ATTEMPTS_MAX = 3  # a dying engine may take one more connection before its listening socket closes
+
+# Verbs that change nothing: when an engine dies over one, the next engine is asked. What ended stays ended.
+_QUESTIONS = frozenset(
+    f"{noun}.{verb}"
+    for noun, verbs in {
+        "containers": "list inspect explain plan stat_path changes execs exec_inspect top request why wait logs stats",
+        "engine": "ping info version events",
+        "images": "list inspect history",
+        "networks": "list inspect trace",
+        "system": "df",
+        "volumes": "list inspect usage",
+    }.items()
+    for verb in verbs.split()
+)
 
 
 class Lost(Unavailable):
     """The connection ended before the reply: whether the verb was carried out is not known."""
 
 
+class Unsent(Lost):
+    """The connection ended before the whole request had left: the verb was not carried out."""
+
+
 class Engine:
     """One connection. Not for use by several threads at once; a thread that waits opens its own."""
 
-    __slots__ = ("_log", "_socket")
+    __slots__ = ("_log", "_reconnect", "_socket")
 
-    def __init__(self, sock: socket, log: str) -> None:
+    def __init__(self, sock: socket, log: str, reconnect: Callable[[], socket] | None = None) -> None:
+        """reconnect: returns a connection to the engine that follows this one; None, and an engine's death is told."""
         self._socket = sock
         self._log = log
+        self._reconnect = reconnect
 
     def call(self, verb: str, args: dict[str, object] | None = None, fds: Sequence[int] = ()) -> object:
         """Return the verb's result. Raises the engine's error, Lost when it dies, Unavailable for nonsense."""
@@ -44,15 +67,25 @@ class Engine:
         self, verb: str, args: dict[str, object] | None = None, fds: Sequence[int] = ()
     ) -> tuple[object, list[int]]:
         """Like `call`, and return the descriptors that came with the result: the caller's to close."""
+        for _ in range(ATTEMPTS_MAX - 1):
+            try:
+                self.send(verb, args or {}, fds)
+                return self.receive()
+            except Lost as lost:
+                # An engine acts on whole requests only.
+                if self._reconnect is None or not (verb in _QUESTIONS or isinstance(lost, Unsent)):
+                    raise
+            self._socket.close()
+            self._socket = self._reconnect()
         self.send(verb, args or {}, fds)
         return self.receive()
 
     def send(self, verb: str, args: dict[str, object], fds: Sequence[int] = ()) -> None:
-        """Send a request; `receive` then returns its reply. Raises Lost."""
+        """Send a request; `receive` then returns its reply. Raises Unsent."""
         try:
             wire.send_request(self._socket, verb, args, fds)
         except OSError as wrong:
-            raise self._failed(Lost, f"the connection broke: {wrong.strerror}") from None
+            raise self._failed(Unsent, f"the connection broke: {wrong.strerror}") from None
 
     def receive(self) -> tuple[object, list[int]]:
         """Return the reply to a request that was sent, as `call_with_fds` does."""
@@ -60,7 +93,7 @@ class Engine:
             return wire.receive_reply(self._socket)
         except OSError as wrong:
             raise self._failed(Lost, f"the connection broke: {wrong.strerror}") from None
-        except wire.Closed as wrong:
+        except (wire.Closed, wire.Cut) as wrong:
             raise self._failed(Lost, wrong.cause) from None
         except wire.Malformed as wrong:
             raise self._failed(Unavailable, wrong.cause) from None
@@ -109,6 +142,10 @@ def connect(paths: Paths, *, start: bool = True) -> Engine:
 
     Raises Denied when the run directory or the engine is somebody else's, Unavailable when there is no engine.
     """
+    return Engine(_connect(paths, start), paths.engine_log, lambda: _connect(paths, start))
+
+
+def _connect(paths: Paths, start: bool) -> socket:
     sock = _find(paths)
     if sock is None and start:
         from .start import start_engine
@@ -116,7 +153,7 @@ def connect(paths: Paths, *, start: bool = True) -> Engine:
         sock = start_engine(paths)
     if sock is None:
         raise Unavailable("reach", "the engine", f"none runs in {paths.run}", hint="start one with: orlop serve")
-    return Engine(sock, paths.engine_log)
+    return sock
 
 
 def _find(paths: Paths) -> socket | None:

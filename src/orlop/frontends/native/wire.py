@@ -39,6 +39,10 @@ class Malformed(errors.Invalid):
     """What arrived is no message of this protocol: the connection is of no further use."""
 
 
+class Cut(Malformed):
+    """The stream ended in the middle of a message."""
+
+
 class Closed(errors.Unavailable):
     """The peer ended the connection where a message was due."""
 
@@ -169,7 +173,7 @@ def _receive_exactly(sock: "socket", subject: str, length: int) -> bytes:
     while len(data) < length:
         part = sock.recv(min(length - len(data), 1 << 18))
         if not part:
-            raise Malformed("read", subject, f"the stream ended after {len(data)} of {length} bytes")
+            raise Cut("read", subject, f"the stream ended after {len(data)} of {length} bytes")
         data += part
     return bytes(data)
 
