@@ -186,3 +186,10 @@ def test_a_filter_that_forbids_execve_ends_the_process(root: Path) -> None:
     profile = Seccomp.from_json({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
     killed = launcher.run(make_spec("true", seccomp=profile), root)
     assert killed.code == 128 + 31, repr(killed)
+
+
+def test_an_init_that_is_killed_before_its_last_step_is_told_as_that(root: Path) -> None:
+    outcome = launcher.run(make_spec("true"), root, killed=True)
+    assert outcome.code is None and outcome.error is not None
+    assert outcome.error.cause == "init was killed by signal 9 before the command"
+    assert "memory limit" in outcome.error.hint

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -58,16 +59,19 @@ def run(
     execs: Sequence[Process] = (),
     pass_fds: Sequence[int] = (),
     python: Sequence[str] = (sys.executable,),
+    killed: bool = False,
 ) -> Outcome:
     """Start a container on a directory or on snapshot mounts, wait for its end.
 
     execs: processes to run in it, one after the other, before the container is killed; their outputs come first.
+    killed: somebody kills its init when all but the last step is done.
     """
     mounts = [Mount(type="bind", source=str(root))] if isinstance(root, Path) else list(root)
     request = {
         "spec": spec.to_json(),
         "mounts": [mount.to_json() for mount in mounts],
         "execs": [process.to_json() for process in execs],
+        "killed": killed,
     }
     with tempfile.TemporaryDirectory(prefix="orlop-launch-") as scratch:
         asked, told = Path(scratch, "request"), Path(scratch, "report")
@@ -108,6 +112,9 @@ def drive(asked: str, told: str) -> None:
         created = launch.create(compiled, fd, (0, 1, 2))
         os.close(fd)
         report["facts"] = {"pid": created.pid, "fds": sorted(os.listdir("/proc/self/fd"), key=int)}
+        if request["killed"]:
+            os.kill(created.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, created.pid, os.WEXITED | os.WNOWAIT)
         created.start()
         if request["execs"]:
             _exec_all(spec, created, [Process.from_json(process) for process in request["execs"]], report)

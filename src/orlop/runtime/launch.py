@@ -58,7 +58,10 @@ class Created:
         """
         assert self._channel and self._undo, "start is called once, and not after abort"
         try:
-            self._channel.send(channel.START)
+            try:
+                self._channel.send(channel.START)
+            except BrokenPipeError:
+                raise _died(self) from None
             message = self._channel.last_message(self._delivery())
             if message:
                 raise channel.failure_of(message)
