@@ -131,7 +131,8 @@ def shape(call: Callable[..., str], flags: Sequence[str], root: str) -> dict[str
             mount["Name"] = "DRAWN"
         mount["Source"] = mount["Source"].replace(root, "ROOT")
     host = found["HostConfig"]
-    fields = {name: host.get(name) for name in ("Binds", "Mounts", "Tmpfs", "VolumesFrom", "VolumeDriver")}
+    fields = {name: host.get(name) for name in ("Mounts", "Tmpfs", "VolumesFrom", "VolumeDriver")}
+    fields["Binds"] = sorted(host["Binds"] or ())  # the docker CLI sends them in no order
     call("rm", "-v", identity)
     return {"Mounts": mounts, "Volumes": found["Config"]["Volumes"], **fields}
 

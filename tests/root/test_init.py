@@ -41,8 +41,16 @@ def test_it_needs_next_to_no_memory(orlop):
 
 
 def test_a_terminal_belongs_to_the_program(terminal):
+    # One long sleep would do unless the signal came after "ready" and before the sleep: then dash waits for its end.
     screen = terminal(
-        "run", "--rm", "-it", "--init", "host", "sh", "-c", "trap 'echo got it; exit 3' INT; echo ready; sleep 1000"
+        "run",
+        "--rm",
+        "-it",
+        "--init",
+        "host",
+        "sh",
+        "-c",
+        "trap 'echo got it; exit 3' INT; echo ready; while :; do sleep 0.05; done",
     )
     screen.expect(b"ready")
     screen.send(b"\x03")

@@ -104,6 +104,7 @@ def test_a_pause_is_cut_short_by_a_stop(box: Tasks) -> None:
 
 def test_an_order_that_changes_counts_at_the_next_end(box: Tasks) -> None:
     task = start(box, Order(), "echo up; cat; exit 1", open_stdin=True)
+    wait_until(lambda: lines(task) == [b"up"])
     write(task, Order(restart.ON_FAILURE, 1))
     task.kill()
     wait_until(lambda: task.status.get("restarts", 0) == 1 and lines(task).count(b"up") == 2)
