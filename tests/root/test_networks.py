@@ -19,6 +19,7 @@ from support import processes
 from support.boxes import Box, ask, serving, silent
 from support.engine import Environment
 from support.netns import Netns, network, wire
+from support.tasks import wait_until
 
 A, B = "192.0.2.1", "192.0.2.2"
 UDP = socket.SOCK_DGRAM
@@ -53,6 +54,10 @@ def run(orlop: Environment) -> Iterator[Run]:
     yield start
     for box in made:
         box.close()
+
+
+def _titled(orlop: Environment, word: str) -> list[int]:
+    return [pid for pid in orlop.processes() if word in processes.title(pid)]
 
 
 def nft(host: Netns, *words: str) -> str:
@@ -422,6 +427,30 @@ def test_nothing_is_left_after_everything_was_killed(orlop: Environment, host: N
     assert {link.name for link in host.route.links()} == before
     assert not list(host.nft.tables())
     assert not list(orlop.root.glob("containers/*"))
+
+
+def test_what_an_engine_leaves_behind_goes_with_the_last_container(run: Run, orlop: Environment, host: Netns) -> None:
+    before = {link.name for link in host.route.links()}
+    forwarding = host.inside(lambda: Path("/proc/sys/net/ipv4/ip_forward").read_text())
+    orlop("network", "create", "-o", "com.docker.network.bridge.name=deck0", "own")
+    first, last = run("--network", "own", "-p", "8080:80"), run("-p", "8081:80")
+    for _ in range(2):  # two engines that leave, and one who sweeps
+        orlop("engine", "stop")
+        wait_until(lambda: len(_titled(orlop, "sweeper")) == 1)
+        orlop("ps")
+    orlop("engine", "stop")
+    wait_until(lambda: not _titled(orlop, "serve"))
+    for box in (first, last):
+        assert {"deck0"} <= {link.name for link in host.route.links()}
+        status = json.loads((orlop.root / "containers" / box.id / "status.json").read_text())
+        box.close()  # the last descriptor of its namespace that is not its own
+        processes.kill(status["pid"], status["pidStartTime"])
+    wait_until(lambda: {link.name for link in host.route.links()} == before)
+    wait_until(lambda: not list(host.nft.tables()) and not orlop.processes())
+    assert host.inside(lambda: Path("/proc/sys/net/ipv4/ip_forward").read_text()) == forwarding
+    again = run("-p", "8080:80")  # the next engine
+    with serving(again, 80):
+        assert ask(host, "127.0.0.1", 8080)
 
 
 def test_network_commands_print_what_dockers_do(orlop: Environment) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from ..content import Store
 from ..image import Images
@@ -127,18 +127,22 @@ class Engine:
         return f"{self.tasks}/{container_id}"
 
     def close(self) -> None:
-        """Let go of everything. Containers run on."""
-        self.boot.close()
-        self.notices.close()
-        self.watcher.close()
-        self.spawner.close()
-        self.snapshots.close()
+        """Let go of everything. Containers run on. A step that fails keeps no other from being done."""
+        with ExitStack() as steps:  # the last one first
+            steps.callback(self._prune_cgroup)
+            steps.callback(self.journal.close)
+            steps.callback(self._leave_networks)
+            for part in (self.snapshots, self.spawner, self.watcher, self.notices, self.boot):
+                steps.callback(part.close)
+
+    def _leave_networks(self) -> None:
         try:
             attach.release_ended(self)
             self.networks.leave()
         except OSError as wrong:
             self.log.write(f"the links and rules of the networks can't be removed: {wrong}")
-        self.journal.close()
+
+    def _prune_cgroup(self) -> None:
         try:
             Cgroup(self.host.runtime.layout, CGROUP).prune()  # it stays while anybody's container runs
         except OSError as wrong:

@@ -5,6 +5,8 @@
     links      bridges and interfaces, over rtnetlink
     firewall   the one table of rules of this engine, over nftables
     hostports  ports of the machine: who has one
+    footprint  what one engine has on the machine, under which names, and how all of it goes
+    sweeper    the process that removes it when the engine left before its containers
 
 Nothing here decides what is wanted, and nothing is kept: the engine does both.
 """

@@ -126,14 +126,6 @@ class Firewall:
         _each_forward(batch.add_elements, self.table, forwards)
         socket.commit(batch)
 
-    def delete(self, socket: nft.Nftables) -> None:
-        """Remove the table. Nothing is wrong when there is none."""
-        self._own(socket)
-        batch = Batch()
-        for family in FAMILIES:
-            batch.delete_table(family.number, self.table)
-        socket.commit(batch)
-
     def is_there(self, socket: nft.Nftables) -> bool:
         """Tell whether the table exists."""
         return all(socket.has_table(family.number, self.table) for family in FAMILIES)

@@ -12,5 +12,6 @@ Invariants:
 1. Everything on the machine follows from the files: what is missing is made again, what is too much is removed.
 2. endpoints.json is written before anything of it is made, and removed after all of it is gone: whatever a dead engine
    left, the next one finds by it.
-3. A bridge is there while an endpoint is on it, and at most until the engine leaves.
+3. A bridge is there while an endpoint is on it, and at most until the engine leaves; what endpoints keep then goes with
+   the last of them (network.sweeper).
 """

@@ -1,14 +1,12 @@
 """This machine's side of the networks: one object with the sockets, the lock, and what has to be on the machine.
 
-What belongs to one engine carries its mark, so that several engines share a machine: `orlop0` and the table `orlop` for
-the usual one, `orlop0-1a2b3c` for one with another ORLOP_RUN.
+How everything of one engine is called is `network.footprint`.
 """
 
 from __future__ import annotations
 
 import errno
 import functools
-import hashlib
 import os
 import threading
 
@@ -16,9 +14,10 @@ from ...linux.netlink import namespace, rtnetlink
 from ...linux.netlink.conntrack import Conntrack
 from ...linux.netlink.nftables import IPV4, IPV6, Nftables
 from ...linux.netlink.rtnetlink import Rtnetlink
-from ...network import firewall, links, pools, subnet
+from ...network import firewall, links, pools, subnet, sweeper
 from ...network.dns import client
 from ...network.firewall import Bridge, Firewall, Forward, Gate
+from ...network.footprint import Footprint
 from ...spec.errors import Unavailable
 from ...spec.network import Pool
 from .attachments import Attachments
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from ...spec.network import Attachment, Network
 
 REMOVAL_S_MAX = 10.0
-_RUN_OF_ROOT = "/run/orlop"
 _GATE_ADDRESS = "02:42:6f:72:6c:70"  # a locally administered one; the links are a pair, nobody else sees it
 OPTION_NAME = "com.docker.network.bridge.name"
 OPTION_ICC = "com.docker.network.bridge.enable_icc"
@@ -47,17 +45,18 @@ class Networks:
         os.makedirs(f"{root}/networks", 0o700, exist_ok=True)
         self.run = run
         self.boot_id = boot_id
-        self.mark = "" if run == _RUN_OF_ROOT else f"-{hashlib.sha256(run.encode()).hexdigest()[:6]}"
+        self.footprint = Footprint(run)
         self.store = Store(f"{root}/networks")
         self.attachments = Attachments(f"{root}/containers", boot_id)
         self.lock = threading.RLock()
-        self.firewall = Firewall(f"orlop{self.mark}", self._known)
+        self.firewall = Firewall(self.footprint.table, self._known)
         self._route: Rtnetlink | None = None
         self._nft: Nftables | None = None
         self._bridges: dict[str, Bridge] = {}  # by network id: those whose rules are written
         self._gate: Gate | None = None
         self.resolver = client.Resolver(run, self._resolver_lost)
         self.resolver_lost: Callable[[], None] = lambda: None
+        self._left = False
         self.starting: set[str] = set()  # containers between their endpoints and their process
         self._removals: list[threading.Thread] = []
         self.last_given: dict[str, int] = {}  # by network id: the address that was given last
@@ -78,23 +77,13 @@ class Networks:
             self._nft = Nftables()
         return self._nft
 
-    @property
-    def egress_table(self) -> str:
-        """The name of the resolver's table: what containers with --egress deny may reach."""
-        return f"orlop-egress{self.mark}"
-
-    @property
-    def _forwarding_file(self) -> str:
-        """Exists when it was us who let this machine forward packets."""
-        return f"{self.run}/forwarding"
-
     # -- what is there ----------------------------------------------------------------------------------------------
 
     def link_name(self, network: Network) -> str:
         """Return the name of a network's bridge."""
         if network.link:
             return network.link
-        return f"orlop0{self.mark}" if network.name == DEFAULT else f"br-{network.id[:12]}"
+        return self.footprint.default_bridge if network.name == DEFAULT else f"br-{network.id[:12]}"
 
     def mtu(self, network: Network) -> int:
         """Return the MTU of a network: the user's, else that of the way to the outside."""
@@ -106,8 +95,11 @@ class Networks:
 
         A subnet that the engine itself had chosen, and that a route leads to since, is changed while nobody is there.
         """
+        if self._left:
+            raise Unavailable("set up", network.subject, "the engine is stopping", hint="try again")
         network = self._with_subnets(network)
-        plan = links.BridgePlan(self.link_name(network), _gateways(network), self.mtu(network), network.name)
+        note = self.footprint.alias(network.name)
+        plan = links.BridgePlan(self.link_name(network), _gateways(network), self.mtu(network), note)
         try:
             index = links.ensure_bridge(self.route, plan)
             self._enable_forwarding(network)
@@ -161,35 +153,37 @@ class Networks:
             thread.start()
 
     def leave(self) -> None:
-        """Take everything from the machine if no container needs it, and close the sockets."""
+        """Take everything from the machine if no container needs it, and close the sockets.
+
+        What containers that run on need, goes with the last of them: a sweeper is left behind. Raises OSError.
+        """
         self.resolver.close()
         for removal in self._removals:
             removal.join(REMOVAL_S_MAX)
         with self.lock:
-            if not self.attachments.all:
-                self.clear()
-            for sock in (self._route, self._nft):
-                if sock is not None:
-                    sock.close()
-            self._route = self._nft = None
+            self._left = True
+            try:
+                if not self.attachments.all:
+                    self.clear()
+                elif self.footprint.links(self.route):
+                    sweeper.start(self.run)
+            finally:
+                for sock in (self._route, self._nft):
+                    if sock is not None:
+                        sock.close()
+                self._route = self._nft = None
 
     def clear(self) -> None:
-        """Remove every link and rule of this engine."""
-        bridges = {self.link_name(network) for network in self.store.all().values() if network.driver == "bridge"}
-        own = bridges | {f"og{self.mark}-in", f"og{self.mark}-out"}
-        if not self._has_anything(own):
-            return
-        for name in own:
-            links.delete_link(self.route, name)
-        self.firewall.delete(self.nft)
-        firewall.forget(self.nft, self.egress_table)
-        self._bridges.clear()
-        self._gate = None
-        if os.path.exists(self._forwarding_file):
-            for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-                if name in open_text(self._forwarding_file):
-                    links.write_sysctl(name, "0")
-            os.unlink(self._forwarding_file)
+        """Remove every link and rule of this engine. Raises OSError when something stays."""
+        if (
+            self._bridges
+            or self._gate is not None
+            or os.path.exists(self.footprint.forwarding_file)
+            or (self.footprint.links(self.route))
+        ):
+            self._bridges.clear()
+            self._gate = None
+            self.footprint.remove(self.route, self.nft)
 
     def adopt(self) -> None:
         """Take up what containers of an earlier engine are on, after their attachments were read."""
@@ -200,14 +194,6 @@ class Networks:
                     self._bridges[network.id] = self._bridge(network)
             if self._bridges:
                 self.rewrite()
-
-    def _has_anything(self, own: set[str]) -> bool:
-        if self._bridges or self._gate is not None:
-            return True
-        names = {link.name for link in self.route.links()}
-        if names & own:
-            return True
-        return os.path.exists(self._forwarding_file)
 
     # -- subnets ----------------------------------------------------------------------------------------------------
 
@@ -263,10 +249,10 @@ class Networks:
         forwards = [one for held in self.attachments.all.values() for one in forwards_of(held)]
         if self._gate is None:
             self._gate = self._make_gate()
-        return self._gate, self._bridges.values(), forwards, os.path.exists(self._forwarding_file)
+        return self._gate, self._bridges.values(), forwards, os.path.exists(self.footprint.forwarding_file)
 
     def _make_gate(self) -> Gate:
-        out, inner = f"og{self.mark}-out", f"og{self.mark}-in"
+        out, inner = self.footprint.gate
         if self.route.link(out) is None:
             self.route.add_link(out, rtnetlink.veth(inner, rtnetlink.address(_GATE_ADDRESS)))
         leaving, coming = self.route.link(out), self.route.link(inner)
@@ -300,8 +286,8 @@ class Networks:
             wanted.append("ipv6/conf/all/forwarding")
         if not wanted:
             return
-        before = open_text(self._forwarding_file) if os.path.exists(self._forwarding_file) else ""
-        with open(self._forwarding_file, "w", encoding="utf-8") as file:
+        before = open_text(self.footprint.forwarding_file) if os.path.exists(self.footprint.forwarding_file) else ""
+        with open(self.footprint.forwarding_file, "w", encoding="utf-8") as file:
             file.write(before + "".join(f"{name}\n" for name in wanted))
         if self._gate is not None:
             self.rewrite()  # with the rules that keep the rest of this machine from being a router

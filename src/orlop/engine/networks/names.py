@@ -44,7 +44,7 @@ def restrict(engine: Engine, record: ContainerRecord, attachment: Attachment) ->
     """Close everything to a container with --egress deny but what is allowed. Raises Unavailable."""
     if record.request.egress == DENY:
         addresses = [address for one in attachment.endpoints for address in (one.ipv4, one.ipv6) if address]
-        table = engine.networks.egress_table
+        table = engine.networks.footprint.egress_table
         engine.networks.resolver.restrict(record.id, table, addresses, record.request.egress_allow)
 
 

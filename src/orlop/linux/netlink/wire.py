@@ -43,7 +43,7 @@ _DUMP_INTERRUPTED = 0x10
 _CAPPED, _ACK_TLVS = 0x100, 0x200
 _EXTENDED_MESSAGE = 1
 
-_SOL_NETLINK = 270
+SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 10, 11, 12
 
 RECEIVE_BYTES = 256 * 1024
@@ -182,10 +182,10 @@ class Socket:
         """Raises OSError."""
         self._socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
         try:
-            self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
-            self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+            self._socket.setsockopt(SOL_NETLINK, _CAP_ACK, 1)
+            self._socket.setsockopt(SOL_NETLINK, _EXT_ACK, 1)
             if protocol == ROUTE:
-                self._socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
+                self._socket.setsockopt(SOL_NETLINK, _GET_STRICT_CHK, 1)
             self._socket.setsockopt(SOL_SOCKET, SO_RCVBUF, 1 << 20)
             self._socket.setsockopt(SOL_SOCKET, SO_SNDBUF, 1 << 20)
             # Not Python's own timeout, under which MSG_DONTWAIT would wait as well.

@@ -1,0 +1,108 @@
+"""What one engine has on the machine, under which names, and how all of it goes.
+
+What belongs to one engine carries its mark, so that several engines share a machine: `orlop0` and the table `orlop` for
+the usual one, `orlop0-1a2b3c` for one with another ORLOP_RUN. A bridge may have a name of the user's choice; its alias
+says whose it is, so that it is found without any file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from . import firewall, links
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..linux.netlink.nftables import Nftables
+    from ..linux.netlink.rtnetlink import Link, Rtnetlink
+
+RUN_OF_ROOT = "/run/orlop"
+_FORWARDING_FILE_BYTES_MAX = 4096
+_FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+
+
+class Footprint:
+    """The names of what an engine makes."""
+
+    __slots__ = ("mark", "run")
+
+    def __init__(self, run: str) -> None:
+        """run: $ORLOP_RUN."""
+        self.run = run
+        self.mark = "" if run == RUN_OF_ROOT else f"-{hashlib.sha256(run.encode()).hexdigest()[:6]}"
+
+    @property
+    def table(self) -> str:
+        """The table of rules."""
+        return f"orlop{self.mark}"
+
+    @property
+    def egress_table(self) -> str:
+        """The resolver's table: what restricted containers may reach."""
+        return f"orlop-egress{self.mark}"
+
+    @property
+    def default_bridge(self) -> str:
+        return f"orlop0{self.mark}"
+
+    @property
+    def gate(self) -> tuple[str, str]:
+        """The two ends of the gate: by which packets leave, by which they come in."""
+        return f"og{self.mark}-out", f"og{self.mark}-in"
+
+    @property
+    def forwarding_file(self) -> str:
+        """Exists when it was us who let this machine forward packets; names the sysctls."""
+        return f"{self.run}/forwarding"
+
+    def alias(self, network: str) -> str:
+        """Return the alias of a network's bridge: whose it is, and for what."""
+        return f"orlop{self.mark}: {network}"
+
+    def links(self, route: Rtnetlink) -> list[Link]:
+        """Return the bridges and the gate's ends that are on the machine now. Raises OSError."""
+        return self._own(list(route.links()))
+
+    def is_used(self, route: Rtnetlink) -> bool:
+        """Tell whether anything is plugged into one of the bridges. Raises OSError."""
+        every = list(route.links())
+        own = {link.index for link in self._own(every)}
+        return any(link.master in own for link in every)
+
+    def _own(self, every: Iterable[Link]) -> list[Link]:
+        ours = self.alias("")
+        return [link for link in every if link.alias.startswith(ours) or link.name in self.gate]
+
+    def remove(self, route: Rtnetlink, nft: Nftables) -> None:
+        """Remove every link, table and sysctl of this engine. One that can't be removed does not keep the others.
+
+        Raises OSError: the first that was in the way.
+        """
+        wrong: list[OSError] = []
+        for link in self.links(route):
+            try:
+                links.delete_link(route, link.name)
+            except OSError as failure:
+                wrong.append(failure)
+        for table in (self.table, self.egress_table):
+            firewall.forget(nft, table)
+        try:
+            self._stop_forwarding()
+        except OSError as failure:
+            wrong.append(failure)
+        if wrong:
+            raise wrong[0]
+
+    def _stop_forwarding(self) -> None:
+        try:
+            with open(self.forwarding_file, encoding="utf-8") as file:
+                switched_on = file.read(_FORWARDING_FILE_BYTES_MAX)
+        except FileNotFoundError:
+            return
+        for name in _FORWARDING:
+            if name in switched_on:
+                links.write_sysctl(name, "0")
+        os.unlink(self.forwarding_file)
