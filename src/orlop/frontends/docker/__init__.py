@@ -2,7 +2,7 @@
 
     door        versions, routes, errors, headers; nothing of any noun
     creation    docker's container object -> ContainerRequest
-    containers execs images system      a table of routes each
+    containers execs images system ...  a table of routes each; table: all of them
     hijack      a connection that stops being HTTP: attach and exec
 
 It translates: every route calls one verb of the engine. Nothing of it is imported before the first client comes.

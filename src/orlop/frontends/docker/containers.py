@@ -13,7 +13,7 @@ from ...engine.rootfs import difference
 from ...spec import attach, jsonio
 from ...spec.container import UpdateRequest
 from ...spec.errors import NotFound, OrlopError
-from . import creation, hijack
+from . import creation, hijack, websocket
 from .door import Door, Status
 from .words import detach_keys, moment_ns, size_frame
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...engine.containers.record import ContainerRecord
-    from .context import Promise
 
 _NEXT_EXIT = "next-exit"
 _CONDITIONS = {"": EXITED, "not-running": EXITED, _NEXT_EXIT: EXITED, "removed": REMOVED}
@@ -202,40 +201,51 @@ def _chosen(pieces: Iterator[bytes], wanted: hijack.Attached) -> Iterator[bytes]
         out = bytearray()
         for kind, payload in decoder.feed(piece):
             if (kind == attach.STDOUT and wanted.stdout) or (kind == attach.STDERR and wanted.stderr):
-                out += payload if wanted.terminal else attach.frame(kind, payload)
+                out += wanted.told(kind, payload)
         yield bytes(out)
 
 
 def attach_to(door: Door) -> None:
     record = door.engine.records.find(door.parts["id"])
-    wanted = hijack.Attached(
+    _attach(door, record, _wanted(door, record))
+
+
+def attach_websocket(door: Door) -> None:
+    record = door.engine.records.find(door.parts["id"])
+    wanted = _wanted(door, record)
+    wanted.upgrade = websocket.check(door)
+    wanted.codec = websocket.Codec()
+    _attach(door, record, wanted)
+
+
+def _wanted(door: Door, record: ContainerRecord) -> hijack.Attached:
+    return hijack.Attached(
         stdin=door.flag("stdin") and record.request.open_stdin,
         stdout=door.flag("stdout"),
         stderr=door.flag("stderr"),
         terminal=record.request.terminal,
         detach_keys=detach_keys(door.query.get("detachKeys", "")),
     )
+
+
+def _attach(door: Door, record: ContainerRecord, wanted: hijack.Attached) -> None:
     running = door.engine.observe(record.id).lives
     if door.flag("stream") and not running:
         promise = door.context.promise(record.id)
         try:
-            _attach_at_start(door, promise, wanted)
+            client, ahead = door.hijack(wanted.headers())
+            _carry(client, hijack.await_start(client, promise), wanted, ahead)
         finally:
             door.context.forget(promise)
         return
     stream = streams.attach(door.engine, record.id)[1] if door.flag("stream") else -1
-    client, ahead = door.hijack(hijack.RAW if wanted.terminal else hijack.MULTIPLEXED)
+    client, ahead = door.hijack(wanted.headers())
     try:
         if door.flag("logs"):
             for piece in _chosen(streams.logs(door.engine, record.id, streams.LogRequest(), door.hangup), wanted):
                 client.sendall(piece)
     finally:
         _carry(client, stream, wanted, ahead)
-
-
-def _attach_at_start(door: Door, promise: Promise, wanted: hijack.Attached) -> None:
-    client, ahead = door.hijack(hijack.RAW if wanted.terminal else hijack.MULTIPLEXED)
-    _carry(client, hijack.await_start(client, promise), wanted, ahead)
 
 
 def _carry(client: socket.socket, stream: int, wanted: hijack.Attached, ahead: bytes) -> None:
@@ -294,6 +304,7 @@ ROUTES = (
     ("POST", "/containers/{id}/resize", resize),
     ("POST", "/containers/{id}/wait", wait),
     ("POST", "/containers/{id}/attach", attach_to),
+    ("GET", "/containers/{id}/attach/ws", attach_websocket),
     ("GET", "/containers/{id}/logs", logs),
     ("GET", "/containers/{id}/top", top),
     ("GET", "/containers/{id}/stats", stats),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import socket
+from urllib.parse import parse_qs, urlsplit
 
 from ... import __version__
 from ...spec import jsonio
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 VERSION, VERSION_MIN = (1, 50), (1, 40)
 BODY_BYTES_MAX = 8 * 1024 * 1024
+VALUES_MAX = 1000  # of one name in a query
 STATUS: dict[type[OrlopError], int] = {
     NotFound: 404,
     Conflict: 409,
@@ -57,15 +59,10 @@ class Table:
 
     def find(self, method: str, place: str) -> tuple[Handler, dict[str, str]]:
         """Return the handler of a request and the parts that its pattern names. Raises Status."""
-        methods = []
         for wanted, pattern, handler in self._routes:
-            if found := pattern.fullmatch(place):
-                if wanted == method:
-                    return handler, found.groupdict()
-                methods.append(wanted)
-        if methods:
-            raise Status(405, f"method {method} is not allowed here")
-        raise Status(404, "page not found")
+            if wanted == method and (found := pattern.fullmatch(place)):
+                return handler, found.groupdict()
+        raise Status(404, "page not found")  # for a wrong method too, as docker's daemon
 
 
 class Door(Exchange):
@@ -87,6 +84,7 @@ class Door(Exchange):
 
     def handle_request(self) -> None:
         try:
+            self._refuse_browsers()
             self.version, place = _split_version(self.place)
             handler, self.parts = self.context.table.find(self.command, place)
             handler(self)
@@ -101,6 +99,16 @@ class Door(Exchange):
         except Exception as wrong:
             reference = self.engine.log.exception(f"{self.command} {self.place[:200]}", wrong)
             self._fail(500, f"a defect of the engine, error {reference}: {wrong}")
+
+    def _refuse_browsers(self) -> None:
+        # No program that means us sends these; a page that a browser shows can't leave them away (SEC-72). Libraries of
+        # WebSockets send an Origin too (docker's daemon wants one), our own: no page comes from here.
+        origin = self.headers.get("Origin")
+        is_own = (
+            origin is not None and urlsplit(origin).netloc == self.authority and "Sec-WebSocket-Key" in self.headers
+        )
+        if (origin is not None and not is_own) or self.headers.get("Sec-Fetch-Site", "none") != "none":
+            raise Status(403, "requests of web pages are not served")
 
     def refuse(self, wrong: Refused) -> None:
         self._fail(wrong.status, wrong.why)
@@ -124,6 +132,10 @@ class Door(Exchange):
         """Return a truth value of the query as docker reads it: anything but "", 0, no, false and none."""
         value = self.query.get(name)
         return default if value is None else value.strip().lower() not in ("", "0", "no", "false", "none")
+
+    def every(self, name: str) -> list[str]:
+        """Return all values of a name that the query repeats."""
+        return parse_qs(urlsplit(self.path).query, max_num_fields=VALUES_MAX).get(name, [])
 
     def number(self, name: str) -> int | None:
         """Return a number of the query, None when it is not there. Raises Status."""
@@ -165,11 +177,11 @@ class Door(Exchange):
         """The descriptor on which the client's leaving is seen."""
         return int(self.connection.fileno())
 
-    def hijack(self, content_type: str) -> tuple[socket.socket, bytes]:
+    def hijack(self, headers: dict[str, str]) -> tuple[socket.socket, bytes]:
         """End HTTP on this connection; return it, and what the client has sent already."""
         self.close_connection = True
         upgrade = "upgrade" in self.headers.get("Connection", "").lower() and self.headers.get("Upgrade")
-        self.begin_raw(101 if upgrade else 200, {"Content-Type": content_type}, upgrade or "")
+        self.begin_raw(101 if upgrade else 200, headers, upgrade or "")
         self.connection.settimeout(None)
         return self.connection, self.taken_ahead()
 

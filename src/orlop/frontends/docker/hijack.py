@@ -12,19 +12,24 @@ import socket
 
 from ...spec import attach
 from ..cli.session import DetachKeys
+from . import websocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .context import Promise
+    from .websocket import Codec
 
 READ_BYTES = 32 * 1024
 RAW, MULTIPLEXED = "application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream"
 
 
 class Attached:
-    """What the client wants to see and say. detach_keys b"": nothing ends the session but the client's leaving."""
+    """What the client wants to see and say. detach_keys b"": nothing ends the session but the client's leaving.
 
-    __slots__ = ("detach_keys", "stderr", "stdin", "stdout", "terminal")
+    codec, upgrade: of a WebSocket, and the headers that begin it.
+    """
+
+    __slots__ = ("codec", "detach_keys", "stderr", "stdin", "stdout", "terminal", "upgrade")
 
     def __init__(self, *, stdin: bool, stdout: bool, stderr: bool, terminal: bool, detach_keys: bytes = b"") -> None:
         self.stdin = stdin
@@ -32,6 +37,18 @@ class Attached:
         self.stderr = stderr
         self.terminal = terminal
         self.detach_keys = detach_keys if terminal else b""
+        self.codec: Codec | None = None
+        self.upgrade: dict[str, str] = {}
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the answer after which the connection is no HTTP any more."""
+        return self.upgrade or {"Content-Type": RAW if self.terminal else MULTIPLEXED}
+
+    def told(self, kind: int, payload: bytes) -> bytes:
+        """Return what the process said in the form in which this client reads it."""
+        if self.codec is not None:
+            return self.codec.encode(payload)
+        return payload if self.terminal else attach.frame(kind, payload)
 
 
 def await_start(client: socket.socket, promise: Promise) -> int:
@@ -70,7 +87,7 @@ class _Relay:
         client.setblocking(False)
         monitor.setblocking(False)
         if ahead:
-            self._type(ahead)
+            self._decode(ahead)
 
     def run(self) -> bool:
         while not self._detached and (not self._over or self._to_client):
@@ -110,10 +127,26 @@ class _Relay:
     def _hear_client(self) -> None:
         data = self._client.recv(READ_BYTES)
         if data:
-            self._type(data)
+            self._decode(data)
         else:
             self._client_open = False
             self._type(b"")
+
+    def _decode(self, data: bytes) -> None:
+        codec = self._wanted.codec
+        if codec is None:
+            self._type(data)
+            return
+        try:
+            typed = codec.decode(data)
+        except websocket.Broken:
+            raise ConnectionResetError from None
+        self._to_client += codec.replies
+        codec.replies.clear()
+        if typed:
+            self._type(typed)
+        if codec.closed:  # a WebSocket has no half: the client has left
+            self._over = True
 
     def _type(self, data: bytes) -> None:
         if not self._wanted.stdin:
@@ -152,10 +185,12 @@ class _Relay:
     def _take(self, kind: int, payload: bytes) -> None:
         if kind == attach.EXIT:
             self._over = True
+            if self._wanted.codec is not None:
+                self._to_client += self._wanted.codec.farewell()
         elif kind == attach.TAKEN:
             self._unread -= int.from_bytes(payload, "big")
         elif (kind == attach.STDOUT and self._wanted.stdout) or (kind == attach.STDERR and self._wanted.stderr):
-            self._to_client += payload if self._wanted.terminal else attach.frame(kind, payload)
+            self._to_client += self._wanted.told(kind, payload)
 
 
 def close(client: socket.socket) -> None:

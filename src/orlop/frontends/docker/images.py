@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from urllib.parse import parse_qs, urlsplit
-
 from ...engine import images
 from ...spec import jsonio
 from ...spec.errors import OrlopError
-from ...spec.registry import ANONYMOUS, Credentials, PullRequest, PushRequest
+from ...spec.registry import PullRequest, PushRequest
 from .archives import Work
 from .door import Door, Status
+from .registries import credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from ...engine.engine import Engine
+
 
 def list_all(door: Door) -> None:
+    door.answer_json(200, summaries(door.engine, door.filters()))
+
+
+def summaries(engine: Engine, filters: dict[str, tuple[str, ...]]) -> list[dict[str, object]]:
+    """Return docker's objects of the images that filters choose."""
     from ...engine.containers.inspect import unix_time
 
-    found = images.summaries(door.engine, door.filters())
-    door.answer_json(200, [_summary(one, unix_time(str(one.get("created") or ""))) for one in found])
+    found = images.summaries(engine, filters)
+    return [_summary(one, unix_time(str(one.get("created") or ""))) for one in found]
 
 
 def _summary(one: Mapping[str, object], created: int) -> dict[str, object]:
@@ -62,7 +66,7 @@ def create(door: Door) -> None:
         image=name,
         platform=door.query.get("platform", ""),
         all_tags=not tag and ":" not in name.rpartition("/")[2] and "@" not in name,
-        credentials=_credentials(door),
+        credentials=credentials(door),
     )
     door.stream(200, {"Content-Type": "application/json"}, _progress(pull(door.engine, request, door.hangup)))
 
@@ -86,7 +90,7 @@ def push(door: Door) -> None:
     from ...engine.images.push import push as push_image
 
     name, tag = door.parts["name"], door.query.get("tag", "")
-    request = PushRequest(image=f"{name}:{tag}" if tag else name, all_tags=not tag, credentials=_credentials(door))
+    request = PushRequest(image=f"{name}:{tag}" if tag else name, all_tags=not tag, credentials=credentials(door))
     door.stream(200, {"Content-Type": "application/json"}, _progress(push_image(door.engine, request, door.hangup)))
 
 
@@ -124,23 +128,6 @@ def remove(door: Door) -> None:
     door.answer_json(200, removed)
 
 
-def _credentials(door: Door) -> Credentials:
-    """Return what X-Registry-Auth says: base64url JSON (api/types/registry.AuthConfig). Raises Status."""
-    text = door.headers.get("X-Registry-Auth", "")
-    if not text:
-        return ANONYMOUS
-    try:
-        found = jsonio.parse_object(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "X-Registry-Auth")
-    except (binascii.Error, ValueError, OrlopError):
-        raise Status(400, "invalid X-Registry-Auth header") from None
-    return Credentials(
-        username=str(found.get("username") or ""),
-        password=str(found.get("password") or ""),
-        identity_token=str(found.get("identitytoken") or ""),
-        registry_token=str(found.get("registrytoken") or ""),
-    )
-
-
 def history(door: Door) -> None:
     from ...engine.containers.inspect import unix_time
 
@@ -158,8 +145,7 @@ def save(door: Door) -> None:
     """`/images/get?names=a&names=b` and `/images/{name}/get`."""
     from ...engine.images import archives
 
-    named = parse_qs(urlsplit(door.path).query, max_num_fields=1000).get("names", [])
-    names = [door.parts["name"]] if "name" in door.parts else named
+    names = [door.parts["name"]] if "name" in door.parts else door.every("names")
     for name in names:
         images.find(door.engine, name)  # while the status can still tell that it is not there
     work = Work(lambda fd: archives.save(door.engine, names, fd, door.query.get("platform", "")))

@@ -48,12 +48,11 @@ class DockerDoor:
         if self._stop in dict(poll.poll()):
             return
         from ..http import Server  # 40 ms, and megabytes: an engine that no docker client asks pays neither
-        from . import archives, containers, execs, images, networks, system, volumes
         from .context import Context
-        from .door import Door, Table
+        from .door import Door
+        from .table import TABLE
 
-        nouns = (system, containers, archives, execs, images, volumes, networks)
-        context = Context(self._engine, Table([route for noun in nouns for route in noun.ROUTES]))
+        context = Context(self._engine, TABLE)
         uids = {os.geteuid(), 0}
         self._server = Server(self._listener, Door, context, uids=uids, timeout_s=IDLE_TIMEOUT_S)
         if self._stop not in dict(poll.poll(0)):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from ...engine import events
 from ...engine import info as facts
+from ...engine.containers.inspect import unix_time
+from ...engine.images import disk
+from ...engine.volumes import verbs as volume_verbs
 from .door import Door, Status
+from .images import summaries as listed_images
 from .words import moment_ns
 
 NOT_CACHED = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
-_NO_SWARM = "This node is not a swarm manager. Orlop serves one machine."
+# A value of ?type=: what of the answer it asks for.
+_KINDS = {"image": "Images", "container": "Containers", "volume": "Volumes", "build-cache": "BuildCache"}
 
 
 def ping(door: Door) -> None:
@@ -30,12 +35,31 @@ def follow(door: Door) -> None:
     door.stream(200, {"Content-Type": "application/json"}, pieces)
 
 
-def swarm(door: Door) -> None:
-    raise Status(503, _NO_SWARM)
+def disk_usage(door: Door) -> None:
+    kinds = door.every("type") or list(_KINDS)
+    if unknown := set(kinds) - set(_KINDS):
+        raise Status(400, f"unknown object type: {min(unknown)[:60]}")
+    found = disk.usage(door.engine)
+    images, volumes = objects(found["Images"]), objects(found["Volumes"])
+    told = {str(one["Id"]): one for one in listed_images(door.engine, {})}
+    found["Images"] = [
+        told.get(str(one["Id"]), {}) | one | {"Created": unix_time(str(one["Created"]))} for one in images
+    ]
+    by_name = {str(one["Name"]): one for one in volume_verbs.summaries(door.engine, {})}
+    found["Volumes"] = [by_name.get(str(one["Name"]), {}) | one for one in volumes]
+    wanted = {_KINDS[kind] for kind in kinds}
+    rest = {"LayersSize": found["LayersSize"]} if "Images" in wanted else {}
+    door.answer_json(200, rest | {name: found[name] for name in _KINDS.values() if name in wanted})
 
 
-def plugins(door: Door) -> None:
-    door.answer_json(200, [])
+def objects(value: object) -> list[dict[str, object]]:
+    """Return a list of JSON objects as what it is."""
+    assert isinstance(value, list)
+    return value
+
+
+def preflight(door: Door) -> None:
+    door.answer(200)  # without one header of CORS: a browser's page gets nothing from it (SEC-72)
 
 
 ROUTES = (
@@ -44,11 +68,6 @@ ROUTES = (
     ("GET", "/version", version),
     ("GET", "/info", info),
     ("GET", "/events", follow),
-    ("GET", "/plugins", plugins),
-    *(
-        (method, f"/{noun}{rest}", swarm)
-        for noun in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
-        for method in ("GET", "POST", "DELETE")
-        for rest in ("", "/{rest*}")
-    ),
+    ("GET", "/system/df", disk_usage),
+    ("OPTIONS", "/{any*}", preflight),
 )

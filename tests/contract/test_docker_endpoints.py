@@ -1,0 +1,242 @@
+"""Endpoints that no SDK of the other tests asks: disk usage, registries, metrics, WebSockets, and what Orlop is not."""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bench.workspace import Workspace
+from orlop.linux.crypt import crypt
+from support import registry_server
+from support.docker_http import Api, auth_header
+from support.engine import Environment
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[Environment]:
+    with Workspace() as work:
+        environment = Environment(work.path("o") / "root")
+        environment("info")
+        environment("import", str(work.archive()), "box:1")
+        yield environment
+        left = environment.close()
+        assert not left, left
+
+
+@pytest.fixture(scope="module")
+def api(environment: Environment) -> Api:
+    return Api(environment.run / "docker.sock")
+
+
+@pytest.fixture(scope="module")
+def registry(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry in the engine's network whose one user may write, and everybody may read."""
+    place = tmp_path_factory.mktemp("registry")
+    hashed = crypt(b"secret", b"$2b$05$abcdefghijklmnopqrstuu")
+    assert hashed is not None
+    (place / "users").write_text(f"anna:{hashed.decode()}\n")
+    with ExitStack() as stack:
+        served = registry_server.ours(place / "root", "--htpasswd", str(place / "users"), "--anonymous-pull")
+        yield environment.inside(lambda: stack.enter_context(served)).host
+
+
+@pytest.fixture
+def held(api: Api) -> Iterator[str]:
+    made = api("POST", "/containers/create?name=held", {"Image": "box:1", "Cmd": ["cat"], "OpenStdin": True}).json["Id"]
+    assert api("POST", "/containers/held/start").status == 204
+    yield made
+    assert api("DELETE", "/containers/held?force=1").status == 204
+
+
+def test_disk_usage_in_dockers_objects(api: Api, held: str) -> None:
+    api("POST", "/volumes/create", {"Name": "data"})
+    found = api("GET", "/system/df").json
+    assert set(found) == {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}
+    assert found["LayersSize"] > 0
+    (image,) = found["Images"]
+    assert (image["RepoTags"], image["Containers"]) == (["box:1"], 1)
+    assert {"ParentId", "RepoDigests", "Labels", "SharedSize"} <= set(image) and isinstance(image["Created"], int)
+    assert [(one["Id"], "SizeRw" in one) for one in found["Containers"]] == [(held, True)]
+    (volume,) = found["Volumes"]
+    assert (volume["Driver"], volume["UsageData"]["RefCount"]) == ("local", 0)
+    assert set(api("GET", "/system/df?type=volume").json) == {"Volumes"}
+    assert set(api("GET", "/system/df?type=container&type=build-cache").json) == {"Containers", "BuildCache"}
+    assert api("GET", "/system/df?type=nosuch").status == 400
+    api("DELETE", "/volumes/data")
+
+
+def test_login(api: Api, registry: str) -> None:
+    answer = api("POST", "/auth", {"username": "anna", "password": "secret", "serveraddress": registry})
+    assert (answer.status, answer.json) == (200, {"Status": "Login Succeeded", "IdentityToken": ""})
+    answer = api("POST", "/auth", {"username": "anna", "password": "wrong", "serveraddress": registry})
+    assert answer.status == 401, answer
+    assert "wrong" not in answer.message
+
+
+def test_what_a_registry_has(api: Api, registry: str) -> None:
+    api("POST", f"/images/box:1/tag?repo={registry}/box&tag=1")
+    pushed = api("POST", f"/images/{registry}/box/push?tag=1", X_Registry_Auth=auth_header("anna", "secret"))
+    assert b"errorDetail" not in pushed.body, pushed
+    found = api("GET", f"/distribution/{registry}/box:1/json").json
+    local = api("GET", f"/images/{registry}/box:1/json").json
+    assert found["Descriptor"]["digest"] in local["RepoDigests"][0] or found["Descriptor"]["digest"] == local["Id"]
+    assert set(found["Descriptor"]) == {"mediaType", "digest", "size"}
+    assert found["Platforms"] == [{"architecture": local["Architecture"], "os": "linux"}]
+    assert api("GET", f"/distribution/{registry}/nosuch:1/json").status == 404
+    assert api("GET", "/distribution/UPPER/json").status == 400
+    user = auth_header("anna", "secret")
+    names = [one["name"] for one in api("GET", f"/images/search?term={registry}/bo", X_Registry_Auth=user).json]
+    assert names == [f"{registry}/box"]
+    starred = "filters=%7B%22stars%22%3A%5B%223%22%5D%7D"
+    assert api("GET", f"/images/search?term={registry}/bo&{starred}", X_Registry_Auth=user).json == []
+    for query in ("limit=101", "limit=x", "filters=%7B%22nosuch%22%3A%5B%221%22%5D%7D", "filters=%5B"):
+        assert api("GET", f"/images/search?term={registry}/bo&{query}", X_Registry_Auth=user).status == 400
+    api("DELETE", f"/images/{registry}/box:1")
+
+
+def test_metrics_are_openmetrics(api: Api, held: str) -> None:
+    answer = api("GET", "/metrics")
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    lines = answer.body.decode().splitlines()
+    assert lines[-1] == "# EOF"
+    kinds = dict(line.split(" ")[2:4] for line in lines if line.startswith("# TYPE "))
+    samples = [line for line in lines if not line.startswith("#")]
+    assert f"# TYPE {samples[0].partition('{')[0]} gauge" == lines[0]
+    for line in samples:
+        name = line.partition("{")[0].partition(" ")[0]
+        assert kinds[name.removesuffix("_total")] == ("counter" if name.endswith("_total") else "gauge")
+        float(line.rpartition(" ")[2])
+    assert 'engine_daemon_container_states_containers{state="running"} 1' in samples
+    (memory,) = [one for one in samples if one.startswith("orlop_container_memory_bytes")]
+    assert f'id="{held}",name="held",image="box:1"' in memory and int(memory.rpartition(" ")[2]) > 0
+
+
+def handshake(path: str, *more: str) -> bytes:
+    key = base64.b64encode(os.urandom(16)).decode()
+    head = [f"GET {path} HTTP/1.1", "Host: docker", "Connection: Upgrade", "Upgrade: websocket"]
+    return "\r\n".join([*head, "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}", *more, "", ""]).encode()
+
+
+def head_of(stream: socket.socket) -> bytes:
+    head = b""
+    while b"\r\n\r\n" not in head and (data := stream.recv(1)):
+        head += data
+    return head
+
+
+def typed(text: bytes) -> bytes:
+    return bytes((0x81, 0x80 | len(text))) + b"\0\0\0\0" + text
+
+
+def test_an_attach_over_a_websocket(api: Api, held: str) -> None:
+    with api.connect() as stream:
+        stream.sendall(handshake("/v1.50/containers/held/attach/ws?stream=1&stdin=1&stdout=1&stderr=1"))
+        head = head_of(stream)
+        assert head.startswith(b"HTTP/1.1 101 ") and b"Sec-WebSocket-Accept: " in head
+        stream.sendall(typed(b"typed\n"))
+        assert stream.recv(100) == b"\x82\x06typed\n"
+        stream.sendall(b"\x89\x80\0\0\0\0")
+        assert stream.recv(100) == b"\x8a\x00"
+        api("POST", "/containers/held/kill")
+        assert b"".join(iter(lambda: stream.recv(100), b"")) == b"\x88\x02\x03\xe8"
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ((), 101),
+        (("Origin: http://docker",), 101),  # as libraries send it
+        (("Origin: http://evil.example",), 403),
+        (("Origin: null",), 403),
+        (("Sec-Fetch-Site: cross-site",), 403),
+    ],
+)
+def test_no_page_of_a_browser_attaches(api: Api, held: str, more: tuple[str, ...], status: int) -> None:
+    with api.connect() as stream:
+        stream.sendall(handshake("/v1.50/containers/held/attach/ws?stream=1&stdout=1", *more))
+        assert head_of(stream).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+@pytest.mark.parametrize("header", ["Origin: http://localhost", "Origin: null", "Sec-Fetch-Site: same-origin"])
+@pytest.mark.parametrize("line", ["POST /containers/create", "GET /info", "OPTIONS /containers/json"])
+def test_no_page_of_a_browser_is_answered(api: Api, line: str, header: str) -> None:
+    method, _, path = line.partition(" ")
+    name, _, value = header.partition(": ")
+    answer = api(method, path, b"" if method == "POST" else None, **{name.replace("-", "_"): value})
+    assert answer.status == 403
+    assert not [key for key in answer.headers if key.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /containers/held/attach/ws?stream=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /containers/held/attach/ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "GET /containers/held/attach/ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: no key\r\n\r\n",
+    ],
+)
+def test_what_is_no_handshake_is_refused(api: Api, held: str, head: str) -> None:
+    with api.connect() as stream:
+        stream.sendall(head.encode())
+        assert head_of(stream).startswith(b"HTTP/1.1 400 ")
+
+
+def test_attaches_that_come_and_go_leave_nothing(api: Api, environment: Environment, held: str) -> None:
+    """10,000 of them in the long form (SEC-73)."""
+    cycles = int(os.environ.get("ORLOP_ATTACH_CYCLES", "200"))
+    pid = environment.engine_pid()
+    attach_once(api, 20)
+    fds, memory = counted(pid)
+    attach_once(api, cycles)
+    deadline = time.monotonic() + 60
+    while counted(pid)[0] > fds and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert counted(pid)[0] <= fds
+    assert counted(pid)[1] < memory + 20 * 1024  # KiB
+    assert api("POST", "/containers/held/resize?h=10&w=10").status < 500
+
+
+def attach_once(api: Api, times: int) -> None:
+    for number in range(times):
+        with api.connect() as stream:
+            head = "POST /containers/held/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+            stream.sendall(f"{head}Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode())
+            assert head_of(stream).startswith(b"HTTP/1.1 101 ")
+            if number % 2:
+                stream.sendall(b"x\n")
+
+
+def counted(pid: int | None) -> tuple[int, int]:
+    """Return the descriptors of a process and its resident memory in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    memory = next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]
+    return len(os.listdir(f"/proc/{pid}/fd")), int(memory)
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "words"),
+    [
+        ("GET /swarm", 503, "This node is not a swarm manager."),
+        ("POST /swarm/init", 501, "one machine"),
+        ("POST /swarm/leave", 503, "This node is not part of a swarm"),
+        ("GET /secrets", 503, "This node is not a swarm manager."),
+        ("POST /configs/create", 503, "This node is not a swarm manager."),
+        ("GET /plugins/x/y/json", 404, 'plugin "x/y" not found'),
+        ("POST /plugins/pull?remote=x", 501, "no plugins"),
+        ("GET /containers/x/checkpoints", 501, "experimental"),
+        ("POST /session", 400, "no upgrade proto in request"),
+    ],
+)
+def test_what_orlop_is_not(api: Api, line: str, status: int, words: str) -> None:
+    method, _, path = line.partition(" ")
+    answer = api(method, path)
+    assert (answer.status, words in answer.message) == (status, True), answer
+    assert api("GET", "/plugins").json == []

@@ -1,0 +1,77 @@
+"""Raw requests to a socket that speaks docker's Engine API: what no SDK would send, and what every SDK hides."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_S = 90.0
+
+
+class Answer:
+    """An HTTP answer, read whole."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, {name.lower(): value for name, value in headers.items()}, body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def message(self) -> str:
+        """What the answer of a failed request says."""
+        return str(self.json["message"])
+
+    def __repr__(self) -> str:
+        return f"{self.status} {self.headers.get('content-type')} {self.body[:2000]!r}"
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, place: Path) -> None:
+        super().__init__("docker", timeout=TIMEOUT_S)
+        self._place = place
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(str(self._place))
+
+
+class Api:
+    """One daemon's API. Every request is a connection of its own. version "" asks without one in the path."""
+
+    def __init__(self, place: Path, version: str = "v1.50") -> None:
+        self.place, self.prefix = place, f"/{version}" if version else ""
+
+    def __call__(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
+        """Send a request: bytes as they are, anything else but None as JSON. Keywords are headers, _ for -."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        connection = _Connection(self.place)
+        try:
+            connection.request(method, self.prefix + path, body, sent)
+            answer = connection.getresponse()
+            return Answer(answer.status, dict(answer.getheaders()), answer.read())
+        finally:
+            connection.close()
+
+    def connect(self) -> socket.socket:
+        """Return a connection for what is no HTTP."""
+        stream = socket.socket(socket.AF_UNIX)
+        stream.settimeout(TIMEOUT_S)
+        stream.connect(str(self.place))
+        return stream
+
+
+def auth_header(user: str, password: str, server: str = "") -> str:
+    """Return X-Registry-Auth of a user."""
+    fields = {"username": user, "password": password, "serveraddress": server}
+    return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode()
