@@ -41,6 +41,7 @@ class Leases:
         self._active: set[Lease] = set()
         self._kept: set[Digest] | None = None  # what leases that ended since the collection began had held
         self._current = threading.local()
+        self.keepers: list[Callable[[], Iterable[Digest]]] = []  # who else keeps things: asked by each collection
 
     @contextmanager
     def hold(self) -> Iterator[Lease]:

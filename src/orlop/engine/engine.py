@@ -27,6 +27,7 @@ from .log import Log
 from .networks import attach
 from .networks import names as resolver_names
 from .networks.host import Networks
+from .steps.cache import StepCache
 from .supervision.boot import Boot
 from .supervision.notices import Notices
 from .volumes.store import Volumes
@@ -77,6 +78,8 @@ class Engine:
         self.store = Store(f"{paths.root}/content")
         self.images = Images(self.store)
         self.snapshots = Snapshots(f"{paths.root}/snapshots")
+        self.step_cache = StepCache(f"{paths.root}/build/cache")
+        self.store.leases.keepers.append(functools.partial(self.step_cache.keep, self.snapshots.chain))
         self.volumes = Volumes(_directory(f"{paths.root}/volumes"))
         self.networks = Networks(paths.root, paths.run, self.boot_id)
         self.networks.resolver_lost = functools.partial(resolver_names.tell_everybody, self)

@@ -87,7 +87,7 @@ class Snapshots:
         if not chain:
             return None
         present = len(chain)
-        while present and not self._has(chain[present - 1]):
+        while present and not self.has(chain[present - 1]):
             present -= 1
         for index in range(present, len(chain)):
             diff_id, open_blob = layers[index]
@@ -131,6 +131,35 @@ class Snapshots:
         except OSError as error:
             raise _unavailable("remove", f"snapshot {key}", error) from None
         self._remove_tree(gone)
+
+    def adopt(self, key: str, diff_id: Digest) -> Digest:
+        """Make the writable layer called key a layer above what it stands on; return its ChainID. The key is gone then.
+
+        The caller knows that its upper directory is the tree that an archive with this diff_id makes, and that nothing
+        uses it any more. Raises NotFound, Unavailable.
+        """
+        parent = self._parent(key)
+        below = self._record(parent).chain if parent is not None else ()
+        chain_id = chain_ids((parent, diff_id))[-1] if parent is not None else diff_id
+        if not self.has(chain_id):
+            self._adopt(key, LayerRecord(diff_id=diff_id, chain=(chain_id, *below), entries=0))
+        self.remove(key)
+        return chain_id
+
+    def trees(self, chain_id: Digest | None) -> tuple[str, ...]:
+        """Return the trees of an unpacked layer and of those below it, the topmost first. Raises NotFound."""
+        return self._lower(chain_id)
+
+    def chain(self, chain_id: Digest) -> tuple[Digest, ...]:
+        """Return the ChainIDs from a layer down to its base; () where it is not unpacked."""
+        try:
+            return self._record(chain_id).chain
+        except NotFound:
+            return ()
+
+    def has(self, chain_id: Digest) -> bool:
+        """Tell whether a layer is unpacked."""
+        return os.path.isdir(self._layer(chain_id))
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys of all writable layers that begin with prefix."""
@@ -204,19 +233,15 @@ class Snapshots:
 
     # -- layers -----------------------------------------------------------------------------------------------------
 
-    def _has(self, chain_id: Digest) -> bool:
-        return os.path.isdir(self._layer(chain_id))
-
     def _layer(self, chain_id: Digest) -> str:
         return f"{self.root}/layers/{chain_id.hex}"
 
     def _unpack_layer(self, diff_id: Digest, chain: tuple[Digest, ...], open_blob: Callable[[], Blob]) -> None:
         """Extract one layer into unpacking/, prove its diff_id, make it durable, move it to layers/."""
-        target = self._layer(chain[0])
         subject = f"layer {diff_id}"
         temporary, lock = self._lock(chain[0])
         try:
-            if self._has(chain[0]):
+            if self.has(chain[0]):
                 return  # another one unpacked it while we waited for the lock
             blob = open_blob()
             try:
@@ -224,17 +249,35 @@ class Snapshots:
                 record = _extract(blob, lock, LayerRecord(diff_id=diff_id, chain=chain, entries=0), lower)
             finally:
                 blob.close()
-            with open(f"{temporary}/layer.json", "wb") as file:
-                file.write(dump(record.to_json()))
-            abi.syscall("syncfs", lock, subject=temporary)
-            os.rename(temporary, target)
-            _fsync_directory(f"{self.root}/layers")
+            self._complete(temporary, lock, record)
         except OSError as error:
             raise _unavailable("unpack", subject, error) from None
         finally:
             if os.path.isdir(temporary) and os.path.samestat(os.stat(temporary), os.fstat(lock)):
                 self._discard(temporary)
             os.close(lock)
+
+    def _adopt(self, key: str, record: LayerRecord) -> None:
+        temporary, lock = self._lock(record.chain[0])
+        try:
+            if self.has(record.chain[0]):
+                return  # another one brought it while we waited for the lock
+            os.rename(f"{self._active(key)}/upper", f"{temporary}/fs")
+            self._complete(temporary, lock, record)
+        except OSError as error:
+            raise _unavailable("adopt", f"snapshot {key}", error) from None
+        finally:
+            if os.path.isdir(temporary) and os.path.samestat(os.stat(temporary), os.fstat(lock)):
+                self._discard(temporary)
+            os.close(lock)
+
+    def _complete(self, temporary: str, lock: int, record: LayerRecord) -> None:
+        """Describe what lies in unpacking/, make it durable, move it to layers/. lock: its descriptor."""
+        with open(f"{temporary}/layer.json", "wb") as file:
+            file.write(dump(record.to_json()))
+        abi.syscall("syncfs", lock, subject=temporary)
+        os.rename(temporary, self._layer(record.chain[0]))
+        _fsync_directory(f"{self.root}/layers")
 
     def _lock(self, chain_id: Digest) -> tuple[str, int]:
         """Return a new, empty directory in unpacking/ and its descriptor, which holds the lock.
@@ -260,7 +303,7 @@ class Snapshots:
             except FileNotFoundError:
                 pass  # it became a layer, or was discarded, while we waited
             os.close(fd)
-            if self._has(chain_id):
+            if self.has(chain_id):
                 return path, os.open(self._layer(chain_id), removal.DIRECTORY_FLAGS)
 
     def _lower(self, chain_id: Digest | None) -> tuple[str, ...]:

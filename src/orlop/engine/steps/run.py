@@ -1,0 +1,189 @@
+"""One command of a build, in a container that no list shows.
+
+It has a directory below containers/ and no container.json: nobody who looks for containers finds it, and the next
+engine sweeps it, with its process, like any creation that was cut short. Its monitor keeps no log: the output goes to
+whoever runs the step. The isolation is that of `orlop run`: the same compiler makes the same spec.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import socket
+from contextlib import ExitStack
+
+from ...linux.cgroup import Cgroup
+from ...spec import attach as frames
+from ...spec import errors, jsonio
+from ...spec.container import ContainerRequest
+from ...spec.errors import Unavailable
+from ...spec.task import SPEC_FILE, ExitRecord, LogOptions, StartTask
+from .. import compile, host
+from ..compile.mounts import DEFAULTS, FILES
+from ..containers import files, removal, state
+from ..containers.record import Config, ContainerRecord, disk_trouble_told, timestamp
+from ..networks import attach
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...spec.mount import MountPoint
+    from ...spec.runtime import Box
+    from ..engine import Engine
+    from .workspace import Workspace
+
+    Output = Callable[[int, bytes], None]
+
+HOSTNAME = "buildkitsandbox"  # a name that is the same in every build, and that Dockerfiles know
+MONITOR_S_MAX = 30.0  # from the exit frame to the monitor's end
+READ_BYTES = 256 * 1024
+
+
+class Command:
+    """What a step executes. request: limits, network and security as for `run`; mounts: decided already.
+
+    env: "NAME=value". terminal: a client's, which gives its stream and the terminal's size.
+    """
+
+    def __init__(self, argv: tuple[str, ...], env: tuple[str, ...] = (), cwd: str = "/", user: str = "") -> None:
+        self.argv = argv
+        self.env = env
+        self.cwd = cwd
+        self.user = user
+        self.request = ContainerRequest()
+        self.mounts: tuple[MountPoint, ...] = ()
+
+
+def run(engine: Engine, workspace: Workspace, command: Command, output: Output, cancelled: int) -> int:
+    """Run a command in a workspace and return its exit status, 128 + N for signal N.
+
+    output: called with frames.STDOUT or STDERR and the bytes. cancelled: an eventfd or a pipe; when it is readable the
+    command is killed. Raises CommandFailed when it can't be executed, Unavailable.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        try:
+            record = _start(engine, workspace, command, theirs.fileno())
+        finally:
+            theirs.close()
+        try:
+            return _follow(ours, output, cancelled)
+        finally:
+            _end(engine, record)
+
+
+def run_attached(engine: Engine, workspace: Workspace, command: Command, stream: int, size: Box | None) -> int:
+    """Run a command whose streams are a client's; return its exit status. stream: one end of an attach stream."""
+    record = _start(engine, workspace, command, stream, size)
+    try:
+        directory = engine.records.path(record.id)
+        while (task := state.observe(directory, engine.boot_id)).is_up and task.status is not None:
+            monitor = state.open_monitor(task.status, engine.boot_id)
+            if monitor is not None:
+                try:
+                    state.wait_for(monitor, None)
+                finally:
+                    os.close(monitor)
+        return task.exit.exit_code if task.exit is not None else state.EXIT_CODE_LOST
+    finally:
+        _end(engine, record)
+
+
+def targets(command: Command) -> tuple[str, ...]:
+    """Return where something is mounted while the command runs: stubs may lie there afterwards."""
+    return (*FILES, *(mount.destination for mount in DEFAULTS), *(point.destination for point in command.mounts))
+
+
+def _start(
+    engine: Engine, workspace: Workspace, command: Command, stream: int, size: Box | None = None
+) -> ContainerRecord:
+    record = ContainerRecord(
+        id=workspace.key,
+        name=f"step_{workspace.key[:12]}",
+        created_at=timestamp(),
+        request=command.request,
+        config=Config(
+            cmd=command.argv,
+            env=command.env,
+            user=command.user,
+            working_dir=command.cwd,
+            hostname=command.request.hostname or HOSTNAME,
+        ),
+        mounts=command.mounts,
+    )
+    directory, runtime_directory = engine.records.path(record.id), engine.task_directory(record.id)
+    with ExitStack() as undo, disk_trouble_told("start", "a step"):
+        undo.callback(_remove_directories, engine, record)
+        os.mkdir(directory, 0o700)
+        os.mkdir(runtime_directory, 0o700)
+        devices = host.devices(record.request)
+        compiled = compile.container(record, directory, engine.host, devices)
+        with open(f"{directory}/{SPEC_FILE}", "xb") as file:
+            file.write(jsonio.dump(compiled.spec.to_json()))
+        with attach.prepare(engine, record) as joined:
+            undo.callback(attach.release, engine, record.id)
+            files.write(engine, record, joined.attachment)
+            message = StartTask(
+                id=record.id,
+                directory=directory,
+                runtime_directory=runtime_directory,
+                rootfs=engine.snapshots.mounts(workspace.key),
+                user=record.config.user,
+                open_stdin=record.request.open_stdin,
+                stdin_once=record.request.open_stdin,
+                attached=True,
+                console_size=size,
+                has_network=joined.fd >= 0,
+                log=LogOptions(driver="none"),
+            )
+            started = engine.spawner.request(message, stream, joined.fd if joined.fd >= 0 else None)
+            if started.error is not None:
+                raise errors.from_json(started.error)
+            joined.started()
+        undo.pop_all()
+    return record
+
+
+def _follow(stream: socket.socket, output: Output, cancelled: int) -> int:
+    decoder = frames.Decoder()
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    poll.register(cancelled, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if cancelled in ready:
+            raise Unavailable("run", "a step", "the build was cancelled")
+        data = stream.recv(READ_BYTES)
+        if not data:
+            return state.EXIT_CODE_LOST  # its monitor was killed
+        for kind, payload in decoder.feed(data):
+            if kind in (frames.STDOUT, frames.STDERR):
+                output(kind, payload)
+            elif kind == frames.EXIT:
+                ended = ExitRecord.from_json(jsonio.parse_object(payload, "the end of a step"))
+                if ended.oom_killed:
+                    output(frames.STDERR, b"the kernel killed a process of this step: it was out of memory\n")
+                return ended.exit_code
+
+
+def _end(engine: Engine, record: ContainerRecord) -> None:
+    """Give back all but the workspace. What still runs is killed."""
+    task = state.observe(engine.records.path(record.id), engine.boot_id)
+    if task.status is not None and (monitor := state.open_monitor(task.status, engine.boot_id)) is not None:
+        try:
+            if task.lives:
+                Cgroup(engine.host.runtime.layout, record.cgroup).kill()
+            state.wait_for(monitor, MONITOR_S_MAX)
+        finally:
+            os.close(monitor)
+    attach.release(engine, record.id)
+    if task.exit is None:
+        removal.remove_cgroup(engine, record.cgroup)
+    _remove_directories(engine, record)
+
+
+def _remove_directories(engine: Engine, record: ContainerRecord) -> None:
+    shutil.rmtree(engine.task_directory(record.id), ignore_errors=True)
+    shutil.rmtree(engine.records.path(record.id), ignore_errors=True)
