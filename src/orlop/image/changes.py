@@ -105,7 +105,7 @@ def _expose(state: _State, rest: str) -> ContainerConfig:
     words = [part for word in split(rest) for part in state.expand(word).split()]
     if not words:
         raise ValueError("EXPOSE requires at least one argument")
-    ports: dict[str, object] = {port: {} for word in words for port in _ports(word)}
+    ports: dict[str, object] = {port: {} for word in words for port in port_specs(word)}
     return state.config.replace(exposed_ports={**state.config.exposed_ports, **ports})
 
 
@@ -134,7 +134,7 @@ def _volume(state: _State, rest: str) -> ContainerConfig:
 
 def _stopsignal(state: _State, rest: str) -> ContainerConfig:
     name = state.expand(_one("STOPSIGNAL", rest))
-    if not _is_signal(name):
+    if not is_signal(name):
         raise ValueError(f"invalid signal: {name}")
     return state.config.replace(stop_signal=name)
 
@@ -164,7 +164,7 @@ def _healthcheck(state: _State, rest: str) -> ContainerConfig:
     words = _exec_form(arguments)
     if words == () or not arguments:
         raise ValueError("Missing command after HEALTHCHECK CMD")
-    durations = {name: _duration(name, flags[name]) for name in _HEALTH_FLAGS[:-1] if flags.get(name)}
+    durations = {name: duration_ns(name, flags[name]) for name in _HEALTH_FLAGS[:-1] if flags.get(name)}
     return state.config.replace(
         healthcheck=Healthcheck(
             test=("CMD-SHELL", arguments) if words is None else ("CMD", *words),
@@ -172,7 +172,7 @@ def _healthcheck(state: _State, rest: str) -> ContainerConfig:
             timeout=durations.get("timeout", 0),
             start_period=durations.get("start-period", 0),
             start_interval=durations.get("start-interval", 0),
-            retries=_retries(flags.get("retries", "")),
+            retries=retries(flags.get("retries", "")),
         )
     )
 
@@ -269,7 +269,7 @@ def _pairs(command: str, rest: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _ports(word: str) -> list[str]:
+def port_specs(word: str) -> list[str]:
     """Return "port/protocol" for each port of `[host:]port[-port][/protocol]`."""
     spec, _, protocol = word.partition("/")
     protocol = protocol.lower() or "tcp"
@@ -284,7 +284,7 @@ def _ports(word: str) -> list[str]:
     return [f"{port}/{protocol}" for port in range(int(first), int(last if dash else first) + 1)]
 
 
-def _duration(name: str, text: str) -> int:
+def duration_ns(name: str, text: str) -> int:
     """Return nanoseconds from Go's form ("1m30s", "1.5h"); "0" is allowed without a unit."""
     total = 0
     rest = text.removeprefix("+")
@@ -309,7 +309,7 @@ def _duration(name: str, text: str) -> int:
     return total
 
 
-def _retries(text: str) -> int:
+def retries(text: str) -> int:
     if not text:
         return 0
     digits = text.removeprefix("-")
@@ -320,7 +320,7 @@ def _retries(text: str) -> int:
     return int(digits)
 
 
-def _is_signal(name: str) -> bool:
+def is_signal(name: str) -> bool:
     """Say whether this is a signal's number or name, with or without SIG, RTMIN+n and RTMAX-n included."""
     import signal
 
