@@ -9,13 +9,15 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support import processes
+from support import engine, processes
 from support.boxes import Box, ask, serving, silent
 from support.engine import Environment
 from support.netns import Netns, network, wire
@@ -530,3 +532,35 @@ def test_nothing_of_ours_listens_where_containers_could_reach_it(run: Run, orlop
         ]
     )
     assert listening == []
+
+
+# Runs its arguments where the kernel seems to know no nftables: socket(AF_NETLINK, ..., NETLINK_NETFILTER) is refused.
+_WITHOUT_NETFILTER = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from orlop.linux import abi, seccomp
+from orlop.runtime.seccomp import compile
+from orlop.spec.runtime import Seccomp
+refused = [{"index": 0, "value": 16, "op": "SCMP_CMP_EQ"}, {"index": 2, "value": 12, "op": "SCMP_CMP_EQ"}]
+rule = {"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 93, "args": refused}
+profile = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [rule]}
+seccomp.load(compile(Seccomp.from_json(profile, "seccomp"), abi.MACHINE), 0)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_without_kernel_support_only_who_named_a_network_is_refused(orlop: Environment) -> None:
+    # I3: what nobody asked for by name degrades with a warning; what somebody did, fails.
+    def ask_for(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-c", _WITHOUT_NETFILTER, str(engine.CHECKOUT / "src"), str(engine.COMMAND), *words]
+        return orlop.inside(lambda: subprocess.run(argv, env=orlop.variables, capture_output=True, text=True))
+
+    plain = ask_for("run", "--rm", "host", "cat", "/proc/net/dev")
+    assert plain.returncode == 0, plain.stderr
+    assert [line.split(":")[0].strip() for line in plain.stdout.splitlines()[2:]] == ["lo"]
+    assert "It runs without a network: the default one can't be set up: Protocol not supported" in plain.stderr
+    for words in (("--network", "bridge"), ("-p", "8080:80"), ("--egress", "deny")):
+        named = ask_for("run", "--rm", *words, "host", "true")
+        assert named.returncode == 125
+        assert "Protocol not supported" in named.stderr
+    assert orlop.container_ids() == []

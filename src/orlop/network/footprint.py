@@ -76,8 +76,10 @@ class Footprint:
         ours = self.alias("")
         return [link for link in every if link.alias.startswith(ours) or link.name in self.gate]
 
-    def remove(self, route: Rtnetlink, nft: Nftables) -> None:
+    def remove(self, route: Rtnetlink, nft: Nftables | None) -> None:
         """Remove every link, table and sysctl of this engine. One that can't be removed does not keep the others.
+
+        nft: None where the kernel has no tables.
 
         Raises OSError: the first that was in the way.
         """
@@ -87,7 +89,7 @@ class Footprint:
                 links.delete_link(route, link.name)
             except OSError as failure:
                 wrong.append(failure)
-        for table in (self.table, self.egress_table):
+        for table in (self.table, self.egress_table) if nft is not None else ():
             firewall.forget(nft, table)
         try:
             self._stop_forwarding()

@@ -6,6 +6,7 @@ after it, and go before it.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ...linux.netlink import namespace
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 NONE, HOST, CONTAINER = "none", "host", "container:"
 INTERFACE = "eth"
+# What a kernel, or one who has not the privileges, says of links and rules.
+_LACKING = frozenset(
+    (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOSYS)
+)
 
 
 class Joined:
@@ -111,34 +116,56 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
         return Joined(engine, record)
     networks = engine.networks
     networks.starting.add(record.id)
-    fd, inside = links.new_namespace()
+    networks.without.pop(record.id, None)
+    fd = -1
     try:
-        with inside, networks.lock:
-            release(engine, record.id)  # what an earlier start has left
-            release_ended(engine)
-            attachment = _hold(engine, record)
-            try:
-                for number, endpoint in enumerate(attachment.endpoints):
-                    _plug(engine, record, endpoint, inside, fd, wishes(record)[number])
-                links.set_gateway(inside, _of(attachment, attachment.gateway))
-                networks.publish(forwards_of(attachment))
-            except BaseException:
-                release(engine, record.id)
-                raise
+        fd, inside = links.new_namespace()
+        with inside:
+            joined = Joined(engine, record, fd, _connect(engine, record, inside, fd))
         try:
-            joined = Joined(engine, record, fd, attachment)
             joined.listen_for_questions()
         except BaseException:
             release(engine, record.id)
             raise
         return joined
     except OSError as failure:
-        os.close(fd)
         told = f"{failure.strerror or failure}" + (f" ({failure.filename})" if failure.filename else "")
-        raise Unavailable("connect", record.subject, told) from None
+        if fd >= 0:
+            os.close(fd)
+        if failure.errno in _LACKING and may_do_without(record):
+            networks.without[record.id] = told
+            return Joined(engine, record)
+        hint = "is CAP_NET_ADMIN there, and nf_tables in the kernel?" if failure.errno in _LACKING else ""
+        raise Unavailable("connect", record.subject, told, hint=hint) from None
     except BaseException:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
         raise
+
+
+def may_do_without(record: ContainerRecord) -> bool:
+    """Tell whether a container asked for nothing of a network by name: then it may run without one (I3)."""
+    request = record.request
+    asked = (request.endpoints, request.ports, request.publish_all, request.links, request.egress, request.dns)
+    return request.network in ("", "default") and not any(asked)
+
+
+def _connect(engine: Engine, record: ContainerRecord, inside: Rtnetlink, fd: int) -> Attachment:
+    """Put a new namespace into a container's networks. Raises as `prepare`, and OSError; nothing is left then."""
+    networks = engine.networks
+    with networks.lock:
+        release(engine, record.id)  # what an earlier start has left
+        release_ended(engine)
+        attachment = _hold(engine, record)
+        try:
+            for number, endpoint in enumerate(attachment.endpoints):
+                _plug(engine, record, endpoint, inside, fd, wishes(record)[number])
+            links.set_gateway(inside, _of(attachment, attachment.gateway))
+            networks.publish(forwards_of(attachment))
+        except BaseException:
+            release(engine, record.id)
+            raise
+    return attachment
 
 
 def release(engine: Engine, container_id: str) -> None:

@@ -5,7 +5,6 @@ How everything of one engine is called is `network.footprint`.
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import threading
@@ -59,6 +58,7 @@ class Networks:
         self._left = False
         self.starting: set[str] = set()  # containers between their endpoints and their process
         self._removals: list[threading.Thread] = []
+        self.without: dict[str, str] = {}  # containers that run without a network that nobody named, and why
         self.last_given: dict[str, int] = {}  # by network id: the address that was given last
 
     def _resolver_lost(self) -> None:
@@ -94,6 +94,7 @@ class Networks:
         """Make a network's bridge and its rules if they are not there; return the network and the bridge's index.
 
         A subnet that the engine itself had chosen, and that a route leads to since, is changed while nobody is there.
+        Raises OSError when the kernel refuses, Unavailable while the engine is stopping.
         """
         if self._left:
             raise Unavailable("set up", network.subject, "the engine is stopping", hint="try again")
@@ -109,10 +110,9 @@ class Networks:
                 self.rewrite()
             elif not known:
                 self.firewall.add(self.nft, [bridge], [])
-        except OSError as failure:
+        except OSError:
             self._bridges.pop(network.id, None)
-            hint = "is CAP_NET_ADMIN there, and nf_tables in the kernel?" if failure.errno == errno.EPERM else ""
-            raise Unavailable("set up", network.subject, _told(failure), hint=hint) from None
+            raise
         return network, index
 
     def lower_bridge(self, network: Network) -> None:
@@ -183,7 +183,11 @@ class Networks:
         ):
             self._bridges.clear()
             self._gate = None
-            self.footprint.remove(self.route, self.nft)
+            try:
+                nft = self.nft
+            except OSError:
+                nft = None
+            self.footprint.remove(self.route, nft)
 
     def adopt(self) -> None:
         """Take up what containers of an earlier engine are on, after their attachments were read."""
@@ -334,8 +338,3 @@ def _gateways(network: Network) -> list[tuple[str, int]]:
         if pool.gateway:
             found.append((pool.gateway, subnet.parse(pool.subnet).length))
     return found
-
-
-def _told(failure: OSError) -> str:
-    what = f" ({failure.filename})" if failure.filename else ""
-    return f"{failure.strerror or failure}{what}"

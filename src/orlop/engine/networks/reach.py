@@ -21,6 +21,11 @@ def notes(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
 
     Nothing is said on a machine without a firewall of its own.
     """
+    lacking = engine.networks.without.get(record.id)
+    if lacking is not None:
+        return (
+            f"It runs without a network: the default one can't be set up: {lacking}. Name one to make this an error.",
+        )
     held = engine.networks.attachments.get(record.id)
     if held is None or not held.ports:
         return ()

@@ -24,6 +24,9 @@ class Changes(wire.Socket):
         for group in groups:
             self._socket.setsockopt(wire.SOL_NETLINK, _ADD_MEMBERSHIP, group)
 
+    def __enter__(self) -> Changes:
+        return self
+
     def wait(self, seconds: float, *others: int) -> bool:
         """Wait for a change, or until one of the other descriptors is readable; tell whether anything came."""
         poll = select.poll()
