@@ -89,8 +89,9 @@ class Footprint:
                 links.delete_link(route, link.name)
             except OSError as failure:
                 wrong.append(failure)
-        for table in (self.table, self.egress_table) if nft is not None else ():
-            firewall.forget(nft, table)
+        if nft is not None:
+            for table in (self.table, self.egress_table):
+                firewall.forget(nft, table)
         try:
             self._stop_forwarding()
         except OSError as failure:
