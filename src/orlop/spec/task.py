@@ -6,7 +6,8 @@
 
 fds of a start message, in this order: the reply socket; then, when `attached` is true, one end of a stream
 socket that speaks the attach protocol (orlop.supervise.attach) and is the first attached client; then, when
-`has_network` is true, a network namespace, which the monitor keeps until the container has ended for good.
+`has_network` is true, a network namespace; then a detached mount for each of `trees`. What follows the client the
+monitor keeps until the container has ended for good.
 
 A message is at most MESSAGE_BYTES_MAX bytes of JSON; anything large (the OCI spec) lies in the bundle.
 """
@@ -15,6 +16,7 @@ from .record import Record
 from .runtime import Box, Mount, Process
 
 MESSAGE_BYTES_MAX = 128 * 1024
+TREES_MAX = 16
 
 STATUS_FILE = "status.json"
 EXIT_FILE = "exit.json"
@@ -90,6 +92,7 @@ class StartTask(Record):
     stdin_once: close standard input when the first attached client goes.
     joined: namespaces of other containers that the process joins instead of the spec's.
     has_network: a network namespace comes with the message: the process joins it instead of the spec's.
+    trees: destinations of the spec's mounts for which a detached mount comes with the message, at most TREES_MAX.
     restarts: how often the container was restarted before this start by a policy.
     """
 
@@ -105,6 +108,7 @@ class StartTask(Record):
     console_size: Box | None = None
     log: LogOptions = LogOptions()
     has_network: bool = False
+    trees: tuple[str, ...] = ()
     joined: tuple[JoinedNamespace, ...] = ()
     restarts: int = 0
     health: HealthCheck | None = None

@@ -10,7 +10,7 @@ from _thread import allocate_lock
 from ..linux import executable
 from ..spec import jsonio
 from ..spec.errors import Internal, Invalid, Unavailable
-from ..spec.task import MESSAGE_BYTES_MAX, Start, Started, StartExec, StartTask
+from ..spec.task import MESSAGE_BYTES_MAX, TREES_MAX, Start, Started, StartExec, StartTask
 from . import packet
 
 TYPE_CHECKING = False
@@ -52,23 +52,33 @@ class Spawner:
             if self._socket is None:
                 self._spawn()
 
-    def request(self, message: StartTask | StartExec, client: int | None = None, network: int | None = None) -> Started:
+    def request(
+        self,
+        message: StartTask | StartExec,
+        client: int | None = None,
+        network: int | None = None,
+        trees: "Sequence[int]" = (),
+    ) -> Started:
         """Have a process started and return the answer of its monitor: its error is set when there is no process.
 
         client: one end of a connected stream socket that becomes the first attached client; it stays the caller's.
         network: a network namespace that the container joins, and its monitor keeps; it stays the caller's too.
+        trees: detached mounts, as the message says; the same holds for them.
         Raises Invalid for a message that is too large, Unavailable when no monitor can be made or none answers.
         """
         if message.attached != (client is not None):
             raise Invalid("start", f"container {message.id[:12]}", "attached and the client's stream do not fit")
         if (isinstance(message, StartTask) and message.has_network) != (network is not None):
             raise Invalid("start", f"container {message.id[:12]}", "has_network and the network's namespace do not fit")
+        if len(trees) != (len(message.trees) if isinstance(message, StartTask) else 0) or len(trees) > TREES_MAX:
+            cause = f"{len(trees)} mounts come with it, which are not those of its message, or more than {TREES_MAX}"
+            raise Invalid("start", f"container {message.id[:12]}", cause, hint="use fewer volumes with type=tmpfs")
         start = Start(task=message) if isinstance(message, StartTask) else Start(exec=message)
         data = jsonio.dump(start.to_json())
         if len(data) > MESSAGE_BYTES_MAX:
             cause = f"the start message has {len(data)} bytes, the limit is {MESSAGE_BYTES_MAX}"
             raise Invalid("start", f"container {message.id[:12]}", cause, hint="pass large values in a file")
-        fds = [fd for fd in (client, network) if fd is not None]
+        fds = [*(fd for fd in (client, network) if fd is not None), *trees]
         answer = self._ask(data, fds)
         if not answer and self._is_gone():
             # Nothing runs: the spawner died before it received this, or whoever it forked for this died too.

@@ -239,12 +239,13 @@ def _read(message: packet.Message) -> StartTask | StartExec:
 
 
 def _job(wanted: StartTask | StartExec, fds: tuple[int, ...], before: int) -> Job:
-    """Return the job of a message. before: how many descriptors stand before the network namespace's."""
-    has_network = isinstance(wanted, StartTask) and wanted.has_network
-    if len(fds) != before + has_network:
-        cause = f"{len(fds)} files came with it, {before + has_network} are wanted"
+    """Return the job of a message. before: how many descriptors stand before those that the monitor keeps."""
+    has_network, trees = (wanted.has_network, wanted.trees) if isinstance(wanted, StartTask) else (False, ())
+    if len(fds) != before + has_network + len(trees):
+        cause = f"{len(fds)} files came with it, {before + has_network + len(trees)} are wanted"
         raise Invalid("read", "the start message", cause)
-    return Job(wanted, fds[-1] if has_network else -1)
+    lent = dict(zip(trees, fds[before + has_network :], strict=True))
+    return Job(wanted, fds[before] if has_network else -1, lent)
 
 
 def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: socket) -> int:

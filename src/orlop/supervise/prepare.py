@@ -3,8 +3,9 @@
 import os
 from contextlib import ExitStack
 
-from ..linux import process
+from ..linux import mount, process
 from ..runtime import enter, launch, plan, rootfs, users
+from ..runtime.operations import mount_options
 from ..runtime.seccomp_cache import ProgramCache
 from ..spec import jsonio
 from ..spec.errors import Conflict, Invalid
@@ -14,7 +15,7 @@ from .stdio import Pipes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ..runtime.host import HostFacts
     from ..runtime.launch import Created
@@ -29,7 +30,8 @@ class Job:
 
     name: short ids, for titles. directory, runtime_directory: open descriptors. own_directory: the path of an exec's
     runtime directory, which it does not outlive; "" for a container's process. log: None without one.
-    network: a descriptor of the network namespace that came with the message, -1 for none. restarts: see TaskStatus.
+    network: a descriptor of the network namespace that came with the message, -1 for none. trees: of detached mounts,
+    by their destinations. restarts: see TaskStatus.
     """
 
     __slots__ = (
@@ -42,17 +44,21 @@ class Job:
         "restarts",
         "runtime_directory",
         "subject",
+        "trees",
         "verb",
     )
 
-    def __init__(self, message: StartTask | StartExec, network: int = -1) -> None:
-        """Open the directories. network: borrowed. Raises Invalid for an id that is none, OSError."""
+    def __init__(
+        self, message: StartTask | StartExec, network: int = -1, trees: "Mapping[str, int] | None" = None
+    ) -> None:
+        """Open the directories. network, trees: borrowed. Raises Invalid for an id that is none, OSError."""
         self.message = message
         self.name = _checked(message.id)[:12]
         self.subject = f"container {self.name}"
         self.verb = "start"
         self.own_directory = ""
         self.network = network
+        self.trees = trees or {}
         self.restarts = self.restarts_before
         self.log: LogOptions | None = None
         if isinstance(message, StartTask) and message.log.driver not in LOG_DRIVERS:
@@ -101,24 +107,25 @@ class Job:
         """
         if isinstance(self.message, StartExec):
             return create_exec(self.message, facts, f"exec-{self.message.exec_id}")
-        return _create_task(self.message, facts, self.network, announce)
+        return _create_task(self, self.message, facts, announce)
 
 
 def _create_task(
-    message: StartTask, facts: "HostFacts", network: int, announce: "Callable[[str], object]"
+    job: Job, message: StartTask, facts: "HostFacts", announce: "Callable[[str], object]"
 ) -> "tuple[Created, Pipes | None]":
     spec = _read_spec(message.directory)
     command = spec.process
     if command is None:
         raise Invalid("start", f"container {message.id[:12]}", f"{SPEC_FILE} has no process")
     with ExitStack() as opened:
-        spec = _in_namespaces(spec, message, opened)
+        trees = job.trees if job.is_first else _still_there(job.trees, opened)
+        spec = _in_network(_with_trees(_in_namespaces(spec, message, opened), trees), job.network)
         root = rootfs.open_rootfs(message.rootfs)
         opened.callback(os.close, root)
         told = _resolved(command, root, message.user, message.groups)
         told = _sized(told, message.console_size)
         compile_filter = _programs(message.runtime_directory).compile
-        compiled = plan.compile(_in_network(spec.replace(process=told), network), facts, compile_filter)
+        compiled = plan.compile(spec.replace(process=told), facts, compile_filter)
         if compiled.cgroup is not None and not compiled.cgroup.exists:
             announce(compiled.cgroup.path)
         pipes = None if told.terminal else Pipes(message.open_stdin)
@@ -184,6 +191,29 @@ def _in_namespaces(spec: Spec, message: StartTask, opened: ExitStack) -> Spec:
         joined = Namespace(type=wanted.type, path=f"/proc/self/fd/{fd}")
         spec = spec.replace(linux=spec.linux.replace(namespaces=(*others, joined)))
     return spec
+
+
+def _still_there(trees: "Mapping[str, int]", opened: ExitStack) -> dict[str, int]:
+    """Return clones of the detached mounts that an earlier run has not used up (before Linux 6.15 each has)."""
+    clones = {}
+    for destination, tree in trees.items():
+        try:
+            clones[destination] = mount.clone_tree(tree)
+        except OSError:
+            continue
+        opened.callback(os.close, clones[destination])
+    return clones
+
+
+def _with_trees(spec: Spec, trees: "Mapping[str, int]") -> Spec:
+    """Return the spec with detached mounts of ours in the place of what it would mount there."""
+    if not trees:
+        return spec
+    mounts = (
+        mount_options.of_tree(wanted, trees[wanted.destination]) if wanted.destination in trees else wanted
+        for wanted in spec.mounts
+    )
+    return spec.replace(mounts=tuple(mounts))
 
 
 def _in_network(spec: Spec, network: int) -> Spec:

@@ -22,14 +22,14 @@ from ..linux import process, signals
 from ..runtime import host
 from ..spec.attach import STDOUT
 from ..spec.errors import Unavailable
-from ..spec.task import MESSAGE_BYTES_MAX
+from ..spec.task import MESSAGE_BYTES_MAX, TREES_MAX
 from . import monitor, packet
 from .launcher import HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX, Handover, Inherited, Reply
 from .log import Framer, timestamp
 from .loop import Loop
 from .stdio import Input, Output
 
-FDS_MAX = 3
+FDS_MAX = 3 + TREES_MAX  # the reply socket, the client's, a network namespace
 REHEARSALS = 10
 
 

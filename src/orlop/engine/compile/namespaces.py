@@ -37,10 +37,7 @@ def namespaces(request: ContainerRequest, subject: str) -> tuple[Namespace, ...]
     if "uts" in shared and (request.hostname or request.domainname):
         what = "hostname" if request.hostname else "domainname"
         raise Invalid("create", subject, f"conflicting options: {what} and the UTS mode", hint=f"leave --{what} away")
-    if request.ipc.startswith(CONTAINER):
-        cause = "the shared memory of another container can't be joined"
-        raise Unsupported("create", subject, cause, hint="share the machine's: --ipc host")
-    joined = {"pid": NOWHERE} if request.pid.startswith(CONTAINER) else {}
+    joined = {name: NOWHERE for name in ("pid", "ipc") if getattr(request, name).startswith(CONTAINER)}
     return tuple(Namespace(type=name, path=joined.get(name, "")) for name in _TYPES if name not in shared)
 
 

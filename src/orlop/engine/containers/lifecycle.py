@@ -15,14 +15,14 @@ from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.image import ContainerConfig
 from ...spec.platform import Platform
 from ...spec.runtime import Mount, Spec
-from ...spec.task import SPEC_FILE, HealthCheck, JoinedNamespace, StartTask
+from ...spec.task import SPEC_FILE, HealthCheck, JoinedNamespace, StartTask, TaskStatus
 from .. import compile, events, host, images
 from ..compile import config, health, logging
 from ..compile.namespaces import CONTAINER
 from ..networks import attach, reach
 from ..networks import requests as network_requests
 from ..supervision import dependencies, orders
-from ..volumes import preparation
+from ..volumes import preparation, shared
 from . import ends, files, names, removal, state
 from .record import ContainerRecord, disk_trouble_told, timestamp, write_durably
 
@@ -245,13 +245,14 @@ def _unpacked(engine: Engine, image: Image | None) -> Digest | None:
 
 def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: int) -> None:
     directory, runtime_directory = engine.records.path(record.id), engine.task_directory(record.id)
-    with ExitStack() as undo, attach.prepare(engine, record) as joined:
+    with ExitStack() as undo, attach.prepare(engine, record) as joined, ExitStack() as held:
         undo.callback(attach.release, engine, record.id)
         preparation.make_sources(record)
         files.write(engine, record, joined.attachment)
         shutil.rmtree(runtime_directory, ignore_errors=True)
         os.mkdir(runtime_directory, 0o700)
         undo.callback(shutil.rmtree, runtime_directory, ignore_errors=True)
+        trees = shared.trees(engine, record, held)
         message = StartTask(
             id=record.id,
             directory=directory,
@@ -265,6 +266,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
             console_size=client.size,
             joined=_joined(engine, record),
             has_network=joined.fd >= 0,
+            trees=tuple(trees),
             restarts=restarts,
             health=_health_check(directory, record),
             log=logging.options(record, engine.host.hostname, logging.budget_bytes(os.environ)),
@@ -272,7 +274,8 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
         ordered = orders.read(engine, record.id)
         orders.to_run(engine, record)
         undo.callback(orders.take_back, engine, record, ordered)
-        started = engine.spawner.request(message, client.stream, joined.fd if joined.fd >= 0 else None)
+        network = joined.fd if joined.fd >= 0 else None
+        started = engine.spawner.request(message, client.stream, network, tuple(trees.values()))
         if started.error is not None:
             raise errors.from_json(started.error)
         joined.started()
@@ -296,16 +299,24 @@ def rootfs_mounts(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:
 
 def _joined(engine: Engine, record: ContainerRecord) -> tuple[JoinedNamespace, ...]:
     """Return the namespaces of other containers that a container joins. Raises NotFound, Conflict in docker's words."""
-    mode = record.request.pid
-    if not mode.startswith(CONTAINER):
-        return ()
-    other = engine.records.find(mode.removeprefix(CONTAINER))
+    lenders = {}
+    if record.request.pid.startswith(CONTAINER):
+        lenders["pid"] = _pid_lender(engine, record)
+    if record.request.ipc.startswith(CONTAINER):
+        lenders["ipc"] = shared.ipc_lender(engine, record)
+    return tuple(
+        JoinedNamespace(type=kind, container=other.subject, pid=status.pid, pid_start_time=status.pid_start_time)
+        for kind, (other, status) in lenders.items()
+    )
+
+
+def _pid_lender(engine: Engine, record: ContainerRecord) -> tuple[ContainerRecord, TaskStatus]:
+    other = engine.records.find(record.request.pid.removeprefix(CONTAINER))
     task = engine.observe(other.id)
     if not task.lives or task.status is None:
         cause = f"cannot join PID namespace of a non running container: {other.id}"
         raise Conflict("start", record.subject, cause, hint=f"start it first: orlop start {other.name}")
-    status = task.status
-    return (JoinedNamespace(type="pid", container=other.subject, pid=status.pid, pid_start_time=status.pid_start_time),)
+    return other, task.status
 
 
 def _discard_failed(engine: Engine, record: ContainerRecord) -> None:

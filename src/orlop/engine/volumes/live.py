@@ -3,34 +3,31 @@
     with the container's lock: decide, make volumes -> open every new mount as a detached tree, in the host's view
     -> one thread enters the container's mount namespace and moves them into place -> config.json, container.json
 
-The thread shares neither root nor working directory with the engine (unshare(2), CLONE_FS) and ends when it is done. In
-the namespace it makes raw system calls only: no import, no codec, no lookup of a name by a library (SEC-05), and every
-path is resolved by openat2(2) in the container's root (SEC-06, SEC-08).
+What the thread may do there: `visit`.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
-from ...linux import mount, path, process
+from ...linux import mount, path
 from ...runtime.operations import mount_options
 from ...runtime.operations.mounts import PROC_FILES_ALLOWED, BindMount, overlay
 from ...spec import jsonio
-from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable, Unsupported
+from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unsupported
 from ...spec.mount import IMAGE
 from ...spec.task import SPEC_FILE
 from .. import events
 from ..compile import mounts as compiled
 from ..containers import execs, state
 from ..containers.record import disk_trouble_told, write_durably
-from . import mountpoints, preparation
+from . import mountpoints, preparation, shared, visit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ...spec.container import ContainerRequest
     from ...spec.mount import MountPoint, MountRequest
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
-VISIT_S_MAX = 30.0
 _TMPFS_MODE = ("mode", "1777")
 _VERB = "change the mounts of"
 
@@ -63,7 +59,12 @@ def change(engine: Engine, reference: str, add: tuple[MountRequest, ...], remove
         init = _init(engine, record)
         if init is not None:
             held.callback(os.close, init)
-            _apply(record, init, wanted, [point.destination for point in gone])
+            lent = {
+                point.destination: held.enter_context(_lent(engine, point))
+                for point in fresh.mounts
+                if shared.is_shared(point)
+            }
+            _apply(record, init, wanted, [point.destination for point in gone], lent)
             undo.callback(_apply, record, init, (), [one.destination for one in wanted])
         record = _changed(record, fresh.mounts, add, gone)
         _write(engine, record, wanted, {point.destination for point in gone})
@@ -155,13 +156,34 @@ def _init(engine: Engine, record: ContainerRecord) -> int | None:
 # -- doing ----------------------------------------------------------------------------------------------------------
 
 
-def _apply(record: ContainerRecord, init: int, wanted: tuple[Mount, ...], places: list[str]) -> None:
-    """Mount and unmount in the namespace of a process (a pidfd). What fails leaves everything as it was."""
+@contextmanager
+def _lent(engine: Engine, point: MountPoint) -> Iterator[int]:
+    """Hold a volume in memory while it is mounted: meanwhile nobody else makes a file system for it."""
+    with engine.volumes.filling(point.name):
+        tree = shared.of_volume(engine, point)
+        try:
+            yield tree
+        finally:
+            os.close(tree)
+
+
+def _apply(
+    record: ContainerRecord,
+    init: int,
+    wanted: tuple[Mount, ...],
+    places: list[str],
+    lent: Mapping[str, int] | None = None,
+) -> None:
+    """Mount and unmount in the namespace of a process (a pidfd). What fails leaves everything as it was.
+
+    lent: detached mounts that are there already, by their places.
+    """
     trees: list[tuple[int, Mount]] = []
     try:
         for one in wanted:
-            trees.append((_tree(one), one))
-        _visit(record, init, lambda: _move(trees, places))
+            known = (lent or {}).get(one.destination)
+            trees.append((_tree(one if known is None else mount_options.of_tree(one, known)), one))
+        visit.inside(record.subject, init, lambda: _move(trees, places), verb=_VERB)
     finally:
         for tree, _ in trees:
             os.close(tree)
@@ -186,34 +208,6 @@ def _tree(wanted: Mount) -> int:
     if wanted.type == "tmpfs" and "mode" not in dict(options.data):
         settings.append(_TMPFS_MODE)
     return mount.new_filesystem(wanted.type, settings, attributes, wanted.source)
-
-
-def _visit(record: ContainerRecord, init: int, work: Callable[[], None]) -> None:
-    """Do work in the mount namespace of a process, in a thread of its own."""
-    outcome: list[BaseException | None] = []
-
-    def enter() -> None:
-        try:
-            process.unshare(process.CLONE_FS)
-            process.setns(init, process.CLONE_NEWNS)
-            work()
-            outcome.append(None)
-        except BaseException as failure:
-            outcome.append(failure)
-
-    thread = threading.Thread(target=enter, name="mounts", daemon=True)
-    thread.start()
-    thread.join(VISIT_S_MAX)
-    if not outcome:
-        raise Unavailable(_VERB, record.subject, "a mount does not come to an end", hint="is its server dead?")
-    failure = outcome[0]
-    if isinstance(failure, ProcessLookupError):
-        raise Conflict(_VERB, record.subject, "it has just ended", hint="try again")
-    if isinstance(failure, OSError):
-        cause = f"{failure.filename or 'the mount'}: {failure.strerror}"
-        raise Unavailable(_VERB, record.subject, cause, hint="nothing was changed")
-    if failure is not None:
-        raise failure
 
 
 def _move(trees: list[tuple[int, Mount]], places: list[str]) -> None:

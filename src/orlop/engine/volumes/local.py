@@ -1,8 +1,8 @@
 """The options of docker's `local` driver: `type`, `device` and `o` say what is mounted instead of a directory, `size`
 bounds the directory. Pure, but for the question which file systems this kernel has.
 
-Nothing is mounted on the host: a container mounts the device in its own mount namespace (I4). A tmpfs is therefore each
-container's own, while two containers with the same disk share it, as the kernel does.
+Nothing is mounted on the host: a container mounts the device in its own mount namespace (I4). Two containers with the
+same disk share it, as the kernel does; how they share a tmpfs: `shared`.
 """
 
 from __future__ import annotations

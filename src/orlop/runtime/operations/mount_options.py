@@ -45,6 +45,8 @@ _SUPER_BLOCK = ("sync", "dirsync", "lazytime", "mand")
 # What is the case anyway: the kernel's defaults, and messages that nobody would see.
 _NOTHING = ("defaults", "async", "nolazytime", "nomand", "noiversion", "silent", "loud")
 _SUBDIRECTORY = "X-mount.subdir="
+_PLAIN = ("rw", "suid", "dev", "exec", "symfollow", "diratime", "relatime")  # what a mount is that nothing is said of
+OWN_DESCRIPTOR = "/proc/self/fd/"
 NAMES = (
     *_ATTRIBUTES,
     *_RECURSIVE,
@@ -61,6 +63,8 @@ NAMES = (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ...spec.runtime import Mount
 
 
 class MountOptions(Record):
@@ -90,6 +94,16 @@ class MountOptions(Record):
     def read_only(self) -> bool:
         """Whether writing is refused."""
         return bool((self.set | self.recursive_set) & mount.MOUNT_ATTR_RDONLY)
+
+
+def of_tree(wanted: "Mount", tree: int) -> "Mount":
+    """Return a mount with what is wanted of this one that shows a detached mount instead, a descriptor of ours.
+
+    It gets the attributes that are wanted: the tree's own are those of whoever lent it.
+    """
+    flags = [word for word in wanted.options if word in _ATTRIBUTES or word.startswith(_SUBDIRECTORY)]
+    options = ("bind", "rprivate", *_PLAIN, *flags)
+    return wanted.replace(type="bind", source=f"{OWN_DESCRIPTOR}{tree}", options=options)
 
 
 def propagation_flags(name: str) -> tuple[int, bool]:

@@ -14,7 +14,7 @@ from ...spec.errors import Invalid, NotFound, Unsupported
 from ..copyup import copy_tree
 from . import Operation
 from .idmap import IdMap
-from .mount_options import MountOptions
+from .mount_options import OWN_DESCRIPTOR, MountOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class BindMount(Operation):
         try:
             if self.destination == "/proc" and not _is_procfs(source):
                 raise Invalid("mount", self.source, "only a procfs may be mounted at /proc")
-            tree = mount.clone_tree(source, recursive=self.options.bind == "rbind")
+            tree = self._clone(source)
         finally:
             os.close(source)
         try:
@@ -192,6 +192,15 @@ class BindMount(Operation):
             os.close(tree)
             raise
         return tree
+
+    def _clone(self, source: int) -> int:
+        try:
+            return mount.clone_tree(source, recursive=self.options.bind == "rbind")
+        except OSError as refused:
+            # A detached mount that lies ready can be cloned since 6.15; before, it is mounted itself, which goes once.
+            if refused.errno != errno.EINVAL or not self.source.startswith(OWN_DESCRIPTOR):
+                raise
+            return os.dup(source)
 
     def _set_attributes(self, tree: int) -> None:
         options = self.options
