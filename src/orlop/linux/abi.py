@@ -6,12 +6,17 @@ caller's frame until the call has returned; no callback and no thread-local of l
 
 from __future__ import annotations
 
-import ctypes
 import os
 
-libc = ctypes.CDLL(None, use_errno=True)
+from . import ffi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctypes import _NamedFuncPointer
+
+libc = ffi.CDLL(None, use_errno=True)
 # The same library with the GIL held during the call: the only safe way to clone (orlop.linux.process).
-libc_gil = ctypes.PyDLL(None, use_errno=True)
+libc_gil = ffi.PyDLL(None, use_errno=True)
 
 MACHINE = os.uname().machine
 
@@ -59,11 +64,11 @@ _COLUMN = {"x86_64": 0, "aarch64": 1, "arm64": 1}.get(MACHINE, 1)
 NUMBERS = {name: numbers[_COLUMN] for name, numbers in _NUMBERS.items()}
 
 
-def _with_arguments(count: int) -> ctypes._NamedFuncPointer:
+def _with_arguments(count: int) -> _NamedFuncPointer:
     """Return syscall(2) for so many arguments: c_void_p takes 64-bit integers, bytes, None and references."""
     function = libc["syscall"]
-    function.restype = ctypes.c_long
-    function.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * count]
+    function.restype = ffi.c_long
+    function.argtypes = [ffi.c_long, *[ffi.c_void_p] * count]
     return function
 
 
@@ -73,12 +78,12 @@ _SYSCALL = [_with_arguments(count) for count in range(7)]
 def syscall(name: str, *args: object, subject: object = None) -> int:
     """Make one system call and return its result.
 
-    args: int (passed as 64 bits), bytes, None (a null pointer) or a structure by `ctypes.byref`.
+    args: int (passed as 64 bits), bytes, None (a null pointer) or a structure by `ffi.byref`.
     subject: what the call is about, the `filename` of the OSError that a failure raises.
     """
     result: int = _SYSCALL[len(args)](NUMBERS[name], *args)
     if result < 0:
-        raise error(name, ctypes.get_errno(), subject)
+        raise error(name, ffi.get_errno(), subject)
     return result
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-
-from . import abi
+from . import abi, ffi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,12 +24,12 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _VERSION_3 = 0x20080522
 
 
-class _Header(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+class _Header(ffi.Structure):
+    _fields_ = [("version", ffi.c_uint32), ("pid", ffi.c_int)]
 
 
-class _Data(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+class _Data(ffi.Structure):
+    _fields_ = [(name, ffi.c_uint32) for name in ("effective", "permitted", "inheritable")]
 
 
 def mask(names: Iterable[str]) -> int:
@@ -79,14 +77,14 @@ def set_sets(effective: int, permitted: int, inheritable: int) -> None:
     data = (_Data * 2)(
         *(_Data(*(bits >> shift & 0xFFFFFFFF for bits in (effective, permitted, inheritable))) for shift in (0, 32))
     )
-    abi.syscall("capset", ctypes.byref(header), ctypes.byref(data))
+    abi.syscall("capset", ffi.byref(header), ffi.byref(data))
 
 
 def get_sets() -> tuple[int, int, int]:
     """Return (effective, permitted, inheritable) of the calling thread. capget(2)."""
     header = _Header(_VERSION_3, 0)
     data = (_Data * 2)()
-    abi.syscall("capget", ctypes.byref(header), ctypes.byref(data))
+    abi.syscall("capget", ffi.byref(header), ffi.byref(data))
     low, high = data
     return (
         low.effective | high.effective << 32,

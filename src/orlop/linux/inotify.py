@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
-from . import abi
+from . import abi, ffi
 
 IN_MODIFY = 0x00000002
 IN_MOVED_TO = 0x00000080
@@ -25,9 +24,9 @@ def open_watch(path: str, mask: int) -> int:
     """
     fd: int = abi.libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     if fd < 0:
-        raise abi.error("inotify_init1", ctypes.get_errno())
-    if abi.libc.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)) < 0:
-        failure = abi.error("inotify_add_watch", ctypes.get_errno(), path)
+        raise abi.error("inotify_init1", ffi.get_errno())
+    if abi.libc.inotify_add_watch(fd, os.fsencode(path), ffi.c_uint32(mask)) < 0:
+        failure = abi.error("inotify_add_watch", ffi.get_errno(), path)
         os.close(fd)
         raise failure
     return fd
@@ -37,15 +36,15 @@ def init() -> int:
     """Return a non-blocking inotify instance without a watch. inotify_init1(2). Raises OSError."""
     fd: int = abi.libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     if fd < 0:
-        raise abi.error("inotify_init1", ctypes.get_errno())
+        raise abi.error("inotify_init1", ffi.get_errno())
     return fd
 
 
 def add_watch(fd: int, path: str, mask: int) -> int:
     """Watch one more path; return its number. inotify_add_watch(2). Raises OSError."""
-    number: int = abi.libc.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask))
+    number: int = abi.libc.inotify_add_watch(fd, os.fsencode(path), ffi.c_uint32(mask))
     if number < 0:
-        raise abi.error("inotify_add_watch", ctypes.get_errno(), path)
+        raise abi.error("inotify_add_watch", ffi.get_errno(), path)
     return number
 
 

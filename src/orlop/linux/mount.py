@@ -7,12 +7,11 @@ Kernel: open_tree, move_mount, fsopen, fsconfig, fsmount since 5.2; mount_setatt
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import sys
 
-from . import abi
+from . import abi, ffi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,8 +72,8 @@ _STATX_ATTR_MOUNT_ROOT = 0x2000
 _STATFS_WORDS = 16  # struct statfs: twelve words and four spare ones; f_type is the first
 
 
-class _MountAttr(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+class _MountAttr(ffi.Structure):
+    _fields_ = [(name, ffi.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
 
 
 def open_tree(dirfd: int, path: str, flags: int) -> int:
@@ -103,7 +102,7 @@ def mount_setattr(
     """Change the attributes of the mount at fd. userns_fd is used with MOUNT_ATTR_IDMAP. mount_setattr(2)."""
     attr = _MountAttr(set_, clear, propagation, userns_fd if userns_fd >= 0 else 0)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    _on_descriptor(fd, "mount_setattr", fd, b"", flags, ctypes.byref(attr), ctypes.sizeof(attr))
+    _on_descriptor(fd, "mount_setattr", fd, b"", flags, ffi.byref(attr), ffi.sizeof(attr))
 
 
 def new_filesystem(
@@ -233,8 +232,8 @@ def pivot_root(new_root: str, put_old: str) -> None:
 
 def is_mount_root(fd: int) -> bool:
     """Tell whether a file is the root of a mount. statx(2), STATX_ATTR_MOUNT_ROOT, since 5.8."""
-    buffer = ctypes.create_string_buffer(_STATX_BYTES)
-    abi.syscall("statx", fd, b"", AT_EMPTY_PATH, 0, ctypes.byref(buffer))
+    buffer = ffi.create_string_buffer(_STATX_BYTES)
+    abi.syscall("statx", fd, b"", AT_EMPTY_PATH, 0, ffi.byref(buffer))
     attributes = int.from_bytes(buffer.raw[8:16], sys.byteorder)  # after stx_mask and stx_blksize
     return bool(attributes & _STATX_ATTR_MOUNT_ROOT)
 
@@ -271,8 +270,8 @@ def of_path(path: str) -> MountInfo | None:
 
 def filesystem_magic(fd: int) -> int:
     """Return the type of the file system that fd lies on: a number of statfs(2), such as PROC_SUPER_MAGIC."""
-    buffer = (ctypes.c_long * _STATFS_WORDS)()
-    abi.syscall("fstatfs", fd, ctypes.byref(buffer))
+    buffer = (ffi.c_long * _STATFS_WORDS)()
+    abi.syscall("fstatfs", fd, ffi.byref(buffer))
     return int(buffer[0])
 
 

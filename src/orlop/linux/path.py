@@ -7,12 +7,11 @@ This is the only module that turns a path inside a container into a descriptor
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
 
-from . import abi
+from . import abi, ffi
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -24,8 +23,8 @@ LINKS_MAX = 40  # MAXSYMLINKS: what the kernel follows in one walk
 _RETRIES_MAX = 32  # openat2 says EAGAIN when a rename raced with ".."
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+class _OpenHow(ffi.Structure):
+    _fields_ = [("flags", ffi.c_uint64), ("mode", ffi.c_uint64), ("resolve", ffi.c_uint64)]
 
 
 def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
@@ -33,7 +32,7 @@ def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) 
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(_RETRIES_MAX):
         try:
-            return abi.syscall("openat2", dirfd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), subject=path)
+            return abi.syscall("openat2", dirfd, os.fsencode(path), ffi.byref(how), ffi.sizeof(how), subject=path)
         except BlockingIOError:
             continue
     raise abi.error("openat2", errno.EAGAIN, path, "the tree is being renamed all the time")

@@ -5,11 +5,10 @@ A process is named by its pidfd wherever it is signalled or waited for: a number
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import select
 
-from . import abi, signals
+from . import abi, ffi, signals
 from .pidfd import boot_id as boot_id
 from .pidfd import has_ended as has_ended
 from .pidfd import pidfd_of as pidfd_of
@@ -54,9 +53,9 @@ _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_INFO_WORDS = 8
 
 
-class _CloneArgs(ctypes.Structure):
+class _CloneArgs(ffi.Structure):
     _fields_ = [
-        (name, ctypes.c_uint64)
+        (name, ffi.c_uint64)
         for name in (
             "flags",
             "pidfd",
@@ -74,7 +73,7 @@ class _CloneArgs(ctypes.Structure):
 
 
 _clone_syscall = abi.libc_gil.syscall
-_clone_syscall.restype = ctypes.c_long
+_clone_syscall.restype = ffi.c_long
 
 
 def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
@@ -87,20 +86,20 @@ def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     would stay locked in the child (37 of 300 children hung when tried with four busy threads). The GIL is held during
     the call (PyDLL), because the child must own it when it returns.
     """
-    pidfd = ctypes.c_int(-1)
+    pidfd = ffi.c_int(-1)
     args = _CloneArgs(
         flags=flags | CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0),
-        pidfd=ctypes.addressof(pidfd),
+        pidfd=ffi.addressof(pidfd),
         exit_signal=0 if flags & CLONE_PARENT else signals.SIGCHLD,  # the new sibling has its parent's signal anyway
         cgroup=cgroup_fd or 0,
     )
-    python = ctypes.pythonapi
+    python = abi.libc_gil
     python.PyOS_BeforeFork()
-    pid: int = _clone_syscall(abi.NUMBERS["clone3"], ctypes.byref(args), ctypes.c_long(ctypes.sizeof(args)))
+    pid: int = _clone_syscall(abi.NUMBERS["clone3"], ffi.byref(args), ffi.c_long(ffi.sizeof(args)))
     if pid == 0:
         python.PyOS_AfterFork_Child()
         return 0, -1
-    failure = ctypes.get_errno()
+    failure = ffi.get_errno()
     python.PyOS_AfterFork_Parent()
     if pid < 0:
         raise abi.error("clone3", failure)
@@ -132,7 +131,7 @@ def pidfd_exit_status(pidfd: int) -> int | None:
 
     PIDFD_GET_INFO with PIDFD_INFO_EXIT (kernel 6.15): works in any process that holds the pidfd.
     """
-    info = (ctypes.c_uint64 * _PIDFD_INFO_WORDS)(_PIDFD_INFO_EXIT)
+    info = (ffi.c_uint64 * _PIDFD_INFO_WORDS)(_PIDFD_INFO_EXIT)
     try:
         fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
     except OSError:
@@ -140,18 +139,18 @@ def pidfd_exit_status(pidfd: int) -> int | None:
     if not info[0] & _PIDFD_INFO_EXIT:
         return None
     # struct pidfd_info: mask, cgroupid, then thirteen 32-bit words; exit_code is the last of them.
-    return int(ctypes.cast(info, ctypes.POINTER(ctypes.c_int32))[15])
+    return int(info[7]) >> 32
 
 
 _libc_prctl = abi.libc.prctl
-_libc_prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+_libc_prctl.argtypes = [ffi.c_int, *[ffi.c_ulong] * 4]
 
 
 def prctl(option: int, value: int = 0) -> None:
     """Call prctl(2) with one argument."""
     # Not by abi.syscall: a container's monitor keeps every page that it touches for as long as the container runs.
     if _libc_prctl(option, value, 0, 0, 0) < 0:
-        raise abi.error("prctl", ctypes.get_errno())
+        raise abi.error("prctl", ffi.get_errno())
 
 
 def get_dumpable() -> int:
@@ -196,7 +195,7 @@ def set_title(title: str, area: tuple[int, int] | None = None) -> None:
     start, end = area or title_area()
     if end > start > 0:
         room = end - start
-        ctypes.memmove(start, title.encode()[: room - 1].ljust(room, b"\0"), room)
+        (ffi.c_char * room).from_address(start).raw = title.encode()[: room - 1].ljust(room, b"\0")
 
 
 def wipe_environment() -> None:
@@ -204,7 +203,7 @@ def wipe_environment() -> None:
     stat = stat_fields("self")
     start, end = int(stat[47]), int(stat[48])  # fields 50 and 51 of proc_pid_stat(5)
     if end > start > 0:
-        ctypes.memset(start, 0, end - start)
+        (ffi.c_char * (end - start)).from_address(start).raw = bytes(end - start)
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-
-from . import abi
+from . import abi, ffi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,23 +47,23 @@ MEMORY_FLAGS = {
 NODES_MAX = 1024
 
 
-class _SchedAttr(ctypes.Structure):
+class _SchedAttr(ffi.Structure):
     _fields_ = [
-        ("size", ctypes.c_uint32),
-        ("sched_policy", ctypes.c_uint32),
-        ("sched_flags", ctypes.c_uint64),
-        ("sched_nice", ctypes.c_int32),
-        ("sched_priority", ctypes.c_uint32),
-        ("sched_runtime", ctypes.c_uint64),
-        ("sched_deadline", ctypes.c_uint64),
-        ("sched_period", ctypes.c_uint64),
+        ("size", ffi.c_uint32),
+        ("sched_policy", ffi.c_uint32),
+        ("sched_flags", ffi.c_uint64),
+        ("sched_nice", ffi.c_int32),
+        ("sched_priority", ffi.c_uint32),
+        ("sched_runtime", ffi.c_uint64),
+        ("sched_deadline", ffi.c_uint64),
+        ("sched_period", ffi.c_uint64),
     ]
 
 
 def set_scheduler(policy: int, *, flags: int, nice: int, priority: int, times_ns: tuple[int, int, int]) -> None:
     """Set the calling thread's policy; times_ns: runtime, deadline, period of SCHED_DEADLINE. sched_setattr(2)."""
-    attr = _SchedAttr(ctypes.sizeof(_SchedAttr), policy, flags, nice, priority, *times_ns)
-    abi.syscall("sched_setattr", 0, ctypes.byref(attr), 0)
+    attr = _SchedAttr(ffi.sizeof(_SchedAttr), policy, flags, nice, priority, *times_ns)
+    abi.syscall("sched_setattr", 0, ffi.byref(attr), 0)
 
 
 def set_io_priority(io_class: int, priority: int) -> None:
@@ -76,6 +74,6 @@ def set_io_priority(io_class: int, priority: int) -> None:
 def set_memory_policy(mode: int, nodes: Iterable[int]) -> None:
     """Set the calling thread's NUMA policy; execve keeps it. set_mempolicy(2)."""
     bits = sum(1 << node for node in set(nodes))
-    mask = (ctypes.c_uint64 * (NODES_MAX // 64))(*(bits >> shift & (1 << 64) - 1 for shift in range(0, NODES_MAX, 64)))
+    mask = (ffi.c_uint64 * (NODES_MAX // 64))(*(bits >> shift & (1 << 64) - 1 for shift in range(0, NODES_MAX, 64)))
     # maxnode counts one more than the highest bit (set_mempolicy(2), BUGS of every implementation).
-    abi.syscall("set_mempolicy", mode, ctypes.byref(mask) if bits else None, NODES_MAX if bits else 0)
+    abi.syscall("set_mempolicy", mode, ffi.byref(mask) if bits else None, NODES_MAX if bits else 0)

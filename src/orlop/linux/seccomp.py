@@ -6,10 +6,9 @@ CAP_SYS_ADMIN in the thread's user namespace.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 
-from . import abi
+from . import abi, ffi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,10 +36,10 @@ FLAGS = {
 _INSTRUCTION_BYTES, _BPF_MAXINSNS = 8, 4096  # linux/filter.h, as `orlop.linux.bpf` has them
 
 
-class _SockFprog(ctypes.Structure):
+class _SockFprog(ffi.Structure):
     """struct sock_fprog (linux/filter.h)."""
 
-    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+    _fields_ = (("len", ffi.c_ushort), ("filter", ffi.c_char_p))
 
 
 def load(program: bytes, flags: int = 0) -> int | None:
@@ -55,7 +54,7 @@ def load(program: bytes, flags: int = 0) -> int | None:
         # The length is a C unsigned short: more instructions would be cut off in silence.
         raise abi.error("seccomp", errno.EINVAL, detail=f"a program of {len(program)} bytes")
     fprog = _SockFprog(count, program)
-    result = abi.syscall("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
+    result = abi.syscall("seccomp", SECCOMP_SET_MODE_FILTER, flags, ffi.byref(fprog))
     if flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
         return result
     if result > 0:
@@ -81,7 +80,7 @@ def supported_flags() -> tuple[str, ...]:
 
 def _has_action(action: int) -> bool:
     try:
-        abi.syscall("seccomp", SECCOMP_GET_ACTION_AVAIL, 0, ctypes.byref(ctypes.c_uint32(action)))
+        abi.syscall("seccomp", SECCOMP_GET_ACTION_AVAIL, 0, ffi.byref(ffi.c_uint32(action)))
     except OSError as wrong:
         if wrong.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise

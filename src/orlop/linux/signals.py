@@ -65,7 +65,7 @@ def reset_all() -> None:
 
     Python ignores SIGPIPE and SIGXFSZ, and what is ignored or blocked stays so over execve (signal(7)).
     """
-    from . import abi  # ctypes: not for those who only want a signal's number
+    from . import abi  # its types: not for those who only want a signal's number
 
     for number in valid_signals() - _UNCHANGEABLE:
         signal(number, SIG_DFL)

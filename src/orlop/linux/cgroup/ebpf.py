@@ -71,13 +71,13 @@ def exit_with(value: int) -> bytes:
 
 def load(program: bytes, prog_type: int, name: str = "") -> int:
     """Return a descriptor of the verified program. Raises OSError: EPERM without CAP_BPF, EINVAL, E2BIG."""
-    import ctypes
+    from .. import ffi
 
-    instructions = ctypes.create_string_buffer(program, len(program))
-    licence = ctypes.create_string_buffer(b"Apache-2.0")
+    instructions = ffi.create_string_buffer(program, len(program))
+    licence = ffi.create_string_buffer(b"Apache-2.0")
     attr = struct.pack(
         "=IIQQIIQII16sII",
-        *(prog_type, len(program) // 8, ctypes.addressof(instructions), ctypes.addressof(licence)),
+        *(prog_type, len(program) // 8, ffi.addressof(instructions), ffi.addressof(licence)),
         *(0, 0, 0, 0, 0, name.encode()[:15], 0, 0),
     )
     return _bpf(PROG_LOAD, bytearray(attr), "program")
@@ -97,10 +97,10 @@ def replace(target_fd: int, program_fd: int, attach_type: int) -> None:
 
 def attached(target_fd: int, attach_type: int) -> Sequence[int]:
     """Return the ids of the programs attached to this cgroup, without those of its parents."""
-    import ctypes
+    from .. import ffi
 
-    ids = (ctypes.c_uint32 * PROGRAMS_MAX)()
-    attr = bytearray(struct.pack("=IIIIQI", target_fd, attach_type, 0, 0, ctypes.addressof(ids), PROGRAMS_MAX))
+    ids = (ffi.c_uint32 * PROGRAMS_MAX)()
+    attr = bytearray(struct.pack("=IIIIQI", target_fd, attach_type, 0, 0, ffi.addressof(ids), PROGRAMS_MAX))
     _bpf(PROG_QUERY, attr, "query")
     (count,) = struct.unpack_from("=I", attr, 24)
     return ids[:count]
@@ -108,9 +108,7 @@ def attached(target_fd: int, attach_type: int) -> Sequence[int]:
 
 def _bpf(command: int, attr: bytearray, subject: str) -> int:
     """bpf(2). The attribute block is padded: the kernel takes any size whose unknown tail is zero."""
-    import ctypes
+    from .. import abi, ffi  # not at the top: cgroup v1 needs none of this
 
-    from .. import abi  # not at the top: ctypes costs 2 ms, and cgroup v1 needs none of this
-
-    block = (ctypes.c_char * len(attr)).from_buffer(attr)
-    return abi.syscall("bpf", command, ctypes.byref(block), len(attr), subject=subject)
+    block = (ffi.c_char * len(attr)).from_buffer(attr)
+    return abi.syscall("bpf", command, ffi.byref(block), len(attr), subject=subject)
