@@ -15,7 +15,8 @@ import pytest
 
 from orlop.linux import mount
 from orlop.snapshot import removal
-from orlop.snapshot.extract import OPAQUE_XATTR, Extraction
+from orlop.snapshot.extract import Extraction
+from orlop.snapshot.overlay import OPAQUE_XATTR
 from orlop.spec.errors import Invalid, Unavailable
 from orlop.spec.tar import Reader
 from support import archives, trees
@@ -34,8 +35,9 @@ class Target:
     def extract(self, data: bytes, *, lower: tuple[str, ...] = (), step: int = 100_000) -> Extraction:
         root, trash = (os.open(path, removal.DIRECTORY_FLAGS) for path in (self.root, self.trash))
         try:
-            extraction = Extraction(root, trash, "the layer", lower)
+            extraction = Extraction(root, trash, "the layer")
             extraction.run(Reader(archives.source(data, step), "the layer"))
+            extraction.settle(lower)
         finally:
             os.close(root)
             os.close(trash)

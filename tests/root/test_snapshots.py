@@ -125,6 +125,71 @@ def test_an_opener_that_fails_leaves_nothing(snapshots: Snapshots) -> None:
         snapshots.unpack([(Digest.of(BASE), missing)])
 
 
+def test_layers_are_extracted_side_by_side(snapshots: Snapshots) -> None:
+    top_was_opened = threading.Event()
+
+    def base() -> io.BytesIO:
+        assert top_was_opened.wait(60)
+        return io.BytesIO(BASE)
+
+    def top() -> io.BytesIO:
+        top_was_opened.set()
+        return io.BytesIO(TOP)
+
+    chain = snapshots.unpack([(Digest.of(BASE), base), (Digest.of(TOP), top)])
+    assert chain == chain_ids((Digest.of(BASE), Digest.of(TOP)))[-1]
+    assert sorted(os.listdir(fs(snapshots, chain))) == ["base", "both", "top"]
+
+
+def test_what_no_member_describes_comes_from_below_though_that_arrives_later(snapshots: Snapshots) -> None:
+    middle = bytes(Archive().directory(b"tmp", mode=0o1777, uid=5, mtime=7).file(b"tmp/a"))
+    upper_was_opened = threading.Event()
+    upper = bytes(Archive().file(b"tmp/x/y").directory(b"tmp/x", mode=0o750))
+
+    def late() -> io.BytesIO:
+        assert upper_was_opened.wait(60)
+        return io.BytesIO(middle)
+
+    def early() -> io.BytesIO:
+        upper_was_opened.set()
+        return io.BytesIO(upper)
+
+    chain = snapshots.unpack([layer(BASE), (Digest.of(middle), late), (Digest.of(upper), early)])
+    info = os.stat(fs(snapshots, chain) / "tmp")
+    assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_mtime) == (0o1777, 5, 7)
+    assert stat.S_IMODE(os.stat(fs(snapshots, chain) / "tmp/x").st_mode) == 0o750
+    root = os.stat(fs(snapshots, chain))
+    assert (stat.S_IMODE(root.st_mode), root.st_uid, root.st_gid) == (0o711, 3, 4)
+
+
+def test_what_lies_above_a_layer_that_fails_is_given_up(snapshots: Snapshots) -> None:
+    broken = threading.Event()
+
+    def refuse() -> io.BytesIO:
+        broken.set()
+        raise NotFound("read", "blob", "blob is not in the store")
+
+    class Endless(io.BytesIO):
+        """A member without end: whoever reads it to its end never comes back."""
+
+        def read(self, count: int | None = -1, /) -> bytes:
+            return super().read(count) or bytes(count or 1)
+
+    huge = bytes(Archive().file(b"big", b"", size=1 << 33))[:512]
+    with pytest.raises(NotFound, match="not in the store"):
+        snapshots.unpack([layer(BASE), (Digest.of(b"1"), refuse), (Digest.of(b"2"), lambda: Endless(huge))])
+    assert broken.is_set()
+    assert os.listdir(f"{snapshots.root}/layers") == [Digest.of(BASE).hex]
+
+
+def test_many_layers_lie_one_above_the_other(snapshots: Snapshots) -> None:
+    blobs = [bytes(Archive().file(b"shared", b"%d" % number).file(b"only-%d" % number)) for number in range(60)]
+    chain = snapshots.unpack([layer(blob) for blob in blobs])
+    found = seen(snapshots.prepare("c", chain))
+    assert {f"only-{number}" for number in range(60)} <= set(found)
+    assert (fs(snapshots, chain) / "shared").read_bytes() == b"59"
+
+
 def test_several_unpackers_of_one_layer_extract_it_once(snapshots: Snapshots) -> None:
     opened: list[int] = []
     results: list[object] = []

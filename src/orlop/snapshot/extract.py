@@ -7,12 +7,13 @@ Invariants:
 2. What stands in a member's place goes first, unless both are directories: an archive never writes through what an
    earlier member planted (SEC-40).
 3. Whiteouts become what overlayfs wants: `.wh.X` a character device 0:0 called X, `.wh..wh..opq` the attribute
-   trusted.overlay.opaque. overlayfs's own attributes in an archive are dropped: they would redirect lookups.
+   overlay.opaque (`overlay`). overlayfs's own attributes in an archive are dropped: they would redirect lookups.
 4. A layer's tree has one writer until it is done: the one that extracts. What `cp` extracts into has another one, a
    hostile container perhaps, which can make a member fail, and can reach nothing that is not its own (SEC-06): whatever
    gets an owner, a mode or attributes here is a descriptor, or a last name that is not followed.
 
-A directory's time is put right when its descriptor leaves the cache, so nothing grows with the number of members.
+A directory's time is put right when its descriptor leaves the cache. What grows with the archive are the directories
+that no member describes: what they get is known only once the layers below are there (`settle`), which may be later.
 Source: OCI image-spec, layer.md; kernel, Documentation/filesystems/overlayfs.rst.
 """
 
@@ -26,7 +27,7 @@ from orlop.linux.path import mkdir_in_root, open_in_root
 from orlop.spec.errors import Denied, Invalid, OrlopError, Unavailable
 from orlop.spec.tar import BLKTYPE, CHRTYPE, DIRTYPE, FIFOTYPE, LNKTYPE, REGTYPE, SYMTYPE, shown
 
-from . import removal
+from . import overlay, removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,11 +47,10 @@ if TYPE_CHECKING:
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
 AUFS_PREFIX = b".wh..wh."
-OPAQUE_XATTR = "trusted.overlay.opaque"
 DEPTH_MAX = 256
+IMPLICIT_BYTES_MAX = 16 * 1024**2  # of the paths of directories that no member describes
 _CACHED_DIRECTORIES_MAX = 64
-OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
-DROPPED_XATTRS = (*map(os.fsencode, OVERLAY_XATTRS), b"security.selinux")  # labels are the host's to give
+DROPPED_XATTRS = (*map(os.fsencode, overlay.PREFIXES), b"security.selinux")  # labels are the host's to give
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = {CHRTYPE: stat.S_IFCHR, BLKTYPE: stat.S_IFBLK, FIFOTYPE: stat.S_IFIFO}
 
@@ -79,27 +79,27 @@ class Extraction:
 
     root: descriptor of the directory; a layer's is empty at first. trash: see `removal.remove`; -1 for `cp`, which
         removes no directories. subject names the archive in errors.
-    lower: the trees of the layers below, the topmost first. A directory that the archive goes through without
-        describing it stays as it is there; else an upper layer with `tmp/x` alone would take /tmp its mode.
-    entries: members seen. lost_xattrs, lost_devices: what the file system or our privileges did not take.
+    A layer's is `run` and then `settle`; one of `cp` is `run` alone. entries: members seen. lost_xattrs,
+    lost_devices: what the file system or our privileges did not take.
     """
 
-    def __init__(self, root: int, trash: int, subject: str, lower: Sequence[str] = (), rules: Rules = LAYER) -> None:
+    def __init__(self, root: int, trash: int, subject: str, rules: Rules = LAYER) -> None:
         self.entries = 0
         self.lost_xattrs = 0
         self.lost_devices = 0
         self._root = root
         self._rules = rules
-        self._lower = lower
         self._trash = trash
         self._subject = subject
         self._directories: dict[tuple[bytes, ...], tuple[int, int]] = {}  # path -> (descriptor, inode)
         self._times: dict[int, int] = {}  # inode of a cached directory -> its time
+        self._implicit: dict[int, bytes] = {}  # inode of a directory that no member has described yet -> its path
+        self._implicit_bytes = 0
 
     def run(self, reader: Reader) -> None:
         """Extract every member. Raises Invalid for a hostile or broken archive, Denied, Unavailable."""
         if self._rules.layer:
-            self._settle_implicit(self._root, "")
+            self._implicit[os.fstat(self._root).st_ino] = b""
         try:
             for member in reader:
                 self.entries += 1
@@ -111,6 +111,24 @@ class Extraction:
                     raise self._failed(member, error) from None
         finally:
             self._forget_directories()
+
+    def settle(self, lower: Sequence[str]) -> None:
+        """Give the directories that no member described what they have in the layers below, or 0755.
+
+        Else an upper layer with `tmp/x` alone would take /tmp its mode. lower: their trees, the topmost first.
+        Raises OSError.
+        """
+        for inode, path in self._implicit.items():
+            try:
+                fd = open_in_root(self._root, os.fsdecode(path), os.O_RDONLY | os.O_DIRECTORY)
+            except OSError:
+                continue  # something else stands there by now
+            try:
+                if os.fstat(fd).st_ino == inode:
+                    _take_attributes(fd, os.fsdecode(path), lower)
+            finally:
+                os.close(fd)
+        self._implicit.clear()
 
     def _extract(self, member: Member, reader: Reader) -> None:
         parts = self._parts(member.name, member)
@@ -183,36 +201,19 @@ class Extraction:
             opaque = True
         fd = os.open(base, removal.DIRECTORY_FLAGS, dir_fd=parent)
         if opaque:
+            os.setxattr(fd, overlay.OPAQUE_XATTR, b"y")
+        if opaque or not self._rules.layer:
             os.fchmod(fd, 0o755)
-            os.setxattr(fd, OPAQUE_XATTR, b"y")
         else:
-            self._settle_implicit(fd, path)
+            self._note_implicit(os.fstat(fd).st_ino, os.fsencode(path))
         return fd
 
-    def _settle_implicit(self, fd: int, path: str) -> None:
-        """Give a directory that no member has described what it has in the layers below, or 0755."""
-        for tree in self._lower:
-            root = os.open(tree, removal.DIRECTORY_FLAGS)
-            try:
-                below = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                break  # something else stands there, a whiteout perhaps: what lies further down does not show
-            finally:
-                os.close(root)
-            try:
-                info = os.fstat(below)
-                os.fchown(fd, info.st_uid, info.st_gid)
-                os.fchmod(fd, stat.S_IMODE(info.st_mode))
-                os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
-                for name in os.listxattr(below):
-                    if not name.startswith(OVERLAY_XATTRS):
-                        os.setxattr(fd, name, os.getxattr(below, name))
-            finally:
-                os.close(below)
-            return
-        os.fchmod(fd, 0o755)
+    def _note_implicit(self, inode: int, path: bytes) -> None:
+        self._implicit[inode] = path
+        self._implicit_bytes += len(path)
+        if self._implicit_bytes > IMPLICIT_BYTES_MAX:
+            cause = "it goes through more directories without describing them than any image needs"
+            raise Invalid("extract", self._subject, cause)
 
     def _remember(self, parts: tuple[bytes, ...], fd: int) -> None:
         if len(self._directories) >= _CACHED_DIRECTORIES_MAX:
@@ -256,14 +257,16 @@ class Extraction:
         else:
             fd = cached[0]
         if opaque:
-            os.setxattr(fd, OPAQUE_XATTR, b"y")
+            os.setxattr(fd, overlay.OPAQUE_XATTR, b"y")
         self._settle_directory(parts, fd, member)
 
     def _settle_directory(self, parts: tuple[bytes, ...], fd: int, member: Member) -> None:
         os.fchown(fd, member.uid, member.gid)
         os.fchmod(fd, member.mode)
         self._set_xattrs(fd, member)
-        self._times[self._directories[parts][1]] = member.mtime_ns
+        inode = self._directories[parts][1]
+        self._times[inode] = member.mtime_ns
+        self._implicit.pop(inode, None)
 
     def _make_file(self, parent: int, base: bytes, member: Member, reader: Reader) -> None:
         try:
@@ -326,7 +329,7 @@ class Extraction:
         except OverflowError:
             raise self._refused(member, f"there is no device {member.devmajor}:{member.devminor}") from None
         except PermissionError:
-            if member.kind == FIFOTYPE or (os.geteuid() == 0 and _owns_devices()):
+            if member.kind == FIFOTYPE or (os.geteuid() == 0 and overlay.PRIVILEGED):
                 raise
             self.lost_devices += 1  # in a user namespace nobody can make one; the runtime brings its own /dev
 
@@ -353,7 +356,7 @@ class Extraction:
 
     def _whiteout(self, parent: int, base: bytes, member: Member) -> None:
         if base == OPAQUE_MARKER:
-            os.setxattr(parent, OPAQUE_XATTR, b"y")
+            os.setxattr(parent, overlay.OPAQUE_XATTR, b"y")
             return
         if base.startswith(AUFS_PREFIX):
             return  # aufs's bookkeeping, without a meaning since
@@ -367,7 +370,7 @@ class Extraction:
             if stat.S_ISDIR(os.lstat(hidden, dir_fd=parent).st_mode):
                 fd = os.open(hidden, removal.DIRECTORY_FLAGS, dir_fd=parent)
                 try:
-                    os.setxattr(fd, OPAQUE_XATTR, b"y")
+                    os.setxattr(fd, overlay.OPAQUE_XATTR, b"y")
                 finally:
                     os.close(fd)
 
@@ -420,14 +423,34 @@ class Extraction:
         return Unavailable("extract", subject, cause)
 
 
+def _take_attributes(fd: int, path: str, lower: Sequence[str]) -> None:
+    """Give a directory owner, mode, time and attributes of the one at path in the topmost tree that has it."""
+    for tree in lower:
+        root = os.open(tree, removal.DIRECTORY_FLAGS)
+        try:
+            below = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            break  # something else stands there, a whiteout perhaps: what lies further down does not show
+        finally:
+            os.close(root)
+        try:
+            info = os.fstat(below)
+            os.fchown(fd, info.st_uid, info.st_gid)
+            os.fchmod(fd, stat.S_IMODE(info.st_mode))
+            for name in os.listxattr(below):
+                if not name.startswith(overlay.PREFIXES):
+                    os.setxattr(fd, name, os.getxattr(below, name))
+            os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
+        finally:
+            os.close(below)
+        return
+    os.fchmod(fd, 0o755)
+
+
 def is_whiteout(info: os.stat_result) -> bool:
     return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
-
-
-def _owns_devices() -> bool:
-    """Say whether this is the initial user namespace, the only one whose root may make device nodes."""
-    with open("/proc/self/uid_map", "rb") as file:
-        return file.read(64).split() == [b"0", b"0", b"4294967295"]
 
 
 def _write(fd: int, data: bytes) -> None:

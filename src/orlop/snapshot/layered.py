@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import stat
 
-from .extract import OPAQUE_XATTR, is_whiteout
+from .extract import is_whiteout
+from .overlay import OPAQUE_XATTR
 from .removal import DIRECTORY_FLAGS
 
 TYPE_CHECKING = False

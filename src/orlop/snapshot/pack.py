@@ -216,28 +216,25 @@ def _member(info: os.stat_result, name: bytes, kind: str) -> Member:
     return member
 
 
-def _xattrs(fd: int) -> dict[bytes, bytes]:
-    """Return the extended attributes that belong into an archive."""
-    # Through /proc, because fd may be O_PATH, and the file itself, a symbolic link too (proc(5)).
-    path = f"/proc/self/fd/{fd}"
+def xattrs_of(path: str, *, follow: bool = True) -> dict[bytes, bytes]:
+    """Return the extended attributes of a file that belong into an archive, sorted. follow: a link at the path's end."""
     try:
-        names = sorted(map(os.fsencode, os.listxattr(path)))
+        names = sorted(map(os.fsencode, os.listxattr(path, follow_symlinks=follow)))
     except OSError:
         return {}  # ENOTSUP: a file system that has none
     found = {}
     for name in names:
         if not name.startswith(DROPPED_XATTRS):
-            value = _xattr(path, name)
-            if value is not None:
-                found[name] = value
+            try:
+                found[name] = os.getxattr(path, name, follow_symlinks=follow)
+            except OSError:
+                continue  # ENODATA: removed meanwhile
     return found
 
 
-def _xattr(file: str, name: bytes) -> bytes | None:
-    try:
-        return os.getxattr(file, name)
-    except OSError:
-        return None  # ENODATA: removed meanwhile
+def _xattrs(fd: int) -> dict[bytes, bytes]:
+    # Through /proc, because fd may be O_PATH, and the file itself, a symbolic link too (proc(5)).
+    return xattrs_of(f"/proc/self/fd/{fd}")
 
 
 def _extents(fd: int, info: os.stat_result) -> tuple[tuple[int, int], ...] | None:

@@ -1,4 +1,4 @@
-"""A stream that is decompressed and hashed on a thread of its own, while its reader makes files of it.
+"""A stream that is decompressed on a thread of its own, while its reader hashes it and makes files of it.
 
 zlib, hashlib and most system calls let go of the interpreter's lock, so the two overlap: extraction takes as long as
 the slower of both instead of the sum.
@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PIECE_BYTES = 256 * 1024
-PIECES_MAX = 16  # 4 MiB ahead
+PIECE_BYTES = 1024 * 1024
+PIECES_MAX = 4  # 4 MiB ahead
 
 
 class ReadAhead:

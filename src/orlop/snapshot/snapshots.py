@@ -2,7 +2,7 @@
 
     <root>/layers/<chain id>/fs/           the layer's tree
                              layer.json    LayerRecord
-           unpacking/<chain id>/           a layer on its way; who extracts it holds a lock (flock) on the directory
+           unpacking/<chain id>/           a layer on its way: see `unpack`
            active/<key>/upper/ work/       a container's own layer
                         parent             the ChainID it stands on, or NO_PARENT
            trash/                          what is being made for active/, and what is being removed
@@ -23,32 +23,21 @@ import os
 import stat
 from contextlib import closing
 
-from orlop.content.compression import Decompressed
-from orlop.linux import abi
 from orlop.spec.digest import HEX_LENGTHS, Digest
 from orlop.spec.errors import Conflict, Invalid, NotFound, Unavailable
 from orlop.spec.image import chain_ids
-from orlop.spec.jsonio import dump, parse
+from orlop.spec.jsonio import parse
 from orlop.spec.runtime import Mount
-from orlop.spec.tar import Reader
 
-from . import removal
-from .extract import OPAQUE_XATTR, Extraction
-from .readahead import ReadAhead
+from . import overlay, removal
 from .record import LayerRecord, Usage
+from .unpack import Arrival, Unpack, complete, discard, is_opaque, layer_path, remove_tree, unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Protocol
+    from collections.abc import Sequence
 
-    class Blob(Protocol):
-        """An open blob: `content.Store.open` returns one."""
-
-        def read(self, count: int, /) -> bytes: ...
-        def close(self) -> None: ...
-
-    Layer = tuple[Digest, Callable[[], Blob]]
+    from .unpack import Layer
 
 KEY_LENGTH_MAX = 128
 NO_PARENT = "none"
@@ -71,7 +60,7 @@ class Snapshots:
             self._lock_fd = os.open(root, removal.DIRECTORY_FLAGS)
             self._sweep()
         except OSError as error:
-            raise _unavailable("open", f"snapshots {root}", error) from None
+            raise unavailable("open", f"snapshots {root}", error) from None
 
     def close(self) -> None:
         """Give up the lock: the next one that opens the directory may sweep it."""
@@ -89,9 +78,8 @@ class Snapshots:
         present = len(chain)
         while present and not self.has(chain[present - 1]):
             present -= 1
-        for index in range(present, len(chain)):
-            diff_id, open_blob = layers[index]
-            self._unpack_layer(diff_id, tuple(reversed(chain[: index + 1])), open_blob)
+        if present < len(chain):
+            Unpack(self.root, layers, chain).run(present)
         return chain[-1]
 
     def prepare(self, key: str, parent: Digest | None) -> tuple[Mount, ...]:
@@ -111,10 +99,10 @@ class Snapshots:
                 file.write(parent or NO_PARENT)
             os.rename(new, directory)
         except OSError as error:
-            self._remove_tree(new)
+            remove_tree(self.root, new)
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                 raise Conflict("prepare", f"snapshot {key}", "there is one of that name already") from None
-            raise _unavailable("prepare", f"snapshot {key}", error) from None
+            raise unavailable("prepare", f"snapshot {key}", error) from None
         return _mounts(directory, lower)
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
@@ -129,8 +117,8 @@ class Snapshots:
         except FileNotFoundError:
             raise self._missing(key) from None
         except OSError as error:
-            raise _unavailable("remove", f"snapshot {key}", error) from None
-        self._remove_tree(gone)
+            raise unavailable("remove", f"snapshot {key}", error) from None
+        remove_tree(self.root, gone)
 
     def adopt(self, key: str, diff_id: Digest) -> Digest:
         """Make the writable layer called key a layer above what it stands on; return its ChainID. The key is gone then.
@@ -191,16 +179,16 @@ class Snapshots:
         try:
             os.rename(self._layer(chain_id), gone)
         except OSError as error:
-            raise _unavailable("remove", f"layer {chain_id}", error) from None
+            raise unavailable("remove", f"layer {chain_id}", error) from None
         return gone
 
     def dispose(self, path: str) -> None:
         """Remove what lies in the trash at path."""
-        self._remove_tree(path)
+        remove_tree(self.root, path)
 
     def abandon(self, name: str) -> None:
         """Remove what a dead writer left in unpacking/ under this name."""
-        self._discard(f"{self.root}/unpacking/{name}")
+        discard(self.root, f"{self.root}/unpacking/{name}")
 
     def layer_usage(self, chain_id: Digest) -> Usage:
         """Return what an unpacked layer occupies. Raises NotFound."""
@@ -234,77 +222,18 @@ class Snapshots:
     # -- layers -----------------------------------------------------------------------------------------------------
 
     def _layer(self, chain_id: Digest) -> str:
-        return f"{self.root}/layers/{chain_id.hex}"
-
-    def _unpack_layer(self, diff_id: Digest, chain: tuple[Digest, ...], open_blob: Callable[[], Blob]) -> None:
-        """Extract one layer into unpacking/, prove its diff_id, make it durable, move it to layers/."""
-        subject = f"layer {diff_id}"
-        temporary, lock = self._lock(chain[0])
-        try:
-            if self.has(chain[0]):
-                return  # another one unpacked it while we waited for the lock
-            blob = open_blob()
-            try:
-                lower = self._lower(chain[1] if len(chain) > 1 else None)
-                record = _extract(blob, lock, LayerRecord(diff_id=diff_id, chain=chain, entries=0), lower)
-            finally:
-                blob.close()
-            self._complete(temporary, lock, record)
-        except OSError as error:
-            raise _unavailable("unpack", subject, error) from None
-        finally:
-            if os.path.isdir(temporary) and os.path.samestat(os.stat(temporary), os.fstat(lock)):
-                self._discard(temporary)
-            os.close(lock)
+        return layer_path(self.root, chain_id)
 
     def _adopt(self, key: str, record: LayerRecord) -> None:
-        temporary, lock = self._lock(record.chain[0])
         try:
-            if self.has(record.chain[0]):
-                return  # another one brought it while we waited for the lock
-            os.rename(f"{self._active(key)}/upper", f"{temporary}/fs")
-            self._complete(temporary, lock, record)
+            with closing(Arrival(self.root, 0, record.chain[0])) as arrival:
+                if arrival.is_there:
+                    return  # another one brought it while we waited for the lock
+                os.rename(f"{self._active(key)}/upper", f"{arrival.path}/fs")
+                arrival.write(record)
+                complete(self.root, [arrival])
         except OSError as error:
-            raise _unavailable("adopt", f"snapshot {key}", error) from None
-        finally:
-            if os.path.isdir(temporary) and os.path.samestat(os.stat(temporary), os.fstat(lock)):
-                self._discard(temporary)
-            os.close(lock)
-
-    def _complete(self, temporary: str, lock: int, record: LayerRecord) -> None:
-        """Describe what lies in unpacking/, make it durable, move it to layers/. lock: its descriptor."""
-        with open(f"{temporary}/layer.json", "wb") as file:
-            file.write(dump(record.to_json()))
-        abi.syscall("syncfs", lock, subject=temporary)
-        os.rename(temporary, self._layer(record.chain[0]))
-        _fsync_directory(f"{self.root}/layers")
-
-    def _lock(self, chain_id: Digest) -> tuple[str, int]:
-        """Return a new, empty directory in unpacking/ and its descriptor, which holds the lock.
-
-        Waits while another unpacker has it. What a dead one left in it is removed.
-        """
-        path = f"{self.root}/unpacking/{chain_id.hex}"
-        while True:
-            try:
-                os.mkdir(path, 0o700)
-            except FileExistsError:
-                pass
-            try:
-                fd = os.open(path, removal.DIRECTORY_FLAGS)
-            except FileNotFoundError:
-                continue
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            try:
-                if os.path.samestat(os.stat(path), os.fstat(fd)):
-                    if not os.listdir(fd):
-                        return path, fd
-                    self._discard(path)
-            except FileNotFoundError:
-                pass  # it became a layer, or was discarded, while we waited
-            os.close(fd)
-            if self.has(chain_id):
-                return path, os.open(self._layer(chain_id), removal.DIRECTORY_FLAGS)
+            raise unavailable("adopt", f"snapshot {key}", error) from None
 
     def _lower(self, chain_id: Digest | None) -> tuple[str, ...]:
         """Return the trees below a writable layer, the topmost first."""
@@ -313,8 +242,8 @@ class Snapshots:
         lower = []
         for layer in self._record(chain_id).chain:
             lower.append(f"{self._layer(layer)}/fs")
-            if _is_opaque(lower[-1]):
-                break  # overlayfs looks at the attribute everywhere but on a layer's root
+            if is_opaque(lower[-1]):
+                break
         return tuple(lower)
 
     def _record(self, chain_id: Digest) -> LayerRecord:
@@ -347,21 +276,6 @@ class Snapshots:
     def _missing(self, key: str) -> NotFound:
         return NotFound("find", f"snapshot {key}", f"No such snapshot: {key}")
 
-    def _discard(self, path: str) -> None:
-        gone = f"{self.root}/trash/{os.urandom(8).hex()}"
-        os.rename(path, gone)
-        self._remove_tree(gone)
-
-    def _remove_tree(self, path: str) -> None:
-        """Remove a tree that lies in the trash."""
-        trash = os.open(f"{self.root}/trash", removal.DIRECTORY_FLAGS)
-        try:
-            removal.remove(trash, os.path.basename(path), trash)
-        except OSError as error:
-            raise _unavailable("remove", path, error) from None
-        finally:
-            os.close(trash)
-
     def _sweep(self) -> None:
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -380,44 +294,6 @@ class Snapshots:
         fcntl.flock(self._lock_fd, fcntl.LOCK_SH)
 
 
-def _extract(blob: Blob, directory: int, record: LayerRecord, lower: Sequence[str]) -> LayerRecord:
-    """Extract a blob into fs/ of a directory; return the record filled in.
-
-    Raises Invalid when its content is not what the diff_id says.
-    """
-    import hashlib
-
-    diff_id = record.diff_id
-    subject = f"layer {diff_id}"
-    for name in ("fs", "trash"):
-        os.mkdir(name, 0o700, dir_fd=directory)
-    root = os.open("fs", removal.DIRECTORY_FLAGS, dir_fd=directory)
-    trash = os.open("trash", removal.DIRECTORY_FLAGS, dir_fd=directory)
-    try:
-        os.fchmod(root, 0o755)
-        digest = hashlib.new(diff_id.algorithm)
-        stream = Decompressed(blob.read, subject)
-
-        def read(count: int) -> bytes:
-            data = stream.read(count)
-            digest.update(data)
-            return data
-
-        extraction = Extraction(root, trash, subject, lower)
-        with closing(ReadAhead(read)) as ahead:
-            extraction.run(Reader(ahead.read, subject))
-        if digest.hexdigest() != diff_id.hex:
-            found = f"{diff_id.algorithm}:{digest.hexdigest()}"
-            raise Invalid("unpack", subject, f"its content has the diff_id {found}", hint="import or pull it again")
-        os.rmdir("trash", dir_fd=directory)
-    finally:
-        os.close(root)
-        os.close(trash)
-    return record.replace(
-        entries=extraction.entries, lost_xattrs=extraction.lost_xattrs, lost_devices=extraction.lost_devices
-    )
-
-
 def _not_unpacked(chain_id: Digest) -> NotFound:
     hint = "unpack the image first"
     return NotFound("prepare", f"layer {chain_id}", f"layer {chain_id} is not unpacked", hint=hint)
@@ -426,10 +302,8 @@ def _not_unpacked(chain_id: Digest) -> NotFound:
 def _mounts(directory: str, lower: tuple[str, ...]) -> tuple[Mount, ...]:
     if not lower:
         return (Mount(type="bind", source=f"{directory}/upper", options=("bind", "rw")),)
-    # Off, whatever the kernel's default: with them an upper directory alone does not say what a layer holds.
-    plain = ("redirect_dir=off", "metacopy=off")
     own = (f"upperdir={directory}/upper", f"workdir={directory}/work")
-    options = (*(f"lowerdir={path}" for path in lower), *own, *plain)
+    options = (*(f"lowerdir={path}" for path in lower), *own, *overlay.MOUNT_OPTIONS)
     return (Mount(type="overlay", source="overlay", options=options),)
 
 
@@ -441,23 +315,3 @@ def _copy_root_attributes(source: str, target: str) -> None:
         mode, uid, gid = stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
         os.chown(target, uid, gid)
     os.chmod(target, mode)
-
-
-def _is_opaque(path: str) -> bool:
-    try:
-        return os.getxattr(path, OPAQUE_XATTR) == b"y"
-    except OSError:
-        return False
-
-
-def _fsync_directory(path: str) -> None:
-    fd = os.open(path, removal.DIRECTORY_FLAGS)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _unavailable(verb: str, subject: str, error: OSError) -> Unavailable:
-    hint = "free some space in the data directory" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return Unavailable(verb, subject, os.strerror(error.errno or 0), hint=hint)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from ...linux import quota
+from ...linux import inode
 from ...spec.errors import Invalid, OrlopError, Unsupported
 
 PROJECT_BASE = 1 << 30
@@ -41,7 +41,7 @@ def bound(holder: str, trees: tuple[str, ...], size_bytes: int, refusal: OrlopEr
         fd = os.open(holder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             identity = _project(fd)
-            quota.set_limit(fd, identity, size_bytes)
+            inode.set_limit(fd, identity, size_bytes)
             for tree in trees:
                 mark(tree, identity)
         finally:
@@ -54,7 +54,7 @@ def mark(tree: str, identity: int) -> None:
     """Count a directory, and all that will be made in it, to a project. Raises OSError."""
     fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        quota.set_project(fd, identity)
+        inode.set_project(fd, identity)
     finally:
         os.close(fd)
 
@@ -64,7 +64,7 @@ def project(tree: str) -> int:
     try:
         fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return quota.project(fd)
+            return inode.project(fd)
         finally:
             os.close(fd)
     except OSError:
@@ -76,7 +76,7 @@ def release(holder: str) -> None:
     try:
         fd = os.open(holder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            quota.set_limit(fd, _project(fd), 0)
+            inode.set_limit(fd, _project(fd), 0)
         finally:
             os.close(fd)
     except OSError:

@@ -1,7 +1,8 @@
-"""Project quotas: a bound on what all files of a directory tree occupy together, on ext4 and xfs that keep them.
+"""What file systems keep of an inode beside its mode: flags, and projects with their quotas.
 
-A directory with a project and FS_XFLAG_PROJINHERIT hands it on to everything that is made in it.
-Source: linux/fs.h (struct fsxattr), linux/quota.h (struct if_dqblk), quotactl_fd(2), since 5.14.
+A directory with a project and FS_XFLAG_PROJINHERIT hands it on to everything that is made in it; the project's
+quota, on ext4 and xfs that keep it, bounds what all of that occupies together.
+Source: ioctl_iflags(2), linux/fs.h (struct fsxattr), linux/quota.h (struct if_dqblk), quotactl_fd(2), since 5.14.
 """
 
 from __future__ import annotations
@@ -17,12 +18,29 @@ _FS_IOC_FSSETXATTR = 0x401C5820
 _FSXATTR = struct.Struct("IIIII8x")  # xflags, extsize, nextents, projid, cowextsize
 _FS_XFLAG_PROJINHERIT = 0x200
 
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_TOPDIR_FL = 0x00020000
+
 _Q_GETQUOTA = 0x800007
 _Q_SETQUOTA = 0x800008
 _PRJQUOTA = 2
 _QIF_BLIMITS = 1
 _DQBLK = struct.Struct("QQQQQQQQI4x")  # hard and soft limit of blocks, bytes in use, ... ; which are valid
 BLOCK_BYTES = 1024  # QIF_DQBLKSIZE
+
+
+def spread_subdirectories(fd: int) -> None:
+    """Tell ext4 to place each subdirectory of a directory as if they had nothing to do with each other (FS_TOPDIR_FL).
+
+    Advice: where the file system has no such flag, or does not let us, nothing happens.
+    """
+    flags = bytearray(8)
+    try:
+        fcntl.ioctl(fd, _FS_IOC_GETFLAGS, flags)
+        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("l", struct.unpack("l", flags)[0] | _FS_TOPDIR_FL))
+    except OSError:
+        pass
 
 
 def project(fd: int) -> int:
