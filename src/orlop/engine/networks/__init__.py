@@ -6,7 +6,9 @@
     attach      a container's place in its networks: taken before its start, given back after its end
     lifecycle   create, remove, prune, connect, disconnect
     listing     docker's JSON of networks, and of a container's part in them
-    ports       which port of the machine a request gets, and from where it can be reached
+    ports       which port of the machine a request gets
+    reach       what else on the machine has a word in who reaches it
+    explain     who reaches a port, and which rule decides
 
 Invariants:
 1. Everything on the machine follows from the files: what is missing is made again, what is too much is removed.

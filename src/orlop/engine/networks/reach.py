@@ -7,6 +7,8 @@ from ...network import links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ...spec.network import Attachment, Published
     from ..containers.record import ContainerRecord
     from ..engine import Engine
@@ -27,6 +29,8 @@ def notes(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
             f"It runs without a network: the default one can't be set up: {lacking}. Name one to make this an error.",
         )
     held = engine.networks.attachments.get(record.id)
+    if held is not None and held.gateway and engine.networks.trouble:
+        return (f"It does not reach the outside: {engine.networks.trouble}.",)
     if held is None or not held.ports:
         return ()
     shown = ", ".join(_port(port) for port in held.ports[:_NAMES_SHOWN_MAX]) + (
@@ -37,29 +41,48 @@ def notes(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
         found.append(
             f"{shown} can be reached from this machine only: net.ipv4.conf.all.rp_filter is 1; set it to 2 (loose)."
         )
+    incoming, forwarded = [], []
     try:
-        chains = foreign_input_chains(engine)
+        chains = list(foreign_chains(engine))
     except OSError as wrong:
-        engine.log.write(f"the machine's rules for incoming packets can't be read: {wrong}")
-        chains = []
-    if chains and _is_open(held):
-        found.append(f"{shown} can be reached by those whom this machine's firewall lets in ({', '.join(chains)}).")
+        engine.log.write(f"the machine's rules can't be read: {wrong}")
+    else:
+        incoming = [_named(chain) for chain in chains if chain.hook == nft.INPUT] + legacy_tables()
+        forwarded = [_named(chain) for chain in chains if chain.hook == nft.FORWARD and chain.policy == nft.DROP]
+    if incoming and _is_open(held):
+        found.append(f"{shown} can be reached by those whom this machine's firewall lets in ({', '.join(incoming)}).")
+    if forwarded:
+        found.append(
+            f"{shown} can be reached only if {', '.join(forwarded)} lets forwarded packets through, which it drops by"
+            f" policy: see orlop net explain {record.name}."
+        )
     return tuple(found)
 
 
-def foreign_input_chains(engine: Engine) -> list[str]:
-    """Return the names of the chains of others that see incoming packets, and that have rules or a policy to drop."""
-    own = engine.networks.firewall.table
+def foreign_chains(engine: Engine) -> Iterator[nft.Chain]:
+    """Yield the chains of others that see incoming or forwarded packets, and that have rules or a policy to drop.
+
+    Raises OSError.
+    """
+    own = (engine.networks.footprint.table, engine.networks.footprint.egress_table)
     with nft.Nftables() as socket:
-        found = [
-            f"{_FAMILIES[chain.family]} {chain.table} {chain.name}"
-            for chain in socket.chains()
-            if chain.hook == nft.INPUT
-            and chain.family in _FAMILIES
-            and chain.table != own
-            and (chain.rules or chain.policy == nft.DROP)
-        ]
-    return found + [f"{name} of iptables-legacy" for name in _LEGACY if _has_filter(name)]
+        for chain in socket.chains():
+            if (
+                chain.hook in (nft.INPUT, nft.FORWARD)
+                and chain.family in _FAMILIES
+                and chain.table not in own
+                and (chain.rules or chain.policy == nft.DROP)
+            ):
+                yield chain
+
+
+def _named(chain: nft.Chain) -> str:
+    return f"{_FAMILIES[chain.family]} {chain.table} {chain.name}"
+
+
+def legacy_tables() -> list[str]:
+    """Return the filter tables of iptables-legacy, whose rules nobody else can see."""
+    return [f"{name} of iptables-legacy" for name in _LEGACY if _has_filter(name)]
 
 
 def _has_filter(path: str) -> bool:

@@ -181,6 +181,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
                 "DNS",
                 "Say how a name is resolved for a container: network dns trace CONTAINER NAME",
             ),
+            "explain": ("verbs.network", "EXPLAIN", "Say who can reach a container's port, and which rule decides"),
             "inspect": ("verbs.inspect", "INSPECT_NETWORK", "Display detailed information on one or more networks"),
             "ls": ("verbs.network", "LS", "List networks"),
             "prune": ("verbs.network", "PRUNE", "Remove all unused networks"),
@@ -222,6 +223,9 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         },
     ),
 }
+
+# Second names of groups.
+GROUP_ALIASES = {"net": "network"}
 
 # Second names of words in a group.
 ALIASES = {

@@ -98,7 +98,8 @@ def _run(options: Options, rest: list[str]) -> int:
 
         sys.stdout.write(help.of_program(GLOBAL_FLAGS))
         return 0
-    group, rest = (rest[0], rest[1:]) if rest[0] in commands.GROUPS else ("", rest)
+    first = commands.GROUP_ALIASES.get(rest[0], rest[0])
+    group, rest = (first, rest[1:]) if first in commands.GROUPS else ("", rest)
     if group and (not rest or rest[0] in ("--help", "-h")):
         from . import help
 

@@ -212,6 +212,30 @@ def _dns(invocation: Invocation) -> int:
     return 0 if code == 0 else 1
 
 
+def _explain(invocation: Invocation) -> int:
+    container, *port = invocation.arguments
+    with invocation.connect() as engine:
+        found = engine.call("networks.explain", {"container": container, "port": port[0] if port else ""})
+    result: dict[str, Any] = found if isinstance(found, dict) else {}
+    if invocation.options["format"] == "json":
+        import json
+
+        write_line(json.dumps(result))
+        return 0
+    for network in result.get("Networks", []):
+        kind = " (internal)" if network["Internal"] else ""
+        write_line(for_output(f"{result['Name']} is in {network['Name']}{kind}: {', '.join(network['Addresses'])}"))
+    for port in result.get("Ports", []):
+        published = f", published at {port['Published']}" if port["Published"] else ", not published"
+        write_line(for_output(f"{port['Port']} of {port['Address']}{published}"))
+        width = max(len(one["Who"]) for one in port["From"])
+        for one in port["From"]:
+            write_line(for_output(f"  {one['Who']:<{width}}  {one['Can']}: {one['Why']}"))
+    if not result.get("Ports"):
+        write_line("it publishes no port; name one of its own to see who reaches that")
+    return 0
+
+
 _CODES = {-1: "none", 0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 
 # fmt: off
@@ -221,6 +245,13 @@ DNS = Command(
     "trace [OPTIONS] CONTAINER NAME",
     flags=(Flag("type", "", STRING, "Type of the record: A or AAAA", default="A"),),
     arguments=(3, 3),
+)
+EXPLAIN = Command(
+    _explain,
+    "Say who can reach a container's port, and which rule decides",
+    "[OPTIONS] CONTAINER [PORT[/PROTOCOL]]",
+    flags=(Flag("format", "f", STRING, "How to print it: text or json", default="text"),),
+    arguments=(1, 2),
 )
 CREATE = Command(
     _create,

@@ -1,6 +1,6 @@
 """The verbs `networks.*`."""
 
-from ....engine.networks import lifecycle, listing, names
+from ....engine.networks import explain, lifecycle, listing, names
 from ....spec.network import EndpointRequest, NetworkRequest
 from .call import Args, Call, Verb
 
@@ -59,6 +59,11 @@ class Trace(Args):
     kind: str = "A"
 
 
+class Explain(Args):
+    container: str
+    port: str = ""
+
+
 VERBS: dict[str, Verb] = {
     "networks.create": Verb(Create, lambda call, args: {"id": lifecycle.create(call.engine, args.request).id}),
     "networks.list": Verb(List, lambda call, args: listing.summaries(call.engine, args.filters)),
@@ -67,5 +72,6 @@ VERBS: dict[str, Verb] = {
     "networks.prune": Verb(Prune, _prune),
     "networks.connect": Verb(Connect, _connect),
     "networks.disconnect": Verb(Disconnect, _disconnect),
+    "networks.explain": Verb(Explain, lambda call, args: explain.explain(call.engine, args.container, args.port)),
     "networks.trace": Verb(Trace, lambda call, args: names.trace(call.engine, args.container, args.name, args.kind)),
 }

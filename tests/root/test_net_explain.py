@@ -1,0 +1,144 @@
+"""`net explain`: what it says of a port is what a neighbour finds, and the rule it names is what decides."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devtools import peers
+from orlop.linux.netlink.rtnetlink import Hop
+from support.boxes import Box, ask, serving
+from support.engine import Environment
+from support.netns import Netns, network, wire
+
+A, B = "192.0.2.1", "192.0.2.2"
+UDP = socket.SOCK_DGRAM
+Run = Callable[..., Box]
+
+
+@pytest.fixture
+def host(orlop: Environment) -> Netns:
+    assert orlop.net is not None
+    return orlop.net
+
+
+@pytest.fixture
+def neighbour(host: Netns) -> Iterator[Netns]:
+    with network() as other:
+        wire(host, "up0", A, other, "up0", B, 24)
+        host.route.add_route(("", 0), Hop(B))
+        other.route.add_route(("10.0.0.0", 8), Hop(A))
+        yield other
+
+
+@pytest.fixture
+def run(orlop: Environment) -> Iterator[Run]:
+    made: list[Box] = []
+
+    def start(*args: str) -> Box:
+        made.append(Box(orlop, *args))
+        return made[-1]
+
+    yield start
+    for box in made:
+        box.close()
+
+
+def nft(host: Netns, words: str) -> None:
+    found = peers.find("nft")
+    if found is None:
+        pytest.skip("needs: nft")
+    host.run(found, words)
+
+
+def explained(box: Box, *port: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(box.orlop("net", "explain", "-f", "json", box.id, *port).stdout)["Ports"]
+    return found
+
+
+def said(box: Box, who: str, *port: str) -> tuple[str, str]:
+    """Return what is said of the first port's reach: (yes or no, why)."""
+    return next((one["Can"], one["Why"]) for one in explained(box, *port)[0]["From"] if one["Who"] == who)
+
+
+# The machine's own rules, whether a neighbour reaches the port then, and what is said of it.
+TOPOLOGIES = [
+    ("", True, "it answers"),
+    ("add rule inet t input tcp dport 8080 drop", False, "rule 3 of chain input of table inet t drops it"),
+    ("add rule inet t input tcp dport 8081 drop", True, "it answers"),
+    ("add chain inet t input { policy drop; }", False, "the policy of chain input of table inet t drops it"),
+    ("add rule inet t input jump deep; add rule inet t deep drop", False, "of chain deep of table inet t drops it"),
+    ("add chain inet t onward { type filter hook forward priority 5; policy drop; }", False,
+     "the policy of chain onward of table inet t drops it"),
+    ("add chain inet t raw { type filter hook prerouting priority -300; }; add rule inet t raw tcp dport 8080 drop",
+     False, "of chain raw of table inet t drops it"),
+    ("add rule inet t input ct state new meta l4proto tcp counter drop", False, "of chain input of table inet t"),
+    ("add rule inet t input ip protocol udp drop", True, "it answers"),
+]  # fmt: skip
+
+
+def test_what_is_said_is_what_a_neighbour_finds(run: Run, host: Netns, neighbour: Netns) -> None:
+    box = run("-p", "8080:80")
+    links = {link.name for link in host.route.links()}
+    with serving(box, 80) as server:
+        for rules, reached, why in TOPOLOGIES:
+            nft(host, "add table inet t; add chain inet t deep")
+            nft(host, "add chain inet t input { type filter hook input priority 0; }")
+            nft(host, rules) if rules else None
+            found = ask(neighbour, A, 8080, wait_s=20.0 if reached else 1.0)
+            assert found == (B if reached else ""), rules
+            if "hook forward" in rules:
+                warned = box.orlop("run", "--rm", "-p", "9090:80", "host", "true").stderr
+                assert "only if inet t onward lets forwarded packets through, which it drops by policy" in warned
+            can, told = said(box, "other machines")
+            assert (can, why in told) == ("yes" if reached else "no", True), (rules, told)
+            nft(host, "delete table inet t")
+    assert "198.18.0.2" in server.peers
+    assert {link.name for link in host.route.links()} == links
+    assert not [name for _, name in host.nft.tables() if name.startswith("orlop-op")]
+
+
+def test_the_way_that_no_rule_closes(run: Run, host: Netns, neighbour: Netns) -> None:
+    box = run("-p", "8080:80", "-p", "127.0.0.1:8081:81", "-p", "5353:53/udp")
+    assert said(box, "other machines") == (
+        "yes",
+        f"it is let through, and nobody listens in the container (tried from 198.18.0.2 to {A}:8080)",
+    )
+    assert said(box, "other machines", "81") == ("no", "it is published at 127.0.0.1 alone")
+    assert said(box, "other machines", "53/udp")[0] == "yes"
+    can, why = said(box, "other machines", "82")
+    assert (can, "it is not published" in why) == ("no", True)
+    with serving(box, 80):
+        assert said(box, "this machine") == ("yes", "at 127.0.0.1:8080")
+        host.inside(lambda: Path("/proc/sys/net/ipv4/conf/all/rp_filter").write_text("1"))
+        assert said(box, "other machines")[1].startswith("net.ipv4.conf.all.rp_filter is 1")
+
+
+def test_it_reads_well(run: Run, orlop: Environment, neighbour: Netns) -> None:
+    orlop("network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "quiet")
+    box = run("--name", "web", "--network", "quiet", "-p", "8080:80")
+    with serving(box, 80):
+        told = orlop("network", "explain", "web").stdout
+    assert told == (
+        f"web is in quiet: {box.address('quiet')}\n"
+        f"80/tcp of {box.address('quiet')}, published at 0.0.0.0:8080\n"
+        "  this machine        yes: at 127.0.0.1:8080\n"
+        f"  other machines      yes: it answers (tried from 198.18.0.2 to {A}:8080)\n"
+        "  same network quiet  no: the network has com.docker.network.bridge.enable_icc=false\n"
+        "  other networks      yes: only at what this machine publishes\n"
+    )
+    for words, cause in (
+        (("web", "80/icmp"), "'80/icmp' is no port"),
+        (("web", "0"), "'0' is no port"),
+        (("nobody",), "No such container: nobody"),
+    ):
+        refused = orlop("network", "explain", *words, check=False)
+        assert refused.code != 0
+        assert cause in refused.stderr
+    orlop("stop", "-t", "0", "web")
+    assert "it has no network of its own now" in orlop("net", "explain", "web", check=False).stderr
