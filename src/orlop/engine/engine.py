@@ -82,6 +82,10 @@ class Engine:
         self.store.leases.keepers.append(functools.partial(self.step_cache.keep, self.snapshots.chain))
         self.volumes = Volumes(_directory(f"{paths.root}/volumes"))
         self.networks = Networks(paths.root, paths.run, self.boot_id)
+        if not self.host.runtime.initial_user_namespace:
+            from .rootless.uplink import Uplink
+
+            self.networks.uplink = Uplink(paths.run).ensure
         self.networks.resolver_lost = functools.partial(resolver_names.tell_everybody, self)
         self.locks = Locks()
         self.restarting: set[str] = set()  # whose end is the first half of a restart: --rm does not mean it

@@ -1,4 +1,7 @@
-"""Ports of this machine: which of them a socket has, and whose that is. proc(5): /proc/net/tcp and its neighbours."""
+"""Ports of this machine: which of them a socket has, and whose that is. proc(5): /proc/net/tcp and its neighbours.
+
+What counts is the network namespace of the calling thread (/proc/net is that of the process's first one).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def bound() -> dict[tuple[str, int], list[Bound]]:
     """Return every socket that listens (tcp) or has a port (udp), by protocol and port."""
     found: dict[tuple[str, int], list[Bound]] = {}
     for protocol, name, bits in _FILES:
-        for one in _read(protocol, f"/proc/net/{name}", bits):
+        for one in _read(protocol, f"/proc/thread-self/net/{name}", bits):
             found.setdefault((one.protocol, one.port), []).append(one)
     return found
 

@@ -4,7 +4,7 @@ import os
 import resource
 
 from ..linux import abi, capability
-from ..linux.cgroup import Layout, detect
+from ..linux.cgroup import Layout, detect, usable
 from ..spec.record import Record
 
 _UNLIMITED = 2**64 - 1
@@ -43,7 +43,7 @@ def facts() -> HostFacts:
         cap_bounding=capability.bounding_set(last),
         cap_effective=effective,
         rlimits_hard={name: _UNLIMITED if value == resource.RLIM_INFINITY else value for name, value in hard.items()},
-        layout=detect(),
+        layout=usable(detect()),
         initial_user_namespace=_read("/proc/self/uid_map").split() == _EVERY_ID,
         lsms=_security_modules(),
     )

@@ -8,6 +8,7 @@ from _socket import SO_SNDBUF, SOL_SOCKET, socket
 from _thread import allocate_lock
 
 from ..linux import executable
+from ..linux.netlink import namespace
 from ..spec import jsonio
 from ..spec.errors import Internal, Invalid, Unavailable
 from ..spec.task import MESSAGE_BYTES_MAX, TREES_MAX, Start, Started, StartExec, StartTask
@@ -153,7 +154,11 @@ class Spawner:
             copy = executable.sealed_copy(self._python, "orlop")
             try:
                 path = f"/proc/{os.getpid()}/fd/{copy}"
-                self._pid = os.posix_spawn(path, argv, _environment(), file_actions=actions, setsid=True)
+
+                def spawn() -> int:
+                    return os.posix_spawn(path, argv, _environment(), file_actions=actions, setsid=True)
+
+                self._pid = namespace.outside(spawn)  # --network host means the machine's
             finally:
                 os.close(copy)
         except OSError as failure:

@@ -56,6 +56,8 @@ class Networks:
         self.resolver = client.Resolver(run, self._resolver_lost)
         self.resolver_lost: Callable[[], None] = lambda: None
         self._left = False
+        self.uplink: Callable[[], str] = str  # connects this namespace with the outside; returns what is wrong, or ""
+        self.trouble = ""  # what the uplink said last
         self.starting: set[str] = set()  # containers between their endpoints and their process
         self._removals: list[threading.Thread] = []
         self.without: dict[str, str] = {}  # containers that run without a network that nobody named, and why
@@ -98,6 +100,7 @@ class Networks:
         """
         if self._left:
             raise Unavailable("set up", network.subject, "the engine is stopping", hint="try again")
+        self.trouble = self.uplink()
         network = self._with_subnets(network)
         note = self.footprint.alias(network.name)
         plan = links.BridgePlan(self.link_name(network), _gateways(network), self.mtu(network), note)

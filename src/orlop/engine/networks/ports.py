@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...linux.netlink import namespace
 from ...network import hostports
 from ...spec.errors import Conflict, Invalid
 from ...spec.network import PORT_MAX, PortRequest, Published
@@ -57,7 +58,7 @@ def allocate(
         return ()
     if sum(request.last - request.first + 1 for request in requests) > PORTS_MAX:
         raise Invalid("start", subject, f"it publishes more than {PORTS_MAX} ports", hint="publish smaller ranges")
-    taken = hostports.bound()
+    taken = namespace.outside(hostports.bound)
     published = list(held)
     before = len(published)
     for request in requests:
@@ -79,7 +80,9 @@ def _choose(request: PortRequest, host_ip: str, held: list[Published], taken: Ta
         if why := _in_the_way(found, held, taken):
             raise _refused(found, why, subject)
         return found
-    low, high = (request.host_first, request.host_last) if request.host_first else hostports.local_range()
+    low, high = (
+        (request.host_first, request.host_last) if request.host_first else namespace.outside(hostports.local_range)
+    )
     for host_first in range(low, min(high, PORT_MAX) - count + 2):
         found = at(host_first)
         if not _in_the_way(found, held, taken):

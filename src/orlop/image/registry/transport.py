@@ -21,6 +21,7 @@ import threading
 import time
 from urllib.parse import urljoin, urlsplit
 
+from orlop.linux.netlink import namespace
 from orlop.spec.errors import Denied, Invalid, Unavailable
 
 from .tls import DEFAULT_TLS
@@ -302,7 +303,7 @@ def _connect(origin: Origin, tls: Tls) -> http.client.HTTPConnection:
     else:
         connection = http.client.HTTPConnection(origin.host, origin.port, timeout=CONNECT_S_MAX, blocksize=READ_BYTES)
     try:
-        connection.connect()
+        namespace.outside(connection.connect)
     except ssl.SSLCertVerificationError as wrong:
         connection.close()
         raise Unavailable(

@@ -8,5 +8,6 @@ from .directory import split_path
 from .layout import Layout, detect
 from .settings import Setting
 from .tree import Cgroup
+from .usable import usable
 
-__all__ = ["Cgroup", "Events", "Layout", "Setting", "Stats", "detect", "split_path"]
+__all__ = ["Cgroup", "Events", "Layout", "Setting", "Stats", "detect", "split_path", "usable"]

@@ -185,6 +185,8 @@ class Cgroup:
 
         They are dying when this returns; `remove` waits for them.
         """
+        if not self.layout.hierarchies():
+            return
         if self.layout.v2:
             try:
                 with self._open(self.layout.v2) as directory:

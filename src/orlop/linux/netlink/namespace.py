@@ -51,12 +51,68 @@ def inside(fd: int, work: Callable[[], T]) -> T:
     return _on_own_thread(enter)
 
 
+class _Stayed:
+    """The thread that stayed in the namespace where this process began. orders: what it is to start threads for."""
+
+    __slots__ = ("_order", "_orders", "_waiting")
+
+    def __init__(self) -> None:
+        self._orders: list[Callable[[], None]] = []
+        self._order = allocate_lock()
+        self._waiting = allocate_lock()
+        self._waiting.acquire()
+        start_new_thread(self._serve, ())
+
+    def run(self, work: Callable[[], T]) -> T:
+        return _result(work, self._start)
+
+    def _start(self, run: Callable[[], None]) -> None:
+        with self._order:
+            self._orders.append(run)
+            if len(self._orders) == 1:
+                self._waiting.release()
+
+    def _serve(self) -> None:
+        while True:
+            self._waiting.acquire()
+            with self._order:
+                orders, self._orders = self._orders, []
+            for run in orders:
+                start_new_thread(run, ())
+
+
+_stayed: list[_Stayed] = []  # at most one: which namespaces a process has threads in is a fact of the process
+
+
+def leave(fd: int) -> None:
+    """Move the calling thread, and all that it starts from now on, to the namespace that fd names; one thread stays.
+
+    For a process with one thread, once. Raises OSError.
+    """
+    stayed = _Stayed()
+    process.setns(fd, process.CLONE_NEWNET)
+    _stayed.append(stayed)
+
+
+def outside(work: Callable[[], T]) -> T:
+    """Return what `work` returns in the namespace where this process began: the machine's. Raises what work raises.
+
+    Processes and sockets that it makes there stay there. Where nobody has left, it is simply called.
+    """
+    return _stayed[0].run(work) if _stayed else work()
+
+
 def current() -> int:
     """Return a descriptor of the calling thread's own namespace."""
     return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _on_own_thread(work: Callable[[], T]) -> T:
+    return _result(work, lambda run: start_new_thread(run, ()))
+
+
+def _result(work: Callable[[], T], start: Callable[[Callable[[], None]], object]) -> T:
+    """Return what `work` returns on the thread that `start` starts."""
     result: list[T] = []
     failure: list[BaseException] = []
     done = allocate_lock()
@@ -70,7 +126,7 @@ def _on_own_thread(work: Callable[[], T]) -> T:
         finally:
             done.release()
 
-    start_new_thread(run, ())
+    start(run)
     done.acquire()
     if failure:
         raise failure.pop()

@@ -19,6 +19,7 @@ from _socket import (
 )
 from _thread import allocate_lock, start_new_thread
 
+from ...linux.netlink import namespace
 from ...linux.netlink import nftables as nft
 from ...spec import jsonio
 from ...spec.errors import OrlopError, Unavailable
@@ -216,7 +217,11 @@ class Resolver:
                 (os.POSIX_SPAWN_DUP2, 0, 1),
                 (os.POSIX_SPAWN_DUP2, 0, 2),
             ]
-            self._pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)
+
+            def spawn() -> int:
+                return os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)
+
+            self._pid = namespace.outside(spawn)  # where the machine's own servers are reached
         finally:
             listener.close()
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import sys
 
-from ....spec.errors import Unavailable
+from ....spec import jsonio
+from ....spec.errors import OrlopError, Unavailable
 from ..command import Command, Invocation, for_output, write_line
 from ..flags import INT, Flag
 from ..values import DURATION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    pass
+    from ....spec.paths import Paths
 
 
 def _serve(invocation: Invocation) -> int:
     from ....linux import process
     from ...native import rundir
-    from ...native.server import serve
 
     options, paths = invocation.options, invocation.paths
     ready: int | None = options["ready-fd"]
@@ -36,7 +36,31 @@ def _serve(invocation: Invocation) -> int:
     os.chdir("/")
     os.umask(0o077)
     idle_ns: int = options["idle-timeout"]
-    return serve(paths, lock, ready, idle_ns / 1e9 if idle_ns > 0 else None)
+    return _serve_as_user(paths, lock, ready, idle_ns / 1e9 if idle_ns > 0 else None)
+
+
+def _serve_as_user(paths: Paths, lock: int, ready: int | None, idle_s: float | None) -> int:
+    from ....engine.rootless import enter
+
+    if not enter.is_needed():
+        from ...native.server import serve
+
+        return serve(paths, lock, ready, idle_s)
+    try:
+        # Before the engine is imported: the process that is forked here stays, and has copies of what was there.
+        warning = enter.enter(paths.run)
+    except OrlopError as wrong:
+        if ready is not None:
+            os.write(ready, jsonio.dump(wrong.to_json()))
+        raise
+    from ...native.server import serve
+
+    if warning:
+        sys.stderr.write(f"{warning}\n")
+    try:
+        return serve(paths, lock, ready, idle_s)
+    finally:
+        enter.leave(paths)
 
 
 def _stop(invocation: Invocation) -> int:
