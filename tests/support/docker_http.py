@@ -57,8 +57,12 @@ class Api:
             sent.setdefault("Content-Type", "application/json")
         connection = _Connection(self.place)
         try:
-            connection.request(method, self.prefix + path, body, sent)
-            answer = connection.getresponse()
+            try:
+                connection.request(method, self.prefix + path, body, sent)
+            except BrokenPipeError:
+                pass  # it was refused before it was read; the answer is there
+            answer = http.client.HTTPResponse(connection.sock, method=method)
+            answer.begin()
             return Answer(answer.status, dict(answer.getheaders()), answer.read())
         finally:
             connection.close()

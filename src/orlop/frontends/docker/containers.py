@@ -8,14 +8,13 @@ import socket
 from ...engine.containers import changes, ends, freezing, lifecycle, listing, processes, pruning, state, streams, usage
 from ...engine.containers.lifecycle import Client
 from ...engine.containers.watch import EXITED, REMOVED
-from ...engine.images.filters import moment as prune_moment
 from ...engine.rootfs import difference
 from ...spec import attach, jsonio
 from ...spec.container import UpdateRequest
 from ...spec.errors import NotFound, OrlopError
-from . import creation, hijack, websocket
+from . import creation, hijack, older, websocket
 from .door import Door, Status
-from .words import detach_keys, moment_ns, size_frame
+from .words import detach_keys, moment_ns, prune_filters, size_frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +27,10 @@ _CONDITIONS = {"": EXITED, "not-running": EXITED, _NEXT_EXIT: EXITED, "removed":
 
 
 def create(door: Door) -> None:
-    request = creation.container(door.json(), door.query.get("name", ""), door.query.get("platform", ""))
+    body = door.json()
+    if not body:
+        raise Status(400, "config cannot be empty in order to create a container")
+    request = creation.container(body, door.query.get("name", ""), door.query.get("platform", ""))
     try:
         record, warnings = lifecycle.create(door.engine, request)
     except NotFound as wrong:
@@ -40,14 +42,15 @@ def create(door: Door) -> None:
 
 def list_all(door: Door) -> None:
     limit = door.number("limit")
-    found = listing.summaries(door.engine, door.flag("all") or bool(limit), door.filters())
+    everything = door.flag("all") or (limit is not None and limit > 0)
+    found = listing.summaries(door.engine, everything, door.filters(), size=door.flag("size"))
     if limit is not None and limit > 0:
         found = sorted(found, key=lambda one: int(str(one["Created"])), reverse=True)[:limit]
     door.answer_json(200, found)
 
 
 def inspect(door: Door) -> None:
-    door.answer_json(200, listing.details(door.engine, door.parts["id"]))
+    door.answer_json(200, listing.details(door.engine, door.parts["id"], size=door.flag("size")))
 
 
 def start(door: Door) -> None:
@@ -190,8 +193,9 @@ def logs(door: Door) -> None:
     )
     pieces = streams.logs(door.engine, record.id, wanted, door.hangup)
     chosen = hijack.Attached(stdin=False, stdout=out, stderr=err, terminal=record.request.terminal)
-    kind = hijack.RAW if chosen.terminal else hijack.MULTIPLEXED
-    door.stream(200, {"Content-Type": kind}, _chosen(pieces, chosen))
+    door.stream(
+        200, chosen.headers(door.version) if door.version >= hijack.TYPED_SINCE else {}, _chosen(pieces, chosen)
+    )
 
 
 def _chosen(pieces: Iterator[bytes], wanted: hijack.Attached) -> Iterator[bytes]:
@@ -233,13 +237,13 @@ def _attach(door: Door, record: ContainerRecord, wanted: hijack.Attached) -> Non
     if door.flag("stream") and not running:
         promise = door.context.promise(record.id)
         try:
-            client, ahead = door.hijack(wanted.headers())
+            client, ahead = door.hijack(wanted.headers(door.version))
             _carry(client, hijack.await_start(client, promise), wanted, ahead)
         finally:
             door.context.forget(promise)
         return
     stream = streams.attach(door.engine, record.id)[1] if door.flag("stream") else -1
-    client, ahead = door.hijack(wanted.headers())
+    client, ahead = door.hijack(wanted.headers(door.version))
     try:
         if door.flag("logs"):
             for piece in _chosen(streams.logs(door.engine, record.id, streams.LogRequest(), door.hangup), wanted):
@@ -269,7 +273,9 @@ def stats(door: Door) -> None:
 
 def _only_one(line: bytes) -> bytes:
     """Return the one object of a line that is a list: who asks here asks for one container."""
-    return line.strip().removeprefix(b"[").removesuffix(b"]") + b"\n"
+    found = jsonio.parse(line, "a sample")
+    one = found[0] if isinstance(found, list) and found else None
+    return jsonio.dump(older.sample(one)) + b"\n" if isinstance(one, dict) else b""
 
 
 def changed(door: Door) -> None:
@@ -279,12 +285,7 @@ def changed(door: Door) -> None:
 
 
 def prune(door: Door) -> None:
-    filters = door.filters()
-    if unknown := set(filters) - {"until", "label", "label!"}:
-        raise Status(400, f"invalid filter '{min(unknown)[:60]}'")
-    until = [int(prune_moment(text) * 1e9) for text in filters.get("until", ())]
-    labels, without = filters.get("label", ()), filters.get("label!", ())
-    ids, freed = pruning.prune(door.engine, min(until) if until else None, labels, without)
+    ids, freed = pruning.prune(door.engine, *prune_filters(door))
     door.answer_json(200, {"ContainersDeleted": ids or None, "SpaceReclaimed": freed})
 
 

@@ -49,7 +49,7 @@ def start(door: Door) -> None:
         terminal=planned.request.terminal,
         detach_keys=detach_keys(planned.detach_keys),
     )
-    client, ahead = door.hijack(wanted.headers())
+    client, ahead = door.hijack(wanted.headers(door.version))
     ours, theirs = hijack.pair()
     with ours:
         try:

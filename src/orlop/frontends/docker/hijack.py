@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .websocket import Codec
 
 READ_BYTES = 32 * 1024
+TYPED_SINCE = (1, 42)  # since when the type of a stream tells whether it has frames; docker's API changelog
 RAW, MULTIPLEXED = "application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream"
 
 
@@ -40,9 +41,10 @@ class Attached:
         self.codec: Codec | None = None
         self.upgrade: dict[str, str] = {}
 
-    def headers(self) -> dict[str, str]:
+    def headers(self, version: tuple[int, int]) -> dict[str, str]:
         """Return the headers of the answer after which the connection is no HTTP any more."""
-        return self.upgrade or {"Content-Type": RAW if self.terminal else MULTIPLEXED}
+        framed = not self.terminal and version >= TYPED_SINCE
+        return self.upgrade or {"Content-Type": MULTIPLEXED if framed else RAW}
 
     def told(self, kind: int, payload: bytes) -> bytes:
         """Return what the process said in the form in which this client reads it."""

@@ -6,6 +6,7 @@ from ...engine import images
 from ...spec import jsonio
 from ...spec.errors import OrlopError
 from ...spec.registry import PullRequest, PushRequest
+from . import older
 from .archives import Work
 from .door import Door, Status
 from .registries import credentials
@@ -47,7 +48,7 @@ def _summary(one: Mapping[str, object], created: int) -> dict[str, object]:
 
 
 def inspect(door: Door) -> None:
-    door.answer_json(200, images.inspect(door.engine, door.parts["name"]))
+    door.answer_json(200, older.image(images.inspect(door.engine, door.parts["name"]), door.version))
 
 
 def create(door: Door) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ...engine.images.filters import moment
 from ...engine.networks import lifecycle, listing
 from ...spec.network import NetworkRequest, PoolRequest
 from . import creation
-from .door import Door
+from .door import Door, Status
+from .words import prune_filters
 
 
 def list_all(door: Door) -> None:
@@ -54,6 +54,8 @@ def remove(door: Door) -> None:
 
 def connect(door: Door) -> None:
     body = creation.Reader(door.json(), "the request")
+    if not body.text("Container"):
+        raise Status(400, 'invalid name or ID supplied: ""')
     wish = creation.endpoint(door.parts["id"], body.raw("EndpointConfig"))
     lifecycle.connect(door.engine, door.parts["id"], body.text("Container"), wish)
     door.answer(200)
@@ -66,12 +68,8 @@ def disconnect(door: Door) -> None:
 
 
 def prune(door: Door) -> None:
-    filters = door.filters()
-    until = [int(moment(text) * 1e9) for text in filters.get("until", ())]
-    names = lifecycle.prune(
-        door.engine, min(until) if until else None, filters.get("label", ()), filters.get("label!", ())
-    )
-    door.answer_json(200, {"NetworksDeleted": names})
+    names = lifecycle.prune(door.engine, *prune_filters(door))
+    door.answer_json(200, {"NetworksDeleted": names or None})
 
 
 ROUTES = (

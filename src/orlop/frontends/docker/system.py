@@ -31,6 +31,9 @@ def info(door: Door) -> None:
 
 def follow(door: Door) -> None:
     since, until = (moment_ns(door.query.get(name, ""), name) for name in ("since", "until"))
+    if since is not None and until is not None and since > until:
+        first, last = door.query["since"][:40], door.query["until"][:40]
+        raise Status(400, f"`since` time ({first}) cannot be after `until` time ({last})")
     pieces = events.read(door.engine, door.filters(), since, until, door.hangup)
     door.stream(200, {"Content-Type": "application/json"}, pieces)
 

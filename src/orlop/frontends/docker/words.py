@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...engine.images.filters import moment
 from ...spec import attach
 from ..cli.flags import BadValue
 from ..cli.values import parse_detach_keys
@@ -26,6 +27,18 @@ def moment_ns(text: str, name: str) -> int | None:
     if not (seconds.isascii() and seconds.isdecimal() and (not fraction or fraction.isdecimal())) or len(text) > 40:
         raise Status(400, f"invalid value for {name}: {text[:60]!r}")
     return int(seconds) * 10**9 + int((fraction + "0" * 9)[:9])
+
+
+def prune_filters(door: Door) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
+    """Return what is to be pruned: made before this moment (ns), with all of these labels, without all of those.
+
+    Raises Status for any other filter: what it would have kept must not go.
+    """
+    filters = door.filters()
+    if unknown := set(filters) - {"until", "label", "label!"}:
+        raise Status(400, f"invalid filter '{min(unknown)[:60]}'")
+    until = [int(moment(text) * 1e9) for text in filters.get("until", ())]
+    return min(until) if until else None, filters.get("label", ()), filters.get("label!", ())
 
 
 def size_frame(door: Door) -> bytes:

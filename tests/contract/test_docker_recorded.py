@@ -1,0 +1,197 @@
+"""Some 400 requests to our docker.sock and to Debian's dockerd: the same statuses, the same bodies.
+
+docker_requests.txt holds the requests, docker_differences.txt each difference with its reason; one that is gone is to
+be removed there. What differs by nature (ids, moments, sizes, process ids) is replaced before the comparison, and of
+what depends on the machine only the kind is compared. Our errors may add a line with the next step.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from bench.workspace import Workspace
+from support.docker_http import Answer, Api
+from support.engine import Environment
+
+HERE = Path(__file__).parent
+VERSION = "v1.41"  # Debian's dockerd is 20.10, which speaks no later one
+# Of these only the kind is compared: two runs of one daemon do not agree in them.
+VOLATILE = frozenset(
+    "Created CreatedAt Size SizeRootFs SizeRw SharedSize VirtualSize LayersSize Pid NFd NGoroutines SystemTime ID"
+    " StartedAt FinishedAt MemTotal NEventsListener LastTagTime RootFS SpaceReclaimed time timeNano".split()
+)
+_REPLACED = [
+    (re.compile(r"sha256:[0-9a-f]{64}"), "<DIGEST>"),
+    (re.compile(r"\b[0-9a-f]{64}\b"), "<ID>"),
+    (re.compile(r"\b[0-9a-f]{12}\b"), "<id>"),
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"), "<TIME>"),
+    (re.compile(r"(/tmp/[\w-]+)+(/\w+)*"), "<PLACE>"),
+    (re.compile(r"^(up|exited \(\d+\)) [^()]*"), r"\1 <AGO> "),
+]
+Difference = tuple[str, str]  # where, what
+
+
+def sections() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in (HERE / "docker_requests.txt").read_text().split("\n\n", 1)[1].splitlines():
+        if line.startswith("# "):
+            current = found.setdefault(line[2:], [])
+        elif line:
+            current.append(line)
+    return found
+
+
+class Accepted:
+    """The lines of docker_differences.txt: REQUEST | WHERE | reason, where * stands for anything."""
+
+    def __init__(self, text: str) -> None:
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        self._rules = [(line, *map(_glob, line.split(" | ")[:2])) for line in lines]
+        self.used: set[str] = set()
+
+    def judge(self, request: str, where: str) -> bool:
+        for line, of_request, of_place in self._rules:
+            if of_request.fullmatch(request) and of_place.fullmatch(where):
+                self.used.add(line)
+                return True
+        return False
+
+    def unused(self) -> list[str]:
+        return [line for line, *_ in self._rules if line not in self.used]
+
+
+def _glob(text: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, text.split("*"))), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[Workspace]:
+    with Workspace() as work:
+        yield work
+
+
+@pytest.fixture(scope="module")
+def them(workspace: Workspace, peer: Callable[[str], Path]) -> Api:
+    home = workspace.path("d")
+    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
+    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+    daemon = [peer("dockerd"), f"--host=unix://{home / 's'}", *state, *no_network, "--log-level=error"]
+    workspace.daemon(list(map(str, daemon)), workspace.environment(), home / "s")
+    return loaded(Api(home / "s", VERSION), workspace)
+
+
+@pytest.fixture(scope="module")
+def ours(workspace: Workspace) -> Iterator[Api]:
+    environment = Environment(workspace.path("o") / "root")
+    environment("info")
+    yield loaded(Api(environment.run / "docker.sock", VERSION), workspace)
+    left = environment.close()
+    assert not left, left
+
+
+def loaded(api: Api, workspace: Workspace) -> Api:
+    changes = quote('ENV FROM=image\nCMD ["sh"]')
+    archive = workspace.archive().read_bytes()
+    answer = api("POST", f"/images/create?fromSrc=-&repo=box&tag=1&changes={changes}", archive)
+    assert answer.status == 200, answer
+    return api
+
+
+def test_the_same_requests_have_the_same_answers(ours: Api, them: Api, workspace: Workspace) -> None:
+    accepted = Accepted((HERE / "docker_differences.txt").read_text())
+    asked, different = 0, []
+    for section, requests in sections().items():
+        for request in requests:
+            asked += 1
+            found = compare(*(send(api, request, workspace) for api in (ours, them)))
+            different += [
+                f"{section}: {request} | {where} | {what}"
+                for where, what in found
+                if not accepted.judge(request, where)
+            ]
+    assert not different, "\n" + "\n".join(different)
+    assert not accepted.unused(), "no longer different:\n" + "\n".join(accepted.unused())
+    assert asked >= 300
+
+
+def send(api: Api, request: str, workspace: Workspace) -> Answer:
+    method, path, body = (*request.split(" ", 2), "")[:3]
+    path = quote(path, safe="/?&=%,:+")
+    if body.startswith("@tar:"):
+        name, _, content = body.removeprefix("@tar:").partition("=")
+        return api(method, path, archive(name, content.encode()), Content_Type="application/x-tar")
+    if body.startswith("@raw:"):
+        return api(method, path, body.removeprefix("@raw:").encode(), Content_Type="application/x-tar")
+    if body == "@image":
+        return api(method, path, workspace.archive().read_bytes(), Content_Type="application/x-tar")
+    return api(method, path, body.encode(), Content_Type="application/json") if body else api(method, path)
+
+
+def archive(name: str, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def compare(ours: Answer, theirs: Answer) -> list[Difference]:
+    """Return where two answers differ."""
+    if ours.status != theirs.status:
+        where = f"status {ours.status} for {theirs.status}"
+        return [(where, f"ours {ours.body[:300]!r}, theirs {theirs.body[:300]!r}")]
+    types = [one.headers.get("content-type", "none") for one in (ours, theirs)]
+    if types[0] != types[1]:
+        return [("content-type", " for ".join(types))]
+    return list(differences("body", value_of(ours), value_of(theirs)))
+
+
+def value_of(answer: Answer) -> object:
+    """Return what a body holds: a JSON value, a list of them for a stream of lines, or text."""
+    text = answer.body.decode("utf-8", "surrogateescape")
+    if answer.headers.get("content-type", "").startswith("application/json"):
+        values = [json.loads(line) for line in text.splitlines() if line.strip()]
+        return values[0] if len(values) == 1 else values
+    return text if "tar" not in answer.headers.get("content-type", "") else "<ARCHIVE>"
+
+
+def differences(where: str, ours: Any, theirs: Any) -> Iterator[Difference]:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted(ours.keys() | theirs.keys()):
+            if key not in ours or key not in theirs:
+                yield (
+                    f"{where}.{key}",
+                    f"only {'ours' if key in ours else 'theirs'}: {ours.get(key, theirs.get(key))!r}",
+                )
+            elif key in VOLATILE:
+                if type(ours[key]) is not type(theirs[key]):
+                    yield f"{where}.{key}", f"{ours[key]!r}, theirs {theirs[key]!r}"
+            else:
+                yield from differences(f"{where}.{key}", ours[key], theirs[key])
+    elif ours in ([], {}, None, "") and theirs in ([], {}, None, ""):
+        pass  # Go's clients read them alike, and docker's daemon gives the one or the other from version to version
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for place, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from differences(f"{where}.{place}", mine, other)
+    elif normal(ours) != normal(theirs):
+        yield where, f"{normal(ours)!r}, theirs {normal(theirs)!r}"
+
+
+def normal(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = value.partition("\nNext: ")[0].strip()
+    text = text[:1].lower() + text[1:]  # docker 28's errors begin with a small letter, 20.10's with either
+    for pattern, put in _REPLACED:
+        text = pattern.sub(put, text)
+    return text
