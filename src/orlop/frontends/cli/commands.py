@@ -64,6 +64,7 @@ COMMON: dict[str, Row] = {
 COMMANDS: dict[str, Row] = {
     "attach": _ATTACH,
     "commit": _COMMIT,
+    "compose": ("compose.entry", "COMPOSE", "Define and run applications of several containers"),
     "cp": _CP,
     "create": _CREATE,
     "diff": _DIFF,

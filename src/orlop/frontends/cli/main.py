@@ -19,6 +19,12 @@ from . import commands
 from .command import Command, Invocation, visible, warn
 from .flags import BOOL, EXIT_USAGE, Flag, Options, UsageError, parse, quote, suggest
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...spec.paths import Paths
+
 EXIT_OUTPUT_CLOSED = 128 + 13  # as if killed by SIGPIPE
 EXIT_INTERRUPTED = 128 + 2
 
@@ -110,10 +116,20 @@ def _run(options: Options, rest: list[str]) -> int:
         return _unknown(group, rest[0])
     name = f"orlop {group} {rest[0]}" if group else f"orlop {rest[0]}"
     command = commands.load(row)
-    return _run_command(command, name, ["--help"] if asked else rest[1:], options["debug"])
+    return run_command(command, name, ["--help"] if asked else rest[1:], options["debug"])
 
 
-def _run_command(command: Command, name: str, words: list[str], debug: bool) -> int:
+def run_command(
+    command: Command,
+    name: str,
+    words: list[str],
+    debug: bool,
+    make: Callable[[Options, list[str], Paths], Invocation] = Invocation,
+) -> int:
+    """Parse the words of a command, carry it out and return the exit status; its errors are printed.
+
+    name: how it was called ("orlop container ls"). make: what the command's action gets.
+    """
     try:
         _check_encoding(words)
         options, arguments = command.parse(words)
@@ -126,7 +142,7 @@ def _run_command(command: Command, name: str, words: list[str], debug: bool) -> 
         from ...spec.paths import from_environment
 
         paths = from_environment(os.environ, os.geteuid())
-        return command.action(Invocation(options, arguments, paths))
+        return command.action(make(options, arguments, paths))
     except UsageError as wrong:
         from . import help
 

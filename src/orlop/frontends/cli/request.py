@@ -146,7 +146,7 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         cap_add=options["cap-add"],
         cap_drop=options["cap-drop"],
         privileged=options["privileged"],
-        security_opt=tuple(map(_security_opt, options["security-opt"])),
+        security_opt=tuple(map(security_option, options["security-opt"])),
         **network_fields(options),
         stop_signal=options["stop-signal"],
         stop_timeout_s=options["stop-timeout"],
@@ -253,8 +253,11 @@ def _storage_opt(options: Options) -> dict[str, str]:
     return parse_storage_opts(options["storage-opt"])
 
 
-def _security_opt(text: str) -> str:
-    """Check the form; a seccomp profile is read here, because the file is the caller's."""
+def security_option(text: str) -> str:
+    """Return one --security-opt in its right form, with a seccomp profile's text: the file is the caller's.
+
+    Raises Invalid.
+    """
     key, separator, value = text.partition("=")
     if not separator:
         key, separator, value = text.partition(":")

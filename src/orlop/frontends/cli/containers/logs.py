@@ -25,7 +25,7 @@ def _logs(invocation: Invocation) -> int:
     args = {
         "container": container,
         "follow": options["follow"],
-        "tail": _tail(options["tail"]),
+        "tail": tail_lines(options["tail"]),
         "since_ns": moment_ns("--since", options["since"]),
         "until_ns": moment_ns("--until", options["until"]),
         "timestamps": options["timestamps"],
@@ -61,7 +61,7 @@ def _write_all(fd: int, data: bytes) -> None:
             poll.poll()
 
 
-def _tail(text: str) -> int | None:
+def tail_lines(text: str) -> int | None:
     """Return the number of lines, None for all. What is no number means all to docker; it is an error here."""
     if text == "all":
         return None

@@ -70,7 +70,7 @@ def _print_table(summaries: list[dict[str, Any]], whole: bool, sized: bool) -> N
                 _command(item, whole),
                 ago(_number(item.get("Created"))),
                 str(item.get("Status", "")),
-                _ports(item),
+                ports_text(item),
                 _names(item, whole),
                 *([_size(item)] if sized else []),
             )
@@ -99,7 +99,7 @@ def _row(item: dict[str, Any], whole: bool) -> Row:
         "Mounts": ",".join(place if whole else listing.ellipsis(place, MOUNT_LENGTH) for place in places),
         "Names": _names(item, whole),
         "Networks": ",".join(networks),
-        "Ports": _ports(item),
+        "Ports": ports_text(item),
         "RunningFor": ago(created),
         "Size": _size(item),
         "State": str(item.get("State", "")),
@@ -129,7 +129,7 @@ def _names(item: dict[str, Any], whole: bool) -> str:
     return ",".join(name for name in names if whole or "/" not in name)
 
 
-def _ports(item: dict[str, Any]) -> str:
+def ports_text(item: dict[str, Any]) -> str:
     """Return docker's words for ports: neighbours that lead to neighbours are one range."""
     groups: dict[tuple[str, str], list[list[int]]] = {}
     for port in sorted(map(_port_of, _items(item.get("Ports")))):

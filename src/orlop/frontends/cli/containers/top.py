@@ -32,7 +32,7 @@ def _port(invocation: Invocation) -> int:
     ports = settings.get("Ports") if isinstance(settings, dict) else None
     published = {name: bindings for name, bindings in (ports or {}).items() if bindings}
     if not wanted:
-        lines = [f"{name} -> {_address(binding)}" for name, bindings in published.items() for binding in bindings]
+        lines = [f"{name} -> {address_of(binding)}" for name, bindings in published.items() for binding in bindings]
         write("".join(f"{for_output(line)}\n" for line in sorted(lines, key=_natural)))
         return 0
     number, _, protocol = wanted[0].partition("/")
@@ -40,11 +40,11 @@ def _port(invocation: Invocation) -> int:
     if name not in published:
         cause = f"no public port '{wanted[0]}' published for {container}"
         raise NotFound("find", f"port {wanted[0]}", cause, hint=f"list its ports with: orlop port {container}")
-    write("".join(f"{for_output(_address(binding))}\n" for binding in published[name]))
+    write("".join(f"{for_output(address_of(binding))}\n" for binding in published[name]))
     return 0
 
 
-def _address(binding: Any) -> str:
+def address_of(binding: Any) -> str:
     facts = binding if isinstance(binding, dict) else {}
     host = str(facts.get("HostIp", ""))
     return f"[{host}]:{facts.get('HostPort', '')}" if ":" in host else f"{host}:{facts.get('HostPort', '')}"

@@ -34,7 +34,7 @@ def _events(invocation: Invocation) -> int:
     }
     with invocation.connect() as engine:
         engine.call("engine.events", args)
-        for event in _received(engine.stream):
+        for event in received(engine.stream):
             if "error" in event:
                 raise errors.from_json(event["error"])
             write_line(for_output(show(event)))
@@ -43,7 +43,7 @@ def _events(invocation: Invocation) -> int:
     return 0
 
 
-def _received(stream: socket) -> Iterator[dict[str, Any]]:
+def received(stream: socket) -> Iterator[dict[str, Any]]:
     rest = b""
     while data := stream.recv(RECEIVE_BYTES):
         *lines, rest = (rest + data).split(b"\n")

@@ -1,0 +1,124 @@
+"""What a command of `orlop compose` gets: its own options, Compose's options, and the project that both mean."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ....spec.errors import NotFound
+from ...compose import loading, observed, project
+from ...compose.observed import Container
+from ...compose.project import Project, Service
+from ...compose.steps import PARALLEL_MAX, Steps
+from ..command import Command, Invocation, visible, warn
+from ..flags import Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ....spec.paths import Paths
+    from ...native.client import Engine
+
+
+class Compose(Invocation):
+    """compose: the options before the command's word."""
+
+    __slots__ = ("compose",)
+
+    def __init__(self, compose: Options, options: Options, arguments: list[str], paths: Paths) -> None:
+        super().__init__(options, arguments, paths)
+        self.compose = compose
+
+    def project(self, enabled: Iterable[str] = ()) -> Project:
+        """Read the project's files. enabled: services whose profiles are on because they are named."""
+        sources = loading.Sources(
+            files=self.compose["file"],
+            directory=self.compose["project-directory"],
+            env_files=self.compose["env-file"],
+            warn=lambda text: warn(f"WARNING: {text}"),
+        )
+        return project.make(loading.load(sources), self.compose["project-name"], self.compose["profile"], enabled)
+
+    def project_or_name(self) -> tuple[Project | None, str]:
+        """Return the project and its name; a name alone does where only what there is matters."""
+        name = self.compose["project-name"] or os.environ.get("COMPOSE_PROJECT_NAME", "")
+        try:
+            found = self.project()
+        except NotFound:
+            if not name or self.compose["file"]:
+                raise
+            return None, name
+        return found, found.name
+
+    def steps(self, found: Project, tell: Callable[[str, str, str], None], **options: object) -> Steps:
+        parallel = self.compose["parallel"]
+        return Steps(self.connect, found, tell, parallel_max=parallel if parallel > 0 else PARALLEL_MAX, **options)  # type: ignore[arg-type]
+
+    def run(self, words: Sequence[str]) -> int:
+        """Carry out another command of ours ("exec", "web-1", "ls") in this process; return its status."""
+        from .. import commands
+        from ..main import run_command
+
+        group = words[0] if words[0] in commands.GROUPS else ""
+        row = commands.find(group, words[1] if group else words[0])
+        assert row is not None
+        name = f"orlop {' '.join(words[: 2 if group else 1])}"
+        return run_command(commands.load(row), name, list(words[2 if group else 1 :]), debug=False)
+
+
+class Progress:
+    """What happens to containers, networks and volumes, a line each on standard error; quiet tells nothing."""
+
+    def __init__(self, invocation: Compose) -> None:
+        self.is_quiet = invocation.compose["progress"] == "quiet"
+
+    def __call__(self, kind: str, name: str, what: str) -> None:
+        if not self.is_quiet:
+            sys.stderr.write(f" {kind} {visible(name)}  {what}\n")
+            sys.stderr.flush()
+
+
+def containers_of(
+    engine: Engine, found: Project | None, name: str, services: Sequence[str], *, oneoff: bool = False
+) -> list[Container]:
+    """Return the containers of these services, of all for none. Raises NotFound for a service that is not there."""
+    existing = observed.containers(engine, name, oneoff=oneoff)
+    if not services:
+        return existing
+    known = {one.service for one in existing}
+    for service in services:
+        if found is not None:
+            found.service(service)
+        elif service not in known:
+            raise NotFound("find", f"service {service}", f"no such service: {service}")
+    return [one for one in existing if one.service in services]
+
+
+def one_container(engine: Engine, found: Project, service: Service, index: int, *, running: bool) -> Container:
+    """Return the container with that number of a service, the first for 0. Raises NotFound."""
+    own = [one for one in observed.containers(engine, found.name) if one.service == service.name]
+    own = [one for one in own if (not index or one.number == index) and (one.runs or not running)]
+    if not own:
+        state = "running" if running else "there"
+        cause = (
+            f'service "{service.name}" is not running'
+            if running
+            else f'no container found for service "{service.name}"'
+        )
+        raise NotFound("find", f"a container of {service.name}", cause, hint=f"make it {state}: orlop compose up -d")
+    return own[0]
+
+
+def is_dry(invocation: Invocation) -> bool:
+    return isinstance(invocation, Compose) and bool(invocation.compose["dry-run"])
+
+
+def command(action: Callable[[Compose], int], summary: str, usage: str, **facts: object) -> Command:
+    """Return the row of a command of Compose."""
+
+    def act(invocation: Invocation) -> int:
+        assert isinstance(invocation, Compose)
+        return action(invocation)
+
+    return Command(act, summary, usage, **facts)  # type: ignore[arg-type]

@@ -1,0 +1,463 @@
+"""A service as the ContainerRequest of one of its containers, and a project's networks and volumes as theirs.
+
+Pure. What Compose has and Orlop has not is an error here, before anything is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+from ... import __version__
+from ...spec import jsonio
+from ...spec.container import BindRequest, ContainerRequest, DeviceRate, DeviceWeight, TmpfsRequest, UlimitRequest
+from ...spec.errors import Unsupported
+from ...spec.health import Healthcheck
+from ...spec.mount import BindOptions, ImageOptions, MountRequest, TmpfsOptions, VolumeOptions, VolumeRequest
+from ...spec.network import EndpointRequest, NetworkRequest, PoolRequest, PortRequest
+from ..cli.flags import BadValue
+from ..cli.limits import parse_device, parse_device_rule
+from ..cli.networking import parse_port
+from ..cli.request import security_option
+from ..cli.values import parse_restart, parse_tmpfs
+from .document import wrong
+from .project import DEFAULT, Project, Resource, Service
+
+LABEL = "com.docker.compose."
+PROJECT, SERVICE, NUMBER = f"{LABEL}project", f"{LABEL}service", f"{LABEL}container-number"
+ONEOFF, HASH = f"{LABEL}oneoff", f"{LABEL}config-hash"
+NETWORK, VOLUME = f"{LABEL}network", f"{LABEL}volume"
+# A service that asks for one of these would not get what it asks for.
+REFUSED = ("credential_spec", "cpu_count", "cpu_percent", "gpus", "models", "provider")
+_CONDITION = {"service_started": "started", "service_healthy": "healthy"}
+_CONDITION["service_completed_successfully"] = "completed"
+_SECRETS = "/run/secrets"
+
+
+def container(project: Project, service: Service, number: int, replicas: dict[str, int]) -> ContainerRequest:
+    """Return the request of the number-th container. replicas: how many containers each service has."""
+    request = _container(project, service, number)
+    digest = hashlib.sha256(jsonio.dump(request.to_json()))
+    for path, data, *numbers in contents(project, service):
+        digest.update(repr((path, data, numbers)).encode())
+    return request.replace(
+        name=project.container_name(service, number),
+        labels={**request.labels, HASH: digest.hexdigest(), NUMBER: str(number)},
+        # Not part of what the digest tells: how many containers a dependency has is no reason to make these anew.
+        depends_on=_depends_on(project, service, replicas),
+    )
+
+
+def _container(project: Project, service: Service, number: int) -> ContainerRequest:
+    for key in REFUSED:
+        if service.get(key) is not None:
+            hint = "leave the key away"
+            raise Unsupported("use", f"services.{service.name}.{key}", "Orlop does not have it", hint=hint)
+    get = service.get
+    logging = get("logging", {})
+    policy, retries = _restart(service)
+    return ContainerRequest(
+        image=service.image,
+        entrypoint=_words(service, "entrypoint"),
+        args=_words(service, "command"),
+        env=tuple(f"{name}={value}" for name, value in service.environment.items()),
+        user=get("user", ""),
+        group_add=tuple(get("group_add", ())),
+        working_dir=get("working_dir", ""),
+        hostname=get("hostname", ""),
+        domainname=get("domainname", ""),
+        labels=labels(project, service),
+        annotations={name: value or "" for name, value in get("annotations", {}).items()},
+        terminal=get("tty", False),
+        open_stdin=get("stdin_open", False),
+        **_mounts(project, service),
+        read_only=get("read_only", False),
+        storage_opt=dict(get("storage_opt", {})),
+        **_limits(service),
+        **_isolation(project, service),
+        **_network(project, service, number),
+        stop_signal=get("stop_signal", ""),
+        stop_timeout_s=None if get("stop_grace_period") is None else -(-get("stop_grace_period") // 10**9),
+        restart_policy=policy,
+        restart_retries_max=retries,
+        health=_health(service),
+        init=get("init", False),
+        log_driver=logging.get("driver", ""),
+        log_options={name: value or "" for name, value in logging.get("options", {}).items()},
+        platform=get("platform", ""),
+        runtime=get("runtime", ""),
+    )
+
+
+def labels(project: Project, service: Service) -> dict[str, str]:
+    """Return the labels of a service's containers, without number and hash."""
+    wishes = (
+        f"{name}:{wish.condition}:{'true' if wish.restart else 'false'}" for name, wish in service.depends_on.items()
+    )
+    return {
+        **service.labels,
+        **_own_labels(project),
+        SERVICE: service.name,
+        ONEOFF: "False",
+        f"{LABEL}depends_on": ",".join(wishes),
+        f"{LABEL}project.config_files": ",".join(project.files),
+        f"{LABEL}project.working_dir": project.directory,
+    }
+
+
+def _own_labels(project: Project) -> dict[str, str]:
+    return {PROJECT: project.name, f"{LABEL}version": __version__}
+
+
+def network(project: Project, resource: Resource) -> NetworkRequest:
+    """Return the request of a network. Raises Unsupported."""
+    config = resource.config
+    ipam = config.get("ipam", {})
+    pools = tuple(
+        PoolRequest(
+            subnet=one.get("subnet", ""),
+            gateway=one.get("gateway", ""),
+            ip_range=one.get("ip_range", ""),
+            auxiliary=dict(one.get("aux_addresses", {})),
+        )
+        for one in ipam.get("config", ())
+    )
+    if ipam.get("driver", "default") != "default":
+        subject = f"networks.{resource.key}.ipam.driver {ipam['driver']}"
+        raise Unsupported("use", subject, "there is only the driver default", hint="leave the key away")
+    wished = {name: value or "" for name, value in config.get("labels", {}).items()}
+    return NetworkRequest(
+        name=resource.name,
+        driver=config.get("driver", "bridge"),
+        pools=pools,
+        ipv4=config.get("enable_ipv4", True),
+        ipv6=config.get("enable_ipv6", False),
+        internal=config.get("internal", False),
+        attachable=config.get("attachable", False),
+        labels={**wished, **_own_labels(project), NETWORK: resource.key},
+        options=dict(config.get("driver_opts", {})),
+        ipam_options=dict(ipam.get("options", {})),
+    )
+
+
+def volume(project: Project, resource: Resource) -> VolumeRequest:
+    """Return the request of a volume."""
+    config = resource.config
+    wished = {name: value or "" for name, value in config.get("labels", {}).items()}
+    return VolumeRequest(
+        name=resource.name,
+        driver=config.get("driver", ""),
+        driver_options=dict(config.get("driver_opts", {})),
+        labels={**wished, **_own_labels(project), VOLUME: resource.key},
+    )
+
+
+def _words(service: Service, key: str) -> tuple[str, ...] | None:
+    words = service.get(key)
+    if words is None:
+        return None
+    return tuple(words) or ("",) if key == "entrypoint" else tuple(words)
+
+
+def _depends_on(project: Project, service: Service, replicas: dict[str, int]) -> tuple[str, ...]:
+    return tuple(
+        f"{project.container_name(project.services[name], number)}:{_CONDITION[wish.condition]}"
+        for name, wish in service.depends_on.items()
+        if name in project.services
+        for number in range(1, replicas.get(name, 0) + 1)
+    )
+
+
+def _restart(service: Service) -> tuple[str, int]:
+    wish = service.get("deploy", {}).get("restart_policy")
+    text = service.get("restart", "")
+    if wish and not text:
+        policy = {"none": "no", "on-failure": "on-failure", "any": "always"}[wish.get("condition", "any")]
+        return policy, wish.get("max_attempts", 0) if policy == "on-failure" else 0
+    try:
+        return parse_restart(text)
+    except BadValue as error:
+        raise _wrong(service, "restart", str(error), error.hint) from None
+
+
+def _health(service: Service) -> Healthcheck | None:
+    wish = service.get("healthcheck")
+    if wish is None:
+        return None
+    if wish.get("disable"):
+        return Healthcheck(test=("NONE",))
+    times = ("interval", "timeout", "start_period", "start_interval", "retries")
+    return Healthcheck(test=tuple(wish.get("test", ())), **{name: wish[name] for name in times if name in wish})
+
+
+# -- mounts --------------------------------------------------------------------------------------------------------
+
+
+def _mounts(project: Project, service: Service) -> dict[str, Any]:
+    binds, mounts = [], []
+    for wish in service.get("volumes", ()):
+        if "options" in wish or (wish["type"] == "volume" and set(wish) <= {"type", "source", "target", "read_only"}):
+            options = tuple(wish.get("options", ("ro",) if wish.get("read_only") else ()))
+            source = _source(project, wish)
+            binds.append(BindRequest(source=source, target=wish["target"], options=options))
+        else:
+            mounts.append(_mount(project, service, wish))
+    mounts += [_granted(project, one, f"{_SECRETS}/", "secrets") for one in _files(project, service, "secrets")]
+    mounts += [_granted(project, one, "/", "configs") for one in _files(project, service, "configs")]
+    tmpfs = []
+    for text in service.get("tmpfs", ()):
+        try:
+            target, options = parse_tmpfs(text)
+        except BadValue as error:
+            raise _wrong(service, "tmpfs", str(error), error.hint) from None
+        tmpfs.append(TmpfsRequest(target=target, options=options))
+    volumes_from = tuple(_volumes_from(project, text) for text in service.get("volumes_from", ()))
+    return {"binds": tuple(binds), "mounts": tuple(mounts), "tmpfs": tuple(tmpfs), "volumes_from": volumes_from}
+
+
+def _source(project: Project, wish: Any) -> str:
+    source: str = wish.get("source", "")
+    return project.volumes[source].name if wish["type"] == "volume" and source else source
+
+
+def _mount(project: Project, service: Service, wish: Any) -> MountRequest:
+    made = MountRequest(
+        type=wish["type"],
+        source=_source(project, wish),
+        target=wish["target"],
+        read_only=wish.get("read_only", False),
+        consistency=wish.get("consistency", ""),
+    )
+    kind, options = wish["type"], wish.get(wish["type"], {})
+    if kind == "bind":
+        recursive = options.get("recursive", "")
+        bind = BindOptions(
+            propagation=options.get("propagation", ""),
+            create_mountpoint=options.get("create_host_path", True),
+            non_recursive=recursive == "disabled",
+            read_only_non_recursive=recursive == "writable",
+            read_only_force_recursive=recursive == "readonly",
+        )
+        return made.replace(bind=bind)
+    if kind == "volume":
+        named = {name: value or "" for name, value in options.get("labels", {}).items()}
+        chosen = VolumeOptions(no_copy=options.get("nocopy", False), subpath=options.get("subpath", ""), labels=named)
+        return made.replace(volume=chosen)
+    if kind == "tmpfs":
+        return made.replace(tmpfs=TmpfsOptions(size_bytes=options.get("size", 0), mode=options.get("mode", 0)))
+    if kind == "image":
+        return made.replace(image=ImageOptions(subpath=options.get("subpath", "")))
+    raise _wrong(service, "volumes", f"mounts of type {kind} need a cluster or Windows")
+
+
+def _volumes_from(project: Project, text: str) -> str:
+    if text.startswith("container:"):
+        return text.removeprefix("container:")
+    name, colon, mode = text.partition(":")
+    return f"{project.container_name(project.service(name), 1)}{colon}{mode}"
+
+
+def _files(project: Project, service: Service, kind: str) -> list[Any]:
+    """Return the grants of secrets or configs that are files of the host."""
+    resources: dict[str, Resource] = getattr(project, kind)
+    return [one for one in service.get(kind, ()) if "file" in resources[one["source"]].config]
+
+
+def contents(project: Project, service: Service) -> list[tuple[str, bytes, int, int, int]]:
+    """Return (path, bytes, uid, gid, mode) of the secrets and configs that are no files: text or a variable's value.
+
+    Raises Unsupported for external ones.
+    """
+    found = []
+    for kind, below in (("secrets", f"{_SECRETS}/"), ("configs", "/")):
+        resources: dict[str, Resource] = getattr(project, kind)
+        for one in service.get(kind, ()):
+            resource = resources[one["source"]]
+            if "file" in resource.config:
+                continue
+            target = os.path.join(below, one.get("target", one["source"]))
+            numbers = (int(one.get("uid", 0)), int(one.get("gid", 0)), one.get("mode", 0o444))
+            found.append((target, _content(project, kind, resource), *numbers))
+    return found
+
+
+def _content(project: Project, kind: str, resource: Resource) -> bytes:
+    subject = f"{kind}.{resource.key}"
+    if "content" in resource.config:
+        return str(resource.config["content"]).encode()
+    name = resource.config.get("environment", "")
+    if not name:
+        raise Unsupported("use", subject, "it is external", hint="give it a file: or an environment:")
+    if name not in project.variables:
+        cause = f'environment variable "{name}" required by {kind[:-1]} "{resource.key}" is not set'
+        raise wrong(resource.config.place, subject, cause, f"set {name}")
+    return project.variables[name].encode()
+
+
+def _granted(project: Project, grant: Any, below: str, kind: str) -> MountRequest:
+    resources: dict[str, Resource] = getattr(project, kind)
+    source = str(resources[grant["source"]].config["file"])
+    target = os.path.join(below, grant.get("target", grant["source"]))
+    return MountRequest(type="bind", source=source, target=target, read_only=True)
+
+
+# -- limits and isolation --------------------------------------------------------------------------------------------
+
+
+def _limits(service: Service) -> dict[str, Any]:
+    get = service.get
+    resources = get("deploy", {}).get("resources", {})
+    limits, reserved = resources.get("limits", {}), resources.get("reservations", {})
+    pids = get("pids_limit", limits.get("pids"))
+    blkio = get("blkio_config", {})
+    return {
+        "memory_bytes": get("mem_limit", limits.get("memory", 0)),
+        "memory_swap_bytes": get("memswap_limit", 0),
+        "memory_reservation_bytes": get("mem_reservation", reserved.get("memory", 0)),
+        "memory_swappiness": get("mem_swappiness"),
+        "cpu_nanos": get("cpus", limits.get("cpus", 0)),
+        "pids_max": None if pids is None else max(pids, 0),
+        "cpu_shares": get("cpu_shares", 0),
+        "cpu_period_us": _microseconds(service, "cpu_period"),
+        "cpu_quota_us": _microseconds(service, "cpu_quota"),
+        "cpu_realtime_period_us": _microseconds(service, "cpu_rt_period"),
+        "cpu_realtime_runtime_us": _microseconds(service, "cpu_rt_runtime"),
+        "cpuset_cpus": get("cpuset", ""),
+        "shm_bytes": get("shm_size", 0),
+        "oom_kill_disable": get("oom_kill_disable", False),
+        "oom_score_adj": get("oom_score_adj", 0),
+        "blkio_weight": blkio.get("weight", 0),
+        "blkio_weight_devices": tuple(DeviceWeight(**dict(one)) for one in blkio.get("weight_device", ())),
+        **{
+            name: tuple(DeviceRate(**dict(one)) for one in blkio.get(name, ()))
+            for name in ("device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops")
+        },
+        "ulimits": tuple(
+            UlimitRequest(name=name, soft=one["soft"], hard=one["hard"]) for name, one in get("ulimits", {}).items()
+        ),
+    }
+
+
+def _microseconds(service: Service, key: str) -> int:
+    """A number of microseconds, or a duration."""
+    from ..cli.values import parse_duration
+
+    text = service.get(key, "")
+    if not text or text.lstrip("-").isdecimal():
+        return int(text or 0)
+    try:
+        return parse_duration(text) // 1000
+    except BadValue as error:
+        raise _wrong(service, key, str(error), error.hint) from None
+
+
+def _isolation(project: Project, service: Service) -> dict[str, Any]:
+    get = service.get
+    try:
+        devices = tuple(map(parse_device, get("devices", ())))
+        rules = tuple(map(parse_device_rule, get("device_cgroup_rules", ())))
+    except BadValue as error:
+        raise _wrong(service, "devices", str(error), error.hint) from None
+    return {
+        "cap_add": tuple(get("cap_add", ())),
+        "cap_drop": tuple(get("cap_drop", ())),
+        "privileged": get("privileged", False),
+        "security_opt": tuple(security_option(_absolute_profile(project, one)) for one in get("security_opt", ())),
+        "devices": devices,
+        "device_cgroup_rules": rules,
+        "ipc": _mode(project, get("ipc", "")),
+        "pid": _mode(project, get("pid", "")),
+        "uts": get("uts", ""),
+        "userns": get("userns_mode", ""),
+        "cgroup_namespace": get("cgroup", ""),
+        "cgroup_parent": get("cgroup_parent", ""),
+        "isolation": get("isolation", ""),
+        "sysctls": {name: value or "" for name, value in get("sysctls", {}).items()},
+    }
+
+
+def _absolute_profile(project: Project, text: str) -> str:
+    """A seccomp profile's path is relative to the project."""
+    for prefix in ("seccomp=", "seccomp:"):
+        value = text.removeprefix(prefix)
+        if value != text and value not in ("unconfined", "builtin") and not value.startswith("{"):
+            return f"seccomp={os.path.join(project.directory, value)}"
+    return text
+
+
+def _mode(project: Project, mode: str) -> str:
+    """service:NAME is the first container of a service."""
+    if not mode.startswith("service:"):
+        return mode
+    return f"container:{project.container_name(project.service(mode.removeprefix('service:')), 1)}"
+
+
+# -- networks ------------------------------------------------------------------------------------------------------
+
+
+def networks_of(project: Project, service: Service) -> list[tuple[Resource, Any]]:
+    """Return the networks of a service with what is wished there, the first to be connected first."""
+    if service.get("network_mode"):
+        return []
+    wishes = service.get("networks") or {DEFAULT: {}}
+    found = [(network_resource(project, key), wish) for key, wish in wishes.items()]
+    return sorted(found, key=lambda pair: -pair[1].get("priority", 0))
+
+
+def network_resource(project: Project, key: str) -> Resource:
+    """Return a network by its key; `default` need not be written."""
+    from .document import Map
+
+    return project.networks.get(key) or Resource(key, f"{project.name}_{key}", False, Map(project.document.place))
+
+
+def _network(project: Project, service: Service, number: int) -> dict[str, Any]:
+    get = service.get
+    networks = networks_of(project, service)
+    endpoints = tuple(_endpoint(project, service, number, resource, wish) for resource, wish in networks)
+    mode = _mode(project, get("network_mode", ""))
+    return {
+        "network": endpoints[0].network if endpoints else mode,
+        "endpoints": endpoints,
+        "ports": tuple(_port(service, one) for one in get("ports", ())),
+        "exposed_ports": tuple(one if "/" in one else f"{one}/tcp" for one in get("expose", ())),
+        "dns": tuple(get("dns", ())),
+        "dns_search": tuple(get("dns_search", ())),
+        "dns_options": tuple(get("dns_opt", ())),
+        "extra_hosts": tuple(get("extra_hosts", ())),
+    }
+
+
+def _endpoint(project: Project, service: Service, number: int, resource: Resource, wish: Any) -> EndpointRequest:
+    links = [_link(project, text) for text in service.get("links", ())]
+    links += [text if ":" in text else f"{text}:{text}" for text in service.get("external_links", ())]
+    return EndpointRequest(
+        network=resource.name,
+        aliases=tuple(dict.fromkeys((project.container_name(service, number), service.name, *wish.get("aliases", ())))),
+        links=tuple(links),
+        ipv4=wish.get("ipv4_address", ""),
+        ipv6=wish.get("ipv6_address", ""),
+        mac_address=wish.get("mac_address", "") or service.get("mac_address", ""),
+        gw_priority=wish.get("gw_priority", 0),
+        options=dict(wish.get("driver_opts", {})),
+    )
+
+
+def _link(project: Project, text: str) -> str:
+    name, _, alias = text.partition(":")
+    return f"{project.container_name(project.service(name), 1)}:{alias or name}"
+
+
+def _port(service: Service, port: Any) -> PortRequest:
+    host_ip = port.get("host_ip", "")
+    shown = f"[{host_ip}]" if ":" in host_ip else host_ip
+    text = f"{shown}:{port.get('published', '')}:" if shown or "published" in port else ""
+    try:
+        return parse_port(f"{text}{port['target']}/{port['protocol']}")
+    except BadValue as error:
+        raise _wrong(service, "ports", str(error), error.hint) from None
+
+
+def _wrong(service: Service, key: str, cause: str, hint: str = "") -> Exception:
+    return wrong(service.config.places.get(key), f"services.{service.name}.{key}", cause, hint)
