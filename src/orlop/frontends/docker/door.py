@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...engine.engine import Engine
+    from ..http.tls import Bridge
     from .context import Context
 
     Handler = Callable[["Door"], None]
@@ -70,6 +71,7 @@ class Door(Exchange):
 
     parts: dict[str, str]
     version: tuple[int, int]
+    _bridge: Bridge | None = None  # of a hijacked TLS connection
 
     @property
     def context(self) -> Context:
@@ -99,6 +101,9 @@ class Door(Exchange):
         except Exception as wrong:
             reference = self.engine.log.exception(f"{self.command} {self.place[:200]}", wrong)
             self._fail(500, f"a defect of the engine, error {reference}: {wrong}")
+        finally:
+            if self._bridge is not None:
+                self._bridge.close()
 
     def _refuse_browsers(self) -> None:
         # No program that means us sends these; a page that a browser shows can't leave them away (SEC-72). Libraries of
@@ -183,7 +188,13 @@ class Door(Exchange):
         upgrade = "upgrade" in self.headers.get("Connection", "").lower() and self.headers.get("Upgrade")
         self.begin_raw(101 if upgrade else 200, headers, upgrade or "")
         self.connection.settimeout(None)
-        return self.connection, self.taken_ahead()
+        ahead = self.taken_ahead()
+        if self.server.tls is None:  # type: ignore[attr-defined]  # Server's
+            return self.connection, ahead
+        from ..http.tls import Bridge
+
+        self._bridge = Bridge(self.connection)
+        return self._bridge.plain, ahead
 
 
 def _told(wrong: OrlopError) -> str:

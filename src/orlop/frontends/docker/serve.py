@@ -1,4 +1,7 @@
-"""docker.sock: its listener, and the thread that brings up the rest of this package when the first client comes."""
+"""The listeners of docker's API, and the thread of each that brings up the rest of this package when a client comes.
+
+All of one engine's listeners share one Context: what a client began on one of them can be gone on with on another.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,29 @@ import threading
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    import ssl
+    from collections.abc import Callable
 
     from ...engine.engine import Engine
-    from ..http import Server
+    from ..http import Exchange, Server
+    from .context import Context
+
+    # What serves a connection, and what it finds as its server's context; asked for when the first client comes.
+    Setting = Callable[[], tuple[type[Exchange], object]]
 
 IDLE_TIMEOUT_S = 3600.0
 
 
 class DockerDoor:
-    """Serves docker's clients on a listening unix socket, which it owns. `close` ends it."""
+    """Serves docker's clients on a listening socket, which it owns. `close` ends it.
 
-    def __init__(self, engine: Engine, listener: socket.socket) -> None:
-        self._engine = engine
+    A client of a unix socket must be of our own user or root; one of TCP has shown a certificate: tls is needed there.
+    """
+
+    def __init__(self, listener: socket.socket, setting: Setting, tls: ssl.SSLContext | None = None) -> None:
         self._listener = listener
+        self._setting = setting
+        self._tls = tls
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._server: Server | None = None
         self._thread = threading.Thread(target=self._run, name="docker", daemon=True)
@@ -48,12 +61,64 @@ class DockerDoor:
         if self._stop in dict(poll.poll()):
             return
         from ..http import Server  # 40 ms, and megabytes: an engine that no docker client asks pays neither
-        from .context import Context
-        from .door import Door
-        from .table import TABLE
 
-        context = Context(self._engine, TABLE)
-        uids = {os.geteuid(), 0}
-        self._server = Server(self._listener, Door, context, uids=uids, timeout_s=IDLE_TIMEOUT_S)
+        exchange, context = self._setting()
+        uids = {os.geteuid(), 0} if self._tls is None else None
+        self._server = Server(self._listener, exchange, context, self._tls, uids=uids, timeout_s=IDLE_TIMEOUT_S)
         if self._stop not in dict(poll.poll(0)):
             self._server.serve()
+
+
+class DockerDoors:
+    """All listeners of one engine, by the names under which they were opened."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._guard = threading.Lock()
+        self._context: Context | None = None
+        self._doors: dict[str, DockerDoor] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a client is connected to any of them."""
+        return any(door.busy for door in list(self._doors.values()))
+
+    def open(
+        self,
+        name: str,
+        listener: socket.socket,
+        *,
+        tls: ssl.SSLContext | None = None,
+        setting: Setting | None = None,
+    ) -> None:
+        """Serve on a listening socket; with the whole API unless there is another setting."""
+        door = DockerDoor(listener, setting or self._whole, tls)
+        with self._guard:
+            self._doors[name] = door
+
+    def close_one(self, name: str) -> None:
+        """End the door of that name, if there is one, and all its connections."""
+        with self._guard:
+            door = self._doors.pop(name, None)
+        if door is not None:
+            door.close()
+
+    def close(self) -> None:
+        """Serve nobody any more."""
+        for name in list(self._doors):
+            self.close_one(name)
+
+    def context(self) -> Context:
+        """Return what all connections share."""
+        with self._guard:
+            if self._context is None:
+                from .context import Context
+                from .table import TABLE
+
+                self._context = Context(self._engine, TABLE)
+            return self._context
+
+    def _whole(self) -> tuple[type[Exchange], object]:
+        from .door import Door
+
+        return Door, self.context()

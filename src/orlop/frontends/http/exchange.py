@@ -250,7 +250,9 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         self.connection.setblocking(False)
         try:
             return self.rfile.read1() or b""
-        except BlockingIOError:
+        except (
+            OSError
+        ):  # nothing is there; TLS says so in its own way, and what is really broken is so at the next read
             return b""
         finally:
             self.connection.settimeout(None)

@@ -25,8 +25,9 @@ from ...engine.engine import Engine, open_engine
 from ...engine.log import Log
 from ...spec import jsonio
 from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
-from ..docker.serve import DockerDoor
-from . import rundir, wire
+from ..docker.serve import DockerDoors
+from . import activation, rundir, wire
+from .hosts import Hosts
 from .incoming import Incoming
 from .verbs import VERBS, Call, Reply, Verb
 
@@ -76,7 +77,7 @@ class Server:
     """Serves one engine on one listening socket until `stop` is called or nobody needs it for idle_s seconds."""
 
     def __init__(
-        self, engine: Engine, listener: socket.socket, idle_s: float | None, docker: DockerDoor | None = None
+        self, engine: Engine, listener: socket.socket, idle_s: float | None, docker: DockerDoors | None = None
     ) -> None:
         self._engine = engine
         self._docker = docker
@@ -315,17 +316,23 @@ class Server:
         return Internal("do", name, f"a defect of the engine, error {reference}: {wrong}", hint=hint)
 
 
-def serve(paths: Paths, lock: int, ready: int | None = None, idle_s: float | None = IDLE_S_DEFAULT) -> int:
+def serve(
+    paths: Paths,
+    lock: int,
+    ready: int | None = None,
+    idle_s: float | None = IDLE_S_DEFAULT,
+    hosts: Hosts | None = None,
+) -> int:
     """Run the engine of these directories until it is stopped, interrupted, or idle; return the exit status.
 
     lock: the descriptor of rundir.claim or lock_engine, held until the end. ready: a pipe that gets READY once the
-    socket listens, or the error as JSON; it is closed. idle_s: None never leaves.
+    socket listens, or the error as JSON; it is closed. idle_s: None never leaves. hosts: where else docker's API is.
     """
     try:
         _check_lock(paths, lock)
         os.close(rundir.open_private(paths.root, create=True))
         with Log(paths.engine_log) as log:
-            return _serve(paths, log, ready, idle_s)
+            return _serve(paths, log, ready, idle_s, hosts or Hosts())
     except OrlopError as wrong:
         if ready is None:
             raise
@@ -335,23 +342,35 @@ def serve(paths: Paths, lock: int, ready: int | None = None, idle_s: float | Non
         os.close(lock)
 
 
-def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None) -> int:
+def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None, hosts: Hosts) -> int:
     log.catch_threads()
     engine = open_engine(paths, log)
     _raise_descriptor_limit()  # after the spawner was started: containers have the limit that we were given
     try:
-        docker = DockerDoor(engine, _listen(paths, paths.docker_socket))
-        server = Server(engine, _listen(paths, paths.engine_socket), idle_s, docker)
+        own = [hosts.take(place) for place in (paths.docker_socket, paths.engine_socket)]
+        beside = hosts.listeners()
+        docker = DockerDoors(engine)
+        docker.open(paths.docker_socket, own[0] or _listen(paths, paths.docker_socket))
+        for name, listener, tls in beside:
+            docker.open(name, listener, tls=tls)
+        server = Server(engine, own[1] or _listen(paths, paths.engine_socket), idle_s, docker)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: server.stop())
         log.write(f"engine {__version__} serves {paths.engine_socket}, process {os.getpid()}")
         if ready is not None:
             _report(ready, READY)
+        activation.notify(os.environ, "READY=1")
         try:
             server.run()
         finally:
-            os.unlink(paths.engine_socket)
-            os.unlink(paths.docker_socket)
+            activation.notify(os.environ, "STOPPING=1")
+            # What systemd bound stays: it listens on, and starts the next engine when a client comes.
+            for place, offered in zip((paths.docker_socket, paths.engine_socket), own, strict=True):
+                if offered is None:
+                    os.unlink(place)
+            for name in hosts.names:
+                if name.startswith("unix://"):
+                    os.unlink(name.removeprefix("unix://"))
             docker.close()
             server.close()
     finally:

@@ -8,17 +8,19 @@ import sys
 from ....spec import jsonio
 from ....spec.errors import OrlopError, Unavailable
 from ..command import Command, Invocation, for_output, write_line
-from ..flags import INT, Flag
+from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, UsageError
 from ..values import DURATION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ....spec.paths import Paths
+    from ...native.hosts import Hosts
 
 
 def _serve(invocation: Invocation) -> int:
     from ....linux import process
-    from ...native import rundir
+    from ...native import activation, rundir
+    from ...native.hosts import Hosts
 
     options, paths = invocation.options, invocation.paths
     ready: int | None = options["ready-fd"]
@@ -30,22 +32,23 @@ def _serve(invocation: Invocation) -> int:
         # A command started us: whatever its caller had open (a script's pipe, a terminal) is none of ours (SEC-04),
         # and kept open it would keep somebody waiting for its end.
         process.close_all_except({fd for fd in (ready, lock) if fd is not None})
+    hosts = Hosts(options["host"] or (), _certificates(invocation), activation.take(os.environ))
     if lock is None:
         lock = rundir.claim(paths.run)
         os.close(rundir.open_private(paths.root, create=True))
     os.chdir("/")
     os.umask(0o077)
     idle_ns: int = options["idle-timeout"]
-    return _serve_as_user(paths, lock, ready, idle_ns / 1e9 if idle_ns > 0 else None)
+    return _serve_as_user(paths, lock, ready, idle_ns / 1e9 if idle_ns > 0 else None, hosts)
 
 
-def _serve_as_user(paths: Paths, lock: int, ready: int | None, idle_s: float | None) -> int:
+def _serve_as_user(paths: Paths, lock: int, ready: int | None, idle_s: float | None, hosts: Hosts) -> int:
     from ....engine.rootless import enter
 
     if not enter.is_needed():
         from ...native.server import serve
 
-        return serve(paths, lock, ready, idle_s)
+        return serve(paths, lock, ready, idle_s, hosts)
     try:
         # Before the engine is imported: the process that is forked here stays, and has copies of what was there.
         warning = enter.enter(paths.run)
@@ -58,9 +61,20 @@ def _serve_as_user(paths: Paths, lock: int, ready: int | None, idle_s: float | N
     if warning:
         sys.stderr.write(f"{warning}\n")
     try:
-        return serve(paths, lock, ready, idle_s)
+        return serve(paths, lock, ready, idle_s, hosts)
     finally:
         enter.leave(paths)
+
+
+def _certificates(invocation: Invocation) -> tuple[str, str, str] | None:
+    given = [invocation.options[name] for name in ("tlscacert", "tlscert", "tlskey")]
+    if not any(given):
+        return None
+    if not all(given):
+        cause = "an authority, a certificate and its key belong together"
+        raise UsageError(cause, "give --tlscacert, --tlscert and --tlskey", EXIT_USAGE)
+    authority, certificate, key = (os.path.abspath(one) for one in given)
+    return authority, certificate, key
 
 
 def _stop(invocation: Invocation) -> int:
@@ -89,9 +103,14 @@ SERVE = Command(
     "Run the engine in the foreground",
     "[OPTIONS]",
     flags=(
+        Flag("host", "H", LIST, "Where to serve docker's API too: unix:///path, tcp://address:port"),
         Flag("idle-timeout", "", DURATION, "Leave when nothing runs and nobody asks for so long (0: never)", default=0),
         Flag("lock-fd", "", INT, "A descriptor that holds the engine's lock", hidden=True),
         Flag("ready-fd", "", INT, "A descriptor to report on that the engine listens", hidden=True),
+        Flag("tlscacert", "", STRING, "Whose certificates clients on TCP have to show (PEM)", default=""),
+        Flag("tlscert", "", STRING, "The certificate to serve TCP with (PEM)", default=""),
+        Flag("tlskey", "", STRING, "The key of that certificate (PEM)", default=""),
+        Flag("tlsverify", "", BOOL, "Accepted for docker's users: TCP is never served without", default=True),
     ),
 )
 ENGINE_STOP = Command(_stop, "Stop the engine; its containers run on", "")
