@@ -27,8 +27,8 @@ sys.exit(status)
 STANDARD = set("__future__ _collections_abc _stat abc genericpath io ntpath os os.path posixpath stat".split())
 VERSION = set(
     """
-    orlop orlop.frontends orlop.frontends.cli orlop.frontends.cli.command orlop.frontends.cli.commands
-    orlop.frontends.cli.flags orlop.frontends.cli.main orlop.spec orlop.spec.errors
+    orlop orlop.frozen orlop.frontends orlop.frontends.cli orlop.frontends.cli.command
+    orlop.frontends.cli.commands orlop.frontends.cli.flags orlop.frontends.cli.main orlop.spec orlop.spec.errors
     """.split()
 )
 CLIENT = VERSION | set(

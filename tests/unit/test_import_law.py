@@ -45,7 +45,15 @@ CHEAP_PACKAGES = frozenset({"linux", "runtime", "spec", "supervise"})
 FORBIDDEN_MODULES = frozenset({"dbm", "marshal", "pickle", "pty", "shelve", "pdb", "commands"})
 FORBIDDEN_CALLS = frozenset({"eval", "exec", "compile", "__import__", "input", "breakpoint"})
 # A command line finds a verb's module in a table of constants; importlib alone would cost as much as the module.
-PERMITTED = frozenset({("orlop.frontends.cli.commands", "__import__"), ("orlop.runtime.cli.main", "__import__")})
+# `orlop.frozen` is an importer: what it reads is as good as __pycache__, which the interpreter reads.
+PERMITTED = frozenset(
+    {
+        ("orlop.frontends.cli.commands", "__import__"),
+        ("orlop.runtime.cli.main", "__import__"),
+        ("orlop.frozen", "exec"),
+        ("orlop.frozen", "marshal"),
+    }
+)
 FORBIDDEN_ATTRIBUTES = frozenset({("os", "system"), ("os", "popen"), ("importlib", "import_module")})
 FORBIDDEN_METHODS = frozenset({"extractall"})
 FORBIDDEN_KEYWORDS = frozenset({"shell", "preexec_fn"})
@@ -130,7 +138,8 @@ def imports_cheaply(module: Module) -> Iterator[str]:
 def nothing_dangerous(module: Module) -> Iterator[str]:
     """No code from data, no shell, no unpacking by path, no Python between somebody else's fork and exec."""
     for name, node in module.imports():
-        if name.partition(".")[0] in FORBIDDEN_MODULES:
+        top = name.partition(".")[0]
+        if top in FORBIDDEN_MODULES and (module.name, top) not in PERMITTED:
             yield f"line {node.lineno}: {name} is forbidden"
     for call in ast.walk(module.tree):
         if not isinstance(call, ast.Call):

@@ -52,7 +52,7 @@ PINNED = {
         "runtime.planning": "mounts namespaces process",
     }.items()
     for name in ["", *names.split()]
-} | {"orlop"}
+} | {"orlop", "orlop.frozen"}
 # Which of the standard library's are built into the interpreter differs: these may come, others may not.
 STANDARD = set(
     """

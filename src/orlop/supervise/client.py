@@ -26,7 +26,8 @@ _SPAWNER_FD = 3
 _ENVIRONMENT = ("HOME", "LANG", "ORLOP_ROOT", "ORLOP_RUN", "PATH", "TMPDIR", "TZ", "XDG_DATA_HOME", "XDG_RUNTIME_DIR")
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _BOOTSTRAP = (
-    "import sys; sys.path.insert(0, sys.argv[2]); from orlop.supervise import spawner; "
+    "import sys; sys.path.insert(0, sys.argv[2]); from orlop import frozen; frozen.thaw('spawner'); "
+    "from orlop.supervise import spawner; "
     "spawner.main(int(sys.argv[1]), *map(int, sys.argv[3:]))"
 )
 

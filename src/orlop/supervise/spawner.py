@@ -18,6 +18,7 @@ import resource
 import select
 from _socket import socket
 
+from .. import frozen
 from ..linux import process, signals
 from ..runtime import host
 from ..spec.attach import STDOUT
@@ -74,6 +75,7 @@ def _warm_up() -> None:
 
     for _ in range(REHEARSALS):
         _rehearse()
+    frozen.freeze()
     gc.collect()
     gc.freeze()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ... import __version__
+from ... import __version__, frozen
 from ...spec.errors import OrlopError
 from . import commands
 from .command import Command, Invocation, visible, warn
@@ -41,6 +41,7 @@ def entry() -> None:
     _open_missing_descriptors()
     _use_utf8()
     status = main(sys.argv[1:])
+    frozen.freeze()
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 
-from ... import __version__
+from ... import __version__, frozen
 from ...engine.engine import Engine, open_engine
 from ...engine.log import Log
 from ...spec import jsonio
@@ -359,7 +359,11 @@ def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None, host
         log.write(f"engine {__version__} serves {paths.engine_socket}, process {os.getpid()}")
         if ready is not None:
             _report(ready, READY)
+<<<<<<< ours
         activation.notify(os.environ, "READY=1")
+=======
+        frozen.freeze()  # what a start imports; more would stay in memory
+>>>>>>> theirs
         try:
             server.run()
         finally:

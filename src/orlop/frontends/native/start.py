@@ -32,7 +32,10 @@ REPORT_BYTES_MAX = 64 * 1024
 READY = b"\n"
 
 # argv[1] is the directory that holds the package, so that it is found without PYTHONPATH, which -I ignores.
-BOOTSTRAP = "import sys; sys.path.append(sys.argv.pop(1)); from orlop.frontends.cli.main import entry; entry()"
+BOOTSTRAP = (
+    "import sys; sys.path.append(sys.argv.pop(1)); from orlop import frozen; frozen.thaw('engine'); "
+    "from orlop.frontends.cli.main import entry; entry()"
+)
 
 
 def start_engine(paths: Paths) -> socket:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ... import __version__
+from ... import __version__, frozen
 from ...spec.errors import Invalid, OrlopError
 from . import flags
 from .call import Call
@@ -154,6 +154,7 @@ VERBS = {
 def entry() -> None:
     """Run the command line and exit."""
     status = main(sys.argv[1:])
+    frozen.freeze()
     try:
         sys.stdout.flush()
         sys.stderr.flush()
