@@ -359,11 +359,8 @@ def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None, host
         log.write(f"engine {__version__} serves {paths.engine_socket}, process {os.getpid()}")
         if ready is not None:
             _report(ready, READY)
-<<<<<<< ours
         activation.notify(os.environ, "READY=1")
-=======
         frozen.freeze()  # what a start imports; more would stay in memory
->>>>>>> theirs
         try:
             server.run()
         finally:
