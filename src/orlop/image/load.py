@@ -56,11 +56,15 @@ _LAYERS = {NONE: OCI_LAYER, GZIP: OCI_LAYER_GZIP, ZSTD: OCI_LAYER_ZSTD}
 
 
 class Loaded:
-    """One image of an archive: its manifest or index, and the names that the archive gives it."""
+    """One image of an archive: its manifest or index, and the names that the archive gives it.
 
-    def __init__(self, target: Descriptor, names: tuple[Reference, ...]) -> None:
+    ref_name: what a layout calls it, which need not be a name of an image.
+    """
+
+    def __init__(self, target: Descriptor, names: tuple[Reference, ...], ref_name: str = "") -> None:
         self.target = target
         self.names = names
+        self.ref_name = ref_name
 
 
 def load(store: Store, source: Readable, lease: Lease) -> list[Loaded]:
@@ -164,7 +168,7 @@ def _from_layout(archive: _Archive) -> list[Loaded]:
             raise Invalid("load", _SUBJECT, f"manifest {descriptor.digest} is not in it, or has another size")
         target = descriptor.replace(annotations={}, platform=None)
         name = _name_of(descriptor)
-        known = found.setdefault(target.digest, Loaded(target, ()))
+        known = found.setdefault(target.digest, Loaded(target, (), descriptor.annotations.get(REF_NAME, "")))
         known.names = tuple(dict.fromkeys((*known.names, *((name,) if name else ()))))
     if archive.has("manifest.json"):
         _add_names(archive, list(found.values()))

@@ -32,7 +32,7 @@ from .selection import ATTESTATION_OF, best_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from orlop.content import Store
     from orlop.content.leases import Lease
@@ -94,6 +94,17 @@ class Pull:
 
         Raises what went wrong; then the name means what it meant before.
         """
+        target, was_complete = yield from self.fetch(lease, unpack)
+        self._store.names.put(self.reference, target)
+        yield {"status": f"Digest: {target.digest}"}
+        news = "Image is up to date for" if was_complete else "Downloaded newer image for"
+        yield {"status": f"Status: {news} {self.reference.familiar}"}
+
+    def fetch(self, lease: Lease, unpack: Unpack | None) -> Generator[Message, None, tuple[Descriptor, bool]]:
+        """Bring all of it into the store, unpack it where that is wanted, and name nothing; yield docker's messages.
+
+        Returns what the reference means at the registry, and whether all of it was here under that name.
+        """
         tag = str(self.reference.digest or self.reference.tag)
         target, data = self._document(tag, lease)
         yield {"status": f"Pulling from {self.reference.path}", "id": tag}
@@ -115,10 +126,7 @@ class Pull:
                 for download in downloads:
                     if download is not None:
                         self._downloads.release(download)
-        self._store.names.put(self.reference, target)
-        yield {"status": f"Digest: {target.digest}"}
-        news = "Image is up to date for" if was_complete else "Downloaded newer image for"
-        yield {"status": f"Status: {news} {self.reference.familiar}"}
+        return target, was_complete
 
     # -- documents --------------------------------------------------------------------------------------------------
 
@@ -221,18 +229,18 @@ class Pull:
         self,
         fetched: list[tuple[Chosen, list[Download | None]]],
         lease: Lease,
-        unpack: Unpack,
+        unpack: Unpack | None,
         *,
         quiet: bool,
     ) -> Iterator[Message]:
         """Wait for everything, unpack the image that is to run, and tell how far it is."""
         first = fetched[0][0]
-        if first.config is None and not self._all:
+        if first.config is None and not self._all and unpack is not None:
             what = first.manifest.artifact_type or first.manifest.config.media_type
             raise Unsupported("pull", self.reference.familiar, f"it is no image but {what!r}")
-        main = self._main(fetched)
+        main = self._main(fetched) if unpack is not None else None
         progress = Progress([pair for one, downloads in fetched for pair in _pairs(one, downloads)], quiet)
-        unpacking = Unpacking(self._store, main, unpack, lease) if main is not None else None
+        unpacking = Unpacking(self._store, main, unpack, lease) if main is not None and unpack is not None else None
         if unpacking is not None:
             unpacking.start()
             progress.follow(unpacking)

@@ -42,14 +42,19 @@ FULL_NAME = "io.containerd.image.name"
 
 
 class Saved:
-    """One image to be saved. names: under which it is to come back; target: the manifest or index that is written."""
+    """One image to be saved. names: under which it is to come back; target: the manifest or index that is written.
 
-    __slots__ = ("image", "names", "target")
+    image: what docker's manifest.json is to say of it; None leaves it out there. ref_name: what the layout calls an
+    image without names.
+    """
 
-    def __init__(self, image: Image, names: Sequence[Reference], target: Descriptor) -> None:
+    __slots__ = ("image", "names", "ref_name", "target")
+
+    def __init__(self, image: Image | None, names: Sequence[Reference], target: Descriptor, ref_name: str = "") -> None:
         self.image = image
         self.names = tuple(names)
         self.target = target
+        self.ref_name = ref_name
 
 
 def whole_target(store: Store, image: Image) -> Descriptor:
@@ -69,7 +74,9 @@ def write_archive(store: Store, images: Sequence[Saved], output: int) -> None:
         for digest in sorted(_blobs(store, [saved.target for saved in images])):
             _write_blob(store, digest, output)
         _write_file(output, b"index.json", dump(_index(images).to_json()))
-        _write_file(output, b"manifest.json", dump([_docker_entry(saved) for saved in _distinct(images)]))
+        entries = [_docker_entry(image, names) for image, names in _distinct(images)]
+        if entries:
+            _write_file(output, b"manifest.json", dump(entries))
         _write_file(output, b"oci-layout", dump(Layout(image_layout_version=LAYOUT_VERSION).to_json()))
         _write_all(output, END_OF_ARCHIVE)
     except OSError as wrong:
@@ -107,27 +114,28 @@ def _index(images: Sequence[Saved]) -> Index:
     entries = []
     for saved in images:
         for name in saved.names or (None,):
-            named = {REF_NAME: name.tag or name.familiar, FULL_NAME: str(name)} if name is not None else {}
+            named = {REF_NAME: saved.ref_name} if saved.ref_name else {}
+            if name is not None:
+                named = {REF_NAME: name.tag or name.familiar, FULL_NAME: str(name)}
             entries.append(saved.target.replace(annotations={**saved.target.annotations, **named}))
     return Index(schema_version=2, media_type=OCI_INDEX, manifests=tuple(entries))
 
 
-def _distinct(images: Sequence[Saved]) -> list[Saved]:
+def _distinct(images: Sequence[Saved]) -> list[tuple[Image, tuple[Reference, ...]]]:
     """Return the images with all names of one in one entry, as manifest.json has them."""
-    by_id: dict[Digest, Saved] = {}
+    by_id: dict[Digest, tuple[Image, tuple[Reference, ...]]] = {}
     for saved in images:
-        known = by_id.get(saved.image.id)
-        names = (*known.names, *saved.names) if known else saved.names
-        by_id[saved.image.id] = Saved(saved.image, tuple(dict.fromkeys(names)), saved.target)
+        if saved.image is not None:
+            _, names = by_id.get(saved.image.id, (None, ()))
+            by_id[saved.image.id] = saved.image, tuple(dict.fromkeys((*names, *saved.names)))
     return list(by_id.values())
 
 
-def _docker_entry(saved: Saved) -> dict[str, object]:
-    layers = [layer.descriptor for layer in saved.image.layers]
+def _docker_entry(image: Image, names: Sequence[Reference]) -> dict[str, object]:
     return {
-        "Config": _place(saved.image.id),
-        "RepoTags": [name.familiar for name in saved.names if name.tag],
-        "Layers": [_place(layer.digest) for layer in layers],
+        "Config": _place(image.id),
+        "RepoTags": [name.familiar for name in names if name.tag],
+        "Layers": [_place(layer.descriptor.digest) for layer in image.layers],
     }
 
 

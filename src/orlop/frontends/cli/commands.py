@@ -144,6 +144,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     "image": (
         "Manage images",
         {
+            "copy": ("images.copy", "COPY", "Copy an image between registries, archives, directories and the store"),
             "import": _IMPORT,
             "inspect": ("verbs.inspect", "INSPECT_IMAGE", "Display detailed information on one or more images"),
             "ls": _IMAGES,
@@ -154,6 +155,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "load": _LOAD,
             "rm": _RMI,
             "save": _SAVE,
+            "sync": ("images.copy", "SYNC", "Copy all tags of a registry's repository"),
             "tag": _TAG,
         },
     ),

@@ -2,6 +2,7 @@
 
 from ....engine import images
 from ....spec.registry import PullRequest, PushRequest
+from ....spec.transport import CopyRequest
 from .. import wire
 from .call import Args, Call, Reply, Verb
 
@@ -20,6 +21,10 @@ class Pull(Args):
 
 class Push(Args):
     request: PushRequest
+
+
+class Copy(Args):
+    request: CopyRequest
 
 
 class List(Args):
@@ -73,6 +78,18 @@ def _push(call: Call, args: Push) -> Reply:
     from ....engine.images.push import push
 
     return told(push(call.engine, args.request, call.hangup))
+
+
+def _copy(call: Call, args: Copy) -> Reply:
+    from ....engine.images.copy import copy
+
+    return told(copy(call.engine, args.request, call.hangup))
+
+
+def _sync(call: Call, args: Copy) -> Reply:
+    from ....engine.images.copy import sync
+
+    return told(sync(call.engine, args.request, call.hangup))
 
 
 def _save(call: Call, args: Save) -> object:
@@ -134,4 +151,6 @@ VERBS: dict[str, Verb] = {
     "images.prune": Verb(Prune, _prune),
     "images.pull": Verb(Pull, _pull, lasts=True),
     "images.push": Verb(Push, _push, lasts=True),
+    "images.copy": Verb(Copy, _copy, lasts=True),
+    "images.sync": Verb(Copy, _sync, lasts=True),
 }

@@ -1,0 +1,82 @@
+"""`orlop image copy` and `orlop image sync`: images between registries, archives, directories and our store.
+
+A place is docker://HOST/NAME[:TAG], oci:PATH[:NAME], oci-archive:PATH[:NAME], docker-archive:PATH[:NAME:TAG], dir:PATH,
+or the name of an image here (`spec.transport`).
+"""
+
+from __future__ import annotations
+
+import os
+
+from ....spec.errors import Invalid
+from ....spec.reference import Reference
+from ....spec.transport import REGISTRY, STORE, CopyRequest, Location, parse_location
+from ..command import Command, Invocation, write_line
+from ..flags import BOOL, STRING, Flag
+
+
+def _copy(invocation: Invocation) -> int:
+    return _run(invocation, "images.copy")
+
+
+def _sync(invocation: Invocation) -> int:
+    return _run(invocation, "images.sync")
+
+
+def _run(invocation: Invocation, verb: str) -> int:
+    from .. import progress
+
+    options = invocation.options
+    if options["all-platforms"] and options["platform"]:
+        raise Invalid("copy", "an image", "--all-platforms and --platform exclude each other", hint="leave one away")
+    source, destination = map(_located, invocation.arguments)
+    request = CopyRequest(
+        source=source,
+        destination=destination,
+        platform=options["platform"]
+        or ("" if options["all-platforms"] else os.environ.get("DOCKER_DEFAULT_PLATFORM", "")),
+        all_platforms=options["all-platforms"],
+    )
+    with invocation.connect() as engine:
+        messages = engine.messages(verb, {"request": request.to_json()})
+        if options["quiet"]:
+            for _ in messages:
+                pass
+        else:
+            result = progress.Display().show_all(messages)
+            if isinstance(result, dict) and "digest" in result:
+                write_line(f"Digest: {result['digest']}")
+    return 0
+
+
+def _located(text: str) -> Location:
+    """Return a place as the engine is to find it: with a path that does not depend on where we are, and credentials."""
+    from ..credentials import for_registry
+
+    location = parse_location(text)
+    if location.transport == REGISTRY:
+        return location.replace(credentials=for_registry(Reference.parse(location.name).domain))
+    return location if location.transport == STORE else location.replace(path=os.path.abspath(location.path))
+
+
+_FLAGS = (
+    Flag("all-platforms", "", BOOL, "Copy the images for all platforms, and the index", default=False),
+    Flag("platform", "", STRING, "Copy the image for this platform", default=""),
+    Flag("quiet", "q", BOOL, "Suppress verbose output", default=False),
+)
+COPY = Command(
+    _copy,
+    "Copy an image between registries, archives, directories and the store",
+    "[OPTIONS] SOURCE DESTINATION",
+    flags=_FLAGS,
+    arguments=(2, 2),
+    aliases=("image copy",),
+)
+SYNC = Command(
+    _sync,
+    "Copy all tags of a registry's repository",
+    "[OPTIONS] docker://HOST/NAME[:TAG] DESTINATION",
+    flags=_FLAGS,
+    arguments=(2, 2),
+    aliases=("image sync",),
+)

@@ -1,0 +1,224 @@
+"""`image copy` and `image sync` between all places, skopeo as the other side and as the judge of digests."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.archives import Archive
+from support.engine import Environment
+from support.registries import debian_registry
+
+Peer = Callable[[str], Path]
+Skopeo = Callable[..., str]
+OCI = "application/vnd.oci.image"
+PLATFORMS = ("amd64", "arm64")
+
+
+def digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class Layout:
+    """An OCI layout with an index for two platforms, the second an attestation's neighbour, under the name `two`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "blobs/sha256").mkdir(parents=True)
+        self.images = {platform: self._image(platform) for platform in PLATFORMS}
+        entries = [
+            one | {"platform": {"os": "linux", "architecture": platform}} for platform, one in self.images.items()
+        ]
+        self.index = self._blob(
+            f"{OCI}.index.v1+json",
+            {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": entries},
+        )
+        named = self.index | {"annotations": {"org.opencontainers.image.ref.name": "two"}}
+        (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
+        (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+    def _image(self, platform: str) -> dict[str, object]:
+        tree = bytes(Archive().directory(b".").file(b"platform", platform.encode()))
+        layer = self._blob(f"{OCI}.layer.v1.tar+gzip", gzip.compress(tree, mtime=0))
+        rootfs = {"type": "layers", "diff_ids": [digest(tree)]}
+        config = self._blob(
+            f"{OCI}.config.v1+json", {"os": "linux", "architecture": platform, "config": {}, "rootfs": rootfs}
+        )
+        document = {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": config, "layers": [layer]}
+        return self._blob(f"{OCI}.manifest.v1+json", document)
+
+    def _blob(self, media_type: str, content: object) -> dict[str, object]:
+        data = content if isinstance(content, bytes) else json.dumps(content, indent=3).encode()
+        (self.path / "blobs/sha256" / digest(data).removeprefix("sha256:")).write_bytes(data)
+        return {"mediaType": media_type, "digest": digest(data), "size": len(data)}
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "layout")
+
+
+@pytest.fixture
+def registry(peer: Peer, tmp_path: Path, orlop: Environment) -> Iterator[str]:
+    with debian_registry(peer("docker-registry"), tmp_path / "registry", orlop) as name:
+        yield name
+
+
+@pytest.fixture
+def skopeo(peer: Peer, tmp_path: Path, orlop: Environment) -> Skopeo:
+    """`skopeo("copy", ...)` runs it and returns what it printed."""
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    environment = os.environ | {"HOME": str(tmp_path)}
+
+    def run(*args: str) -> str:
+        words = [str(peer("skopeo")), "--policy", str(policy), *args]
+        done = orlop.inside(lambda: subprocess.run(words, capture_output=True, text=True, env=environment))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def raw_digest(skopeo: Skopeo, place: str) -> str:
+    flags = ["--tls-verify=false"] if place.startswith("docker:") else []
+    return digest(skopeo("inspect", "--raw", *flags, place).encode())
+
+
+def places(directory: Path, registry: str) -> list[str]:
+    return [
+        f"docker://{registry}/copied/it:1",
+        f"oci:{directory}/layout-copy:1",
+        f"dir:{directory}/dir-copy",
+        f"oci-archive:{directory}/archive.tar:1",
+    ]
+
+
+def test_all_platforms_keep_their_digests_everywhere(
+    orlop: Environment, layout: Layout, registry: str, skopeo: Skopeo, tmp_path: Path
+) -> None:
+    source = f"oci:{layout.path}:two"
+    for place in [*places(tmp_path, registry), "here:1"]:
+        done = orlop("image", "copy", "--all-platforms", source, place)
+        assert done.stdout.splitlines()[-1] == f"Digest: {layout.index['digest']}"
+        if place != "here:1":
+            assert raw_digest(skopeo, place) == layout.index["digest"]
+            skopeo("copy", "-q", "--all", "--src-tls-verify=false", place, f"dir:{tmp_path}/judged-{hash(place)}")
+        source = place  # the next one gets it from this one
+    assert orlop("images", "-q").stdout.count("\n") == 1
+
+
+def test_one_platform_is_chosen(orlop: Environment, layout: Layout, skopeo: Skopeo, tmp_path: Path) -> None:
+    for platform in PLATFORMS:
+        place = f"dir:{tmp_path}/{platform}"
+        orlop("image", "copy", "-q", "--platform", f"linux/{platform}", f"oci:{layout.path}", place)
+        assert raw_digest(skopeo, place) == layout.images[platform]["digest"]
+    refused = orlop(
+        "image", "copy", "--platform", "linux/s390x", f"oci:{layout.path}", f"dir:{tmp_path}/x", check=False
+    )
+    assert "it has nothing for linux/s390x" in refused.stderr
+    assert "linux/amd64, linux/arm64" in refused.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_skopeo_writes_is_read(
+    orlop: Environment, layout: Layout, registry: str, skopeo: Skopeo, tmp_path: Path
+) -> None:
+    flags = ["-q", "--dest-tls-verify=false", "--override-arch=arm64"]
+    wanted = layout.images["arm64"]["digest"]
+    for number, place in enumerate(places(tmp_path, registry)):
+        skopeo("copy", *flags, f"oci:{layout.path}:two", place)
+        target = f"oci:{tmp_path}/read:{number}"
+        done = orlop("image", "copy", "--platform", "linux/arm64", place, target)
+        assert done.stdout.splitlines()[-1] == f"Digest: {wanted}"
+        assert raw_digest(skopeo, target) == wanted
+
+
+def test_docker_archives_go_both_ways(orlop: Environment, layout: Layout, skopeo: Skopeo, tmp_path: Path) -> None:
+    ours, theirs = f"docker-archive:{tmp_path}/ours.tar:a/b:1", f"docker-archive:{tmp_path}/theirs.tar:a/b:1"
+    orlop("image", "copy", f"oci:{layout.path}", ours)
+    skopeo("copy", "-q", f"oci:{layout.path}:two", theirs)
+    for number, place in enumerate((ours, theirs)):
+        skopeo("copy", "-q", place, f"oci:{tmp_path}/judged:{number}")
+        orlop("image", "copy", "-q", place, f"image{number}:1")
+    found = [json.loads(skopeo("inspect", "--config", f"oci:{tmp_path}/judged:{number}")) for number in (0, 1)]
+    assert found[0]["rootfs"] == found[1]["rootfs"]
+    ids = orlop("images", "-q", "--no-trunc").stdout.split()
+    assert len(set(ids)) == 1
+    refused = orlop(
+        "image", "copy", "--all-platforms", f"oci:{layout.path}", f"docker-archive:{tmp_path}/no", check=False
+    )
+    assert "images for one platform each" in refused.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_repository_is_synced_and_what_is_there_is_left_alone(
+    orlop: Environment, layout: Layout, registry: str, skopeo: Skopeo, tmp_path: Path
+) -> None:
+    for tag in ("1", "2"):
+        orlop("image", "copy", "-q", "--all-platforms", f"oci:{layout.path}", f"docker://{registry}/deep/name:{tag}")
+    source = f"docker://{registry}/deep/name"
+    first = orlop("image", "sync", "--all-platforms", source, f"docker://{registry}/mirror").stdout
+    assert first.splitlines()[-1] == "Synced 2 tags, 2 of them copied"
+    assert raw_digest(skopeo, f"docker://{registry}/mirror/name:2") == layout.index["digest"]
+    again = orlop("image", "sync", "--all-platforms", source, f"docker://{registry}/mirror").stdout
+    assert again.splitlines()[-1] == "Synced 2 tags, 0 of them copied"
+    orlop("image", "sync", "-q", "--all-platforms", source, f"dir:{tmp_path}/synced")
+    assert sorted(os.listdir(tmp_path / "synced")) == ["name:1", "name:2"]
+    assert raw_digest(skopeo, f"dir:{tmp_path}/synced/name:1") == layout.index["digest"]
+
+
+def test_nothing_of_a_copy_stays_behind(orlop: Environment, layout: Layout, tmp_path: Path) -> None:
+    orlop("image", "copy", "-q", f"oci:{layout.path}", f"dir:{tmp_path}/copied")
+    assert not [name for _, _, names in os.walk(orlop.root / "content/blobs") for name in names]
+    assert orlop("system", "fsck").code == 0
+
+
+@pytest.mark.parametrize("how", ["outside", "absolute", "fifo", "changed", "cut", "name"])
+def test_a_hostile_layout_reads_nothing_outside(orlop: Environment, layout: Layout, tmp_path: Path, how: str) -> None:
+    manifest = layout.path / "blobs/sha256" / str(layout.images["amd64"]["digest"]).removeprefix("sha256:")
+    data = manifest.read_bytes()
+    secret = tmp_path / "secret"
+    secret.write_bytes(data)
+    if how == "name":
+        index = json.loads((layout.path / "index.json").read_text())
+        index["manifests"][0]["digest"] = "sha256:../../../../etc/passwd"
+        (layout.path / "index.json").write_text(json.dumps(index))
+    else:
+        manifest.unlink()
+    if how == "outside":
+        manifest.symlink_to("../../../secret")
+    elif how == "absolute":
+        manifest.symlink_to(secret)
+    elif how == "fifo":
+        os.mkfifo(manifest)
+    elif how in ("changed", "cut"):
+        manifest.write_bytes(data.replace(b"schema", b"Schema") if how == "changed" else data[:-5])
+    refused = orlop("image", "copy", "--platform", "linux/amd64", f"oci:{layout.path}", "bad:1", check=False)
+    assert refused.code == 1, refused.stdout
+    assert orlop("images", "-q").stdout == ""
+    assert not [name for _, _, names in os.walk(orlop.root / "content/blobs") for name in names]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("containers-storage:x", "dir:y"), "reads and writes no containers-storage:"),
+        (("docker:x", "dir:y"), "begins with docker://"),
+        (("oci:", "dir:y"), "it names no path"),
+        (("oci:/nowhere/at/all", "x:1"), "No such file or directory"),
+        (("no-such-image", "dir:y"), "No such image: no-such-image:latest"),
+        (("docker-archive:/etc/passwd", "x:1"), "it is not a tar archive"),
+    ],
+)
+def test_what_can_not_be_copied_is_said(orlop: Environment, words: tuple[str, str], told: str) -> None:
+    refused = orlop("image", "copy", *words, check=False)
+    assert refused.code == 1
+    assert told in refused.stderr
