@@ -32,19 +32,22 @@ _NOT_CONTEXTS = ("", SCRATCH, "context")
 _TRIGGER_DEPTH_MAX = 50
 
 
-def compile(dockerfile: kinds.Dockerfile, options: Options, resolve_config: ResolveConfig) -> Compiled:
+def compile(
+    dockerfile: kinds.Dockerfile, options: Options, resolve_config: ResolveConfig, lint: rules.Lint | None = None
+) -> Compiled:
     """Return the graph that builds the target for each platform.
 
     resolve_config gives the configuration of a base image; it may be slow, and is asked once for each image and
-    platform. Raises DockerfileError for what the Dockerfile says, and whatever resolve_config raises.
+    platform. lint: collects warnings, also those before an error. Raises DockerfileError for what the Dockerfile says,
+    and whatever resolve_config raises.
     """
-    lint = rules.Lint(_request(dockerfile, options))
+    lint = lint or rules.Lint(checks_of(dockerfile, options))
     rules.check_text(dockerfile, lint)
-    bases = _Bases(resolve_config)
+    bases = Bases(resolve_config)
     targets = []
     consumed: set[str] = set()
     for platform in options.platforms or (options.build_platform,):
-        stages = _Stages(dockerfile, options, platform, bases, lint)
+        stages = Stages(dockerfile, options, platform, bases, lint)
         targets.append(stages.target())
         consumed |= stages.consumed
     return Compiled(
@@ -107,7 +110,8 @@ def _platform_arguments(prefix: str, platform: Platform) -> dict[str, str]:
     }
 
 
-def _request(dockerfile: kinds.Dockerfile, options: Options) -> rules.Request:
+def checks_of(dockerfile: kinds.Dockerfile, options: Options) -> rules.Request:
+    """Return which rules the Dockerfile, or a build argument, asks for. Raises DockerfileError."""
     line = dockerfile.directives.checks_line
     text = options.build_args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.directives.checks)
     more = options.build_args.get("BUILDKIT_DOCKERFILE_CHECK_EXPERIMENTAL", "")
@@ -118,7 +122,7 @@ def _request(dockerfile: kinds.Dockerfile, options: Options) -> rules.Request:
     return request.replace(experimental=tuple(more.split(","))) if more else request
 
 
-class _Bases:
+class Bases:
     """Configurations of base images and the vertices of their trees, each once."""
 
     def __init__(self, resolve_config: ResolveConfig) -> None:
@@ -141,11 +145,15 @@ class _Bases:
         return self._vertices[key]
 
 
-class _Stages:
-    """The stages of one Dockerfile for one platform."""
+class Stages:
+    """The stages of one Dockerfile for one platform.
+
+    arguments: what FROM sees; predefined: names of those that nobody needs to declare before it.
+    consumed: names of the build arguments that something asked for, complete once there is a target.
+    """
 
     def __init__(
-        self, dockerfile: kinds.Dockerfile, options: Options, platform: Platform, bases: _Bases, lint: rules.Lint
+        self, dockerfile: kinds.Dockerfile, options: Options, platform: Platform, bases: Bases, lint: rules.Lint
     ) -> None:
         self._dockerfile = dockerfile
         self._source = dockerfile.source
@@ -154,13 +162,15 @@ class _Stages:
         self._bases = bases
         self._lint = lint
         self._contexts = {name: tree for name, tree in options.contexts.items() if name not in _NOT_CONTEXTS}
-        self._arguments = global_arguments(dockerfile, options, platform)
+        self.arguments = global_arguments(dockerfile, options, platform)
         self._default_arguments = global_arguments(dockerfile, options, platform, defaults=True)
-        self._shared = Shared(self._source, dockerfile.directives.escape, self._arguments, lint, options)
+        self._shared = Shared(self._source, dockerfile.directives.escape, self.arguments, lint, options)
         self._names = self._expanded_names()
         self._compiled: dict[int, Stage] = {}
         self._trigger_depth = 0
-        self.consumed = {name for arg in dockerfile.global_args for name, _ in arg.arguments} | self._arguments.keys()
+        declared = {name for arg in dockerfile.global_args for name, _ in arg.arguments}
+        self.predefined = self.arguments.keys() - declared
+        self.consumed = declared | self.predefined
 
     def target(self) -> graph.Target:
         """Return the target, with everything that it needs compiled."""
@@ -178,6 +188,10 @@ class _Stages:
             author=stage.author,
         )
 
+    def needed(self) -> list[tuple[kinds.Stage, Stage]]:
+        """Return the stages that the target needed, as they are written and as they became."""
+        return [(self._dockerfile.stages[index], stage) for index, stage in sorted(self._compiled.items())]
+
     # -- which stages are needed ----------------------------------------------------------------------------------
 
     def _expanded_names(self) -> list[str]:
@@ -188,7 +202,7 @@ class _Stages:
             base = stage.base
             unset: set[str] = set()
             try:
-                name = expand(base.image, self._arguments, escape=escape, unset=unset)
+                name = expand(base.image, self.arguments, escape=escape, unset=unset)
                 default = expand(base.image, self._default_arguments, escape=escape)
             except ValueError as wrong:
                 self._source.wrong(base.lines, f'failed to process "{base.image[:200]}": {wrong}')
@@ -202,7 +216,7 @@ class _Stages:
     def _report_unset(self, unset: set[str], base: kinds.From) -> None:
         declared = {name for arg in self._dockerfile.global_args for name, _ in arg.arguments}
         for name in sorted(unset - declared):
-            near = suggestion(name, declared | self._arguments.keys())
+            near = suggestion(name, declared | self.arguments.keys())
             self._lint.warn(rules.UNDEFINED_ARG_IN_FROM, base, name, near)
 
     def _require(self, index: int) -> Stage:
@@ -284,7 +298,7 @@ class _Stages:
         unset: set[str] = set()
         escape = self._dockerfile.directives.escape
         try:
-            text = expand(base.platform, self._arguments, escape=escape, unset=unset)
+            text = expand(base.platform, self.arguments, escape=escape, unset=unset)
         except ValueError as wrong:
             self._source.wrong(base.lines, f"failed to process arguments for platform {base.platform}: {wrong}")
         self._report_unset(unset, base)
