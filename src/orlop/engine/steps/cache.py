@@ -1,4 +1,7 @@
-"""What steps have made, found by what they were made from. $ORLOP_ROOT/build/cache/<key>.json, one file for each step.
+"""What steps have made, found by what they were made from.
+
+    $ORLOP_ROOT/build/cache/<key>.json      Cached, one file for each step
+                            <key>.inputs    what went into the key, for people (`--why`): name -> digest or text
 
 Invariants:
 1. A record is written last, after its layer is durable: one that can be read names a layer that was whole. Whether it
@@ -6,11 +9,8 @@ Invariants:
 2. Nothing but this engine's own builds writes here: what a pulled image says of its making is never believed (SEC-50).
 3. The collection of images keeps what a record names (`keep`), until the record goes.
 
-A file's modification time is when its record was last used. `inputs` are what went into the key, for people: `--why`
-compares them with those of a step that missed. Values of secrets are no part of either.
+A file's modification time is when its record was last used. Values of secrets are no part of key and inputs.
 """
-
-from __future__ import annotations
 
 import os
 
@@ -25,27 +25,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 RECORD_BYTES_MAX = 16 * 1024 * 1024
-_SUFFIX = ".json"
+_SUFFIX, _INPUTS, _TEMPORARY = ".json", ".inputs", ".tmp"
 
 
 class Cached(Record):
-    """One record. key: hex. name: the step as the Dockerfile has it. place: which step of which build it was
-    ("<context>\\0<stage>\\0<number>"), to find what stood there the last time.
+    """One record. key: hex. name: the step as the Dockerfile has it.
 
     layer: None for a step that changed nothing. diff_id: of the layer. base: the ChainID below, "" for none.
     chain_id: with the layer.
-    inputs: name -> digest or text.
     """
 
     key: str
     name: str
-    place: str = ""
     created: str
     base: str = ""
     chain_id: str = ""
     layer: Descriptor | None = None
     diff_id: str = ""
-    inputs: dict[str, str] = {}
 
 
 class StepCache:
@@ -65,26 +61,34 @@ class StepCache:
                 return None  # it was pruned just now
         return found
 
-    def put(self, record: Cached) -> None:
-        """Note what a step made. Raises Unavailable."""
-        path = self._path(record.key)
-        temporary = f"{path}.{os.urandom(4).hex()}.tmp"
+    def put(self, record: Cached, inputs: dict[str, str]) -> None:
+        """Note what a step made, and what from. Raises Unavailable."""
         try:
             os.makedirs(self.directory, 0o700, exist_ok=True)
-            with open(temporary, "xb") as file:
-                file.write(jsonio.dump(record.to_json()))
-            os.rename(temporary, path)
+            _replace(f"{self.directory}/{record.key}{_INPUTS}", jsonio.dump(inputs))
+            _replace(self._path(record.key), jsonio.dump(record.to_json()))
         except OSError as wrong:
             raise Unavailable("write", f"cache record {record.key[:12]}", wrong.strerror or str(wrong)) from None
 
+    def inputs(self, key: str) -> dict[str, str]:
+        """Return what a step was made from; {} when it is not known any more."""
+        path = f"{self.directory}/{key}{_INPUTS}"
+        try:
+            with open(path, "rb", buffering=0) as file:
+                found = jsonio.parse_object(file.read(RECORD_BYTES_MAX), path, bytes_max=RECORD_BYTES_MAX)
+        except (OSError, Invalid):
+            return {}
+        return {name: value for name, value in found.items() if isinstance(value, str)}
+
     def remove(self, key: str) -> None:
         """Forget a step. What it made goes with the next collection."""
-        try:
-            os.unlink(self._path(key))
-        except FileNotFoundError:
-            pass
+        for path in (self._path(key), f"{self.directory}/{key}{_INPUTS}"):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
 
-    def all(self) -> Iterator[tuple[Cached, float]]:
+    def all(self) -> "Iterator[tuple[Cached, float]]":
         """Yield every record that can be read, and when it was last used (seconds since the epoch)."""
         try:
             names = os.listdir(self.directory)
@@ -98,12 +102,7 @@ class StepCache:
                 except FileNotFoundError:
                     continue
 
-    def at(self, place: str) -> Cached | None:
-        """Return the record that was last used at a place."""
-        found = [(used, one) for one, used in self.all() if one.place == place]
-        return max(found, key=lambda pair: pair[0])[1] if found else None
-
-    def keep(self, chain: Callable[[Digest], Iterable[Digest]]) -> Iterator[Digest]:
+    def keep(self, chain: "Callable[[Digest], Iterable[Digest]]") -> "Iterator[Digest]":
         """Yield what the records name: digests of blobs, and the ChainIDs of layers and of what they stand on.
 
         chain: gives the ChainIDs from one down to its base (`Snapshots.chain`).
@@ -121,7 +120,7 @@ class StepCache:
         except FileNotFoundError:
             return
         for name in names:
-            if name.endswith(".tmp"):
+            if name.endswith(_TEMPORARY):
                 os.unlink(f"{self.directory}/{name}")
 
     def _path(self, key: str) -> str:
@@ -134,3 +133,10 @@ class StepCache:
             return Cached.from_json(jsonio.parse(data, path, bytes_max=RECORD_BYTES_MAX), path)
         except (OSError, Invalid):
             return None  # gone, or cut short by a power failure: the step is made again
+
+
+def _replace(path: str, data: bytes) -> None:
+    temporary = f"{path}.{os.urandom(4).hex()}{_TEMPORARY}"
+    with open(temporary, "xb") as file:
+        file.write(data)
+    os.rename(temporary, path)

@@ -29,8 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...spec.mount import MountPoint
-    from ...spec.runtime import Box
+    from ...spec.runtime import Box, Mount, Spec
     from ..engine import Engine
     from .workspace import Workspace
 
@@ -42,9 +41,9 @@ READ_BYTES = 256 * 1024
 
 
 class Command:
-    """What a step executes. request: limits, network and security as for `run`; mounts: decided already.
+    """What a step executes. env: "NAME=value". request: limits, network and security, as for `run`.
 
-    env: "NAME=value". terminal: a client's, which gives its stream and the terminal's size.
+    mounts: of the OCI spec, beside those that every container has.
     """
 
     def __init__(self, argv: tuple[str, ...], env: tuple[str, ...] = (), cwd: str = "/", user: str = "") -> None:
@@ -53,7 +52,7 @@ class Command:
         self.cwd = cwd
         self.user = user
         self.request = ContainerRequest()
-        self.mounts: tuple[MountPoint, ...] = ()
+        self.mounts: tuple[Mount, ...] = ()
 
 
 def run(engine: Engine, workspace: Workspace, command: Command, output: Output, cancelled: int) -> int:
@@ -93,7 +92,7 @@ def run_attached(engine: Engine, workspace: Workspace, command: Command, stream:
 
 def targets(command: Command) -> tuple[str, ...]:
     """Return where something is mounted while the command runs: stubs may lie there afterwards."""
-    return (*FILES, *(mount.destination for mount in DEFAULTS), *(point.destination for point in command.mounts))
+    return (*FILES, *(mount.destination for mount in DEFAULTS), *(mount.destination for mount in command.mounts))
 
 
 def _start(
@@ -111,7 +110,6 @@ def _start(
             working_dir=command.cwd,
             hostname=command.request.hostname or HOSTNAME,
         ),
-        mounts=command.mounts,
     )
     directory, runtime_directory = engine.records.path(record.id), engine.task_directory(record.id)
     with ExitStack() as undo, disk_trouble_told("start", "a step"):
@@ -121,7 +119,7 @@ def _start(
         devices = host.devices(record.request)
         compiled = compile.container(record, directory, engine.host, devices)
         with open(f"{directory}/{SPEC_FILE}", "xb") as file:
-            file.write(jsonio.dump(compiled.spec.to_json()))
+            file.write(jsonio.dump(_with_mounts(compiled.spec, command).to_json()))
         with attach.prepare(engine, record) as joined:
             undo.callback(attach.release, engine, record.id)
             files.write(engine, record, joined.attachment)
@@ -144,6 +142,13 @@ def _start(
             joined.started()
         undo.pop_all()
     return record
+
+
+def _with_mounts(spec: Spec, command: Command) -> Spec:
+    """Return the spec with the step's own mounts, parents first; one at a default one's place replaces it."""
+    taken = {mount.destination for mount in command.mounts}
+    kept = (mount for mount in spec.mounts if mount.destination not in taken)
+    return spec.replace(mounts=(*kept, *sorted(command.mounts, key=lambda mount: mount.destination.count("/"))))
 
 
 def _follow(stream: socket.socket, output: Output, cancelled: int) -> int:

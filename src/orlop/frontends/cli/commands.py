@@ -14,6 +14,7 @@ _ATTACH = (
     "ATTACH",
     "Attach local standard input, output, and error streams to a running container",
 )
+_BUILD = ("build.build", "BUILD", "Build an image from a Dockerfile")
 _CP = ("containers.cp", "CP", "Copy files/folders between a container and the local filesystem")
 _COMMIT = ("containers.layer", "COMMIT", "Create a new image from a container's changes")
 _CREATE = ("containers.run", "CREATE", "Create a new container")
@@ -54,6 +55,7 @@ COMMON: dict[str, Row] = {
     "run": _RUN,
     "exec": _EXEC,
     "ps": _PS,
+    "build": _BUILD,
     "pull": _PULL,
     "push": _PUSH,
     "images": _IMAGES,
@@ -176,6 +178,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     "network": (
         "Manage networks",
         {
+            "cni": ("verbs.network", "CNI", "Ask the plugins of a CNI network: network cni status|check|gc NETWORK"),
             "connect": ("verbs.network", "CONNECT", "Connect a container to a network"),
             "create": ("verbs.network", "CREATE", "Create a network"),
             "disconnect": ("verbs.network", "DISCONNECT", "Disconnect a container from a network"),
@@ -246,8 +249,8 @@ ALIASES = {
 
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
-    "build builder buildx checkpoint compose config context node plugin secret service stack swarm trust"
-    " volume.update image.build".split()
+    "buildx checkpoint compose config context node plugin secret service stack swarm trust"
+    " volume.update".split()
 )
 
 

@@ -4,13 +4,14 @@ The rows are those of docs/ARCHITECTURE.md, "The engine's native socket": a modu
 and does nothing else.
 """
 
-from . import containers, control, engine, images, manifests, networks, registries, rootfs, system, volumes
+from . import build, containers, control, engine, images, manifests, networks, registries, rootfs, system, volumes
 from .call import Call, Reply, Verb
 
 __all__ = ["VERBS", "Call", "Reply", "Verb"]
 
 VERBS: dict[str, Verb] = {
     **engine.VERBS,
+    **build.VERBS,
     **containers.VERBS,
     **control.VERBS,
     **images.VERBS,

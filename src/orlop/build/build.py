@@ -1,0 +1,292 @@
+"""The verb `build`: a request becomes an image, told step by step.
+
+The work is done on threads of its own; the caller's thread carries messages. When the client goes, or the caller
+closes the generator, running commands are killed and nothing of the build stays but what its finished steps put into
+the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import select
+import shutil
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+
+from orlop.engine import events
+from orlop.spec.errors import Invalid, OrlopError
+from orlop.spec.platform import Platform
+from orlop.spec.reference import Reference
+
+from . import contexts, export, graph, history
+from .dockerfile.compile import compile as compile_graph
+from .dockerfile.options import Options
+from .dockerfile.parse import parse
+from .journal import Journal
+from .settings import Settings, place_of
+from .solver.solve import Solver, name_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from orlop.engine.engine import Engine
+    from orlop.spec.build import BuildRequest
+    from orlop.spec.image import ContainerConfig
+
+    from .dockerfile.options import Compiled
+    from .journal import Message
+
+SALT_BYTES = 32
+TAIL_LINES = 40
+
+
+def build(
+    engine: Engine, request: BuildRequest, archive: int = -1, hangup: int = -1
+) -> Generator[Message, None, dict[str, object]]:
+    """Build; yield the journal's messages. The generator's value is {build, id, digest, names}.
+
+    archive: the context as a descriptor, -1 for none. hangup: the client's connection: its end cancels the build.
+    Raises DockerfileError, CommandFailed for a failing step, NotFound, Invalid, Denied, Unavailable.
+    """
+    directory = history.begin(engine)
+    journal = Journal(directory)
+    with engine.store.leases.hold() as lease, ExitStack() as held:
+        solver = Solver(engine, Settings(request, _platform(engine, request), _salt(engine)), journal, lease, directory)
+        work = _Work(solver, request, archive)
+        held.callback(solver.close)
+        held.callback(work.finish)
+        thread = threading.Thread(target=work.run, name="build", daemon=True)
+        watch = threading.Thread(target=_watch, args=(hangup, solver, work.done), name="build watch", daemon=True)
+        thread.start()
+        watch.start()
+        held.callback(watch.join)
+        held.callback(thread.join)
+        held.callback(solver.cancel)  # first: for a caller that closes the generator early
+        yield {"build": solver.name}
+        yield from journal.messages()
+        thread.join()
+        if work.failure is not None:
+            raise work.failure
+        return work.result
+
+
+@contextmanager
+def prepared(engine: Engine, request: BuildRequest, archive: int) -> Iterator[Compiled]:
+    """Hold what a request compiles to, with all its stages; nothing is built. Raises as `build` does."""
+    directory = history.begin(engine)
+    journal = Journal(directory)
+    journal.end()
+    try:
+        with engine.store.leases.hold() as lease:
+            settings = Settings(request, _platform(engine, request), _salt(engine))
+            solver = Solver(engine, settings, journal, lease, directory)
+            try:
+                given = contexts.prepare(solver, request, archive)
+                yield compile_request(solver, request, given, all_stages=True)
+            finally:
+                solver.close()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class _Work:
+    """One build, on a thread."""
+
+    def __init__(self, solver: Solver, request: BuildRequest, archive: int) -> None:
+        self.solver = solver
+        self.request = request
+        self.archive = archive
+        self.result: dict[str, object] = {}
+        self.failure: BaseException | None = None
+        self.done = os.eventfd(0, os.EFD_CLOEXEC)
+        self._began = time.monotonic()
+        self._name = ""
+        self._title = ""
+
+    def run(self) -> None:
+        """Do it; the failure is told by the caller."""
+        solver = self.solver
+        try:
+            with solver.engine.store.leases.hold() as lease:
+                self.result = self._build()
+                solver.lease.add(*lease.held)
+        except BaseException as failure:
+            self.failure = failure
+            self._tell_failure(failure)
+        finally:
+            self._note()
+            solver.journal.end()
+            os.eventfd_write(self.done, 1)
+
+    def finish(self) -> None:
+        os.close(self.done)
+
+    def _build(self) -> dict[str, object]:
+        solver, request = self.solver, self.request
+        _check(request)
+        given = contexts.prepare(solver, request, self.archive)
+        self._title = f"{given.identity} {given.dockerfile}".strip()
+        self._name = hashlib.sha256(f"{given.identity}\0{given.dockerfile}\0{request.target}".encode()).hexdigest()
+        solver.settings.before = history.inputs_before(solver.engine, self._name)
+        compiled = compile_request(solver, request, given)
+        for warning in compiled.warnings:
+            solver.journal.tell({"warning": warning.to_json()})
+        if compiled.unconsumed:
+            shown = " ".join(compiled.unconsumed)
+            text = f"[Warning] One or more build-args [{shown}] were not consumed"
+            solver.journal.tell({"warning": {"detail": text}})
+        if compiled.failure:
+            raise Invalid("build", given.dockerfile, compiled.failure, hint="see them with: orlop build --check")
+        solver.solve([target.vertex for target in compiled.targets])
+        return self._export(compiled)
+
+    def _export(self, compiled: Compiled) -> dict[str, object]:
+        engine = self.solver.engine
+        written = [(target, export.write(self.solver, target)) for target in compiled.targets]
+        descriptor = written[0][1] if len(written) == 1 else export.write_index(self.solver, written)
+        names = []
+        for tag in self.request.tags:
+            reference = Reference.parse(tag).tagged()
+            engine.store.names.put(reference, descriptor)
+            names.append(reference.familiar)
+            events.publish(engine, "image", "tag", engine.images.id_of(descriptor), {"name": reference.familiar})
+        if not self.request.tags:
+            engine.store.names.put(None, descriptor)
+        return {
+            "build": self.solver.name,
+            "id": engine.images.id_of(descriptor),
+            "digest": str(descriptor.digest),
+            "names": names,
+            "descriptor": descriptor.to_json(),
+        }
+
+    def _tell_failure(self, failure: BaseException) -> None:
+        step = self.solver.failed_step
+        if step is not None:
+            number, name = step
+            self.solver.journal.tell({"failed": number, "name": name, "tail": self.solver.tail})
+
+    def _note(self) -> None:
+        """Write down what was built; what only this build needed goes."""
+        solver = self.solver
+        failure = self.failure
+        if isinstance(failure, OrlopError):
+            error = failure.cause
+        else:
+            error = f"{type(failure).__name__}: {failure}" if failure is not None else ""
+        steps = [_step(solver, vertex) for vertex in solver.solved]
+        record = history.BuildRecord(
+            id=solver.name,
+            name=self._name,
+            title=self._title,
+            created=solver.settings.now,
+            state="failed" if failure is not None else "done",
+            seconds=round(time.monotonic() - self._began, 3),
+            error=error,
+            image=str(self.result.get("id", "")),
+            kept=solver.kept,
+            failed_step=solver.failed_step[0] if solver.failed_step is not None else 0,
+            steps=tuple(sorted(steps, key=lambda step: step.number)),
+        )
+        try:
+            for name in os.listdir(solver.directory):
+                if name.startswith("work-"):
+                    shutil.rmtree(f"{solver.directory}/{name}", ignore_errors=True)
+            history.save(solver.directory, record)
+            history.trim(solver.engine)
+        except OSError as wrong:
+            solver.engine.log.write(f"build {solver.name} can't be written down: {wrong}")
+
+
+def compile_request(
+    solver: Solver, request: BuildRequest, given: contexts.Given, *, all_stages: bool = False
+) -> Compiled:
+    """Return the graph that a request means. Raises DockerfileError, NotFound for a base image."""
+    platforms = tuple(Platform.parse(text) for text in request.platforms)
+    ignores = solver.contexts[graph.MAIN_CONTEXT].excluded
+    options = Options(
+        build_platform=solver.engine.images.platform,
+        platforms=platforms,
+        build_args=request.build_args,
+        target=request.target,
+        labels=request.labels,
+        contexts=given.vertices,
+        all_stages=all_stages,
+        ignores=ignores.surely_excludes if ignores is not None else None,
+    )
+
+    def config_of(reference: str, platform: Platform) -> ContainerConfig:
+        from .solver.sources import find_image
+
+        log = solver.journal.step(0, f"[internal] load metadata for {reference}")
+        image = find_image(solver, reference, platform, log)
+        log.end("done")
+        return image.config.config
+
+    return compile_graph(parse(given.text, given.dockerfile), options, config_of)
+
+
+def _check(request: BuildRequest) -> None:
+    for tag in request.tags:
+        if Reference.parse(tag).digest:
+            raise Invalid("build", f"image {tag}", "a tag can't have a digest", hint="write name:tag")
+
+
+def _step(solver: Solver, vertex: graph.Vertex) -> history.StepRecord:
+    solved = solver.solved[vertex]
+    base = getattr(vertex, "base", None)
+    below = solver.solved[base].tree.layers if base in solver.solved else ()
+    layers = solved.tree.layers
+    return history.StepRecord(
+        number=solver.number(vertex),
+        name=name_of(vertex),
+        place=place_of(vertex),
+        state="cached" if solved.cached else "done",
+        key=solved.key,
+        base=str(below[-1].chain_id) if below else "",
+        after=str(layers[-1].chain_id) if layers else "",
+    )
+
+
+def _platform(engine: Engine, request: BuildRequest) -> Platform:
+    return Platform.parse(request.platforms[0]) if request.platforms else engine.images.platform
+
+
+def _salt(engine: Engine) -> bytes:
+    """Return what makes digests of values in the cache worth nothing to others. Made once, kept for this user alone."""
+    path = f"{engine.paths.root}/build/salt"
+    try:
+        with open(path, "rb") as file:
+            if len(salt := file.read(SALT_BYTES)) == SALT_BYTES:
+                return salt
+    except FileNotFoundError:
+        pass
+    salt = secrets.token_bytes(SALT_BYTES)
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    temporary = f"{path}.{os.urandom(4).hex()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(salt)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        with open(path, "rb") as file:
+            salt = file.read(SALT_BYTES)
+    finally:
+        os.unlink(temporary)
+    return salt
+
+
+def _watch(hangup: int, solver: Solver, done: int) -> None:
+    """Cancel the build when the client goes."""
+    poll = select.poll()
+    poll.register(done, select.POLLIN)
+    if hangup >= 0:
+        poll.register(hangup, select.POLLRDHUP)
+    ready = {fd for fd, _ in poll.poll()}
+    if done not in ready:
+        solver.cancel()

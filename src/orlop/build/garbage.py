@@ -1,0 +1,79 @@
+"""What the cache of builds holds, and what of it goes: by last use, by size, or all that nothing uses now."""
+
+from __future__ import annotations
+
+import time
+
+from orlop.image import collection
+from orlop.spec.errors import NotFound
+
+from . import history
+from .solver import cachemounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orlop.engine.engine import Engine
+
+
+def usage(engine: Engine) -> list[dict[str, object]]:
+    """Return one object for each record: docker's fields of a build cache entry. Sizes in bytes."""
+    found = []
+    shared = collection.mark(engine.store).blobs
+    for record, used in engine.step_cache.all():
+        size = record.layer.size if record.layer is not None else 0
+        in_use = record.layer is not None and record.layer.digest in shared
+        found.append(
+            {
+                "ID": record.key,
+                "Type": "regular",
+                "Description": record.name,
+                "InUse": False,
+                "Shared": in_use,
+                "Size": size,
+                "CreatedAt": record.created,
+                "LastUsedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(used)),
+                "UsageCount": 1,
+            }
+        )
+    return sorted(found, key=lambda one: str(one["LastUsedAt"]), reverse=True)
+
+
+def prune(engine: Engine, *, everything: bool = False, keep_bytes: int = 0, unused_s: int = 0) -> dict[str, object]:
+    """Remove records, the least recently used first; return docker's {CachesDeleted, SpaceReclaimed}.
+
+    everything: the cache mounts too. keep_bytes: stop when no more than so much is left. unused_s: only what was not
+    used for so long. What images need of the layers stays with them.
+    """
+    records = sorted(engine.step_cache.all(), key=lambda pair: pair[1])
+    sizes = {record.key: record.layer.size if record.layer is not None else 0 for record, _ in records}
+    left = sum(sizes.values())
+    deleted = []
+    now = time.time()
+    for record, used in records:
+        if (keep_bytes and left <= keep_bytes) or now - used < unused_s:
+            break
+        engine.step_cache.remove(record.key)
+        left -= sizes[record.key]
+        deleted.append(record.key)
+    reclaimed = _mounts(engine) if everything else 0
+    history.trim(engine, 0 if everything else history.BUILDS_KEPT)
+    swept = collection.collect(engine.store, engine.snapshots)
+    return {"CachesDeleted": deleted, "SpaceReclaimed": swept.size + reclaimed}
+
+
+def _mounts(engine: Engine) -> int:
+    """Remove the cache mounts that no step uses; return the bytes that they held."""
+    from orlop.engine.volumes import preparation
+    from orlop.snapshot.usage import measure
+
+    reclaimed = 0
+    busy = cachemounts.in_use(engine)
+    for record in list(engine.volumes.all()):
+        if cachemounts.LABEL in record.labels and record.name not in busy:
+            try:
+                size = measure(engine.volumes.data(record.name)).bytes
+                preparation.remove(engine, record.name)
+            except (NotFound, OSError):
+                continue
+            reclaimed += size
+    return reclaimed

@@ -1,0 +1,122 @@
+"""Repositories as trees: fetched by the machine's git, whose words are kept from meaning options or programs.
+
+Neither a URL nor a reference can become an option, only transports that reach a server are allowed, no hook runs and
+nobody is asked for a password (SEC-64: CVE-2019-13139).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from orlop.linux.path import open_in_root
+from orlop.spec.errors import Invalid, NotFound, Unavailable
+
+from . import graph
+from .solver.tree import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .journal import StepLog
+    from .solver.solve import Solver
+
+_ENVIRONMENT = ("HOME", "PATH", "SSH_AUTH_SOCK", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy")
+_OPTIONS = (
+    *("-c", "protocol.allow=never", "-c", "protocol.https.allow=always", "-c", "protocol.http.allow=always"),
+    *("-c", "protocol.ssh.allow=always", "-c", "protocol.git.allow=always", "-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.fsmonitor=false", "-c", "init.defaultBranch=main", "-c", "advice.detachedHead=false"),
+)
+_COMMIT_DIGITS = (40, 64)
+_HEX = frozenset("0123456789abcdef")
+
+
+def checkout(solver: Solver, source: graph.GitSource, log: StepLog) -> Tree:
+    """Return the tree of a repository. Raises Invalid for another commit than was asked for, NotFound, Unavailable."""
+    for word in (source.url, source.reference):
+        if word.startswith("-"):
+            raise Invalid(
+                "fetch", source.url, f"{word!r} looks like an option", hint="name a branch, a tag or a commit"
+            )
+    directory = solver.scratch()
+    git = _Git(directory, source.url, log)
+    git.run("init", "--quiet")
+    if _is_commit(source.reference):
+        try:
+            git.run("fetch", "--quiet", "--depth=1", "--", source.url, source.reference)
+            git.run("checkout", "--quiet", "--detach", "FETCH_HEAD")
+        except Unavailable:  # many servers give only what has a name
+            git.run("fetch", "--quiet", "--tags", "--", source.url, "+refs/heads/*:refs/remotes/origin/*")
+            git.run("checkout", "--quiet", "--detach", source.reference)
+    else:
+        git.run("fetch", "--quiet", "--depth=1", "--no-tags", "--", source.url, source.reference or "HEAD")
+        git.run("checkout", "--quiet", "--detach", "FETCH_HEAD")
+    commit = git.run("rev-parse", "--verify", "HEAD").strip()
+    if source.checksum and not commit.startswith(source.checksum):
+        cause = f"expected checksum to match {source.checksum}, got {commit}"
+        raise Invalid("fetch", source.url, cause, hint="the reference has moved: look at it, then correct the checksum")
+    if source.submodules and os.path.exists(f"{directory}/.gitmodules"):
+        git.run("submodule", "update", "--quiet", "--init", "--recursive", "--depth=1")
+    if not source.keep_git_dir:
+        shutil.rmtree(f"{directory}/.git", ignore_errors=True)
+    place = _below(directory, source.subdirectory, source.url)
+    tree = Tree(directory=place, key=f"git {commit} {source.subdirectory} {source.keep_git_dir}")
+    tree.fetched = True
+    return tree
+
+
+def _is_commit(reference: str) -> bool:
+    return len(reference) in _COMMIT_DIGITS and _HEX.issuperset(reference)
+
+
+def _below(directory: str, path: str, url: str) -> str:
+    """Return a directory of the checkout, resolved inside it: a link in it can't lead out (SEC-64)."""
+    if not path:
+        return directory
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        raise NotFound("fetch", url, f"it has no directory {path}", hint="look at the part behind the colon") from None
+    finally:
+        os.close(root)
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+class _Git:
+    """Runs git in a directory. The engine never forks: posix_spawn."""
+
+    def __init__(self, directory: str, url: str, log: StepLog) -> None:
+        self._directory = directory
+        self._url = url
+        self._log = log
+
+    def run(self, *words: str) -> str:
+        """Return what git printed. Raises Unavailable with its last words when it fails."""
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        environment |= {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+        output = os.memfd_create("git", os.MFD_CLOEXEC)
+        try:
+            actions = [
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ]
+            argv = ("git", "-C", self._directory, *_OPTIONS, *words)
+            try:
+                pid = os.posix_spawnp("git", argv, environment, file_actions=actions)
+            except FileNotFoundError:
+                hint = "install it, or give the repository as a folder"
+                raise Unavailable("fetch", self._url, "there is no program git", hint=hint) from None
+            _, status = os.waitpid(pid, 0)
+            os.lseek(output, 0, os.SEEK_SET)
+            text = os.read(output, 1 << 20).decode(errors="replace")
+        finally:
+            os.close(output)
+        if status:
+            self._log.write(2, text.encode())
+            cause = text.strip().splitlines()[-1] if text.strip() else f"git {words[0]} failed"
+            raise Unavailable("fetch", self._url, cause, hint="is the URL right, and the server up?")
+        return text

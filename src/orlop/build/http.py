@@ -1,0 +1,135 @@
+"""What is fetched by http: files of ADD, and contexts that are URLs.
+
+Nothing leads from a Dockerfile to this machine's own services: the link's addresses are refused always, the loopback's
+to whoever was redirected there, and every scheme but http and https (SEC-67). The address that is judged is the one of
+the connection that is used.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import http.client
+import ipaddress
+import os
+import ssl
+import urllib.parse
+
+from orlop.spec.errors import Denied, Invalid, NotFound, Unavailable
+
+from . import graph
+from .solver.tree import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .journal import StepLog
+    from .solver.solve import Solver
+
+FETCH_BYTES_MAX = 64 * 1024**3
+SILENCE_S_MAX = 60.0
+REDIRECTS_MAX = 10
+READ_BYTES = 1024 * 1024
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+def fetch(solver: Solver, source: graph.HttpSource, log: StepLog) -> Tree:
+    """Return a tree with the file of a URL. Raises Denied, Invalid for another checksum, NotFound, Unavailable."""
+    directory = solver.scratch()
+    path = f"{directory}/{source.filename}"
+    digest = download(source.url, path)
+    if source.checksum and source.checksum != f"sha256:{digest}":
+        cause = f"digest mismatch sha256:{digest}: {source.checksum}"
+        raise Invalid("fetch", source.url, cause, hint="the file has changed: look at it, then correct --checksum")
+    tree = Tree(directory=directory, key=f"http {digest} {source.filename}")
+    tree.fetched = True
+    return tree
+
+
+def download(url: str, path: str) -> str:
+    """Write what a URL has into a new file (0600, with its Last-Modified time); return its SHA-256."""
+    response, connection = _open(url)
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            while data := response.read(READ_BYTES):
+                size += len(data)
+                if size > FETCH_BYTES_MAX:
+                    raise Invalid("fetch", url, f"it has more than {FETCH_BYTES_MAX} bytes")
+                digest.update(data)
+                file.write(data)
+        announced = response.getheader("Content-Length", "")
+        if announced.isdigit() and int(announced) != size:
+            raise Unavailable("fetch", url, f"it ended after {size} of {announced} bytes", hint="try again")
+        modified = (
+            email.utils.parsedate_to_datetime(response.getheader("Last-Modified", "")) if _dated(response) else None
+        )
+        if modified is not None:
+            os.utime(path, (modified.timestamp(), modified.timestamp()))
+    except (OSError, http.client.HTTPException) as wrong:
+        raise Unavailable("fetch", url, str(wrong) or type(wrong).__name__, hint="try again") from None
+    finally:
+        connection.close()
+    return digest.hexdigest()
+
+
+def _dated(response: http.client.HTTPResponse) -> bool:
+    try:
+        email.utils.parsedate_to_datetime(response.getheader("Last-Modified", ""))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _open(url: str) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+    """Return the answer to a GET, redirects followed."""
+    here = url
+    for hop in range(REDIRECTS_MAX + 1):
+        connection = _connect(here, redirected=hop > 0)
+        try:
+            parts = urllib.parse.urlsplit(here)
+            place = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+            connection.request("GET", place, headers={"User-Agent": "orlop", "Accept-Encoding": "identity"})
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as wrong:
+            connection.close()
+            raise Unavailable("fetch", url, str(wrong) or type(wrong).__name__, hint="is the server up?") from None
+        if response.status not in _REDIRECTS:
+            if response.status == 200:
+                return response, connection
+            connection.close()
+            kind = NotFound if response.status in (404, 410) else Unavailable
+            raise kind("fetch", url, f"invalid response status {response.status}", hint="look at the URL")
+        location = response.getheader("Location", "")
+        connection.close()
+        if here.startswith("https:") and urllib.parse.urljoin(here, location).startswith("http:"):
+            raise Denied("fetch", url, "it is redirected from https to http", hint="write the other URL yourself")
+        here = urllib.parse.urljoin(here, location)
+    raise Unavailable("fetch", url, f"it is redirected more than {REDIRECTS_MAX} times")
+
+
+def _connect(url: str, *, redirected: bool) -> http.client.HTTPConnection:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Denied("fetch", url, f"{parts.scheme or 'this'} is not fetched", hint="only http and https are")
+    try:
+        port = parts.port
+        if parts.scheme == "https":
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                parts.hostname, port, timeout=SILENCE_S_MAX, context=ssl.create_default_context()
+            )
+        else:
+            connection = http.client.HTTPConnection(parts.hostname, port, timeout=SILENCE_S_MAX)
+        connection.connect()
+    except (OSError, ValueError, http.client.HTTPException) as wrong:
+        raise Unavailable("fetch", url, str(wrong) or type(wrong).__name__, hint="is the server up?") from None
+    address = ipaddress.ip_address(connection.sock.getpeername()[0].partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    address = mapped or address
+    local = address.is_loopback or address.is_unspecified
+    if address.is_link_local or address.is_multicast or (local and redirected):
+        connection.close()
+        hint = "no build may reach this machine's own services, or its cloud's"
+        raise Denied("fetch", url, f"{parts.hostname} is {address}", hint=hint)
+    return connection

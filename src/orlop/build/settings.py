@@ -1,0 +1,80 @@
+"""What holds for a whole build, decided once from the request."""
+
+from __future__ import annotations
+
+import base64
+import time
+
+from orlop.engine.containers.record import timestamp
+from orlop.spec.container import ContainerRequest
+from orlop.spec.platform import Platform
+
+from .solver import keys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orlop.spec.build import BuildRequest
+    from orlop.spec.registry import Credentials
+
+    from . import graph
+
+# Not 0: zip archives can't say what lies before 1980 (APPNOTE, 4.4.6), so tools refuse files that do.
+EPOCH_DEFAULT_S = 315_532_801
+NO_HISTORY: dict[str, dict[str, str]] = {}
+
+
+class Settings:
+    """mtime_max_ns: no time of what is made is later. created: what the image says about its making (RFC 3339).
+
+    before: what each place of this Dockerfile was made from the last time: place -> inputs.
+    """
+
+    def __init__(self, request: BuildRequest, platform: Platform, salt: bytes) -> None:
+        self.request = request
+        self.platform = platform
+        self.salt = salt
+        self.no_cache = request.no_cache
+        self.no_cache_stages = frozenset(request.no_cache_stages)
+        epoch_s = EPOCH_DEFAULT_S if request.source_date_epoch_s is None else request.source_date_epoch_s
+        self.mtime_max_ns = epoch_s * 10**9
+        self.created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch_s))
+        self.now = timestamp()
+        self.before: dict[str, dict[str, str]] = NO_HISTORY
+        self.secrets = {secret.id: base64.b64decode(secret.data) for secret in request.secrets}
+        self.agents = {agent.id: agent.path for agent in request.agents}
+
+    def credentials(self, host: str) -> Credentials | None:
+        """Return what the client gave for a registry."""
+        return self.request.credentials.get(host)
+
+    def limits(self) -> ContainerRequest:
+        """Return what every step's container has in common."""
+        asked = self.request
+        return ContainerRequest(
+            network="" if asked.network == "default" else asked.network,
+            extra_hosts=asked.extra_hosts,
+            shm_bytes=asked.shm_bytes,
+            ulimits=asked.ulimits,
+            memory_bytes=asked.memory_bytes,
+            memory_swap_bytes=asked.memory_swap_bytes,
+            cpu_shares=asked.cpu_shares,
+            cpu_period_us=asked.cpu_period_us,
+            cpu_quota_us=asked.cpu_quota_us,
+            cpuset_cpus=asked.cpuset_cpus,
+            cpuset_mems=asked.cpuset_mems,
+            cgroup_parent=asked.cgroup_parent,
+        )
+
+    def explain(self, vertex: graph.Vertex, inputs: dict[str, str]) -> list[str]:
+        """Return why a step can't be what it was the last time."""
+        before = self.before.get(place_of(vertex))
+        if self.no_cache or vertex.origin.stage in self.no_cache_stages:
+            return ["--no-cache was given"]
+        if before is None:
+            return ["it was not built before"]
+        return keys.difference(inputs, before) or ["what it made the last time is gone, or was never whole"]
+
+
+def place_of(vertex: graph.Vertex) -> str:
+    """Return where in its Dockerfile a step stands."""
+    return f"{vertex.origin.stage} {vertex.origin.step}"

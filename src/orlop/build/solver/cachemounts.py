@@ -1,0 +1,111 @@
+"""RUN --mount=type=cache: directories that stay between builds.
+
+Each is a volume of the engine, so that it is listed, measured, exported, imported and removed like any other.
+
+sharing: shared uses one directory at the same time; locked waits for it; private takes another one where it is in use.
+Who uses one is known in the memory of the engine, like all of a build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from contextlib import contextmanager
+
+from orlop.engine.volumes import verbs as volumes
+from orlop.engine.volumes.store import DATA
+from orlop.spec.errors import Unavailable
+from orlop.spec.mount import VolumeRequest
+
+from .. import graph
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orlop.engine.engine import Engine
+
+    from .solve import Solver
+
+LABEL = "io.orlop.build.cache-mount"
+PRIVATE_MAX = 64
+POLL_S = 0.1
+_guard = threading.Condition()
+_users: dict[tuple[str, str], list[str]] = {}  # (data directory, volume) -> how each of its users shares it
+
+
+@contextmanager
+def held_cache(solver: Solver, mount: graph.CacheMount) -> Iterator[str]:
+    """Hold the directory of a cache mount; yields its path. Waits for one that is locked. Raises Unavailable."""
+    engine = solver.engine
+    name = _taken(solver, mount)
+    try:
+        with engine.volumes.held({name}):
+            path = _made(solver, name, mount)
+            yield path
+    finally:
+        with _guard:
+            users = _users[engine.paths.root, name]
+            users.remove(mount.sharing)
+            if not users:
+                del _users[engine.paths.root, name]
+            _guard.notify_all()
+
+
+def in_use(engine: Engine) -> set[str]:
+    """Return the names of the volumes that steps use now."""
+    with _guard:
+        return {name for root, name in _users if root == engine.paths.root}
+
+
+def _taken(solver: Solver, mount: graph.CacheMount) -> str:
+    base = name_of(mount.id)
+    root = solver.engine.paths.root
+    with _guard:
+        while True:
+            for number in range(PRIVATE_MAX if mount.sharing == graph.PRIVATE else 1):
+                name = f"{base}-{number}" if number else base
+                users = _users.get((root, name), [])
+                if not users or (mount.sharing == graph.SHARED and set(users) == {graph.SHARED}):
+                    _users.setdefault((root, name), []).append(mount.sharing)
+                    return name
+            if solver.failure is not None:
+                raise Unavailable("mount", f"cache {mount.id}", "the build was cancelled")
+            _guard.wait(POLL_S)
+
+
+def name_of(cache_id: str) -> str:
+    """Return the name of the volume behind a cache mount: its id in letters that a name may have, and its digest."""
+    shown = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in cache_id).strip("-")[:40]
+    return f"build-cache-{shown or 'x'}-{hashlib.sha256(cache_id.encode()).hexdigest()[:8]}"
+
+
+def _made(solver: Solver, name: str, mount: graph.CacheMount) -> str:
+    engine = solver.engine
+    path = f"{engine.volumes.path(name)}/{DATA}"
+    if os.path.isdir(path):
+        return path
+    volumes.create(engine, VolumeRequest(name=name, labels={LABEL: mount.id}))
+    if mount.source is not None:
+        _fill(solver, mount, path)
+    os.chmod(path, mount.mode)
+    os.chown(path, mount.uid, mount.gid)
+    return path
+
+
+def _fill(solver: Solver, mount: graph.CacheMount, path: str) -> None:
+    """Copy what a new cache begins with."""
+    from .copy import Writer
+    from .tree import listing
+
+    assert mount.source is not None
+    tree = solver.solved[mount.source].tree
+    target = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        writer = Writer(target, None, "", 2**62)
+        with tree.opened(solver.engine) as root:
+            writer.place(root, listing(root, mount.path, tree), "/", into=True)
+        writer.close()
+    finally:
+        os.close(target)

@@ -1,0 +1,88 @@
+"""Cache keys: digests of what a step is made from, and the same inputs by name, for people.
+
+A key covers everything that can change what a step leaves: the tree below it, the command with its environment, what is
+mounted, the platform. It covers no time, no secret's value, no place of the host (SEC-50).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from orlop.spec import jsonio
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orlop.spec.platform import Platform
+
+    from .. import graph
+
+FORMAT = "1"  # a change of what steps leave, with the same inputs, changes this
+
+
+class Key:
+    """A key that is being put together. inputs: name -> text; `files` beside it: what stands for many files."""
+
+    def __init__(self, kind: str, platform: Platform | None) -> None:
+        self.inputs: dict[str, str] = {"kind": f"{FORMAT} {kind}", "platform": str(platform or "")}
+        self.files: dict[str, str] = {}
+
+    def add(self, name: str, value: str) -> None:
+        self.inputs[name] = value
+
+    def hex(self) -> str:
+        """Return the key."""
+        return hashlib.sha256(jsonio.dump(sorted(self.inputs.items()))).hexdigest()
+
+
+def run_key(run: graph.Run, base: str, mounts: dict[str, str], platform: Platform | None, salt: bytes) -> Key:
+    """Return the key of a command. base: the ChainID below; mounts: what each mount of content holds, by target.
+
+    Values of the environment are known only by a salted digest: they may be what nobody should find on disk.
+    """
+    key = Key("run", platform)
+    key.add("base image or earlier step", base)
+    key.add("command", jsonio.dump(list(run.argv)).decode())
+    for entry in sorted(run.env):
+        name, _, value = entry.partition("=")
+        key.add(f"variable {name}", hashlib.blake2b(value.encode(), key=salt, digest_size=16).hexdigest())
+    key.add("working directory", run.cwd)
+    key.add("user", run.user)
+    key.add("network", run.network)
+    key.add("security", run.security)
+    key.add("devices", " ".join(run.devices))
+    for number, mount in enumerate(run.mounts):
+        key.add(f"mount {number}", described(mount))
+    for target, content in mounts.items():
+        key.add(f"content of mount {target}", content)
+    return key
+
+
+def described(mount: graph.Mount) -> str:
+    """Return what of a mount counts, content aside."""
+    fields = {
+        name: getattr(mount, name)
+        for name in mount.__slots__
+        if name not in ("source", "data", "required") and isinstance(getattr(mount, name), str | int | bool)
+    }
+    data = getattr(mount, "data", None)
+    if isinstance(data, bytes):
+        fields["data"] = hashlib.sha256(data).hexdigest()
+    return f"{type(mount).__name__} {jsonio.dump(fields).decode()}"
+
+
+def difference(now: dict[str, str], before: dict[str, str]) -> list[str]:
+    """Return the names of the inputs that differ, as sentences."""
+    told = []
+    for name in sorted(now.keys() | before.keys()):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if old is None:
+            told.append(f"{name} is new")
+        elif new is None:
+            told.append(f"{name} is gone")
+        elif name.startswith(("file ", "variable ", "content ")):
+            told.append(f"{name} changed ({old[:8]} -> {new[:8]})")
+        else:
+            told.append(f"{name} changed: {old[:100]} -> {new[:100]}")
+    return told

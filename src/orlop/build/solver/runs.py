@@ -1,0 +1,83 @@
+"""The step RUN: what its mounts hold, what the cache knows of it, and the command in its container."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from orlop.engine.steps import run as steps
+from orlop.engine.steps.workspace import open_workspace
+from orlop.spec.errors import CommandFailed, Denied
+
+from .. import graph
+from . import keys
+from .mounts import Mounted
+from .solve import Solved, base_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orlop.engine.steps.workspace import Workspace
+
+    from ..journal import StepLog
+    from .solve import Solver
+
+SHOWN_LINES = 40
+
+
+def solve(solver: Solver, step: graph.Run, log: StepLog) -> Solved:
+    """Make or find the layer of a RUN. Raises CommandFailed with the command's exit status, Denied, NotFound."""
+    _check_entitlements(solver, step)
+    base = solver.solved[step.base].tree
+    with ExitStack() as held:
+        mounted = Mounted(solver, step, held)
+        contents = mounted.contents()
+        key = keys.run_key(step, base_of(base), contents, solver.settings.platform, solver.settings.salt)
+        key.add("times", str(solver.settings.mtime_max_ns))
+        if (found := solver.cached(step, key, base)) is not None:
+            return found
+        solver.why(step, key, log)
+        space = open_workspace(solver.engine, base.layers)
+        try:
+            command = make_command(solver, step, mounted, space)
+            code = steps.run(solver.engine, space, command, log.write, solver.cancelled)
+            if code:
+                raise _failed(solver, step, log, code)
+            layer = space.commit(solver.settings.mtime_max_ns, steps.targets(command))
+        except BaseException as failure:
+            if isinstance(failure, CommandFailed) and solver.settings.request.keep_failed and not solver.kept:
+                solver.kept = space.key
+            else:
+                space.discard()
+            raise
+    return solver.keep(step, key, base, layer)
+
+
+def make_command(solver: Solver, step: graph.Run, mounted: Mounted, space: Workspace) -> steps.Command:
+    """Return what is executed: the step's command with its mounts, the build's limits and network."""
+    command = steps.Command(step.argv, step.env, step.cwd, step.user)
+    network = step.network if step.network != graph.DEFAULT else ""
+    request = solver.settings.limits()
+    command.request = request.replace(network=network or request.network, privileged=step.security == graph.INSECURE)
+    command.mounts, variables = mounted.mounts(space)
+    command.env = (*step.proxies, *step.env, *variables)
+    return command
+
+
+def _check_entitlements(solver: Solver, step: graph.Run) -> None:
+    """Raise Denied for what a Dockerfile asks and the user did not allow (SEC-62)."""
+    allowed = solver.settings.request.allow
+    for wanted, entitlement in (
+        (step.security == graph.INSECURE, "security.insecure"),
+        (step.network == graph.HOST and solver.settings.request.network != graph.HOST, "network.host"),
+        (bool(step.devices), "device"),
+    ):
+        if wanted and entitlement not in allowed:
+            hint = f"if you trust the Dockerfile: orlop build --allow {entitlement}"
+            raise Denied("run", step.origin.text or "a step", f"{entitlement} is not allowed", hint=hint)
+
+
+def _failed(solver: Solver, step: graph.Run, log: StepLog, code: int) -> CommandFailed:
+    shown = " ".join(step.argv)
+    cause = f'process "{shown}" did not complete successfully: exit code: {code}'
+    solver.tail = log.tail(SHOWN_LINES)
+    hint = f"its whole output: orlop builder logs {solver.name} --step {log.number}"
+    return CommandFailed("build", step.origin.text or shown, cause, hint=hint, exit_code=code)

@@ -1,0 +1,84 @@
+"""The verbs `build.*`. The builder is imported when somebody builds."""
+
+from ....spec.build import BuildRequest
+from .call import Args, Call, Reply, Verb
+from .images import told
+
+
+class Build(Args):
+    request: BuildRequest
+
+
+class Named(Args):
+    build: str = ""
+
+
+class NamedImage(Args):
+    image: str
+
+
+class Logs(Args):
+    build: str = ""
+    step: int = 0
+
+
+class Prune(Args):
+    all: bool = False
+    keep_bytes: int = 0
+    unused_s: int = 0
+
+
+def _build(call: Call, args: Build) -> Reply:
+    from ....build.build import build
+
+    archive = call.only_fd("build.solve", "the context's archive") if args.request.archive else -1
+    return told(build(call.engine, args.request, archive, call.hangup))
+
+
+def _check(call: Call, args: Build) -> object:
+    from ....build.check import check
+
+    archive = call.only_fd("build.check", "the context's archive") if args.request.archive else -1
+    return check(call.engine, args.request, archive)
+
+
+def _list(call: Call, args: Named) -> object:
+    from ....build import history
+
+    return [record.to_json() for record in history.records(call.engine) if record.id.startswith(args.build)]
+
+
+def _logs(call: Call, args: Logs) -> object:
+    from ....build import history
+
+    return {"path": history.log_path(call.engine, args.build, args.step)}
+
+
+def _export(call: Call, args: NamedImage) -> object:
+    from ....build.export import write_tree
+
+    write_tree(call.engine, args.image, call.only_fd("build.export", "where to write"))
+    return {}
+
+
+def _usage(call: Call, args: Args) -> object:
+    from ....build.garbage import usage
+
+    return usage(call.engine)
+
+
+def _prune(call: Call, args: Prune) -> object:
+    from ....build.garbage import prune
+
+    return prune(call.engine, everything=args.all, keep_bytes=args.keep_bytes, unused_s=args.unused_s)
+
+
+VERBS: dict[str, Verb] = {
+    "build.solve": Verb(Build, _build, lasts=True),
+    "build.check": Verb(Build, _check, lasts=True),
+    "build.export": Verb(NamedImage, _export, lasts=True),
+    "build.list": Verb(Named, _list),
+    "build.logs": Verb(Logs, _logs),
+    "build.usage": Verb(Args, _usage),
+    "build.prune": Verb(Prune, _prune, lasts=True),
+}

@@ -1,0 +1,80 @@
+"""What a client asks of a build (`build.solve`). Strict; units in the names."""
+
+from .container import UlimitRequest
+from .record import Record
+from .registry import Credentials
+
+
+class SecretSource(Record):
+    """A secret of --secret. data: base64. Never shown."""
+
+    strict = True
+    id: str
+    data: str
+
+    def __repr__(self) -> str:
+        return f"SecretSource(id={self.id!r}, data=...)"
+
+
+class AgentSource(Record):
+    """An SSH agent of --ssh. path: of its socket."""
+
+    strict = True
+    id: str
+    path: str
+
+
+class BuildRequest(Record):
+    """`orlop build`.
+
+    context: an absolute path of a folder, "" when an archive of it comes as a descriptor, or when there is none.
+    archive: a descriptor comes, with the context as a tar archive or, with archive_is_dockerfile, the Dockerfile alone.
+    remote: a git repository or an http(s) URL that is the context.
+    dockerfile: its path in the context; dockerfile_text: itself, from elsewhere, with ignore_text beside it.
+    contexts: named ones: an absolute path, docker-image://REFERENCE, oci-layout://PATH, a git or http(s) URL.
+    tags: names of the image, () leaves it without. platforms: () is the machine's.
+    no_cache_stages: stages whose steps are made anew. network, extra_hosts and the limits: of every step, as for `run`.
+    allow: entitlements ("network.host", "security.insecure"). source_date_epoch_s: no time of the image is later.
+    credentials: by registry host, as in docker's config.json. credentials, secrets: never written down.
+    keep_failed: a failing step's tree stays, for `build shell`. inline_cache: the image says what it was made from.
+    verify: make every step once more and compare.
+    """
+
+    strict = True
+    context: str = ""
+    archive: bool = False
+    archive_is_dockerfile: bool = False
+    remote: str = ""
+    dockerfile: str = ""
+    dockerfile_text: str | None = None
+    ignore_text: str | None = None
+    contexts: dict[str, str] = {}
+    tags: tuple[str, ...] = ()
+    build_args: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    target: str = ""
+    platforms: tuple[str, ...] = ()
+    no_cache: bool = False
+    no_cache_stages: tuple[str, ...] = ()
+    pull: bool = False
+    network: str = ""
+    extra_hosts: tuple[str, ...] = ()
+    shm_bytes: int = 0
+    ulimits: tuple[UlimitRequest, ...] = ()
+    memory_bytes: int = 0
+    memory_swap_bytes: int = 0
+    cpu_shares: int = 0
+    cpu_period_us: int = 0
+    cpu_quota_us: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    cgroup_parent: str = ""
+    secrets: tuple[SecretSource, ...] = ()
+    agents: tuple[AgentSource, ...] = ()
+    allow: tuple[str, ...] = ()
+    source_date_epoch_s: int | None = None
+    credentials: dict[str, Credentials] = {}
+    keep_failed: bool = False
+    squash: bool = False
+    verify: bool = False
+    secrets_policy: str = "block"
