@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,10 +26,11 @@ from support import processes
 from support.archives import Archive
 from support.engine import Environment
 from support.pulling import Puller
-from support.registries import Content, Registry, Request
+from support.registries import Content, Registry, Request, debian_registry
 
 KILLS = int(os.environ.get("ORLOP_TEST_KILLS", "3"))
 LAYERS = 4
+PLENTY = "/usr"  # of the image host: 25 MB to commit
 
 
 def tree(number: int) -> bytes:
@@ -135,32 +136,67 @@ def kill_engine(orlop: Environment) -> None:
         processes.kill(pid, processes.start_time(pid), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("verb", ["pull", "load"])
-def test_kill_9_leaves_nothing_that_fsck_cannot_explain(orlop: Environment, image: Registry, verb: str) -> None:
-    name = f"{image.name}/lib/x:1"
-    archive = orlop.root.parent / "saved.tar"
-    started = time.monotonic()
-    orlop("pull", "-q", name)
-    whole_s = time.monotonic() - started
-    orlop("save", "-o", archive, name)
-    words = ["pull", "-q", name] if verb == "pull" else ["load", "-q", "-i", str(archive)]
-    chance = random.Random(5)
-    for _ in range(KILLS):
-        orlop("rmi", "-f", name, check=False)
-        client = orlop.popen(*words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0, whole_s))
-        kill_engine(orlop)
-        client.wait(60)
-        found = orlop("system", "fsck", check=False).stdout.splitlines()
-        explained = ("leftover: ", "Everything is in order", "Next: ")
-        assert all(line.startswith(explained) or " found, " in line for line in found), found
-    orlop(*words)
-    orlop("system", "fsck", "--repair", check=False)
-    assert orlop("system", "fsck").stdout == "Everything is in order.\n"
-    assert "unknown" not in attributed(orlop)
-    orlop("rmi", "-f", name)
-    orlop("system", "prune", "-af")
-    assert disk_bytes(orlop.root) < 1024 * 1024
+class Interrupted:
+    """One verb: `before` makes it have something to do, `words` are its command, number of the try and all."""
+
+    def __init__(self, orlop: Environment, name: str, registry: str) -> None:
+        self.orlop, self.name, self.registry = orlop, name, registry
+        self.archive = orlop.root.parent / "saved.tar"
+        orlop("pull", "-q", name)
+        orlop("save", "-o", self.archive, name)
+        orlop("run", "--name", "writer", "--network", "none", "host", "sh", "-c", f"cp -r {PLENTY} /copied")
+
+    def before(self, verb: str, number: int) -> None:
+        if verb in ("pull", "load", "copy"):
+            self.orlop("rmi", "-f", self.name, check=False)
+        else:
+            self.orlop("load", "-q", "-i", self.archive)
+        if verb == "push":
+            self.orlop("tag", self.name, f"{self.registry}/pushed/{number}:1")
+        elif verb == "commit":
+            self.orlop("rmi", "-f", "committed:1", check=False)
+
+    def words(self, verb: str, number: int) -> list[str]:
+        return {
+            "pull": ["pull", "-q", self.name],
+            "push": ["push", "-q", f"{self.registry}/pushed/{number}:1"],
+            "load": ["load", "-q", "-i", str(self.archive)],
+            "commit": ["commit", "writer", "committed:1"],
+            "prune": ["image", "prune", "-af"],
+            "copy": ["image", "copy", "-q", f"docker://{self.name}", self.name],
+        }[verb]
+
+
+@pytest.mark.parametrize("verb", ["pull", "push", "load", "commit", "prune", "copy"])
+@pytest.mark.timeout(300 + 10 * KILLS)
+def test_kill_9_leaves_nothing_that_fsck_cannot_explain(
+    orlop: Environment, image: Registry, peer: Callable[[str], Path], tmp_path: Path, verb: str
+) -> None:
+    with debian_registry(peer("docker-registry"), tmp_path / "registry", orlop) as registry:
+        story = Interrupted(orlop, f"{image.name}/lib/x:1", registry)
+        story.before(verb, 0)
+        started = time.monotonic()
+        orlop(*story.words(verb, 0))
+        whole_s = time.monotonic() - started
+        chance = random.Random(5)
+        for number in range(1, KILLS + 1):
+            story.before(verb, number)
+            client = orlop.popen(*story.words(verb, number), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(chance.uniform(0, whole_s))
+            kill_engine(orlop)
+            client.wait(60)
+            found = orlop("system", "fsck", check=False).stdout.splitlines()
+            explained = ("leftover: ", "Everything is in order", "Next: ")
+            assert all(line.startswith(explained) or " found, " in line for line in found), found
+        story.before(verb, KILLS)
+        orlop(*story.words(verb, KILLS))
+        orlop("system", "fsck", "--repair", check=False)
+        assert orlop("system", "fsck").stdout == "Everything is in order.\n"
+        assert "unknown" not in attributed(orlop)
+        for name in ("committed:1", story.name):
+            orlop("rmi", "-f", name, check=False)
+        orlop("system", "prune", "-af")
+        assert disk_bytes(orlop.root) < 1024 * 1024
 
 
 # -- a full disk ------------------------------------------------------------------------------------------------------
