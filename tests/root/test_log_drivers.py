@@ -9,10 +9,13 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import time
 import zlib
 
 import pytest
+
+from support import processes
 
 SCRIPT = "echo one; echo two >&2; printf 'no end'"
 RECEIVE_S_MAX = 20
@@ -203,6 +206,59 @@ def test_a_receiver_that_takes_nothing_delays_nothing(orlop):
             "run", "--log-driver", "fluentd", *options, "host", "sh", "-c", "seq 3000000 | tail -n 1000000; echo end"
         )
         assert done.stdout.endswith("\nend\n")
+
+
+def shippers(orlop):
+    return [pid for pid in orlop.processes() if "log shipper" in processes.title(pid)]
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + 60
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+    return found
+
+
+def test_a_shipper_that_is_killed_is_followed_by_another_that_goes_on(orlop):
+    listener, port = listening(orlop)
+    script = "for i in 1 2 3; do read x; echo $x; done; exit 5"
+    options = ("--log-driver", "syslog", "--log-opt", f"syslog-address=tcp://127.0.0.1:{port}")
+    orlop("run", "-d", "-i", "--name", "c", *options, "--log-opt", "tag=t", "host", "sh", "-c", script)
+    (directory,) = (orlop.root / "containers").iterdir()
+
+    def is_noted(count):
+        return (directory / "log.shipped").read_text().split()[3:4] == [str(count)]
+
+    def say(attached, word):
+        attached.stdin.write(word + b"\n")
+        attached.stdin.flush()
+        connection, _ = listener.accept()  # each shipper has a connection of its own
+        with connection:
+            return received(connection, lambda data: data.endswith(word + b"\n"))
+
+    with listener, orlop.popen("attach", "c", stdin=subprocess.PIPE) as attached:
+        got = b""
+        for count, word in enumerate((b"first", b"second"), 1):
+            got += say(attached, word)
+            wait_until(lambda count=count: is_noted(count), "it is noted")
+            (pid,) = shippers(orlop)
+            processes.kill(pid, processes.start_time(pid))
+            wait_until(lambda pid=pid: shippers(orlop) not in ([], [pid]), "another one comes")
+        got += say(attached, b"third")
+        assert attached.wait(60) == 5
+    assert [line.rpartition(b" ")[2] for line in got.splitlines()] == [b"first", b"second", b"third"]
+    wait_until(lambda: not shippers(orlop), "it ends with its container")
+
+
+def test_why_tells_of_output_that_no_receiver_took(orlop):
+    listener, port = listening(orlop)
+    listener.close()
+    options = ("--log-driver", "syslog", "--log-opt", f"syslog-address=tcp://127.0.0.1:{port}")
+    orlop("run", "--name", "c", *options, "host", "seq", "7")
+    wait_until(lambda: not shippers(orlop), "it gives up")
+    told = orlop("why", "c").stdout
+    assert "7 lines of its output did not reach syslog: Connection refused" in told
 
 
 def test_local_is_compressed_and_read_back_whole(orlop):

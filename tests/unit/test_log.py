@@ -610,3 +610,39 @@ def test_a_snapshot_ends_although_the_writer_does_not(directory, writer):
     stop.set()
     thread.join()
     source.end()
+
+
+PARTS = st.sampled_from(
+    [b"plain", b"two words", b"\n", b"\n\n", b'a "quoted" \\ <b>&', "grün".encode(), b"\xff\xfe", b"x" * 20_000]
+)
+
+
+@settings(max_examples=60)
+@given(outputs=st.lists(st.tuples(st.sampled_from([attach.STDOUT, attach.STDERR]), PARTS), max_size=30))
+def test_many_lines_in_one_entry_are_the_same_text(tmp_path_factory, outputs):
+    path = tmp_path_factory.mktemp("log")
+    fd = os.open(path, os.O_RDONLY)
+    writer = log.Log(fd, 0, 2)
+    for stream, data in outputs:
+        writer.write(stream, data)
+    writer.finish()
+    os.close(fd)
+
+    def texts(**selection):
+        found = {"stdout": b"", "stderr": b""}
+        for entry in logread.read(str(path), **selection):
+            found[entry.stream] += entry.data
+        return found
+
+    assert texts(coarse=True) == texts()
+    moments = [entry.time_ns for entry in logread.read(str(path))]
+    for moment in moments[:3]:
+        assert texts(coarse=True, since_ns=moment) == texts(since_ns=moment)
+        assert texts(coarse=True, until_ns=moment) == texts(until_ns=moment)
+
+
+def test_plain_lines_come_many_at_once(directory):
+    path, fd = directory
+    write(fd, *(b"line %d\n" % number for number in range(5000)))
+    entries = list(logread.read(str(path), coarse=True))
+    assert len(entries) < 20 and b"".join(entry.data for entry in entries) == text_of(path)

@@ -117,12 +117,104 @@ class Flaky(logship.Sink):
         self.got.append(text)
 
 
+def progress_file(directory: Path) -> tuple[int, str]:
+    return os.open(directory / "log.shipped", os.O_RDWR | os.O_CREAT), "2026-01-02T03:04:05Z"
+
+
+class Counting(logship.Sink):
+    """A receiver that takes so many lines and then nothing more."""
+
+    def __init__(self, most: int = 10**9) -> None:
+        super().__init__({})
+        self.got: list[bytes] = []
+        self.most = most
+
+    def send(self, entry: Entry, text: bytes) -> None:
+        if len(self.got) >= self.most:
+            raise ConnectionRefusedError(111, "Connection refused")
+        self.got.append(text)
+
+
+def ended_writer() -> int:
+    read, write = os.pipe()
+    os.close(write)
+    return read
+
+
+def ship(directory: Path, sink: logship.Sink) -> logship.Progress:
+    progress = logship.Progress(*progress_file(directory))
+    logship.Shipper(sink, logread.Follow(ended_writer()), progress).run(str(directory), 0)
+    return progress
+
+
+def test_what_was_rotated_away_is_counted_and_said(tmp_path: Path) -> None:
+    log = Log(os.open(tmp_path, os.O_RDONLY), 1000, 2)
+    log.number()
+    for number in range(100):
+        log.write(1, b"line %d\n" % number)
+    log.finish()
+    sink = Counting()
+    assert ship(tmp_path, sink).missing == 100 - (len(sink.got) - 1)
+    told, *lines = sink.got
+    assert told == b"orlop: %d lines are missing here: the log was rotated away before they could be sent" % (
+        100 - len(lines)
+    )
+    assert lines == [b"line %d" % number for number in range(100 - len(lines), 100)]
+    following = Log(os.open(tmp_path, os.O_RDONLY), 1000, 2)
+    following.number(log)  # a restart: the numbers go on
+    for number in range(100, 150):
+        following.write(1, b"line %d\n" % number)
+    following.finish()
+    sink = Counting()
+    again = ship(tmp_path, sink)
+    assert again.position == 150 and sink.got[-1] == b"line 149"
+    assert sink.got[0].startswith(b"orlop: %d lines are missing" % (50 - len(sink.got) + 1))
+
+
+def test_a_shipper_goes_on_where_the_one_before_it_was_killed(tmp_path: Path) -> None:
+    log = Log(os.open(tmp_path, os.O_RDONLY), 0, 2)
+    log.number()
+    log.write(1, b"".join(b"line %d\n" % number for number in range(10)))  # all of one moment
+    log.write(1, b"line 10\nline 11\n")
+    log.finish()
+
+    class Killed(Counting):
+        def send(self, entry: Entry, text: bytes) -> None:
+            if len(self.got) == 4:
+                raise KeyboardInterrupt
+            super().send(entry, text)
+
+    first, second = Killed(), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        ship(tmp_path, first)
+    assert ship(tmp_path, second).position == 12
+    assert first.got + second.got == [b"line %d" % number for number in range(12)]
+
+
+def test_what_nobody_takes_is_counted_with_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logship, "GIVE_UP_S", 0.1)
+    log = Log(os.open(tmp_path, os.O_RDONLY), 0, 2)
+    log.write(1, b"a\nb\nc\n")
+    log.finish()
+    progress = ship(tmp_path, Counting(most=1))
+    assert (progress.undelivered, progress.cause) == (2, "Connection refused")
+    read = logship.Progress(*progress_file(tmp_path))
+    assert (read.position, read.undelivered) == (1, 2)
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 600, b"2026-01-02T03:04:05Z 1 2", b"2026-01-02T03:04:05Z -1 2 3 4 5 x"])
+def test_a_damaged_record_of_progress_means_from_the_beginning(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "log.shipped").write_bytes(data)
+    progress = logship.Progress(*progress_file(tmp_path))
+    assert (progress.time_ns, progress.position) == (0, 0)
+
+
 def test_lines_arrive_whole_and_in_order_whatever_the_receiver_does(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)
     log = Log(directory, 0, 2)
     read, write = os.pipe()
     sink = Flaky()
-    shipper = logship.Shipper(sink, logread.Follow(read))
+    shipper = logship.Shipper(sink, logread.Follow(read), logship.Progress(*progress_file(tmp_path)))
     thread = threading.Thread(target=shipper.run, args=(str(tmp_path), 0))
     thread.start()
     long = b"x" * 50_000

@@ -22,6 +22,8 @@ STATUS_FILE = "status.json"
 EXIT_FILE = "exit.json"
 SPEC_FILE = "config.json"
 LOG_FILE = "log.json"
+LOG_NUMBERS_FILE = "log.numbers"
+LOG_SHIPPED_FILE = "log.shipped"
 HEALTH_FILE = "health.json"
 ATTACH_SOCKET = "attach.sock"
 

@@ -58,7 +58,7 @@ EXIT_CODE_FAILED = 125
 _CGROUP = b"cgroup\0"
 _FAILED = "failed"
 _SEPARATOR = "\0"
-_TERMINAL, _OPEN_STDIN, _INPUT_ENDS, _ATTACHED, _LEAF, _ENDS = "t", "i", "e", "a", "l", "x"
+_TERMINAL, _OPEN_STDIN, _INPUT_ENDS, _ATTACHED, _LEAF, _ENDS, _SHIPS = "t", "i", "e", "a", "l", "x", "s"
 
 
 class Inherited:
@@ -78,7 +78,7 @@ class Handover:
     runtime directory, what will be exit.json; then the master of its terminal, or our ends of its standard output,
     standard error and, with `open_stdin`, standard input.
     cgroup: its own, "" for none; is_leaf: of an exec, and what else is in it at the end stays.
-    ends_with_client: see StartExec.
+    ends_with_client: see StartExec. ships: its log is sent on, by a log shipper.
     own_directory: removed at the end, "" for none. log: None without one.
     attached: the start message's second descriptor is a client. restarts: see TaskStatus.
     """
@@ -94,6 +94,7 @@ class Handover:
         "open_stdin",
         "own_directory",
         "restarts",
+        "ships",
         "started_at",
         "terminal",
         "title",
@@ -106,6 +107,7 @@ class Handover:
         self.own_directory = own_directory
         self.attached = False
         self.is_leaf = False
+        self.ships = False
         self.ends_with_client = False
         self.terminal = False
         self.open_stdin = False
@@ -117,6 +119,7 @@ class Handover:
     def encode(self) -> bytes:
         flags = _TERMINAL * self.terminal + _OPEN_STDIN * self.open_stdin + _INPUT_ENDS * self.input_ends_with_client
         flags += _ATTACHED * self.attached + _LEAF * self.is_leaf + _ENDS * self.ends_with_client
+        flags += _SHIPS * self.ships
         log = "" if self.log is None else " ".join(map(str, self.log))
         own = (self.title, self.started_at, self.cgroup, self.own_directory)
         return _SEPARATOR.join((*own, flags, str(self.restarts), self.health, log)).encode()
@@ -128,6 +131,7 @@ class Handover:
         handover.attached = _ATTACHED in flags
         handover.is_leaf = _LEAF in flags
         handover.ends_with_client = _ENDS in flags
+        handover.ships = _SHIPS in flags
         handover.restarts = int(restarts)
         handover.health = health
         handover.terminal = _TERMINAL in flags
@@ -274,6 +278,7 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
         handover.open_stdin = job.message.open_stdin
         handover.input_ends_with_client = job.input_ends_with_client
         handover.log = _log(job.log) if job.log else None
+        handover.ships = job.log is not None and bool(job.log.remote)
         places = [listener.fileno(), job.directory, job.runtime_directory, exit_fd]
         _hand_over(monitor, handover, [created.pidfd, *places, *_ends(created, pipes)])
         created.start()
@@ -290,23 +295,33 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
         packet.send(monitor, EXECUTED)
     except OSError:
         pass  # killed: as if it had been a moment later, the next engine finds a process without a monitor
-    if job.log and job.log.remote and job.restarts == job.restarts_before:
-        _start_shipper(job, started_at, inherited)
     return created.pid
 
 
-def _start_shipper(job: Job, started_at: str, inherited: Inherited) -> None:
-    """Leave a process behind that sends the log on, for as long as our parent, the monitor, lives."""
-    assert job.log
-    monitor = os.pidfd_open(os.getppid())  # while we live, so does it; a short container is over soon after
-    if os.fork() == 0:
-        try:
-            from . import logship  # in a process of its own, so that monitors without one do not pay for it
+def start_shipper(message: bytes, directory: int, started_at: str, pause_s: float, inherited: Inherited) -> int:
+    """Fork a process that sends the log on for as long as the caller, the monitor, lives; return its pid.
 
-            process.set_title(f"orlop: log shipper {job.name}", inherited.title_area)
-            logship.main(job.directory, monitor, started_at, job.log.remote)
-        finally:
-            os._exit(0)
+    message: the start message, as bytes. directory: of the container. started_at: when the monitor began. pause_s:
+    before it begins. Raises OSError.
+    """
+    monitor = os.pidfd_open(os.getpid())
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(monitor)
+        raise
+    if pid:
+        os.close(monitor)
+        return pid
+    try:
+        from . import logship  # in a process of its own, so that monitors do not pay for it
+
+        task = Start.from_json(jsonio.parse_object(message, "the start message"), "the start message").task
+        assert task
+        process.set_title(f"orlop: log shipper {task.id[:12]}", inherited.title_area)
+        logship.main(directory, monitor, started_at, task.log.remote, pause_s)
+    finally:
+        os._exit(0)
 
 
 def _log(options: "LogOptions") -> tuple[int, int, int, int, str]:

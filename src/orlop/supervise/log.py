@@ -17,6 +17,9 @@ Invariants:
 4. Rotated files are compressed by a child of ours; no rotation happens while it is at work. A rotation also looks at
    the logs of all containers, and removes the oldest rotated files where there are too many of them (logbudget).
 
+5. Where entries are sent on, `log.numbers` says for each file (by its inode number, a line each) which number its
+   first entry has, counted from the monitor's first: what is rotated away before it was sent is counted by that.
+
 Writer: the monitor. Readers: `orlop.supervise.logread`, and whoever reads docker's logs.
 Source for the format: what dockerd 20 to 28 write, byte by byte (the JSON escapes of Go's encoder, RFC3339Nano).
 """
@@ -27,8 +30,8 @@ import os
 import time
 
 from ..spec import attach
-from ..spec.task import LOG_FILE
-from . import logbudget
+from ..spec.task import LOG_FILE, LOG_NUMBERS_FILE
+from . import logbudget, record
 
 PIECE_BYTES_MAX = 16 * 1024
 COMPRESSED = ".gz"
@@ -156,11 +159,13 @@ class Log:
         "_compress",
         "_compressor",
         "_directory",
+        "_entries",
         "_fd",
         "_files_max",
         "_framers",
         "_lost_cause",
         "_lost_lines",
+        "_numbers",
         "_size",
         "_size_max",
     )
@@ -186,6 +191,13 @@ class Log:
         self._size = 0
         self._lost_lines = 0
         self._lost_cause = ""
+        self._entries = 0
+        self._numbers: dict[int, int] | None = None  # inode number: the number of the first entry
+
+    def number(self, before: "Log | None" = None) -> None:
+        """Keep `log.numbers`. before: the log of this container's run before this one, whose numbers go on."""
+        self._entries = before._entries if before else 0
+        self._numbers = (before._numbers if before else None) or {}
 
     def write(self, stream: int, data: bytes) -> None:
         """Take output of a stream (attach.STDOUT or STDERR)."""
@@ -236,12 +248,14 @@ class Log:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as refused:
             kept = batch.rfind(b"\n", 0, written) + 1
+            self._entries += batch.count(b"\n", 0, kept)
             self._cut_back(self._size + kept)
             if kept >= len(note):
                 self._lost_lines = 0
             self._lose(batch[max(kept, len(note)) :], refused)
             return
         self._size += len(batch)
+        self._entries += batch.count(b"\n")
         self._lost_lines = 0
 
     def _lose(self, framed: bytes, refused: OSError) -> None:
@@ -273,6 +287,23 @@ class Log:
         except OSError:
             self._close()
             raise
+        if self._numbers is not None:
+            self._tell_number(self._numbers)
+
+    def _tell_number(self, numbers: dict[int, int]) -> None:
+        """Say which number the next entry has, where the file is a new one."""
+        inode = os.fstat(self._fd).st_ino
+        if self._size and inode in numbers:
+            return
+        numbers.pop(inode, None)  # of a file that is gone
+        numbers[inode] = self._entries
+        for gone in list(numbers)[: -self._files_max - 1]:
+            del numbers[gone]
+        text = "".join(f"{inode} {number}\n" for inode, number in numbers.items())
+        try:
+            record.replace(self._directory, LOG_NUMBERS_FILE, text.encode())
+        except OSError:
+            pass  # a full disk: then a gap is not counted
 
     def _close(self) -> None:
         if self._fd >= 0:

@@ -17,6 +17,7 @@ from .log import COMPRESSED, rotated_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
@@ -57,15 +58,15 @@ class Entry:
 class Follow:
     """How long to wait for more. writer: becomes readable when the log gets no more entries (the monitor's pidfd);
     cancel: becomes readable when nobody wants more (the client's connection), -1 for none. Both are borrowed.
-    gaps: how often the reader was so slow that files may have been rotated away unread.
+    inode: of the file that the last entry came from (before it was compressed).
     """
 
-    __slots__ = ("cancel", "gaps", "writer")
+    __slots__ = ("cancel", "inode", "writer")
 
     def __init__(self, writer: int, cancel: int = -1) -> None:
         self.writer = writer
         self.cancel = cancel
-        self.gaps = 0
+        self.inode = 0
 
 
 def read(
@@ -75,11 +76,13 @@ def read(
     until_ns: int | None = None,
     tail: int | None = None,
     follow: Follow | None = None,
+    coarse: bool = False,
 ) -> "Iterator[Entry]":
     """Yield the entries of the log in a container's directory, oldest first.
 
     since_ns, until_ns: moments since the epoch, both included. tail: at most that many of the last lines (a long line
     counts once), applied first, as docker does. follow: go on with what is written until the writer ends.
+    coarse: one Entry may hold many whole lines of a stream, with the time of the first.
     A container without a log has no entries. Raises OSError, Invalid never: what can't be read is not an entry.
     """
     wait = _Wait(directory, follow) if follow else None
@@ -90,15 +93,20 @@ def read(
             _seek_to_tail(segments, tail)
         if since_ns is not None:
             _seek_to_time(segments, since_ns)
-        for line in (
+        for block in (
             _snapshot(segments) if wait is None or follow is None else _followed(directory, segments, wait, follow)
         ):
-            entry = parser.parse(line)
-            if entry is None or (since_ns is not None and entry.time_ns < since_ns):
+            if coarse and since_ns is None and until_ns is None and (many := parser.parse_block(block)):
+                yield many
                 continue
-            if until_ns is not None and entry.time_ns > until_ns:
-                return
-            yield entry
+            for line in block[:-1].split(b"\n"):
+                entry = parser.parse(line)
+                if entry is None or (since_ns is not None and entry.time_ns < since_ns):
+                    continue
+                if until_ns is not None and entry.time_ns > until_ns:
+                    return
+                since_ns = since_ns if not coarse else None  # what was written later is later
+                yield entry
     finally:
         for segment in segments:
             segment.close()
@@ -138,6 +146,30 @@ class _Parser:
         except (Invalid, ValueError):
             return None
         return Entry(text, stream, time, self._time_ns, attrs)
+
+    def parse_block(self, block: bytes) -> Entry | None:
+        """Return the lines of a block as one entry; None unless all are of one stream and without any escape."""
+        first, _, _ = block.partition(b"\n")
+        entry = self.parse(first)
+        if entry is None or entry.attrs or not block.endswith(b'Z"}\n'):
+            return None
+        stream = entry.stream.encode()
+        body = _between(entry.stream).sub(b"\n", block)
+        body, end, time = body.rpartition(b'\\n","stream":"%b","time":"' % stream)
+        if not end or time.count(b'"') != 1 or b"\\" in body or body.count(b'"') != 3:
+            return None
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            return None
+        return Entry(body[8:] + b"\n", entry.stream, entry.time, entry.time_ns)
+
+
+def _between(stream: str) -> "re.Pattern[bytes]":
+    """Return what stands between the texts of two entries that each end their line."""
+    import re
+
+    return re.compile(rb'\\n","stream":"%b","time":"[0-9T:.-]{19,30}Z"\}\n\{"log":"' % stream.encode())
 
 
 def _plain_fields(line: bytes) -> "Fields | None":
@@ -183,6 +215,11 @@ class _Segment:
         self._rest = b""
 
     @property
+    def inode(self) -> int:
+        """Of the file as it was written."""
+        return self._inode
+
+    @property
     def fd(self) -> int:
         if self._directory:
             plain = _compression().decompress(self._fd, self._directory)
@@ -220,18 +257,24 @@ class _Segment:
         self._offset = offset
         self._rest = b""
 
-    def lines(self, end: int | None = None) -> "Iterator[bytes]":
-        """Yield the whole lines up to offset end, or to what is there now. A line longer than any entry is dropped."""
+    def blocks(self, end: int | None = None) -> "Iterator[bytes]":
+        """Yield whole lines up to offset end, or to what is there now, many in one piece.
+
+        A line longer than any entry is dropped.
+        """
         while end is None or self._offset < end:
             size = BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - self._offset)
             block = os.pread(self.fd, size, self._offset)
             if not block:
                 return
             self._offset += len(block)
-            *whole, self._rest = (self._rest + block).split(b"\n")
+            block = self._rest + block
+            whole = block.rfind(b"\n") + 1
+            self._rest = block[whole:]
             if len(self._rest) > ENTRY_BYTES_MAX:
                 self._rest = self._rest[:1]  # still not an entry when its end comes
-            yield from whole
+            if whole:
+                yield block[:whole]
 
     def lines_backwards(self) -> "Iterator[tuple[int, bytes]]":
         """Yield (offset, line) from the last whole line to the first."""
@@ -324,15 +367,6 @@ def _open_segment(directory: str, index: int) -> _Segment | None:
     return None
 
 
-def _is_kept(directory: str, segment: _Segment) -> bool:
-    """Tell whether a file that was read to its end is still there: if not, those behind it may be gone too."""
-    there = _open_each(directory, None)
-    try:
-        return len(there) == 1 or any(other.is_same(segment) for other in there)
-    finally:
-        _drop(there, len(there))
-
-
 def _is_newest(directory: str, segment: _Segment) -> bool:
     for index in (0, 1):
         if (newest := _open_segment(directory, index)) is not None:
@@ -393,7 +427,7 @@ def _snapshot(segments: list[_Segment]) -> "Iterator[bytes]":
     """Yield what is in the log now: a writer that is faster than we are does not keep us here."""
     ends = [segment.size() for segment in segments]
     for segment, end in zip(segments, ends, strict=True):
-        yield from segment.lines(end)
+        yield from segment.blocks(end)
 
 
 def _followed(directory: str, segments: list[_Segment], wait: "_Wait", follow: Follow) -> "Iterator[bytes]":
@@ -401,13 +435,12 @@ def _followed(directory: str, segments: list[_Segment], wait: "_Wait", follow: F
     while True:
         ended = wait.ended()
         while segments:
-            yield from segments[0].lines()
+            yield from _told(segments[0], follow)
             if len(segments) == 1:
                 segments += _open_segments(directory, segments[0])
                 if len(segments) == 1:
                     break
-                yield from segments[0].lines()  # it is not written any more: now this is its end
-                follow.gaps += not _is_kept(directory, segments[0])
+                yield from _told(segments[0], follow)  # it is not written any more: now this is its end
             segments.pop(0).close()
         if not segments:
             segments += _open_segments(directory)
@@ -415,6 +448,12 @@ def _followed(directory: str, segments: list[_Segment], wait: "_Wait", follow: F
                 continue
         if ended or not wait.more():
             return
+
+
+def _told(segment: _Segment, follow: Follow) -> "Iterator[bytes]":
+    for block in segment.blocks():
+        follow.inode = segment.inode
+        yield block
 
 
 class _Wait:

@@ -3,10 +3,11 @@
     monitor --writes--> log.json <--follows-- log shipper --> wherever the log driver sends to
 
 It reads the same file as `orlop logs`, so a receiver that is slow or gone never delays the container: its output waits
-in the file. What is rotated away before it could be sent is missing there, and a message says so.
+in the file. What is rotated away before it could be sent is missing there, and a message says how much that is.
 
 One for each monitor whose container has such a driver; it ends when the monitor has ended and all is sent, or nobody
-took anything for GIVE_UP_S. Loaded in its own process only.
+took anything for GIVE_UP_S. A monitor starts another one when its shipper is killed; that goes on at the last line
+that was taken, of which `log.shipped` tells (Progress). Loaded in its own process only.
 """
 
 import os
@@ -15,6 +16,7 @@ import socket
 import time
 
 from ..linux import process
+from ..spec.task import LOG_NUMBERS_FILE, LOG_SHIPPED_FILE
 from . import logformats, logread
 from .logread import Entry, Follow
 
@@ -22,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_NUMBERS_BYTES_MAX = 64 * 1024
 LINE_BYTES_MAX = 1024 * 1024  # a longer line goes in pieces
 GIVE_UP_S = 10.0  # after the container's end
 RETRY_S_MAX = 10.0
@@ -134,39 +137,105 @@ SINKS: "dict[str, Callable[[Mapping[str, str]], Sink]]" = {
 }
 
 
+class Progress:
+    """How far the entries of a monitor were sent: log.shipped, one line of text, written by its shipper alone.
+
+    time_ns, same: all entries before this moment were sent, and so many of it. position: how many that makes, with
+    the missing ones, since the monitor began. missing: rotated away before they could be sent. undelivered, cause:
+    what was left when nobody took them, and why.
+    """
+
+    WIDTH = 512
+
+    def __init__(self, fd: int, run: str = "") -> None:
+        """fd: of the file, read and written. run: the `started_at` of the monitor's first run, "" for any."""
+        self._fd = fd
+        self.run = run
+        self.time_ns = self.same = self.position = self.missing = self.undelivered = 0
+        self.cause = ""
+        found, *numbers = os.pread(fd, self.WIDTH, 0).decode(errors="replace").split(maxsplit=6) or [""]
+        if run in ("", found) and len(numbers) >= 5 and all(number.isdecimal() for number in numbers[:5]):
+            self.time_ns, self.same, self.position, self.missing, self.undelivered = map(int, numbers[:5])
+            self.cause = "".join(numbers[5:]).strip()
+
+    def taken(self, entry: Entry, position: int) -> None:
+        """Note that the receiver has everything up to this entry."""
+        self.same = self.same + position - self.position if entry.time_ns == self.time_ns else 1
+        self.time_ns, self.position = entry.time_ns, position
+        self.write()
+
+    def write(self) -> None:
+        numbers = (self.time_ns, self.same, self.position, self.missing, self.undelivered)
+        line = f"{self.run} {' '.join(map(str, numbers))} {self.cause}".encode(errors="replace")
+        try:
+            os.pwrite(self._fd, line[: self.WIDTH - 1].ljust(self.WIDTH - 1) + b"\n", 0)
+        except OSError:
+            pass  # a full disk: a shipper that follows sends some lines again
+
+
 class Shipper:
     """Brings entries to a sink, each line whole, in order, until the sink has taken it."""
 
-    def __init__(self, sink: Sink, follow: Follow) -> None:
+    def __init__(self, sink: Sink, follow: Follow, progress: Progress) -> None:
         """follow: its writer is the monitor."""
         self._sink = sink
         self._follow = follow
+        self._progress = progress
         self._writer = select.poll()
         self._writer.register(follow.writer, select.POLLIN)
         self._pending: dict[str, bytes] = {}
-        self._gaps = 0
+        self._position = progress.position
+        self._inode = 0
         self._refused = 0
+        self._failure = ""
 
     def run(self, directory: str, since_ns: int) -> None:
         """Send the log from a moment on, until the monitor has ended and all is sent, or nobody takes it."""
-        for entry in logread.read(directory, since_ns=since_ns, follow=self._follow):
-            if self._follow.gaps > self._gaps:
-                self._gaps = self._follow.gaps
-                if not self._tell(entry, b"lines are missing here: the log was rotated away before they could be sent"):
-                    return
-            text = self._pending.pop(entry.stream, b"") + entry.data
-            if not text.endswith(b"\n") and len(text) < LINE_BYTES_MAX:
-                self._pending[entry.stream] = text
-                continue
-            if not self._deliver(entry, text.removesuffix(b"\n")):
+        known_ns, known = self._progress.time_ns, self._progress.same
+        entries = logread.read(directory, since_ns=max(since_ns, known_ns), follow=self._follow)
+        for entry in entries:
+            if entry.time_ns == known_ns and known:
+                known -= 1
+            elif not self._pass_on(directory, entry):
+                self._give_up(1 + sum(1 for _ in entries))
                 return
-            if self._sink.refused > self._refused:
-                self._refused = self._sink.refused
-                if not self._tell(entry, b"%d lines were too long to be sent" % self._refused):
-                    return
         for stream, text in self._pending.items():
             if not self._deliver(Entry(text, stream, "", time.time_ns()), text):
+                self._give_up(1)
                 return
+
+    def _pass_on(self, directory: str, entry: Entry) -> bool:
+        if self._follow.inode != self._inode and not self._tell_missing(directory, entry):
+            return False
+        self._position += 1
+        text = self._pending.pop(entry.stream, b"") + entry.data
+        if not text.endswith(b"\n") and len(text) < LINE_BYTES_MAX:
+            self._pending[entry.stream] = text
+            return True
+        if not self._deliver(entry, text.removesuffix(b"\n")):
+            return False
+        if not self._pending:
+            self._progress.taken(entry, self._position)
+        if self._sink.refused > self._refused:
+            self._refused = self._sink.refused
+            return self._tell(entry, b"%d lines were too long to be sent" % self._refused)
+        return True
+
+    def _tell_missing(self, directory: str, entry: Entry) -> bool:
+        """Say how many entries went between two files."""
+        self._inode = self._follow.inode
+        first = _numbers(directory).get(self._inode, 0)
+        if first <= self._position:
+            return True
+        missing, self._position = first - self._position, first
+        self._progress.missing += missing
+        text = b"%d lines are missing here: the log was rotated away before they could be sent" % missing
+        return self._tell(entry, text)
+
+    def _give_up(self, undelivered: int) -> None:
+        self._progress.undelivered = undelivered
+        self._progress.cause = self._failure
+        self._progress.write()
 
     def _tell(self, entry: Entry, text: bytes) -> bool:
         return self._deliver(Entry(b"", "stderr", "", entry.time_ns), b"orlop: " + text)
@@ -179,8 +248,9 @@ class Shipper:
             try:
                 self._sink.send(entry, text)
                 return True
-            except OSError:
+            except OSError as failure:
                 self._sink.close()
+                self._failure = failure.strerror or str(failure)
             if self._writer.poll(0 if give_up_at else pause_s * 1000):
                 give_up_at = give_up_at or time.monotonic() + GIVE_UP_S
                 if time.monotonic() > give_up_at:
@@ -189,13 +259,29 @@ class Shipper:
             pause_s = min(pause_s * 2, RETRY_S_MAX)
 
 
-def main(directory_fd: int, monitor: int, started_at: str, settings: "Mapping[str, str]") -> None:
-    """Ship what a monitor (a pidfd) writes from a moment on (RFC 3339). For a process of its own, which then ends."""
+def main(directory_fd: int, monitor: int, started_at: str, settings: "Mapping[str, str]", pause_s: float) -> None:
+    """Ship what a monitor (a pidfd) writes from a moment on (RFC 3339). For a process of its own, which then ends.
+
+    pause_s: before it begins; a shipper that dies again and again must not keep the machine busy.
+    """
     # Opened anew: the monitor's lock on the directory goes with the last copy of its descriptor, and we live longer.
     directory_fd = os.open(f"/proc/self/fd/{directory_fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     process.close_all_except({directory_fd, monitor})
+    time.sleep(pause_s)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    progress = Progress(os.open(LOG_SHIPPED_FILE, flags, 0o600, dir_fd=directory_fd), started_at)
     sink = SINKS[settings["driver"]](settings)
-    Shipper(sink, Follow(monitor)).run(f"/proc/self/fd/{directory_fd}", logread.parse_time(started_at))
+    Shipper(sink, Follow(monitor), progress).run(f"/proc/self/fd/{directory_fd}", logread.parse_time(started_at))
+
+
+def _numbers(directory: str) -> dict[int, int]:
+    """Return the number of the first entry of each file, by inode number."""
+    try:
+        with open(f"{directory}/{LOG_NUMBERS_FILE}", "rb", buffering=0) as file:
+            words = file.read(_NUMBERS_BYTES_MAX).split()
+        return dict(zip(map(int, words[::2]), map(int, words[1::2]), strict=False))
+    except (OSError, ValueError):
+        return {}
 
 
 def dial(address: str) -> socket.socket:

@@ -45,6 +45,8 @@ DRAIN_S_MAX = 1.0  # for writers that outlive the process: outside of its pid na
 LINGER_S_MAX = 600.0  # for a client that takes nothing at all of its last output (a pager that nobody reads)
 DEFECTS_MAX = 16
 ENDED_BY_HEALTH = "health check"
+SHIPPER_STEADY_S = 10.0
+SHIPPER_PAUSE_S_MAX = 60.0
 OOM_SCORE_ADJ = b"-998"  # as docker's shim: the kernel takes the container, not the one who tells of it
 
 
@@ -72,6 +74,7 @@ class Monitor:
         self.handover = handover
         self.began = time.monotonic()
         self.checks: health.Checks | None = None
+        self.shipping: Shipping | None = None
         self.defects: list[str] = []
         self.log = Log(self.directory, *handover.log) if handover.log else None
         self._loop = Loop()
@@ -116,6 +119,22 @@ class Monitor:
             known = self.handover
             target = health.Target(message, self.pidfd, self.directory, known.cgroup, known.started_at)
             self.checks = health.Checks(health.Rules.decode(known.health), self._loop, target, inherited)
+
+    def ship(self, shipping: "Shipping", before: "Monitor | None") -> None:
+        """Have the log sent on, if the start message says so. before: of this container's run before this one."""
+        if self.handover.ships and self.log:
+            self.log.number(before.log if before else None)
+            self.shipping = shipping
+            self._start_shipper()
+
+    def _start_shipper(self) -> None:
+        """See to it that a shipper lives, now and when this one is killed."""
+        if self.shipping and (pidfd := self.shipping.living()) >= 0:
+            self._loop.watch(pidfd, READ, lambda _: self._follow_shipper(pidfd))
+
+    def _follow_shipper(self, ended: int) -> None:
+        self._loop.unwatch(ended)
+        self._start_shipper()
 
     def drain(self) -> None:
         """Pass on what the process left in its pipes. Waits a bounded time for writers that outlive it."""
@@ -197,6 +216,40 @@ class Monitor:
         self._loop.unwatch(self.pidfd)
 
 
+class Shipping:
+    """The log shipper of a monitor, through all runs of its container: started, and again when somebody kills it."""
+
+    __slots__ = ("_begun", "_directory", "_inherited", "_message", "_pause_s", "_pid", "_pidfd", "_started_at")
+
+    def __init__(self, message: bytes, directory: int, started_at: str, inherited: Inherited) -> None:
+        """As for launcher.start_shipper. directory: borrowed."""
+        self._message = message
+        self._directory = directory
+        self._started_at = started_at
+        self._inherited = inherited
+        self._pid, self._pidfd = 0, -1
+        self._begun = self._pause_s = 0.0
+
+    def living(self) -> int:
+        """Return a pidfd of the shipper, a new one where there is none; -1 when none can be had."""
+        if self._pid:
+            if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                return self._pidfd
+            os.close(self._pidfd)
+            # One that dies at once, for a defect of ours, must not keep the machine busy.
+            steady = time.monotonic() - self._begun > SHIPPER_STEADY_S
+            self._pause_s = 0.0 if steady else min(2 * self._pause_s + 0.1, SHIPPER_PAUSE_S_MAX)
+        self._begun = time.monotonic()
+        try:
+            self._pid = launcher.start_shipper(
+                self._message, self._directory, self._started_at, self._pause_s, self._inherited
+            )
+            self._pidfd = os.pidfd_open(self._pid)
+        except OSError:
+            self._pid, self._pidfd = 0, -1
+        return self._pidfd
+
+
 def _run(message: packet.Message, inherited: Inherited) -> None:
     monitor, _ = _launch(message, inherited, 0)
     if monitor is None:
@@ -204,10 +257,13 @@ def _run(message: packet.Message, inherited: Inherited) -> None:
     _spare_from_oom()
     kept = packet.Message(message.data, message.fds[1 + monitor.handover.attached :])
     series = restart.Series(monitor.handover.restarts, os.dup(monitor.directory))
+    shipping = Shipping(message.data, series.directory, monitor.handover.started_at, inherited)
+    before = None
     while monitor is not None:
         monitor.check_health(message.data, inherited)
+        monitor.ship(shipping, before)
         monitor.carry()
-        monitor = _next_run(monitor, kept, series, inherited)
+        before, monitor = monitor, _next_run(monitor, kept, series, inherited)
     record.release(series.directory)
 
 

@@ -81,6 +81,7 @@ def _frames(engine: Engine, record: ContainerRecord, wanted: LogRequest, hangup:
             until_ns=wanted.until_ns,
             tail=None if wanted.tail is None else max(0, wanted.tail),
             follow=logread.Follow(monitor, hangup) if monitor is not None else None,
+            coarse=not (wanted.timestamps or wanted.details),
         )
         batch = bytearray()
         starts = dict.fromkeys(_KINDS, True)

@@ -11,7 +11,8 @@ import os
 import time
 
 from ...spec import catalog, errors, signals
-from ...supervise import logread
+from ...spec.task import LOG_SHIPPED_FILE
+from ...supervise import logread, logship
 from ..containers import removal, state
 from ..containers.inspect import duration, unix_time
 from . import health
@@ -90,7 +91,7 @@ def answer(engine: Engine, reference: str) -> dict[str, object]:
         "finished_at": ended.finished_at if ended is not None else "",
         "verdict": found.verdict,
         "summary": found.summary,
-        "facts": list(found.facts),
+        "facts": [*found.facts, *_unshipped(engine, record)],
         "remedy": found.remedy,
         "last_output": _last_output(engine, record),
     }
@@ -277,6 +278,24 @@ def _victims(container_id: str) -> Iterator[dict[str, str]]:
                 yield {name: fields.get(name, "") for name in ("constraint", "task", "pid")}
     finally:
         os.close(fd)
+
+
+def _unshipped(engine: Engine, record: ContainerRecord) -> Iterator[str]:
+    """Yield what a log receiver did not get of the output."""
+    path = f"{engine.records.path(record.id)}/{LOG_SHIPPED_FILE}"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        sent = logship.Progress(fd)
+    finally:
+        os.close(fd)
+    receiver = record.request.log_driver
+    if sent.missing:
+        yield f"{sent.missing} lines of its output were rotated away before {receiver} had taken them"
+    if sent.undelivered:
+        yield f"{sent.undelivered} lines of its output did not reach {receiver}: {sent.cause}"
 
 
 def _last_output(engine: Engine, record: ContainerRecord) -> list[str]:
