@@ -85,3 +85,16 @@ def test_a_project_lives_and_leaves_nothing(compose: Compose, orlop: Environment
     assert orlop("ps", "-aq").stdout == ""
     assert orlop("volume", "ls", "-q").stdout == ""
     assert "shop" not in orlop("network", "ls").stdout
+
+
+def test_either_finds_what_the_other_has_made(compose: Compose, orlop: Environment, tmp_path: Path) -> None:
+    own = ("compose", "-f", tmp_path / "compose.yaml")
+    orlop(*own, "up", "-d", "db")
+    assert {name: one["State"] for name, one in compose.services().items()} == {"db": "running"}
+    compose("stop")
+    assert json.loads(orlop(*own, "ps", "-a", "--format", "json").stdout)["State"] == "exited"
+    compose("down", "-v")
+    assert orlop("ps", "-aq").stdout == "" and "shop" not in orlop("volume", "ls").stdout
+    compose("up", "-d", "db")
+    orlop(*own, "down", "-v")
+    assert compose.services() == {} and "shop" not in orlop("network", "ls").stdout + orlop("volume", "ls").stdout

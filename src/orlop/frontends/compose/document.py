@@ -165,6 +165,8 @@ class _Reader:
             raise wrong(place, "", f"more than {DEPTH_MAX} levels or {VALUES_MAX} values", "use fewer aliases")
         if isinstance(node, self._yaml.ScalarNode):
             return self._scalar(node, place)
+        if node.tag not in (f"{_STANDARD}map", f"{_STANDARD}seq", "!override", "!reset"):
+            raise wrong(place, "", f"unknown tag {node.tag}", "Compose has !reset and !override")
         if isinstance(node, self._yaml.SequenceNode):
             items = List(place)
             for child in node.value:

@@ -53,6 +53,7 @@ class _Reader:
         self.path = path
         self.outside = outside
         self.at = 0
+        self.start = 0  # of the assignment that is read
         self.found: dict[str, str | None] = {}
 
     def read(self) -> dict[str, str | None]:
@@ -66,6 +67,7 @@ class _Reader:
         return self.found
 
     def _assignment(self, end: int) -> None:
+        self.start = self.at
         match = _NAME.match(self.text, self.at, end)
         if match is None:
             raise self._wrong(f"unexpected character in variable name near {self.text[self.at : end][:40]!r}")
@@ -122,7 +124,7 @@ class _Reader:
         return len(self.text) if end < 0 else end
 
     def _wrong(self, cause: str) -> Invalid:
-        line = self.text.count("\n", 0, self.at) + 1
+        line = self.text.count("\n", 0, self.start) + 1
         return Invalid("read", f"env file {self.path}", f"line {line}: {cause}", hint="write NAME=value")
 
 

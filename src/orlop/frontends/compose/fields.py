@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from ..cli.flags import BadValue
-from ..cli.limits import parse_ulimit
+from ..cli.limits import parse_device, parse_ulimit
 from ..cli.networking import parse_port
 from .document import List, Map, Place, wrong
 from .values import (
@@ -114,11 +114,14 @@ class Fields:
         if isinstance(value, str):
             made = Map(place)
             made.put("context", self.source(value, path, place), place)
+            made.put("dockerfile", "Dockerfile", place)
             return made
         contexts = _with_values(pairs(), self.source)
         found: Map = record(_BUILD | {"context": self.source, "additional_contexts": contexts})(value, path, place)
         if "context" not in found:
             found.put("context", self.directory, place)
+        if not found.keys() & {"dockerfile", "dockerfile_inline"}:
+            found.put("dockerfile", "Dockerfile", place)
         return found
 
     def _env_file(self, value: Any, path: str, place: Place) -> list[Any]:
@@ -165,12 +168,39 @@ class Fields:
             made.put("source", self.path(source, path, place) if is_path else source, place)
         made.put("target", target, place)
         if len(parts) > 2:
-            made.put("options", parts[2].split(","), place)
-            made.put("read_only", "ro" in made["options"], place)
+            _put_options(made, parts[2].split(","), place)
         return made
 
 
 # -- pieces that know no directory ---------------------------------------------------------------------------------
+
+
+_PROPAGATIONS = frozenset(f"{r}{word}" for r in ("", "r") for word in ("shared", "slave", "private"))
+
+
+def _put_options(mount: Map, options: list[str], place: Place) -> None:
+    """Put what stands behind the second colon of a short mount where the long form has it.
+
+    What the long form has no key for (as=UID and the like) stays in `options`, as `-v` takes it.
+    """
+    mine: dict[str, Any] = {}
+    rest = []
+    for option in options:
+        if option in ("ro", "rw"):
+            if option == "ro":
+                mount.put("read_only", True, place)
+        elif option in _PROPAGATIONS and mount["type"] == "bind":
+            mine["propagation"] = option
+        elif option in ("z", "Z") and mount["type"] == "bind":
+            mine["selinux"] = option
+        elif option == "nocopy" and mount["type"] == "volume":
+            mine["nocopy"] = True
+        else:
+            rest.append(option)
+    if mine:
+        mount.put(mount["type"], mine, place)
+    if rest:
+        mount.put("options", rest, place)
 
 
 def _or_empty(convert: Converter) -> Converter:
@@ -284,21 +314,27 @@ def _ulimits(value: Any, path: str, place: Place) -> Map:
 
 
 def _hosts(value: Any, path: str, place: Place) -> list[str]:
-    """NAME:ADDRESS, from a list of that (NAME=ADDRESS too) or from a mapping of one or more addresses."""
+    """NAME=ADDRESS, from a list of that (NAME:ADDRESS too) or from a mapping of one or more addresses."""
     if isinstance(value, List):
-        return [
-            item if ":" in item and "=" not in item else item.replace("=", ":", 1)
-            for item in list_of(text)(value, path, place)
-        ]
+        return [item if "=" in item else item.replace(":", "=", 1) for item in list_of(text)(value, path, place)]
     found: Map = mapping_of(one_or_list(text))(value, path, place)
-    return [f"{name}:{address}" for name, addresses in found.items() for address in addresses]
+    return [f"{name}={address}" for name, addresses in found.items() for address in addresses]
 
 
-def _device(value: Any, path: str, place: Place) -> str:
-    if isinstance(value, str):
-        return value
-    found = record({"source": text, "target": text, "permissions": text}, required=("source",))(value, path, place)
-    return ":".join((found["source"], found.get("target", found["source"]), found.get("permissions", "rwm")))
+def _device(value: Any, path: str, place: Place) -> Map:
+    if not isinstance(value, str):
+        keys: dict[str, Converter] = {"source": text, "target": text, "permissions": text}
+        found: Map = record(keys, required=("source",))(value, path, place)
+        found.setdefault("target", found["source"])
+        found.setdefault("permissions", "rwm")
+        return found
+    try:
+        device = parse_device(value)
+    except BadValue as error:
+        raise wrong(place, path, str(error), error.hint) from None
+    made = Map(place)
+    made.update(source=device.source, target=device.target, permissions=device.permissions)
+    return made
 
 
 # fmt: off

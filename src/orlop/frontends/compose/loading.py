@@ -134,6 +134,8 @@ class _Loader:
     def _read(self, path: str, directory: str) -> list[Map]:
         """Return the documents of one file, canonical."""
         documents = document.parse(_bytes(path), _shown(path))
+        if not documents:
+            raise Invalid("read", _shown(path), "empty compose file", hint="begin with `services:`")
         fields = Fields(directory)
         made = []
         for one in documents:

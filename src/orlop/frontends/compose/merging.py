@@ -18,7 +18,7 @@ _UNIQUE: dict[str, Callable[[Any], object]] = {
     "secrets": lambda one: one.get("target") or one["source"],
     "configs": lambda one: one.get("target") or one["source"],
     "env_file": lambda one: one["path"],
-    "devices": lambda one: one.split(":")[1] if ":" in one else one,
+    "devices": lambda one: one["target"],
 }
 
 

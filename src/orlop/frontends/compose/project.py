@@ -143,15 +143,16 @@ def make(loaded: Loaded, name: str = "", profiles: Iterable[str] = (), enabled: 
 
 
 def _project_name(given: str, loaded: Loaded) -> str:
-    name = given or loaded.variables.get("COMPOSE_PROJECT_NAME", "") or loaded.document.get("name", "")
+    name = given or loaded.variables.get("COMPOSE_PROJECT_NAME", "")
     if name:
         if not _NAME.match(name):
             cause = "it must consist only of lowercase letters, digits, _ and -, and begin with a letter or digit"
             raise Invalid("use", f"project name {name[:60]!r}", cause, hint="choose another with -p")
         return str(name)
-    made = re.sub(r"[^a-z0-9_-]", "", os.path.basename(loaded.directory).lower()).lstrip("_-")
+    written = str(loaded.document.get("name", "")) or os.path.basename(loaded.directory)
+    made = re.sub(r"[^a-z0-9_-]", "", written.lower()).lstrip("_-")
     if not made:
-        raise Invalid("name", "the project", f"{loaded.directory} gives no name", hint="give one with -p")
+        raise Invalid("name", "the project", f"{written!r} gives no name", hint="give one with -p")
     return made
 
 

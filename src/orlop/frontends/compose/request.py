@@ -11,13 +11,21 @@ from typing import Any
 
 from ... import __version__
 from ...spec import jsonio
-from ...spec.container import BindRequest, ContainerRequest, DeviceRate, DeviceWeight, TmpfsRequest, UlimitRequest
+from ...spec.container import (
+    BindRequest,
+    ContainerRequest,
+    DeviceRate,
+    DeviceRequest,
+    DeviceWeight,
+    TmpfsRequest,
+    UlimitRequest,
+)
 from ...spec.errors import Unsupported
 from ...spec.health import Healthcheck
 from ...spec.mount import BindOptions, ImageOptions, MountRequest, TmpfsOptions, VolumeOptions, VolumeRequest
 from ...spec.network import EndpointRequest, NetworkRequest, PoolRequest, PortRequest
 from ..cli.flags import BadValue
-from ..cli.limits import parse_device, parse_device_rule
+from ..cli.limits import parse_device_rule
 from ..cli.networking import parse_port
 from ..cli.request import security_option
 from ..cli.values import parse_restart, parse_tmpfs
@@ -197,10 +205,8 @@ def _health(service: Service) -> Healthcheck | None:
 def _mounts(project: Project, service: Service) -> dict[str, Any]:
     binds, mounts = [], []
     for wish in service.get("volumes", ()):
-        if "options" in wish or (wish["type"] == "volume" and set(wish) <= {"type", "source", "target", "read_only"}):
-            options = tuple(wish.get("options", ("ro",) if wish.get("read_only") else ()))
-            source = _source(project, wish)
-            binds.append(BindRequest(source=source, target=wish["target"], options=options))
+        if "options" in wish or "selinux" in wish.get("bind", ()):
+            binds.append(BindRequest(source=_source(project, wish), target=wish["target"], options=_options(wish)))
         else:
             mounts.append(_mount(project, service, wish))
     mounts += [_granted(project, one, f"{_SECRETS}/", "secrets") for one in _files(project, service, "secrets")]
@@ -214,6 +220,15 @@ def _mounts(project: Project, service: Service) -> dict[str, Any]:
         tmpfs.append(TmpfsRequest(target=target, options=options))
     volumes_from = tuple(_volumes_from(project, text) for text in service.get("volumes_from", ()))
     return {"binds": tuple(binds), "mounts": tuple(mounts), "tmpfs": tuple(tmpfs), "volumes_from": volumes_from}
+
+
+def _options(wish: Any) -> tuple[str, ...]:
+    """Return a mount's options as `-v` takes them."""
+    own = wish.get(wish["type"], {})
+    words = ["ro"] if wish.get("read_only") else []
+    words += [own[key] for key in ("propagation", "selinux") if own.get(key)]
+    words += ["nocopy"] if own.get("nocopy") else []
+    return (*words, *wish.get("options", ()))
 
 
 def _source(project: Project, wish: Any) -> str:
@@ -355,16 +370,15 @@ def _microseconds(service: Service, key: str) -> int:
 def _isolation(project: Project, service: Service) -> dict[str, Any]:
     get = service.get
     try:
-        devices = tuple(map(parse_device, get("devices", ())))
         rules = tuple(map(parse_device_rule, get("device_cgroup_rules", ())))
     except BadValue as error:
-        raise _wrong(service, "devices", str(error), error.hint) from None
+        raise _wrong(service, "device_cgroup_rules", str(error), error.hint) from None
     return {
         "cap_add": tuple(get("cap_add", ())),
         "cap_drop": tuple(get("cap_drop", ())),
         "privileged": get("privileged", False),
         "security_opt": tuple(security_option(_absolute_profile(project, one)) for one in get("security_opt", ())),
-        "devices": devices,
+        "devices": tuple(DeviceRequest(**dict(one)) for one in get("devices", ())),
         "device_cgroup_rules": rules,
         "ipc": _mode(project, get("ipc", "")),
         "pid": _mode(project, get("pid", "")),
@@ -425,7 +439,7 @@ def _network(project: Project, service: Service, number: int) -> dict[str, Any]:
         "dns": tuple(get("dns", ())),
         "dns_search": tuple(get("dns_search", ())),
         "dns_options": tuple(get("dns_opt", ())),
-        "extra_hosts": tuple(get("extra_hosts", ())),
+        "extra_hosts": tuple(one.replace("=", ":", 1) for one in get("extra_hosts", ())),
     }
 
 

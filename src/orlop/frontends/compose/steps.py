@@ -138,8 +138,9 @@ class Steps:
         assert step.wanted is not None and step.existing is not None
         old = step.existing
         self.tell("Container", step.name, "Recreate")
-        kept = () if self._renew_volumes else _nameless_volumes(engine, old.id, step.wanted)
-        wanted = step.wanted.replace(name=f"{secrets.token_hex(6)}_{step.name}", mounts=(*step.wanted.mounts, *kept))
+        wanted = step.wanted.replace(name=f"{secrets.token_hex(6)}_{step.name}")
+        if not self._renew_volumes:
+            wanted = _with_nameless_volumes(engine, old.id, wanted)
         new = self.create(engine, service, wanted)
         try:
             self.stop(engine, old, told=False)
@@ -301,16 +302,23 @@ def _entry(name: str, kind: bytes, mode: int, size: int = 0) -> tarfile.TarInfo:
     return entry
 
 
-def _nameless_volumes(engine: Engine, container: str, wanted: ContainerRequest) -> tuple[MountRequest, ...]:
-    """Return the volumes without a name of a container, as mounts of the one that takes its place."""
+def _with_nameless_volumes(engine: Engine, container: str, wanted: ContainerRequest) -> ContainerRequest:
+    """Return the request with the volumes without a name of the container that it takes the place of."""
     found = engine.call("containers.inspect", {"container": container, "size": False})
     mounts = found["Mounts"] if isinstance(found, dict) else []
-    named = {one.target for one in wanted.binds if one.source} | {one.target for one in wanted.mounts if one.source}
-    named |= {one.target for one in wanted.tmpfs}
-    return tuple(
-        MountRequest(type="volume", source=one["Name"], target=one["Destination"])
+    taken = {one.target for one in wanted.binds if one.source} | {one.target for one in wanted.mounts if one.source}
+    taken |= {one.target for one in wanted.tmpfs}
+    kept = {
+        one["Destination"]: one["Name"]
         for one in mounts
-        if one["Type"] == "volume" and one["Destination"] not in named and len(one["Name"]) == 64
+        if one["Type"] == "volume" and one["Destination"] not in taken and len(one["Name"]) == 64
+    }
+    return wanted.replace(
+        binds=tuple(one for one in wanted.binds if one.target not in kept),
+        mounts=(
+            *(one for one in wanted.mounts if one.target not in kept),
+            *(MountRequest(type="volume", source=name, target=target) for target, name in kept.items()),
+        ),
     )
 
 

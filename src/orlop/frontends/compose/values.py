@@ -175,6 +175,8 @@ def record(keys: Mapping[str, Converter], *, required: tuple[str, ...] = ()) -> 
         made = {}
         for key, one in value.items():
             if key.startswith("x-"):
+                if not path:  # those of the whole are shown again by `config`
+                    made[key] = one
                 continue
             converter = keys.get(key)
             if converter is None:

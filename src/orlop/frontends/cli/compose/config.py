@@ -7,7 +7,7 @@ import sys
 
 from ...compose import request
 from ...compose.document import List, Map, library
-from ...compose.project import DEFAULT, Project
+from ...compose.project import DEFAULT, Project, Service
 from ..command import write
 from ..flags import BOOL, STRING, Flag
 from .context import Compose, command
@@ -45,7 +45,8 @@ def _config(invocation: Compose) -> int:
         return 0
     if options["quiet"]:
         return 0
-    text = _text(project, [service.name for service in services], options["format"])
+    names = [service.name for service in services]
+    text = _text(project, names, options["format"], everything=invocation.compose["all-resources"])
     if options["output"]:
         with open(options["output"], "w", encoding="utf-8") as file:
             file.write(text)
@@ -58,28 +59,57 @@ def _networks(project: Project, name: str) -> list[str]:
     return [resource.key for resource, _ in request.networks_of(project, project.service(name))]
 
 
-def _text(project: Project, names: list[str], form: str) -> str:
-    document: dict[str, Any] = {"name": project.name, "services": {}}
-    used: set[str] = set()
-    for name in sorted(names):
-        service = project.service(name)
-        shown = _shown("", service.config)
-        shown["environment"] = service.environment
-        if not shown["environment"]:
-            del shown["environment"]
-        shown.pop("env_file", None)
-        if not service.get("network_mode"):
-            shown.setdefault("networks", {DEFAULT: None})
-        used.update(_networks(project, name))
-        document["services"][name] = shown
-    document["networks"] = {key: _resource(project, "networks", key) for key in sorted(used)}
-    for kind in ("volumes", "secrets", "configs"):
-        if found := getattr(project, kind):
-            document[kind] = {key: _resource(project, kind, key) for key in sorted(found)}
+def _text(project: Project, names: list[str], form: str, *, everything: bool) -> str:
+    """Return the project as YAML or JSON. everything: also networks, volumes and files that no service uses."""
+    services = {name: project.service(name) for name in sorted(names)}
+    document: dict[str, Any] = {"name": project.name}
+    document["services"] = {name: _service(project, service) for name, service in services.items()}
+    used = {
+        "networks": {key for name in names for key in _networks(project, name)},
+        "volumes": {one.get("source") for service in services.values() for one in service.get("volumes", ())},
+        "secrets": {one["source"] for service in services.values() for one in service.get("secrets", ())},
+        "configs": {one["source"] for service in services.values() for one in service.get("configs", ())},
+    }
+    for kind, keys in used.items():
+        known = {*getattr(project, kind), *(keys if kind == "networks" else ())}
+        if found := sorted(known if everything else known & keys):
+            document[kind] = {key: _resource(project, kind, key) for key in found}
+    document.update({key: value for key, value in project.document.items() if key.startswith("x-")})
     if form == "json":
         return json.dumps(document, indent=2) + "\n"
     text: str = library().safe_dump(document, default_flow_style=False, sort_keys=False, allow_unicode=True, width=4096)
     return text
+
+
+def _service(project: Project, service: Service) -> dict[str, Any]:
+    shown: dict[str, Any] = _shown("", {**service.config, "environment": service.environment})
+    shown.pop("env_file", None)
+    if service.depends_on:
+        shown["depends_on"] = {
+            name: {"condition": wish.condition, "required": wish.required, "restart": wish.restart}
+            for name, wish in service.depends_on.items()
+        }
+    if "ports" in shown:
+        shown["ports"] = [one for port in shown["ports"] for one in _each_port(port)]
+    for grant in shown.get("secrets", ()):
+        grant.setdefault("target", f"/run/secrets/{grant['source']}")
+    if not service.get("network_mode"):
+        shown.setdefault("networks", {DEFAULT: None})
+    return {key: value for key, value in sorted(shown.items()) if value not in ({}, [])}
+
+
+def _each_port(port: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a range as one port after the other; a range of the host for one port stays what it is."""
+    first, _, last = str(port["target"]).partition("-")
+    count = int(last or first) - int(first) + 1
+    host_first, _, _ = str(port.get("published", "")).partition("-")
+    made = []
+    for at in range(count):
+        one = {"mode": "ingress", **port, "target": int(first) + at}
+        if host_first and count > 1:
+            one["published"] = str(int(host_first) + at)
+        made.append(one)
+    return made
 
 
 def _resource(project: Project, kind: str, key: str) -> dict[str, Any]:
@@ -96,6 +126,8 @@ def _shown(key: str, value: Any) -> Any:
         return {name: _shown(name, one) for name, one in value.items()}
     if isinstance(value, List | list):
         return [_shown(key, one) for one in value]
+    if isinstance(value, str):
+        return value.replace("$", "$$")  # what is read again is interpolated again
     if isinstance(value, int) and not isinstance(value, bool):
         if key in _DURATIONS:
             return duration_text(value)

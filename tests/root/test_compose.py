@@ -1,0 +1,252 @@
+"""`orlop compose`: projects come up in order, change only where they must, and leave nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.engine import COMMAND, Environment, Finished
+
+PROJECT = """
+name: shop
+x-sleep: &sleep
+  image: host
+  command: ["sh", "-c", "trap 'exit 0' TERM; echo up $$NAME; while :; do sleep 0.1; done"]
+services:
+  db:
+    <<: *sleep
+    environment: {NAME: "${DB:-db}"}
+    healthcheck: {test: "test -e /data", interval: 1s, retries: 60}
+    volumes: ["data:/data"]
+    networks: {back: {aliases: [store]}}
+  cache: {<<: *sleep, networks: [back]}
+  setup:
+    image: host
+    command: ["sh", "-c", "getent hosts store >/dev/null && cat /run/secrets/token /etc/motto"]
+    depends_on: {db: {condition: service_healthy}}
+    networks: [back]
+    secrets: [{source: token, uid: "7", mode: 0400}]
+    configs: [{source: motto, target: /etc/motto}]
+  api:
+    <<: *sleep
+    depends_on: {setup: {condition: service_completed_successfully}, cache: {condition: service_started}}
+    networks: [back]
+  web:
+    <<: *sleep
+    depends_on: [api]
+    networks: [back]
+  tool: {image: host, profiles: [tools], network_mode: none, command: echo tool}
+volumes: {data: {}}
+networks: {back: {}}
+secrets: {token: {environment: TOKEN}}
+configs: {motto: {content: "be ${MOOD:-kind}\\n"}}
+"""
+
+
+class Project:
+    """A project's directory and its commands."""
+
+    def __init__(self, orlop: Environment, directory: Path, text: str) -> None:
+        self.orlop, self.directory = orlop, directory
+        self.write(text)
+
+    def write(self, text: str) -> None:
+        (self.directory / "compose.yaml").write_text(text)
+
+    def argv(self, *words: str) -> tuple[str, ...]:
+        return ("compose", "-f", str(self.directory / "compose.yaml"), *words)
+
+    def __call__(self, *words: str, check: bool = True, **env: str) -> Finished:
+        return self.orlop(*self.argv(*words), check=check, env={"TOKEN": "sesame\n", **env})
+
+    def services(self) -> dict[str, dict[str, object]]:
+        lines = self("ps", "-a", "--format", "json").stdout.splitlines()
+        return {one["Service"]: one for one in map(json.loads, lines)}
+
+    def ids(self) -> dict[str, str]:
+        return {name: str(one["ID"]) for name, one in self.services().items()}
+
+
+@pytest.fixture
+def shop(orlop: Environment, tmp_path: Path) -> Project:
+    return Project(orlop, tmp_path, PROJECT)
+
+
+def test_five_services_come_up_in_order_and_go_without_a_trace(shop: Project, orlop: Environment) -> None:
+    told = shop("up", "-d").stderr.splitlines()
+    started = [line.split()[1] for line in told if line.endswith("Started")]
+    for before, after in (("db", "setup"), ("setup", "api"), ("cache", "api"), ("api", "web")):
+        assert started.index(f"shop-{before}-1") < started.index(f"shop-{after}-1"), told
+    services = shop.services()
+    assert {name: one["State"] for name, one in services.items()} == {
+        "db": "running", "cache": "running", "setup": "exited", "api": "running", "web": "running",
+    }  # fmt: skip
+    assert services["db"]["Health"] == "healthy" and services["setup"]["ExitCode"] == 0
+    assert shop("logs", "--no-log-prefix", "setup").stdout == "sesame\nbe kind\n"
+    assert shop("logs", "db").stdout == "db-1  | up db\n"
+    assert shop("exec", "-T", "db", "sh", "-c", "echo in >/data/f; cat /data/f").stdout == "in\n"
+    assert shop("exec", "-T", "db", "sh", "-c", "exit 7", check=False).code == 7
+    assert shop("run", "--rm", "-T", "tool").stdout == "tool\n"
+    assert shop("up", "--plan").stdout == "start container shop-setup-1: it is exited\n"
+    assert shop("down", "-v").code == 0
+    assert (
+        orlop("ps", "-aq").stdout == "" and "shop" not in orlop("network", "ls").stdout + orlop("volume", "ls").stdout
+    )
+
+
+def test_only_what_changed_is_made_anew_and_the_plan_says_why(shop: Project) -> None:
+    shop("up", "-d", "db", "cache")
+    before = shop.ids()
+    plan = shop("up", "--plan", "db", "cache", DB="other").stdout
+    assert plan == "recreate container shop-db-1: env -NAME=db +NAME=other\n"
+    shop("exec", "-T", "db", "sh", "-c", "echo kept >/data/f")
+    shop("up", "-d", "db", "cache", DB="other")
+    after = shop.ids()
+    assert after["cache"] == before["cache"] and after["db"] != before["db"]
+    assert shop("exec", "-T", "db", "cat", "/data/f").stdout == "kept\n"
+    assert shop("up", "--plan", "db", "cache", DB="other").stdout == "nothing to do: everything is as the files say\n"
+    shop("up", "-d", "--force-recreate", "cache", DB="other")
+    assert shop.ids()["db"] == after["db"] and shop.ids()["cache"] != after["cache"]
+
+
+def test_scale_and_orphans(shop: Project, orlop: Environment) -> None:
+    shop("up", "-d", "--scale", "cache=3", "cache")
+    names = [f"shop-cache-{number}" for number in (1, 2, 3)]
+    assert sorted(orlop("ps", "--format", "{{.Names}}").stdout.split()) == names
+    shop("scale", "cache=1")
+    assert orlop("ps", "-a", "--format", "{{.Names}}").stdout.split() == names[:1]
+    shop.write("name: shop\nservices: {other: {image: host, command: sleep 1000}}\n")
+    assert "orphan containers (shop-cache-1)" in shop("up", "-d").stderr
+    shop("up", "-d", "--remove-orphans")
+    assert orlop("ps", "-a", "--format", "{{.Names}}").stdout.split() == ["shop-other-1"]
+
+
+def test_a_nameless_volume_survives_a_container_made_anew(orlop: Environment, tmp_path: Path) -> None:
+    text = "name: v\nservices: {a: {image: host, command: sleep 1000, volumes: [/v], environment: {N: '$N'}}}\n"
+    shop = Project(orlop, tmp_path, text)
+    shop("up", "-d", N="1")
+    shop("exec", "-T", "a", "sh", "-c", "echo kept >/v/f")
+    shop("up", "-d", N="2")
+    assert shop("exec", "-T", "a", "cat", "/v/f").stdout == "kept\n"
+    shop("up", "-d", "-V", N="3")
+    assert shop("exec", "-T", "a", "sh", "-c", "ls /v").stdout == ""
+
+
+def test_a_container_that_can_not_be_made_anew_stays(orlop: Environment, tmp_path: Path) -> None:
+    text = "name: v\nservices: {a: {image: host, command: sleep 1000, user: '$U'}}\n"
+    shop = Project(orlop, tmp_path, text)
+    shop("up", "-d", U="0")
+    before = shop.ids()
+    shop.write(text.replace("user: '$U'", "volumes: ['relative:x']") + "volumes: {relative: {}}\n")
+    failed = shop("up", "-d", check=False)
+    assert failed.code == 1 and failed.stderr
+    assert shop.ids() == before and shop.services()["a"]["State"] == "running"
+
+
+def test_ctrl_c_stops_the_project(shop: Project, orlop: Environment) -> None:
+    process = _foreground(shop, "up", "cache", "db")
+    _wait_for_line(process, b"up")
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=100)
+    assert process.returncode == 130 and b"Gracefully Stopping" in told
+    assert {one["State"] for one in shop.services().values()} == {"exited"}
+
+
+def test_the_status_of_a_service(orlop: Environment, tmp_path: Path) -> None:
+    task, service = "{image: host, command: sh -c 'echo ran; exit 3'}", "{image: host, command: sleep 1000}"
+    text = f"name: s\nservices: {{t: {task}, d: {service}}}\n"
+    shop = Project(orlop, tmp_path, text)
+    done = shop("up", "--exit-code-from", "t", check=False)
+    assert done.code == 3 and "t-1  | ran\n" in done.stdout
+    assert shop.services()["d"]["State"] == "exited"
+    assert shop("up", "--abort-on-container-failure", check=False).code == 3
+
+
+def test_wait_fails_for_what_ends_badly(orlop: Environment, tmp_path: Path) -> None:
+    text = "name: s\nservices: {t: {image: host, command: sh -c 'exit 3'}}\n"
+    failed = Project(orlop, tmp_path, text)("up", "-d", "--wait", check=False)
+    assert failed.code == 1 and "s-t-1" in failed.stderr and "orlop why s-t-1" in failed.stderr
+
+
+def test_verbs_for_what_is_there(shop: Project) -> None:
+    shop("create", "cache", "db")
+    assert {one["State"] for one in shop.services().values()} == {"created"}
+    missing = shop("start", check=False)
+    assert missing.code == 1 and 'service "setup" has no container to start' in missing.stderr
+    shop("start", "cache", "db")
+    shop("pause", "cache")
+    assert shop.services()["cache"]["State"] == "paused"
+    shop("unpause", "cache")
+    shop("restart", "db")
+    assert "sleep" in shop("top", "cache").stdout
+    assert shop("ls", "--format", "json").stdout.startswith('[{"Name":"shop","Status":"running(2)"')
+    assert shop("volumes", "-q").stdout == "shop_data\n"
+    shop("kill", "cache")
+    shop("stop")
+    assert {one["State"] for one in shop.services().values()} == {"exited"}
+    shop("rm", "-f", "cache")
+    assert list(shop.services()) == ["db"]
+    (shop.directory / "f").write_text("copied")
+    shop("cp", str(shop.directory / "f"), "db:/f")
+    shop("cp", "db:/f", str(shop.directory / "back"))
+    assert (shop.directory / "back").read_text() == "copied"
+
+
+def test_files_are_synchronised_while_one_watches(orlop: Environment, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a").write_text("one")
+    watch = "develop: {watch: [{action: sync, path: ./src, target: /app, ignore: ['*.tmp'], initial_sync: true}]}"
+    shop = Project(
+        orlop, tmp_path, f"name: w\nservices:\n  a:\n    image: host\n    command: sleep 1000\n    {watch}\n"
+    )
+    shop("up", "-d")
+    process = _foreground(shop, "watch", "--no-up")
+    try:
+        _until(lambda: shop("exec", "-T", "a", "cat", "/app/a", check=False).stdout == "one")
+        (tmp_path / "src/b.tmp").write_text("no")
+        (tmp_path / "src/new").mkdir()
+        (tmp_path / "src/a").write_text("two")
+        _until(lambda: shop("exec", "-T", "a", "cat", "/app/a").stdout == "two")
+        (tmp_path / "src/new/c").write_text("three")
+        (tmp_path / "src/a").unlink()
+        _until(lambda: shop("exec", "-T", "a", "sh", "-c", "cd /app; echo *; echo new/*").stdout == "new\nnew/c\n")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_missing_network_of_somebody_else_is_named(orlop: Environment, tmp_path: Path) -> None:
+    text = "name: n\nservices: {a: {image: host, networks: [far]}}\nnetworks: {far: {external: true, name: gone}}\n"
+    failed = Project(orlop, tmp_path, text)("up", "-d", check=False)
+    assert failed.code == 1 and "network gone declared as external, but could not be found" in failed.stderr
+
+
+def _foreground(shop: Project, *words: str) -> subprocess.Popen[bytes]:
+    argv = [str(COMMAND), *shop.argv(*words)]
+    env = shop.orlop.variables | {"TOKEN": "x"}
+    pipe = subprocess.PIPE
+    return shop.orlop.inside(
+        lambda: subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    )
+
+
+def _wait_for_line(process: subprocess.Popen[bytes], text: bytes) -> None:
+    assert process.stdout is not None
+    for line in iter(process.stdout.readline, b""):
+        if text in line:
+            return
+    raise AssertionError(os.waitstatus_to_exitcode(process.wait()))
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,273 @@
+"""Compose files: where things stand, variables, .env files, merging, what is refused and with which place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orlop.frontends.compose import document, dotenv, interpolation, loading, plan, project, request
+from orlop.frontends.compose.document import Map
+from orlop.spec.errors import Invalid, NotFound, OrlopError
+
+HEAD = "services:\n  web:\n    image: busybox\n"
+
+
+def load(directory: Path, text: str | bytes, /, environ: dict[str, str] | None = None, **more: str) -> project.Project:
+    directory.mkdir(exist_ok=True)
+    (directory / "compose.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    for name, content in more.items():
+        (directory / name.replace("_", ".")).write_text(content)
+    loaded = loading.load(loading.Sources([str(directory / "compose.yaml")], environ=environ or {}))
+    return project.make(loaded)
+
+
+def refused(directory: Path, text: str | bytes) -> str:
+    with pytest.raises(OrlopError) as caught:
+        load(directory, text)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "cause"),
+    [
+        (HEAD + "    imagee: x\n", ":4:5", "additional properties 'imagee' not allowed"),
+        (HEAD + "    ports:\n      - 80:80:80:80\n", ":5:9", "invalid"),
+        (HEAD + "    healthcheck: {interval: 5}\n", ":4:19", "missing unit"),
+        (HEAD + "    mem_limit: lots\n", ":4:5", "invalid size"),
+        (HEAD + "    depends_on: [db]\n", ":4:5", 'depends on undefined service "db"'),
+        (HEAD + "    hostname: ${A\n", ":4:5", "a brace is not closed"),
+        (HEAD + "    image: again\n", ":4:5", 'mapping key "image" already defined'),
+        (HEAD + "    build: {contxt: .}\n", ":4:13", "additional properties 'contxt'"),
+        ("services:\n  web: [\n", ":3:1", ""),
+        ("services: {web: {image: x, privileged: maybe}}\n", ":1:28", "must be true or false"),
+    ],
+)
+def test_what_is_wrong_has_its_place(tmp_path: Path, text: str, where: str, cause: str) -> None:
+    told = refused(tmp_path, text)
+    assert f"compose.yaml{where}" in told and cause in told
+
+
+def test_a_misspelt_key_gets_the_next_one(tmp_path: Path) -> None:
+    with pytest.raises(Invalid) as caught:
+        load(tmp_path, HEAD + "    enviroment: {}\n")
+    assert caught.value.hint == "did you mean environment?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff\xfe\x00",
+        b"services: {web: {image: \xc3\x28}}",
+        b"- 1\n",
+        b"services: 1\n",
+        b"services: {1: {image: x}}\nservices: {}\n",
+        b"a: &a [*a]\n",
+        b"services: {web: {image: x, labels: !!python/object:os.system x}}",
+        b"services: {web: {image: x, labels: !unknown {}}}",
+        b"services: {? [a]: b}",
+        b"[" * 5000,
+        b"services:\n" + b"".join(b" " * n + b"a:\n" for n in range(1, 200)),
+        b"services: {'a/b': {image: x}}",
+        b"x: " + b"9" * 100_000 + b"\nservices: 1",
+    ],
+)
+def test_broken_and_hostile_files_are_refused(tmp_path: Path, text: bytes) -> None:
+    assert refused(tmp_path, text)
+
+
+def test_aliases_do_not_fill_the_memory(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    assert "use fewer aliases" in _hint(tmp_path, "\n".join(lines))
+
+
+def _hint(directory: Path, text: str) -> str:
+    with pytest.raises(Invalid) as caught:
+        load(directory, text)
+    return caught.value.hint
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    try:
+        for found in document.parse(data, "f.yaml"):
+            assert isinstance(found, Map)
+    except OrlopError as error:
+        assert error.cause
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", None), ("~", None), ("true", True), ("yes", "yes"), ("on", "on"), ("0440", 288), ("0x1F", 31),
+        ("1_000", 1000), ("22:22", "22:22"), ("1.50", 1.5), (".5", 0.5), ("1e3", 1000.0), ("-", "-"), ("+1", 1),
+        ("089", "089"), ("0o17", 15), ("1.2.3", "1.2.3"), ("2001-01-01", "2001-01-01"), ("=", "="),
+    ],
+)  # fmt: skip
+def test_plain_scalars_mean_what_go_yaml_says(text: str, value: object) -> None:
+    assert document.resolve(text) == value and type(document.resolve(text)) is type(value)
+
+
+VARIABLES = {"A": "a", "EMPTY": "", "B": "b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("$A", "a"), ("${A}", "a"), ("$$A", "$A"), ("$A$B", "ab"), ("${NO:-x}", "x"), ("${NO-x}", "x"),
+        ("${EMPTY:-x}", "x"), ("${EMPTY-x}", ""), ("${A:+x}", "x"), ("${NO+x}", ""), ("${EMPTY+x}", "x"),
+        ("${EMPTY:+x}", ""), ("${NO:-${A}}", "a"), ("${NO:-${NO2:-${B}c}}", "bc"), ("${A:-${NO:?never}}", "a"),
+        ("${NO}", ""), ("a$", None), ("${", None), ("${A", None), ("${1}", None), ("${A:}", None), ("$-", None),
+        ("${NO:?must}", None), ("${EMPTY:?must}", None), ("${EMPTY?must}", ""),
+    ],
+)  # fmt: skip
+def test_variables(text: str, result: str | None) -> None:
+    if result is None:
+        with pytest.raises(interpolation.BadTemplate):
+            interpolation.substitute(text, VARIABLES)
+    else:
+        assert interpolation.substitute(text, VARIABLES) == result
+
+
+@given(st.text("${}:-?+AB_ x", max_size=30))
+def test_any_template_is_replaced_or_refused(text: str) -> None:
+    try:
+        assert isinstance(interpolation.substitute(text, VARIABLES), str)
+    except interpolation.BadTemplate:
+        pass
+
+
+def test_a_variable_that_is_missing_is_told_once_and_only_when_used(tmp_path: Path) -> None:
+    told: list[str] = []
+    (tmp_path / "compose.yaml").write_text(HEAD + "    labels: {a: $GONE, b: $GONE, c: '${A:-$NEVER}'}\n")
+    sources = loading.Sources([str(tmp_path / "compose.yaml")], environ={"A": "a"}, warn=told.append)
+    loading.load(sources)
+    assert told == ['The "GONE" variable is not set. Defaulting to a blank string.']
+
+
+def test_env_files() -> None:
+    text = "A=1\n# no\n\nexport B = 'x $A'\nC=\"$A\\n\"\nD=a # b\nE=a#b\nF\nG=${OUT}\nM='two\nlines'\n"
+    assert dotenv.parse(text, "f", {"OUT": "o"}) == {
+        "A": "1", "B": "x $A", "C": "1\n", "D": "a", "E": "a#b", "F": None, "G": "o", "M": "two\nlines",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["1A=x", "A='open", "=x", "A B=c", "A=${", "\0=1"])
+def test_wrong_env_files_say_their_line(text: str) -> None:
+    with pytest.raises(Invalid, match="line 2"):
+        dotenv.parse(f"OK=1\n{text}\n", "f", {})
+
+
+def test_the_environment_is_stronger_than_env_files(tmp_path: Path) -> None:
+    text = HEAD + "    labels: {a: $A, b: $B}\n"
+    found = load(tmp_path, text, {"A": "outside"}, _env="A=file\nB=file\n")
+    assert found.services["web"].labels == {"a": "outside", "b": "file"}
+
+
+def test_a_file_is_searched_for_upwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docker-compose.yml").write_text(HEAD)
+    (tmp_path / "docker-compose.override.yml").write_text("services: {web: {hostname: over}}\n")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    loaded = loading.load(loading.Sources(environ={}))
+    assert loaded.directory == str(tmp_path) and loaded.document["services"]["web"]["hostname"] == "over"
+    assert [os.path.basename(path) for path in loaded.files] == ["docker-compose.yml", "docker-compose.override.yml"]
+
+
+def test_without_a_file_the_error_says_what_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFound, match="no configuration file provided"):
+        loading.load(loading.Sources(environ={}))
+
+
+def test_an_include_of_itself_is_refused(tmp_path: Path) -> None:
+    assert "include cycle" in refused(tmp_path, "include: [compose.yaml]\n" + HEAD)
+
+
+def test_services_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    text = "services: {a: {extends: b, image: x}, b: {extends: a, image: x}}\n"
+    assert "circular reference" in refused(tmp_path, text)
+
+
+def test_order_of_dependencies(tmp_path: Path) -> None:
+    text = "services: {a: {image: x, depends_on: [c]}, b: {image: x, links: [a]}, c: {image: x}, d: {image: x}}\n"
+    found = load(tmp_path, text)
+    assert list(found.services) == ["c", "a", "b", "d"]
+    assert [one.name for one in found.chosen(["a"], with_dependencies=True)] == ["c", "a"]
+    assert found.dependents(["c"]) == {"a", "b", "c"}
+
+
+def test_what_orlop_has_not_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    found = load(tmp_path, HEAD + "    gpus: all\n")
+    with pytest.raises(OrlopError, match=r"services\.web\.gpus"):
+        request.container(found, found.services["web"], 1, {})
+
+
+def test_a_request_has_what_the_service_says(tmp_path: Path) -> None:
+    text = """
+name: shop
+services:
+  db: {image: d}
+  web:
+    image: busybox
+    command: [a, b]
+    entrypoint: []
+    environment: {A: "1"}
+    ports: ["127.0.0.1:8000-8001:80-81"]
+    volumes: ["./src:/src:ro,rslave", "data:/data", "/anon", "./as:/as:as=5"]
+    depends_on: {db: {condition: service_healthy}}
+    networks: {back: {aliases: [x]}, front: {priority: 9}}
+    stop_grace_period: 1500ms
+    deploy: {resources: {limits: {memory: 10m, cpus: "0.5"}}}
+    restart: on-failure:3
+    secrets: [token]
+volumes: {data: {}}
+networks: {back: {}, front: {name: outside}}
+secrets: {token: {file: ./t}}
+"""
+    found = load(tmp_path, text)
+    wanted = request.container(found, found.services["web"], 2, {"db": 1})
+    assert (wanted.name, wanted.args, wanted.entrypoint) == ("shop-web-2", ("a", "b"), ("",))
+    assert [(one.network, one.aliases) for one in wanted.endpoints] == [
+        ("outside", ("shop-web-2", "web")),
+        ("shop_back", ("shop-web-2", "web", "x")),
+    ]
+    assert wanted.depends_on == ("shop-db-1:healthy",)
+    assert (wanted.memory_bytes, wanted.cpu_nanos, wanted.stop_timeout_s) == (10 << 20, 500_000_000, 2)
+    assert (wanted.restart_policy, wanted.restart_retries_max) == ("on-failure", 3)
+    (bind,) = wanted.binds
+    assert (bind.source, bind.options) == (str(tmp_path / "as"), ("as=5",))
+    assert [(one.type, one.source, one.target, one.read_only) for one in wanted.mounts] == [
+        ("bind", str(tmp_path / "src"), "/src", True),
+        ("volume", "shop_data", "/data", False),
+        ("volume", "", "/anon", False),
+        ("bind", str(tmp_path / "t"), "/run/secrets/token", True),
+    ]
+    (port,) = wanted.ports
+    assert (port.host_ip, port.host_first, port.host_last, port.first, port.last) == ("127.0.0.1", 8000, 8001, 80, 81)
+
+
+def test_how_many_a_dependency_has_is_no_other_configuration(tmp_path: Path) -> None:
+    found = load(tmp_path, "services: {web: {image: x, depends_on: [db]}, db: {image: x}}\n")
+    one, two = (request.container(found, found.services["web"], 1, {"db": number}) for number in (1, 2))
+    assert one.labels == two.labels and one.depends_on != two.depends_on
+
+
+def test_a_secret_of_another_content_is_another_configuration(tmp_path: Path) -> None:
+    text = HEAD + "    secrets: [s]\nsecrets: {s: {environment: TOKEN}}\n"
+    hashes = set()
+    for token in ("sesame", "mellon"):
+        found = load(tmp_path, text, {"TOKEN": token})
+        hashes.add(request.container(found, found.services["web"], 1, {}).labels[request.HASH])
+        assert token not in str(request.container(found, found.services["web"], 1, {}).to_json())
+    assert len(hashes) == 2
+
+
+def test_differences_are_told_by_field() -> None:
+    before = {"image": "a", "env": ["A=1", "B=2"], "memory_bytes": 0, "labels": {"l": "1", request.HASH: "x"}}
+    after = {"image": "b", "env": ["B=2", "C=3"], "memory_bytes": 5, "labels": {"l": "1", request.HASH: "y"}}
+    assert plan.differences(before, after) == ["env -A=1 +C=3", "image a -> b", "memory_bytes 0 -> 5"]
