@@ -22,7 +22,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
     "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-compose", "docker-registry", "podman", "openssl",
                     "busybox-static", "binutils", "binutils-aarch64-linux-gnu", "qemu-user-static"),
-    "root":        ("busybox-static", "iproute2", "nftables", "procps", "strace"),
+    "root":        ("busybox-static", "containernetworking-plugins", "iproute2", "iptables", "nftables", "procps",
+                    "strace"),
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "busybox-static", "iproute2", "procps"),
@@ -54,6 +55,8 @@ TOOLS: dict[str, str] = {
     "ip": "iproute2",
     "bridge": "iproute2",
     "nft": "nftables",
+    "host-local": "containernetworking-plugins",
+    "iptables": "iptables",
     "kill": "procps",
     "ps": "procps",
     "qemu-system-x86_64": "qemu-system-x86",
@@ -64,7 +67,7 @@ RELEASES: dict[str, str] = {"criu": "trixie", "docker-compose": "trixie"}
 # fmt: on
 
 DIRECTORY = CACHE / "peers"
-_PROGRAMS = ("usr/bin", "usr/sbin", "bin", "sbin", "usr/libexec/podman", "usr/lib/podman")
+_PROGRAMS = ("usr/bin", "usr/sbin", "bin", "sbin", "usr/libexec/podman", "usr/lib/podman", "usr/lib/cni")
 
 
 def prepare(chores: Iterable[str]) -> None:
@@ -88,7 +91,9 @@ def path() -> str:
     """Return PATH with the unpacked programs behind the machine's own."""
     own = os.environ.get("PATH", os.defpath).split(":")
     places = [DIRECTORY, *(_place(release) for release in sorted(set(RELEASES.values())))]
-    return ":".join([*own, "/usr/sbin", "/sbin", *(str(place / part) for place in places for part in _PROGRAMS)])
+    return ":".join(
+        [*own, "/usr/sbin", "/sbin", *(str(place / part) for place in places for part in _PROGRAMS), "/usr/lib/cni"]
+    )
 
 
 def find(program: str) -> Path | None:

@@ -22,7 +22,7 @@ import time
 from ..spec.errors import NotFound, OrlopError
 from . import events
 from .containers import ends, execs, freezing, names, removal, state
-from .networks import attach
+from .networks import attach, cni
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def _take_up_networks(engine: Engine, late: list[str]) -> None:
     """Hold what running containers hold, and give back what the others have left."""
     for container_id in engine.records.ids():
         engine.networks.attachments.load(container_id)
+    cni.forget_stale(engine)
     if not engine.networks.attachments.all:
         return
     engine.networks.starting.update(late)
@@ -86,6 +87,7 @@ def _take_up_networks(engine: Engine, late: list[str]) -> None:
         engine.networks.adopt()
     except OSError as wrong:
         engine.log.write(f"the rules of the networks can't be written: {wrong}")
+    cni.hold_namespaces(engine)
     attach.release_ended(engine)
 
 

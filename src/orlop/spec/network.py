@@ -86,7 +86,7 @@ class Pool(Record):
 
 
 class Network(Record):
-    """network.json. link: the bridge's name on the host, or the link below a macvlan."""
+    """network.json. link: the bridge's name on the host, or the link below a macvlan; conflist: of the driver cni."""
 
     id: str
     name: str
@@ -100,6 +100,7 @@ class Network(Record):
     attachable: bool = False
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
+    conflist: dict[str, object] = {}
 
     @property
     def subject(self) -> str:
@@ -110,7 +111,7 @@ class Network(Record):
 class Endpoint(Record):
     """A container's place in one network while it runs. link: its interface's other end on the host, "" without one.
 
-    names: what the network's DNS knows it by.
+    names: what the network's DNS knows it by. capabilities, result: what CNI plugins were told, and what they returned.
     """
 
     id: str
@@ -125,6 +126,8 @@ class Endpoint(Record):
     ipv6_length: int = 0
     gateway6: str = ""
     names: tuple[str, ...] = ()
+    capabilities: dict[str, object] = {}
+    result: dict[str, object] = {}
 
 
 class Published(Record):
@@ -137,13 +140,32 @@ class Published(Record):
     protocol: str = "tcp"
 
 
+class RelayPort(Record):
+    """fd: a bound socket, which listens if the protocol is "tcp". address, port: where it leads."""
+
+    fd: int
+    protocol: str
+    address: str
+    port: int
+
+
+class RelayOrders(Record):
+    """What a relay is told. link: it lives as long as this one is there."""
+
+    link: str
+    ports: tuple[RelayPort, ...]
+
+
 class Attachment(Record):
     """endpoints.json: what a running container holds of the network, valid for one boot of the machine.
 
     gateway: the id of the network that the default route leads through.
+    relay, relay_start_time: the process that carries what comes to the ports, 0 where the firewall does.
     """
 
     boot_id: str
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[Published, ...] = ()
     gateway: str = ""
+    relay: int = 0
+    relay_start_time: int = 0

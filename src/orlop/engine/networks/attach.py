@@ -17,7 +17,7 @@ from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from ...spec.network import Attachment, Endpoint, EndpointRequest, Published
 from ..containers import state
 from ..containers.names import short_id
-from . import names, ports
+from . import cni, names, ports
 from .host import OPTION_HOST_IP, OPTION_ICC, forwards_of
 from .store import new_id
 
@@ -121,7 +121,15 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
     try:
         fd, inside = links.new_namespace()
         with inside:
-            joined = Joined(engine, record, fd, _connect(engine, record, inside, fd))
+            attachment = _connect(engine, record, inside, fd)
+        if any(cni.is_cni(engine, one) for one in attachment.endpoints):
+            networks.namespaces[record.id] = os.dup(fd)
+            try:
+                attachment = cni.connect(engine, record, attachment, fd)
+            except BaseException:
+                release(engine, record.id)
+                raise
+        joined = Joined(engine, record, fd, attachment)
         try:
             joined.listen_for_questions()
         except BaseException:
@@ -160,22 +168,61 @@ def _connect(engine: Engine, record: ContainerRecord, inside: Rtnetlink, fd: int
         try:
             for number, endpoint in enumerate(attachment.endpoints):
                 _plug(engine, record, endpoint, inside, fd, wishes(record)[number])
-            links.set_gateway(inside, _of(attachment, attachment.gateway))
+            if not any(cni.is_cni(engine, one) for one in attachment.endpoints):  # plugins set routes by themselves
+                links.set_gateway(inside, _of(attachment, attachment.gateway))
             networks.publish(forwards_of(attachment))
+            attachment = _relayed(engine, record, attachment)
         except BaseException:
             release(engine, record.id)
             raise
     return attachment
 
 
+def _relayed(engine: Engine, record: ContainerRecord, attachment: Attachment) -> Attachment:
+    """Have a relay carry what comes to the ports, where this engine's namespace is not the machine's."""
+    endpoint = _of(attachment, attachment.gateway)
+    if not namespace.has_left() or endpoint is None or not attachment.ports:
+        return attachment
+    from ..rootless import relays
+
+    pid, start_time = relays.start(endpoint.link, forwards_of(attachment), record.subject)
+    attachment = attachment.replace(relay=pid, relay_start_time=start_time)
+    engine.networks.attachments.hold(record.id, attachment)
+    return attachment
+
+
+def _end_relay(attachment: Attachment) -> None:
+    if attachment.relay:
+        from ..rootless import relays
+
+        relays.end(attachment)
+
+
 def release(engine: Engine, container_id: str) -> None:
     """Give back what a container holds: rules, links, addresses. It may hold nothing."""
+    networks = engine.networks
+    attachment = _withdraw(engine, container_id)
+    if attachment is not None:
+        netns = networks.namespaces.pop(container_id, None)
+        try:
+            cni.disconnect(engine, container_id, attachment.endpoints, netns)
+        finally:
+            if netns is not None:
+                os.close(netns)
+        with networks.lock:
+            if networks.attachments.get(container_id) is None:
+                networks.attachments.drop(container_id)
+
+
+def _withdraw(engine: Engine, container_id: str) -> Attachment | None:
+    """Give back what of it is ours; return what it held, None when that was nothing, or stays."""
     networks = engine.networks
     with networks.lock:
         attachment = networks.attachments.get(container_id)
         if attachment is None:
-            return
+            return None
         networks.attachments.all.pop(container_id)
+        _end_relay(attachment)
         try:
             networks.resolver.remove(container_id)
         except OrlopError as wrong:
@@ -186,8 +233,8 @@ def release(engine: Engine, container_id: str) -> None:
         except OSError as failure:
             networks.attachments.all[container_id] = attachment
             engine.log.write(f"the network of container {container_id} is not given back: {failure}")
-            return
-        networks.attachments.drop(container_id)
+            return None
+    return attachment
 
 
 def release_ended(engine: Engine) -> None:
@@ -210,17 +257,29 @@ def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: End
             taken = {endpoint.interface for endpoint in held.endpoints}
             interface = next(name for name in map(_interface, range(len(taken) + 1)) if name not in taken)
             endpoint = _decide(engine, record, network, wish, interface)
+            if network.driver == cni.DRIVER:
+                endpoint = cni.intended(endpoint, network, wish, ())
             after = held.replace(endpoints=(*held.endpoints, endpoint))
             asked = {**_asked(engine, record), network.id: wish}
             after = after.replace(gateway=_gateway(engine, after.endpoints, asked))
             networks.attachments.hold(record.id, after)
             try:
                 _plug(engine, record, endpoint, inside, fd, wish)
-                _reroute(engine, inside, held, after)
-                names.update(engine, record.replace(request=_with(record, wish)), after, fd)
+                _reroute(engine, record, inside, held, after)
             except BaseException:
                 networks.attachments.hold(record.id, held)
                 raise
+        try:
+            if network.driver == cni.DRIVER:
+                if record.id not in networks.namespaces:
+                    networks.namespaces[record.id] = os.dup(fd)
+                after = cni.connect(engine, record, after, fd)
+            with networks.lock:
+                names.update(engine, record.replace(request=_with(record, wish)), after, fd)
+        except BaseException:
+            with networks.lock:
+                networks.attachments.hold(record.id, held)
+            raise
     finally:
         os.close(fd)
 
@@ -237,12 +296,14 @@ def disconnect_running(engine: Engine, record: ContainerRecord, pid: int, networ
                 return
             left = tuple(one for one in held.endpoints if one.id != endpoint.id)
             after = held.replace(endpoints=left, gateway=_gateway(engine, left, _asked(engine, record)))
-            links.unplug(inside, endpoint)
+            if network.driver != cni.DRIVER:
+                links.unplug(inside, endpoint)
             if endpoint.link:
                 links.delete_link(networks.route, endpoint.link)
             networks.attachments.hold(record.id, after)
-            _reroute(engine, inside, held, after)
+            _reroute(engine, record, inside, held, after)
             names.update(engine, record, after, fd)
+        cni.disconnect(engine, record.id, (endpoint,), fd)
     finally:
         os.close(fd)
 
@@ -251,12 +312,15 @@ def _with(record: ContainerRecord, wish: EndpointRequest) -> ContainerRequest:
     return record.request.replace(endpoints=(*wishes(record), wish))
 
 
-def _reroute(engine: Engine, inside: Rtnetlink, before: Attachment, after: Attachment) -> None:
+def _reroute(engine: Engine, record: ContainerRecord, inside: Rtnetlink, before: Attachment, after: Attachment) -> None:
     if before.gateway == after.gateway:
         return
-    links.set_gateway(inside, _of(after, after.gateway))
+    if not any(cni.is_cni(engine, one) for one in after.endpoints):
+        links.set_gateway(inside, _of(after, after.gateway))
     engine.networks.withdraw(forwards_of(before))
     engine.networks.publish(forwards_of(after))
+    _end_relay(before)
+    _relayed(engine, record, after)
 
 
 def _of_container(engine: Engine, record: ContainerRecord, reference: str) -> int:
@@ -293,8 +357,18 @@ def _hold(engine: Engine, record: ContainerRecord) -> Attachment:
         networks.attachments.drop(record.id)
         raise
     attachment = attachment.replace(gateway=gateway, ports=published)
+    attachment = attachment.replace(
+        endpoints=tuple(_intended(engine, one, asked[one.network_id], attachment) for one in attachment.endpoints)
+    )
     networks.attachments.hold(record.id, attachment)
     return attachment
+
+
+def _intended(engine: Engine, endpoint: Endpoint, wish: EndpointRequest, attachment: Attachment) -> Endpoint:
+    network = engine.networks.store.get(endpoint.network_id)
+    if network is None or network.driver != cni.DRIVER:
+        return endpoint
+    return cni.intended(endpoint, network, wish, attachment.ports if attachment.gateway == network.id else ())
 
 
 def _published(engine: Engine, record: ContainerRecord, gateway: str) -> tuple[Published, ...]:
@@ -326,6 +400,8 @@ def _decide(
         link=f"ve{endpoint_id[:12]}" if network.driver == "bridge" else "",
         names=dns_names(record, wish),
     )
+    if network.driver == cni.DRIVER:
+        return endpoint  # its plugins decide the rest
     taken = networks.attachments.addresses(network.id) | _reserved(network)
     for pool in network.pools:
         is_six = ":" in pool.subnet
@@ -391,6 +467,8 @@ def _plug(
     network = networks.store.get(endpoint.network_id)
     if network is None:
         raise NotFound("connect", record.subject, f"network {endpoint.network_id} not found", hint="connect it anew")
+    if network.driver == cni.DRIVER:
+        return  # `cni.connect`, without the lock
     if network.driver == "macvlan":
         chosen = network.options.get("macvlan_mode", "bridge")
         links.plug_macvlan(networks.route, inside, fd, endpoint, network.link, chosen)
@@ -407,7 +485,7 @@ def _gateway(engine: Engine, endpoints: tuple[Endpoint, ...], asked: dict[str, E
     candidates = []
     for endpoint in endpoints:
         network = engine.networks.store.get(endpoint.network_id)
-        if network is not None and (endpoint.gateway or endpoint.gateway6):
+        if network is not None and (endpoint.gateway or endpoint.gateway6 or network.driver == cni.DRIVER):
             wish = asked.get(network.id)
             candidates.append((-(wish.gw_priority if wish else 0), network.name, network.id))
     return min(candidates)[2] if candidates else ""

@@ -30,6 +30,7 @@ class Attachments:
         self._containers = containers
         self._boot_id = boot_id
         self.all: dict[str, Attachment] = {}
+        self.stale: dict[str, Attachment] = {}  # of another boot: what is on disk elsewhere may be theirs still
 
     def load(self, container_id: str) -> Attachment | None:
         """Read what a container holds, from its file; None when it holds nothing."""
@@ -41,6 +42,8 @@ class Attachments:
         except (OSError, OrlopError):
             return None
         if found.boot_id != self._boot_id:
+            self.stale[container_id] = found
+            self.drop(container_id)
             return None
         self.all[container_id] = found
         return found

@@ -58,6 +58,7 @@ class Networks:
         self._left = False
         self.uplink: Callable[[], str] = str  # connects this namespace with the outside; returns what is wrong, or ""
         self.trouble = ""  # what the uplink said last
+        self.namespaces: dict[str, int] = {}  # of containers whose plugins want to see it at the end: descriptors
         self.starting: set[str] = set()  # containers between their endpoints and their process
         self._removals: list[threading.Thread] = []
         self.without: dict[str, str] = {}  # containers that run without a network that nobody named, and why
@@ -325,8 +326,8 @@ def open_text(path: str) -> str:
 def forwards_of(held: Attachment) -> list[Forward]:
     """Return the forwards of everything that a container publishes, for each family that its network has."""
     endpoint = next((one for one in held.endpoints if one.network_id == held.gateway), None)
-    if endpoint is None:
-        return []
+    if endpoint is None or endpoint.capabilities:
+        return []  # plugins publish by themselves
     return [
         Forward(port.host_ip, port.host_first, port.count, port.protocol, address, port.first)
         for port in held.ports

@@ -11,7 +11,7 @@ from ..containers import files
 from ..containers.inspect import unix_time
 from ..containers.record import timestamp
 from ..labels import has_label
-from . import attach, host, requests
+from . import attach, cni, host, requests
 from .store import PREDEFINED, new_id
 
 TYPE_CHECKING = False
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
-DRIVERS = ("bridge", "macvlan")
+DRIVERS = ("bridge", "macvlan", cni.DRIVER)
 MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
 LINK_NAME_LENGTH_MAX = 15
 _BOOLEANS = frozenset((host.OPTION_ICC, host.OPTION_MASQUERADE))
 _OPTIONS = {
     "bridge": frozenset((host.OPTION_NAME, host.OPTION_MTU, host.OPTION_HOST_IP)) | _BOOLEANS,
     "macvlan": frozenset(("parent", "macvlan_mode", host.OPTION_MTU)),
+    cni.DRIVER: frozenset((cni.OPTION_CONFLIST, cni.OPTION_TIMEOUT)),
 }
 
 
@@ -51,7 +52,10 @@ def create(engine: Engine, request: NetworkRequest) -> Network:
             labels=request.labels,
             options=options,
         )
-        network = network.replace(pools=_pools(engine, request, network.id, subject))
+        if network.driver == cni.DRIVER:
+            network = network.replace(conflist=cni.configured(request, subject))
+        else:
+            network = network.replace(pools=_pools(engine, request, network.id, subject))
         networks.store.save(network)
     events.publish(engine, events.NETWORK, "create", network.id, {"name": network.name, "type": network.driver})
     return network
@@ -70,6 +74,8 @@ def remove(engine: Engine, reference: str) -> Network:
         if network.driver == "bridge":
             _down(engine, network)
         networks.store.remove(network)
+    if network.driver == cni.DRIVER:
+        cni.collect_all(engine, network)
     events.publish(engine, events.NETWORK, "destroy", network.id, {"name": network.name, "type": network.driver})
     return network
 
@@ -238,6 +244,8 @@ def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
 
 
 def _link(engine: Engine, request: NetworkRequest, options: dict[str, str], subject: str) -> str:
+    if request.driver == cni.DRIVER:
+        return ""
     name = options.get("parent" if request.driver == "macvlan" else host.OPTION_NAME, "")
     if request.driver == "macvlan":
         if not name:

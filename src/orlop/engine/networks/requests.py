@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...network import subnet
 from ...network.dns.egress import Allowed
 from ...spec.errors import Invalid
-from . import links, ports
+from . import cni, links, ports
 from .attach import CONTAINER, HOST, NONE
 
 TYPE_CHECKING = False
@@ -43,6 +43,8 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
     chosen = request.network
     if chosen in (NONE, HOST) or chosen.startswith(CONTAINER):
         return _check_shared(request, subject)
+    for reference in {chosen, *(wish.network for wish in request.endpoints)}:
+        cni.adopt(engine, reference)
     for wish in request.endpoints:
         network = networks.store.find(wish.network)
         if network.driver in ("host", "null"):
@@ -64,7 +66,9 @@ def check_wish(network: Network, wish: EndpointRequest, subject: str) -> None:
             continue
         if _check_address(address, "--ip", subject) != bits:
             raise Invalid("connect", subject, f"invalid IPv{4 if bits == 32 else 6} address: {address}")
-        if all(pool.auto for pool in network.pools if (":" in pool.subnet) == (bits == 128)):
+        if network.driver != cni.DRIVER and all(
+            pool.auto for pool in network.pools if (":" in pool.subnet) == (bits == 128)
+        ):
             cause = (
                 "user specified IP address is supported only when connecting to networks with user configured subnets"
             )

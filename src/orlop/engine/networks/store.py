@@ -53,6 +53,8 @@ class Store:
         Raises NotFound with docker's text; Invalid when several ids begin so.
         """
         every = self.all()
+        if reference.startswith("cni:"):  # of that driver, so that no other one of this name is meant
+            reference = next((one.id for one in every.values() if f"cni:{one.name}" == reference), reference)
         if reference in every:
             return every[reference]
         for network in every.values():

@@ -119,6 +119,7 @@ NETWORK = Kind("network", parse_network, repeatable=True)
 # fmt: off
 NETWORK_FLAGS = (
     Flag("add-host", "", LIST, "Add a custom host-to-IP mapping (host:ip)"),
+    Flag("cni", "", LIST, "Connect a container to a CNI network of /etc/cni/net.d"),
     Flag("dns", "", LIST, "Set custom DNS servers"),
     Flag("dns-opt", "", LIST, "Set DNS options", hidden=True),
     Flag("dns-option", "", LIST, "Set DNS options"),
@@ -149,7 +150,8 @@ _OWN_FLAGS = (
 
 def fields(options: Options) -> dict[str, Any]:
     """Return what the flags ask for, as fields of a `ContainerRequest`. Raises Invalid for contradictions."""
-    chosen: tuple[Chosen, ...] = (*options["network"], *options["net"])
+    plugins = (Chosen(f"cni:{name}", {}) for name in options["cni"])
+    chosen: tuple[Chosen, ...] = (*options["network"], *options["net"], *plugins)
     mode = chosen[0].name if chosen else ""
     return {
         "network": "" if mode == "default" else mode,

@@ -212,6 +212,14 @@ def _dns(invocation: Invocation) -> int:
     return 0 if code == 0 else 1
 
 
+def _cni(invocation: Invocation) -> int:
+    word, network = invocation.arguments
+    with invocation.connect() as engine:
+        engine.call("networks.look_after", {"network": network, "verb": word})
+    write_line(for_output(f"{network}: {word} found nothing wrong"))
+    return 0
+
+
 def _explain(invocation: Invocation) -> int:
     container, *port = invocation.arguments
     with invocation.connect() as engine:
@@ -245,6 +253,13 @@ DNS = Command(
     "trace [OPTIONS] CONTAINER NAME",
     flags=(Flag("type", "", STRING, "Type of the record: A or AAAA", default="A"),),
     arguments=(3, 3),
+)
+CNI = Command(
+    _cni,
+    "Ask the plugins of a CNI network whether they are ready, to check what they made, or to let go of the rest",
+    "status|check|gc NETWORK",
+    flags=(),
+    arguments=(2, 2),
 )
 EXPLAIN = Command(
     _explain,

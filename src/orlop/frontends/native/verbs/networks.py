@@ -1,6 +1,6 @@
 """The verbs `networks.*`."""
 
-from ....engine.networks import explain, lifecycle, listing, names
+from ....engine.networks import cni, explain, lifecycle, listing, names
 from ....spec.network import EndpointRequest, NetworkRequest
 from .call import Args, Call, Verb
 
@@ -59,6 +59,11 @@ class Trace(Args):
     kind: str = "A"
 
 
+class LookAfter(Args):
+    network: str
+    verb: str
+
+
 class Explain(Args):
     container: str
     port: str = ""
@@ -72,6 +77,7 @@ VERBS: dict[str, Verb] = {
     "networks.prune": Verb(Prune, _prune),
     "networks.connect": Verb(Connect, _connect),
     "networks.disconnect": Verb(Disconnect, _disconnect),
+    "networks.look_after": Verb(LookAfter, lambda call, args: cni.look_after(call.engine, args.network, args.verb)),
     "networks.explain": Verb(Explain, lambda call, args: explain.explain(call.engine, args.container, args.port)),
     "networks.trace": Verb(Trace, lambda call, args: names.trace(call.engine, args.container, args.name, args.kind)),
 }

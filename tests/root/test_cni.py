@@ -1,0 +1,288 @@
+"""Networks of CNI plugins: Debian's real ones, and some that are broken or hostile."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devtools import peers
+from orlop.linux.netlink.rtnetlink import Hop
+from support import processes
+from support.boxes import Box, ask, serving, silent
+from support.engine import Environment
+from support.netns import Netns, network, wire
+from support.tasks import wait_until
+
+A, B = "192.0.2.1", "192.0.2.2"
+Run = Callable[..., Box]
+
+
+@pytest.fixture
+def host(orlop: Environment) -> Netns:
+    assert orlop.net is not None
+    return orlop.net
+
+
+@pytest.fixture
+def neighbour(host: Netns) -> Iterator[Netns]:
+    with network() as other:
+        wire(host, "up0", A, other, "up0", B, 24)
+        other.route.add_route(("10.0.0.0", 8), Hop(A))
+        yield other
+
+
+@pytest.fixture
+def plugins(orlop: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of plugins: the real ones, and what a test adds. The engine looks nowhere else."""
+    found = peers.find("host-local")
+    if found is None:
+        pytest.skip("needs: containernetworking-plugins")
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    for program in found.parent.iterdir():
+        (directory / program.name).symlink_to(program)
+    (tmp_path / "net.d").mkdir()
+    monkeypatch.setenv("CNI_PATH", str(directory))
+    monkeypatch.setenv("NETCONFPATH", str(tmp_path / "net.d"))
+    monkeypatch.setenv("PATH", peers.path())
+    return directory
+
+
+@pytest.fixture
+def run(orlop: Environment) -> Iterator[Run]:
+    made: list[Box] = []
+
+    def start(*args: str) -> Box:
+        made.append(Box(orlop, *args))
+        return made[-1]
+
+    yield start
+    for box in made:
+        box.close()
+
+
+def configure(plugins: Path, name: str, *listed: dict[str, Any], version: str = "1.0.0", **more: Any) -> Path:
+    path = plugins.parent / "net.d" / f"10-{name}.conflist"
+    path.write_text(json.dumps({"cniVersion": version, "name": name, "plugins": listed, **more}))
+    return path
+
+
+def bridge(plugins: Path, **more: Any) -> dict[str, Any]:
+    ranges = [[{"subnet": "10.77.0.0/24"}]]
+    leases = str(plugins.parent / "leases")
+    ipam = {"type": "host-local", "dataDir": leases, "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}]}
+    return {"type": "bridge", "bridge": "cni-x0", "isGateway": True, "ipMasq": True, "ipam": ipam, **more}
+
+
+def leases(plugins: Path, name: str = "x") -> list[str]:
+    place = plugins.parent / "leases" / name
+    return sorted(one for one in os.listdir(place) if one[0].isdigit()) if place.is_dir() else []
+
+
+PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
+FIREWALL = {"type": "firewall", "backend": "iptables"}
+TUNING = {"type": "tuning", "capabilities": {"mac": True}, "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}}
+
+
+def fake(plugins: Path, name: str, body: str) -> Path:
+    """A plugin in Python. It logs each request as a line of JSON; `conf` and `command` are there for body."""
+    log = plugins.parent / f"{name}.log"
+    told = {key: f"CNI_{key}" for key in ("COMMAND", "CONTAINERID", "NETNS", "IFNAME", "ARGS")}
+    (plugins / name).write_text(
+        f"#!{sys.executable} -IS\nimport json, os, sys, time\n"
+        f"conf, command = json.load(sys.stdin), os.environ['CNI_COMMAND']\n"
+        f"told = {{key: os.environ.get(name, '') for key, name in {told!r}.items()}}\n"
+        f"open({str(log)!r}, 'a').write(json.dumps({{**told, 'conf': conf}}) + chr(10))\n"
+        f"versions = {{'cniVersion': '1.1.0', 'supportedVersions': ['1.0.0', '1.1.0']}}\n{body}\n"
+    )
+    (plugins / name).chmod(0o755)
+    return log
+
+
+def requests(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+GOOD = """
+if command == 'ADD':
+    print(json.dumps({**conf.get('prevResult', {}), 'cniVersion': conf['cniVersion'],
+                      'ips': [{'address': '10.66.0.9/24'}], 'dns': {}}))
+elif command == 'VERSION':
+    print(json.dumps(versions))
+"""
+
+
+def test_the_real_plugins_make_a_network(
+    run: Run, orlop: Environment, host: Netns, neighbour: Netns, plugins: Path
+) -> None:
+    if peers.find("iptables") is None:
+        pytest.skip("needs: iptables")
+    configure(plugins, "x", bridge(plugins), PORTMAP, FIREWALL, TUNING)
+    host.inside(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1"))
+    box = run("--cni", "x", "-p", "8085:80", "--mac-address", "02:00:00:00:00:77", "--name", "web")
+    assert box.address("x") == "10.77.0.2"
+    assert box.address("x", "MacAddress") == "02:00:00:00:00:77"
+    assert "02:00:00:00:00:77" in box.read("/sys/class/net/eth0/address")
+    assert box.inside(lambda: Path("/proc/sys/net/ipv4/conf/eth0/arp_filter").read_text()) == "1\n"
+    assert orlop("network", "ls", "--format", "{{.Name}} {{.Driver}}", "-f", "driver=cni").stdout == "x cni\n"
+    fixed = run("--network", "x", "--ip", "10.77.0.40")
+    assert fixed.address("x") == "10.77.0.40"
+    with serving(box, 80), serving(neighbour, 9000):
+        assert ask(neighbour, A, 8085) == B
+        assert ask(fixed, "10.77.0.2", 80) == "10.77.0.40"
+        assert ask(box, B, 9000) == A
+    assert leases(plugins) == ["10.77.0.2", "10.77.0.40"]
+    pid = orlop.engine_pid()
+    assert pid is not None
+    processes.kill(pid, processes.start_time(pid))
+    orlop("rm", "-f", box.id, fixed.id)  # the next engine
+    wait_until(lambda: leases(plugins) == [])
+    assert silent(neighbour, A, 8085)
+    rules = host.run(peers.find("iptables") or "", "-t", "nat", "-S")
+    assert "10.77.0." not in rules
+    orlop("network", "rm", "x")
+
+
+def _remove_address(interface: str) -> None:
+    from orlop.linux.netlink.rtnetlink import Rtnetlink
+
+    with Rtnetlink() as route:
+        link = route.link(interface)
+        assert link is not None
+        route.delete_address(link.index, "10.77.0.2", 24)
+
+
+def test_a_running_container_comes_and_goes(run: Run, orlop: Environment, plugins: Path) -> None:
+    configure(plugins, "x", bridge(plugins, ipMasq=False), {"type": "tuning", "mtu": 1400})
+    orlop("network", "create", "-d", "cni", "x")
+    box = run()
+    orlop("network", "connect", "x", box.id)
+    assert box.address("x") == "10.77.0.2"
+    for word in ("status", "check", "gc"):
+        assert orlop("network", "cni", word, "x").stdout == f"x: {word} found nothing wrong\n"
+    box.inside(lambda: _remove_address("eth1"))
+    assert "CHECK ended with status 1" in orlop("network", "cni", "check", "x", check=False).stderr
+    orlop("network", "disconnect", "x", box.id)
+    assert leases(plugins) == []
+    orlop("network", "connect", "x", box.id)
+    orlop("stop", "-t", "0", box.id)
+    wait_until(lambda: leases(plugins) == [])
+    orlop("start", box.id)
+    assert len(leases(plugins)) == 1
+
+
+def test_a_macvlan_of_plugins(run: Run, orlop: Environment, neighbour: Netns, plugins: Path) -> None:
+    ipam = {"type": "static", "addresses": [{"address": "192.0.2.9/24"}]}
+    path = configure(plugins, "lan", {"type": "macvlan", "master": "up0", "ipam": ipam})
+    orlop("network", "create", "-d", "cni", "-o", f"conflist={path}", "cable")
+    box = run("--network", "cable")
+    with serving(box, 80):
+        assert ask(neighbour, "192.0.2.9", 80) == B
+
+
+def test_every_verb_gets_what_the_specification_says(run: Run, orlop: Environment, plugins: Path) -> None:
+    first = fake(plugins, "first", GOOD)
+    second = fake(plugins, "second", GOOD)
+    listed = ({"type": "first", "capabilities": {"portMappings": True, "aliases": True}}, {"type": "second", "k": 1})
+    configure(plugins, "f", *listed, version="1.1.0")
+    box = run("--cni", "f", "-p", "9000-9001:90-91/udp", "--network-alias", "deck", "--name", "web")
+    for word in ("status", "check", "gc"):
+        orlop("network", "cni", word, "f")
+    orlop("rm", "-f", box.id)
+    orlop("network", "rm", "f")
+    told = requests(first)
+    assert [one["COMMAND"] for one in told] == ["ADD", "STATUS", "CHECK", "GC", "DEL", "GC"]
+    add, status, check, collect, delete, last = told
+    assert add["CONTAINERID"] == box.id
+    assert (add["IFNAME"], add["NETNS"].startswith("/proc/")) == ("eth0", True)
+    assert add["conf"]["runtimeConfig"]["portMappings"] == [
+        {"hostPort": 9000, "containerPort": 90, "protocol": "udp"},
+        {"hostPort": 9001, "containerPort": 91, "protocol": "udp"},
+    ]
+    assert "deck" in add["conf"]["runtimeConfig"]["aliases"]["f"]
+    assert (add["conf"]["name"], add["conf"]["cniVersion"], "capabilities" in add["conf"]) == ("f", "1.1.0", False)
+    assert collect["conf"]["cni.dev/valid-attachments"] == [{"containerID": box.id, "ifname": "eth0"}]
+    assert last["conf"]["cni.dev/valid-attachments"] == []
+    assert (status["CONTAINERID"], status["NETNS"]) == ("", "")
+    others = requests(second)
+    assert others[0]["conf"]["prevResult"]["ips"] == [{"address": "10.66.0.9/24"}]
+    assert (others[0]["conf"]["k"], "runtimeConfig" in others[0]["conf"]) == (1, False)
+    assert check["conf"]["prevResult"] == others[4]["conf"]["prevResult"] == delete["conf"]["prevResult"]
+    assert delete["conf"]["runtimeConfig"] == add["conf"]["runtimeConfig"]
+
+
+HOSTILE = [
+    ("print('{')", "its answer to ADD can't be understood"),
+    ("print('[1]')", "its answer to ADD can't be understood"),
+    ("print('x' * (3 << 20))", "it says more than 1048576 bytes"),
+    ("sys.stderr.write('y' * (3 << 20))", "it says more than 1048576 bytes"),
+    ("time.sleep(1000)", "it did not end within 1 s, and was killed"),
+    ("os.fork() or time.sleep(1000); time.sleep(1000)", "it did not end within 1 s, and was killed"),
+    ("print(json.dumps({'code': 7, 'msg': 'no', 'details': 'way'})); sys.exit(1)", "ADD ended with status 1 (error 7)"),
+    ("sys.stderr.write('oh no'); sys.exit(3)", "ADD ended with status 3: oh no"),
+    ("os.kill(os.getpid(), 9)", "ADD was killed by signal 9"),
+    ("print(json.dumps({'ips': [{'address': '10.66.0.9'}]}))", "a result that can't be understood"),
+    ("print(json.dumps({'ips': 'many'}))", "a result that can't be understood"),
+    ("print(json.dumps({'ips': [{'address': '../../x/24'}]}))", "a result that can't be understood"),
+]
+
+
+def test_broken_and_hostile_plugins_are_an_error_and_leave_nothing(orlop: Environment, plugins: Path) -> None:
+    good = fake(plugins, "good", GOOD)
+    configure(plugins, "h", {"type": "good"}, {"type": "bad"})
+    orlop("network", "create", "-d", "cni", "-o", "timeout=1", "h")
+    for body, cause in HOSTILE:
+        fake(plugins, "bad", f"if command == 'ADD':\n    {body}")
+        begin = time.monotonic()
+        refused = orlop("run", "--rm", "--network", "h", "host", "true", check=False)
+        assert refused.code == 125, body
+        assert cause in refused.stderr, (body, refused.stderr)
+        assert time.monotonic() - begin < 60
+    assert [one["COMMAND"] for one in requests(good)][-2:] == ["DEL", "DEL"] or requests(good)[-1]["COMMAND"] == "DEL"
+    assert orlop.container_ids() == []
+    wait_until(lambda: not [pid for pid in processes.pids() if str(plugins / "bad") in processes.title(pid)])
+    assert orlop("run", "--rm", "host", "true").code == 0
+
+
+def test_configurations_that_are_none(orlop: Environment, plugins: Path) -> None:
+    place = plugins.parent / "broken.conflist"
+    for document, cause in (
+        ("{", "is not valid JSON"),
+        ("[]", "JSON"),
+        ('{"cniVersion": "1.0.0", "name": "x"}', "`plugins` is no list"),
+        ('{"cniVersion": "1.0.0", "name": "x", "plugins": []}', "`plugins` is no list"),
+        ('{"cniVersion": "1.0.0", "name": "../x", "plugins": [{"type": "a"}]}', "invalid name"),
+        ('{"cniVersion": "9.0.0", "name": "x", "plugins": [{"type": "a"}]}', "its cniVersion (9.0.0) is not spoken"),
+        ('{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "../../bin/sh"}]}', "invalid type of a plugin"),
+        ('{"cniVersion": "1.0.0", "name": "x", "plugins": ["a"]}', "a plugin is no object"),
+        ('{"cniVersion": "1.0.0", "name": "x", "plugins": [' + '{"type":"a"},' * 70 + '{"type":"a"}]}', "no list of 1"),
+    ):
+        place.write_text(document)
+        refused = orlop("network", "create", "-d", "cni", "-o", f"conflist={place}", "x", check=False)
+        assert refused.code != 0
+        assert cause in refused.stderr, (document[:60], refused.stderr)
+    for words, cause in (
+        (("network", "create", "-d", "cni", "nowhere"), "no configuration in"),
+        (("network", "create", "-d", "cni", "--subnet", "10.1.0.0/24", "x"), "from its configuration"),
+        (("network", "create", "-d", "cni", "-o", "timeout=0", "x"), "invalid timeout"),
+        (("network", "cni", "status", "bridge"), "needs no plugins"),
+        (("run", "--rm", "--cni", "nowhere", "host", "true"), "no configuration in"),
+    ):
+        refused = orlop(*words, check=False)
+        assert refused.code != 0
+        assert cause in refused.stderr, refused.stderr
+    configure(plugins, "n", {"type": "nosuch"})
+    orlop("network", "create", "-d", "cni", "n")
+    assert "CNI plugin nosuch is not installed" in orlop("network", "cni", "status", "n", check=False).stderr
+    configure(plugins, "p", bridge(plugins))
+    refused = orlop("run", "--rm", "--cni", "p", "-p", "80:80", "host", "true", check=False)
+    assert "no plugin of the network has the capability portMappings" in refused.stderr
+    assert socket.AF_INET and leases(plugins, "p") == []
