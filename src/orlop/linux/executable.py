@@ -1,7 +1,9 @@
-"""A program in sealed memory: what a container can reach as /proc/PID/exe, and nobody can write (CVE-2019-5736).
+"""A program that nobody can write, which is what a container can reach as /proc/PID/exe (CVE-2019-5736).
 
 Whoever enters a container executes this program until its execve, and so does an image's `#!/proc/self/exe`. The file
-that was executed can be opened through there; this one is nobody's file, and its seals hold for root too.
+that was executed can be opened through there. A sealed one in memory is nobody's file, and its seals hold for root too;
+one on an overlay without an upper directory is on a file system that has no way to be writable (fs/overlayfs/super.c),
+through a mount that stands nowhere (orlop.runtime.sealer).
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ def sealed(data: bytes, name: str) -> int:
 
 
 def is_sealed(path: str = "/proc/self/exe") -> bool:
-    """Return whether the program that this process executes is such a copy."""
+    """Return whether the program that a process executes is such a one. Raises OSError."""
     import fcntl
 
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -68,9 +70,27 @@ def is_sealed(path: str = "/proc/self/exe") -> bool:
     except OSError as failure:
         if failure.errno != errno.EINVAL:  # a file system without seals
             raise
-        return False
+        return _is_on_a_mount_of_its_own(fd, path)
     finally:
         os.close(fd)
+
+
+def _is_on_a_mount_of_its_own(fd: int, path: str) -> bool:
+    """Tell whether fd is a file on a read-only overlay that is mounted nowhere: its path begins at its own root."""
+    if not os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        return False
+    from . import mount
+
+    name = os.readlink(path)
+    return name.rfind("/") == 0 and mount.filesystem_magic(fd) == mount.OVERLAYFS_SUPER_MAGIC and not _exists(name)
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def execute_sealed(name: str) -> None:

@@ -35,5 +35,5 @@ def entry() -> None:
 
 
 def needs_seal(argv: Sequence[str]) -> bool:
-    """Return whether a call may put a process into a container: one too many costs 15 ms, one too few an escape."""
+    """Return whether a call may put a process into a container: one too many costs time, one too few is an escape."""
     return not _ENTERING.isdisjoint(argv)
