@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
-import json
 import os
 import random
 import signal
@@ -110,16 +108,7 @@ def test_damage_is_found_and_repaired(orlop: Environment) -> None:
 def image(orlop: Environment) -> Iterator[Registry]:
     """A registry, near the engine, with an image of some layers; each answer takes a little while."""
     content = Content()
-    trees = [tree(number) for number in range(LAYERS)]
-    packed = [gzip.compress(one, 1) for one in trees]
-    descriptor = content.image(trees[0], packed[0])
-    document = json.loads(content.manifests[descriptor["digest"]][1])
-    config = json.loads(content.blobs[document["config"]["digest"]])
-    layers = [content.blob(one) | {"mediaType": document["layers"][0]["mediaType"]} for one in packed]
-    config["rootfs"]["diff_ids"] = ["sha256:" + hashlib.sha256(one).hexdigest() for one in trees]
-    document["config"] |= content.blob(json.dumps(config).encode())
-    document["layers"] = layers
-    content.manifest(document, "1")
+    content.layered([tree(number) for number in range(LAYERS)], "1")
 
     def slow(request: Request) -> bool:
         time.sleep(0.01)

@@ -21,7 +21,7 @@ from orlop.content import compression
 from orlop.snapshot import Snapshots
 from orlop.spec.digest import Digest
 from orlop.spec.errors import OrlopError
-from support.archives import Archive, header, pax, padded
+from support.archives import Archive, header, long_name, pax, padded
 
 compression.RATIO_FREE_BYTES = 64 << 20   # else each case would write a gibibyte first
 ZEROS = bytes(1 << 20)
@@ -55,6 +55,9 @@ CASES = {
     "a sparse file of 8 exbibytes": lambda: sparse(0, size=b"9223372036854775807", map=b"0,0"),
     "a sparse map of a million pieces": lambda: sparse(4 << 20, MAP, major=b"1", realsize=b"9"),
     "a directory 4096 deep": lambda: iter([bytes(Archive().directory(b"d/" * 4096))]),
+    "directories that nobody describes": lambda: (
+        long_name(b"%d/" % number + b"1234567/" * 250 + b"f") + header(b"f") for number in range(100)
+    ),
     "twenty thousand directories of one name": lambda: (header(b"same", b"5") * 512 for _ in range(40)),
 }
 
@@ -91,6 +94,7 @@ EXPECTED = {
     "a sparse file of 8 exbibytes": "files of more than",
     "a sparse map of a million pieces": "more than 65536 pieces",
     "a directory 4096 deep": "a name of more than 4096 bytes",
+    "directories that nobody describes": "more directories without describing them than any image needs",
     "twenty thousand directories of one name": "its content has the diff_id",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import socket
@@ -9,7 +10,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -66,6 +67,19 @@ class Content:
             document["config"]["mediaType"] = "application/vnd.docker.container.image.v1+json"  # type: ignore[index]
             layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
         return self.manifest(document, *tags, media_type=media_type)
+
+    def layered(self, trees: Sequence[bytes], *tags: str) -> dict[str, Any]:
+        """Add an image with a layer for each archive, the base first; return its manifest's descriptor."""
+        rootfs = {"type": "layers", "diff_ids": [digest(tree) for tree in trees]}
+        config = {"os": "linux", "architecture": "amd64", "rootfs": rootfs, "config": {"Cmd": ["sh"]}}
+        layers = [{"mediaType": OCI_LAYER_GZIP, **self.blob(gzip.compress(tree, 1, mtime=0))} for tree in trees]
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {"mediaType": OCI_CONFIG, **self.blob(json.dumps(config).encode())},
+            "layers": layers,
+        }
+        return self.manifest(document, *tags)
 
     def index(self, manifests: list[dict[str, Any]], *tags: str) -> dict[str, Any]:
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
