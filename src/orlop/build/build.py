@@ -25,6 +25,7 @@ from . import contexts, export, graph, history
 from .dockerfile.compile import compile as compile_graph
 from .dockerfile.options import Options
 from .dockerfile.parse import parse
+from .dockerfile.source import DockerfileError
 from .journal import Journal
 from .settings import Settings, place_of
 from .solver.solve import Solver, name_of
@@ -141,6 +142,7 @@ class _Work:
             solver.journal.tell({"warning": {"detail": text}})
         if compiled.failure:
             raise Invalid("build", given.dockerfile, compiled.failure, hint="see them with: orlop build --check")
+        solver.journal.tell({"plan": _instructions(solver, compiled)})
         solver.solve([target.vertex for target in compiled.targets])
         return self._export(compiled)
 
@@ -165,6 +167,8 @@ class _Work:
         }
 
     def _tell_failure(self, failure: BaseException) -> None:
+        if isinstance(failure, DockerfileError):
+            self.solver.journal.tell({"excerpt": failure.excerpt})
         step = self.solver.failed_step
         if step is not None:
             number, name = step
@@ -228,6 +232,19 @@ def compile_request(
         return image.config.config
 
     return compile_graph(parse(given.text, given.dockerfile), options, config_of)
+
+
+def _instructions(solver: Solver, compiled: Compiled) -> list[dict[str, object]]:
+    """Return the instructions that are built, as the Dockerfile has them: their text, and which vertex they are."""
+    found: list[tuple[graph.Origin, int]] = []
+    for vertex in solver.plan(target.vertex for target in compiled.targets):
+        if vertex.origin.text and not isinstance(vertex, graph.InlineFile | graph.HttpSource | graph.GitSource):
+            found.append((vertex.origin, solver.number(vertex)))
+    seen = {origin for origin, _ in found}
+    for target in compiled.targets:
+        found += [(step.origin, 0) for step in target.steps if step.vertex is None and step.origin not in seen]
+    found.sort(key=lambda pair: pair[0].lines)
+    return [{"text": origin.text, "step": number} for origin, number in found]
 
 
 def _check(request: BuildRequest) -> None:

@@ -15,29 +15,6 @@ if TYPE_CHECKING:
     from orlop.engine.engine import Engine
 
 
-def usage(engine: Engine) -> list[dict[str, object]]:
-    """Return one object for each record: docker's fields of a build cache entry. Sizes in bytes."""
-    found = []
-    shared = collection.mark(engine.store).blobs
-    for record, used in engine.step_cache.all():
-        size = record.layer.size if record.layer is not None else 0
-        in_use = record.layer is not None and record.layer.digest in shared
-        found.append(
-            {
-                "ID": record.key,
-                "Type": "regular",
-                "Description": record.name,
-                "InUse": False,
-                "Shared": in_use,
-                "Size": size,
-                "CreatedAt": record.created,
-                "LastUsedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(used)),
-                "UsageCount": 1,
-            }
-        )
-    return sorted(found, key=lambda one: str(one["LastUsedAt"]), reverse=True)
-
-
 def prune(engine: Engine, *, everything: bool = False, keep_bytes: int = 0, unused_s: int = 0) -> dict[str, object]:
     """Remove records, the least recently used first; return docker's {CachesDeleted, SpaceReclaimed}.
 

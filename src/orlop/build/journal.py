@@ -2,6 +2,7 @@
 
 The messages are this module's; doors translate them. A step is known by its number, in the order of the graph:
 
+    {"plan": [{"text": "RUN make", "step": 3 or 0}]}      the Dockerfile's instructions that are built, in their order
     {"step": 3, "name": "[build 2/4] RUN make", "state": "started" | "done" | "cached" | "failed", "seconds", "error"}
     {"step": 3, "stream": 1 | 2, "log": "text"}
     {"step": 1, "pull": docker's message}
@@ -102,14 +103,16 @@ class StepLog:
         """Tell something about the step."""
         self._journal.tell({"step": self.number, **message})
 
-    def end(self, state: str, error: str = "") -> None:
-        """The step is over: "done", "cached" or "failed"."""
+    def end(self, state: str, error: str = "", tree: str = "") -> None:
+        """The step is over: "done", "cached" or "failed". tree: the ChainID of what it left."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
         message: Message = {"step": self.number, "name": self.name, "state": state, "seconds": self.seconds}
         if error:
             message["error"] = error
+        if tree:
+            message["tree"] = tree
         self._journal.tell(message)
 
     def tail(self, lines: int) -> list[str]:

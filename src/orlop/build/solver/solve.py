@@ -86,11 +86,16 @@ class Solver:
     def close(self) -> None:
         os.close(self.cancelled)
 
-    def solve(self, targets: Iterable[graph.Vertex]) -> None:
-        """Solve these vertices and what they need; `solved` has them then. Raises what the first failing one raised."""
+    def plan(self, targets: Iterable[graph.Vertex]) -> list[graph.Vertex]:
+        """Give a number to everything that these vertices need, and return it, each after its inputs."""
         order = _ordered(targets)
         for number, vertex in enumerate(order, 1):
             self._numbers.setdefault(vertex, number)
+        return order
+
+    def solve(self, targets: Iterable[graph.Vertex]) -> None:
+        """Solve these vertices and what they need; `solved` has them then. Raises what the first failing one raised."""
+        order = self.plan(targets)
         waiting = {vertex: {need for need in vertex.inputs if need not in self.solved} for vertex in order}
         ready = [vertex for vertex in order if not waiting[vertex] and vertex not in self.solved]
         left = {vertex for vertex in order if vertex not in self.solved}
@@ -170,7 +175,7 @@ class Solver:
                 self.failed_step = (log.number, log.name)
             log.end("failed", failure.cause if isinstance(failure, OrlopError) else str(failure))
             raise
-        log.end("cached" if found.cached else "done")
+        log.end("cached" if found.cached else "done", tree=base_of(found.tree))
         return found
 
     # -- the cache --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ...image import collection
 from ...snapshot.usage import measure
 from ...spec.errors import NotFound
 from ..containers import listing as containers
+from ..steps import usage as steps
 from .removal import names_of, users_of
 
 TYPE_CHECKING = False
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # What lies in the data directory beside content/ and snapshots/, and in whose name.
 PLACES = {
     "containers": "containers: records and logs",
+    "build": "builds: records of the cache, logs, digests of contexts",
     "volumes": "volumes",
     "networks": "networks",
     "certs.d": "certificates",
@@ -50,7 +52,7 @@ def usage(engine: Engine, *, verify: bool = False) -> dict[str, object]:
         "Images": [_image(engine, image, layers, owners) for image in images],
         "Containers": containers.summaries(engine, True, {}, size=True),
         "Volumes": _volumes(engine),
-        "BuildCache": [],
+        "BuildCache": steps.usage(engine),
     }
     if verify:
         found["Attributed"] = attributed(engine)
@@ -69,6 +71,7 @@ def attributed(engine: Engine) -> list[dict[str, object]]:
     lines: list[dict[str, object]] = []
     marked = collection.mark(engine.store)
     needed = marked.layers | engine.snapshots.in_use()
+    cached = {digest.hex for digest in engine.step_cache.keep(engine.snapshots.chain)}
     by_name = {digest.hex: digest in marked.blobs for digest in engine.store.digests()}
 
     def add(what: str, path: str, size: int) -> None:
@@ -83,15 +86,15 @@ def attributed(engine: Engine) -> list[dict[str, object]]:
     for name in sorted(os.listdir(root)):
         path = f"{root}/{name}"
         if name == "content":
-            _content(path, by_name, add)
+            _content(path, by_name, cached, add)
         elif name == "snapshots":
-            _snapshots(path, {chain_id.hex for chain_id in needed}, add)
+            _snapshots(path, {chain_id.hex for chain_id in needed}, cached, add)
         else:
             add(PLACES.get(name, "unknown"), path, _measure(path))
     return lines
 
 
-def _content(root: str, blobs: dict[str, bool], add: Add) -> None:
+def _content(root: str, blobs: dict[str, bool], cached: set[str], add: Add) -> None:
     add("the image store's directories", root, os.stat(root).st_blocks * 512)
     for name in sorted(os.listdir(root)):
         path = f"{root}/{name}"
@@ -107,10 +110,12 @@ def _content(root: str, blobs: dict[str, bool], add: Add) -> None:
         for name in os.listdir(directory):
             path = f"{directory}/{name}"
             what = "blobs of images" if blobs.get(name) else "blobs that no image needs" if name in blobs else "unknown"
+            if name in cached and not blobs.get(name):
+                what = "the build cache's layers"
             add(what, path if what == "unknown" else directory, _measure(path))
 
 
-def _snapshots(root: str, needed: set[str], add: Add) -> None:
+def _snapshots(root: str, needed: set[str], cached: set[str], add: Add) -> None:
     add("the snapshots' directories", root, os.stat(root).st_blocks * 512)
     for name in sorted(os.listdir(root)):
         path = f"{root}/{name}"
@@ -125,6 +130,8 @@ def _snapshots(root: str, needed: set[str], add: Add) -> None:
         add("the snapshots' directories", root, os.stat(path).st_blocks * 512)
         for layer in os.listdir(path):
             what = "unpacked layers" if layer in needed else "unpacked layers that no image needs"
+            if layer in cached and layer not in needed:
+                what = "the build cache's layers"
             add(what, path, _measure(f"{path}/{layer}"))
 
 

@@ -178,8 +178,11 @@ def _end(engine: Engine, record: ContainerRecord) -> None:
     task = state.observe(engine.records.path(record.id), engine.boot_id)
     if task.status is not None and (monitor := state.open_monitor(task.status, engine.boot_id)) is not None:
         try:
-            if task.lives:
+            if task.lives and engine.host.runtime.layout.hierarchies():
                 Cgroup(engine.host.runtime.layout, record.cgroup).kill()
+            elif task.lives and (init := state.open_init(task.status, engine.boot_id)) is not None:
+                process.pidfd_send_signal(init, signals.SIGKILL)  # and with it all of its PID namespace
+                os.close(init)
             state.wait_for(monitor, MONITOR_S_MAX)
         finally:
             os.close(monitor)

@@ -24,10 +24,11 @@ def credentials(door: Door) -> Credentials:
         found = jsonio.parse_object(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "X-Registry-Auth")
     except (binascii.Error, ValueError, OrlopError):
         raise Status(400, "invalid X-Registry-Auth header") from None
-    return _of_config(creation.Reader(found, "X-Registry-Auth"))
+    return of_config(creation.Reader(found, "X-Registry-Auth"))
 
 
-def _of_config(fields: creation.Reader) -> Credentials:
+def of_config(fields: creation.Reader) -> Credentials:
+    """Return the credentials of docker's AuthConfig."""
     return Credentials(
         username=fields.text("username"),
         password=fields.text("password"),
@@ -44,7 +45,7 @@ def login(door: Door) -> None:
     server = fields.text("serveraddress")
     registry = "docker.io" if server in _HUB else server.partition("://")[2] or server
     try:
-        found = prove(door.engine, registry.partition("/")[0], _of_config(fields))
+        found = prove(door.engine, registry.partition("/")[0], of_config(fields))
     except Denied as wrong:
         raise Status(401, wrong.cause) from None  # 403 would say that who was recognised may not
     door.answer_json(200, {"Status": "Login Succeeded", "IdentityToken": found["identity_token"]})

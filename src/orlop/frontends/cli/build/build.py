@@ -52,9 +52,9 @@ def _solve(invocation: Invocation, request: BuildRequest, archive: int) -> int:
         messages = engine.messages("build.solve", {"request": request.to_json()}, [archive] if archive >= 0 else [])
         try:
             result = _follow(messages, shown)
-        except OrlopError as wrong:
+        except OrlopError:
             shown.close()
-            _tell_failure(shown, wrong)
+            _tell_failure(shown)
             raise
     shown.close()
     if options["why"]:
@@ -79,7 +79,9 @@ def _follow(messages: Any, shown: display.Plain) -> dict[str, Any]:
             return end.value if isinstance(end.value, dict) else {}
 
 
-def _tell_failure(shown: display.Plain, wrong: OrlopError) -> None:
+def _tell_failure(shown: display.Plain) -> None:
+    if shown.excerpt:
+        shown.stream.write(f"{shown.excerpt}\n")
     if shown.failed is None:
         return
     tail = shown.failed.get("tail")

@@ -42,6 +42,7 @@ class Plain:
         self.steps: dict[int, str] = {}  # number -> name
         self.warnings: list[Message] = []
         self.failed: Message | None = None
+        self.excerpt = ""
         self._partial: dict[int, str] = {}
         self._began = time.monotonic()
 
@@ -53,6 +54,8 @@ class Plain:
             self.warnings.append(message["warning"])
         elif "failed" in message:
             self.failed = message
+        elif "excerpt" in message:
+            self.excerpt = str(message["excerpt"])
         elif "step" in message:
             number = message["step"] if isinstance(message["step"], int) else 0
             if "log" in message:
@@ -120,8 +123,8 @@ class Quiet(Plain):
     """Nothing, but for what went wrong."""
 
     def show(self, message: object) -> None:
-        if isinstance(message, dict) and "failed" in message:
-            self.failed = message
+        if isinstance(message, dict) and ("failed" in message or "excerpt" in message):
+            super().show(message)
 
     def close(self) -> None:
         return

@@ -62,7 +62,7 @@ def _export(call: Call, args: NamedImage) -> object:
 
 
 def _usage(call: Call, args: Args) -> object:
-    from ....build.garbage import usage
+    from ....engine.steps.usage import usage
 
     return usage(call.engine)
 

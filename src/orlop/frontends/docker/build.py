@@ -1,0 +1,299 @@
+"""The route of the classic builder, `POST /build`: its query, its stream of "Step 1/3 : ..." texts; and /build/prune.
+
+The builder works on independent steps at the same time; the stream shows them in the Dockerfile's order, as clients
+know it. Source: moby's api/server/router/build, builder/dockerfile.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import socket
+
+from ...spec import jsonio
+from ...spec.build import BuildRequest
+from ...spec.container import UlimitRequest
+from ...spec.errors import CommandFailed, OrlopError
+from . import creation
+from .door import Door, Status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from typing import Any
+
+    from ...spec.registry import Credentials
+
+    Messages = Generator[dict[str, object], None, dict[str, object]]
+
+SHORT = 12
+CLIENT_TAR = ("", "client-session")
+
+
+def build(door: Door) -> None:
+    """Build from the archive in the body, or from what `remote` names."""
+    from ...build.build import build as solve
+
+    request = build_request(door)
+    if not request.archive:
+        messages = solve(door.engine, request, -1, door.hangup)
+        door.stream(200, {"Content-Type": "application/json"}, _stream(door, messages))
+        return
+    ours, theirs = socket.socketpair()
+    with theirs:
+        with ours:
+            messages = solve(door.engine, request, theirs.fileno(), door.hangup)
+            first = next(messages)  # it reads from now on
+            try:
+                for piece in door.pieces():
+                    ours.sendall(piece)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it has refused the archive, and says why
+        door.stream(200, {"Content-Type": "application/json"}, _stream(door, messages, first))
+
+
+def build_request(door: Door) -> BuildRequest:
+    """Return what the query asks for. Raises Status, Invalid."""
+    query = door.query
+    if query.get("version", "1") == "2":
+        raise Status(400, "builds of BuildKit's sessions are not served at this route: set DOCKER_BUILDKIT=0")
+    remote = query.get("remote", "")
+    names = door.every("t")
+    arguments = {name: value for name, value in _object(query.get("buildargs", "")).items() if value is not None}
+    return BuildRequest(
+        archive=remote in CLIENT_TAR,
+        remote="" if remote in CLIENT_TAR else remote,
+        dockerfile=query.get("dockerfile", ""),
+        tags=tuple(name for name in names if name),
+        build_args={name: str(value) for name, value in arguments.items()},
+        labels={name: str(value) for name, value in _object(query.get("labels", "")).items()},
+        target=query.get("target", ""),
+        platforms=tuple(filter(None, [query.get("platform", "").lower()])),
+        no_cache=door.flag("nocache"),
+        pull=door.flag("pull"),
+        network=_network(query.get("networkmode", "")),
+        extra_hosts=tuple(part for text in door.every("extrahosts") for part in text.split(",") if part),
+        shm_bytes=door.number("shmsize") or 0,
+        memory_bytes=door.number("memory") or 0,
+        memory_swap_bytes=door.number("memswap") or 0,
+        cpu_shares=door.number("cpushares") or 0,
+        cpu_period_us=door.number("cpuperiod") or 0,
+        cpu_quota_us=door.number("cpuquota") or 0,
+        cpuset_cpus=query.get("cpusetcpus", ""),
+        cpuset_mems=query.get("cpusetmems", ""),
+        cgroup_parent=query.get("cgroupparent", ""),
+        ulimits=_ulimits(query.get("ulimits", "")),
+        squash=door.flag("squash"),
+        credentials=_credentials(door),
+    )
+
+
+def prune(door: Door) -> None:
+    """Remove what the cache of builds has; all=1 the cache mounts too."""
+    from ...build.garbage import prune as collect
+
+    filters = door.filters()
+    keep = door.number("keep-storage") or door.number("reserved-space") or door.number("max-used-space") or 0
+    unused_s = max((_seconds(value) for value in filters.get("until", filters.get("unused-for", ()))), default=0)
+    door.answer_json(200, collect(door.engine, everything=door.flag("all"), keep_bytes=keep, unused_s=unused_s))
+
+
+def _seconds(text: str) -> int:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise Status(400, f"invalid filter 'until={text[:60]}'")
+    return int(number) * units[unit]
+
+
+def _network(mode: str) -> str:
+    return "" if mode in ("", "default", "bridge") else mode
+
+
+def _object(text: str) -> dict[str, Any]:
+    return jsonio.parse_object(text, "the query") if text and text != "null" else {}
+
+
+def _ulimits(text: str) -> tuple[UlimitRequest, ...]:
+    found = jsonio.parse(text, "ulimits") if text else None
+    limits = []
+    for one in found if isinstance(found, list) else ():
+        fields = creation.Reader(one, "ulimits")
+        limits.append(UlimitRequest(name=fields.text("Name"), soft=fields.number("Soft"), hard=fields.number("Hard")))
+    return tuple(limits)
+
+
+def _credentials(door: Door) -> dict[str, Credentials]:
+    """Return what X-Registry-Config says: base64 JSON, registry -> AuthConfig. Raises Status."""
+    from .registries import of_config
+
+    text = door.headers.get("X-Registry-Config", "")
+    if not text:
+        return {}
+    try:
+        found = jsonio.parse_object(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "X-Registry-Config")
+    except (binascii.Error, ValueError, OrlopError):
+        raise Status(400, "invalid X-Registry-Config header") from None
+    out = {}
+    for server, fields in found.items():
+        host = server.partition("://")[2] or server
+        host = "docker.io" if host.startswith("index.docker.io") else host.partition("/")[0]
+        out[host] = of_config(creation.Reader(fields, "X-Registry-Config"))
+    return out
+
+
+# -- the stream -------------------------------------------------------------------------------------------------------
+
+
+def _stream(door: Door, messages: Messages, first: dict[str, object] | None = None) -> Iterator[bytes]:
+    """Return docker's stream. What fails before the first step is raised: the status can still tell it."""
+    from ...build.dockerfile.source import DockerfileError
+
+    quiet = door.flag("q")
+    text = _Text()
+    held: list[bytes] = []
+    while not text.planned:
+        try:
+            message = next(messages)
+        except StopIteration as end:
+            return iter([*held, *_end(end.value, quiet)])
+        except DockerfileError as wrong:
+            raise Status(400, wrong.docker_text) from None
+        held += [] if quiet else text.take(message)
+    return _rest(messages, text, held, quiet)
+
+
+def _rest(messages: Messages, text: _Text, held: list[bytes], quiet: bool) -> Iterator[bytes]:
+    yield from held
+    try:
+        while True:
+            try:
+                message = next(messages)
+            except StopIteration as end:
+                if not quiet:
+                    yield from text.finish()
+                yield from _end(end.value, quiet)
+                return
+            if quiet:
+                text.take(message)
+            else:
+                yield from text.take(message)
+    except OrlopError as wrong:
+        yield from text.finish()
+        yield _failure(wrong)
+    finally:
+        messages.close()
+
+
+def _end(result: dict[str, Any], quiet: bool) -> Iterator[bytes]:
+    identifier = str(result.get("id", ""))
+    if quiet:
+        yield _line({"stream": f"{identifier}\n"})
+        return
+    yield _line({"aux": {"ID": identifier}})
+    yield _line({"stream": f"Successfully built {identifier.removeprefix('sha256:')[:SHORT]}\n"})
+    for name in result.get("names", []):
+        yield _line({"stream": f"Successfully tagged {name}\n"})
+
+
+def _failure(wrong: OrlopError) -> bytes:
+    told = wrong.cause
+    detail: dict[str, object] = {"message": told}
+    if isinstance(wrong, CommandFailed):
+        # The words and the code of the classic builder, which its clients look for.
+        command = wrong.subject.removeprefix("RUN ")
+        told = f"The command '/bin/sh -c {command}' returned a non-zero code: {wrong.exit_code}"
+        detail = {"code": wrong.exit_code, "message": told}
+    return _line({"errorDetail": detail, "error": told})
+
+
+def _line(message: dict[str, object]) -> bytes:
+    return jsonio.dump(message) + b"\r\n"
+
+
+class _Text:
+    """The journal's messages as the classic builder's texts: one step after the other."""
+
+    def __init__(self) -> None:
+        self.planned = False
+        self._plan: list[tuple[str, int]] = []
+        self._at = 0  # which instruction is shown now
+        self._announced = -1
+        self._held: dict[int, list[bytes]] = {}  # what steps said before their turn
+        self._ended: dict[int, dict[str, object]] = {}
+        self._tree = ""
+        self._missed: set[int] = set()
+
+    def take(self, message: dict[str, object]) -> list[bytes]:
+        """Return the lines that a message makes possible."""
+        plan = message.get("plan")
+        if isinstance(plan, list):
+            self.planned = True
+            self._plan = [(str(one["text"]), int(one["step"])) for one in plan]
+        step = message.get("step")
+        if isinstance(step, int) and step:
+            if "log" in message:
+                self._held.setdefault(step, []).append(_line({"stream": message["log"]}))
+            elif "pull" in message and isinstance(message["pull"], dict):
+                self._held.setdefault(step, []).append(_line(message["pull"]))
+            elif "missed" in message:
+                self._missed.add(step)
+            elif message.get("state") in ("done", "cached", "failed"):
+                self._ended[step] = message
+        elif step == 0 and isinstance(message.get("pull"), dict):
+            return [_line(message["pull"])]  # type: ignore[arg-type]
+        return self._advance()
+
+    def finish(self) -> list[bytes]:
+        """Return what is still held back: the build is over, one way or the other."""
+        return self._advance()
+
+    def _advance(self) -> list[bytes]:
+        lines: list[bytes] = []
+        while self._at < len(self._plan):
+            text, step = self._plan[self._at]
+            if self._announced < self._at:
+                if step and step not in self._ended and step not in self._held and self._earlier_failed():
+                    return lines
+                lines.append(_line({"stream": f"Step {self._at + 1}/{len(self._plan)} : {text}\n"}))
+                self._announced = self._at
+            lines += self._held.pop(step, [])
+            if step:
+                ended = self._ended.get(step)
+                if ended is None or ended.get("state") == "failed":
+                    return lines
+                self._tree = str(ended.get("tree", "")) or self._tree
+            used = self._used_cache()
+            if used is None:
+                return lines
+            if used:
+                lines.append(_line({"stream": " ---> Using cache\n"}))
+            lines.append(_line({"stream": f" ---> {self._tree.removeprefix('sha256:')[:SHORT]}\n"}))
+            self._at += 1
+        return lines
+
+    def _used_cache(self) -> bool | None:
+        """Tell whether the instruction shown now came from the cache; None while that is not known.
+
+        One that makes no layer did where the next one that makes one does, or at the end the last one.
+        """
+        text, step = self._plan[self._at]
+        if text.upper().startswith("FROM "):
+            return False
+        steps = [number for text, number in self._plan if number and not text.upper().startswith("FROM ")]
+        later = [number for text, number in self._plan[self._at :] if number and number in steps]
+        wanted = step or next(iter(later or steps[-1:]), 0)
+        if wanted in self._ended:
+            return self._ended[wanted].get("state") == "cached"
+        if wanted in self._missed:
+            return False
+        return None if wanted else True
+
+    def _earlier_failed(self) -> bool:
+        return any(message.get("state") == "failed" for message in self._ended.values())
+
+
+ROUTES = (
+    ("POST", "/build", build),
+    ("POST", "/build/prune", prune),
+)
