@@ -9,13 +9,12 @@ lines of aliases do not fill the memory.
 from __future__ import annotations
 
 import re
-import sys
 
-from ...spec.errors import Invalid, Unavailable
+from ...spec.errors import Invalid
+from .. import libraries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
 BYTES_MAX = 8 << 20
@@ -111,37 +110,9 @@ def parse(text: bytes, file: str) -> list[Map]:
 
 
 def library() -> Any:
-    """Return PyYAML: this process's, the interpreter's own, or that of the checkout's environment.
-
-    From a clone the interpreter runs without site directories; those added here come last and hold what the machine's
-    owner or the checkout's own `./dev` has installed. Raises Unavailable.
-    """
-    try:
-        import yaml
-    except ImportError:
-        for directory in _site_directories():
-            if directory not in sys.path:
-                sys.path.append(directory)
-        try:
-            import yaml
-        except ImportError:
-            raise Unavailable(
-                "read",
-                "compose files",
-                "the YAML library PyYAML is not installed",
-                hint="install it: apt-get install python3-yaml, or pip install PyYAML",
-            ) from None
-    return yaml
-
-
-def _site_directories() -> Iterator[str]:
-    import os
-    import site
-
-    yield from site.getsitepackages()
-    checkout = os.path.abspath(os.path.join(os.path.dirname(__file__), *[".."] * 4))
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    yield f"{checkout}/.venv/lib/{version}/site-packages"
+    """Return PyYAML. Raises Unavailable."""
+    hint = "install it: apt-get install python3-yaml, or pip install PyYAML"
+    return libraries.load("yaml", "read", "compose files", hint)
 
 
 def _loader(yaml: Any) -> Any:

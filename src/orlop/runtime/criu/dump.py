@@ -11,8 +11,8 @@ from . import service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...spec.protobuf import Message
     from .service import Criu
-    from .wire import Message
 
 DESCRIPTORS = "descriptors.json"
 _LOG = "dump.log"

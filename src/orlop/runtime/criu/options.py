@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...linux.cgroup import Layout
+    from ...spec.protobuf import Message
     from ...spec.runtime import Mount
-    from .wire import Message
 
 IMAGES_DIR_FD, PID, LEAVE_RUNNING, EXT_UNIX_SK, TCP_ESTABLISHED, EVASIVE_DEVICES = 1, 2, 3, 4, 5, 6
 SHELL_JOB, FILE_LOCKS, LOG_LEVEL, LOG_FILE, PAGE_SERVER, NOTIFY_SCRIPTS, ROOT = 7, 8, 9, 10, 11, 12, 13

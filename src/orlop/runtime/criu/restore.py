@@ -23,8 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ...spec.protobuf import Message
     from .service import Criu
-    from .wire import Message
 
     Notified = Callable[[str, int], None]
 

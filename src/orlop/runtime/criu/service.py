@@ -17,14 +17,14 @@ import sys
 from _socket import AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET, socketpair
 
 from ...linux import process
+from ...spec import protobuf
 from ...spec.errors import Internal, OrlopError, Unavailable, Unsupported
-from . import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .wire import Message
+    from ...spec.protobuf import Message
 
     # Called with the script's name, the pid that came with it (0: none) and a descriptor (-1: none), which it closes.
     Notified = Callable[[str, int, int], None]
@@ -85,25 +85,30 @@ class Criu:
             worker.send(tuple(message))
             while True:
                 response, fd = worker.receive()
-                if wire.number(response, _TYPE) != NOTIFY:
+                if protobuf.number(response, _TYPE) != NOTIFY:
                     break
                 worker.send(((_TYPE, NOTIFY), (_NOTIFY_SUCCESS, _notify(notified, response, fd))))
         finally:
             worker.close()
-        if not wire.number(response, _SUCCESS):
-            raise Refused(wire.text(response, _ERRMSG))
+        if not protobuf.number(response, _SUCCESS):
+            raise Refused(protobuf.text(response, _ERRMSG))
         return response
 
     def version(self) -> str:
         """Return the version, "4.1" or "4.1.1"."""
-        fields = wire.decode(wire.inner(self.request(VERSION), _VERSION))
-        numbers = [wire.number(fields, 1), wire.number(fields, 2), *([wire.number(fields, 4)] if 4 in fields else [])]
+        fields = protobuf.decode(protobuf.inner(self.request(VERSION), _VERSION))
+        numbers = [
+            protobuf.number(fields, 1),
+            protobuf.number(fields, 2),
+            *([protobuf.number(fields, 4)] if 4 in fields else []),
+        ]
         return ".".join(map(str, numbers))
 
     def require(self, feature: int, name: str) -> None:
         """Raises Unsupported when CRIU, with this kernel, lacks a feature: MEM_TRACK or LAZY_PAGES."""
-        found = wire.decode(wire.inner(self.request(FEATURE_CHECK, features=((feature, True),)), _FEATURES_FOUND))
-        if not wire.number(found, feature):
+        answer = self.request(FEATURE_CHECK, features=((feature, True),))
+        found = protobuf.decode(protobuf.inner(answer, _FEATURES_FOUND))
+        if not protobuf.number(found, feature):
             raise Unsupported(
                 "checkpoint with", name, f"CRIU {self.version()} does not have it with the kernel {os.uname().release}",
                 hint=f"leave it out; see: {self.program} check --all",
@@ -162,7 +167,7 @@ class _Worker:
 
     def send(self, message: Message) -> None:
         try:
-            self._socket.sendmsg([wire.encode(message)], [], MSG_NOSIGNAL)
+            self._socket.sendmsg([protobuf.encode(message)], [], MSG_NOSIGNAL)
         except OSError:
             pass  # it has died; what it said before, or the end of file, is read next
 
@@ -176,7 +181,7 @@ class _Worker:
             raise Refused("it died")
         fds = [payload for level, kind, payload in ancillary if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)]
         try:
-            return wire.decode(data), int.from_bytes(fds[0][:_INT_BYTES], sys.byteorder) if fds else -1
+            return protobuf.decode(data), int.from_bytes(fds[0][:_INT_BYTES], sys.byteorder) if fds else -1
         except ValueError as wrong:
             raise Internal("read", "CRIU's answer", str(wrong)) from None
 
@@ -190,9 +195,9 @@ class _Worker:
 
 
 def _notify(notified: Notified | None, response: dict[int, list[int | bytes]], fd: int) -> bool:
-    script = wire.decode(wire.inner(response, _NOTIFIED))
+    script = protobuf.decode(protobuf.inner(response, _NOTIFIED))
     if notified:
-        notified(wire.text(script, 1), wire.number(script, 2), fd)
+        notified(protobuf.text(script, 1), protobuf.number(script, 2), fd)
     return True
 
 

@@ -1,7 +1,8 @@
-"""Protocol buffers, as much of them as CRIU's messages need: varints and length-delimited fields.
+"""Protocol buffers, as much of them as CRIU's and BuildKit's messages need: varints and length-delimited fields.
 
-A message is a tuple of (field number, value) in the order in which it is written; a value is an int, a bool, a str or
-another message. What comes back is a dict: field number -> the values found, numbers as int, the rest as bytes.
+A message is a tuple of (field number, value) in the order in which it is written; a value is an int, a bool, a str,
+bytes, or another message. What comes back is a dict: field number -> the values found, numbers as int, the rest as
+bytes.
 Source: protobuf.dev, "Encoding".
 """
 
@@ -11,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Message = tuple[tuple[int, "int | str | Message"], ...]
+Message = tuple[tuple[int, "int | str | bytes | Message"], ...]
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES_MAX = 10
@@ -25,7 +26,7 @@ def encode(message: Message) -> bytes:
         if isinstance(value, int):
             out += _varint(number << 3 | _VARINT) + _varint(int(value) % _WORD)
         else:
-            data = value.encode() if isinstance(value, str) else encode(value)
+            data = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else encode(value)
             out += _varint(number << 3 | _LENGTH) + _varint(len(data)) + data
     return bytes(out)
 
