@@ -4,13 +4,15 @@ A module out of `__pycache__` costs two stat(2), an open, two reads and some Pyt
 `orlop-runtime exec` imports that is 5 ms of 14. Here it is one stat(2).
 
     .cache/pycache/          what Python compiled (-X pycache_prefix; without it nothing is kept)
-    .cache/frozen/<program>  marshal: version, {name: (source, is a package, mtime in ns, size, start, end)}, code
+    .cache/frozen/<program>  8 bytes: the length of what follows; marshal: version, the length of the rest,
+                             {name: (source, is a package, mtime in ns, size, start, length)}; the rest: code
                              written whole (beside + rename) by any process that had to import more than there is
 
 Invariants:
 1. A module is taken from here only if its source has the very time and size that it had when it was compiled.
 2. The file is read only if it belongs to us or to root and nobody else may write it: as good as `__pycache__`.
 3. Whatever is wrong with it: the module is imported as always.
+4. It is open only while it is read: what a container can reach of a process that enters it is no file of ours.
 """
 
 import os
@@ -26,35 +28,51 @@ if TYPE_CHECKING:
 else:
     ModuleSpec = type(sys.__spec__)
 
-_VERSION = f"1 {sys.version}"
+_VERSION = f"2 {sys.version}"
 _COMPILED = "pycache"
-_BYTES_MAX = 64 * 1024 * 1024
+_LENGTH_BYTES = 8
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS_WRITE = 0o022
 
 
 class Archive:
     """One such file, and the finder and loader of what is in it."""
 
-    __slots__ = ("_before", "_code", "_index", "_path")
+    __slots__ = ("_before", "_file", "_path", "_rows", "_start")
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._index: dict[str, Row] = {}
-        self._code = b""
+        self._rows: dict[str, Row] = {}
         self._before = len(sys.modules)
+        self._file = self._start = 0  # the inode, and where code begins
         try:
-            version, index, code = loads(_read(path))
-            if version == _VERSION:
-                self._index, self._code = index, code
+            self._open()
         except (OSError, EOFError, ValueError, TypeError):
             pass  # it is missing, broken, or not for us
 
+    def _open(self) -> None:
+        fd = os.open(self._path, _READ)
+        try:
+            status = os.fstat(fd)
+            if status.st_uid not in (0, os.geteuid()) or status.st_mode & _OTHERS_WRITE:
+                return
+            length = int.from_bytes(os.read(fd, _LENGTH_BYTES), "little")
+            start = _LENGTH_BYTES + length
+            version, rest, rows = loads(os.read(fd, min(length, status.st_size)))
+            if version == _VERSION and start + rest == status.st_size:
+                self._rows, self._file, self._start = rows, status.st_ino, start
+        finally:
+            os.close(fd)
+
     def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
         """Return where a module is (importlib.abc.MetaPathFinder), None for one that is not here or has changed."""
-        row = self._index.get(name)
+        row = self._rows.get(name)
         if row is None or not _is_as_it_was(row):
             return None
-        spec = ModuleSpec(name, self, origin=row[0], is_package=row[1])  # type: ignore[arg-type]  # a duck of a Loader
+        code = self._code(row)
+        if not code:
+            return None
+        spec = ModuleSpec(name, self, origin=row[0], loader_state=code, is_package=row[1])  # type: ignore[arg-type]
         if spec.submodule_search_locations is not None:
             spec.submodule_search_locations.append(os.path.dirname(row[0]))
         return spec
@@ -64,27 +82,41 @@ class Archive:
 
     def exec_module(self, module: "ModuleType") -> None:
         """Run a module's code (importlib.abc.Loader)."""
-        row = self._index[module.__name__]
-        module.__file__ = row[0]
-        exec(loads(memoryview(self._code)[row[4] : row[5]]), module.__dict__)
+        spec = module.__spec__
+        assert spec and spec.origin
+        module.__file__ = spec.origin
+        code, spec.loader_state = spec.loader_state, None
+        exec(loads(code), module.__dict__)
+
+    def _code(self, row: "Row") -> bytes:
+        """Return a module's code, b"" when another process has replaced the file."""
+        try:
+            fd = os.open(self._path, _READ)
+        except OSError:
+            return b""
+        try:
+            return os.pread(fd, row[5], self._start + row[4]) if os.fstat(fd).st_ino == self._file else b""
+        finally:
+            os.close(fd)
 
     def complete(self) -> None:
         """Write the file anew if a module was imported that is not in it, or is no longer as it was."""
         missing = {name: row for name in list(sys.modules)[self._before :] if (row := _compiled(name))}
         if not missing:
             return
-        index: dict[str, Row] = {}
+        rows: dict[str, Row] = {}
         code: list[bytes] = []
-        end = 0
+        start = 0
         for name, (source, is_package, mtime, size, data) in {**self._kept(), **missing}.items():
-            index[name] = (source, is_package, mtime, size, end, end := end + len(data))
+            rows[name] = (source, is_package, mtime, size, start, len(data))
             code.append(data)
-        _replace(self._path, dumps((_VERSION, index, b"".join(code))))
+            start += len(data)
+        head = dumps((_VERSION, start, rows))
+        _replace(self._path, b"".join((len(head).to_bytes(_LENGTH_BYTES, "little"), head, *code)))
 
-    def _kept(self) -> dict[str, tuple[str, bool, int, int, bytes]]:
-        return {
-            name: (*row[:4], self._code[row[4] : row[5]]) for name, row in self._index.items() if _is_as_it_was(row)
-        }
+    def _kept(self) -> "dict[str, tuple[str, bool, int, int, bytes]]":
+        kept = ((name, row, self._code(row)) for name, row in self._rows.items() if _is_as_it_was(row))
+        return {name: (*row[:4], code) for name, row, code in kept if code}
 
 
 _archive: Archive | None = None
@@ -109,17 +141,6 @@ def freeze() -> None:
             archive.complete()
         except (OSError, SyntaxError, ValueError):
             pass  # a read-only clone, a source that is being written
-
-
-def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        status = os.fstat(fd)
-        if status.st_uid not in (0, os.geteuid()) or status.st_mode & _OTHERS_WRITE or status.st_size > _BYTES_MAX:
-            raise PermissionError(path)
-        return os.read(fd, status.st_size)
-    finally:
-        os.close(fd)
 
 
 def _is_as_it_was(row: "Row") -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,15 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+def heading(data: bytes) -> Any:
+    return marshal.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+
+
+def with_heading(value: Any, data: bytes) -> bytes:
+    head = marshal.dumps(value)
+    return len(head).to_bytes(8, "little") + head + data[8 + int.from_bytes(data[:8], "little") :]
+
+
 SOURCE, ARCHIVE = "SourceFileLoader", "Archive"
 
 
@@ -104,10 +114,10 @@ def test_what_belongs_to_others_is_not_read(place: Place) -> None:
 def test_a_broken_file_is_no_harm(place: Place) -> None:
     place.run()
     whole = place.archive.read_bytes()
-    version, index, code = marshal.loads(whole)
+    version, rest, rows = heading(whole)
     broken = [
-        b"", b"\0" * 99, b"no marshal", whole[:-1], whole[: len(whole) // 2], marshal.dumps(7),
-        marshal.dumps((version,)), marshal.dumps((f"{version}.", index, code)),
+        b"", b"\0" * 99, b"\xff" * 99, whole[:-1], whole + b"x", whole[:7], whole[:8], whole[: len(whole) // 2],
+        with_heading(7, whole), with_heading((version,), whole), with_heading((f"{version}.", rest, rows), whole),
     ]  # fmt: skip
     for data in broken:
         place.archive.write_bytes(data)
@@ -120,12 +130,12 @@ def test_what_goes_from_the_source_goes_from_the_file(place: Place) -> None:
     place.load("old")
     (place.source / "ship/hold.py").write_text("from . import old\nCARGO = 'old'\n")
     place.run()
-    assert "ship.old" in marshal.loads(place.archive.read_bytes())[1]
+    assert "ship.old" in heading(place.archive.read_bytes())[2]
     (place.source / "ship/old.py").unlink()
     place.load("rum")
     place.run()
-    assert set(marshal.loads(place.archive.read_bytes())[1]) >= {"ship", "ship.hold"}
-    assert "ship.old" not in marshal.loads(place.archive.read_bytes())[1]
+    assert set(heading(place.archive.read_bytes())[2]) >= {"ship", "ship.hold"}
+    assert "ship.old" not in heading(place.archive.read_bytes())[2]
 
 
 def test_only_beside_a_cache_of_ours_and_where_one_may_write(place: Place) -> None:
@@ -134,3 +144,22 @@ def test_only_beside_a_cache_of_ours_and_where_one_may_write(place: Place) -> No
     place.archive.parent.write_text("a file where the directory should be: root ignores modes")
     assert place.run() == ("rum", SOURCE)
     assert place.run() == ("rum", SOURCE)
+
+
+def test_a_file_that_another_one_replaces_meanwhile_is_left(place: Place) -> None:
+    place.run()
+    whole = place.archive.read_bytes()
+    code = f"""
+import sys
+sys.path[:0] = [{str(CHECKOUT / "src")!r}, {str(place.source)!r}]
+from orlop import frozen
+frozen.thaw("program")
+import os
+os.rename({str(place.archive)!r}, {str(place.cache / "before")!r})
+open({str(place.archive)!r}, "wb").write({whole!r})
+import ship.hold
+print(type(ship.hold.__spec__.loader).__name__, *(name for name in os.listdir("/proc/self/fd") if int(name) > 3))
+"""
+    argv = [sys.executable, "-I", "-S", "-X", f"pycache_prefix={place.cache / 'pycache'}", "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == f"{SOURCE}\n", "and no descriptor stays open"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import termios
 
+# The module termios has these too, and takes half a millisecond to import: only raw mode needs it.
+_TIOCSCTTY = 0x540E
+_TIOCGWINSZ = 0x5413
+_TIOCSWINSZ = 0x5414
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTN = 0x80045430
 _TIOCGPTPEER = 0x5441
@@ -25,22 +28,24 @@ def open_pty(ptmx: int) -> tuple[int, int, int]:
 
 def set_size(fd: int, rows: int, columns: int) -> None:
     """Set the window size; the foreground process group gets SIGWINCH."""
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    fcntl.ioctl(fd, _TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def get_size(fd: int) -> tuple[int, int]:
     """Return (rows, columns)."""
-    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))
+    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, _TIOCGWINSZ, bytes(8)))
     return rows, columns
 
 
 def make_controlling(fd: int) -> None:
     """Make the terminal the controlling one of the caller, which must lead a session without one."""
-    fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+    fcntl.ioctl(fd, _TIOCSCTTY, 0)
 
 
 def set_raw(fd: int) -> list[object]:
     """Put a terminal into raw mode as cfmakeraw(3) does and return the attributes that `restore` takes."""
+    import termios
+
     before = termios.tcgetattr(fd)
     iflag, oflag, cflag, lflag, ispeed, ospeed, cc = before
     iflag &= ~(
@@ -58,4 +63,6 @@ def set_raw(fd: int) -> list[object]:
 
 def restore(fd: int, attributes: list[object]) -> None:
     """Give a terminal back the attributes that `set_raw` returned."""
+    import termios
+
     termios.tcsetattr(fd, termios.TCSADRAIN, attributes)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from ..linux.cgroup import Cgroup, Layout
 from ..spec.errors import Invalid, Unsupported
 from ..spec.record import Record
 from ..spec.runtime import Hooks, Resources, Spec
-from . import hooks, reaper, resources
+from . import hooks, reaper
 from .host import HostFacts
 from .operations import Operation
 from .operations.cgroups import EnterCgroups
@@ -167,6 +167,8 @@ def _cgroup(spec: Spec, host: HostFacts) -> CgroupPlan | None:
         if spec.linux.resources and spec.linux.resources != Resources():
             raise Invalid("limit", "linux.resources", "linux.cgroupsPath is empty: there is no cgroup to write to")
         return None
+
+    from . import resources  # not at the top: an exec has none
 
     settings = resources.settings(spec.linux.resources, host.layout, devices=host.initial_user_namespace)
     return CgroupPlan(
