@@ -14,9 +14,12 @@ Source: OCI distribution-spec 1.1, "API"; the distribution project's HTTP API fo
 
 from __future__ import annotations
 
+import io
 import os
+from contextlib import nullcontext
 from urllib.parse import parse_qs, quote, urlsplit
 
+from ...image.registry import Canceled
 from ...image.repositories import Manifest, Repositories
 from ...image.repositories.repositories import MANIFEST_BYTES_MAX, index_of
 from ...spec.distribution import (
@@ -37,12 +40,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ...image.repositories.cache import Arriving, Cache
     from ...image.repositories.uploads import Upload
     from ...spec.digest import Digest
     from .auth import Check
 
 FORM_BYTES_MAX = 64 * 1024
 LOGGED_CHARACTERS_MAX = 1000
+STALE = '110 - "Response is Stale"'  # RFC 7234, 5.5.1
 API_VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 
 
@@ -50,9 +55,10 @@ class Registry:
     """What a registry serves: its repositories, who may do what, and whether anything can be deleted.
 
     tls: whether clients reach it by https, for the places it sends them to. note: called with a line for each answer.
+    cache: of which other registry it is the cache; then it can only be read.
     """
 
-    __slots__ = ("auth", "deletes", "note", "repositories", "tls")
+    __slots__ = ("auth", "cache", "deletes", "note", "repositories", "tls")
 
     def __init__(
         self,
@@ -62,8 +68,10 @@ class Registry:
         deletes: bool = True,
         tls: bool = False,
         note: Callable[[str], None] | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self.repositories = repositories
+        self.cache = cache
         self.auth: Check = auth or Anyone()
         self.deletes = deletes
         self.tls = tls
@@ -133,7 +141,8 @@ class Door(Exchange):
                 self._manifest("/".join(name), parse_reference(reference))
             case [*name, "tags", "list"]:
                 repository = self._enter("/".join(name), "GET")
-                self._list("tags", {"name": repository}, lambda page: self.repositories.tags(repository, page))
+                source = self.registry.cache or self.repositories
+                self._list("tags", {"name": repository}, lambda page: source.tags(repository, page))
             case [*name, "referrers", digest]:
                 self._referrers("/".join(name), parse_digest(digest))
             case _:
@@ -143,6 +152,8 @@ class Door(Exchange):
         """Return the name of a repository that this request may work on with one of these methods."""
         check_name(name)
         self._allow(*methods)
+        if self.registry.cache is not None and self.command not in ("GET", "HEAD"):
+            raise RegistryError("UNSUPPORTED", f"this is a cache of {self.registry.cache.host}: push there")
         if self.command == "DELETE" and not self.registry.deletes:
             raise RegistryError("UNSUPPORTED", "this registry deletes nothing")
         reads = self.command in ("GET", "HEAD")
@@ -173,7 +184,10 @@ class Door(Exchange):
             self.repositories.delete_blob(self._enter(name, "DELETE"), digest)
             self.answer(202)
             return
-        with self.repositories.open_blob(self._enter(name, "GET", "HEAD"), digest) as file:
+        self._enter(name, "GET", "HEAD")
+        cache = self.registry.cache
+        found = cache.blob(name, digest) if cache is not None else self.repositories.open_blob(name, digest)
+        with found if isinstance(found, io.FileIO) else nullcontext():
             headers = {
                 "Content-Type": "application/octet-stream",
                 "Docker-Content-Digest": str(digest),
@@ -184,9 +198,28 @@ class Door(Exchange):
             if self._is_known(digest):
                 self.answer(304, {"ETag": f'"{digest}"'})
                 return
+            size = os.fstat(found.fileno()).st_size if isinstance(found, io.FileIO) else found.size
             wanted = self.headers.get("Range", "") if self.command == "GET" else ""
-            extent = parse_range(wanted, os.fstat(file.fileno()).st_size) if wanted else None
-            self.answer_file(file, headers, extent)
+            extent = parse_range(wanted, size) if wanted else None
+            if isinstance(found, io.FileIO):
+                self.answer_file(found, headers, extent)
+            else:
+                self._hand_on(found, headers, extent)
+
+    def _hand_on(self, blob: Arriving, headers: dict[str, str], extent: tuple[int, int] | None) -> None:
+        """Answer with a blob while it comes. What breaks off cannot be said any more: the connection ends too early."""
+        start, end = extent or (0, blob.size)
+        headers["Content-Length"] = str(end - start)
+        if extent:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size}"
+        pieces = blob.pieces(start, end) if self.command != "HEAD" else iter(())
+        first = next(pieces, b"")  # before the status: that nothing comes at all can still be said
+        self.answer(206 if extent else 200, headers, first)
+        try:
+            for piece in pieces:
+                self.wfile.write(piece)
+        except (OrlopError, RegistryError, Canceled):
+            self.close_connection = True
 
     def _start_upload(self, name: str) -> None:
         self._enter(name, "POST")
@@ -277,8 +310,14 @@ class Door(Exchange):
             self.repositories.delete_manifest(name, reference)
             self.answer(202)
         else:
-            manifest = self.repositories.manifest(name, reference)
+            cache = self.registry.cache
+            if cache is not None:
+                manifest, is_old = cache.manifest(name, reference)
+            else:
+                manifest, is_old = self.repositories.manifest(name, reference), False
             headers = {"ETag": f'"{manifest.digest}"'} | _digest_header(manifest)
+            if is_old:
+                headers["Warning"] = STALE
             if self._is_known(manifest.digest):
                 self.answer(304, headers)
             else:
@@ -286,7 +325,7 @@ class Door(Exchange):
 
     def _referrers(self, name: str, digest: Digest) -> None:
         wanted = self.query.get("artifactType", "")
-        found = self.repositories.referrers(self._enter(name, "GET"), digest, wanted)
+        found = (self.registry.cache or self.repositories).referrers(self._enter(name, "GET"), digest, wanted)
         headers = {"Content-Type": OCI_INDEX}
         if wanted:
             headers["OCI-Filters-Applied"] = "artifactType"

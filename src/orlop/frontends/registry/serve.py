@@ -10,24 +10,34 @@ import threading
 
 from ...image.repositories import Repositories, Rules, Swept
 from ...spec.errors import Invalid, OrlopError, Unavailable
+from ...spec.reference import Reference
+from ...spec.registry import ANONYMOUS
 from ..http import Server
 from .auth import Anyone, Basic, Passwords, Tokens
 from .door import Door, Registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from ...image.registry import Repository
+    from ...image.repositories.cache import Cache
     from .auth import Check
 
 
 class Options:
-    """What the command line says. tls: (certificate chain, key), paths of PEM files. sweep_s 0: never."""
+    """What the command line says. tls: (certificate chain, key), paths of PEM files. sweep_s 0: never.
+
+    cache_of: the registry whose cache this is; config: where certs.d of it lies; credentials: who we are there.
+    """
 
     __slots__ = (
         "access_log",
         "address",
         "anonymous_pull",
+        "cache_of",
+        "config",
+        "credentials",
         "deletes",
         "htpasswd",
         "root",
@@ -46,6 +56,9 @@ class Options:
         self.anonymous_pull = False
         self.deletes = True
         self.tls: tuple[str, str] | None = None
+        self.cache_of = ""
+        self.config = root
+        self.credentials = ANONYMOUS
         self.sweep_s = 3600.0
         self.access_log = False
 
@@ -64,7 +77,8 @@ def serve(options: Options, told: Callable[[str], None]) -> None:
         listener.close()
         raise
     note = _log if options.access_log else None
-    registry = Registry(repositories, auth, deletes=options.deletes, tls=tls is not None, note=note)
+    cache = _cache(options, repositories) if options.cache_of else None
+    registry = Registry(repositories, auth, deletes=options.deletes, tls=tls is not None, note=note, cache=cache)
     server = Server(listener, Door, registry, tls)
     sweeper = _Sweeper(repositories, options.sweep_s)
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
@@ -79,6 +93,8 @@ def serve(options: Options, told: Callable[[str], None]) -> None:
             sweeper.now()
     finally:
         sweeper.stop()
+        if cache is not None:
+            cache.close()
         server.stop()
         for thread in threads:
             thread.join()
@@ -111,6 +127,19 @@ class _Sweeper:
     def stop(self) -> None:
         self._stopping = True
         self._wake.set()
+
+
+def _cache(options: Options, repositories: Repositories) -> Cache:
+    from ...engine.images.registries import Registries
+    from ...image.repositories.cache import Cache
+
+    registries = Registries(options.config, repositories.store)
+
+    def places(name: str) -> Sequence[Repository]:
+        return registries.to_pull(Reference.parse(f"{options.cache_of}/{name}"), options.credentials)
+
+    places("any/name")  # that its configuration is broken is said now
+    return Cache(repositories, options.cache_of, places)
 
 
 def _auth(options: Options) -> Check:

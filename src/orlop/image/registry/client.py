@@ -219,7 +219,7 @@ class Repository:
         response = self.ask("HEAD", f"manifests/{_segment(reference)}", patience, {"Accept": ACCEPTED})
         with response:
             digest, media_type = response.header("Docker-Content-Digest"), _media_type(response)
-            if response.status == 200 and digest and media_type in MANIFESTS | INDEXES and response.length is None:
+            if response.status == 200 and digest and media_type in MANIFESTS | INDEXES:
                 size = response.header("Content-Length")
                 if size.isdigit():
                     return Descriptor(media_type=media_type, digest=Digest(digest), size=int(size))
@@ -285,6 +285,16 @@ class Repository:
             if response.status in (200, 404):
                 return response.status == 200
             raise refusal(response, "push", f"blob {digest} to {self.name}")
+
+    def blob_size(self, digest: Digest, patience: Patience) -> int | None:
+        """Return how many bytes a blob has, None where the repository has none (HEAD, end-2)."""
+        with self.ask("HEAD", f"blobs/{digest}", patience) as response:
+            if response.status == 404:
+                return None
+            size = response.header("Content-Length")
+            if response.status == 200 and size.isdigit() and len(size) < 19:
+                return int(size)
+            raise refusal(response, "pull", f"blob {digest} of {self.name}", repository=self.name)
 
     # -- discovery --------------------------------------------------------------------------------------------------
 

@@ -19,13 +19,13 @@ from orlop.spec import jsonio
 from orlop.spec.digest import Digest
 from orlop.spec.distribution import Page, RegistryError
 from orlop.spec.errors import Conflict, Invalid, OrlopError, Unavailable
-from orlop.spec.image import INDEXES, OCI_INDEX, Index, parse_manifest
+from orlop.spec.image import INDEXES, OCI_INDEX, Descriptor, Index, parse_manifest
 from orlop.spec.image import Manifest as ImageManifest
 
 from . import sweep
 from .database import Database
 from .rules import Rules
-from .uploads import Leases, Upload, Uploads
+from .uploads import Lease, Leases, Upload, Uploads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,6 +139,32 @@ class Repositories:
             _link(connection, _repository(connection, name), digest, held[0])
         return True
 
+    def hold(self, name: str, digest: Digest, size: int) -> None:
+        """Let the repository hold a blob of the store; the caller has leased it, and may give it out under the name."""
+        with self._leases.take(digest), self._database.transaction() as connection:
+            if self.store.stat(digest) != size:
+                raise RegistryError("BLOB_UNKNOWN", digest)
+            _link(connection, _repository(connection, name), digest, size)
+
+    def leased(self, digest: Digest) -> Lease:
+        """Return a context in which the sweep does not remove a blob."""
+        return self._leases.take(digest)
+
+    def mentioned(self, name: str, digest: Digest) -> Descriptor | None:
+        """Return how a manifest of the repository describes a blob, None when none does."""
+        with self._database.connection() as connection:
+            row = connection.execute(
+                "SELECT m.digest, m.media_type FROM mention JOIN repository ON id = mention.repository"
+                " JOIN manifest m ON m.repository = id AND m.digest = mention.manifest"
+                " WHERE name = ? AND mention.digest = ?",
+                (name, digest),
+            ).fetchone()
+        if row is None:
+            return None
+        parsed = _parse(self.store.get(Digest(row[0]), MANIFEST_BYTES_MAX), row[1])
+        parts = parsed.manifests if isinstance(parsed, Index) else (parsed.config, *parsed.layers)
+        return next((part for part in parts if part.digest == digest), None)
+
     def delete_blob(self, name: str, digest: Digest) -> None:
         """Take a blob from a repository."""
         with self._database.transaction() as connection:
@@ -153,6 +179,15 @@ class Repositories:
 
     def put_manifest(self, name: str, reference: Digest | str, media_type: str, data: bytes) -> Manifest:
         """Take a manifest, under its digest and, where the reference is one, a tag."""
+        return self._put_manifest(name, reference, media_type, data, complete=True)
+
+    def keep_manifest(self, name: str, reference: Digest | str, media_type: str, data: bytes) -> Manifest:
+        """Take a manifest from a registry whose cache this is: what it needs comes when somebody asks for it."""
+        return self._put_manifest(name, reference, media_type, data, complete=False)
+
+    def _put_manifest(
+        self, name: str, reference: Digest | str, media_type: str, data: bytes, *, complete: bool
+    ) -> Manifest:
         if len(data) > MANIFEST_BYTES_MAX:
             raise RegistryError("MANIFEST_INVALID", f"it has more than {MANIFEST_BYTES_MAX} bytes", 413)
         algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
@@ -166,7 +201,8 @@ class Repositories:
             self.store.ingest(data, digest)
             with self._database.transaction() as connection:
                 repository = _repository(connection, name)
-                self._check_complete(connection, repository, parsed)
+                if complete:
+                    self._check_complete(connection, repository, parsed)
                 _save(connection, repository, digest, media_type, len(data), parsed)
                 if not isinstance(reference, Digest):
                     connection.execute(

@@ -92,9 +92,9 @@ class Leases:
         self.lock = threading.Lock()
         self._counts: dict[Digest, int] = {}
 
-    def take(self, *digests: Digest) -> _Lease:
+    def take(self, *digests: Digest) -> Lease:
         """Return a context in which the sweep removes none of these blobs."""
-        return _Lease(self, digests)
+        return Lease(self, digests)
 
     def holds(self, digest: Digest) -> bool:
         """Tell whether somebody has a lease; the caller has `lock`."""
@@ -110,7 +110,9 @@ class Leases:
                     del self._counts[digest]
 
 
-class _Lease:
+class Lease:
+    """A context in which the sweep removes none of some blobs."""
+
     def __init__(self, leases: Leases, digests: tuple[Digest, ...]) -> None:
         self._leases = leases
         self._digests = digests

@@ -12,6 +12,7 @@ from ..values import BYTES, DURATION
 def _serve(invocation: Invocation) -> int:
     from ....image.repositories import Rules
     from ...registry.serve import Options, serve
+    from ..credentials import for_registry
 
     given = invocation.options
     keep = given["keep-untagged"]
@@ -25,6 +26,12 @@ def _serve(invocation: Invocation) -> int:
     options.sweep_s, options.access_log = given["sweep-interval"] / 1e9, given["access-log"]
     if bool(given["tls-cert"]) != bool(given["tls-key"]):
         raise UsageError("a certificate and its key belong together", "give both --tls-cert and --tls-key", EXIT_USAGE)
+    if given["cache-of"]:
+        if given["quota"]:
+            told = "a cache has no quota: what it serves is the other registry's"
+            raise UsageError(told, "leave --quota away", EXIT_USAGE)
+        options.cache_of, options.config = given["cache-of"], invocation.paths.root
+        options.credentials = for_registry(given["cache-of"])
     if given["tls-cert"]:
         options.tls = (given["tls-cert"], given["tls-key"])
     serve(options, lambda where: write_line(f"serving {root} at {where}"))
@@ -39,6 +46,7 @@ SERVE = Command(
         Flag("access-log", "", BOOL, "Write a line for each request to standard error", default=False),
         Flag("address", "a", STRING, "Where to listen (host:port)", default="127.0.0.1:5000"),
         Flag("anonymous-pull", "", BOOL, "Let everybody read; only writing needs a user", default=False),
+        Flag("cache-of", "", STRING, "Serve what this registry (host[:port]) has, and keep it", default=""),
         Flag("htpasswd", "", STRING, "File of users and bcrypt passwords (htpasswd -B)", default=""),
         Flag("keep-untagged", "", DURATION, "Remove manifests that no tag leads to after this time (default never)"),
         Flag("no-delete", "", BOOL, "Refuse to delete anything", default=False),
