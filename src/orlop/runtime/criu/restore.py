@@ -16,7 +16,7 @@ from ...spec.record import Record
 from ...spec.runtime import Spec
 from ..plan import CgroupPlan
 from . import options as opts
-from . import service, wire
+from . import service
 from .dump import DESCRIPTORS
 
 TYPE_CHECKING = False
@@ -94,7 +94,7 @@ def restore(
                 )  # fmt: skip
             except service.Refused as refused:
                 raise criu.explain("restore", container.id, refused, places.log) from None
-        pid = wire.number(wire.decode(wire.inner(response, _RESTORED_PID)), 1)
+        pid = protobuf.number(protobuf.decode(protobuf.inner(response, _RESTORED_PID)), 1)
         console = consoles[0] if consoles else None
         pidfd = process.pidfd_open(pid)
         return Restored(pid=pid, pidfd=pidfd, console=console, cgroup=cgroup, wanted=ground.cgroup)
