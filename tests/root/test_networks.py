@@ -11,12 +11,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from orlop.engine.networks.host import Networks
 from support import engine, processes
 from support.boxes import Box, ask, serving, silent
 from support.engine import Environment
@@ -564,3 +566,18 @@ def test_without_kernel_support_only_who_named_a_network_is_refused(orlop: Envir
         assert named.returncode == 125
         assert "Protocol not supported" in named.stderr
     assert orlop.container_ids() == []
+
+
+def test_an_engine_leaves_while_an_end_is_dealt_with(tmp_path: Path, host: Netns) -> None:
+    # The end of the last container may be about to remove its links on a thread of its own when the engine leaves.
+    networks = host.inside(lambda: Networks(str(tmp_path / "root"), str(tmp_path), "boot"))
+    removal = threading.Thread(target=lambda: None)
+    left = threading.Thread(target=lambda: host.inside(networks.leave))
+    with networks.lock:
+        networks._removals.append(removal)
+        left.start()
+        left.join(0.2)
+        removal.start()
+    left.join(20)
+    assert not left.is_alive()
+    assert networks._left

@@ -162,7 +162,9 @@ class Networks:
         What containers that run on need, goes with the last of them: a sweeper is left behind. Raises OSError.
         """
         self.resolver.close()
-        for removal in self._removals:
+        with self.lock:  # under which each of them is started
+            removals = list(self._removals)
+        for removal in removals:
             removal.join(REMOVAL_S_MAX)
         with self.lock:
             self._left = True
