@@ -5,7 +5,8 @@ A module out of `__pycache__` costs two stat(2), an open, two reads and some Pyt
 
     .cache/pycache/          what Python compiled (-X pycache_prefix; without it nothing is kept)
     .cache/frozen/<program>  8 bytes: the length of what follows; marshal: version, the length of the rest,
-                             {name: (source, is a package, mtime in ns, size, start, length)}; the rest: code
+                             {name: (source, is a package, mtime in ns, size, start, length)}; the rest: for each
+                             a line with the interpreter, name, mtime and size, and its code
                              written whole (beside + rename) by any process that had to import more than there is
 
 Invariants:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 else:
     ModuleSpec = type(sys.__spec__)
 
-_VERSION = f"2 {sys.version}"
+_VERSION = f"3 {sys.version}"
 _COMPILED = "pycache"
 _LENGTH_BYTES = 8
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,7 +45,8 @@ class Archive:
         self._path = path
         self._rows: dict[str, Row] = {}
         self._before = len(sys.modules)
-        self._file = self._start = 0  # the inode, and where code begins
+        self._start = 0  # where code begins
+        self._file = (0, 0, 0)
         try:
             self._open()
         except (OSError, EOFError, ValueError, TypeError):
@@ -60,7 +62,7 @@ class Archive:
             start = _LENGTH_BYTES + length
             version, rest, rows = loads(os.read(fd, min(length, status.st_size)))
             if version == _VERSION and start + rest == status.st_size:
-                self._rows, self._file, self._start = rows, status.st_ino, start
+                self._rows, self._file, self._start = rows, _identity(status), start
         finally:
             os.close(fd)
 
@@ -69,7 +71,7 @@ class Archive:
         row = self._rows.get(name)
         if row is None or not _is_as_it_was(row):
             return None
-        code = self._code(row)
+        code = self._code(name, row)
         if not code:
             return None
         spec = ModuleSpec(name, self, origin=row[0], loader_state=code, is_package=row[1])  # type: ignore[arg-type]
@@ -88,14 +90,19 @@ class Archive:
         code, spec.loader_state = spec.loader_state, None
         exec(loads(code), module.__dict__)
 
-    def _code(self, row: "Row") -> bytes:
+    def _code(self, name: str, row: "Row") -> bytes:
         """Return a module's code, b"" when another process has replaced the file."""
         try:
             fd = os.open(self._path, _READ)
         except OSError:
             return b""
         try:
-            return os.pread(fd, row[5], self._start + row[4]) if os.fstat(fd).st_ino == self._file else b""
+            if _identity(os.fstat(fd)) != self._file:
+                return b""
+            head = _head(name, row[2], row[3])
+            data = os.pread(fd, row[5], self._start + row[4])
+            # An inode's number comes again soon: what is read says itself what it is.
+            return data.removeprefix(head) if len(data) == row[5] and data.startswith(head) else b""
         finally:
             os.close(fd)
 
@@ -108,14 +115,15 @@ class Archive:
         code: list[bytes] = []
         start = 0
         for name, (source, is_package, mtime, size, data) in {**self._kept(), **missing}.items():
-            rows[name] = (source, is_package, mtime, size, start, len(data))
-            code.append(data)
-            start += len(data)
-        head = dumps((_VERSION, start, rows))
-        _replace(self._path, b"".join((len(head).to_bytes(_LENGTH_BYTES, "little"), head, *code)))
+            head = _head(name, mtime, size)
+            rows[name] = (source, is_package, mtime, size, start, len(head) + len(data))
+            code += (head, data)
+            start += rows[name][5]
+        index = dumps((_VERSION, start, rows))
+        _replace(self._path, b"".join((len(index).to_bytes(_LENGTH_BYTES, "little"), index, *code)))
 
     def _kept(self) -> "dict[str, tuple[str, bool, int, int, bytes]]":
-        kept = ((name, row, self._code(row)) for name, row in self._rows.items() if _is_as_it_was(row))
+        kept = ((name, row, self._code(name, row)) for name, row in self._rows.items() if _is_as_it_was(row))
         return {name: (*row[:4], code) for name, row, code in kept if code}
 
 
@@ -141,6 +149,14 @@ def freeze() -> None:
             archive.complete()
         except (OSError, SyntaxError, ValueError):
             pass  # a read-only clone, a source that is being written
+
+
+def _identity(status: os.stat_result) -> "tuple[int, int, int]":
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _head(name: str, mtime: int, size: int) -> bytes:
+    return f"{sys.hexversion} {name} {mtime} {size}\n".encode()
 
 
 def _is_as_it_was(row: "Row") -> bool:
