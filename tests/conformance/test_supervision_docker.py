@@ -155,6 +155,8 @@ def test_somebody_else_s_kill_is_not(side: Side) -> None:
     run(side, "--restart", "unless-stopped")
     os.kill(int(side.state("it", "{{.State.Pid}}")), 9)
     side.wait_for("it", "{{.State.Status}} {{.RestartCount}}", "running 1")
+    started, finished = (side.state("it", f"{{{{.State.{name}}}}}") for name in ("StartedAt", "FinishedAt"))
+    assert "0001-01-01T00:00:00Z" < finished < started
     side("restart", "-t", "0", "it")
     assert side.state("it", "{{.State.Status}} {{.RestartCount}}") == "running 0"
 

@@ -197,6 +197,7 @@ REFUSED = (
     (["--health-tcp", "example.org:80"], "no place to connect to"),
     (["--health-tcp", ":80", "--health-cmd", "x"], "exclude each other"),
     (["--health-on-failure", "explode", "--health-cmd", "x"], "explode"),
+    (["--health-on-failure", "exec: ", "--health-cmd", "x"], "names no command"),
     (["--health-on-failure", "kill"], "needs a health check"),
 )
 
@@ -206,3 +207,22 @@ def test_a_check_that_is_none_is_refused(orlop):
         refused = orlop("run", "-d", *flags, "host", "true", check=False)
         assert refused.code == 125 and words in refused.stderr, refused
     assert orlop.container_ids() == []
+
+
+def test_a_command_is_run_each_time_that_it_becomes_unhealthy(orlop):
+    action = "exec:echo acted >> /tmp/log; echo said; exit 4"
+    run(orlop, "--health-cmd", "test -e /tmp/well", "--health-on-failure", action)
+
+    def acted():
+        return orlop("exec", "c", "sh", "-c", "cat /tmp/log 2>/dev/null || true").stdout.count("acted")
+
+    wait_until(lambda: acted() == 1)
+    wait_until(lambda: any(one["Output"] == "said\n" and one["ExitCode"] == 4 for one in said(orlop)["Log"]))
+    streak = said(orlop)["FailingStreak"]
+    wait_until(lambda: said(orlop)["FailingStreak"] > streak)
+    assert acted() == 1
+    orlop("exec", "c", "touch", "/tmp/well")
+    wait_until(lambda: said(orlop)["Status"] == "healthy")
+    orlop("exec", "c", "rm", "/tmp/well")
+    wait_until(lambda: acted() == 2)
+    assert inspect(orlop, "c", "{{.State.Status}} {{.RestartCount}}") == "running 0"

@@ -89,7 +89,10 @@ def test_a_stop_is_told_from_a_kill_by_somebody_else(orlop):
     orlop("start", "c")
     orlop("kill", "c")
     wait_until(lambda: state(orlop) == "exited")
-    assert why(orlop)["verdict"] == "killed"
+    found = why(orlop)
+    assert found["verdict"] == "killed"
+    assert found["summary"].startswith("uid 0"), found
+    assert "by" not in orlop("events", "--since", "1h", "--until", "0s", "--format", "json").stdout.split('"')
     orlop("start", "c")
     pid = int(orlop("inspect", "-f", "{{.State.Pid}}", "c").stdout)
     os.kill(pid, 9)

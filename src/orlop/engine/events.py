@@ -12,7 +12,8 @@ import time
 from ..spec import jsonio
 from ..spec.errors import Invalid, Unavailable
 from ..supervise.logread import parse_time
-from .journal import RUN
+from . import caller
+from .journal import BY, RUN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     Filters = Mapping[str, Sequence[str]]
 
+_ENDS = ("kill", "stop")
 CONTAINER, IMAGE, VOLUME, NETWORK, BUILDER, DAEMON = "container", "image", "volume", "network", "builder", "daemon"
 
 # docker's table of what can happen to what (moby api/types/events); an exec's actions are followed by ": command".
@@ -64,7 +66,9 @@ def publish_container(
     engine: Engine, record: ContainerRecord, action: str, attributes: Mapping[str, str] | None = None
 ) -> None:
     """Tell what happened to a container; attributes: what the action has beside the container's own."""
-    engine.journal.append(_event(CONTAINER, action, record.id, {**_attributes(record), **(attributes or {})}))
+    event = _event(CONTAINER, action, record.id, {**_attributes(record), **(attributes or {})})
+    asker = caller.describe() if action in _ENDS else ""
+    engine.journal.append({**event, BY: asker} if asker else event)
     if action == "destroy":
         engine.journal.forget(record.id)
 
@@ -171,8 +175,8 @@ def _overtaken() -> bytes:
 
 
 def _line(event: Event) -> bytes:
-    if RUN in event:
-        event = {key: value for key, value in event.items() if key != RUN}
+    if RUN in event or BY in event:
+        event = {key: value for key, value in event.items() if key not in (RUN, BY)}
     return jsonio.dump(event) + b"\n"
 
 

@@ -37,6 +37,7 @@ LINE_BYTES_MAX = 64 * 1024
 GONE_MAX = 1024  # containers and execs that are gone, whose last end is still known: somebody may be about to tell it
 QUEUED_MAX = 4096  # events that a subscriber may be behind
 READ_BYTES = 64 * 1024
+BY = "by"  # of what ends a container, in the journal only: who asked for it
 RUN = "run"  # of an end, in the journal only: whose run it was and which
 
 

@@ -38,6 +38,11 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
     return header(kind, len(payload)) + payload
 
 
+def size(rows: int, columns: int) -> bytes:
+    """Return the payload of a RESIZE."""
+    return rows.to_bytes(2, "big") + columns.to_bytes(2, "big")
+
+
 class Decoder:
     """Cuts a byte stream into frames. Feed what was received; complete frames come back in order.
 

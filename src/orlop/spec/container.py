@@ -81,7 +81,7 @@ class ContainerRequest(Record):
     restart_policy: "no" ("" too), "on-failure", "always" or "unless-stopped"; retries_max 0 is no limit.
     depends_on: "container" or "container:condition", see engine.supervision.dependencies.
     health: what it leaves open is the image's; its test may also be ("HTTP", ":80/path") or ("TCP", ":80").
-    health_on_failure: "none", "kill", "restart" or "stop".
+    health_on_failure: "none", "kill", "restart", "stop" or "exec:COMMAND".
     init: a process 1 of ours that reaps and forwards signals.
     volumes_from: "container" or "container:ro". volume_driver: of the volumes that binds makes. storage_opt: "size".
     log_driver, log_options: docker's, "" is json-file (compile.logging).

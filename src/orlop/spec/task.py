@@ -53,7 +53,8 @@ class HealthCheck(Record):
 
     process: the command, as for an exec; None for a connection to host:port, with an HTTP request when path is set.
     host: an address, "" is the container's loopback. Times in nanoseconds, 0 is docker's default.
-    on_failure: what becomes of a container that is unhealthy: none, kill, restart, stop. stop_signal: its number.
+    on_failure: what becomes of a container that is unhealthy: none, kill, restart, stop, exec; action: the command of
+    that. stop_signal: its number.
     """
 
     process: Process | None = None
@@ -66,6 +67,7 @@ class HealthCheck(Record):
     start_interval_ns: int = 0
     retries: int = 0
     on_failure: str = "none"
+    action: Process | None = None
     stop_signal: int = 15
     stop_timeout_s: int = 10
 
@@ -164,6 +166,7 @@ class TaskStatus(Record):
 
     started_at: RFC 3339 with nanoseconds, UTC: the name of the run. pid: 0 for a restart whose command was never
     executed. restarts: how often a restart policy had started the container again, this run counted.
+    finished_before: when the run before this one ended, "" for the first.
     """
 
     pid: int
@@ -174,6 +177,7 @@ class TaskStatus(Record):
     started_at: str
     cgroup: str = ""
     restarts: int = 0
+    finished_before: str = ""
 
 
 class HealthResult(Record):

@@ -5,7 +5,8 @@
 A check is a command in the container, or an HTTP request or a TCP connection from outside it, in its network namespace:
 that asks nothing of the image. The rules are docker's (moby daemon/health.go): a check begins an interval after the one
 before it ended; in the start period failures do not count; so many failures one after the other are "unhealthy", one
-success is "healthy".
+success is "healthy". Where the action on failure is a command, a prober runs that like a check, once for each time that
+the container becomes unhealthy.
 
 Invariants:
 1. One check at a time, and none outlives its run.
@@ -41,7 +42,7 @@ INTERVAL_S_DEFAULT = TIMEOUT_S_DEFAULT = 30.0
 START_INTERVAL_S_DEFAULT = 5.0
 RETRIES_DEFAULT = 3
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
-NONE, KILL, RESTART, STOP = "none", "kill", "restart", "stop"
+NONE, KILL, RESTART, STOP, EXEC = "none", "kill", "restart", "stop", "exec"
 ACTIONS = (NONE, KILL, RESTART, STOP)
 _LOOPBACK = ((AF_INET, "127.0.0.1"), (AF_INET6, "::1"))
 _FILE_BYTES_MAX = 256 * 1024
@@ -136,7 +137,7 @@ class Checks:
             return self.rules.start_interval_s
         return self.rules.interval_s
 
-    def _begin(self) -> None:
+    def _begin(self, acting: bool = False) -> None:
         counts = self.status != STARTING or time.monotonic() - self._began >= self.rules.start_s
         try:
             self._sock, theirs = packet.pair()
@@ -146,9 +147,8 @@ class Checks:
             self._due = time.monotonic() + self._interval_s()
             return
         if self._prober == 0:
-            _probe(
-                self._target, (self.status, self.streak if counts else -1, self.rules.retries), theirs, self._inherited
-            )
+            before = self.status, self.streak if counts or acting else -1, self.rules.retries
+            _probe(self._target, before, theirs, self._inherited, acting)
         theirs.close()
         self._loop.watch(self._sock.fileno(), select.EPOLLIN, self._finish)
 
@@ -169,6 +169,9 @@ class Checks:
             self._act()
 
     def _act(self) -> None:
+        if self.rules.on_failure == EXEC:
+            self._begin(acting=True)
+            return
         self.acted = self.rules.on_failure
         if self.acted == KILL:
             self._signal(signals.SIGKILL)
@@ -207,8 +210,13 @@ def begin(directory_fd: int, run: str) -> None:
 # -- the prober -------------------------------------------------------------------------------------------------------
 
 
-def _probe(target: Target, before: tuple[str, int, int], monitor: socket, inherited: "Inherited") -> "NoReturn":
-    """Make one check in a process of its own, which ends here. before: status, streak or -1, retries."""
+def _probe(
+    target: Target, before: tuple[str, int, int], monitor: socket, inherited: "Inherited", acting: bool
+) -> "NoReturn":
+    """Make one check in a process of its own, which ends here. before: status, streak or -1, retries.
+
+    acting: not a check, but the command for when one has failed too often.
+    """
     try:
         process.prctl(process.PR_SET_PDEATHSIG, signals.SIGKILL)
         process.close_all_except({target.pidfd, target.directory, monitor.fileno()})
@@ -216,17 +224,18 @@ def _probe(target: Target, before: tuple[str, int, int], monitor: socket, inheri
         if target.cgroup and Cgroup(inherited.facts.layout, target.cgroup).is_frozen():
             packet.send(monitor, _FROZEN)
         else:
-            _check(target, before, monitor, inherited)
+            _check(target, before, monitor, inherited, acting)
     finally:
         os._exit(0)
 
 
-def _check(target: Target, before: tuple[str, int, int], monitor: socket, inherited: "Inherited") -> None:
+def _check(target: Target, before: tuple[str, int, int], monitor: socket, inherited: "Inherited", acting: bool) -> None:
     started_at = record.now()
     try:
         task = Start.from_json(jsonio.parse_object(target.message, "the start message")).task
         assert task and task.health
-        code, output = _made(task, task.health, target, inherited)
+        check = task.health.replace(process=task.health.action) if acting else task.health
+        code, output = _made(task, check, target, inherited)
     except OrlopError as wrong:
         code, output = wrong.exit_code if isinstance(wrong, CommandFailed) else EXIT_CODE_NONE, str(wrong).encode()
     except Exception as wrong:
@@ -235,7 +244,8 @@ def _check(target: Target, before: tuple[str, int, int], monitor: socket, inheri
     text += "..." if len(output) > OUTPUT_BYTES_MAX else ""  # as docker's
     result = HealthResult(started_at=started_at, ended_at=record.now(), exit_code=code, output=text)
     status, streak, retries = before
-    status, streak = judged(status, streak, retries, code == 0)
+    if not acting:
+        status, streak = judged(status, streak, retries, code == 0)
     log = (*_log(target), result)[-RESULTS_MAX:]
     _write(target.directory, Health(run=target.run, status=status, failing_streak=streak, log=log))
     packet.send(monitor, f"{status} {streak}".encode())

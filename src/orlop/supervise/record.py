@@ -14,6 +14,7 @@ import time
 
 from ..linux import process
 from ..spec import jsonio
+from ..spec.errors import Invalid
 from ..spec.task import EXIT_FILE, STATUS_FILE, ExitRecord, TaskStatus
 
 ERROR_CHARACTERS_MAX = 600  # six bytes each at worst: the record fits into what is reserved
@@ -87,6 +88,7 @@ def write_status(
         started_at=started_at,
         cgroup=cgroup,
         restarts=restarts,
+        finished_before=_last_end(directory_fd),
     )
     replace(directory_fd, STATUS_FILE, jsonio.dump(status.to_json()))
     unlink(directory_fd, EXIT_FILE)
@@ -127,6 +129,21 @@ def unlink(directory_fd: int, name: str) -> None:
         os.unlink(name, dir_fd=directory_fd)
     except FileNotFoundError:
         pass
+
+
+def _last_end(directory_fd: int) -> str:
+    """Return when the last run ended whose record lies here, "" when there is none that can be read."""
+    try:
+        fd = os.open(EXIT_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+    except OSError:
+        return ""
+    try:
+        data = os.read(fd, _RESERVED_BYTES)
+        return ExitRecord.from_json(jsonio.parse(data, EXIT_FILE), EXIT_FILE).finished_at
+    except (OSError, Invalid):
+        return ""
+    finally:
+        os.close(fd)
 
 
 def _create(directory_fd: int, name: str) -> int:

@@ -7,7 +7,7 @@ from ...spec.errors import Invalid
 from ...spec.health import Healthcheck
 from ...spec.runtime import Process
 from ...spec.task import HealthCheck
-from ...supervise.health import ACTIONS, NONE
+from ...supervise.health import ACTIONS, EXEC, NONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SHELL_DEFAULT = ("/bin/sh", "-c")
 OFF, COMMAND, SHELL, HTTP, TCP = "NONE", "CMD", "CMD-SHELL", "HTTP", "TCP"
 STOP_TIMEOUT_S_DEFAULT = 10
+_EXEC = f"{EXEC}:"
 _DURATION_NS_MIN = 1_000_000
 
 
@@ -29,9 +30,11 @@ def merge(request: ContainerRequest, image: ContainerConfig, subject: str) -> He
     """
     asked, base = request.health or Healthcheck(), image.healthcheck or Healthcheck()
     _check(asked, subject)
-    if request.health_on_failure not in ACTIONS:
+    if request.health_on_failure not in ACTIONS and not request.health_on_failure.removeprefix(_EXEC).strip():
+        raise Invalid("create", subject, "exec: names no command", hint="write exec:COMMAND")
+    if request.health_on_failure not in ACTIONS and not request.health_on_failure.startswith(_EXEC):
         cause = f"there is no action {request.health_on_failure[:60]!r} on failure"
-        raise Invalid("create", subject, cause, hint=f"known are {', '.join(ACTIONS)}")
+        raise Invalid("create", subject, cause, hint=f"known are {', '.join(ACTIONS)} and exec:COMMAND")
     test = asked.test or base.test
     if not test or test[0] == OFF:
         if request.health_on_failure != NONE:
@@ -60,29 +63,34 @@ def task(record: ContainerRecord, spec: Spec, environment: tuple[str, ...]) -> H
     if check is None or not check.test or check.test[0] == OFF:
         return None
     timeout_s = record.config.stop_timeout_s
+    shell = record.config.shell_form or SHELL_DEFAULT
+    on_failure, _, command = record.request.health_on_failure.partition(":")
     common = HealthCheck(
         interval_ns=check.interval,
         timeout_ns=check.timeout,
         start_period_ns=check.start_period,
         start_interval_ns=check.start_interval,
         retries=check.retries,
-        on_failure=record.request.health_on_failure,
+        on_failure=on_failure,
+        action=_process(record, spec, environment, (*shell, command)) if on_failure == EXEC else None,
         stop_signal=signals.parse(record.config.stop_signal, record.subject),
         stop_timeout_s=STOP_TIMEOUT_S_DEFAULT if timeout_s is None else max(timeout_s, 0),
     )
     if check.test[0] in (HTTP, TCP):
         host, port, path = _place(check.test, record.subject)
         return common.replace(host=host, port=port, path=path)
+    args = check.test[1:] if check.test[0] == COMMAND else (*shell, check.test[1])
+    return common.replace(process=_process(record, spec, environment, args))
+
+
+def _process(record: ContainerRecord, spec: Spec, environment: tuple[str, ...], args: tuple[str, ...]) -> Process:
     base = spec.process
-    args = check.test[1:] if check.test[0] == COMMAND else (*(record.config.shell_form or SHELL_DEFAULT), check.test[1])
-    return common.replace(
-        process=Process(
-            cwd=record.config.working_dir or "/",
-            env=environment,
-            args=args,
-            capabilities=base.capabilities if base is not None else None,
-            no_new_privileges=base.no_new_privileges if base is not None else False,
-        )
+    return Process(
+        cwd=record.config.working_dir or "/",
+        env=environment,
+        args=args,
+        capabilities=base.capabilities if base is not None else None,
+        no_new_privileges=base.no_new_privileges if base is not None else False,
     )
 
 

@@ -147,8 +147,15 @@ def _state(record: ContainerRecord, task: Task) -> dict[str, object]:
         "ExitCode": exit_code(task, record),
         "Error": record.start_error or (ended.error if ended else ""),
         "StartedAt": task.status.started_at if task.status else ended.started_at if ended else ZERO_TIME,
-        "FinishedAt": ended.finished_at if ended else ZERO_TIME,
+        "FinishedAt": _finished_at(task),
     }
+
+
+def _finished_at(task: Task) -> str:
+    """Return when the last run ended that did: while one goes on, that is the one before it."""
+    if task.exit is not None:
+        return task.exit.finished_at
+    return (task.status.finished_before if task.status is not None else "") or ZERO_TIME
 
 
 def _config(record: ContainerRecord) -> dict[str, object]:

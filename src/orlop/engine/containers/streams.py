@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from urllib.parse import quote
 
 from ...spec import attach as frames
@@ -70,6 +71,15 @@ def attach(engine: Engine, reference: str) -> tuple[dict[str, object], int]:
     stream = _connect(engine, record)
     events.publish_container(engine, record, "attach")
     return facts, stream
+
+
+def resize(engine: Engine, reference: str, rows: int, columns: int) -> None:
+    """Give a container's terminal a size. Raises NotFound, Conflict when it does not run, Unavailable."""
+    record = engine.records.find(reference)
+    state.step(engine.observe(record.id), "attach", record)
+    with socket.socket(fileno=_connect(engine, record)) as monitor:
+        monitor.sendall(frames.frame(frames.RESIZE, frames.size(rows, columns)))
+    events.publish_container(engine, record, "resize", {"height": str(rows), "width": str(columns)})
 
 
 def _frames(engine: Engine, record: ContainerRecord, wanted: LogRequest, hangup: int) -> Iterator[bytes]:

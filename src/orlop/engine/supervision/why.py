@@ -15,6 +15,7 @@ from ...spec.task import LOG_SHIPPED_FILE
 from ...supervise import logread, logship
 from ..containers import removal, state
 from ..containers.inspect import duration, unix_time
+from ..journal import BY
 from . import health
 
 TYPE_CHECKING = False
@@ -207,7 +208,8 @@ def _asked_for(record: ContainerRecord, ended: ExitRecord, asked: list[Event]) -
     word = "stopped" if stopped else "killed"
     remedy = "let the program handle the signal, or use --init" if ended.signal == 9 and stopped else ""
     moment = f"at {time.strftime('%H:%M:%S', time.localtime(last['time']))}"
-    return Answer(word, f"somebody {word} it with orlop {moment}", remedy, tuple(facts))
+    asker = next((event[BY] for event in reversed(asked) if BY in event), "somebody")
+    return Answer(word, f"{asker} {word} it through this engine {moment}", remedy, tuple(facts))
 
 
 def _signalled(ended: ExitRecord) -> Answer:

@@ -237,7 +237,7 @@ class Session:
     def _resize(self) -> None:
         if size := window_size():
             rows, columns = size
-            self._send(attach.RESIZE, rows.to_bytes(2, "big") + columns.to_bytes(2, "big"))
+            self._send(attach.RESIZE, attach.size(rows, columns))
 
     def _read_stdin(self) -> None:
         fd = self._stdin

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 
+from ...engine import events
 from ...engine.containers import changes, ends, freezing, lifecycle, listing, processes, pruning, state, streams, usage
 from ...engine.containers.lifecycle import Client
 from ...engine.containers.watch import EXITED, REMOVED
@@ -14,7 +15,7 @@ from ...spec.container import UpdateRequest
 from ...spec.errors import NotFound, OrlopError
 from . import creation, hijack, older, websocket
 from .door import Door, Status
-from .words import detach_keys, moment_ns, prune_filters, size_frame
+from .words import detach_keys, moment_ns, prune_filters, terminal_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,10 +140,7 @@ def update(door: Door) -> None:
 
 
 def resize(door: Door) -> None:
-    frame = size_frame(door)
-    _, stream = streams.attach(door.engine, door.parts["id"])
-    with hijack.of_descriptor(stream) as monitor:
-        monitor.sendall(frame)
+    streams.resize(door.engine, door.parts["id"], *terminal_size(door))
     door.answer(200)
 
 
@@ -238,7 +236,7 @@ def _attach(door: Door, record: ContainerRecord, wanted: hijack.Attached) -> Non
         promise = door.context.promise(record.id)
         try:
             client, ahead = door.hijack(wanted.headers(door.version))
-            _carry(client, hijack.await_start(client, promise), wanted, ahead)
+            _carry(door, record, client, hijack.await_start(client, promise), wanted, ahead)
         finally:
             door.context.forget(promise)
         return
@@ -249,13 +247,16 @@ def _attach(door: Door, record: ContainerRecord, wanted: hijack.Attached) -> Non
             for piece in _chosen(streams.logs(door.engine, record.id, streams.LogRequest(), door.hangup), wanted):
                 client.sendall(piece)
     finally:
-        _carry(client, stream, wanted, ahead)
+        _carry(door, record, client, stream, wanted, ahead)
 
 
-def _carry(client: socket.socket, stream: int, wanted: hijack.Attached, ahead: bytes) -> None:
+def _carry(
+    door: Door, record: ContainerRecord, client: socket.socket, stream: int, wanted: hijack.Attached, ahead: bytes
+) -> None:
     if stream >= 0:
         with hijack.of_descriptor(stream) as monitor:
-            hijack.relay(client, monitor, wanted, ahead)
+            if hijack.relay(client, monitor, wanted, ahead):
+                events.publish_container(door.engine, record, "detach")
     hijack.close(client)
 
 

@@ -12,9 +12,11 @@ import socket
 from urllib.parse import parse_qs, urlsplit
 
 from ... import __version__
+from ...engine import caller
 from ...spec import jsonio
 from ...spec.errors import CommandFailed, Conflict, Denied, Invalid, NotFound, OrlopError, Unavailable, Unsupported
 from ..http import Exchange, Refused
+from ..native.wire import peer_credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class Door(Exchange):
         return f"Docker/{__version__} (linux)"
 
     def handle_request(self) -> None:
+        self._note_caller()
         try:
             self._refuse_browsers()
             self.version, place = _split_version(self.place)
@@ -104,6 +107,13 @@ class Door(Exchange):
         finally:
             if self._bridge is not None:
                 self._bridge.close()
+
+    def _note_caller(self) -> None:
+        if self.connection.family == socket.AF_UNIX:
+            pid, uid, _ = peer_credentials(self.connection)
+            caller.note(pid, uid)
+        else:
+            caller.note(0, 0)
 
     def _refuse_browsers(self) -> None:
         # No program that means us sends these; a page that a browser shows can't leave them away (SEC-72). Libraries of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...engine import events
 from ...engine.containers import execs, names, state
 from ...engine.containers.lifecycle import Client
 from ...spec import attach
@@ -10,7 +11,7 @@ from ...spec.runtime import Box
 from . import creation, hijack
 from .context import PlannedExec
 from .door import Door
-from .words import detach_keys, size_frame
+from .words import detach_keys, terminal_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def start(door: Door) -> None:
             text = f"{wrong.cause}\r\n".encode()
             client.sendall(text if wanted.terminal else attach.frame(attach.STDOUT, text))
         else:
-            hijack.relay(client, ours, wanted, ahead)
+            if hijack.relay(client, ours, wanted, ahead):
+                events.publish_container(door.engine, record, "exec_detach", {"execID": exec_id})
     hijack.close(client)
 
 
@@ -113,7 +115,7 @@ def _size(value: object) -> Box | None:
 
 def resize(door: Door) -> None:
     planned = door.context.planned_exec(door.parts["id"])
-    frame = size_frame(door)
+    frame = attach.frame(attach.RESIZE, attach.size(*terminal_size(door)))
     with hijack.of_descriptor(execs.attach(door.engine, planned.container_id, door.parts["id"])) as monitor:
         monitor.sendall(frame)
     door.answer(200)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ...engine.images.filters import moment
-from ...spec import attach
 from ..cli.flags import BadValue
 from ..cli.values import parse_detach_keys
 from .door import Door, Status
@@ -41,9 +40,9 @@ def prune_filters(door: Door) -> tuple[int | None, tuple[str, ...], tuple[str, .
     return min(until) if until else None, filters.get("label", ()), filters.get("label!", ())
 
 
-def size_frame(door: Door) -> bytes:
-    """Return the attach frame that gives a terminal the size of the query. Raises Status."""
+def terminal_size(door: Door) -> tuple[int, int]:
+    """Return the rows and columns of the query. Raises Status."""
     rows, columns = door.number("h"), door.number("w")
     if rows is None or columns is None or not (0 <= rows < 65536 and 0 <= columns < 65536):
         raise Status(400, "a terminal's size is two numbers below 65536")
-    return attach.frame(attach.RESIZE, rows.to_bytes(2, "big") + columns.to_bytes(2, "big"))
+    return rows, columns

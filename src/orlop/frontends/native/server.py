@@ -21,6 +21,7 @@ import threading
 import time
 
 from ... import __version__, frozen
+from ...engine import caller
 from ...engine.engine import Engine, open_engine
 from ...engine.log import Log
 from ...spec import jsonio
@@ -273,6 +274,8 @@ class Server:
         except Invalid as wrong:
             wire.send_error(sock, wrong)
             return False
+        pid, uid, _ = wire.peer_credentials(sock)
+        caller.note(pid, uid)
         call = Call(self._engine, request.args, request.fds, sock.fileno(), self.stop)
         try:
             return self._answer(sock, request.verb, call)
