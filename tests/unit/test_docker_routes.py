@@ -142,10 +142,10 @@ def test_an_endpoint_is_routed_or_excused(endpoint: str) -> None:
     method, _, path = endpoint.partition(" ")
     if endpoint in MISSING and not _is_routed(method, path):
         return
-    handler, parts = TABLE.find(method, path)
-    assert callable(handler)
+    route, parts = TABLE.find(method, path)
+    assert callable(route[2])
     # The route is this endpoint's own, none that happens to match: what varies in the path is what it names.
-    assert sorted(part for part in parts.values()) == sorted(_varying(method, path)), (handler, parts)
+    assert sorted(part for part in parts.values()) == sorted(_varying(method, path)), (route, parts)
 
 
 def test_every_route_is_an_endpoint_of_the_list() -> None:

@@ -24,9 +24,10 @@ from .containers.record import CGROUP, Records
 from .containers.watch import Run, Watcher
 from .journal import Journal
 from .log import Log
-from .networks import attach
+from .networks import attach, egress
 from .networks import names as resolver_names
 from .networks.host import Networks
+from .sockets import Sockets
 from .steps.cache import StepCache
 from .supervision.boot import Boot
 from .supervision.notices import Notices
@@ -87,7 +88,9 @@ class Engine:
 
             self.networks.uplink = Uplink(paths.run).ensure
         self.networks.resolver_lost = functools.partial(resolver_names.tell_everybody, self)
+        self.networks.attempted = functools.partial(egress.told, self)
         self.locks = Locks()
+        self.sockets = Sockets(paths.root)
         self.restarting: set[str] = set()  # whose end is the first half of a restart: --rm does not mean it
         self._registries: Registries | None = None
         self._reaching = threading.Lock()

@@ -202,6 +202,15 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         "Make root file systems",
         {"from-binaries": ("verbs.rootfs", "FROM_BINARIES", "Copy programs and all that they need into a directory")},
     ),
+    "socket": (
+        "Manage sockets that speak docker's API with less power",
+        {
+            "audit": ("verbs.socket", "AUDIT", "Print what was asked of a scoped socket"),
+            "create": ("verbs.socket", "CREATE", "Open a socket that speaks docker's API with less power"),
+            "ls": ("verbs.socket", "LS", "List scoped sockets"),
+            "rm": ("verbs.socket", "RM", "Close and remove scoped sockets"),
+        },
+    ),
     "system": (
         "Manage Orlop",
         {

@@ -31,7 +31,7 @@ def create(door: Door) -> None:
     body = door.json()
     if not body:
         raise Status(400, "config cannot be empty in order to create a container")
-    request = creation.container(body, door.query.get("name", ""), door.query.get("platform", ""))
+    request = door.admit(creation.container(body, door.query.get("name", ""), door.query.get("platform", "")))
     try:
         record, warnings = lifecycle.create(door.engine, request)
     except NotFound as wrong:

@@ -154,7 +154,7 @@ def container(body: Fields, name: str, platform: str) -> ContainerRequest:
         cap_add=host.texts("CapAdd"),
         cap_drop=host.texts("CapDrop"),
         privileged=host.boolean("Privileged"),
-        security_opt=host.texts("SecurityOpt"),
+        security_opt=_security(host),
         network=mode,
         endpoints=endpoints,
         ports=_ports(host),
@@ -217,6 +217,12 @@ def resources(host: Reader) -> Fields:
         "cpuset_mems": host.text("CpusetMems"),
         "blkio_weight": host.number("BlkioWeight"),
     }
+
+
+def _security(host: Reader) -> tuple[str, ...]:
+    # The CLI turns systempaths=unconfined into two empty lists; without the option it sends none.
+    unmasked = host.raw("MaskedPaths") == [] and host.raw("ReadonlyPaths") == []
+    return (*host.texts("SecurityOpt"), *(("systempaths=unconfined",) if unmasked else ()))
 
 
 def _limits(host: Reader) -> Fields:

@@ -21,12 +21,13 @@ from ..native.wire import peer_credentials
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
 
     from ...engine.engine import Engine
     from ..http.tls import Bridge
     from .context import Context
 
+    R = TypeVar("R")
     Handler = Callable[["Door"], None]
     Route = tuple[str, str, Handler]
 
@@ -58,13 +59,13 @@ class Table:
     """Routes, compiled."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        self._routes = [(method, _compile(pattern), handler) for method, pattern, handler in routes]
+        self._routes = [(_compile(route[1]), route) for route in routes]
 
-    def find(self, method: str, place: str) -> tuple[Handler, dict[str, str]]:
-        """Return the handler of a request and the parts that its pattern names. Raises Status."""
-        for wanted, pattern, handler in self._routes:
-            if wanted == method and (found := pattern.fullmatch(place)):
-                return handler, found.groupdict()
+    def find(self, method: str, place: str) -> tuple[Route, dict[str, str]]:
+        """Return the route of a request and the parts that its pattern names. Raises Status."""
+        for pattern, route in self._routes:
+            if route[0] == method and (found := pattern.fullmatch(place)):
+                return route, found.groupdict()
         raise Status(404, "page not found")  # for a wrong method too, as docker's daemon
 
 
@@ -91,8 +92,8 @@ class Door(Exchange):
         try:
             self._refuse_browsers()
             self.version, place = _split_version(self.place)
-            handler, self.parts = self.context.table.find(self.command, place)
-            handler(self)
+            route, self.parts = self.context.table.find(self.command, place)
+            self.serve(route)
         except Status as wrong:
             self._fail(wrong.status, wrong.message)
         except CommandFailed as wrong:
@@ -114,6 +115,18 @@ class Door(Exchange):
             caller.note(pid, uid)
         else:
             caller.note(0, 0)
+
+    def serve(self, route: Route) -> None:
+        """Handle a request whose route was found."""
+        route[2](self)
+
+    def admit(self, request: R) -> R:
+        """Return what may be made of a request. Raises Denied. Here everything may."""
+        return request
+
+    def container_named(self, reference: str) -> str:
+        """Return the container that a body names, as the engine is to find it. Raises NotFound."""
+        return reference
 
     def _refuse_browsers(self) -> None:
         # No program that means us sends these; a page that a browser shows can't leave them away (SEC-72). Libraries of

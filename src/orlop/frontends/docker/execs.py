@@ -24,6 +24,7 @@ def create(door: Door) -> None:
     record = door.engine.records.find(door.parts["id"])
     state.step(door.engine.observe(record.id), "exec", record)
     request, keys = creation.execution(door.json(), record.subject)
+    request = door.admit(request)
     exec_id = names.new_id()
     door.context.plan_exec(exec_id, PlannedExec(record.id, request, keys))
     door.answer_json(201, {"Id": exec_id})

@@ -29,21 +29,19 @@ def create(door: Door) -> None:
         )
         for one in ipam.parts("Config")
     )
-    network = lifecycle.create(
-        door.engine,
-        NetworkRequest(
-            name=body.text("Name"),
-            driver=body.text("Driver") or "bridge",
-            pools=pools,
-            ipv4=body.raw("EnableIPv4") is not False,
-            ipv6=body.boolean("EnableIPv6"),
-            internal=body.boolean("Internal"),
-            attachable=body.boolean("Attachable"),
-            labels=body.pairs("Labels"),
-            options=body.pairs("Options"),
-            ipam_options=ipam.pairs("Options"),
-        ),
+    request = NetworkRequest(
+        name=body.text("Name"),
+        driver=body.text("Driver") or "bridge",
+        pools=pools,
+        ipv4=body.raw("EnableIPv4") is not False,
+        ipv6=body.boolean("EnableIPv6"),
+        internal=body.boolean("Internal"),
+        attachable=body.boolean("Attachable"),
+        labels=body.pairs("Labels"),
+        options=body.pairs("Options"),
+        ipam_options=ipam.pairs("Options"),
     )
+    network = lifecycle.create(door.engine, door.admit(request))
     door.answer_json(201, {"Id": network.id, "Warning": ""})
 
 
@@ -57,13 +55,14 @@ def connect(door: Door) -> None:
     if not body.text("Container"):
         raise Status(400, 'invalid name or ID supplied: ""')
     wish = creation.endpoint(door.parts["id"], body.raw("EndpointConfig"))
-    lifecycle.connect(door.engine, door.parts["id"], body.text("Container"), wish)
+    lifecycle.connect(door.engine, door.parts["id"], door.container_named(body.text("Container")), door.admit(wish))
     door.answer(200)
 
 
 def disconnect(door: Door) -> None:
     body = creation.Reader(door.json(), "the request")
-    lifecycle.disconnect(door.engine, door.parts["id"], body.text("Container"), body.boolean("Force"))
+    container = door.container_named(body.text("Container"))
+    lifecycle.disconnect(door.engine, door.parts["id"], container, body.boolean("Force"))
     door.answer(200)
 
 

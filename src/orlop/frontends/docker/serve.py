@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ...engine.engine import Engine
     from ..http import Exchange, Server
@@ -28,13 +28,21 @@ IDLE_TIMEOUT_S = 3600.0
 class DockerDoor:
     """Serves docker's clients on a listening socket, which it owns. `close` ends it.
 
-    A client of a unix socket must be of our own user or root; one of TCP has shown a certificate: tls is needed there.
+    A client of a unix socket must be of our own user, root or one of uids; one of TCP has shown a certificate: tls is
+    needed there.
     """
 
-    def __init__(self, listener: socket.socket, setting: Setting, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        setting: Setting,
+        tls: ssl.SSLContext | None = None,
+        uids: Collection[int] = (),
+    ) -> None:
         self._listener = listener
         self._setting = setting
         self._tls = tls
+        self._uids = {os.geteuid(), 0, *uids} if tls is None else None
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._server: Server | None = None
         self._thread = threading.Thread(target=self._run, name="docker", daemon=True)
@@ -63,8 +71,7 @@ class DockerDoor:
         from ..http import Server  # 40 ms, and megabytes: an engine that no docker client asks pays neither
 
         exchange, context = self._setting()
-        uids = {os.geteuid(), 0} if self._tls is None else None
-        self._server = Server(self._listener, exchange, context, self._tls, uids=uids, timeout_s=IDLE_TIMEOUT_S)
+        self._server = Server(self._listener, exchange, context, self._tls, uids=self._uids, timeout_s=IDLE_TIMEOUT_S)
         if self._stop not in dict(poll.poll(0)):
             self._server.serve()
 
@@ -90,9 +97,10 @@ class DockerDoors:
         *,
         tls: ssl.SSLContext | None = None,
         setting: Setting | None = None,
+        uids: Collection[int] = (),
     ) -> None:
-        """Serve on a listening socket; with the whole API unless there is another setting."""
-        door = DockerDoor(listener, setting or self._whole, tls)
+        """Serve on a listening socket; with the whole API unless there is another setting. uids: who may come too."""
+        door = DockerDoor(listener, setting or self._whole, tls, uids)
         with self._guard:
             self._doors[name] = door
 

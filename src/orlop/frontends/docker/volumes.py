@@ -14,15 +14,13 @@ def list_all(door: Door) -> None:
 
 def create(door: Door) -> None:
     body = creation.Reader(door.json(), "the request")
-    record = verbs.create(
-        door.engine,
-        VolumeRequest(
-            name=body.text("Name"),
-            driver=body.text("Driver"),
-            driver_options=body.pairs("DriverOpts"),
-            labels=body.pairs("Labels"),
-        ),
+    request = VolumeRequest(
+        name=body.text("Name"),
+        driver=body.text("Driver"),
+        driver_options=body.pairs("DriverOpts"),
+        labels=body.pairs("Labels"),
     )
+    record = verbs.create(door.engine, door.admit(request))
     door.answer_json(201, verbs.inspect(door.engine, record.name))
 
 

@@ -27,6 +27,7 @@ from ...engine.log import Log
 from ...spec import jsonio
 from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
 from ..docker.serve import DockerDoors
+from ..scoped.serve import ScopedDoors
 from . import activation, rundir, wire
 from .hosts import Hosts
 from .incoming import Incoming
@@ -82,6 +83,7 @@ class Server:
     ) -> None:
         self._engine = engine
         self._docker = docker
+        self._scoped = ScopedDoors(engine, docker) if docker is not None else None
         self._listener = listener
         self._idle_s = idle_s
         self._uids = {os.geteuid(), 0}
@@ -127,6 +129,8 @@ class Server:
         for connection in list(self._resting.values()):
             _send_error(connection.socket, stopping)
             self._drop(connection)
+        if self._scoped is not None:
+            self._scoped.close()
         while late := _accept_now(self._listener):
             _send_error(late, stopping)
             late.close()
@@ -211,6 +215,8 @@ class Server:
     def _sweep(self) -> None:
         """Close connections that began a request and do not go on, and those that only sit there."""
         now = time.monotonic()
+        if self._scoped is not None:
+            self._scoped.tick()
         for connection in list(self._resting.values()):
             if now - connection.since > (REQUEST_S_MAX if connection.incoming.size else SILENCE_S_MAX):
                 self._drop(connection)
@@ -223,6 +229,8 @@ class Server:
     def _is_needed(self) -> bool:
         """Tell whether a container's end is awaited by somebody, or asks us to remove it."""
         if self._docker is not None and self._docker.busy:
+            return True
+        if self._scoped is not None and self._scoped.busy:
             return True
         watcher = self._engine.watcher
         if watcher.busy() or self._engine.boot.busy():

@@ -32,7 +32,7 @@ def _serve(invocation: Invocation) -> int:
         # A command started us: whatever its caller had open (a script's pipe, a terminal) is none of ours (SEC-04),
         # and kept open it would keep somebody waiting for its end.
         process.close_all_except({fd for fd in (ready, lock) if fd is not None})
-    hosts = Hosts(options["host"] or (), _certificates(invocation), activation.take(os.environ))
+    hosts = Hosts(options["host"], _certificates(invocation), activation.take(os.environ))
     if lock is None:
         lock = rundir.claim(paths.run)
         os.close(rundir.open_private(paths.root, create=True))

@@ -4,7 +4,20 @@ The rows are those of docs/ARCHITECTURE.md, "The engine's native socket": a modu
 and does nothing else.
 """
 
-from . import build, containers, control, engine, images, manifests, networks, registries, rootfs, system, volumes
+from . import (
+    build,
+    containers,
+    control,
+    engine,
+    images,
+    manifests,
+    networks,
+    registries,
+    rootfs,
+    sockets,
+    system,
+    volumes,
+)
 from .call import Call, Reply, Verb
 
 __all__ = ["VERBS", "Call", "Reply", "Verb"]
@@ -17,6 +30,7 @@ VERBS: dict[str, Verb] = {
     **images.VERBS,
     **manifests.VERBS,
     **rootfs.VERBS,
+    **sockets.VERBS,
     **system.VERBS,
     **networks.VERBS,
     **registries.VERBS,
