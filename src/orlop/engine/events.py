@@ -33,9 +33,9 @@ CONTAINER, IMAGE, VOLUME, NETWORK, BUILDER, DAEMON = "container", "image", "volu
 # docker's table of what can happen to what (moby api/types/events); an exec's actions are followed by ": command".
 ACTIONS: dict[str, frozenset[str]] = {
     CONTAINER: frozenset(
-        "attach checkpoint commit copy create destroy detach die exec_create exec_detach exec_die exec_start export "
-        "extract-to-dir archive-path health_status kill oom pause prune rename resize restart restore start stop top "
-        "unpause update".split()
+        "attach checkpoint commit copy create destroy detach die exec_create exec_detach exec_die exec_start "
+        "export extract-to-dir archive-path egress_denied health_status kill oom pause prune rename resize "
+        "restart restore start stop top unpause update".split()
     ),
     IMAGE: frozenset("create delete import load prune pull push save tag untag".split()),
     VOLUME: frozenset("create destroy mount prune unmount".split()),

@@ -22,7 +22,7 @@ import time
 from ..spec.errors import NotFound, OrlopError
 from . import events
 from .containers import ends, execs, freezing, names, removal, state
-from .networks import attach, cni
+from .networks import attach, cni, egress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def _take_up_networks(engine: Engine, late: list[str]) -> None:
     except OSError as wrong:
         engine.log.write(f"the rules of the networks can't be written: {wrong}")
     cni.hold_namespaces(engine)
+    egress.listen(engine)
     attach.release_ended(engine)
 
 

@@ -169,3 +169,16 @@ class Attachment(Record):
     gateway: str = ""
     relay: int = 0
     relay_start_time: int = 0
+
+
+class Attempt(Record):
+    """What a container tried to reach outside, a line of its file `egress`. verdict: "learned" or "denied".
+
+    name: what it asked for, or what it found the address by; address "" for a name alone; port 0 where there is none.
+    """
+
+    verdict: str
+    name: str = ""
+    address: str = ""
+    port: int = 0
+    protocol: str = ""

@@ -53,7 +53,8 @@ class Networks:
         self._nft: Nftables | None = None
         self._bridges: dict[str, Bridge] = {}  # by network id: those whose rules are written
         self._gate: Gate | None = None
-        self.resolver = client.Resolver(run, self._resolver_lost)
+        self.resolver = client.Resolver(run, self._resolver_lost, self._attempted)
+        self.attempted: Callable[[str, object], None] = lambda container_id, attempt: None
         self.resolver_lost: Callable[[], None] = lambda: None
         self._left = False
         self.uplink: Callable[[], str] = str  # connects this namespace with the outside; returns what is wrong, or ""
@@ -66,6 +67,9 @@ class Networks:
 
     def _resolver_lost(self) -> None:
         self.resolver_lost()
+
+    def _attempted(self, container_id: str, attempt: object) -> None:
+        self.attempted(container_id, attempt)
 
     @property
     def route(self) -> Rtnetlink:

@@ -14,7 +14,7 @@ from ...network.dns import client
 from ...network.dns.zone import Member, Place
 from ...spec.errors import Conflict, OrlopError
 from ..containers import state
-from . import links
+from . import egress, links
 from .store import DEFAULT
 
 TYPE_CHECKING = False
@@ -25,13 +25,12 @@ if TYPE_CHECKING:
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
-DENY = "deny"
 HOST_FILE_BYTES_MAX = 256 * 1024
 
 
 def is_wanted(engine: Engine, record: ContainerRecord, attachment: Attachment) -> bool:
     """Tell whether a container asks the resolver, or the servers of its resolv.conf itself."""
-    if record.request.egress == DENY:
+    if record.request.egress in egress.WATCHED:
         return True
     networks = (engine.networks.store.get(endpoint.network_id) for endpoint in attachment.endpoints)
     if any(network is not None and network.name != DEFAULT for network in networks):
@@ -41,11 +40,12 @@ def is_wanted(engine: Engine, record: ContainerRecord, attachment: Attachment) -
 
 
 def restrict(engine: Engine, record: ContainerRecord, attachment: Attachment) -> None:
-    """Close everything to a container with --egress deny but what is allowed. Raises Unavailable."""
-    if record.request.egress == DENY:
+    """Close everything to a container with --egress deny but what is allowed; learn with learn. Raises Unavailable."""
+    if record.request.egress in egress.WATCHED:
         addresses = [address for one in attachment.endpoints for address in (one.ipv4, one.ipv6) if address]
         table = engine.networks.footprint.egress_table
-        engine.networks.resolver.restrict(record.id, table, addresses, record.request.egress_allow)
+        allowed = record.request.egress_allow if record.request.egress == egress.DENY else None
+        engine.networks.resolver.restrict(record.id, table, addresses, allowed, egress.path(engine, record.id))
 
 
 def of_host() -> resolver.ResolvConf:

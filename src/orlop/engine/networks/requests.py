@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...network import subnet
 from ...network.dns.egress import Allowed
 from ...spec.errors import Invalid
-from . import cni, links, ports
+from . import cni, egress, links, ports
 from .attach import CONTAINER, HOST, NONE
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
             raise Invalid("create", subject, str(wrong), hint="write it as 80, 80/udp or 8000-8010") from None
     for entry in request.extra_hosts:
         _check_host(entry, subject)
-    if request.egress not in ("", "allow", "deny") or (request.egress_allow and request.egress != "deny"):
+    if request.egress not in ("", "allow", *egress.WATCHED) or (request.egress_allow and request.egress != "deny"):
         cause = f"invalid egress: {request.egress[:40]!r}" if request.egress else "--egress-allow needs --egress deny"
         raise Invalid("create", subject, cause, hint="use --egress deny with --egress-allow NAME:PORT or SUBNET:PORT")
     for text in request.egress_allow:
@@ -99,7 +99,7 @@ def _check_shared(request: ContainerRequest, subject: str) -> tuple[str, ...]:
     if joined and request.exposed_ports:
         cause = "conflicting options: port exposing and the container type network mode"
         raise Invalid("create", subject, cause, hint="expose ports of the container whose network it is")
-    if request.egress == "deny" and chosen != NONE:
+    if request.egress in egress.WATCHED and chosen != NONE:
         cause = "conflicting options: --egress and a network that is not the container's own"
         raise Invalid("create", subject, cause, hint="restrict the container whose network it is")
     if joined and request.dns:

@@ -187,6 +187,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
                 "DNS",
                 "Say how a name is resolved for a container: network dns trace CONTAINER NAME",
             ),
+            "egress": ("verbs.network", "EGRESS", "Show what a container has reached outside, or was denied"),
             "explain": ("verbs.network", "EXPLAIN", "Say who can reach a container's port, and which rule decides"),
             "inspect": ("verbs.inspect", "INSPECT_NETWORK", "Display detailed information on one or more networks"),
             "ls": ("verbs.network", "LS", "List networks"),

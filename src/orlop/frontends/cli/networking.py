@@ -124,7 +124,7 @@ NETWORK_FLAGS = (
     Flag("dns-opt", "", LIST, "Set DNS options", hidden=True),
     Flag("dns-option", "", LIST, "Set DNS options"),
     Flag("dns-search", "", LIST, "Set custom DNS search domains"),
-    Flag("egress", "", STRING, 'What it may reach: "allow" everything, or "deny" all but --egress-allow', default=""),
+    Flag("egress", "", STRING, 'What it may reach: "allow" all, "deny" but for --egress-allow, "learn"', default=""),
     Flag("egress-allow", "", LIST, "Let it reach NAME[:PORT], *.NAME[:PORT] or SUBNET[:PORT]"),
     Flag("ip", "", STRING, "IPv4 address (e.g., 172.30.100.104)", default=""),
     Flag("ip6", "", STRING, "IPv6 address (e.g., 2001:db8::33)", default=""),

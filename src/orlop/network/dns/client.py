@@ -92,8 +92,13 @@ def _rules(udp: int, tcp: int, replaces: bool) -> nft.Batch:
 class Resolver:
     """A connection to the resolver of this engine's networks."""
 
-    def __init__(self, run: str, lost: Callable[[], None]) -> None:
-        """run: $ORLOP_RUN. lost: called, with no lock held, when the resolver that knew everybody is gone."""
+    def __init__(self, run: str, lost: Callable[[], None], heard: Callable[[str, object], None]) -> None:
+        """run: $ORLOP_RUN. lost: called, with no lock held, when the resolver that knew everybody is gone.
+
+        heard: called, on a thread of its own, with a container's id and what it has tried (JSON of an Attempt).
+        """
+        self._heard = heard
+        self._listens = False
         self._path = f"{run}/{SOCKET_FILE}"
         self._lost = lost
         self._lock = allocate_lock()
@@ -108,10 +113,43 @@ class Resolver:
         """
         self._ask({"verb": "add", "member": member.to_json()}, fds)
 
-    def restrict(self, member_id: str, table: str, addresses: Sequence[str], allowed: Sequence[str]) -> None:
-        """Close everything to a container but what is allowed (see `egress.Allowed`). Raises Unavailable."""
-        order = {"verb": "restrict", "id": member_id, "table": table}
-        self._ask({**order, "addresses": list(addresses), "allowed": list(allowed)})
+    def restrict(
+        self, member_id: str, table: str, addresses: Sequence[str], allowed: Sequence[str] | None, file: str
+    ) -> None:
+        """Close everything to a container but what is allowed (see `egress.Allowed`); None closes nothing, and learns.
+
+        file: where what it tries is kept. Raises Unavailable.
+        """
+        order = {"verb": "restrict", "id": member_id, "table": table, "file": file}
+        self._ask({**order, "addresses": list(addresses), "allowed": None if allowed is None else list(allowed)})
+        self.listen()
+
+    def listen(self) -> None:
+        """Hear of attempts from now on, as long as this resolver lives."""
+        with self._lock:
+            if self._listens or self._closed:
+                return
+            connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+            try:
+                connection.connect(self._path)
+                wire.send(connection, jsonio.dump({"verb": "listen"}))
+            except OSError:
+                connection.close()
+                return  # the files have it
+            self._listens = True
+        start_new_thread(self._hear, (connection,))
+
+    def _hear(self, connection: socket) -> None:
+        try:
+            while data := wire.receive(connection)[0]:
+                found = jsonio.parse_object(data, "what the resolver tells", bytes_max=wire.MESSAGE_BYTES_MAX)
+                if "attempt" in found:
+                    self._heard(str(found.get("id")), found["attempt"])
+        except (OSError, OrlopError):
+            pass
+        finally:
+            self._listens = False
+            connection.close()
 
     def remove(self, member_id: str) -> None:
         """Tell that a container has ended; a resolver that is not there need not know."""

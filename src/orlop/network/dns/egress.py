@@ -1,5 +1,7 @@
 """What containers may reach outside, where they were started with `--egress deny`: by address, and by name.
 
+With `--egress learn` they may reach everything, and what they reach is kept (`attempts`).
+
 The resolver is the one who knows which address a name has just now, so it is the one who opens the way there: an
 address is let through before the answer with it is sent. Names that are not allowed are asked of nobody: a question is
 a way out too. The rules lie on the machine's side, where no capability inside the container reaches them.
@@ -13,16 +15,19 @@ Invariants:
 from __future__ import annotations
 
 import errno
+import zlib
 
 from ...linux.netlink import nftables as nft
 from ...linux.netlink.nftables import ACCEPT, DROP, IPV6, Batch, Element, Hook
 from .. import firewall, subnet
 from ..firewall import FAMILIES, NUMBERS
+from .attempts import DENIED, LEARNED, Attempts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ...spec.network import Attempt
     from ..firewall import Family
 
 LIFE_S_MIN = 300  # programs keep addresses longer than the name's time to live
@@ -80,68 +85,105 @@ def _domain(host: str, text: str) -> str:
 class Restricted:
     """A container that may reach what is allowed. opened: what was let through for it, by key of the set."""
 
-    __slots__ = ("addresses", "allowed", "opened")
+    __slots__ = ("addresses", "allowed", "learns", "opened")
 
-    def __init__(self, addresses: Sequence[str], allowed: Sequence[Allowed]) -> None:
+    def __init__(self, addresses: Sequence[str], allowed: Sequence[Allowed], learns: bool) -> None:
         self.addresses = tuple(addresses)
+        self.learns = learns
         self.allowed = tuple(allowed)
         self.opened: dict[tuple[int, bytes, bytes], int] = {}  # (family, first key, last key) -> timer, 0 for none
+
+    @property
+    def set_name(self) -> str:
+        """The set of the table that its addresses are in."""
+        return "learning" if self.learns else "restricted"
 
 
 class Gatekeeper:
     """The table, and who is in it."""
 
-    def __init__(self, table: str, after: Callable[[float, Callable[[], None]], int], cancel: Callable[[int], None]):
-        """after, cancel: the loop's timers. Raises OSError."""
+    def __init__(
+        self,
+        table: str,
+        after: Callable[[float, Callable[[], None]], int],
+        cancel: Callable[[int], None],
+        tell: Callable[[str, Attempt], None],
+    ) -> None:
+        """after, cancel: the loop's timers; tell: what is told of attempts. Raises OSError."""
         self._table = table
+        self.attempts: Attempts | None = None
+        try:
+            self.attempts = Attempts(group_of(table), tell)
+        except OSError:
+            pass  # without nfnetlink_log what is closed is closed, and nobody hears of it
         self._after = after
         self._cancel = cancel
         self._socket = nft.Nftables()
         self._members: dict[str, Restricted] = {}
         self._ensure()
 
-    def restrict(self, member_id: str, addresses: Sequence[str], allowed: Sequence[Allowed]) -> None:
-        """Close everything to a container but what is allowed. Raises OSError; then it must not start."""
+    def restrict(self, member_id: str, addresses: Sequence[str], allowed: Sequence[Allowed] | None, path: str) -> None:
+        """Close everything to a container but what is allowed; None closes nothing, and learns.
+
+        path: of the file that keeps what it tries. Raises OSError; then it must not start.
+        """
         self.release(member_id)
-        member = Restricted(addresses, allowed)
+        member = Restricted(addresses, allowed or (), learns=allowed is None)
         batch = Batch()
         for address in addresses:
             family, data = _of(address)
-            batch.add_elements(family.number, self._table, "restricted", [Element(data)])
-        for entry in allowed:
+            batch.add_elements(family.number, self._table, member.set_name, [Element(data)])
+        for entry in member.allowed:
             if entry.subnet is not None:
                 self._open(batch, member, entry.subnet, entry, 0)
+        if member.learns and self.attempts is None:
+            raise OSError(
+                errno.EOPNOTSUPP, "nobody could learn: the kernel has no nfnetlink_log, or another has its group"
+            )
         self._socket.commit(batch)
         self._members[member_id] = member
+        if self.attempts is not None:
+            self.attempts.watch(member_id, addresses, path)
 
     def release(self, member_id: str) -> None:
         """Forget a container that has ended."""
         member = self._members.pop(member_id, None)
         if member is None:
             return
+        if self.attempts is not None:
+            self.attempts.forget(member_id)
         for (number, low, high), timer in member.opened.items():
             self._cancel(timer)
             self._try(lambda b, n=number, lo=low, hi=high: _drop(b, n, self._table, lo, hi))  # type: ignore[misc]
         for address in member.addresses:
             family, data = _of(address)
-            self._try(lambda b, f=family, d=data: b.delete_elements(f.number, self._table, "restricted", [Element(d)]))  # type: ignore[misc]
+            name = member.set_name
+            self._try(lambda b, f=family, d=data, n=name: b.delete_elements(f.number, self._table, n, [Element(d)]))  # type: ignore[misc]
 
     def close(self) -> None:
         """Remove the table: nobody is in it any more."""
         if not self._members:
             firewall.forget(self._socket, self._table)
         self._socket.close()
+        if self.attempts is not None:
+            self.attempts.close()
 
     def may_ask(self, member_id: str, name: str) -> bool:
         """Tell whether a container may have a name resolved outside."""
         member = self._members.get(member_id)
-        return member is None or any(entry.names(name) for entry in member.allowed)
+        if member is None or member.learns or any(entry.names(name) for entry in member.allowed):
+            return True
+        if self.attempts is not None:
+            self.attempts.refused(member_id, name)
+        return False
 
     def answered(self, member_id: str, name: str, found: Sequence[tuple[str, int]]) -> None:
         """Let a container through to the addresses that a name has. found: (address, time to live in seconds)."""
         member = self._members.get(member_id)
         if member is None:
             return
+        if self.attempts is not None:
+            self.attempts.answered(member_id, name, [address for address, _ in found])
         batch = Batch()
         for address, life_s in found:
             value, bits = subnet.number(address)
@@ -193,7 +235,7 @@ class Gatekeeper:
             batch = Batch()
             for family in FAMILIES:
                 batch.add_table(family.number, self._table, flags)
-                if not existed:
+                if not existed:  # flags and sets of an older one stay as they were
                     _write_rules(batch, self._table, family)
             try:
                 self._socket.commit(batch)
@@ -201,6 +243,11 @@ class Gatekeeper:
             except OSError as failure:
                 if not flags or failure.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                     raise
+
+
+def group_of(table: str) -> int:
+    """Return the nflog group of a table: one that is probably nobody else's."""
+    return 1024 + zlib.crc32(table.encode()) % 60000
 
 
 def _drop(batch: Batch, number: int, table: str, low: bytes, high: bytes) -> None:
@@ -215,6 +262,7 @@ def _of(address: str) -> tuple[Family, bytes]:
 def _write_rules(batch: Batch, table: str, family: Family) -> None:
     number = family.number
     batch.add_set(number, table, "restricted", [family.key])
+    batch.add_set(number, table, "learning", [family.key])
     batch.add_set(
         number, table, "allowed", [family.key, family.key, "inet_proto", "inet_service"], flags=nft.SET_INTERVAL
     )
@@ -226,13 +274,16 @@ def _write_rules(batch: Batch, table: str, family: Family) -> None:
         nft.payload(nft.TRANSPORT_HEADER, 2, 2, _R + 2 * family.words + 1),
     ]
     known = nft.CT_ESTABLISHED | nft.CT_RELATED
+    group = group_of(table)
     refuse = nft.verdict(DROP) if number == IPV6 else nft.reject()
     for chain, hook in (("forward", nft.FORWARD), ("input", nft.INPUT)):
         batch.add_chain(number, table, chain, Hook("filter", hook, _PRIORITY))
         for rule in (
             [nft.conntrack(nft.CT_STATE, _R), *nft.any_of(_R, known), nft.verdict(ACCEPT)],
+            [source, nft.lookup("learning", _R), nft.log(LEARNED, group), nft.verdict(ACCEPT)],
             [source, nft.lookup("restricted", _R, invert=True), nft.verdict(ACCEPT)],
             [*whole, nft.lookup("allowed", _R), nft.verdict(ACCEPT)],
+            [nft.log(DENIED, group)],
             [refuse],
         ):
             batch.add_rule(number, table, chain, rule)

@@ -27,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ...spec.network import Attempt
     from .egress import Gatekeeper
 
 HOST_FILE = "/etc/resolv.conf"
@@ -119,6 +120,7 @@ class Server:
         self.loop.watch(listener.fileno(), Loop.READ, self._accept)
         self._came = False
         self._gatekeeper: Gatekeeper | None = None
+        self._listening: list[socket] = []  # engines that want to hear of attempts
 
     def run(self) -> None:
         """Serve until nobody needs it; an engine that was killed before it connected never comes."""
@@ -152,6 +154,8 @@ class Server:
         except OSError:
             data, fds = b"", []
         if not data:
+            if connection in self._listening:
+                self._listening.remove(connection)
             self.loop.unwatch(connection.fileno())
             connection.close()
             self._engines -= 1
@@ -182,6 +186,9 @@ class Server:
             return self._restrict(order)
         if verb == "list":
             return {"ids": list(self._served)}
+        if verb == "listen":
+            self._listening.append(connection)
+            return {}
         if verb == "trace":
             return self._trace(order, connection)
         raise ValueError(f"there is no order {verb!r}")
@@ -204,14 +211,24 @@ class Server:
         if self._gatekeeper is None:
             from .egress import Gatekeeper
 
-            self._gatekeeper = Gatekeeper(str(order.get("table")), self.loop.after, self.loop.cancel)
+            keeper = Gatekeeper(str(order.get("table")), self.loop.after, self.loop.cancel, self._tell)
+            if keeper.attempts is not None:
+                attempts = keeper.attempts
+                self.loop.watch(attempts.fileno(), Loop.READ, lambda _: attempts.readable())
+            self._gatekeeper = keeper
         from .egress import Allowed
 
         addresses, allowed = order.get("addresses"), order.get("allowed")
-        if not isinstance(addresses, list) or not isinstance(allowed, list):
+        if not isinstance(addresses, list) or not (allowed is None or isinstance(allowed, list)):
             raise ValueError("addresses and allowed are lists")
-        self._gatekeeper.restrict(str(order.get("id")), addresses, [Allowed(str(text)) for text in allowed])
+        entries = None if allowed is None else [Allowed(str(text)) for text in allowed]
+        self._gatekeeper.restrict(str(order.get("id")), addresses, entries, str(order.get("file")))
         return {}
+
+    def _tell(self, member_id: str, attempt: Attempt) -> None:
+        """Tell the engines that listen. One that does not read misses it: the file has it."""
+        for connection in self._listening:
+            _answer(connection, {"id": member_id, "attempt": attempt.to_json()})
 
     def _serve(self, member_id: str, served: Served) -> None:
         self._served[member_id] = served

@@ -220,6 +220,22 @@ def _cni(invocation: Invocation) -> int:
     return 0
 
 
+def _egress(invocation: Invocation) -> int:
+    with invocation.connect() as engine:
+        found = engine.call("networks.egress", {"container": invocation.arguments[0]})
+    result: dict[str, Any] = found if isinstance(found, dict) else {}
+    if invocation.options["format"] == "json":
+        import json
+
+        write_line(json.dumps(result))
+        return 0
+    for one in result.get("Learned", []):
+        write_line(for_output(f"--egress-allow {one['Allow']}"))
+    for one in result.get("Denied", []):
+        write_line(for_output(f"denied: {one['Allow']}"))
+    return 0
+
+
 def _explain(invocation: Invocation) -> int:
     container, *port = invocation.arguments
     with invocation.connect() as engine:
@@ -260,6 +276,13 @@ CNI = Command(
     "status|check|gc NETWORK",
     flags=(),
     arguments=(2, 2),
+)
+EGRESS = Command(
+    _egress,
+    "Show what a container with --egress learn has reached, or one with --egress deny was denied",
+    "[OPTIONS] CONTAINER",
+    flags=(Flag("format", "f", STRING, "How to print it: text or json", default="text"),),
+    arguments=(1, 1),
 )
 EXPLAIN = Command(
     _explain,

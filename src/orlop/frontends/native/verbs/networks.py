@@ -1,6 +1,6 @@
 """The verbs `networks.*`."""
 
-from ....engine.networks import cni, explain, lifecycle, listing, names
+from ....engine.networks import cni, egress, explain, lifecycle, listing, names
 from ....spec.network import EndpointRequest, NetworkRequest
 from .call import Args, Call, Verb
 
@@ -64,6 +64,10 @@ class LookAfter(Args):
     verb: str
 
 
+class OfContainer(Args):
+    container: str
+
+
 class Explain(Args):
     container: str
     port: str = ""
@@ -78,6 +82,7 @@ VERBS: dict[str, Verb] = {
     "networks.connect": Verb(Connect, _connect),
     "networks.disconnect": Verb(Disconnect, _disconnect),
     "networks.look_after": Verb(LookAfter, lambda call, args: cni.look_after(call.engine, args.network, args.verb)),
+    "networks.egress": Verb(OfContainer, lambda call, args: egress.attempts(call.engine, args.container)),
     "networks.explain": Verb(Explain, lambda call, args: explain.explain(call.engine, args.container, args.port)),
     "networks.trace": Verb(Trace, lambda call, args: names.trace(call.engine, args.container, args.name, args.kind)),
 }
