@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from ...image.download import Downloads
 from ...image.registry import Hosts, Remote, Repository, Transport
 from ...image.registry.hosts import PULL, PUSH, RESOLVE
+from ...image.registry.proxy import Proxies
 from ...spec.errors import Unavailable
 from ...spec.registry import ANONYMOUS
 
@@ -27,7 +28,7 @@ class Registries:
     """What all pulls and pushes of one engine share."""
 
     def __init__(self, root: str, store: Store) -> None:
-        self.transport = Transport()
+        self.transport = Transport(Proxies(os.environ))
         self.downloads = Downloads(store)
         self._root = root
 

@@ -28,7 +28,7 @@ from orlop.spec.image import (
 from orlop.spec.jsonio import DOCUMENT_BYTES_MAX, parse_object
 
 from .auth import Authorizer
-from .transport import Broken, Guard, redirected, speaks_tls
+from .transport import Broken, Guard, redirected
 from .trouble import RETRIED, refusal
 
 TYPE_CHECKING = False
@@ -100,7 +100,7 @@ class Remote:
                 scheme = self.endpoint.scheme
                 if not scheme:
                     secure = self.endpoint.origin("https")
-                    scheme = "https" if speaks_tls(secure, self.endpoint.tls) else "http"
+                    scheme = "https" if self.transport.speaks_tls(secure, self.endpoint.tls) else "http"
                 self._origin = self.endpoint.origin(scheme)
                 self._authorizer = Authorizer(self.transport, self._origin, self.endpoint.tls, self._credentials)
             return self._origin

@@ -24,6 +24,7 @@ from urllib.parse import urljoin, urlsplit
 from orlop.linux.netlink import namespace
 from orlop.spec.errors import Denied, Invalid, Unavailable
 
+from .proxy import Proxies
 from .tls import DEFAULT_TLS
 
 TYPE_CHECKING = False
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import io
     from collections.abc import Callable, Mapping
 
+    from .proxy import Proxy
     from .tls import Tls
 
     Body = bytes | Callable[[socket.socket], None] | None
@@ -162,7 +164,8 @@ class Response:
 class Transport:
     """Connections to all registries. Used by any number of threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, proxies: Proxies | None = None) -> None:
+        self._proxies = proxies or Proxies({})
         self._lock = threading.Lock()
         self._idle: dict[tuple[Origin, Tls], list[tuple[float, http.client.HTTPConnection]]] = {}
 
@@ -184,7 +187,11 @@ class Transport:
         origin = Origin.of_url(url)
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection = self._connection(origin, tls, guard)
+        proxy = self._proxies.of(origin)
+        if proxy is not None and origin.scheme == "http":
+            target = f"{origin}{target}"
+            headers = {**headers, **proxy.headers}
+        connection = self._connection(origin, tls, guard, proxy)
         try:
             connection.putrequest(method, target, skip_accept_encoding=True)
             connection.putheader("User-Agent", USER_AGENT)
@@ -221,19 +228,31 @@ class Transport:
             for _, connection in connections:
                 connection.close()
 
-    def _connection(self, origin: Origin, tls: Tls, guard: Guard | None) -> http.client.HTTPConnection:
+    def speaks_tls(self, origin: Origin, tls: Tls) -> bool:
+        """Try a handshake: whether a server that may speak either speaks TLS. Raises Broken when nobody is there."""
+        try:
+            _connect(origin, tls, self._proxies.of(origin)).close()
+        except Broken as broken:
+            if isinstance(broken.__cause__, _NOT_HTTP):
+                return False
+            raise
+        return True
+
+    def _connection(
+        self, origin: Origin, tls: Tls, guard: Guard | None, proxy: Proxy | None
+    ) -> http.client.HTTPConnection:
         while True:
             with self._lock:
                 idle = self._idle.get((origin, tls))
                 since, connection = idle.pop() if idle else (0.0, None)
             if connection is None:
-                connection = _connect(origin, tls)
+                connection = _connect(origin, tls, proxy)
             elif time.monotonic() - since > IDLE_S_MAX or _is_readable(connection.sock):
                 connection.close()  # the server's end is closed, or it speaks without being asked
                 continue
             try:
                 if guard is not None:
-                    guard.check(origin, connection.sock)
+                    guard.check(origin, connection.sock if proxy is None else None)
             except BaseException:
                 connection.close()
                 raise
@@ -254,13 +273,21 @@ class Guard:
     def __init__(self, registry: Origin) -> None:
         self._registry = registry
 
-    def check(self, origin: Origin, sock: socket.socket) -> None:
-        """Raise Denied unless the address that this socket is connected to may be asked."""
+    def check(self, origin: Origin, sock: socket.socket | None) -> None:
+        """Raise Denied unless the address that this socket is connected to may be asked.
+
+        sock None: a proxy connects, and only what the name itself says can be judged.
+        """
         if origin == self._registry:
             return
         if origin.scheme == "http" and self._registry.scheme == "https":
             raise Denied("follow", f"{self._registry} to {origin}", "it would leave https for http")
-        address = ipaddress.ip_address(sock.getpeername()[0].partition("%")[0])
+        try:
+            address = ipaddress.ip_address(origin.host if sock is None else sock.getpeername()[0].partition("%")[0])
+        except ValueError:
+            if is_loopback(origin.host) and not is_loopback(self._registry.host):
+                raise Denied("follow", f"{self._registry} to {origin}", "that is the proxy's own machine") from None
+            return
         address = getattr(address, "ipv4_mapped", None) or address
         own = address.is_loopback or address.is_unspecified
         if address.is_link_local or address.is_multicast or (own and not is_loopback(self._registry.host)):
@@ -283,25 +310,17 @@ def redirected(response: Response) -> str:
     return urljoin(response.url, location)
 
 
-def speaks_tls(origin: Origin, tls: Tls) -> bool:
-    """Try a handshake: whether a server that may speak either speaks TLS. Raises Broken when nobody is there."""
-    try:
-        _connect(origin, tls).close()
-    except Broken as broken:
-        if isinstance(broken.__cause__, _NOT_HTTP):
-            return False
-        raise
-    return True
-
-
-def _connect(origin: Origin, tls: Tls) -> http.client.HTTPConnection:
+def _connect(origin: Origin, tls: Tls, proxy: Proxy | None = None) -> http.client.HTTPConnection:
     connection: http.client.HTTPConnection
+    host, port = (proxy.host, proxy.port) if proxy is not None else (origin.host, origin.port)
     if origin.scheme == "https":
         connection = http.client.HTTPSConnection(
-            origin.host, origin.port, timeout=CONNECT_S_MAX, context=tls.context(), blocksize=READ_BYTES
+            host, port, timeout=CONNECT_S_MAX, context=tls.context(), blocksize=READ_BYTES
         )
+        if proxy is not None:
+            connection.set_tunnel(origin.host, origin.port, proxy.headers)
     else:
-        connection = http.client.HTTPConnection(origin.host, origin.port, timeout=CONNECT_S_MAX, blocksize=READ_BYTES)
+        connection = http.client.HTTPConnection(host, port, timeout=CONNECT_S_MAX, blocksize=READ_BYTES)
     try:
         namespace.outside(connection.connect)
     except ssl.SSLCertVerificationError as wrong:
@@ -314,7 +333,8 @@ def _connect(origin: Origin, tls: Tls) -> http.client.HTTPConnection:
         ) from None
     except (OSError, UnicodeError) as wrong:
         connection.close()
-        raise Broken(cause_of(wrong)) from wrong
+        told = f"the proxy {proxy}: {cause_of(wrong)}" if proxy is not None else cause_of(wrong)
+        raise Broken(told) from wrong
     connection.sock.settimeout(STALL_S)
     return connection
 
