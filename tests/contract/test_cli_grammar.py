@@ -382,7 +382,7 @@ def test_the_same_words_are_refused_alike(
 
 # What docker does not have.
 OURS = frozenset(
-    "depends-on dry-run egress egress-allow health-http health-on-failure health-tcp help mount-add mount-rm"
+    "cni depends-on dry-run egress egress-allow health-http health-on-failure health-tcp help mount-add mount-rm"
     " publish-add publish-rm rootfs".split()
 )
 
