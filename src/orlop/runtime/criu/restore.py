@@ -10,7 +10,7 @@ from ...linux import mount, process
 from ...linux import path as linux_path
 from ...linux.cgroup import Cgroup, Layout
 from ...linux.signals import SIGKILL
-from ...spec import jsonio
+from ...spec import jsonio, protobuf
 from ...spec.errors import Conflict, Invalid, NotFound, Unavailable, Unsupported
 from ...spec.record import Record
 from ...spec.runtime import Spec
