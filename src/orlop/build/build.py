@@ -17,7 +17,7 @@ import time
 from contextlib import ExitStack, contextmanager
 
 from orlop.engine import events
-from orlop.spec.errors import Invalid, OrlopError
+from orlop.spec.errors import Invalid, OrlopError, Unavailable
 from orlop.spec.platform import Platform
 from orlop.spec.reference import Reference
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from orlop.spec.build import BuildRequest
     from orlop.spec.image import ContainerConfig
 
+    from .dockerfile.lint import Warning
     from .dockerfile.options import Compiled
     from .journal import Message
 
@@ -115,6 +116,12 @@ class _Work:
             with solver.engine.store.leases.hold() as lease:
                 self.result = self._build()
                 solver.lease.add(*lease.held)
+        except OSError as wrong:  # the door takes an OSError for the end of its client
+            reference = solver.engine.log.exception(f"build {solver.name}", wrong)
+            where = f"{wrong.filename}: " if wrong.filename else ""
+            hint = f"the engine's log has more about it: {reference}"
+            self.failure = Unavailable("build", "the image", f"{where}{wrong.strerror or wrong}", hint=hint)
+            self._tell_failure(self.failure)
         except BaseException as failure:
             self.failure = failure
             self._tell_failure(failure)
@@ -135,7 +142,7 @@ class _Work:
         solver.settings.before = history.inputs_before(solver.engine, self._name)
         compiled = compile_request(solver, request, given)
         for warning in compiled.warnings:
-            solver.journal.tell({"warning": warning.to_json()})
+            solver.journal.tell({"warning": told_warning(warning)})
         if compiled.unconsumed:
             shown = " ".join(compiled.unconsumed)
             text = f"[Warning] One or more build-args [{shown}] were not consumed"
@@ -245,6 +252,17 @@ def _instructions(solver: Solver, compiled: Compiled) -> list[dict[str, object]]
         found += [(step.origin, 0) for step in target.steps if step.vertex is None and step.origin not in seen]
     found.sort(key=lambda pair: pair[0].lines)
     return [{"text": origin.text, "step": number} for origin, number in found]
+
+
+def told_warning(warning: Warning) -> dict[str, object]:
+    """Return a warning as messages have it."""
+    return {
+        "rule": warning.rule_name,
+        "description": warning.description,
+        "url": warning.url,
+        "detail": warning.detail,
+        "lines": list(warning.lines),
+    }
 
 
 def _check(request: BuildRequest) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def check(engine: Engine, request: BuildRequest, archive: int) -> dict[str, object]:
     """Return {"warnings": [...], "failure": text} of a Dockerfile. Raises as a build does before its first step."""
-    from .build import prepared
+    from .build import prepared, told_warning
 
     with prepared(engine, request, archive) as compiled:
-        return {"warnings": [warning.to_json() for warning in compiled.warnings], "failure": compiled.failure}
+        return {"warnings": [told_warning(warning) for warning in compiled.warnings], "failure": compiled.failure}

@@ -70,11 +70,12 @@ class Writer:
         parent = self.make_directory(where)
         try:
             parent, name = self._behind_link(parent, name, "" if into else destination)
-            found = open_in_root(source, os.path.dirname(listing.top), os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                self._entry(found, listing.nodes[0], os.path.basename(listing.top), parent, name, listing.top)
-            finally:
-                os.close(found)
+            node = listing.nodes[0]
+            if stat.S_ISREG(node.info.st_mode):
+                # Not by its name in its directory: that may be a link to it.
+                self._file(open_in_root(source, listing.top, os.O_RDONLY), node, parent, name, listing.top)
+            else:
+                self._entry(-1, node, "", parent, name, listing.top)
         finally:
             os.close(parent)
 
@@ -180,7 +181,7 @@ class Writer:
         if node.info.st_nlink > 1 and self._link(node, parent, target):
             return
         if stat.S_ISREG(mode):
-            self._file(found, node, name, parent, target, shown)
+            self._file(os.open(name, _SOURCE_FLAGS, dir_fd=found), node, parent, target, shown)
         elif stat.S_ISLNK(mode):
             _replacing(parent, target, lambda: os.symlink(os.fsdecode(node.content), target, dir_fd=parent))
             self._settle_name(parent, target, node)
@@ -213,8 +214,8 @@ class Writer:
             return False
         return True
 
-    def _file(self, found: int, node: Node, name: str, parent: int, target: str, shown: str) -> None:
-        fd = os.open(name, _SOURCE_FLAGS, dir_fd=found)
+    def _file(self, fd: int, node: Node, parent: int, target: str, shown: str) -> None:
+        """Copy a regular file. fd: it, open for reading; closed here."""
         try:
             if _identity(os.fstat(fd)) != _identity(node.info):
                 raise _changed(shown)

@@ -23,6 +23,6 @@ def run_check(invocation: Invocation, request: BuildRequest, archive: int) -> in
     else:
         write_line(f"Check complete, {len(found)} warning{'s have' if len(found) > 1 else ' has'} been found!")
         for warning in found:
-            write_line(f"\nWARNING: {warning['ruleName']} - {warning.get('url', '')}\n{warning['description']}")
+            write_line(f"\nWARNING: {warning['rule']} - {warning.get('url', '')}\n{warning['description']}")
             write_line(f"{request.dockerfile or 'Dockerfile'}:{warning['lines'][0]}: {warning['detail']}")
     return 1 if found else 0

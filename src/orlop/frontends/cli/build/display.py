@@ -75,7 +75,7 @@ class Plain:
         if shown:
             self._write(f"\n {len(shown)} warning{'s' if len(shown) > 1 else ''} found:\n")
         for warning in shown:
-            rule = f"{warning['ruleName']}: " if warning.get("ruleName") else ""
+            rule = f"{warning['rule']}: " if warning.get("rule") else ""
             lines = warning.get("lines")
             line = f" (line {lines[0]})" if isinstance(lines, list) and lines else ""
             self._write(f" - {rule}{warning['detail']}{line}\n")
