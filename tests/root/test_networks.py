@@ -382,6 +382,41 @@ def test_the_mtu_is_that_of_the_way_out(run: Run, host: Netns, neighbour: Netns)
     assert inside == "1400\n"
 
 
+def test_the_mtu_follows_the_way_out(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
+    # P22: a VPN comes up, and containers that run send packets that no router refuses.
+    from orlop.linux.netlink.rtnetlink import Hop, mtu
+
+    host.route.add_route(("", 0), Hop(B))
+    orlop(
+        "network",
+        "create",
+        "-o",
+        "com.docker.network.driver.mtu=1450",
+        "-o",
+        "com.docker.network.bridge.name=fix0",
+        "fix",
+    )
+    box, fixed = run(), run("--network", "fix")
+
+    def mtus() -> set[int]:
+        ends = {link.mtu for link in host.route.links() if link.name.startswith("orlop0") or link.master}
+        return ends | {int(box.inside(lambda: _mtu("eth0")))}
+
+    for wanted in (1300, 1500):
+        host.route.set_link(host.index("up0"), mtu(wanted))
+        wait_until(lambda wanted=wanted: mtus() - {1450} == {wanted})  # type: ignore[misc]
+    assert fixed.inside(lambda: _mtu("eth0")) == 1450
+
+
+def _mtu(name: str) -> int:
+    from orlop.linux.netlink.rtnetlink import Rtnetlink
+
+    with Rtnetlink() as route:
+        link = route.link(name)
+        assert link is not None
+        return link.mtu
+
+
 def test_the_engine_dies_and_the_network_stays(run: Run, orlop: Environment, neighbour: Netns) -> None:
     box = run("-p", "8080:80")
     with serving(box, 80):

@@ -17,7 +17,7 @@ from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from ...spec.network import Attachment, Endpoint, EndpointRequest, Published
 from ..containers import state
 from ..containers.names import short_id
-from . import cni, names, ports
+from . import cni, mtu, names, ports
 from .host import OPTION_HOST_IP, OPTION_ICC, forwards_of
 from .store import new_id
 
@@ -164,6 +164,7 @@ def _connect(engine: Engine, record: ContainerRecord, inside: Rtnetlink, fd: int
     with networks.lock:
         release(engine, record.id)  # what an earlier start has left
         release_ended(engine)
+        mtu.follow(engine)
         attachment = _hold(engine, record)
         try:
             for number, endpoint in enumerate(attachment.endpoints):

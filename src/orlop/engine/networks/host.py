@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ...spec.network import Attachment, Network
+    from .mtu import Follower
 
 REMOVAL_S_MAX = 10.0
 _GATE_ADDRESS = "02:42:6f:72:6c:70"  # a locally administered one; the links are a pair, nobody else sees it
@@ -60,6 +61,7 @@ class Networks:
         self.uplink: Callable[[], str] = str  # connects this namespace with the outside; returns what is wrong, or ""
         self.trouble = ""  # what the uplink said last
         self.namespaces: dict[str, int] = {}  # of containers whose plugins want to see it at the end: descriptors
+        self.follower: Follower | None = None  # of the MTU, from the first container on
         self.starting: set[str] = set()  # containers between their endpoints and their process
         self._removals: list[threading.Thread] = []
         self.without: dict[str, str] = {}  # containers that run without a network that nobody named, and why
@@ -91,6 +93,10 @@ class Networks:
         if network.link:
             return network.link
         return self.footprint.default_bridge if network.name == DEFAULT else f"br-{network.id[:12]}"
+
+    def raised(self) -> list[str]:
+        """Return the ids of the networks whose bridges are there."""
+        return list(self._bridges)
 
     def mtu(self, network: Network) -> int:
         """Return the MTU of a network: the user's, else that of the way to the outside."""
@@ -172,6 +178,8 @@ class Networks:
             removal.join(REMOVAL_S_MAX)
         with self.lock:
             self._left = True
+            if self.follower is not None:
+                self.follower.close()
             try:
                 if not self.attachments.all:
                     self.clear()

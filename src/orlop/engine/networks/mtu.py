@@ -1,0 +1,97 @@
+"""The MTU of the way outside, followed while containers run: a VPN that comes up makes packets smaller (moby#49398).
+
+A thread is told of links and routes by the kernel, and gives bridges, and both ends of each endpoint on them, the MTU
+of the way outside; networks with an MTU of the user's are left alone. It runs from the first container on until the
+engine leaves.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from ...linux.netlink import changes, namespace, rtnetlink
+from ...linux.netlink.rtnetlink import Rtnetlink
+from . import host
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.network import Endpoint
+    from ..engine import Engine
+
+LOOK_S_MAX = 3600.0
+SETTLE_S = 0.1  # routes and links change in groups
+
+
+def follow(engine: Engine) -> None:
+    """Follow from now on. Called under the networks' lock; once is enough."""
+    if engine.networks.follower is None:
+        engine.networks.follower = Follower(engine)
+
+
+class Follower:
+    """The thread. close: it ends."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Raises OSError."""
+        self._engine = engine
+        self._changes = changes.Changes(changes.LINKS, changes.IPV4_ROUTES)
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._stopped = threading.Event()
+        threading.Thread(target=self._run, name="mtu", daemon=True).start()
+
+    def close(self) -> None:
+        self._stopped.set()
+        os.eventfd_write(self._stop, 1)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                self._changes.wait(LOOK_S_MAX, self._stop)
+                if not self._stopped.wait(SETTLE_S):
+                    self._changes.drain()
+                    self._adjust()
+        except OSError as wrong:
+            self._engine.log.write(f"the MTU of the way outside is not followed any more: {wrong}")
+        finally:
+            self._changes.close()
+            os.close(self._stop)
+
+    def _adjust(self) -> None:
+        networks = self._engine.networks
+        with networks.lock:
+            if self._stopped.is_set():
+                return
+            for network_id in networks.raised():
+                network = networks.store.get(network_id)
+                if network is None or network.options.get(host.OPTION_MTU):
+                    continue
+                wanted = networks.mtu(network)
+                bridge = networks.route.link(networks.link_name(network))
+                if bridge is None or bridge.mtu == wanted:
+                    continue
+                networks.route.set_link(bridge.index, rtnetlink.mtu(wanted))
+                for container_id, endpoint in networks.attachments.on(network_id):
+                    self._set(container_id, endpoint, wanted)
+
+    def _set(self, container_id: str, endpoint: Endpoint, mtu: int) -> None:
+        """Give both ends of an endpoint an MTU. A container that ends meanwhile has none any more."""
+        route = self._engine.networks.route
+        own = route.link(endpoint.link)
+        if own is None:
+            return
+        route.set_link(own.index, rtnetlink.mtu(mtu))
+        task = self._engine.observe(container_id)
+        if task.status is None or not task.lives:
+            return
+        try:
+            netns = os.open(f"/proc/{task.status.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            with namespace.inside(netns, Rtnetlink) as inside:
+                link = inside.link(endpoint.interface)
+                if link is not None:
+                    inside.set_link(link.index, rtnetlink.mtu(mtu))
+        finally:
+            os.close(netns)
