@@ -94,6 +94,11 @@ def leave(fd: int) -> None:
     _stayed.append(stayed)
 
 
+def has_left() -> bool:
+    """Tell whether this process left the namespace where it began."""
+    return bool(_stayed)
+
+
 def outside(work: Callable[[], T]) -> T:
     """Return what `work` returns in the namespace where this process began: the machine's. Raises what work raises.
 
