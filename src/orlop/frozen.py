@@ -47,6 +47,9 @@ class Archive:
         self._before = len(sys.modules)
         self._start = 0  # where code begins
         self._file = (0, 0, 0)
+        self._open_again()
+
+    def _open_again(self) -> None:
         try:
             self._open()
         except (OSError, EOFError, ValueError, TypeError):
@@ -111,6 +114,7 @@ class Archive:
         missing = {name: row for name in list(sys.modules)[self._before :] if (row := _compiled(name))}
         if not missing:
             return
+        self._open_again()
         rows: dict[str, Row] = {}
         code: list[bytes] = []
         start = 0

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,12 @@ def test_each_verb_in_each_state_says_what_runc_says(box: Box) -> None:
     assert box.status() == "paused"
     assert box.refused("start") == "cannot start a container in the paused state"
     assert box.refused("exec", after=("true",)).startswith("cannot exec in a paused container")
-    box.ok("resume")
+    with ThreadPoolExecutor(1) as pool:
+        ignoring = pool.submit(box.ok, "exec", "--ignore-paused", after=("echo", "resumed"))
+        with pytest.raises(TimeoutError):
+            ignoring.result(0.5)
+        box.ok("resume")
+        assert ignoring.result() == "resumed\n"
     box.kill()
     assert box.status() == "stopped"
     assert box.refused("start") == "cannot start a container that has stopped"

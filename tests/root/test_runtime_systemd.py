@@ -197,5 +197,19 @@ def test_without_systemd_it_is_refused(rootfs: Path, tmp_path: Path) -> None:
     told = runtime.run(tmp_path / "bundle", value, "nobody")
     assert told.returncode == 1 and "systemd is not running here" in told.stderr, told
     assert runtime("list", "-q").stdout == ""
-    told = Runtime(RUNTIME, tmp_path / "state").run(tmp_path / "bundle", value, "nobody")
-    assert "--systemd-cgroup" in told.stderr, told
+
+
+@pytest.mark.parametrize("start", ["", "/"])
+def test_without_the_flag_a_colon_is_a_character(
+    start: str, rootfs: Path, tmp_path: Path, peer: Callable[[str], Path]
+) -> None:
+    """As runc: a path of the cgroup file systems."""
+    name = f"orlop-test-{os.getpid()}.slice:colon:name"
+    value = base(rootfs)
+    value["linux"]["cgroupsPath"] = start + name  # type: ignore[index]
+    value["process"]["args"] = ["/bin/cat", "/proc/self/cgroup"]  # type: ignore[index]
+    value["linux"]["namespaces"] = [{"type": kind} for kind in ("pid", "mount", "uts")]  # type: ignore[index]
+    for program in (RUNTIME, peer("runc")):
+        told = Runtime(program, tmp_path / "state").run(tmp_path / "bundle", value, "colon")
+        assert f"/{name}\n" in told.stdout, told
+        assert not list(Path("/sys/fs/cgroup").glob(f"*/{name}"))

@@ -10,6 +10,7 @@ import pytest
 
 from support import probe
 from support.filtered import call
+from support.seccomp_agent import Agent
 
 MINUS_ONE = 2**64 - 1
 NO_MKDIR = {
@@ -28,6 +29,22 @@ def profile(tmp_path):
         return f"--security-opt=seccomp={path}"
 
     return write
+
+
+def test_the_agent_of_an_exec_is_told_whose_it_is(orlop, profile, tmp_path):
+    path = tmp_path / "agent"
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}
+    notify = profile({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule], "listenerPath": str(path)})
+    with Agent(path) as first:
+        container = orlop("run", "-d", "--network", "none", notify, "host", "sleep", "1000").stdout.strip()
+        path.unlink()
+        with Agent(path) as second:
+            assert orlop("exec", container, "mkdir", "/tmp/x", check=False).code == 1
+        orlop("rm", "-f", container)
+    for agent, status in ((first, "creating"), (second, "running")):
+        assert (agent.state["state"]["id"], agent.state["state"]["status"]) == (container, status)
+    assert second.state["state"]["pid"] == first.state["pid"] != second.state["pid"]
+    assert len(second.calls) == 1
 
 
 @pytest.fixture

@@ -194,6 +194,10 @@ sys.path[:0] = sys.argv[1].split(":")
 from orlop.linux import process
 from orlop.runtime.cli.store import Entry, Store
 store, tick = Store(sys.argv[2]), os.sysconf("SC_CLK_TCK")
+other = os.fork() or time.sleep(1000)
+pidfs = process.inode_of(other) != process.inode_of(os.getpid())
+os.kill(other, 9)
+os.waitpid(other, 0)
 store.reserve("web")
 def child():
     pid = os.fork()
@@ -206,12 +210,14 @@ def end(pid):
 pid = child()
 for round in range(int(sys.argv[3])):
     entry = Entry(
-        id="web", bundle="/b", pid=pid, pid_start_time=process.start_time(pid), boot_id=process.boot_id(), created=""
+        id="web", bundle="/b", pid=pid, pid_start_time=process.start_time(pid), boot_id=process.boot_id(), created="",
+        pid_inode=process.inode_of(pid),
     )
     store.save(entry)
     assert store.status(entry) == "running"
     end(pid)
-    while time.clock_gettime(time.CLOCK_BOOTTIME) * tick < entry.pid_start_time + 2:
+    # Where a pidfd tells processes apart (6.9), the number comes again within the tick that start times are told in.
+    while not pidfs and time.clock_gettime(time.CLOCK_BOOTTIME) * tick < entry.pid_start_time + 2:
         time.sleep(0.002)
     with open("/proc/sys/kernel/ns_last_pid", "w") as file:
         file.write(str(pid - 1))

@@ -18,12 +18,29 @@ def pidfd_open(pid: int) -> int:
     return os.pidfd_open(pid)
 
 
-def pidfd_of(pid: int, start_time_ticks: int) -> int:
-    """Return a pidfd of exactly the process that started then; ProcessLookupError if the number was recycled."""
+def inode(pidfd: int) -> int:
+    """Return a number that no other process of this boot has. On pidfs, since 6.9; before, all have the same."""
+    return os.fstat(pidfd).st_ino
+
+
+def inode_of(pid: int) -> int:
+    """Return `inode` of a process that can't end meanwhile: a child that was not waited for."""
+    fd = os.pidfd_open(pid)
+    try:
+        return inode(fd)
+    finally:
+        os.close(fd)
+
+
+def pidfd_of(pid: int, start_time_ticks: int, inode_number: int = 0) -> int:
+    """Return a pidfd of exactly the process that started then; ProcessLookupError if the number was recycled.
+
+    inode_number: what `inode` said, 0 where it was not asked: then a process of the same tick can't be told apart.
+    """
     fd = os.pidfd_open(pid)
     try:
         # Read after the open: if the number still belongs to that start time now, the pidfd does too.
-        if start_time(pid) != start_time_ticks:
+        if start_time(pid) != start_time_ticks or inode_number not in (0, inode(fd)):
             raise ProcessLookupError(errno.ESRCH, f"process {pid} is another one now")
     except BaseException:
         os.close(fd)

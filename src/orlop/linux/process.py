@@ -11,6 +11,7 @@ import select
 from . import abi, ffi, signals
 from .pidfd import boot_id as boot_id
 from .pidfd import has_ended as has_ended
+from .pidfd import inode_of as inode_of
 from .pidfd import pidfd_of as pidfd_of
 from .pidfd import pidfd_open as pidfd_open
 from .pidfd import pidfd_send_signal as pidfd_send_signal

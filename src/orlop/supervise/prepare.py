@@ -148,11 +148,17 @@ def create_exec(message: StartExec, facts: "HostFacts", leaf: str = "") -> "tupl
         finally:
             os.close(root)
         told = _sized(told, message.console_size)
-        compiled = enter.compile_exec(
-            told, _read_spec(message.directory), facts, _programs(message.runtime_directory).compile, leaf
-        )
+        spec = _read_spec(message.directory)
+        compiled = enter.compile_exec(told, spec, facts, _programs(message.runtime_directory).compile, leaf)
         pipes = None if told.terminal else Pipes(message.open_stdin)
-        created = enter.create_exec(compiled, message.pid, pidfd, pipes.theirs if pipes else ())
+        state = State(
+            oci_version=OCI_VERSION,
+            id=message.id,
+            status="running",
+            bundle=message.directory,
+            annotations=spec.annotations,
+        )
+        created = enter.create_exec(compiled, message.pid, pidfd, pipes.theirs if pipes else (), state)
     finally:
         os.close(pidfd)
     return created, pipes

@@ -150,6 +150,7 @@ def entry_of(state: State, spec: Spec) -> Entry:
         bundle=state.bundle,
         pid=state.pid,
         pid_start_time=process.start_time(state.pid),
+        pid_inode=process.inode_of(state.pid),
         boot_id=process.boot_id(),
         created=_now(),
         cgroup=namespaces.cgroup_path(spec.linux),
@@ -205,10 +206,13 @@ def placed(call: Call, spec: Spec) -> Spec:
     path = spec.linux.cgroups_path
     if call.systemd and path == f"/{call.container()}":
         path = f":orlop:{call.container()}"
-    if call.systemd != (":" in path):
-        wanted = 'slice:prefix:name" for systemd' if call.systemd else '/path" without --systemd-cgroup'
-        cause = f'expected cgroupsPath to be of format "{wanted} cgroups, got {path[:80]!r} instead'
-        raise Invalid("make", "linux.cgroupsPath", cause, hint="change the path, or the flag --systemd-cgroup")
+    if not call.systemd and not path.startswith("/"):
+        path = f"/{path}"  # as runc: a colon is then a character as any other
+    if call.systemd and (":" not in path or path.startswith("/")):
+        cause = (
+            f'expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups, got {path[:80]!r} instead'
+        )
+        raise Invalid("make", "linux.cgroupsPath", cause, hint="change the path, or leave --systemd-cgroup out")
     return spec.replace(linux=spec.linux.replace(cgroups_path=path))
 
 

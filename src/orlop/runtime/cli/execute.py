@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from ...linux.cgroup import split_path
 from ...spec import jsonio
@@ -17,9 +18,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..plan import Plan
     from .flags import Flags
+    from .store import Entry
 
 _PROCESS_BYTES_MAX = 4 * 1024 * 1024
 _ID_MAX = 2**32 - 2
+_THAW_POLL_S = 0.05
 
 
 def execute(call: Call) -> int:
@@ -28,14 +31,16 @@ def execute(call: Call) -> int:
         raise Invalid("run", "orlop-runtime exec", "it requires a minimum of 1 argument: the container")
     entry = call.store.load(call.arguments[0])
     status = call.store.status(entry)
+    if status == "paused":
+        if not call.flags.on("ignore-paused"):
+            raise Conflict(
+                "execute a command in",
+                f"container {entry.id}",
+                "cannot exec in a paused container (use --ignore-paused to override)",
+            )
+        status = _resumed(call, entry)
     if status == "stopped":
         raise Conflict("execute a command in", f"container {entry.id}", "cannot exec in a stopped container")
-    if status == "paused" and not call.flags.on("ignore-paused"):
-        raise Conflict(
-            "execute a command in",
-            f"container {entry.id}",
-            "cannot exec in a paused container (use --ignore-paused to override)",
-        )
     spec = call.store.spec(entry.id)
     process = _process(call.flags, call.arguments[1:], spec)
     _check_terminal(call.flags, process)
@@ -67,6 +72,16 @@ def execute(call: Call) -> int:
     if detach:
         return 0
     return foreground.wait(created, terminal)
+
+
+def _resumed(call: Call, entry: Entry) -> str:
+    """Return the status of a container once it is no longer paused.
+
+    runc lets the new process freeze with the others. Ours would freeze while it is not yet what was asked for.
+    """
+    while (status := call.store.status(entry)) == "paused":
+        time.sleep(_THAW_POLL_S)  # freezer.state of cgroup v1 tells nobody that it changes
+    return status
 
 
 def _below(plan: Plan, wanted: tuple[str, ...]) -> Plan:

@@ -29,8 +29,9 @@ _SPEC_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Entry(Record):
-    """state.json. created: RFC 3339. unit: systemd's, "" for none. pid_start_time makes the pid unique on this boot.
+    """state.json. created: RFC 3339. unit: systemd's, "" for none.
 
+    pid_start_time and pid_inode (of its pidfd, 0 where it was not known) make the pid unique on this boot.
     descriptors: what 0, 1 and 2 were when it was made ("pipe:[7]"), for a checkpoint; none with a terminal.
     """
 
@@ -46,6 +47,7 @@ class Entry(Record):
     descriptors: tuple[str, ...] = ()
     keep: bool = False
     unit: str = ""
+    pid_inode: int = 0
 
 
 def check_id(container_id: str) -> str:
@@ -134,7 +136,7 @@ class Store:
         if entry.boot_id != boot_id():
             return None
         try:
-            pidfd = pidfd_of(entry.pid, entry.pid_start_time)
+            pidfd = pidfd_of(entry.pid, entry.pid_start_time, entry.pid_inode)
         except ProcessLookupError:
             return None
         if _is_zombie(entry.pid):

@@ -83,8 +83,8 @@ def namespaces(linux: Linux, host: HostFacts) -> Namespaces:
 
 
 def systemd_unit(linux: Linux) -> "Unit | None":
-    """Return the unit that systemd shall make for the container; None where its cgroup is a plain path."""
-    if ":" not in linux.cgroups_path:
+    """Return the unit that systemd shall make for the container (slice:prefix:name); None for a path from the root."""
+    if ":" not in linux.cgroups_path or linux.cgroups_path.startswith("/"):
         return None
     from ..systemd.unit import unit_of
 
