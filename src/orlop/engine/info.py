@@ -95,6 +95,8 @@ def info(engine: Engine) -> dict[str, object]:
         "LiveRestoreEnabled": True,
         "Isolation": "",
         "InitBinary": "",
+        **{f"{program}Commit": {"ID": ""} for program in ("Containerd", "Init", "Runc")},  # none of them is used
+        "CDISpecDirs": [],
         "SecurityOptions": [
             *(f"name={module}" for module in engine.host.security_modules),
             "name=seccomp,profile=builtin",

@@ -146,6 +146,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     "image": (
         "Manage images",
         {
+            "build": _BUILD,
             "copy": ("images.copy", "COPY", "Copy an image between registries, archives, directories and the store"),
             "import": _IMPORT,
             "inspect": ("verbs.inspect", "INSPECT_IMAGE", "Display detailed information on one or more images"),

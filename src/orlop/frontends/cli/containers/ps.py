@@ -29,6 +29,7 @@ _HEADERS: dict[str, object] = {
     "Mounts": "MOUNTS",
     "Names": "NAMES",
     "Networks": "NETWORKS",
+    "Platform": "PLATFORM",
     "Ports": "PORTS",
     "RunningFor": "CREATED",
     "Size": "SIZE",
@@ -99,6 +100,7 @@ def _row(item: dict[str, Any], whole: bool) -> Row:
         "Mounts": ",".join(place if whole else listing.ellipsis(place, MOUNT_LENGTH) for place in places),
         "Names": _names(item, whole),
         "Networks": ",".join(networks),
+        "Platform": None,  # docker's, of the image's manifest, where its images lie in containerd
         "Ports": ports_text(item),
         "RunningFor": ago(created),
         "Size": _size(item),
