@@ -424,6 +424,11 @@ def _uuidv5(namespace: Any, name: Any) -> str:
     return str(uuid.uuid5(known.get(to_text(namespace)) or uuid.UUID(to_text(namespace)), to_text(name)))
 
 
+def shown(value: Any) -> str:
+    """Return a value as a person reads it."""
+    return "" if value is None else _json(value) if isinstance(value, list | dict) else to_text(value)
+
+
 def _operator(symbol: str) -> Callable[[Any, Any], Any]:
     return lambda one, other: calculate(symbol, to_number(one), to_number(other))
 

@@ -14,6 +14,7 @@ _ATTACH = (
     "ATTACH",
     "Attach local standard input, output, and error streams to a running container",
 )
+_BAKE = ("build.bake", "BAKE", "Build the targets of a bake file")
 _BUILD = ("build.build", "BUILD", "Build an image from a Dockerfile")
 _CP = ("containers.cp", "CP", "Copy files/folders between a container and the local filesystem")
 _COMMIT = ("containers.layer", "COMMIT", "Create a new image from a container's changes")
@@ -65,6 +66,7 @@ COMMON: dict[str, Row] = {
 
 COMMANDS: dict[str, Row] = {
     "attach": _ATTACH,
+    "bake": _BAKE,
     "commit": _COMMIT,
     "compose": ("compose.entry", "COMPOSE", "Define and run applications of several containers"),
     "cp": _CP,
@@ -103,6 +105,7 @@ COMMANDS: dict[str, Row] = {
 }
 
 GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
+    "buildx": ("Build images, in docker buildx's words", {"bake": _BAKE, "build": _BUILD}),
     "container": (
         "Manage containers",
         {
@@ -204,6 +207,15 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         "Make root file systems",
         {"from-binaries": ("verbs.rootfs", "FROM_BINARIES", "Copy programs and all that they need into a directory")},
     ),
+    "secret": (
+        "Manage secrets, which containers get as files in memory",
+        {
+            "create": ("verbs.secret", "CREATE", "Create a secret from a file or STDIN as content"),
+            "inspect": ("verbs.secret", "INSPECT", "Display detailed information on one or more secrets"),
+            "ls": ("verbs.secret", "LS", "List secrets"),
+            "rm": ("verbs.secret", "RM", "Remove one or more secrets"),
+        },
+    ),
     "socket": (
         "Manage sockets that speak docker's API with less power",
         {
@@ -260,8 +272,7 @@ ALIASES = {
 
 # docker's commands that are not there yet: told apart from typing errors.
 NOT_YET = frozenset(
-    "buildx checkpoint compose config context node plugin secret service stack swarm trust"
-    " volume.update".split()
+    "checkpoint compose config context node plugin service stack swarm trust volume.update".split()
 )
 
 

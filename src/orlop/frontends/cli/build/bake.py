@@ -1,0 +1,255 @@
+"""`orlop bake`: the targets of a bake file, each built as `orlop build` would build it, one after the other."""
+
+from __future__ import annotations
+
+import os
+
+from ....spec.errors import Denied, Invalid, NotFound, OrlopError, Unsupported
+from ..command import Command, Invocation, warn, write
+from ..flags import BOOL, LIST, STRING, Flag, Kind, Options, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ....build.bake.document import Document
+    from ....build.bake.targets import Plan
+
+    Target = dict[str, Any]
+
+FILE_BYTES_MAX = 4 * 1024 * 1024
+DEFAULT_FILES = (
+    "docker-bake.json",
+    "docker-bake.hcl",
+    "docker-bake.override.json",
+    "docker-bake.override.hcl",
+)
+LINKS = "localhost/bake"  # names of images that one target takes from another, while the bake goes on
+_REMOTE = ("http://", "https://", "git://", "git@", "ssh://")
+_CURRENT = "cwd://"
+_PASSED = {"tags": "tag", "platforms": "platform", "secret": "secret", "ssh": "ssh", "ulimits": "ulimit"}
+_PASSED |= {"cache-from": "cache-from", "cache-to": "cache-to", "output": "output", "attest": "attest"}
+_PASSED |= {"no-cache-filter": "no-cache-filter"}
+_TEXTS = ("target", "network", "shm-size", "call")
+
+
+def _bake(invocation: Invocation) -> int:
+    from ....build.bake.targets import listed, plan
+
+    options = invocation.options
+    document = _document(options)
+    if options["list"]:
+        return _list(document, options["list"], listed(document))
+    made = plan(document, invocation.arguments, _overrides(options))
+    if options["print"]:
+        from json import dumps
+
+        write(f"{dumps(made.to_json(), indent=2)}\n")
+        return 0
+    _check_entitlements(made, options["allow"])
+    return _build_all(invocation, made)
+
+
+# -- what is read ---------------------------------------------------------------------------------------------------
+
+
+def _document(options: Options) -> Document:
+    from ....build.bake.document import Document
+    from ....spec.platform import Platform
+
+    names = list(options["file"]) or [name for name in DEFAULT_FILES if os.path.exists(name)]
+    if not names:
+        cause = f"couldn't find a bake definition: none of {', '.join(DEFAULT_FILES)} is here"
+        raise NotFound("bake", ".", cause, hint="name one: orlop bake -f FILE")
+    environment = {**os.environ, **dict(_variable(text) for text in options["var"])}
+    built_in = {"BAKE_CMD_CONTEXT": _CURRENT, "BAKE_LOCAL_PLATFORM": str(Platform.of_machine(os.uname().machine))}
+    return Document([(name, _read(name)) for name in names], environment, built_in)
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f'invalid variable "{text}"', "write --var NAME=VALUE")
+    return name, value
+
+
+def _read(name: str) -> str:
+    try:
+        with open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as wrong:
+        raise NotFound("read", name, f"{name}: {wrong.strerror}") from None
+    if len(data) > FILE_BYTES_MAX:
+        raise Invalid("read", name, f"it has more than {FILE_BYTES_MAX} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise Invalid("read", name, "it is not UTF-8") from None
+
+
+def _overrides(options: Options) -> list[str]:
+    """Return --set and what the shorthands mean."""
+    shorthands = {
+        "push": "*.output=type=registry",
+        "load": "*.output=type=docker",
+        "no-cache": "*.no-cache=true",
+        "pull": "*.pull=true",
+    }
+    given = [override for name, override in shorthands.items() if options[name]]
+    attestations = [f"*.attest+=type={name},{options[name]}" for name in ("provenance", "sbom") if options[name]]
+    return [*options["set"], *given, *attestations]
+
+
+def _list(document: Document, what: str, targets: list[tuple[str, str]]) -> int:
+    if what not in ("targets", "variables"):
+        raise UsageError(f'invalid list type "{what}"', "targets or variables")
+    rows = [("TARGET", "DESCRIPTION"), *targets]
+    if what == "variables":
+        from ....build.bake.functions import shown
+
+        rows = [("VARIABLE", "VALUE")]
+        rows += [(name, shown(document.variable(name))) for name in sorted(document.variables)]
+    width = max(len(name) for name, _ in rows)
+    write("".join(f"{name:{width}}  {text}".rstrip() + "\n" for name, text in rows))
+    return 0
+
+
+def _check_entitlements(made: Plan, allowed: tuple[str, ...]) -> None:
+    """Refuse what the file wants and the command line does not grant: files come from others."""
+    for name, target in made.targets.items():
+        missing = [wanted for wanted in target.get("entitlements", ()) if wanted not in allowed]
+        if missing:
+            cause = f"additional privileges requested: {', '.join(missing)}"
+            hint = "grant them: " + " ".join(f"--allow {wanted}" for wanted in missing)
+            raise Denied("bake", f"target {name}", cause, hint=hint)
+
+
+# -- what is built --------------------------------------------------------------------------------------------------
+
+
+def _build_all(invocation: Invocation, made: Plan) -> int:
+    from secrets import token_hex
+
+    prefix = f"{LINKS}-{token_hex(6)}"
+    linked = {name for target in made.targets.values() for name in _links(target).values()}
+    names: dict[str, str] = {}
+    try:
+        for name, target in made.targets.items():
+            extra = f"{prefix}/{name.lower()}" if name in linked else ""
+            status = _build(invocation, name, target, names, extra)
+            if status:
+                return status
+            names[name] = extra
+    finally:
+        _forget(invocation, [name for name in names.values() if name])
+    return 0
+
+
+def _links(target: Target) -> dict[str, str]:
+    from ....build.bake.targets import LINK
+
+    contexts = target.get("contexts", {})
+    return {name: value.removeprefix(LINK) for name, value in contexts.items() if value.startswith(LINK)}
+
+
+def _build(invocation: Invocation, name: str, target: Target, names: dict[str, str], extra: str) -> int:
+    from .build import BUILD
+
+    descriptor = -1
+    if "dockerfile-inline" in target:
+        descriptor = os.memfd_create("Dockerfile", os.MFD_CLOEXEC)
+        os.write(descriptor, target["dockerfile-inline"].encode())
+    try:
+        words, context = arguments_of(target, names, descriptor)
+        words += ["--tag", extra] if extra else []
+        words += _common(invocation.options, name)
+        options, arguments = BUILD.parse([*words, "--", context])
+        warn(f"[{name}]")
+        return BUILD.action(Invocation(options, arguments, invocation.paths))
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def arguments_of(target: Target, names: dict[str, str], inline: int = -1) -> tuple[list[str], str]:
+    """Return the flags of the `orlop build` that builds a target, and its context.
+
+    names: of the images that other targets became. inline: a descriptor of its Dockerfile. Raises Unsupported.
+    """
+    if target.get("annotations"):
+        raise Unsupported("bake", "annotations", "images are written without annotations", hint="use labels")
+    context = target["context"].removeprefix(_CURRENT) or "."
+    words = []
+    if inline >= 0:
+        words += ["--file", f"/proc/self/fd/{inline}"]
+    elif "dockerfile" in target:
+        remote = context.startswith(_REMOTE) or context == "-"
+        words += ["--file", target["dockerfile"] if remote else os.path.join(context, target["dockerfile"])]
+    links = _links(target)
+    for name, value in target.get("contexts", {}).items():
+        value = f"docker-image://{names[links[name]]}" if name in links else value.removeprefix(_CURRENT)
+        words += ["--build-context", f"{name}={value}"]
+    words += [word for name, value in target.get("args", {}).items() for word in ("--build-arg", f"{name}={value}")]
+    words += [word for name, value in target.get("labels", {}).items() for word in ("--label", f"{name}={value}")]
+    words += [
+        word for name, value in target.get("extra-hosts", {}).items() for word in ("--add-host", f"{name}:{value}")
+    ]
+    for attribute, flag in _PASSED.items():
+        words += [word for value in target.get(attribute, ()) for word in (f"--{flag}", value)]
+    words += [word for name in _TEXTS if target.get(name) for word in (f"--{name}", target[name])]
+    words += [f"--{name}" for name in ("pull", "no-cache") if target.get(name)]
+    words += [word for wanted in target.get("entitlements", ()) for word in ("--allow", wanted)]
+    return words, context
+
+
+def _common(options: Options, name: str) -> list[str]:
+    words = ["--progress", options["progress"]] if options["progress"] else []
+    words += ["--check"] if options["check"] else []
+    words += ["--call", options["call"]] if options["call"] else []
+    if options["metadata-file"]:
+        base, extension = os.path.splitext(options["metadata-file"])
+        words += ["--metadata-file", f"{base}.{name}{extension}"]
+    return words
+
+
+def _forget(invocation: Invocation, names: list[str]) -> None:
+    """Take the names away that only the bake needed."""
+    if not names:
+        return
+    with invocation.connect() as engine:
+        for name in names:
+            try:
+                engine.call("images.remove", {"image": name, "force": False, "prune": False})
+            except OrlopError as wrong:
+                warn(f"WARNING: image {name} is left: {wrong.cause}")
+
+
+def _flag(name: str, help: str, kind: Kind = STRING, short: str = "", default: object = "") -> Flag:
+    return Flag(name, short, kind, help, default=default)
+
+
+BAKE = Command(
+    _bake,
+    "Build from a file",
+    "[OPTIONS] [TARGET...]",
+    flags=(
+        _flag("allow", "Allow build to access specified resources", LIST),
+        _flag("call", 'Set method for evaluating build ("check", "outline", "targets")'),
+        _flag("check", 'Shorthand for "--call=check"', BOOL, default=False),
+        _flag("file", "Build definition file", LIST, "f"),
+        _flag("list", 'List targets or variables ("targets", "variables")'),
+        _flag("load", 'Shorthand for "--set=*.output=type=docker"', BOOL, default=False),
+        _flag("metadata-file", "Write build result metadata to a file for each target"),
+        _flag("no-cache", "Do not use cache when building the image", BOOL, default=False),
+        _flag("print", "Print the options without building", BOOL, default=False),
+        _flag("progress", 'Set type of progress output ("auto", "plain", "tty", "quiet", "rawjson")'),
+        _flag("provenance", 'Shorthand for "--set=*.attest=type=provenance"'),
+        _flag("pull", "Always attempt to pull all referenced images", BOOL, default=False),
+        _flag("push", 'Shorthand for "--set=*.output=type=registry"', BOOL, default=False),
+        _flag("sbom", 'Shorthand for "--set=*.attest=type=sbom"'),
+        _flag("set", 'Override target value ("targetpattern.key=value")', LIST),
+        _flag("var", 'Set a variable value ("name=value")', LIST),
+    ),
+    arguments=(0, None),
+    aliases=("bake", "buildx bake"),
+)
