@@ -17,6 +17,7 @@ from ..linux import process
 from ..linux.cgroup import Cgroup
 from ..snapshot import Snapshots
 from ..spec.errors import Unavailable
+from ..spec.secrets import CONFIG, SECRET
 from ..supervise import Spawner
 from . import host, reconcile
 from .containers import ends, execs, state
@@ -27,6 +28,7 @@ from .log import Log
 from .networks import attach, egress
 from .networks import names as resolver_names
 from .networks.host import Networks
+from .secrets import Data
 from .sockets import Sockets
 from .steps.cache import StepCache
 from .supervision.boot import Boot
@@ -91,6 +93,7 @@ class Engine:
         self.networks.attempted = functools.partial(egress.told, self)
         self.locks = Locks()
         self.sockets = Sockets(paths.root)
+        self.secrets, self.configs = Data(paths.root, SECRET), Data(paths.root, CONFIG)
         self.restarting: set[str] = set()  # whose end is the first half of a restart: --rm does not mean it
         self._registries: Registries | None = None
         self._reaching = threading.Lock()

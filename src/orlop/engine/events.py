@@ -11,6 +11,7 @@ import time
 
 from ..spec import jsonio
 from ..spec.errors import Invalid, Unavailable
+from ..spec.secrets import CONFIG, SECRET
 from ..supervise.logread import parse_time
 from . import caller
 from .journal import BY, RUN
@@ -42,6 +43,8 @@ ACTIONS: dict[str, frozenset[str]] = {
     NETWORK: frozenset("connect create destroy disconnect prune remove update".split()),
     BUILDER: frozenset(("prune",)),
     DAEMON: frozenset(("reload",)),
+    SECRET: frozenset(("create", "remove")),
+    CONFIG: frozenset(("create", "remove")),
 }
 FILTERS = frozenset(
     "config container daemon event image label network node plugin scope secret service type volume".split()

@@ -29,6 +29,20 @@ class TmpfsRequest(Record):
     options: tuple[str, ...] = ()
 
 
+class GrantRequest(Record):
+    """`--secret source[,target=,uid=,gid=,mode=]`: a secret or config as a file. source: its name or id.
+
+    target: "" is /run/secrets/NAME for a secret and /NAME for a config; a relative one lies in /run/secrets or /.
+    """
+
+    strict = True
+    source: str
+    target: str = ""
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o444
+
+
 class UlimitRequest(Record):
     """`--ulimit name=soft:hard`. name without RLIMIT_, in lower case; -1 is unlimited."""
 
@@ -112,6 +126,8 @@ class ContainerRequest(Record):
     binds: tuple[BindRequest, ...] = ()
     tmpfs: tuple[TmpfsRequest, ...] = ()
     mounts: tuple[MountRequest, ...] = ()
+    secrets: tuple[GrantRequest, ...] = ()
+    configs: tuple[GrantRequest, ...] = ()
     volumes_from: tuple[str, ...] = ()
     volume_driver: str = ""
     storage_opt: dict[str, str] = {}

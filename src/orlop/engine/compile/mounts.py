@@ -52,6 +52,9 @@ DEFAULTS = (
 SUBDIRECTORY_OPTION = "X-mount.subdir="  # mount(8)'s name for it
 FILES = {"/etc/hostname": "hostname", "/etc/hosts": "hosts", "/etc/resolv.conf": "resolv.conf"}
 
+GRANTED = "granted"  # in a container's directory: where secrets and configs lie, in memory
+_GRANTED_OPTIONS = ("bind", "rprivate", "ro", "nosuid", "nodev", "noexec")
+
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
 _TMPFS_FLAGS = frozenset(
     "ro rw exec noexec suid nosuid dev nodev atime noatime diratime nodiratime relatime norelatime strictatime "
@@ -81,7 +84,23 @@ def mounts(
         for path, name in FILES.items()
         if path not in taken
     ]
-    return (*_defaults(taken, request.privileged), *sorted([*files, *asked], key=_depth))
+    granted = _granted(request, directory, subject)
+    mountpoints.refuse_duplicates((mount.destination for mount in (*asked, *granted)), subject)
+    return (*_defaults(taken, request.privileged), *sorted([*files, *asked, *granted], key=_depth))
+
+
+def _granted(request: ContainerRequest, directory: str, subject: str) -> list[Mount]:
+    """Return the mounts of secrets and configs; engine.secrets writes their files in this order."""
+    places = [one.target or one.source for one in (*request.secrets, *request.configs)]
+    bases = ["/run/secrets/"] * len(request.secrets) + ["/"] * len(request.configs)
+    found = []
+    for number, (base, target) in enumerate(zip(bases, places, strict=True)):
+        destination = target if target.startswith("/") else base + target
+        if ".." in destination.split("/") or destination.endswith("/") or "\0" in destination:
+            raise Invalid("create", subject, f"{target[:200]!r} is no place for a secret", hint="name a file")
+        source = f"{directory}/{GRANTED}/{number}"
+        found.append(Mount(destination=destination, type="bind", source=source, options=_GRANTED_OPTIONS))
+    return found
 
 
 def rootfs_propagation(points: Iterable[MountPoint]) -> str:

@@ -16,7 +16,7 @@ from ...spec.image import ContainerConfig
 from ...spec.platform import Platform
 from ...spec.runtime import Mount, Spec
 from ...spec.task import SPEC_FILE, HealthCheck, JoinedNamespace, StartTask, TaskStatus
-from .. import compile, events, host, images
+from .. import compile, events, host, images, secrets
 from ..compile import config, health, logging
 from ..compile.namespaces import CONTAINER
 from ..networks import attach, reach
@@ -71,6 +71,7 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
         dependencies.check(engine, request, name)
         record = _decide(engine, request, image, container_id, name)
         held.enter_context(engine.volumes.held(preparation.volume_names(record.mounts)))
+        secrets.check(engine, record)
         compiled = _compile(engine, record)
         undo.enter_context(disk_trouble_told("create", record.subject))
         if image is not None:
@@ -249,6 +250,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
         undo.callback(attach.release, engine, record.id)
         preparation.make_sources(record)
         files.write(engine, record, joined.attachment)
+        secrets.materialise(engine, record)
         shutil.rmtree(runtime_directory, ignore_errors=True)
         os.mkdir(runtime_directory, 0o700)
         undo.callback(shutil.rmtree, runtime_directory, ignore_errors=True)

@@ -10,7 +10,7 @@ import shutil
 
 from ...linux.cgroup import Cgroup
 from ...spec.errors import NotFound, OrlopError
-from .. import events
+from .. import events, secrets
 from ..networks import attach
 from ..volumes import preparation
 from . import state
@@ -64,6 +64,7 @@ def dispose(engine: Engine, container_id: str) -> None:
         preparation.remove_anonymous(engine, record.mounts)
     remove_cgroup(engine, record.cgroup if record is not None else f"{CGROUP}/{container_id}")
     shutil.rmtree(engine.task_directory(container_id), ignore_errors=True)
+    secrets.withdraw(engine, container_id)
     engine.records.bury(container_id)
 
 

@@ -36,6 +36,9 @@ PLACES = {
     "events.jsonl": "events",
     "events.jsonl.1": "events",
     "registry": "registry",
+    "secrets": "secrets",
+    "configs": "configs",
+    "sockets": "scoped sockets and what was done through them",
 }
 
 

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ...spec.container import BindRequest, DeviceRate, DeviceRequest
+    from ...spec.container import BindRequest, DeviceRate, DeviceRequest, GrantRequest
     from ...spec.health import Healthcheck
     from ...spec.mount import MountRequest
     from ...spec.network import EndpointRequest, PortRequest
@@ -123,10 +123,16 @@ def words(request: ContainerRequest, name: str) -> list[str]:
     shown += (f"--volume={_bind(entry)}" for entry in request.binds)
     shown += (f"--mount={_mount(entry)}" for entry in request.mounts)
     shown += (f"--tmpfs={':'.join((entry.target, ','.join(entry.options))).rstrip(':')}" for entry in request.tmpfs)
+    shown += (f"--secret={_grant(entry)}" for entry in request.secrets)
     shown += (f"--publish={_port(entry)}" for entry in request.ports)
     shown += _networks(request)
     shown += _health(request.health) if request.health is not None else ()
     return shown + _command(request)
+
+
+def _grant(entry: GrantRequest) -> str:
+    target = f",target={entry.target}" if entry.target else ""
+    return f"{entry.source}{target},uid={entry.uid},gid={entry.gid},mode={entry.mode:04o}"
 
 
 def _simple(request: ContainerRequest) -> Iterator[str]:

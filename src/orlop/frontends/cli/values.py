@@ -9,6 +9,11 @@ import os
 
 from .flags import INT64_MAX, BadValue, Kind, quote
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.container import GrantRequest
+
+
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _HINT_SIZE = "write a number of bytes or one with a unit: 64k, 512m, 1.5g"
 _HINT_CPUS = "write a number of processors, such as 1.5"
@@ -151,6 +156,27 @@ def parse_tmpfs(text: str) -> tuple[str, tuple[str, ...]]:
     return target, tuple(option for option in options.split(",") if option)
 
 
+def parse_secret(text: str) -> GrantRequest:
+    """NAME[,target=FILE][,uid=N][,gid=N][,mode=OCTAL], or source=NAME,... (podman's --secret, docker's of services)."""
+    from ...spec.container import GrantRequest
+
+    first, *rest = text.split(",")
+    found = dict(word.partition("=")[::2] for word in ([first] if "=" in first else [f"source={first}"]) + rest)
+    kind = found.pop("type", "mount")
+    if kind != "mount":
+        raise BadValue(f"invalid secret type {kind!r}: a secret is never in an environment", "leave type= away")
+    if unknown := set(found) - {"source", "target", "uid", "gid", "mode"}:
+        hint = "known are source, target, uid, gid and mode"
+        raise BadValue(f"invalid field '{min(unknown)}' in secret request", hint)
+    try:
+        numbers = {key: int(found[key], 8 if key == "mode" else 10) for key in ("uid", "gid", "mode") if key in found}
+    except ValueError:
+        raise BadValue(f"invalid secret: {text!r} has no number there", "write uid=1000,gid=1000,mode=0400") from None
+    if not found.get("source"):
+        raise BadValue("source is required", "write --secret NAME") from None
+    return GrantRequest(source=found["source"], target=found.get("target", ""), **numbers)
+
+
 def parse_restart(text: str) -> tuple[str, int]:
     """POLICY or on-failure:N -> the policy and N, 0 without one. Which policies there are the engine knows."""
     policy, colon, count = text.partition(":")
@@ -222,6 +248,7 @@ STREAM = Kind("list", parse_stream, repeatable=True)
 FILTER = Kind("filter", parse_filter, repeatable=True)
 MOUNT = Kind("mount", parse_mount, repeatable=True)
 TMPFS = Kind("list", parse_tmpfs, repeatable=True)
+SECRET = Kind("list", parse_secret, repeatable=True)
 RESTART = Kind("string", parse_restart)
 DETACH_KEYS = Kind("string", parse_detach_keys)
 DURATION = Kind("duration", parse_duration)

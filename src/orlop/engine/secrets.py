@@ -1,0 +1,259 @@
+"""Secrets and configs of one machine, and their files in containers.
+
+    $ORLOP_ROOT/secrets/<name>/record.json data         mode 0600 in 0700 directories          (writer: engine)
+    $ORLOP_ROOT/configs/<name>/record.json data
+    <tmpfs>/<container id>/<number>                     what is bind-mounted into a container   (writer: engine)
+    $ORLOP_ROOT/containers/<id>/granted -> that directory
+
+Invariants:
+1. What a container sees lies on a tmpfs (checked by its file system's type, or the start fails): never on a disk,
+   never in a layer, so no commit, export or image has it; never in an environment, so no inspect shows it.
+2. It is written anew at every start by an engine, and goes with the container. A restart by the monitor finds it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import shutil
+import threading
+
+from ..linux import mount
+from ..spec import jsonio
+from ..spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
+from ..spec.secrets import CONFIG, SECRET, DataRecord
+from . import events
+from .compile.mounts import GRANTED
+from .containers import names
+from .containers.record import disk_trouble_told, timestamp, write_durably
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..spec.container import GrantRequest
+    from ..spec.secrets import DataRequest
+    from .containers.record import ContainerRecord
+    from .engine import Engine
+
+BYTES_MAX = {SECRET: 500 * 1024, CONFIG: 1000 * 1024}  # docker's: swarm's limits
+NAME_LENGTH_MAX = 64
+SHARED_MEMORY = "/dev/shm"
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
+class Data:
+    """All secrets, or all configs, of an engine. kind: SECRET or CONFIG."""
+
+    def __init__(self, root: str, kind: str) -> None:
+        self.kind = kind
+        self._root = f"{root}/{kind}s"
+        self._guard = threading.Lock()
+
+    def make(self, record: DataRecord, data: bytes) -> None:
+        """Keep a new one. Raises Conflict, OSError."""
+        new = f"{self._root}/.new-{record.id}"
+        try:
+            os.makedirs(new, 0o700)
+            write_durably(f"{new}/data", data, last=False)
+            write_durably(f"{new}/record.json", jsonio.dump(record.to_json()))
+            with self._guard:
+                if os.path.lexists(f"{self._root}/{record.name}"):
+                    cause = f"a {self.kind} of the name {record.name} exists already"
+                    raise Conflict("create", f"{self.kind} {record.name}", cause, hint="choose another name")
+                os.rename(new, f"{self._root}/{record.name}")
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    def find(self, reference: str) -> DataRecord:
+        """Return one by its name, its id, or the beginning of exactly one id. Raises NotFound."""
+        every = self.all()
+        found = [one for one in every if reference in (one.name, one.id)]
+        found = found or [one for one in every if len(reference) > 3 and one.id.startswith(reference)]
+        if len(found) != 1:
+            shown = reference[:NAME_LENGTH_MAX]
+            hint = f"list them with: orlop {self.kind} ls"
+            raise NotFound("find", f"{self.kind} {shown}", f"no such {self.kind}: {shown}", hint=hint)
+        return found[0]
+
+    def all(self) -> list[DataRecord]:
+        """Return all of them by name. One that can't be read hides no other."""
+        found = []
+        try:
+            entries = sorted(name for name in os.listdir(self._root) if _is_name(name))
+        except FileNotFoundError:
+            return []
+        for name in entries:
+            try:
+                with open(f"{self._root}/{name}/record.json", "rb") as file:
+                    text = file.read(jsonio.DOCUMENT_BYTES_MAX)
+                found.append(DataRecord.from_json(jsonio.parse_object(text, name), name))
+            except (OSError, OrlopError):
+                continue
+        return found
+
+    def read(self, record: DataRecord) -> bytes:
+        """Return the data of one. Raises NotFound."""
+        try:
+            with open(f"{self._root}/{record.name}/data", "rb") as file:
+                return file.read(BYTES_MAX[self.kind] + 1)
+        except FileNotFoundError:
+            raise NotFound("read", f"{self.kind} {record.name}", f"no such {self.kind}: {record.name}") from None
+
+    def remove(self, record: DataRecord) -> None:
+        """Forget one. Raises OSError."""
+        gone = f"{self._root}/.gone-{record.id}"
+        os.rename(f"{self._root}/{record.name}", gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what an engine that was killed left half made or half removed."""
+        try:
+            left = [name for name in os.listdir(self._root) if name.startswith((".new-", ".gone-"))]
+        except FileNotFoundError:
+            return
+        for name in left:
+            shutil.rmtree(f"{self._root}/{name}", ignore_errors=True)
+
+
+def create(engine: Engine, kind: str, request: DataRequest) -> str:
+    """Make a secret or config; return its id. Raises Invalid, Conflict, Unavailable. No error holds the data."""
+    subject = f"{kind} {request.name[:NAME_LENGTH_MAX]}"
+    if not _is_name(request.name):
+        cause = f"its name is not 1 to {NAME_LENGTH_MAX} of [a-zA-Z0-9_.-], beginning with a letter or digit"
+        raise Invalid("create", subject, cause, hint="choose another name")
+    try:
+        data = base64.b64decode(request.data, validate=True)
+    except (binascii.Error, ValueError):
+        raise Invalid("create", subject, "its data is not base64") from None
+    if not 0 < len(data) <= BYTES_MAX[kind]:
+        raise Invalid("create", subject, f"it has {len(data)} bytes, 1 to {BYTES_MAX[kind]} are possible")
+    record = DataRecord(id=names.new_id(), name=request.name, created_at=timestamp(), labels=request.labels)
+    with disk_trouble_told("create", subject):
+        of_kind(engine, kind).make(record, data)
+    events.publish(engine, kind, "create", record.id, {"name": record.name})
+    return record.id
+
+
+def remove(engine: Engine, kind: str, reference: str) -> str:
+    """Remove one that no container has; return its name. Raises NotFound, Conflict."""
+    data = of_kind(engine, kind)
+    record = data.find(reference)
+    users = [
+        one.name
+        for one in engine.records.all()
+        if any(grant.source in (record.name, record.id) for grant in _grants(one, kind))
+    ]
+    if users:
+        cause = f"{kind} {record.name} is in use by: {', '.join(users[:5])}"
+        raise Conflict("remove", f"{kind} {record.name}", cause, hint="remove these containers first")
+    with disk_trouble_told("remove", f"{kind} {record.name}"):
+        data.remove(record)
+    events.publish(engine, kind, "remove", record.id, {"name": record.name})
+    return record.name
+
+
+def inspect(engine: Engine, kind: str, reference: str) -> dict[str, object]:
+    """Return docker's object of one; of a config with its data."""
+    data = of_kind(engine, kind)
+    return _object(data, data.find(reference), whole=kind == CONFIG)
+
+
+def listed(engine: Engine, kind: str) -> list[dict[str, object]]:
+    """Return docker's objects of all, by name."""
+    data = of_kind(engine, kind)
+    return [_object(data, record, whole=False) for record in data.all()]
+
+
+def _object(data: Data, record: DataRecord, *, whole: bool) -> dict[str, object]:
+    spec: dict[str, object] = {"Name": record.name, "Labels": dict(record.labels)}
+    if whole:
+        spec["Data"] = base64.b64encode(data.read(record)).decode()
+    moments = {"CreatedAt": record.created_at, "UpdatedAt": record.created_at}
+    return {"ID": record.id, "Version": {"Index": 1}, **moments, "Spec": spec}
+
+
+def of_kind(engine: Engine, kind: str) -> Data:
+    """Return the secrets or the configs of an engine."""
+    return engine.secrets if kind == SECRET else engine.configs
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(name) <= NAME_LENGTH_MAX and _NAME.issuperset(name) and name[0].isalnum()
+
+
+# -- in containers ----------------------------------------------------------------------------------------------------
+
+
+def check(engine: Engine, record: ContainerRecord) -> None:
+    """Raise NotFound for a grant of what there is not, Invalid for one that can't be."""
+    for kind in (SECRET, CONFIG):
+        for grant in _grants(record, kind):
+            of_kind(engine, kind).find(grant.source)
+            if not (0 <= grant.uid < 2**32 - 1 and 0 <= grant.gid < 2**32 - 1 and 0 <= grant.mode <= 0o777):
+                cause = f"{kind} {grant.source}: its owner or mode is out of range"
+                raise Invalid("create", record.subject, cause, hint="write uid=1000,gid=1000,mode=0400")
+
+
+def materialise(engine: Engine, record: ContainerRecord) -> None:
+    """Write the files of a container that is about to start. Raises NotFound, Unavailable, OSError."""
+    grants = [(kind, grant) for kind in (SECRET, CONFIG) for grant in _grants(record, kind)]
+    if not grants:
+        return
+    place = f"{_memory(engine)}/{record.id}"
+    shutil.rmtree(place, ignore_errors=True)
+    os.mkdir(place, 0o700)
+    for number, (kind, grant) in enumerate(grants):
+        data = of_kind(engine, kind)
+        fd = os.open(f"{place}/{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb", buffering=0) as file:
+            file.write(data.read(data.find(grant.source)))
+            os.fchown(fd, grant.uid, grant.gid)
+            os.fchmod(fd, grant.mode)
+    link = f"{engine.records.path(record.id)}/{GRANTED}"
+    if os.path.lexists(link):
+        os.unlink(link)
+    os.symlink(place, link)
+
+
+def withdraw(engine: Engine, container_id: str) -> None:
+    """Remove the files of a container that goes."""
+    for base in _bases(engine):
+        shutil.rmtree(f"{base}/{container_id}", ignore_errors=True)
+        try:
+            os.rmdir(base)  # stays while another container has files there
+        except OSError:
+            pass
+
+
+def _grants(record: ContainerRecord, kind: str) -> tuple[GrantRequest, ...]:
+    return record.request.secrets if kind == SECRET else record.request.configs
+
+
+def _bases(engine: Engine) -> tuple[str, str]:
+    # ORLOP_RUN is on a tmpfs where it is /run or the user's runtime directory; elsewhere shared memory has a place.
+    mark = hashlib.sha256(engine.paths.run.encode(errors="surrogateescape"), usedforsecurity=False).hexdigest()[:16]
+    return f"{engine.paths.run}/granted", f"{SHARED_MEMORY}/orlop-{os.geteuid()}-{mark}"
+
+
+def _memory(engine: Engine) -> str:
+    """Return a directory of ours alone on a tmpfs. Raises Unavailable."""
+    for base in _bases(engine):
+        try:
+            os.makedirs(base, 0o700, exist_ok=True)
+            fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            found = os.fstat(fd)
+            private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+            if private and mount.filesystem_magic(fd) == mount.TMPFS_MAGIC:
+                return base
+        finally:
+            os.close(fd)
+        try:
+            os.rmdir(base)
+        except OSError:
+            pass
+    cause = f"neither {engine.paths.run} nor {SHARED_MEMORY} is a tmpfs: secrets are never written to a disk"
+    raise Unavailable("keep", "secrets in memory", cause, hint="mount a tmpfs on one of them")

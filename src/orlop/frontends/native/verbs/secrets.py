@@ -1,0 +1,32 @@
+"""The verbs `secrets.*` and `configs.*`."""
+
+from ....spec.secrets import CONFIG, SECRET, DataRequest
+from .call import Args, Call, Nothing, Verb
+
+
+class Create(Args):
+    request: DataRequest
+
+
+class Named(Args):
+    name: str
+
+
+def _verbs(kind: str) -> dict[str, Verb]:
+    from ....engine import secrets
+
+    def create(call: Call, args: Create) -> object:
+        return {"id": secrets.create(call.engine, kind, args.request)}
+
+    def remove(call: Call, args: Named) -> object:
+        return {"name": secrets.remove(call.engine, kind, args.name)}
+
+    return {
+        f"{kind}s.create": Verb(Create, create),
+        f"{kind}s.list": Verb(Nothing, lambda call, _: secrets.listed(call.engine, kind)),
+        f"{kind}s.inspect": Verb(Named, lambda call, args: secrets.inspect(call.engine, kind, args.name)),
+        f"{kind}s.remove": Verb(Named, remove),
+    }
+
+
+VERBS: dict[str, Verb] = {**_verbs(SECRET), **_verbs(CONFIG)}

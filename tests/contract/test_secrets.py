@@ -1,0 +1,147 @@
+"""Secrets: a file in memory inside the container, and nowhere else."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.workspace import Workspace
+from support.docker_http import Api
+from support.engine import Environment
+
+VALUE = "correct horse battery staple"
+
+
+@pytest.fixture(scope="module")
+def archive() -> Iterator[Path]:
+    with Workspace() as work:
+        yield work.archive()
+
+
+@pytest.fixture
+def box(orlop: Environment, archive: Path) -> Environment:
+    orlop("import", str(archive), "box:1")
+    orlop("secret", "create", "pass", "-", input=VALUE)
+    return orlop
+
+
+def run(box: Environment, *words: str, check: bool = True) -> str:
+    done = box("run", "--rm", "--network", "none", *words, check=check)
+    return done.stdout if check else done.stderr
+
+
+def test_a_secret_is_made_shown_and_removed(orlop: Environment, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text(VALUE)
+    made = orlop("secret", "create", "-l", "a=b", "pass", str(tmp_path / "file")).stdout.strip()
+    assert len(made) == 64
+    (found,) = json.loads(orlop("secret", "inspect", "pass").stdout)
+    assert (found["ID"], found["Spec"]) == (made, {"Name": "pass", "Labels": {"a": "b"}})
+    assert orlop("secret", "ls", "--format", "{{.Name}} {{.Labels}}").stdout == "pass a=b\n"
+    assert "exists already" in orlop("secret", "create", "pass", input="x", check=False).stderr
+    for name, data in (("a/b", "x"), ("", "x"), ("big", "x" * 600_000), ("none", "")):
+        assert orlop("secret", "create", name, input=data, check=False).code != 0
+    assert orlop("secret", "rm", made[:12]).stdout == f"{made[:12]}\n"
+    assert "no such secret" in orlop("secret", "rm", "pass", check=False).stderr
+    assert orlop("secret", "ls", "-q").stdout == ""
+    assert list((orlop.root / "secrets").iterdir()) == []
+
+
+def test_it_is_a_file_in_memory(box: Environment) -> None:
+    look = "cat /run/secrets/pass; echo; while read a b c d e f; do echo $e $f; done </proc/self/mountinfo"
+    lines = run(box, "--secret", "pass", "box:1", "sh", "-c", look).splitlines()
+    assert lines[0] == VALUE
+    (mounted,) = [line for line in lines if line.startswith("/run/secrets/pass ")]
+    assert "ro" in mounted and " - tmpfs " in mounted, mounted
+
+
+def test_target_owner_and_mode(box: Environment) -> None:
+    flags = ["--secret", "source=pass,target=/etc/key,uid=5,gid=6,mode=0400", "--secret", "pass,target=more"]
+    assert run(box, *flags, "-u", "5", "box:1", "sh", "-c", "cat /etc/key; cat /run/secrets/more") == VALUE * 2
+    refused = run(box, *flags, "-u", "7", "box:1", "cat", "/etc/key", check=False)
+    assert "ermission denied" in refused
+    written = run(box, *flags, "box:1", "sh", "-c", "echo x >/etc/key", check=False)
+    assert "ead-only" in written
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("nosuch", "no such secret: nosuch"),
+        ("pass,type=env", "never in an environment"),
+        ("pass,nosuch=1", "invalid field 'nosuch'"),
+        ("pass,uid=x", "no number"),
+        ("pass,uid=-5", "out of range"),
+        ("pass,mode=7777", "out of range"),
+        ("pass,target=../../etc/passwd", "no place for a secret"),
+        ("uid=5", "source is required"),
+    ],
+)
+def test_what_can_not_be_granted(box: Environment, flag: str, words: str) -> None:
+    assert words in run(box, "--secret", flag, "box:1", "true", check=False)
+    assert box("ps", "-aq").stdout == ""
+
+
+def test_the_value_is_nowhere_else(box: Environment) -> None:
+    """Not in what describes a container, not in what is made of it, not on the disk but where it is kept."""
+    box("run", "-d", "--name", "c", "--network", "none", "--secret", "pass", "box:1", "sleep", "1000")
+    api = Api(box.run / "docker.sock")
+    for path in ("/containers/c/json", "/containers/json", "/containers/c/top", "/events?since=1&until=9999999999"):
+        if path.startswith("/events"):
+            path = "/events?since=1&until=2"
+        assert VALUE.encode() not in api("GET", path).body
+    exported = api("GET", "/containers/c/export").body
+    box("commit", "c", "made:1")
+    saved = api("GET", "/images/made:1/get").body
+    for data in (exported, saved):
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            assert tar.getmembers()
+        assert VALUE.encode() not in data
+    holders = [path for path in box.root.rglob("*") if path.is_file() and VALUE.encode() in path.read_bytes()]
+    assert holders == [box.root / "secrets/pass/data"]
+    assert holders[0].stat().st_mode & 0o777 == 0o600
+    assert "in use by: c" in box("secret", "rm", "pass", check=False).stderr
+    (copies,) = (box.root / "containers").glob("*/granted")
+    place = copies.resolve()
+    assert (place / "0").read_text() == VALUE
+    box("rm", "-f", "c")
+    assert not place.exists()
+    box("secret", "rm", "pass")
+
+
+def test_a_restart_and_a_start_find_it(box: Environment) -> None:
+    flags = ["--restart", "on-failure:1", "--secret", "pass", "--network", "none", "--name", "c"]
+    box("run", "-d", *flags, "box:1", "sh", "-c", "cat /run/secrets/pass; echo; exit 3")
+    wait_for_lines(box, 2)  # the second run is its monitor's
+    box("start", "c")
+    wait_for_lines(box, 3)
+
+
+def wait_for_lines(box: Environment, number: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(lines := box("logs", "c").stdout.splitlines()) < number:
+        assert time.monotonic() < deadline, lines
+    assert set(lines) == {VALUE}
+
+
+def test_configs_are_the_same_for_programs(box: Environment) -> None:
+    """No command makes them: compose and programs do, over the engine's own socket."""
+    from orlop.frontends.native.client import connect
+    from orlop.spec.paths import Paths
+
+    with connect(Paths(str(box.root), str(box.run)), start=False) as engine:
+        data = base64.b64encode(b"answer = 42\n").decode()
+        engine.call("configs.create", {"request": {"name": "settings", "data": data}})
+        found = engine.call("configs.inspect", {"name": "settings"})
+        assert isinstance(found, dict) and found["Spec"]["Data"] == data
+        wish = {"image": "box:1", "name": "c", "args": ["cat", "/settings", "/etc/s"], "network": "none"}
+        grants = [{"source": "settings"}, {"source": "settings", "target": "/etc/s", "mode": 0o400}]
+        engine.call("containers.run", {"request": {**wish, "configs": grants}, "attached": False})
+        engine.call("containers.wait", {"container": "c", "condition": "exited"})
+        assert box("logs", "c").stdout == "answer = 42\n" * 2
