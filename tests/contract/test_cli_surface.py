@@ -124,8 +124,8 @@ def listed_flags(docker: FakeDocker, *words: str) -> dict[str, list[str]]:
     """Return flag -> [letter, type] as `docker words --help` lists them."""
     flags = {}
     for line in docker(*words, "--help").stdout.splitlines():
-        if found := re.match(r"  (?:-(\w), |    )--([a-z0-9-]+) ?([a-zA-Z0-9]*)", line):
-            flags[found[2]] = [found[1] or "", found[3]]
+        if found := re.match(r"  (?:-(\w), |    )--([a-z0-9-]+)(?: (\S+))?(?:  |$)", line):
+            flags[found[2]] = [found[1] or "", found[3] or ""]
     return flags
 
 

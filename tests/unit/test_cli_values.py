@@ -231,3 +231,17 @@ def test_no_template_breaks_the_engine(text):
         template.Template("{{" + text + "}}").render({"a": {"b": [1, "x", None]}})
     except Invalid:
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("", ()), ("a", ("a",)), ("a,b", ("a", "b")), ('"a,b",c', ("a,b", "c")), (",", ("", "")), ('""', ("",))],
+)
+def test_several_values_in_one_are_read_as_csv(text, parts):
+    assert flags.parse_texts(text) == parts
+
+
+@pytest.mark.parametrize("text", ['"', '"a', '"a"b', 'a"b",\n"'])
+def test_broken_csv_is_refused(text):
+    with pytest.raises(flags.BadValue):
+        flags.parse_texts(text)

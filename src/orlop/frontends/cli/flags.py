@@ -38,17 +38,27 @@ class UsageError(Exception):
 
 
 class Kind:
-    """A type of value. name as help shows it; bare is what a flag without a value stands for, None if it needs one."""
+    """A type of value. name as help shows it; bare is what a flag without a value stands for, None if it needs one.
 
-    __slots__ = ("bare", "name", "parse", "repeatable")
+    many: parse returns a tuple of values, where a flag may be given several times.
+    """
+
+    __slots__ = ("bare", "many", "name", "parse", "repeatable")
 
     def __init__(
-        self, name: str, parse: Callable[[str], object], *, repeatable: bool = False, bare: str | None = None
+        self,
+        name: str,
+        parse: Callable[[str], object],
+        *,
+        repeatable: bool = False,
+        bare: str | None = None,
+        many: bool = False,
     ) -> None:
         self.name = name
         self.parse = parse
         self.repeatable = repeatable
         self.bare = bare
+        self.many = many
 
 
 class Flag:
@@ -85,7 +95,8 @@ class Options:
 
     def set(self, flag: Flag, value: object) -> None:
         if flag.kind.repeatable:
-            value = (*self._values[flag.name], value)
+            before: tuple[object, ...] = self._values[flag.name]
+            value = before + value if flag.kind.many and isinstance(value, tuple) else (*before, value)
         self._values[flag.name] = value
         self.given.add(flag.name)
 
@@ -235,9 +246,26 @@ def parse_text(text: str) -> str:
     return text
 
 
+def parse_texts(text: str) -> tuple[str, ...]:
+    """One line of CSV, as Go's pflag reads several values in one: a,"b,c". Raises BadValue."""
+    if '"' not in text:
+        return tuple(text.split(",")) if text else ()
+    import csv
+
+    try:
+        (found,) = csv.reader([text], strict=True)
+    except (csv.Error, ValueError):
+        raise BadValue(
+            f"{quote(text)} is not a list of parts with commas between", "quote a part that has one"
+        ) from None
+    return tuple(found)
+
+
 BOOL = Kind("", parse_bool, bare="true")
 INT = Kind("int", parse_int)
 STRING = Kind("string", parse_text)
 LIST = Kind("list", parse_text, repeatable=True)
+MAP = Kind("map", parse_text, repeatable=True)
+STRINGS = Kind("strings", parse_texts, repeatable=True, many=True)
 
 HELP = Flag("help", "", BOOL, "Print usage", default=False)

@@ -6,7 +6,7 @@ from ....spec.errors import NotFound, OrlopError
 from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
 from ..containers.lifecycle import confirmed, prune_filters
-from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, UsageError
+from ..flags import BOOL, EXIT_USAGE, INT, LIST, MAP, STRING, STRINGS, Flag, UsageError
 from ..main import explain
 from ..values import FILTER, LABEL
 
@@ -297,18 +297,18 @@ CREATE = Command(
     "[OPTIONS] NETWORK",
     flags=(
         Flag("attachable", "", BOOL, "Enable manual container attachment", default=False),
-        Flag("aux-address", "", LIST, "Auxiliary IPv4 or IPv6 addresses used by Network driver"),
+        Flag("aux-address", "", MAP, "Auxiliary IPv4 or IPv6 addresses used by Network driver"),
         Flag("driver", "d", STRING, "Driver to manage the Network", default="bridge"),
-        Flag("gateway", "", LIST, "IPv4 or IPv6 Gateway for the master subnet"),
+        Flag("gateway", "", STRINGS, "IPv4 or IPv6 Gateway for the master subnet"),
         Flag("internal", "", BOOL, "Restrict external access to the network", default=False),
-        Flag("ip-range", "", LIST, "Allocate container ip from a sub-range"),
+        Flag("ip-range", "", STRINGS, "Allocate container ip from a sub-range"),
         Flag("ipam-driver", "", STRING, "IP Address Management Driver", default="default"),
-        Flag("ipam-opt", "", LIST, "Set IPAM driver specific options"),
+        Flag("ipam-opt", "", MAP, "Set IPAM driver specific options"),
         Flag("ipv4", "", BOOL, "Enable or disable IPv4 address assignment", default=True),
         Flag("ipv6", "", BOOL, "Enable or disable IPv6 address assignment", default=False),
         Flag("label", "", LABEL, "Set metadata on a network"),
-        Flag("opt", "o", LIST, "Set driver specific options"),
-        Flag("subnet", "", LIST, "Subnet in CIDR format that represents a network segment"),
+        Flag("opt", "o", MAP, "Set driver specific options"),
+        Flag("subnet", "", STRINGS, "Subnet in CIDR format that represents a network segment"),
     ),
     arguments=(1, 1),
     refused=frozenset(("config-from", "config-only", "ingress", "scope")),
@@ -347,8 +347,8 @@ CONNECT = Command(
     "Connect a container to a network",
     "[OPTIONS] NETWORK CONTAINER",
     flags=(
-        Flag("alias", "", LIST, "Add network-scoped alias for the container"),
-        Flag("driver-opt", "", LIST, "driver options for the network"),
+        Flag("alias", "", STRINGS, "Add network-scoped alias for the container"),
+        Flag("driver-opt", "", STRINGS, "driver options for the network"),
         Flag("gw-priority", "", INT, "Highest gw-priority provides the default gateway", default=0),
         Flag("ip", "", STRING, 'IPv4 address (e.g., "172.30.100.104")', default=""),
         Flag("ip6", "", STRING, 'IPv6 address (e.g., "2001:db8::33")', default=""),

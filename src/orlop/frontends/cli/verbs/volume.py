@@ -6,7 +6,7 @@ from ....spec.errors import OrlopError
 from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
 from ..containers.lifecycle import confirmed
-from ..flags import BOOL, EXIT_USAGE, LIST, STRING, Flag, UsageError
+from ..flags import BOOL, EXIT_USAGE, MAP, STRING, Flag, UsageError
 from ..main import explain
 from ..units import size
 from ..values import FILTER, LABEL
@@ -155,7 +155,7 @@ CREATE = Command(
         Flag("driver", "d", STRING, "Specify volume driver name", default="local"),
         Flag("label", "", LABEL, "Set metadata for a volume"),
         Flag("name", "", STRING, "Specify volume name", default="", hidden=True),
-        Flag("opt", "o", LIST, "Set driver specific options"),
+        Flag("opt", "o", MAP, "Set driver specific options"),
     ),
     arguments=(0, 1),
     refused=_CLUSTER,
