@@ -22,7 +22,7 @@ GROUP = "root:x:0:\nbob:x:1001:\nstaff:x:50:bob\nnobody:x:65534:\n"
 def base_archive(path: Path, busybox: Path) -> None:
     """Write an archive of a small root file system: busybox, users, a link to a directory, a sticky directory."""
     directories = {"bin": 0o755, "etc": 0o755, "tmp": 0o1777, "root": 0o700, "run": 0o755, "var": 0o755, "home": 0o755}
-    directories |= {"proc": 0o555, "dev": 0o755, "sys": 0o555, "old": 0o750}
+    directories |= {"proc": 0o555, "dev": 0o755, "sys": 0o555, "old": 0o750, "older": 0o750}
     with tarfile.open(path, "w") as archive:
 
         def add(name: str, kind: bytes, mode: int = 0o755, data: bytes = b"", link: str = "") -> None:

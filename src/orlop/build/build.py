@@ -190,6 +190,8 @@ class _Work:
         else:
             error = f"{type(failure).__name__}: {failure}" if failure is not None else ""
         steps = [_step(solver, vertex) for vertex in solver.solved]
+        if solver.failed_vertex is not None:
+            steps.append(_step(solver, solver.failed_vertex))
         record = history.BuildRecord(
             id=solver.name,
             name=self._name,
@@ -272,18 +274,22 @@ def _check(request: BuildRequest) -> None:
 
 
 def _step(solver: Solver, vertex: graph.Vertex) -> history.StepRecord:
-    solved = solver.solved[vertex]
+    solved = solver.solved.get(vertex)
     base = getattr(vertex, "base", None)
     below = solver.solved[base].tree.layers if base in solver.solved else ()
-    layers = solved.tree.layers
+    layers = solved.tree.layers if solved is not None else ()
+    command = vertex if isinstance(vertex, graph.Run) else None
     return history.StepRecord(
         number=solver.number(vertex),
         name=name_of(vertex),
         place=place_of(vertex),
-        state="cached" if solved.cached else "done",
-        key=solved.key,
+        state="failed" if solved is None else "cached" if solved.cached else "done",
+        key=solved.key if solved is not None else "",
         base=str(below[-1].chain_id) if below else "",
         after=str(layers[-1].chain_id) if layers else "",
+        env=command.env if command is not None else (),
+        cwd=command.cwd if command is not None else "",
+        user=command.user if command is not None else "",
     )
 
 

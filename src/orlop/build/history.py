@@ -26,7 +26,7 @@ _HEX = frozenset("0123456789abcdef")
 class StepRecord(Record):
     """One step. place: stage and number in the Dockerfile; state: done, cached or failed. log_bytes: of its output.
 
-    base, layer: ChainIDs of its tree before and after, "" where there is none.
+    base, after: ChainIDs of its tree before and after, "" where there is none. env, cwd, user: of its command.
     """
 
     number: int
@@ -38,6 +38,9 @@ class StepRecord(Record):
     log_bytes: int = 0
     base: str = ""
     after: str = ""
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
 
 
 class BuildRecord(Record):

@@ -79,13 +79,16 @@ class Writer:
         finally:
             os.close(parent)
 
-    def unpack(self, source: int, listing: Listing, destination: str) -> None:
-        """Extract an archive that was listed into destination. Raises Invalid for a broken one."""
+    def unpack(self, source: int, listing: Listing, destination: str, owner: tuple[int, int] | None) -> None:
+        """Extract an archive that was listed into destination. owner: of all that is in it, None keeps the archive's.
+
+        Raises Invalid for a broken one.
+        """
         target = self.make_directory(destination)
         fd = open_in_root(source, listing.top, os.O_RDONLY)
         try:
             stream = Decompressed(lambda count: os.read(fd, count), listing.top)
-            rules = Rules(layer=False, owner=self._owner)
+            rules = Rules(layer=False, owner=owner)
             Extraction(target, -1, listing.top, rules=rules).run(Reader(stream.read, listing.top))
         finally:
             os.close(fd)
@@ -135,12 +138,10 @@ class Writer:
         return self.make_directory(os.path.dirname(joined)), os.path.basename(joined)
 
     def _directory(self, source: int, listing: Listing, destination: str) -> None:
-        is_new = not self.is_directory(destination)
+        # The top's own mode and owner are not copied, as in docker: a new one is 0755.
         top = self.make_directory(destination)
         stack = [("", open_in_root(source, listing.top, os.O_RDONLY | os.O_DIRECTORY), top)]
         try:
-            if is_new and not destination.endswith("/"):
-                self._settle(top, listing.nodes[0])
             for node in listing.nodes[1:]:
                 above, _, name = node.path.rpartition("/")
                 while stack[-1][0] != above:

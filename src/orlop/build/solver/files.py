@@ -189,7 +189,7 @@ def _write(solver: Solver, step: graph.Copy, below: Tree, taken: list[_Taken]) -
                     owner = chosen if chosen is not None else None if one.tree.owned else (0, 0)
                     writer = Writer(root, owner, step.mode, solver.settings.mtime_max_ns)
                     links.append(writer)
-                    _place(writer, step, one, several=several)
+                    _place(writer, step, one, chosen, several=several)
             finally:
                 for writer in links:
                     writer.close()
@@ -199,10 +199,10 @@ def _write(solver: Solver, step: graph.Copy, below: Tree, taken: list[_Taken]) -
         raise
 
 
-def _place(writer: Writer, step: graph.Copy, one: _Taken, *, several: bool) -> None:
+def _place(writer: Writer, step: graph.Copy, one: _Taken, chosen: tuple[int, int] | None, *, several: bool) -> None:
     unpack = step.unpack if step.unpack is not None else not one.tree.fetched
     if unpack and is_archive(one.root, one.listed):
-        writer.unpack(one.root, one.listed, one.destination)
+        writer.unpack(one.root, one.listed, one.destination, chosen)
         return
     into = several or one.destination.endswith("/") or writer.is_directory(one.destination)
     writer.place(one.root, one.listed, one.destination, into=into)

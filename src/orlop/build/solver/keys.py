@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .. import graph
 
-FORMAT = "1"  # a change of what steps leave, with the same inputs, changes this
+FORMAT = "2"  # a change of what steps leave, with the same inputs, changes this
 
 
 class Key:

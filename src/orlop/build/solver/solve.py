@@ -72,6 +72,7 @@ class Solver:
         self.solved: dict[graph.Vertex, Solved] = {}
         self.failure: BaseException | None = None
         self.failed_step: tuple[int, str] | None = None
+        self.failed_vertex: graph.Vertex | None = None
         self._numbers: dict[graph.Vertex, int] = {}
         self._changed = threading.Condition()
 
@@ -172,7 +173,7 @@ class Solver:
                 found = sources.solve(self, vertex, log)
         except BaseException as failure:
             if self.failure is None and isinstance(failure, OrlopError):
-                self.failed_step = (log.number, log.name)
+                self.failed_step, self.failed_vertex = (log.number, log.name), vertex
             log.end("failed", failure.cause if isinstance(failure, OrlopError) else str(failure))
             raise
         log.end("cached" if found.cached else "done", tree=base_of(found.tree))

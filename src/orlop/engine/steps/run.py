@@ -11,8 +11,10 @@ import os
 import select
 import shutil
 import socket
+import threading
 from contextlib import ExitStack
 
+from ...linux import process, signals
 from ...linux.cgroup import Cgroup
 from ...spec import attach as frames
 from ...spec import errors, jsonio
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...spec.runtime import Box, Mount, Spec
+    from ..containers.lifecycle import Client
     from ..engine import Engine
     from .workspace import Workspace
 
@@ -73,21 +76,30 @@ def run(engine: Engine, workspace: Workspace, command: Command, output: Output, 
             _end(engine, record)
 
 
-def run_attached(engine: Engine, workspace: Workspace, command: Command, stream: int, size: Box | None) -> int:
-    """Run a command whose streams are a client's; return its exit status. stream: one end of an attach stream."""
-    record = _start(engine, workspace, command, stream, size)
-    try:
-        directory = engine.records.path(record.id)
-        while (task := state.observe(directory, engine.boot_id)).is_up and task.status is not None:
-            monitor = state.open_monitor(task.status, engine.boot_id)
+def start_attached(
+    engine: Engine, workspace: Workspace, command: Command, client: Client, at_end: Callable[[], None]
+) -> None:
+    """Start a command whose streams are a client's. When it has ended, at_end is called, on a thread of its own.
+
+    Raises CommandFailed when it can't be executed, Unavailable.
+    """
+    assert client.stream is not None
+    record = _start(engine, workspace, command, client.stream, client.size)
+
+    def wait() -> None:
+        try:
+            task = state.observe(engine.records.path(record.id), engine.boot_id)
+            monitor = state.open_monitor(task.status, engine.boot_id) if task.status is not None else None
             if monitor is not None:
                 try:
                     state.wait_for(monitor, None)
                 finally:
                     os.close(monitor)
-        return task.exit.exit_code if task.exit is not None else state.EXIT_CODE_LOST
-    finally:
-        _end(engine, record)
+            _end(engine, record)
+        finally:
+            at_end()
+
+    threading.Thread(target=wait, name="step's end", daemon=True).start()
 
 
 def targets(command: Command) -> tuple[str, ...]:

@@ -106,6 +106,17 @@ COMMANDS: dict[str, Row] = {
 
 GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     "buildx": ("Build images, in docker buildx's words", {"bake": _BAKE, "build": _BUILD}),
+    "builder": (
+        "Manage builds",
+        {
+            "build": _BUILD,
+            "du": ("build.builder", "DU", "Show what the build cache holds"),
+            "logs": ("build.builder", "LOGS", "Print the whole output of a step"),
+            "ls": ("build.builder", "LIST", "List builds, or the steps of one"),
+            "prune": ("build.builder", "PRUNE", "Remove build cache"),
+            "shell": ("build.builder", "SHELL", "Enter a step of a build"),
+        },
+    ),
     "container": (
         "Manage containers",
         {
@@ -151,6 +162,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         {
             "build": _BUILD,
             "copy": ("images.copy", "COPY", "Copy an image between registries, archives, directories and the store"),
+            "diff": ("images.tree", "DIFF", "Show how the files of two images differ"),
             "import": _IMPORT,
             "inspect": ("verbs.inspect", "INSPECT_IMAGE", "Display detailed information on one or more images"),
             "ls": _IMAGES,
@@ -163,6 +175,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "save": _SAVE,
             "sync": ("images.copy", "SYNC", "Copy all tags of a registry's repository"),
             "tag": _TAG,
+            "tree": ("images.tree", "TREE", "Print the layers of an image, and which images end with each"),
         },
     ),
     "manifest": (

@@ -6,9 +6,9 @@ import os
 import sys
 
 from ....spec.build import AgentSource, BuildRequest, SecretSource
-from ....spec.errors import Invalid, NotFound, OrlopError, Unavailable
-from ..command import Command, Invocation, write_line
-from ..flags import BOOL, INT, LIST, STRING, Flag, Kind, Options, UsageError
+from ....spec.errors import CommandFailed, Invalid, NotFound, OrlopError, Unavailable
+from ..command import Command, Invocation, warn, write_line
+from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, Kind, Options, UsageError
 from ..limits import parse_ulimit
 from ..values import BYTES, parse_label, parse_memory_swap
 from . import display
@@ -27,6 +27,12 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 def _build(invocation: Invocation) -> int:
     options = invocation.options
+    if len(invocation.arguments) > 1:
+        from . import builder
+
+        if invocation.arguments[0] == "shell":
+            return builder.enter(invocation, invocation.arguments[1], invocation.arguments[2:])
+        raise UsageError("orlop: 'build' requires exactly 1 argument", code=EXIT_USAGE)
     request, archive = build_request(options, invocation.arguments)
     try:
         if options["check"] or options["call"] not in ("", "build"):
@@ -52,9 +58,11 @@ def _solve(invocation: Invocation, request: BuildRequest, archive: int) -> int:
         messages = engine.messages("build.solve", {"request": request.to_json()}, [archive] if archive >= 0 else [])
         try:
             result = _follow(messages, shown)
-        except OrlopError:
+        except OrlopError as wrong:
             shown.close()
             _tell_failure(shown)
+            if options["on-error"] == "shell" and isinstance(wrong, CommandFailed):
+                return _enter_failed(invocation, shown, wrong)
             raise
     shown.close()
     if options["why"]:
@@ -77,6 +85,16 @@ def _follow(messages: Any, shown: display.Plain) -> dict[str, Any]:
             shown.show(next(messages))
         except StopIteration as end:
             return end.value if isinstance(end.value, dict) else {}
+
+
+def _enter_failed(invocation: Invocation, shown: display.Plain, wrong: OrlopError) -> int:
+    """Open a shell where a step failed; the build has failed all the same."""
+    from . import builder
+
+    warn(f"orlop: {wrong}")
+    warn(f"You are where it failed. Come back with: orlop build shell {shown.build}")
+    builder.enter(invocation, shown.build, [])
+    return 1
 
 
 def _tell_failure(shown: display.Plain) -> None:
@@ -410,6 +428,6 @@ BUILD = Command(
         _flag("verify", "Build twice, and name the first file that differs", BOOL, default=False),
         _flag("why", "Tell which input made each step miss the cache", BOOL, default=False),
     ),
-    arguments=(1, 1),
+    arguments=(1, None),
     aliases=("build", "builder build", "image build", "buildx build"),
 )

@@ -43,6 +43,7 @@ class Plain:
         self.warnings: list[Message] = []
         self.failed: Message | None = None
         self.excerpt = ""
+        self.build = ""
         self._partial: dict[int, str] = {}
         self._began = time.monotonic()
 
@@ -50,7 +51,9 @@ class Plain:
         """Show one message of the builder."""
         if not isinstance(message, dict):
             return
-        if isinstance(message.get("warning"), dict):
+        if "build" in message:
+            self.build = str(message["build"])
+        elif isinstance(message.get("warning"), dict):
             self.warnings.append(message["warning"])
         elif "failed" in message:
             self.failed = message
@@ -123,7 +126,7 @@ class Quiet(Plain):
     """Nothing, but for what went wrong."""
 
     def show(self, message: object) -> None:
-        if isinstance(message, dict) and ("failed" in message or "excerpt" in message):
+        if isinstance(message, dict) and not {"failed", "excerpt", "build"}.isdisjoint(message):
             super().show(message)
 
     def close(self) -> None:

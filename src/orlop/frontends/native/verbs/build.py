@@ -1,6 +1,7 @@
 """The verbs `build.*`. The builder is imported when somebody builds."""
 
 from ....spec.build import BuildRequest
+from ....spec.runtime import Box
 from .call import Args, Call, Reply, Verb
 from .images import told
 
@@ -20,6 +21,14 @@ class NamedImage(Args):
 class Logs(Args):
     build: str = ""
     step: int = 0
+
+
+class Shell(Args):
+    place: str = ""
+    command: tuple[str, ...] = ()
+    terminal: bool = False
+    attached: bool = True
+    console_size: Box | None = None
 
 
 class Prune(Args):
@@ -61,6 +70,14 @@ def _export(call: Call, args: NamedImage) -> object:
     return {}
 
 
+def _shell(call: Call, args: Shell) -> object:
+    from ....build.shell import shell
+
+    client = call.client("build.shell", attached=True, size=args.console_size)
+    shell(call.engine, args.place, args.command, client, terminal=args.terminal)
+    return {"id": args.place}
+
+
 def _usage(call: Call, args: Args) -> object:
     from ....engine.steps.usage import usage
 
@@ -79,6 +96,7 @@ VERBS: dict[str, Verb] = {
     "build.export": Verb(NamedImage, _export, lasts=True),
     "build.list": Verb(Named, _list),
     "build.logs": Verb(Logs, _logs),
+    "build.shell": Verb(Shell, _shell),
     "build.usage": Verb(Args, _usage),
     "build.prune": Verb(Prune, _prune, lasts=True),
 }

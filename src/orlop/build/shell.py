@@ -1,0 +1,80 @@
+"""`build shell`: a command in the tree of a step, before or after it, with the step's variables, user and directory.
+
+The step that failed is entered in the very tree where it failed, and what is changed there stays until the build is
+forgotten. Every other step is entered in a copy that goes with the shell.
+"""
+
+from __future__ import annotations
+
+from orlop.engine.steps.run import Command, start_attached
+from orlop.engine.steps.workspace import Workspace
+from orlop.spec.digest import Digest
+from orlop.spec.errors import NotFound
+
+from . import history
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orlop.engine.containers.lifecycle import Client
+    from orlop.engine.engine import Engine
+
+SHELL = ("/bin/sh",)
+
+
+def shell(engine: Engine, place: str, argv: Sequence[str], client: Client, *, terminal: bool) -> None:
+    """Start a command in a step. place: BUILD[@[step]NUMBER[-before|-after]]; the step that failed, or the last, by
+    default. Raises NotFound, Invalid, CommandFailed.
+    """
+    reference, _, text = place.partition("@")
+    record = history.find(engine, reference)
+    number, _, when = text.removeprefix("step").partition("-")
+    step = _step(record, number)
+    if when not in ("", "before", "after"):
+        raise _no_step(record, text)
+    command = Command(tuple(argv) or SHELL, step.env, step.cwd or "/", step.user)
+    command.request = command.request.replace(terminal=terminal, open_stdin=True)
+    if step.state == "failed" and when != "before":
+        if not record.kept:
+            raise NotFound("enter", f"step {step.number}", "its tree was not kept", hint="build again")
+        start_attached(engine, Workspace(engine, (), record.kept), command, client, lambda: None)
+        return
+    chain = step.base if when == "before" else step.after
+    key = _prepared(engine, chain, step)
+    space = Workspace(engine, (), key)
+    try:
+        start_attached(engine, space, command, client, space.discard)
+    except BaseException:
+        space.discard()
+        raise
+
+
+def _prepared(engine: Engine, chain: str, step: history.StepRecord) -> str:
+    from orlop.engine.containers import names
+
+    key = names.new_id()
+    try:
+        engine.snapshots.prepare(key, Digest(chain) if chain else None)
+    except NotFound:
+        cause = "what it made is gone"
+        raise NotFound("enter", f"step {step.number}", cause, hint="build again: the cache was pruned") from None
+    return key
+
+
+def _step(record: history.BuildRecord, number: str) -> history.StepRecord:
+    if not number:
+        wanted = record.failed_step or max((step.number for step in record.steps), default=0)
+    elif number.isascii() and number.isdigit() and len(number) < 8:
+        wanted = int(number)
+    else:
+        raise _no_step(record, number)
+    for step in record.steps:
+        if step.number == wanted:
+            return step
+    raise _no_step(record, number)
+
+
+def _no_step(record: history.BuildRecord, text: str) -> NotFound:
+    hint = f"see its steps with: orlop builder ls {record.id}"
+    return NotFound("enter", f"build {record.id}", f"it has no step {text[:40]!r}", hint=hint)
