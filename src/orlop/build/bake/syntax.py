@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CHARACTERS_MAX = 4 * 1024 * 1024
 DEPTH_MAX = 50
+DIGITS_MAX = 300
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\r]+|\#[^\n]*|//[^\n]*|/\*(?s:.*?)\*/)
     |(?P<newline>\n)
@@ -221,7 +222,7 @@ class _Parser:
             return ("splat", value)
         name = self.take()
         if self.kind == "number" and name.isdigit():
-            return ("index", value, ("literal", int(name)))
+            return ("index", value, ("literal", self._number(name)))
         if self.kind != "name":
             self.wrong(f"expected a name after '.', found {name[:40]!r}")
         return ("attribute", value, name)
@@ -237,7 +238,7 @@ class _Parser:
     def _primary(self) -> Expression:
         value = self.take()
         if self.kind == "number":
-            return ("literal", int(value) if value.isdigit() else float(value))
+            return ("literal", self._number(value))
         if self.kind == "quote":
             return self.template('"')
         if self.kind == "heredoc":
@@ -251,6 +252,12 @@ class _Parser:
             self.depth -= 1
             return inner
         return self.wrong(f"expected a value, found {value[:40] or 'the end of the file'!r}")
+
+    def _number(self, text: str) -> int | float:
+        number = int(text) if text.isdigit() and len(text) <= DIGITS_MAX else float(text)
+        if number == float("inf") or len(text) > DIGITS_MAX:
+            self.wrong("the number is too large")
+        return number
 
     def _name(self, name: str) -> Expression:
         constants = {"true": True, "false": False, "null": None}
