@@ -20,10 +20,11 @@ from .environment import CACHE, ROOT, only_one
 # fmt: off
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
-    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-compose", "docker-registry", "podman", "openssl",
-                    "busybox-static", "binutils", "binutils-aarch64-linux-gnu", "qemu-user-static"),
-    "root":        ("busybox-static", "containernetworking-plugins", "iproute2", "iptables", "nftables", "procps",
-                    "strace"),
+    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-compose", "docker-buildx", "docker-registry",
+                    "podman", "openssl", "busybox-static", "binutils", "binutils-aarch64-linux-gnu",
+                    "qemu-user-static"),
+    "root":        ("busybox-static", "containernetworking-plugins", "iproute2", "iptables", "nftables", "passt",
+                    "procps", "slirp4netns", "strace", "uidmap"),
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "busybox-static", "iproute2", "procps"),
@@ -40,6 +41,7 @@ TOOLS: dict[str, str] = {
     "buildah": "buildah",
     "docker": "docker.io",
     "dockerd": "docker.io",
+    "docker-buildx": "docker-buildx",
     "docker-compose": "docker-compose",
     "docker-registry": "docker-registry",
     "containerd": "containerd",
@@ -52,6 +54,10 @@ TOOLS: dict[str, str] = {
     "aarch64-linux-gnu-as": "binutils-aarch64-linux-gnu",
     "qemu-aarch64-static": "qemu-user-static",
     "strace": "strace",
+    "newuidmap": "uidmap",
+    "newgidmap": "uidmap",
+    "pasta": "passt",
+    "slirp4netns": "slirp4netns",
     "ip": "iproute2",
     "bridge": "iproute2",
     "nft": "nftables",
@@ -63,11 +69,20 @@ TOOLS: dict[str, str] = {
 }
 # Not from the machine's own release: Debian 12's CRIU 3.17 can't read the vDSO of a kernel from 6.16 on, and its
 # Compose is the old one in Python.
-RELEASES: dict[str, str] = {"criu": "trixie", "docker-compose": "trixie"}
+RELEASES: dict[str, str] = {"criu": "trixie", "docker-compose": "trixie", "docker-buildx": "trixie"}
 # fmt: on
 
 DIRECTORY = CACHE / "peers"
-_PROGRAMS = ("usr/bin", "usr/sbin", "bin", "sbin", "usr/libexec/podman", "usr/lib/podman", "usr/lib/cni")
+_PROGRAMS = (
+    "usr/bin",
+    "usr/sbin",
+    "bin",
+    "sbin",
+    "usr/libexec/podman",
+    "usr/lib/podman",
+    "usr/lib/cni",
+    "usr/libexec/docker/cli-plugins",
+)
 
 
 def prepare(chores: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...engine.engine import Engine
     from ...spec.container import ExecRequest
+    from ..buildkit import BuildKit
     from .door import Table
 
 EXECS_MAX = 10_000
@@ -55,6 +56,17 @@ class Context:
         self._guard = threading.Lock()
         self._promises: list[Promise] = []
         self._execs: dict[str, PlannedExec] = {}
+        self._buildkit: BuildKit | None = None
+
+    @property
+    def buildkit(self) -> BuildKit:
+        """What clients of BuildKit's API share; made for the first of them."""
+        from ..buildkit import BuildKit
+
+        with self._guard:
+            if self._buildkit is None:
+                self._buildkit = BuildKit(self.engine)
+            return self._buildkit
 
     def promise(self, container_id: str) -> Promise:
         """Return a new promise, to be ended with `forget`."""

@@ -18,7 +18,6 @@ _NO_EXPERIMENTS = (
     " it."
 )
 _NO_PLUGINS = "Orlop has no plugins: volumes, networks and logs have the drivers that `info` names"
-_NO_SESSIONS = "Orlop has no BuildKit sessions; set DOCKER_BUILDKIT=0"
 
 
 def not_a_manager(door: Door) -> None:
@@ -47,12 +46,6 @@ def new_plugin(door: Door) -> None:
 
 def checkpoint(door: Door) -> None:
     raise Status(501, _NO_EXPERIMENTS)
-
-
-def session(door: Door) -> None:
-    if not door.headers.get("Upgrade"):
-        raise Status(400, "no upgrade proto in request")
-    raise Status(501, _NO_SESSIONS)
 
 
 _OF_MANAGERS = (
@@ -100,6 +93,4 @@ ROUTES = (
     ("GET", "/containers/{id}/checkpoints", checkpoint),
     ("POST", "/containers/{id}/checkpoints", checkpoint),
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", checkpoint),
-    ("POST", "/session", session),
-    ("POST", "/grpc", session),
 )

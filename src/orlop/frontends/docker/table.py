@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from . import archives, build, containers, execs, images, metrics, networks, registries, swarm, system, volumes
+from . import (
+    archives,
+    build,
+    buildkit,
+    containers,
+    execs,
+    images,
+    metrics,
+    networks,
+    registries,
+    swarm,
+    system,
+    volumes,
+)
 from .door import Table
 
-NOUNS = (containers, build, archives, execs, registries, images, volumes, networks, swarm, metrics, system)
+NOUNS = (containers, build, buildkit, archives, execs, registries, images, volumes, networks, swarm, metrics, system)
 TABLE = Table([route for noun in NOUNS for route in noun.ROUTES])

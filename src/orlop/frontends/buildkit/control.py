@@ -1,0 +1,365 @@
+"""The services Control and LLBBridge: what buildx asks, on the engine's verb `build`.
+
+    client                                   we
+      Control.Solve(ref, exporter, session)    waits until the build of that ref is returned, exports, answers
+      Control.Status(ref)                      what the build tells, until its end
+      LLBBridge.Ping                           what this bridge can
+      LLBBridge.Solve(dockerfile.v0, options)  reads the client's folders, builds
+      LLBBridge.Return                         ends Control.Solve
+
+An older client gives the frontend to Control.Solve itself. Graphs of the client's own making (LLB), gateway images and
+containers of frontends are refused by name. Source: moby/buildkit, control.proto, gateway.proto, client/solve.go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+from ... import __version__
+from ...spec import protobuf
+from ...spec.errors import Conflict, Denied, Invalid, NotFound, OrlopError, Unsupported
+from . import grpc, outputs
+from .frontend import FRONTEND, request_of
+from .http2 import Stream
+from .status import Progress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from ...engine.engine import Engine
+    from .session import Session, Sessions
+
+    Fields = dict[int, list[int | bytes]]
+
+BUILDS_MAX = 200
+WAIT_S_MAX = 60.0
+IN_STORE = frozenset(("moby", "image", ""))
+_CAPABILITIES = (
+    "solve.base", "resolveimage", "readfile", "readdir", "statfile", "return", "returnmap", "proto.refarray",
+    "importcaches", "gateway.solve.metadata", "gateway.warnings", "reference.output",
+)  # fmt: skip
+_CODES: dict[type[OrlopError], int] = {
+    NotFound: grpc.NOT_FOUND,
+    Invalid: grpc.INVALID_ARGUMENT,
+    Conflict: grpc.ALREADY_EXISTS,
+    Denied: grpc.PERMISSION_DENIED,
+    Unsupported: grpc.UNIMPLEMENTED,
+}
+
+
+class Build:
+    """One build, known by the reference that its client chose."""
+
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
+        self.progress = Progress(reference)
+        self.solve: Fields = {}
+        self.begun = threading.Event()  # Control.Solve came
+        self.returned = threading.Event()  # LLBBridge.Return came, or Control.Solve's client went
+        self.error = ""
+        self.result: dict[str, Any] = {}
+
+    @property
+    def exporter(self) -> tuple[str, dict[str, str]]:
+        """The exporter's type and attributes: the first of `Exporters`, or the one of older clients."""
+        if 13 in self.solve:
+            found = protobuf.decode(_bytes(self.solve[13][0]))
+            return protobuf.text(found, 1), _pairs(found, 2)
+        return protobuf.text(self.solve, 3), _pairs(self.solve, 4)
+
+
+class Control:
+    """All builds of one engine's clients."""
+
+    def __init__(self, engine: Engine, sessions: Sessions) -> None:
+        self._engine = engine
+        self._sessions = sessions
+        self._guard = threading.Lock()
+        self._builds: dict[str, Build] = {}
+        control, bridge = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
+        self._methods: dict[str, Callable[[grpc.Call], None]] = {
+            f"{control}Solve": self._solve,
+            f"{control}Status": self._status,
+            f"{control}ListWorkers": self._list_workers,
+            f"{control}Info": self._info,
+            f"{control}DiskUsage": self._disk_usage,
+            f"{control}Prune": self._prune,
+            f"{bridge}Ping": self._ping,
+            f"{bridge}Solve": self._bridge_solve,
+            f"{bridge}Return": self._return,
+            f"{bridge}Evaluate": self._evaluate,
+            f"{bridge}Warn": self._evaluate,
+            "/grpc.health.v1.Health/Check": self._health,
+        }
+
+    def serve(self, stream: Stream) -> None:
+        """Carry out one call."""
+        grpc.serve(stream, self._methods)
+
+    # -- Control -------------------------------------------------------------------------------------------------------
+
+    def _solve(self, call: grpc.Call) -> None:
+        fields = _request(call)
+        build = self._build(protobuf.text(fields, 1))
+        build.solve = fields
+        build.begun.set()
+        try:
+            with _told():
+                if protobuf.text(fields, 6):
+                    self._run(call, build, protobuf.text(fields, 6), _pairs(fields, 7))
+                else:
+                    _wait(call.stream, build.returned)
+                    if build.error:
+                        raise grpc.Failed(grpc.UNKNOWN, build.error)
+                answer = self._export(build)
+        finally:
+            build.returned.set()
+            build.progress.end()
+            self._forget(build)
+        call.send(protobuf.encode(tuple((1, ((1, name), (2, value))) for name, value in answer.items())))
+
+    def _export(self, build: Build) -> dict[str, str]:
+        kind, attributes = build.exporter
+        if not build.result:
+            return {}
+        answer = {"containerimage.digest": str(build.result["digest"])}
+        answer["containerimage.config.digest"] = str(build.result["id"])
+        if build.result["names"]:
+            answer["image.name"] = attributes.get("name", "")
+        if kind in outputs.TO_FILE or kind == "local":
+            names = build.result["names"]
+            outputs.send(
+                self._engine, self._session(build), kind, attributes, names[0] if names else build.result["id"]
+            )
+        elif kind not in IN_STORE:
+            raise Unsupported("export", "the build", f"there is no exporter {kind[:60]!r}")
+        if attributes.get("push") == "true":
+            self._push(build)
+        return answer
+
+    def _push(self, build: Build) -> None:
+        from ...engine.images.push import push
+        from ...spec.reference import Reference
+        from ...spec.registry import Credentials, PushRequest
+
+        session = self._session(build)
+        for name in build.result["names"]:
+            reference = Reference.parse(name).tagged()
+            wanted = PushRequest(
+                image=str(reference), credentials=session.credentials(reference.domain) or Credentials()
+            )
+            for _ in push(self._engine, wanted):
+                continue
+
+    def _status(self, call: grpc.Call) -> None:
+        build = self._build(protobuf.text(_request(call), 1))
+        for message in build.progress.read():
+            call.send(message)
+
+    def _list_workers(self, call: grpc.Call) -> None:
+        _request(call)
+        call.send(protobuf.encode(((1, self._worker()),)))
+
+    def _worker(self) -> protobuf.Message:
+        platform = self._engine.images.platform
+        shown = ((1, platform.architecture), (2, platform.os), (3, platform.variant))
+        return (
+            (1, "orlop"),
+            (2, ((1, "org.mobyproject.buildkit.worker.executor"), (2, "orlop"))),
+            # By this label buildx knows that archives and images of several platforms can be made.
+            (2, ((1, "org.mobyproject.buildkit.worker.snapshotter"), (2, "orlop"))),
+            (3, shown),
+            (5, _version()),
+        )
+
+    def _info(self, call: grpc.Call) -> None:
+        _request(call)
+        call.send(protobuf.encode(((1, _version()),)))
+
+    def _disk_usage(self, call: grpc.Call) -> None:
+        from ...engine.steps.usage import usage
+
+        _request(call)
+        records = []
+        for one in usage(self._engine):
+            facts: dict[str, Any] = dict(one)  # docker's BuildCache
+            size, kind = int(facts.get("Size", 0)), str(facts.get("Type", "regular"))
+            fields = ((1, str(facts["ID"])), (3, bool(facts.get("InUse"))), (4, size))
+            records.append((1, (*fields, (9, str(facts.get("Description", ""))), (10, kind))))
+        call.send(protobuf.encode(tuple(records)))
+
+    def _prune(self, call: grpc.Call) -> None:
+        from ...build.garbage import prune
+
+        fields = _request(call)
+        unused_s = protobuf.number(fields, 3) // 10**9
+        with _told():
+            found = prune(
+                self._engine,
+                everything=bool(protobuf.number(fields, 2)),
+                keep_bytes=protobuf.number(fields, 4),
+                unused_s=unused_s,
+            )
+        facts: dict[str, Any] = dict(found)
+        reclaimed = int(facts.get("SpaceReclaimed", 0))
+        for name in facts.get("CachesDeleted") or ():
+            call.send(protobuf.encode(((1, str(name)), (4, reclaimed))))
+            reclaimed = 0  # what was gained is known of all together
+
+    # -- LLBBridge -----------------------------------------------------------------------------------------------------
+
+    def _ping(self, call: grpc.Call) -> None:
+        _request(call)
+        capabilities = tuple((1, ((1, name), (2, True))) for name in _CAPABILITIES)
+        call.send(protobuf.encode((*capabilities, (2, ((1, "source.image"), (2, True))), (3, self._worker()))))
+
+    def _bridge_solve(self, call: grpc.Call) -> None:
+        fields = _request(call)
+        build = self._of_call(call)
+        with _told():
+            if not build.begun.wait(WAIT_S_MAX):
+                raise NotFound("find", "the build", f"no such job {build.reference[:60]}")
+            metadata = self._run(call, build, protobuf.text(fields, 2), _pairs(fields, 3))
+        result: list[tuple[int, Any]] = [(10, ((1, name), (2, value))) for name, value in metadata.items()]
+        if build.result:
+            result.insert(0, (3, ((1, build.reference),)))
+        call.send(protobuf.encode(((3, tuple(result)),)))
+
+    def _run(self, call: grpc.Call, build: Build, frontend: str, options: dict[str, str]) -> dict[str, bytes]:
+        """Build with the frontend; return the metadata of a call that asks about the Dockerfile instead."""
+        from ...build.build import build as solve
+
+        if frontend != FRONTEND:
+            cause = f"there is no frontend {frontend[:60]!r}" if frontend else "it sends a graph of its own"
+            raise Unsupported("build", "what the client asks for", cause, hint="build from a Dockerfile")
+        _, attributes = build.exporter
+        session = self._session(build)
+        tags = [name for name in attributes.get("name", "").split(",") if name]
+        allow = [value.decode() for value in build.solve.get(9, ()) if isinstance(value, bytes)]
+        with _hangup(call.stream) as hangup:
+            request = request_of(self._engine, session, options, tags, allow)
+            if "requestid" in options:
+                from .subrequests import answer
+
+                return answer(self._engine, request, options["requestid"])
+            messages = solve(self._engine, request, -1, hangup)
+            while True:
+                try:
+                    build.progress.tell(next(messages))
+                except StopIteration as end:
+                    build.result = end.value
+                    return {}
+
+    def _return(self, call: grpc.Call) -> None:
+        fields = _request(call)
+        build = self._of_call(call)
+        if 2 in fields:
+            status = protobuf.decode(protobuf.inner(fields, 2))
+            build.error = protobuf.text(status, 2) or "the client gave up"
+        build.returned.set()
+        call.send(b"")
+
+    def _evaluate(self, call: grpc.Call) -> None:
+        _request(call)
+        call.send(b"")
+
+    def _health(self, call: grpc.Call) -> None:
+        _request(call)
+        call.send(protobuf.encode(((1, 1),)))  # SERVING
+
+    # -- builds --------------------------------------------------------------------------------------------------------
+
+    def _of_call(self, call: grpc.Call) -> Build:
+        return self._build(call.metadata.get("buildkit-controlapi-buildid", [""])[0])
+
+    def _build(self, reference: str) -> Build:
+        """Return a build, one that is made now where nobody has named it before: calls come in any order."""
+        if not 0 < len(reference) <= 200:
+            raise grpc.Failed(grpc.INVALID_ARGUMENT, "the build has no name")
+        with self._guard:
+            if reference not in self._builds:
+                if len(self._builds) >= BUILDS_MAX:
+                    raise grpc.Failed(grpc.RESOURCE_EXHAUSTED, f"there are {BUILDS_MAX} builds already")
+                self._builds[reference] = Build(reference)
+            return self._builds[reference]
+
+    def _forget(self, build: Build) -> None:
+        with self._guard:
+            self._builds.pop(build.reference, None)
+
+    def _session(self, build: Build) -> Session:
+        return self._sessions.find(protobuf.text(build.solve, 5))
+
+
+def _version() -> protobuf.Message:
+    return ((1, "github.com/moby/buildkit"), (2, f"v0.13.0+orlop-{__version__}"))
+
+
+def _request(call: grpc.Call) -> Fields:
+    """Return the one message that a call begins with. Raises Failed."""
+    messages = list(call.messages())
+    if len(messages) != 1:
+        raise grpc.Failed(grpc.INVALID_ARGUMENT, f"{len(messages)} messages instead of one")
+    try:
+        return protobuf.decode(messages[0])
+    except ValueError as error:
+        raise grpc.Failed(grpc.INVALID_ARGUMENT, str(error)) from None
+
+
+def _pairs(fields: Fields, number: int) -> dict[str, str]:
+    """Return a map<string, string>."""
+    found = {}
+    for value in fields.get(number, ()):
+        entry = protobuf.decode(_bytes(value))
+        found[protobuf.text(entry, 1)] = protobuf.text(entry, 2)
+    return found
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise grpc.Failed(grpc.INVALID_ARGUMENT, "a field is not a message")
+    return value
+
+
+def _wait(stream: Stream, event: threading.Event) -> None:
+    """Wait for an event as long as the client is there."""
+    while not event.wait(1.0):
+        if stream.closed.is_set():
+            raise grpc.Failed(grpc.CANCELLED, "the client has gone")
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Make an error of the engine the status of the call."""
+    try:
+        yield
+    except OrlopError as error:
+        text = f"{error}\nNext: {error.hint}" if error.hint else str(error)
+        raise grpc.Failed(_CODES.get(type(error), grpc.UNKNOWN), text) from None
+    except ValueError as error:
+        raise grpc.Failed(grpc.INVALID_ARGUMENT, str(error)) from None
+
+
+@contextlib.contextmanager
+def _hangup(stream: Stream) -> Iterator[int]:
+    """Hold a descriptor whose other end is closed when the client resets its call, or goes."""
+    ours, theirs = socket.socketpair()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not stream.closed.wait(0.5) and not over.is_set():
+            continue
+        theirs.close()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield ours.fileno()
+    finally:
+        over.set()
+        thread.join()
+        ours.close()

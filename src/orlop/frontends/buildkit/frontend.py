@@ -1,0 +1,192 @@
+"""The options of BuildKit's frontend dockerfile.v0 as a BuildRequest; the client's folders become folders of ours.
+
+Source: moby/buildkit, frontend/dockerfile/builder and frontend/dockerui/config.go.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+
+from ...build.ignore import names_for, parse_lines
+from ...spec.build import BuildRequest, SecretSource
+from ...spec.container import UlimitRequest
+from ...spec.errors import Invalid, NotFound, OrlopError, Unsupported
+from ...spec.reference import Reference
+from . import filesync
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ...engine.engine import Engine
+    from ...spec.registry import Credentials
+    from .session import Session
+
+FRONTEND = "dockerfile.v0"
+DOCKERFILE_BYTES_MAX = 16 << 20
+_SECRET = re.compile(r"--mount=(\S*type=secret\S*)")
+_IMAGE = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)|--from=(\S+)", re.IGNORECASE | re.MULTILINE)
+_LOCAL = "local:"
+
+
+def request_of(
+    engine: Engine, session: Session, options: Mapping[str, str], tags: Sequence[str], allow: Sequence[str]
+) -> BuildRequest:
+    """Return what a client asks for, after its folders were read. Raises Invalid, Unavailable, Unsupported."""
+    folders = _Folders(engine, session)
+    name = options.get("filename", "Dockerfile")
+    remote = options.get("context", "")
+    if remote.startswith("http://buildkit-session/"):
+        raise Unsupported(
+            "build", "an archive on standard input", "this way of sending it is not served", hint=_TAR_HINT
+        )
+    text, ignore = _dockerfile(folders, options, name) if not remote else (None, None)
+    main = ""
+    if not remote:
+        shared = folders.ignore_file(_main_name(options)) if ignore is None else ignore
+        lines = parse_lines(shared.decode(errors="surrogateescape"))
+        # What a Dockerfile that is excluded needs of itself came on its own.
+        main = folders.read(_main_name(options), exclude=lines)
+    return BuildRequest(
+        context=main,
+        remote=remote,
+        dockerfile=name,
+        dockerfile_text=text,
+        ignore_text=ignore.decode(errors="surrogateescape") if ignore is not None else None,
+        contexts=_contexts(folders, options),
+        tags=tuple(tags),
+        build_args=_prefixed(options, "build-arg:"),
+        labels=_prefixed(options, "label:"),
+        target=options.get("target", ""),
+        platforms=tuple(filter(None, options.get("platform", "").split(","))),
+        no_cache=options.get("no-cache") == "",
+        no_cache_stages=tuple(filter(None, options.get("no-cache", "").split(","))),
+        pull=options.get("image-resolve-mode") == "pull",
+        network={"host": "host", "none": "none"}.get(options.get("force-network-mode", ""), ""),
+        extra_hosts=tuple(one.replace("=", ":", 1) for one in options.get("add-hosts", "").split(",") if one),
+        shm_bytes=_number(options, "shm-size"),
+        ulimits=_ulimits(options.get("ulimit", "")),
+        cgroup_parent=options.get("cgroup-parent", ""),
+        secrets=_secrets(session, text or ""),
+        credentials=_credentials(session, text or "", tags),
+        allow=tuple(allow),
+        source_date_epoch_s=_epoch(options),
+    )
+
+
+_TAR_HINT = "extract it and build the folder, or set DOCKER_BUILDKIT=0"
+
+
+class _Folders:
+    """The client's folders below the engine's data: one directory for each shared key and name."""
+
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._root = f"{engine.paths.root}/build/synced"
+        self._session = session
+
+    def read(self, name: str, *, exclude: Sequence[str] = (), follow: Sequence[str] = (), purpose: str = "") -> str:
+        """Return the directory that is what the client's folder is now."""
+        key = f"{self._session.shared_key or self._session.name}\0{name}\0{purpose}"
+        directory = f"{self._root}/{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+        filesync.receive(self._session, name, directory, exclude=exclude, follow=follow)
+        return directory
+
+    def file(self, name: str, paths: Sequence[str], purpose: str) -> dict[str, bytes]:
+        """Return those of these files that the client's folder has."""
+        directory = self.read(name, follow=paths, purpose=purpose)
+        found = {}
+        for path in paths:
+            place = os.path.normpath(f"{directory}/{path}")
+            if place.startswith(f"{directory}/") and os.path.isfile(place) and not os.path.islink(place):
+                with open(place, "rb") as file:
+                    found[path] = file.read(DOCKERFILE_BYTES_MAX + 1)
+        return found
+
+    def ignore_file(self, name: str) -> bytes:
+        return self.file(name, [".dockerignore"], "ignore").get(".dockerignore", b"")
+
+
+def _main_name(options: Mapping[str, str]) -> str:
+    return options.get("contextkey", "context")
+
+
+def _dockerfile(folders: _Folders, options: Mapping[str, str], name: str) -> tuple[str, bytes | None]:
+    """Return the Dockerfile and the ignore file of its own, if it has one. Raises NotFound, Invalid."""
+    own_ignore = names_for(name)[0]
+    found = folders.file(options.get("dockerfilekey", "dockerfile"), [name, own_ignore], "dockerfile")
+    if name not in found:
+        cause = f"failed to read dockerfile: open {name}: no such file or directory"
+        raise NotFound("build", name, cause, hint="name it with -f")
+    if len(found[name]) > DOCKERFILE_BYTES_MAX:
+        raise Invalid("read", name, f"it has more than {DOCKERFILE_BYTES_MAX} bytes")
+    return found[name].decode(errors="surrogateescape"), found.get(own_ignore)
+
+
+def _contexts(folders: _Folders, options: Mapping[str, str]) -> dict[str, str]:
+    """Return the named contexts; a folder of the client's is read first."""
+    found = {}
+    for name, source in _prefixed(options, "context:").items():
+        if source.startswith(_LOCAL):
+            found[name] = folders.read(source.removeprefix(_LOCAL))
+        elif source.startswith(("input:", "oci-layout:")):
+            raise Unsupported("build", f"context {name[:60]}", "a context of this kind is not served")
+        else:
+            found[name] = source
+    return found
+
+
+def _prefixed(options: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {name.removeprefix(prefix): value for name, value in options.items() if name.startswith(prefix)}
+
+
+def _number(options: Mapping[str, str], name: str) -> int:
+    text = options.get(name, "") or "0"
+    if not text.isdecimal():
+        raise Invalid("build", name, f"{text[:40]!r} is not a number")
+    return int(text)
+
+
+def _epoch(options: Mapping[str, str]) -> int | None:
+    text = options.get("build-arg:SOURCE_DATE_EPOCH", "")
+    return int(text) if text.isdecimal() else None
+
+
+def _ulimits(text: str) -> tuple[UlimitRequest, ...]:
+    from ..cli.flags import BadValue
+    from ..cli.limits import parse_ulimit
+
+    try:
+        return tuple(parse_ulimit(one) for one in text.split(",") if one)
+    except BadValue as error:
+        raise Invalid("build", "ulimit", str(error)) from None
+
+
+def _secrets(session: Session, dockerfile: str) -> tuple[SecretSource, ...]:
+    """Return the secrets that the Dockerfile's steps name, as far as the client has them."""
+    found: dict[str, bytes] = {}
+    for match in _SECRET.finditer(dockerfile):
+        fields = dict(part.partition("=")[::2] for part in match[1].split(","))
+        name = fields.get("id") or os.path.basename(fields.get("target") or fields.get("dst") or "")
+        if name and name not in found and (data := session.secret(name)) is not None:
+            found[name] = data
+    return tuple(SecretSource(id=name, data=base64.b64encode(data).decode()) for name, data in found.items())
+
+
+def _credentials(session: Session, dockerfile: str, tags: Sequence[str]) -> dict[str, Credentials]:
+    """Return what the client knows for the registries that the build may ask."""
+    hosts = {"docker.io"}
+    for name in (*(match[1] or match[2] for match in _IMAGE.finditer(dockerfile)), *tags):
+        try:
+            hosts.add(Reference.parse(name).domain)
+        except OrlopError:
+            continue  # a stage's number, a variable
+    found = {}
+    for host in sorted(hosts):
+        asked = "https://index.docker.io/v1/" if host == "docker.io" else host
+        credentials = session.credentials(asked)
+        if credentials is not None:
+            found[host] = credentials
+    return found

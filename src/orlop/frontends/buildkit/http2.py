@@ -1,0 +1,296 @@
+"""HTTP/2 on a connected socket, as client or as server, for threads: one reads, any number write.
+
+Invariants: h2's state is touched under one lock; nobody sleeps holding it. What has come for a stream and was not read
+yet is bounded by the window that is only opened again by reading.
+"""
+
+from __future__ import annotations
+
+import functools
+import queue
+import socket
+import threading
+
+from .. import libraries
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+READ_BYTES = 64 * 1024
+WINDOW_BYTES = 4 << 20
+STREAMS_MAX = 1000
+Headers = dict[str, list[str]]
+
+
+class Broken(Exception):
+    """The connection or the stream has ended before what was awaited came."""
+
+
+class Stream:
+    """One exchange. headers: what the peer began with; trailers: what it ended with, once `read` has returned None.
+
+    over: nothing more comes. closed: set when it was reset, or its connection has ended.
+    """
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.headers: Headers = {}
+        self.trailers: Headers = {}
+        self._connection = connection
+        self._number = number
+        # Data, None for its regular end, an error for another one.
+        self._incoming: queue.SimpleQueue[bytes | Broken | None] = queue.SimpleQueue()
+        self._begun = threading.Event()
+        self.over = False
+        self.closed = threading.Event()
+
+    def wait_for_headers(self) -> Headers:
+        """Return the peer's headers. Raises Broken."""
+        self._begun.wait()
+        if self.over and not self.headers:
+            raise Broken("the stream was reset")
+        return self.headers
+
+    def read(self) -> bytes | None:
+        """Return the next data, None at the end. Raises Broken."""
+        found = self._incoming.get()
+        if isinstance(found, bytes):
+            self._connection.taken(self._number, len(found))
+            return found
+        self._incoming.put(found)  # whoever asks again hears it again
+        if isinstance(found, Broken):
+            raise found
+        return None
+
+    def send_headers(self, headers: Sequence[tuple[str, str]], *, end: bool = False) -> None:
+        self._connection.send_headers(self._number, headers, end)
+
+    def send(self, data: bytes, *, end: bool = False) -> None:
+        """Send data, waiting for room in the peer's window. Raises Broken."""
+        self._connection.send_data(self, self._number, data, end)
+
+    def reset(self) -> None:
+        """End the stream without having said everything."""
+        self._connection.reset(self._number)
+
+    # -- by the connection's reader ------------------------------------------------------------------------------------
+
+    def begin(self, headers: Headers) -> None:
+        if self.headers:
+            self.trailers = headers
+        else:
+            self.headers = headers
+            self._begun.set()
+
+    def put(self, data: bytes) -> None:
+        self._incoming.put(data)
+
+    def end(self, wrong: Broken | None = None) -> None:
+        if not self.over:
+            self.over = True
+            self._incoming.put(wrong)
+            self._begun.set()
+        if wrong is not None:
+            self.closed.set()
+
+
+class Connection:
+    """handle: called in a thread of its own for each stream that the peer begins; None refuses them."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        is_client: bool,
+        handle: Callable[[Stream], None] | None = None,
+        ahead: bytes = b"",
+    ) -> None:
+        self._events = library("h2.events")
+        self._errors = library("h2.exceptions")
+        settings = library("h2.config").H2Configuration(client_side=is_client, header_encoding="utf-8")
+        self._h2 = library("h2.connection").H2Connection(settings)
+        self._sock = sock
+        self._handle = handle
+        self._ahead = ahead
+        self._changed = threading.Condition()
+        self._streams: dict[int, Stream] = {}
+        self._over = False
+        with self._changed:
+            self._h2.initiate_connection()
+            self._h2.increment_flow_control_window(WINDOW_BYTES)
+            codes = library("h2.settings").SettingCodes
+            self._h2.update_settings(
+                {codes.INITIAL_WINDOW_SIZE: WINDOW_BYTES, codes.MAX_CONCURRENT_STREAMS: STREAMS_MAX}
+            )
+            self._flush()
+
+    @property
+    def is_over(self) -> bool:
+        return self._over
+
+    def run(self) -> None:
+        """Read until the peer or the connection ends; every stream ends then."""
+        try:
+            while not self._over:
+                data = self._ahead or self._sock.recv(READ_BYTES)
+                self._ahead = b""
+                if not data:
+                    break
+                with self._changed:
+                    for event in self._h2.receive_data(data):
+                        self._take(event)
+                    self._flush()
+                    self._changed.notify_all()
+        except (OSError, self._errors.ProtocolError):
+            pass
+        finally:
+            self.close()
+
+    def open(self, headers: Sequence[tuple[str, str]]) -> Stream:
+        """Begin a stream. Raises Broken."""
+        with self._changed:
+            self._check()
+            number = self._h2.get_next_available_stream_id()
+            stream = self._streams[number] = Stream(self, number)
+            self._h2.send_headers(number, headers)
+            self._flush()
+        return stream
+
+    def close(self) -> None:
+        """End the connection and every stream."""
+        with self._changed:
+            if self._over:
+                return
+            self._over = True
+            for stream in self._streams.values():
+                stream.end(Broken("the connection has ended"))
+                stream.closed.set()
+            self._streams.clear()
+            self._changed.notify_all()
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    # -- by streams ----------------------------------------------------------------------------------------------------
+
+    def send_headers(self, number: int, headers: Sequence[tuple[str, str]], end: bool) -> None:
+        with self._changed:
+            self._check()
+            self._guarded(lambda: self._h2.send_headers(number, headers, end_stream=end))
+            if end:
+                self._finish(number)
+
+    def send_data(self, stream: Stream, number: int, data: bytes, end: bool) -> None:
+        view = memoryview(data)
+        while True:
+            with self._changed:
+                while not self._room(stream, number) and view:
+                    self._changed.wait()
+                size = min(len(view), self._room(stream, number), self._h2.max_outbound_frame_size)
+                piece, view = bytes(view[:size]), view[size:]
+                is_last = end and not view
+                self._guarded(functools.partial(self._h2.send_data, number, piece, end_stream=is_last))
+                if is_last:
+                    self._finish(number)
+                if not view:
+                    return
+
+    def taken(self, number: int, size: int) -> None:
+        with self._changed:
+            if not self._over and size:
+                try:
+                    self._h2.acknowledge_received_data(size, number)
+                except (self._errors.ProtocolError, KeyError):
+                    return  # the stream is over
+                self._flush()
+
+    def reset(self, number: int) -> None:
+        with self._changed:
+            stream = self._streams.pop(number, None)
+            if stream is not None and not self._over:
+                stream.end(Broken("the stream was reset"))
+                try:
+                    self._h2.reset_stream(number)
+                    self._flush()
+                except (self._errors.ProtocolError, OSError):
+                    return
+
+    def _room(self, stream: Stream, number: int) -> int:
+        self._check()
+        if stream.closed.is_set():
+            raise Broken("the stream was reset")
+        try:
+            return int(self._h2.local_flow_control_window(number))
+        except self._errors.ProtocolError:
+            raise Broken("the stream is over") from None
+
+    def _check(self) -> None:
+        if self._over:
+            raise Broken("the connection has ended")
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+            self._flush()
+        except (self._errors.ProtocolError, OSError) as error:
+            raise Broken(str(error)) from None
+
+    def _finish(self, number: int) -> None:
+        """Our half is said; the peer's ends by itself."""
+        stream = self._streams.get(number)
+        if stream is not None and stream.over:
+            del self._streams[number]
+
+    def _flush(self) -> None:
+        data = self._h2.data_to_send()
+        if data:
+            self._sock.sendall(data)
+
+    # -- what comes ----------------------------------------------------------------------------------------------------
+
+    def _take(self, event: Any) -> None:
+        events = self._events
+        if isinstance(event, events.RequestReceived):
+            self._begin(event)
+            return
+        stream = self._streams.get(getattr(event, "stream_id", 0))
+        if isinstance(event, events.ConnectionTerminated):
+            self._over = False  # a farewell: what has begun may end (RFC 9113, 6.8)
+        elif stream is None:
+            if isinstance(event, events.DataReceived) and event.flow_controlled_length:
+                self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, (events.ResponseReceived, events.TrailersReceived)):
+            stream.begin(_headers(event.headers))
+        elif isinstance(event, events.DataReceived):
+            stream.put(event.data)
+            padding = event.flow_controlled_length - len(event.data)
+            if padding:
+                self._h2.acknowledge_received_data(padding, event.stream_id)
+        elif isinstance(event, events.StreamEnded):
+            stream.end()
+        elif isinstance(event, events.StreamReset):
+            self._streams.pop(event.stream_id, None)
+            stream.end(Broken("the stream was reset"))
+
+    def _begin(self, event: Any) -> None:
+        if self._handle is None or len(self._streams) >= STREAMS_MAX:
+            self._h2.reset_stream(event.stream_id)
+            return
+        stream = self._streams[event.stream_id] = Stream(self, event.stream_id)
+        stream.begin(_headers(event.headers))
+        threading.Thread(target=self._handle, args=(stream,), daemon=True).start()
+
+
+def library(module: str) -> Any:
+    """Return a module of h2. Raises Unavailable."""
+    hint = "install it: apt-get install python3-h2, or pip install h2"
+    return libraries.load(module, "serve", "BuildKit's protocol", hint)
+
+
+def _headers(pairs: Sequence[tuple[str, str]]) -> Headers:
+    found: Headers = {}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return found

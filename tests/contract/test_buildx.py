@@ -1,0 +1,202 @@
+"""`docker buildx build`, unchanged, against our BuildKit API; and Compose v2, which builds by the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.engine import Environment
+
+DOCKERFILE = """\
+FROM host AS base
+RUN echo hello > /made; cat /made
+FROM base AS full
+COPY . /app/
+RUN --mount=type=secret,id=tok cat /run/secrets/tok > /secret-was; cat /secret-was
+ARG V=1
+ENV X=$V
+LABEL kept=yes
+CMD ["cat", "/made"]
+FROM base AS other
+RUN echo other
+"""
+
+
+class Docker:
+    """docker's command line with its plugins, in a context of its own."""
+
+    def __init__(self, home: Path, environment: Environment, buildx: Path, compose: Path) -> None:
+        plugins = home / "cli-plugins"
+        plugins.mkdir(parents=True)
+        (plugins / "docker-buildx").symlink_to(buildx)
+        (plugins / "docker-compose").symlink_to(compose)
+        self._inside = environment.inside
+        socket = f"unix://{environment.run}/docker.sock"
+        own = {
+            "DOCKER_HOST": socket,
+            "DOCKER_CONFIG": str(home),
+            "DOCKER_BUILDKIT": "1",
+            "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+        }
+        self._env = {name: value for name, value in os.environ.items() if name != "BUILDX_BUILDER"} | own
+
+    def __call__(self, *words: str | Path, check: bool = True, **more: str) -> str:
+        argv = ["docker", *map(str, words)]
+        done = self._inside(
+            lambda: subprocess.run(argv, env=self._env | more, capture_output=True, text=True, check=False, timeout=110)
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return str(done.stdout + done.stderr)
+
+    def build(self, *words: str | Path, check: bool = True, **more: str) -> str:
+        return self("buildx", "build", "--progress=plain", *words, check=check, **more)
+
+
+@pytest.fixture
+def docker(orlop: Environment, tmp_path: Path, peer: Callable[[str], Path]) -> Iterator[Docker]:
+    peer("docker")
+    buildx, compose = peer("docker-buildx"), peer("docker-compose")
+    orlop("images")
+    orlop("run", "--rm", "host", "true")
+    yield Docker(tmp_path / "home", orlop, buildx, compose)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    directory = tmp_path / "context"
+    (directory / "sub").mkdir(parents=True)
+    (directory / "Dockerfile").write_text(DOCKERFILE)
+    (directory / ".dockerignore").write_text("*.log\n")
+    (directory / "a").write_text("one")
+    (directory / "sub/b").write_text("two")
+    (directory / "sub/link").symlink_to("../a")
+    (directory / "x.log").write_text("no")
+    (directory / "run.sh").write_text("#!/bin/sh\n")
+    (directory / "run.sh").chmod(0o755)
+    return directory
+
+
+def test_a_build_is_cached_and_what_changes_is_built_anew(docker: Docker, orlop: Environment, context: Path) -> None:
+    words = ("-t", "me/x:1", "--target", "full", "--build-arg", "V=7", "--label", "own=1", "--secret", "id=tok,env=TOK")
+    told = docker.build(*words, context, TOK="sesame")
+    assert "#" in told and "RUN echo hello" in told and "sesame" in told and "RUN echo other" not in told
+    found = json.loads(docker("image", "inspect", "me/x:1"))[0]["Config"]
+    assert (found["Env"][-1], found["Labels"], found["Cmd"]) == ("X=7", {"kept": "yes", "own": "1"}, ["cat", "/made"])
+    assert docker("run", "--rm", "--network=none", "me/x:1") == "hello\n"
+    listing = "cd /app; ls -A . sub; cat a sub/b; readlink sub/link; stat -c %a run.sh"
+    assert docker("run", "--rm", "--network=none", "me/x:1", "sh", "-c", listing).split() == [
+        ".:", ".dockerignore", "Dockerfile", "a", "run.sh", "sub", "sub:", "b", "link", "onetwo../a", "755",
+    ]  # fmt: skip
+    again = docker.build(*words, context, TOK="sesame")
+    assert again.count("CACHED") == 3 and "sesame" not in again
+    (context / "sub/b").unlink()
+    (context / "a").write_text("ONE")
+    changed = docker.build(*words, context, TOK="other")
+    assert "other" in changed and changed.count("CACHED") == 1
+    assert docker("run", "--rm", "--network=none", "me/x:1", "sh", "-c", "cat /app/a; ls /app/sub") == "ONElink\n"
+    assert "CACHED" not in docker.build(*words, "--no-cache", context, TOK="other")
+
+
+def test_a_failing_step_is_the_error(docker: Docker, tmp_path: Path, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM host\nRUN echo before; exit 3\n")
+    told = docker.build(context, check=False)
+    assert 'process "/bin/sh -c echo before; exit 3" did not complete successfully: exit code: 3' in told
+    (context / "Dockerfile").write_text("FORM host\n")
+    assert "FORM" in docker.build(context, check=False)
+    assert "open nowhere: no such file or directory" in docker.build("-f", context / "nowhere", context, check=False)
+
+
+def test_outputs_come_back(docker: Docker, tmp_path: Path, context: Path, orlop: Environment) -> None:
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY . /app/\n")
+    docker.build("-o", f"type=local,dest={tmp_path / 'out'}", context)
+    out = tmp_path / "out/app"
+    assert (out / "a").read_text() == "one" and os.readlink(out / "sub/link") == "../a"
+    assert (out / "run.sh").stat().st_mode & 0o777 == 0o755 and not (out / "x.log").exists()
+    docker.build("-o", f"type=tar,dest={tmp_path / 'out.tar'}", context)
+    with tarfile.open(tmp_path / "out.tar") as archive:
+        assert "app/sub/b" in {name.removeprefix("./") for name in archive.getnames()}
+    docker.build("-t", "me/saved:1", "-o", f"type=docker,dest={tmp_path / 'saved.tar'}", context)
+    docker("image", "rm", "me/saved:1")
+    assert "me/saved:1" in orlop("load", "-i", tmp_path / "saved.tar").stdout
+
+
+def test_named_contexts_and_a_dockerfile_from_elsewhere(docker: Docker, tmp_path: Path, context: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/far").write_text("far away")
+    (tmp_path / "D").write_text("FROM base\nCOPY --from=more far /far\nCOPY a /a\n")
+    contexts = ("--build-context", f"more={tmp_path / 'other'}", "--build-context", "base=docker-image://host")
+    docker.build("-t", "named", "-f", tmp_path / "D", *contexts, context)
+    assert docker("run", "--rm", "--network=none", "named", "cat", "/far", "/a") == "far awayone"
+
+
+def test_the_builder_tells_of_itself(docker: Docker, context: Path) -> None:
+    docker.build("-t", "x", "--target", "base", context)
+    assert "running" in docker("buildx", "ls") and "linux/" in docker("buildx", "inspect")
+    assert "Total:" in docker("buildx", "du")
+    docker("buildx", "prune", "-f")
+    assert "#1 [internal]" in docker.build("-t", "x", "--target", "base", context)
+
+
+def test_compose_builds_by_it(docker: Docker, tmp_path: Path, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM host\nARG WORD\nRUN echo $WORD >/word\nCMD cat /word\n")
+    service = "{build: {context: ./context, args: {WORD: built}}, network_mode: none}"
+    (tmp_path / "compose.yaml").write_text(f"name: b\nservices: {{web: {service}}}\n")
+    docker("compose", "-f", tmp_path / "compose.yaml", "build")
+    assert "built" in docker("compose", "-f", tmp_path / "compose.yaml", "run", "--rm", "-T", "web")
+
+
+def test_orlop_compose_builds_too(orlop: Environment, tmp_path: Path, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM host\nARG WORD\nRUN echo $WORD >/word\nCMD cat /word\n")
+    service = "{build: {context: ./context, args: {WORD: built}}, network_mode: none}"
+    (tmp_path / "compose.yaml").write_text(f"name: b\nservices: {{web: {service}}}\n")
+    done = orlop("compose", "-f", tmp_path / "compose.yaml", "up", "--exit-code-from", "web")
+    assert "web-1  | built\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 1000, os.urandom(5000)],
+    ids=["nothing", "http1", "frames", "noise"],
+)
+@pytest.mark.parametrize("path", ["/grpc", "/session"])
+def test_noise_ends_the_connection_and_nothing_else(orlop: Environment, path: str, data: bytes) -> None:
+    orlop("info")
+
+    def talk() -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(60)
+            client.connect(str(orlop.run / "docker.sock"))
+            upgrade = "Connection: Upgrade\r\nUpgrade: h2c\r\nX-Docker-Expose-Session-Uuid: a"
+            head = f"POST {path} HTTP/1.1\r\nHost: d\r\n{upgrade}\r\n\r\n"
+            client.sendall(head.encode())
+            answer = client.recv(4096)
+            try:
+                client.sendall(data)
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(65536):
+                    continue
+            except ConnectionError:
+                pass  # it had ended before all was said
+            return answer
+
+    assert orlop.inside(talk).startswith(b"HTTP/1.1 101 ")
+    assert orlop("info").code == 0
+
+
+def test_without_an_upgrade_the_answer_is_an_error(orlop: Environment) -> None:
+    orlop("info")
+
+    def talk() -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(orlop.run / "docker.sock"))
+            client.sendall(b"POST /grpc HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n")
+            return client.recv(4096)
+
+    assert orlop.inside(talk).startswith(b"HTTP/1.1 400 ")

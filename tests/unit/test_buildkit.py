@@ -1,0 +1,261 @@
+"""BuildKit's wire: calls over HTTP/2 between two of ours, folders of hostile clients, progress in its messages."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from orlop.frontends.buildkit import filesync, grpc, outputs, session, status
+from orlop.frontends.buildkit.http2 import Broken, Connection
+from orlop.spec import protobuf
+from orlop.spec.errors import Invalid, OrlopError, Unavailable
+
+Method = Callable[[grpc.Call], None]
+
+
+@contextmanager
+def served(methods: dict[str, Method]) -> Iterator[Connection]:
+    """Yield a client's connection to a server with these methods."""
+    one, other = socket.socketpair()
+    server = Connection(one, is_client=False, handle=lambda stream: grpc.serve(stream, methods))
+    client = Connection(other, is_client=True)
+    threads = [threading.Thread(target=end.run, daemon=True) for end in (server, client)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield client
+    finally:
+        client.close()
+        server.close()
+        for thread in threads:
+            thread.join(60)
+        one.close()
+        other.close()
+
+
+def echo(call: grpc.Call) -> None:
+    for message in call.messages():
+        call.send(message)
+
+
+def refuse(call: grpc.Call) -> None:
+    list(call.messages())
+    raise grpc.Failed(grpc.NOT_FOUND, "no ü % here")
+
+
+def test_messages_of_any_size_come_back() -> None:
+    with served({"/s/Echo": echo}) as connection:
+        for size in (0, 1, 16384, 65536, 20 << 20):
+            assert grpc.call(connection, "/s/Echo", b"x" * size) == b"x" * size
+
+
+def test_many_calls_at_once() -> None:
+    found: list[bytes] = []
+    with served({"/s/Echo": echo}) as connection:
+        threads = [
+            threading.Thread(target=lambda n=n: found.append(grpc.call(connection, "/s/Echo", b"%d" % n)))
+            for n in range(50)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(map(int, found)) == list(range(50))
+
+
+def test_a_status_comes_with_its_text() -> None:
+    with served({"/s/Refuse": refuse}) as connection:
+        with pytest.raises(grpc.Failed) as caught:
+            grpc.call(connection, "/s/Refuse", b"x")
+        assert (caught.value.code, caught.value.text) == (grpc.NOT_FOUND, "no ü % here")
+        with pytest.raises(grpc.Failed) as caught:
+            grpc.call(connection, "/s/None", b"x")
+        assert caught.value.code == grpc.UNIMPLEMENTED
+
+
+def test_a_lost_connection_ends_every_call() -> None:
+    waiting = threading.Event()
+
+    def hang(call: grpc.Call) -> None:
+        waiting.set()
+        list(call.messages())
+
+    with served({"/s/Hang": hang}) as connection:
+        call = grpc.begin(connection, "/s/Hang")
+        assert waiting.wait(60)
+        connection.close()
+        with pytest.raises(Broken):
+            list(call.messages())
+        with pytest.raises(Broken):
+            grpc.begin(connection, "/s/Hang")
+
+
+def test_broken_frames_are_refused() -> None:
+    def broken(call: grpc.Call) -> None:
+        list(call.messages())
+        call.send(b"")
+        call.stream.send(b"\x00\xff\xff\xff\xff")
+
+    with served({"/s/Broken": broken}) as connection, pytest.raises(grpc.Failed):
+        grpc.call(connection, "/s/Broken", b"")
+
+
+# -- folders ---------------------------------------------------------------------------------------------------------
+
+DIRECTORY, LINK = 1 << 31 | 0o755, 1 << 27 | 0o777
+
+
+def stat_of(path: str, mode: int = 0o644, size: int = 0, link: str = "", mtime: int = 5) -> protobuf.Message:
+    return ((1, filesync.STAT), (2, ((1, path), (2, mode), (5, size), (6, mtime), (7, link))))
+
+
+def sender(stats: list[protobuf.Message], content: dict[int, bytes]) -> Method:
+    """A client's DiffCopy that sends these, then what is asked for."""
+
+    def send(call: grpc.Call) -> None:
+        for one in (*stats, ((1, filesync.STAT),)):
+            call.send(protobuf.encode(one))
+        for message in call.messages():
+            fields = protobuf.decode(message)
+            if protobuf.number(fields, 1) == filesync.FIN:
+                call.send(protobuf.encode(((1, filesync.FIN),)))
+                return
+            number = protobuf.number(fields, 3)
+            asked.append(number)
+            call.send(protobuf.encode(((1, filesync.DATA), (3, number), (4, content.get(number, b"")))))
+            if content.get(number):
+                call.send(protobuf.encode(((1, filesync.DATA), (3, number))))
+
+    asked: list[int] = []
+    send.asked = asked  # type: ignore[attr-defined]
+    return send
+
+
+def receive(method: Method, directory: Path) -> None:
+    with served({session.FILE_SYNC: method}) as connection:
+        filesync.receive(session.Session("s", "k", (session.FILE_SYNC,), connection), "context", str(directory))
+
+
+def test_a_folder_is_received_and_then_only_what_changed(tmp_path: Path) -> None:
+    stats = [
+        stat_of("a", 0o640, 3),
+        stat_of("d", DIRECTORY),
+        stat_of("d/b", 0o755 | 1 << 23, 2, mtime=7),
+        stat_of("d/same", 0o640, 3, link="a"),
+        stat_of("l", LINK, link="d/b"),
+    ]
+    first = sender(stats, {0: b"one", 2: b"bb"})
+    receive(first, tmp_path / "t")
+    place = tmp_path / "t"
+    assert (place / "a").read_bytes() == b"one" and stat.S_IMODE((place / "a").stat().st_mode) == 0o640
+    assert (place / "d/b").stat().st_mtime_ns == 7 and stat.S_IMODE((place / "d/b").stat().st_mode) == 0o4755
+    assert os.readlink(place / "l") == "d/b" and (place / "d/same").samefile(place / "a")
+    second = sender(
+        [stat_of("d", DIRECTORY), stat_of("d/b", 0o755 | 1 << 23, 2, mtime=7), stat_of("n", 0o644, 1)], {2: b"n"}
+    )
+    receive(second, place)
+    assert second.asked == [2]  # type: ignore[attr-defined]
+    assert sorted(str(path.relative_to(place)) for path in place.rglob("*")) == ["d", "d/b", "n"]
+
+
+@pytest.mark.parametrize(
+    "stats",
+    [
+        [stat_of("../out")],
+        [stat_of("/out")],
+        [stat_of("a/../../out")],
+        [stat_of("")],
+        [stat_of("a//b")],
+        [stat_of("missing/b")],
+        [stat_of("l", LINK, link="/tmp"), stat_of("l/out")],
+        [stat_of("a"), stat_of("a")],
+        [stat_of("a", DIRECTORY), stat_of("a/b", link="../../out")],
+        [stat_of("a\0b")],
+        [((1, 9),)],
+        [((1, filesync.DATA), (3, 7), (4, b"x"))],
+    ],
+)
+def test_hostile_folders_change_nothing_outside(tmp_path: Path, stats: list[protobuf.Message]) -> None:
+    with pytest.raises(Invalid):
+        receive(sender(stats, {}), tmp_path / "t")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t"]
+
+
+def test_a_link_that_was_here_is_not_followed(tmp_path: Path) -> None:
+    place = tmp_path / "t"
+    place.mkdir()
+    (tmp_path / "victim").write_text("safe")
+    (place / "a").symlink_to(tmp_path / "victim")
+    receive(sender([stat_of("a", 0o600, 2)], {0: b"no"}), place)
+    assert (tmp_path / "victim").read_text() == "safe" and (place / "a").read_text() == "no"
+
+
+def test_a_client_without_folders_is_told(tmp_path: Path) -> None:
+    with served({}) as connection, pytest.raises(Unavailable):
+        filesync.receive(session.Session("s", "k", (), connection), "context", str(tmp_path / "t"))
+
+
+def test_a_folder_is_sent_as_it_is_received(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "d").mkdir(parents=True)
+    (source / "d/f").write_bytes(b"x" * 100_000)
+    (source / "d/empty").touch()
+    (source / "l").symlink_to("d/f")
+    wrong: list[BaseException] = []
+
+    def send(call: grpc.Call) -> None:
+        outputs._Sender(call, str(source)).run()  # type: ignore[arg-type]
+        try:
+            list(call.messages())
+        except BaseException as error:
+            wrong.append(error)
+
+    receive(send, target)
+    assert (target / "d/f").read_bytes() == b"x" * 100_000 and (target / "d/empty").read_bytes() == b""
+    assert os.readlink(target / "l") == "d/f" and not wrong
+
+
+# -- sessions and progress -------------------------------------------------------------------------------------------
+
+
+def test_a_secret_and_its_absence() -> None:
+    def secret(call: grpc.Call) -> None:
+        (message,) = call.messages()
+        if protobuf.text(protobuf.decode(message), 1) != "known":
+            raise grpc.Failed(grpc.NOT_FOUND, "no such secret")
+        call.send(protobuf.encode(((1, b"\x00value"),)))
+
+    method = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
+    with served({method: secret}) as connection:
+        own = session.Session("s", "", (method,), connection)
+        assert own.secret("known") == b"\x00value" and own.secret("other") is None
+        assert session.Session("s", "", (), connection).secret("known") is None
+
+
+def test_progress_is_read_from_the_beginning_by_anybody() -> None:
+    progress = status.Progress("b")
+    progress.tell({"step": 1, "name": "RUN a", "state": "started", "seconds": 0})
+    progress.tell({"step": 1, "stream": 1, "log": "text"})
+    progress.tell({"step": 1, "name": "RUN a", "state": "failed", "seconds": 1, "error": "why"})
+    progress.tell({"plan": []})
+    progress.end()
+    for _ in range(2):
+        begun, log, ended = (protobuf.decode(message) for message in progress.read())
+        vertex = protobuf.decode(protobuf.inner(begun, 1))
+        assert protobuf.text(vertex, 3) == "RUN a" and 6 not in vertex
+        assert protobuf.text(protobuf.decode(protobuf.inner(log, 3)), 4) == "text"
+        last = protobuf.decode(protobuf.inner(ended, 1))
+        assert protobuf.text(last, 7) == "why" and protobuf.text(last, 1) == protobuf.text(vertex, 1)
+
+
+def test_a_session_that_never_comes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "WAIT_S_MAX", 0.01)
+    with pytest.raises(OrlopError, match="no active session for nobody"):
+        session.Sessions().find("nobody")
