@@ -164,9 +164,9 @@ def _connect(engine: Engine, record: ContainerRecord, inside: Rtnetlink, fd: int
     with networks.lock:
         release(engine, record.id)  # what an earlier start has left
         release_ended(engine)
-        mtu.follow(engine)
         attachment = _hold(engine, record)
         try:
+            mtu.follow(engine)
             for number, endpoint in enumerate(attachment.endpoints):
                 _plug(engine, record, endpoint, inside, fd, wishes(record)[number])
             if not any(cni.is_cni(engine, one) for one in attachment.endpoints):  # plugins set routes by themselves

@@ -173,13 +173,13 @@ class Networks:
         """
         self.resolver.close()
         with self.lock:  # under which each of them is started
+            self._left = True
             removals = list(self._removals)
+        if self.follower is not None:
+            self.follower.close()
         for removal in removals:
             removal.join(REMOVAL_S_MAX)
         with self.lock:
-            self._left = True
-            if self.follower is not None:
-                self.follower.close()
             try:
                 if not self.attachments.all:
                     self.clear()

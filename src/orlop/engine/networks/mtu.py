@@ -38,11 +38,16 @@ class Follower:
         self._changes = changes.Changes(changes.LINKS, changes.IPV4_ROUTES)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._stopped = threading.Event()
-        threading.Thread(target=self._run, name="mtu", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="mtu", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
+        """End the thread. Without the networks' lock: the thread may wait for it."""
         self._stopped.set()
         os.eventfd_write(self._stop, 1)
+        self._thread.join()
+        self._changes.close()
+        os.close(self._stop)
 
     def _run(self) -> None:
         try:
@@ -53,9 +58,6 @@ class Follower:
                     self._adjust()
         except OSError as wrong:
             self._engine.log.write(f"the MTU of the way outside is not followed any more: {wrong}")
-        finally:
-            self._changes.close()
-            os.close(self._stop)
 
     def _adjust(self) -> None:
         networks = self._engine.networks
