@@ -272,7 +272,8 @@ def _next_run(monitor: Monitor, kept: packet.Message, series: restart.Series, in
     pause_s = series.pause_after(time.monotonic() - monitor.began)
     ended = _finish(monitor, _cgroup(monitor, inherited), series, pause_s)
     monitor.clients.broadcast(attach.EXIT, jsonio.dump(ended.to_json()))
-    _attempt(monitor.defects, lambda: os.fsync(monitor.directory))
+    if not monitor.handover.is_leaf:
+        _attempt(monitor.defects, lambda: os.fsync(monitor.directory))
     _leave_to_readers(monitor, kept, series, inherited)
     monitor.close()
     following = None
@@ -413,7 +414,7 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
         ended = ended.replace(restart_at=record.now(pause_s))
     else:
         _attempt(notes, lambda: record.release(series.directory))
-    _attempt(notes, lambda: record.write_exit(monitor.directory, monitor.exit_fd, ended))
+    _attempt(notes, lambda: record.write_exit(monitor.directory, monitor.exit_fd, ended, not monitor.handover.is_leaf))
     return ended
 
 

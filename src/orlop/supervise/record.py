@@ -63,13 +63,18 @@ def reserve_exit(directory_fd: int) -> int:
     return fd
 
 
-def write_exit(directory_fd: int, exit_fd: int, ended: ExitRecord) -> None:
-    """Say how the run ended; durable when this returns, but for the name itself. Called once. Raises OSError."""
+def write_exit(directory_fd: int, exit_fd: int, ended: ExitRecord, durable: bool = True) -> None:
+    """Say how the run ended. Called once. Raises OSError.
+
+    durable: written to the disk when this returns, but for the name itself. What is left to the kernel is lost with the
+    machine, as is what an exec's record is about.
+    """
     data = jsonio.dump(ended.to_json())
     try:
         os.pwrite(exit_fd, data, 0)
         os.ftruncate(exit_fd, len(data))
-        os.fsync(exit_fd)
+        if durable:
+            os.fsync(exit_fd)
     finally:
         os.close(exit_fd)
     _rename(directory_fd, _EXIT_TEMPORARY, EXIT_FILE)

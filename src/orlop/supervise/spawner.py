@@ -23,6 +23,7 @@ from ..linux import process, signals
 from ..runtime import host
 from ..spec.attach import STDOUT
 from ..spec.errors import Unavailable
+from ..spec.record import prepare
 from ..spec.task import MESSAGE_BYTES_MAX, TREES_MAX
 from . import monitor, packet
 from .launcher import HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX, Handover, Inherited, Reply
@@ -73,6 +74,7 @@ def _warm_up() -> None:
     from ..runtime.operations import seccomp  # noqa: F401
     from ..runtime.planning import mounts  # noqa: F401
 
+    prepare()
     for _ in range(REHEARSALS):
         _rehearse()
     frozen.freeze()
