@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 
 from orlop.engine.steps.workspace import open_workspace
 from orlop.linux.path import open_in_root
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from .solve import Solver
 
+COPY_BYTES = 16 * 1024 * 1024
 _BIND = ("rbind", "rprivate")
 _SECRET = (*_BIND, "ro", "nosuid", "nodev", "noexec")
 
@@ -97,16 +99,33 @@ class Mounted:
         self._held.callback(inner.discard)
         root = self._held.enter_context(inner.opened())
         try:
-            os.close(open_in_root(root, mount.path, os.O_PATH))
+            place = open_in_root(root, mount.path, os.O_PATH)
         except OSError:
             cause = f'failed to compute cache key: "{mount.path}": not found'
             raise NotFound("mount", mount.path, cause, hint=f"look what {mount.target} should show") from None
+        try:
+            if not stat.S_ISDIR(os.fstat(place).st_mode):
+                return self._copy_of_file(place, mount, number)
+        finally:
+            os.close(place)
         (whole,) = self._solver.engine.snapshots.mounts(key)
         if whole.type != "overlay":
             raise Invalid("mount", mount.target, "there is nothing in the empty image to mount")
         subdirectory = (f"X-mount.subdir={mount.path}",) if mount.path.strip("/") else ()
         options = (*whole.options, *subdirectory, *(("ro",) if mount.read_only else ()))
         return whole.replace(destination=mount.target, options=options)
+
+    def _copy_of_file(self, place: int, mount: graph.BindMount, number: int) -> Mount:
+        """Return the mount of a copy of one file: a part of a tree that is mounted alone has to be a directory."""
+        path = f"{self._directory()}/file{number}"
+        info = os.fstat(place)
+        with open(f"/proc/self/fd/{place}", "rb", buffering=0) as source, open(path, "xb", buffering=0) as target:
+            while os.sendfile(target.fileno(), source.fileno(), None, COPY_BYTES):
+                pass
+            os.fchown(target.fileno(), info.st_uid, info.st_gid)
+            os.fchmod(target.fileno(), stat.S_IMODE(info.st_mode))
+        options = (*_BIND, "ro") if mount.read_only else _BIND
+        return Mount(destination=mount.target, type="bind", source=path, options=options)
 
     def _cache(self, mount: graph.CacheMount) -> Mount:
         from .cachemounts import held_cache

@@ -246,10 +246,8 @@ def name_of(vertex: graph.Vertex) -> str:
     """Return what progress calls a vertex."""
     origin = vertex.origin
     text = " ".join(origin.text.split()) or _source_name(vertex)
-    if not origin.stage:
-        return text
-    place = f" {origin.step}/{origin.steps}" if origin.steps else ""
-    return f"[{origin.stage}{place}] {text}"
+    place = f"{origin.stage} {origin.step}/{origin.steps}" if origin.steps and origin.step else origin.stage
+    return f"[{place.strip()}] {text}" if place else text
 
 
 def _source_name(vertex: graph.Vertex) -> str:

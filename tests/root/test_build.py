@@ -1,0 +1,352 @@
+"""`orlop build` through the real command and kernel: steps, the cache and why it missed, mounts, failures, deaths."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from support import processes
+
+KILLS = int(os.environ.get("ORLOP_TEST_KILLS", "3"))
+
+
+@pytest.fixture
+def context(tmp_path):
+    place = tmp_path / "context"
+    place.mkdir()
+    return place
+
+
+def build(orlop, context, text, *options, **more):
+    (context / "Dockerfile").write_text(text)
+    return orlop("build", "-q", *options, context, **more)
+
+
+def run(orlop, image, *command):
+    return orlop("run", "--rm", "--network=none", image, *command).stdout
+
+
+def image_id(finished):
+    return finished.stdout.strip()
+
+
+def missed(orlop, context, *options):
+    """Build once more; return {step: what had changed} of the steps that were made anew."""
+    told = json.loads(orlop("build", "--why", "--format=json", *options, context).stdout)
+    return {one["step"]: one["changed"] for one in told}
+
+
+# -- what is made -----------------------------------------------------------------------------------------------------
+
+
+def test_stages_heredocs_and_configuration(orlop, context):
+    (context / "a").write_text("a\n")
+    build(
+        orlop,
+        context,
+        "ARG BASE=host\nFROM $BASE AS one\nRUN echo one > /one\n"
+        "FROM host AS unused\nRUN false\n"
+        "FROM host\nENV X=1\nWORKDIR /w\nCOPY --from=one /one .\nCOPY a b\n"
+        "RUN <<EOF\nset -e\ncat one b > all\nEOF\n"
+        "COPY <<EOF /here\n$X\nEOF\n"
+        'CMD ["cat", "all", "/here"]\n',
+        "-t",
+        "made",
+    )
+    assert run(orlop, "made") == "one\na\n1\n"
+    config = json.loads(orlop("inspect", "made").stdout)[0]["Config"]
+    assert config["WorkingDir"] == "/w" and "X=1" in config["Env"]
+
+
+def test_the_same_from_another_place_at_another_time_by_another_umask(orlop, context, tmp_path):
+    text = "FROM host\nCOPY . /c/\nWORKDIR /w\nRUN date > /dev/null; echo made > f; mkdir d; ln -s f l\n"
+    (context / "a").write_text("a")
+    first = image_id(build(orlop, context, text))
+    other = tmp_path / "other" / "place"
+    other.mkdir(parents=True)
+    (other / "a").write_text("a")
+    os.utime(other / "a", (1, 1))
+    os.utime(other / "a", (2e9, 2e9))
+    (other / "Dockerfile").write_text(text)
+    second = orlop("build", "-q", "--no-cache", other, env={"TZ": "Asia/Tokyo"})
+    assert image_id(second) == first
+    assert image_id(orlop("build", "-q", "--no-cache", other, env={"SOURCE_DATE_EPOCH": "1000000000"})) != first
+
+
+def test_an_image_has_no_time_of_its_making(orlop, context):
+    build(orlop, context, "FROM host\nRUN echo > /f\n", "-t", "x", "--build-arg", "SOURCE_DATE_EPOCH=1600000000")
+    assert json.loads(orlop("inspect", "x").stdout)[0]["Created"] == "2020-09-13T12:26:40Z"
+    assert run(orlop, "x", "stat", "-c", "%Y", "/f") == "1600000000\n"
+
+
+def test_outputs(orlop, context, tmp_path):
+    (context / "f").write_text("content")
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY f /d/f\n")
+    orlop("build", "-q", "-o", tmp_path / "local", context)
+    assert (tmp_path / "local/d/f").read_text() == "content"
+    orlop("build", "-q", "-o", f"type=tar,dest={tmp_path}/t.tar", context)
+    listed = subprocess.run(["tar", "tf", tmp_path / "t.tar"], capture_output=True, text=True, check=True).stdout
+    assert listed.split() == ["./", "d/", "d/f"]
+    orlop("build", "-q", "-t", "x:1", "-o", f"type=oci,dest={tmp_path}/o.tar", context)
+    assert "index.json" in subprocess.run(["tar", "tf", tmp_path / "o.tar"], capture_output=True, text=True).stdout
+    orlop("build", "-q", "--iidfile", tmp_path / "id", "--metadata-file", tmp_path / "meta", context)
+    assert json.loads((tmp_path / "meta").read_text())["containerimage.config.digest"] == (tmp_path / "id").read_text()
+
+
+def test_contexts_from_standard_input(orlop, context):
+    text = "FROM host\nRUN echo hi > /f\n"
+    orlop("build", "-q", "-t", "x", "-", input=text)
+    assert run(orlop, "x", "cat", "/f") == "hi\n"
+    (context / "a").write_text("in the archive")
+    (context / "Dockerfile").write_text("FROM host\nCOPY a /\n")
+    for option in ("cf", "czf"):
+        packed = subprocess.run(["tar", option, "-", "-C", context, "."], capture_output=True, check=True).stdout
+        orlop("build", "-q", "-t", "y", "-", input=packed)
+        assert run(orlop, "y", "cat", "/a") == "in the archive"
+
+
+def test_named_contexts_and_ignored_files(orlop, context, tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/m").write_text("more")
+    for name in ("a", "b.log", "d/c", "d/keep.log"):
+        (context / name).parent.mkdir(exist_ok=True)
+        (context / name).write_text(name)
+    (context / ".dockerignore").write_text("*.log\n**/*.log\n!d/keep.log\nDockerfile\n")
+    text = "FROM host\nCOPY --from=more m /\nCOPY . /c\n"
+    build(orlop, context, text, "-t", "x", "--build-context", f"more={tmp_path / 'more'}")
+    assert (
+        run(orlop, "x", "sh", "-c", "cat /m; find /c -type f | sort")
+        == "more/c/.dockerignore\n/c/a\n/c/d/c\n/c/d/keep.log\n"
+    )
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+
+
+def test_why_names_what_changed(orlop, context):
+    (context / "src").mkdir()
+    (context / "src/app").write_text("one")
+    (context / "src/other").write_text("other")
+    text = "FROM host\nARG V=1\nENV E=1\nCOPY src /src\nRUN echo $V > /v\n"
+    build(orlop, context, text)
+    assert missed(orlop, context) == {}
+    os.utime(context / "src/app")  # a time is no content
+    assert missed(orlop, context) == {}
+    (context / "src/app").write_text("two")
+    told = missed(orlop, context)
+    assert [reason.partition(" changed")[0] for reason in told["[2/3] COPY src /src"]][-1] == "source 0 /src"
+    assert any(reason.startswith("file /src/app changed") for reason in told["[2/3] COPY src /src"])
+    (context / "src/other").chmod(0o755)
+    assert any("file /src/other changed" in reason for reason in missed(orlop, context)["[2/3] COPY src /src"])
+    (context / "src/new").write_text("")
+    assert any("file /src/new is new" in reason for reason in missed(orlop, context)["[2/3] COPY src /src"])
+    told = missed(orlop, context, "--build-arg", "V=2")
+    assert list(told) == ["[3/3] RUN echo $V > /v"] or list(told) == ["[3/3] RUN echo 2 > /v"]
+    assert [reason.partition(" changed")[0] for (reason,) in told.values()] == ["variable V"]
+
+
+def test_what_does_not_count_and_what_does(orlop, context):
+    (context / "s").write_text("one")
+    text = "FROM host\nRUN --mount=type=secret,id=s cat /run/secrets/s > /dev/null; echo x > /x\n"
+    first = image_id(build(orlop, context, text, "--secret", f"id=s,src={context / 's'}"))
+    (context / "s").write_text("two")
+    assert missed(orlop, context, "--secret", f"id=s,src={context / 's'}") == {}
+    assert image_id(build(orlop, context, text + "ENV A=1\n", "--secret", f"id=s,src={context / 's'}")) != first
+    assert missed(orlop, context, "--no-cache", "--secret", f"id=s,src={context / 's'}")
+    build(orlop, context, "FROM host AS a\nRUN echo 1\nFROM host AS b\nRUN echo 2\nCOPY --from=a /etc /e\n")
+    told = missed(orlop, context, "--no-cache-filter", "b")
+    assert told and all("[b " in step for step in told)
+
+
+def test_an_equal_tree_ends_what_a_change_began(orlop, context):
+    (context / "a").write_text("a")
+    text = "FROM host\nRUN wc -c /etc/hostname > /dev/null; echo {} > /dev/null; echo same > /f\nRUN echo later > /g\n"
+    build(orlop, context, text.format(1))
+    (context / "Dockerfile").write_text(text.format(2))
+    assert len(missed(orlop, context)) == 1  # the first RUN is another, what it leaves is not
+
+
+def test_caches_are_listed_and_pruned(orlop, context):
+    build(orlop, context, "FROM host\nRUN echo x > /x\nRUN --mount=type=cache,target=/c echo y > /c/y\n", "-t", "x")
+    assert "RUN echo x > /x" in orlop("builder", "du").stdout
+    assert "build-cache-" in orlop("volume", "ls").stdout
+    orlop("builder", "prune", "-f")
+    assert "RUN" not in orlop("builder", "du").stdout and "build-cache-" in orlop("volume", "ls").stdout
+    assert run(orlop, "x", "cat", "/x") == "x\n"  # images keep what they need
+    orlop("builder", "prune", "-af")
+    assert "build-cache-" not in orlop("volume", "ls").stdout
+
+
+def test_what_the_cache_has_survives_a_collection_of_images(orlop, context):
+    build(orlop, context, "FROM host\nRUN echo x > /x\nRUN echo y > /y\n", "-t", "x")
+    orlop("rmi", "x")
+    orlop("image", "prune", "-f")
+    assert missed(orlop, context) == {}
+    orlop("build", "-q", "-t", "x", context)
+    assert run(orlop, "x", "cat", "/y") == "y\n"
+
+
+# -- mounts -----------------------------------------------------------------------------------------------------------
+
+
+def test_mounts_of_every_kind(orlop, context):
+    (context / "in").write_text("from the context")
+    (context / "Dockerfile").write_text(
+        "FROM host AS made\nRUN echo from a stage > /made\n"
+        "FROM host\n"
+        "RUN --mount=type=bind,target=/b cat /b/in > /bind; ! touch /b/x\n"
+        "RUN --mount=type=bind,from=made,source=/made,target=/m cat /m > /stage\n"
+        "RUN --mount=type=bind,target=/b,rw echo changed > /b/in; cat /b/in > /rw\n"
+        "RUN --mount=type=bind,target=/b cat /b/in > /again\n"
+        "RUN --mount=type=tmpfs,target=/t,size=1m df -k /t | tail -1 > /tmpfs; echo x > /t/f\n"
+        "RUN --mount=type=cache,target=/c,id=k echo cached > /c/f\n"
+        "RUN --mount=type=cache,target=/c,id=k,ro cat /c/f > /cache\n"
+        "RUN --mount=type=cache,target=/c,id=other ls /c > /empty\n"
+        "RUN --mount=type=secret,id=s,env=S,target=/s,mode=0440,uid=5 stat -c '%a %u' /s > /secret; [ \"$S\" = hush ]\n"
+        "RUN --mount=type=secret,id=none test ! -e /run/secrets/none\n"
+    )
+    orlop("build", "-q", "-t", "x", "--secret", "id=s,env=SECRET", context, env={"SECRET": "hush"})
+    shown = run(orlop, "x", "sh", "-c", "cat /bind /stage /rw /again /cache /empty /secret; ls -d /b /m /t /c /s 2>&1; true")
+    lines = shown.splitlines()
+    assert lines[0] == "from the contextfrom a stage" and lines[1:4] == ["changed", "from the contextcached", "440 5"]
+    assert all("No such file" in line for line in lines[4:])
+    assert b"hush" not in subprocess.run(["grep", "-ra", "hush", orlop.root], capture_output=True).stdout
+
+
+def test_a_required_secret_is_asked_for(orlop, context):
+    text = "FROM host\nRUN --mount=type=secret,id=s,required cat /run/secrets/s\n"
+    failed = build(orlop, context, text, check=False)
+    assert failed.code == 1 and "secret s: not found" in failed.stderr and "--secret id=s" in failed.stderr
+
+
+def test_an_agent_is_reached(orlop, context, tmp_path):
+    import socket
+    import threading
+
+    place = f"/tmp/orlop-agent-{os.getpid()}"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(place)
+    listener.listen()
+
+    def serve():
+        peer, _ = listener.accept()
+        with peer:
+            assert peer.recv(64) == b"who?\n"
+            peer.sendall(b"agent\n")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    text = 'FROM host\nRUN --mount=type=ssh [ -S "$SSH_AUTH_SOCK" ] && stat -c %a $SSH_AUTH_SOCK > /mode\n'
+    try:
+        build(orlop, context, text, "-t", "x", "--ssh", f"default={place}")
+        assert run(orlop, "x", "cat", "/mode") == "600\n"
+    finally:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.connect(place)
+            one.sendall(b"who?\n")
+            one.recv(9)
+        thread.join()
+        listener.close()
+        os.unlink(place)
+
+
+# -- isolation --------------------------------------------------------------------------------------------------------
+
+
+def test_steps_are_contained_and_unlisted(orlop, context):
+    text = (
+        "FROM host\nRUN env | cut -d= -f1 | sort > /env; grep CapEff /proc/self/status > /caps;"
+        " grep Seccomp: /proc/self/status >> /caps\nRUN --network=none ls /sys/class/net > /net\n"
+    )
+    build(orlop, context, text, "-t", "x", env={"LEAK": "from the client"})
+    assert set(run(orlop, "x", "cat", "/env").split()) <= {"HOME", "HOSTNAME", "PATH", "PWD", "SHLVL", "_", "OLDPWD"}
+    plain = orlop("run", "--rm", "host", "sh", "-c", "grep CapEff /proc/self/status").stdout
+    assert plain in run(orlop, "x", "cat", "/caps") and "Seccomp:\t2" in run(orlop, "x", "cat", "/caps")
+    assert run(orlop, "x", "cat", "/net").split() == ["lo"]
+    assert orlop("ps", "-aq").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("instruction", "entitlement"),
+    [("RUN --security=insecure true", "security.insecure"), ("RUN --network=host true", "network.host")],
+)
+def test_what_the_user_did_not_allow_is_refused(orlop, context, instruction, entitlement):
+    failed = build(orlop, context, f"FROM host\n{instruction}\n", check=False)
+    assert failed.code == 1 and f"--allow {entitlement}" in failed.stderr
+    build(orlop, context, f"FROM host\n{instruction}\n", "--allow", entitlement)
+
+
+# -- failures, deaths -------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_step_can_be_entered(orlop, context):
+    text = "FROM host\nRUN echo before > /before\nRUN echo kept > /a; seq 1 100; false\n"
+    failed = build(orlop, context, text, check=False)
+    assert failed.code == 1 and "exit code: 1" in failed.stderr
+    shown = failed.stderr.splitlines()
+    assert "100" in shown and "61" in shown and "60" not in shown
+    (line,) = [line for line in orlop("builder", "ls").stdout.splitlines() if "failed" in line]
+    name = line.split()[0]
+    assert orlop("builder", "logs", name).stdout.split() == [str(number) for number in range(1, 101)]
+    assert orlop("build", "shell", name, "cat", "/a", "/before").stdout == "kept\nbefore\n"
+    before = orlop("build", "shell", f"{name}@step3-before", "ls", "/a", check=False)
+    assert before.code == 2 and "No such file" in before.stderr
+    assert orlop("build", "shell", f"{name}@2", "cat", "/before").stdout == "before\n"
+
+
+def test_an_interrupted_build_stops_its_command(orlop, context):
+    (context / "Dockerfile").write_text("FROM host\nRUN echo begun; exec sleep 4321\n")
+    env = orlop.variables
+    started = orlop.inside(
+        lambda: subprocess.Popen(
+            [Path(__file__).parents[2] / "orlop", "build", "--progress=plain", context], env=env, stderr=subprocess.PIPE
+        )
+    )
+    for line in started.stderr:
+        if b"begun" in line and b"RUN" not in line:
+            break
+    started.send_signal(signal.SIGINT)
+    started.wait(60)
+    started.stderr.close()
+    until(lambda: not any(b"4321" in processes.read(pid, "cmdline") for pid in processes.pids()))
+    until(lambda: not list((orlop.root / "snapshots/active").iterdir()))
+
+
+def until(true, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("moment", range(KILLS))
+def test_a_killed_engine_loses_no_cache_and_leaves_nothing(orlop, context, moment):
+    text = "FROM host\n" + "".join(f"RUN echo {number} > /f{number}; sleep 0.05\n" for number in range(5))
+    (context / "Dockerfile").write_text(text)
+    orlop("info")
+    started = orlop.inside(
+        lambda: subprocess.Popen(
+            [Path(__file__).parents[2] / "orlop", "build", "-q", context],
+            env=orlop.variables,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+    )
+    cache = orlop.root / "build/cache"
+    until(lambda: (cache.is_dir() and len(list(cache.glob("*.json"))) > moment) or started.poll() is not None)
+    pid = json.loads(orlop("info", "--format", "json").stdout)["Pid"]
+    os.kill(pid, signal.SIGKILL)
+    started.wait(60)
+    made = len(list(cache.glob("*.json")))
+    told = json.loads(orlop("build", "--why", "--format=json", context).stdout)
+    assert len(told) <= 5 - made, "a step that was done was made again"
+    assert not list((orlop.root / "snapshots/active").iterdir())
+    assert not list((orlop.root / "containers").iterdir())
+    found = json.loads(orlop("system", "fsck", "--format", "json", check=False).stdout or "[]")
+    assert found == []
