@@ -29,7 +29,7 @@ class Host(Record):
     capabilities: names of the bounding set, with CAP_. controllers: of cgroups, as linux.cgroup names them.
     swap_limit: whether memory plus swap can be limited. security_modules: of apparmor and selinux, those in force.
     thermal_throttle: the directories below /sys that tell how hot the processors are (GHSA-6fw5-f8r9-fgfm).
-    cpus, memory_nodes: the numbers of those that are there; none where nobody knows.
+    cpus, memory_nodes: the numbers of those that are there; none where nobody knows. oom_score_adj: the engine's own.
     """
 
     processors: int
@@ -41,6 +41,7 @@ class Host(Record):
     thermal_throttle: tuple[str, ...] = ()
     cpus: tuple[int, ...] = ()
     memory_nodes: tuple[int, ...] = ()
+    oom_score_adj: int = 0
     runtime: HostFacts
 
 
@@ -71,6 +72,7 @@ def look() -> Host:
         thermal_throttle=_below("/sys/devices/system/cpu", "thermal_throttle"),
         cpus=_numbers("/sys/devices/system/cpu/online"),
         memory_nodes=_numbers("/sys/devices/system/node/online"),
+        oom_score_adj=_oom_score_adj(),
         runtime=runtime,
     )
 
@@ -88,6 +90,11 @@ def _numbers(path: str) -> tuple[int, ...]:
     except OSError:
         return ()
     return tuple(number for part in parts for number in range(int(part[0]), int(part[-1]) + 1))
+
+
+def _oom_score_adj() -> int:
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        return int(file.read())
 
 
 def _swap_limit(directory: str, version: int) -> bool:

@@ -101,6 +101,7 @@ def info(engine: Engine) -> dict[str, object]:
             *(f"name={module}" for module in engine.host.security_modules),
             "name=seccomp,profile=builtin",
             "name=cgroupns",
+            *(() if engine.host.runtime.initial_user_namespace else ("name=rootless",)),
         ],
     }
 
@@ -147,7 +148,7 @@ def _limits(engine: Engine) -> dict[str, object]:
 def _machine(engine: Engine) -> dict[str, object]:
     system = _os_release()
     return {
-        "CgroupDriver": "cgroupfs",
+        "CgroupDriver": "cgroupfs" if engine.host.runtime.layout.hierarchies() else "none",
         "CgroupVersion": "2" if engine.host.runtime.layout.mode == "unified" else "1",
         "KernelVersion": os.uname().release,
         "OperatingSystem": system.get("PRETTY_NAME", "Linux"),

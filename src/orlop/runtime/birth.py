@@ -66,6 +66,21 @@ class PidNamespace:
             os.close(self._home)
 
 
+def may_return() -> bool:
+    """Tell whether a process that lets its children be born in another PID namespace can undo that.
+
+    The way back asks for CAP_SYS_ADMIN over the owner of its own, which in a user namespace nobody has (setns(2)).
+    """
+    home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        process.setns(home, process.CLONE_NEWPID)  # where they are born anyway
+    except PermissionError:
+        return False
+    finally:
+        os.close(home)
+    return True
+
+
 def clone(flags: int, child: Child) -> tuple[int, int]:
     """Return (pid, pidfd) of a child that is born where the caller is."""
     return _clone(flags, None, child)
@@ -80,12 +95,12 @@ def clone_into(cgroup: Cgroup, flags: int, child: Child) -> tuple[int, int]:
 
 
 def clone_through(
-    namespaces: Sequence[tuple[str, int]], cgroup: Cgroup | None, flags: int, child: Child
+    namespaces: Sequence[tuple[str, int]], bear: Callable[[Child], tuple[int, int]], flags: int, child: Child
 ) -> tuple[int, int]:
     """Return (pid, pidfd) of a child that is born in existing namespaces: (kind, descriptor), in the order of joining.
 
     A helper joins them, which nobody could undo, and bears the child as its own sibling (CLONE_PARENT), so the caller
-    is the parent as always. Raises OSError.
+    is the parent as always. bear: makes the helper, in the cgroup where its child is to be. Raises OSError.
     """
     ours, theirs = channel.pair()
 
@@ -94,7 +109,7 @@ def clone_through(
         _bear(namespaces, flags, child, theirs)
 
     try:
-        _, helper = clone(0, help) if cgroup is None else clone_into(cgroup, 0, help)
+        _, helper = bear(help)
     finally:
         theirs.close()
     try:

@@ -6,9 +6,10 @@ import resource
 from ..linux import abi, capability
 from ..linux.cgroup import Layout, detect, usable
 from ..spec.record import Record
+from ..spec.runtime import IdMapping
 
 _UNLIMITED = 2**64 - 1
-_EVERY_ID = ["0", "0", "4294967295"]
+_EVERY_ID = (IdMapping(container_id=0, host_id=0, size=2**32 - 1),)
 
 
 class HostFacts(Record):
@@ -16,7 +17,8 @@ class HostFacts(Record):
 
     kernel: (major, minor). cap_last: the highest capability number. cap_bounding, cap_effective: masks of this
     process. rlimits_hard: RLIMIT_* name -> hard limit, 2**64-1 for none. initial_user_namespace: whether this process
-    is in it, so that it may make device nodes. lsms: the active Linux security modules.
+    is in it, so that it may make device nodes. lsms: the active Linux security modules. uids, gids: the ids that there
+    are, where this is another user namespace; the initial one has all.
     """
 
     machine: str
@@ -28,6 +30,8 @@ class HostFacts(Record):
     layout: Layout = Layout("none")
     initial_user_namespace: bool = True
     lsms: tuple[str, ...] = ()
+    uids: tuple[IdMapping, ...] = ()
+    gids: tuple[IdMapping, ...] = ()
 
 
 def facts() -> HostFacts:
@@ -36,6 +40,7 @@ def facts() -> HostFacts:
     effective, _, _ = capability.get_sets()
     limits = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
     hard = {name: resource.getrlimit(number)[1] for name, number in limits.items()}
+    uids, gids = _ids("/proc/self/uid_map"), _ids("/proc/self/gid_map")
     return HostFacts(
         machine=abi.MACHINE,
         kernel=kernel_version(os.uname().release),
@@ -44,8 +49,10 @@ def facts() -> HostFacts:
         cap_effective=effective,
         rlimits_hard={name: _UNLIMITED if value == resource.RLIM_INFINITY else value for name, value in hard.items()},
         layout=usable(detect()),
-        initial_user_namespace=_read("/proc/self/uid_map").split() == _EVERY_ID,
+        initial_user_namespace=uids == _EVERY_ID,
         lsms=_security_modules(),
+        uids=() if uids == _EVERY_ID else uids,
+        gids=() if gids == _EVERY_ID else gids,
     )
 
 
@@ -55,6 +62,12 @@ def _security_modules() -> tuple[str, ...]:
         return tuple(told.split(","))
     apparmor = _read("/sys/module/apparmor/parameters/enabled").strip() == "Y"
     return (*(["apparmor"] if apparmor else []), *(["selinux"] if _read("/sys/fs/selinux/enforce") else []))
+
+
+def _ids(path: str) -> tuple[IdMapping, ...]:
+    """Return the map of our own user namespace (user_namespaces(7))."""
+    lines = (line.split() for line in _read(path).splitlines())
+    return tuple(IdMapping(container_id=int(own), host_id=int(outer), size=int(size)) for own, outer, size in lines)
 
 
 def kernel_version(release: str) -> tuple[int, ...]:

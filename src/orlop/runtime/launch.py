@@ -16,6 +16,7 @@ from ..spec import runtime as oci
 from ..spec.errors import Conflict, Invalid, OrlopError, Unavailable
 from . import birth, channel, hooks, init
 from .operations import Outside
+from .operations.namespaces import open_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -197,9 +198,11 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
         init.run(plan, outside, stdio, theirs)
 
     try:
-        # A helper joins the PID namespace with the others.
-        with birth.PidNamespace("" if plan.joins else plan.pid_path, outside.target):
-            created.pid, created.pidfd = _born(created, plan, outside, child)
+        if plan.joins or ((plan.pid_path or outside.target >= 0) and not birth.may_return()):
+            created.pid, created.pidfd = _born_through(created, plan, outside, child)
+        else:
+            with birth.PidNamespace(plan.pid_path, outside.target):
+                created.pid, created.pidfd = _born(created, plan.clone_flags, outside, child)
         created._undo.append(created._kill)
     except OSError as failure:
         # ENOMEM: the first process of the PID namespace has ended, so nobody can be born there (pid_namespaces(7)).
@@ -210,16 +213,27 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
         theirs.close()
 
 
-def _born(created: Created, plan: Plan, outside: Outside, child: birth.Child) -> tuple[int, int]:
+def _born(created: Created, flags: int, outside: Outside, child: birth.Child) -> tuple[int, int]:
     cgroup = created.cgroup
-    if plan.joins:
-        joined = [(join.kind, outside.sources[id(join), ""]) for join in plan.joins]
-        return birth.clone_through(joined, cgroup, plan.clone_flags, child)
     if cgroup is None:
-        return birth.clone(plan.clone_flags, child)
+        return birth.clone(flags, child)
     if outside.target >= 0:
         return birth.clone_beside(cgroup, outside.state.pid, child, created.leaf)
-    return birth.clone_into(cgroup, plan.clone_flags, child)
+    return birth.clone_into(cgroup, flags, child)
+
+
+def _born_through(created: Created, plan: Plan, outside: Outside, child: birth.Child) -> tuple[int, int]:
+    """Have a helper join what the child is to be born in: the PID namespace alone, or with it all that it joins."""
+    joined = [(join.kind, outside.sources[id(join), ""]) for join in plan.joins]
+    opened = -1
+    if not joined:
+        opened = os.dup(outside.target) if outside.target >= 0 else open_namespace("pid", plan.pid_path)
+        joined = [("pid", opened)]
+    try:
+        return birth.clone_through(joined, lambda helper: _born(created, 0, outside, helper), plan.clone_flags, child)
+    finally:
+        if opened >= 0:
+            os.close(opened)
 
 
 def _attend(created: Created, plan: Plan, outside: Outside) -> None:

@@ -183,7 +183,7 @@ class Monitor:
         # Of an exec: nobody would ever see it again (moby 9098). A container's process is everybody's.
         if self.handover.ends_with_client and not self._exited:
             self.signal(signals.SIGKILL)
-            if self.leaf is not None:
+            if self.leaf is not None and self.leaf.layout.hierarchies():
                 self.leaf.kill()
 
     def resize(self, rows: int, columns: int) -> None:

@@ -8,7 +8,7 @@ from ...spec.errors import Invalid
 from ...spec.runtime import OCI_VERSION, Linux, Mount, Process, Root, Seccomp, Spec
 from ..containers.record import ContainerRecord
 from ..host import NO_DEVICES, Devices, Host
-from . import config, mounts, namespaces, resources, seccomp_profile, security
+from . import config, mounts, namespaces, resources, seccomp_profile, security, unprivileged
 from . import devices as device_nodes
 
 TYPE_CHECKING = False
@@ -80,7 +80,8 @@ def container(
         annotations={**request.annotations, **({reaper.ANNOTATION: "true"} if request.init else {})},
         linux=linux,
     )
-    return Compiled(spec, (*warnings, *_capability_warnings(request, host), *mounts.warnings(request)))
+    spec, lessened = unprivileged.adapted(spec, request, host, devices)
+    return Compiled(spec, (*warnings, *lessened, *_capability_warnings(request, host), *mounts.warnings(request)))
 
 
 def _with_cgroup(found: tuple[Mount, ...], options: security.Security) -> tuple[Mount, ...]:

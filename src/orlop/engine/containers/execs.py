@@ -155,7 +155,7 @@ def kill(engine: Engine, reference: str, signal: str) -> None:
     try:
         if pidfd is not None:
             process.pidfd_send_signal(pidfd, number)
-        if number == signals.parse("KILL", "") and task.status.cgroup:
+        if number == signals.parse("KILL", "") and task.status.cgroup and engine.host.runtime.layout.hierarchies():
             above, _, name = task.status.cgroup.rpartition("/")
             Cgroup(engine.host.runtime.layout, above).leaf(name).kill()
     except ProcessLookupError:

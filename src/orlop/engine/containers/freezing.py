@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
-from ...spec.errors import Unavailable
+from ...spec.errors import Unavailable, Unsupported
 from .. import events
 from . import state
 from .record import disk_trouble_told
@@ -35,6 +35,10 @@ def pause(engine: Engine, reference: str) -> None:
     task = engine.observe(record.id)
     state.step(task, "pause", record)
     assert task.status is not None
+    if not engine.host.runtime.layout.hierarchies():
+        cause = "there is no cgroup to freeze it in: this user was given none"
+        hint = "on cgroup v2, have systemd delegate one: orlop doctor says how"
+        raise Unsupported("pause", record.subject, cause, hint=hint)
     try:
         engine.cgroup(record.id, task.status).freeze()
     except FileNotFoundError:
@@ -71,8 +75,8 @@ def thaw(engine: Engine, record: ContainerRecord, status: TaskStatus) -> None:
 @contextmanager
 def held(engine: Engine, record: ContainerRecord) -> Iterator[None]:
     """Keep the processes of a container from changing anything; one that does not run, or is paused, stays as it is."""
-    if engine.observe(record.id).state != state.RUNNING:
-        yield
+    if engine.observe(record.id).state != state.RUNNING or not engine.host.runtime.layout.hierarchies():
+        yield  # without a cgroup nothing can hold it still: who reads meanwhile sees what the kernel shows
         return
     with disk_trouble_told("pause", record.subject), open(_held_file(engine, record), "wb"):
         pass

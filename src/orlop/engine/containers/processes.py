@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...spec.task import TaskStatus
     from ..engine import Engine
 
 OPTIONS_DEFAULT = ("-ef",)
@@ -38,16 +39,33 @@ def top(engine: Engine, reference: str, options: Sequence[str]) -> dict[str, obj
     task = engine.observe(record.id)
     state.step(task, "top", record)
     assert task.status is not None
-    try:
-        pids = set(engine.cgroup(record.id, task.status).procs())
-    except FileNotFoundError:
-        pids = set()
+    pids = _pids(engine, record.id, task.status)
     if tuple(options) in ((), OPTIONS_DEFAULT):
         titles, rows = list(TITLES_DEFAULT), _from_proc(pids)
     else:
         titles, rows = _from_ps(options, pids, record.subject)
     events.publish_container(engine, record, "top")
     return {"Titles": titles, "Processes": rows}
+
+
+def _pids(engine: Engine, container_id: str, status: TaskStatus) -> set[int]:
+    """Return whose processes these are: by its cgroup, and where there is none, by its PID namespace."""
+    cgroup = engine.cgroup(container_id, status)
+    try:
+        if cgroup.layout.hierarchies():
+            return set(cgroup.procs())
+        own = os.stat(f"/proc/{status.pid}/ns/pid")
+        everybody = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+        return {pid for pid in everybody if _is_in(pid, own)}
+    except FileNotFoundError:
+        return set()
+
+
+def _is_in(pid: int, namespace: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(f"/proc/{pid}/ns/pid"), namespace)
+    except OSError:
+        return False  # it has ended, or it is somebody else's
 
 
 def _from_proc(pids: set[int]) -> list[list[str]]:

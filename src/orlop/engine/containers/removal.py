@@ -77,6 +77,8 @@ def exit_code(task: state.Task, record: ContainerRecord) -> int:
 
 def remove_cgroup(engine: Engine, path: str) -> None:
     """Kill whatever is left in a container's cgroup and remove it. Nothing is wrong when it is not there."""
+    if not engine.host.runtime.layout.hierarchies():
+        return  # this engine was given none: what was in its PID namespace has ended with it
     cgroup = Cgroup(engine.host.runtime.layout, path)
     try:
         cgroup.kill()

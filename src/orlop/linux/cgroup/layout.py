@@ -24,6 +24,7 @@ MOUNTINFO_BYTES_MAX = 64 * 1024 * 1024
 V1_CONTROLLERS = frozenset(
     "blkio cpu cpuacct cpuset debug devices freezer hugetlb memory misc net_cls net_prio perf_event pids rdma".split()
 )
+_DELEGATED_FILES = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 
 class Layout:
@@ -119,6 +120,36 @@ def paths_of(layout: Layout, cgroups: str = "/proc/thread-self/cgroup") -> dict[
             raise OSError(errno.ENOENT, f"the cgroup of this task is not below what is mounted at {mount}", path)
         paths[mount] = tuple(name for name in names if name)
     return paths
+
+
+def usable(layout: Layout) -> Layout:
+    """Return the part of a layout in which this process can make cgroups: all of it, a delegated subtree, or none.
+
+    Nothing of v1 can be delegated safely (cgroups(7)). Of v2 a subtree can (cgroup-v2.rst, "Delegation"): the highest
+    cgroup on our own way down that we may write, below a systemd unit with Delegate=yes for instance.
+    """
+    if all(os.access(mount, os.W_OK) for mount in layout.hierarchies()):
+        return layout
+    delegated = _delegated(layout) if layout.v2 else ""
+    if not delegated:
+        return Layout("none")
+    with open(f"{delegated}/cgroup.controllers", encoding="utf-8") as file:
+        controllers = frozenset(file.read().split())
+    root = layout.roots.get(layout.v2, "").rstrip("/") + delegated.removeprefix(layout.v2)
+    return Layout("unified", {}, delegated, controllers, {delegated: root} if root else None)
+
+
+def _delegated(layout: Layout) -> str:
+    """Return the directory of the highest v2 cgroup above or at ours that is delegated to us, "" for none."""
+    try:
+        own = paths_of(layout)[layout.v2]
+    except (OSError, KeyError):
+        return ""
+    for depth in range(len(own) + 1):
+        directory = "/".join((layout.v2, *own[:depth]))
+        if all(os.access(f"{directory}/{name}", os.W_OK) for name in ("", *_DELEGATED_FILES)):
+            return directory
+    return ""
 
 
 def _layout(v1: dict[str, str], v2: str, roots: dict[str, str]) -> Layout:

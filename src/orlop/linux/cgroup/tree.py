@@ -51,6 +51,8 @@ class Cgroup:
         In the others its processes are where their siblings are. No controller is handed down to it, so that the
         cgroup itself may go on holding processes (cgroup-v2.rst, "No Internal Process Constraint").
         """
+        if not self.layout.hierarchies():
+            return Cgroup(self.layout, f"{self.path}/{name}")
         v1 = {} if self.layout.v2 else {"freezer": self._freezer()}
         return Cgroup(Layout("hybrid", v1, self.layout.v2), f"{self.path}/{name}")
 
@@ -185,8 +187,6 @@ class Cgroup:
 
         They are dying when this returns; `remove` waits for them.
         """
-        if not self.layout.hierarchies():
-            return
         if self.layout.v2:
             try:
                 with self._open(self.layout.v2) as directory:

@@ -14,6 +14,7 @@ OrlopError where the operation knows more.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ...linux import mount
@@ -23,6 +24,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...spec.runtime import State
     from ..channel import Channel
+
+
+_PROC_ROOT_INO = 1  # include/linux/proc_fs.h
 
 
 class Operation(Record):
@@ -137,5 +141,23 @@ class Init:
         Nobody can mount over its files or swap them, as has been done to a container's /proc (CVE-2025-52881).
         """
         if self._procfs < 0:
-            self._procfs = mount.new_filesystem("proc")
+            try:
+                self._procfs = mount.new_filesystem("proc")
+            except PermissionError:
+                self._procfs = _shared_procfs()
         return self._procfs
+
+
+def _shared_procfs() -> int:
+    """Return the root of the procfs at /proc, without what may be mounted over its files.
+
+    For a PID namespace that is not our user namespace's: nobody there may mount a procfs of it. Any other procfs than
+    its own has no `self` for us, so that nothing is written through a wrong one.
+    """
+    place = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if mount.filesystem_magic(place) != mount.PROC_SUPER_MAGIC or os.fstat(place).st_ino != _PROC_ROOT_INO:
+            raise PermissionError(errno.EPERM, "there is no procfs of this PID namespace", "/proc")
+        return mount.clone_tree(place)
+    finally:
+        os.close(place)

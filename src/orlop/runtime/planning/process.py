@@ -102,9 +102,10 @@ def identity(
     does not get (no no_new_privs), so they stay permitted until it is loaded.
     """
     user = process.user
-    _check_ids("process.user.uid", (user.uid,), maps[0] if maps else ())
-    _check_ids("process.user.gid", (user.gid,), maps[1] if maps else ())
-    _check_ids("process.user.additionalGids", user.additional_gids, maps[1] if maps else ())
+    uids, gids = maps or (host.uids, host.gids)
+    _check_ids("process.user.uid", (user.uid,), uids)
+    _check_ids("process.user.gid", (user.gid,), gids)
+    _check_ids("process.user.additionalGids", user.additional_gids, gids)
     if len(user.additional_gids) > GROUPS_MAX:
         raise Invalid("read", "process.user.additionalGids", f"there are more than {GROUPS_MAX}")
     # A new user namespace begins with every capability, whatever its maker had (user_namespaces(7)).
@@ -203,7 +204,8 @@ def limits(process: Process, host: HostFacts, warnings: list[str]) -> tuple[Oper
 
 def _clamped(limit: Rlimit, host: HostFacts, warnings: list[str]) -> Operation:
     most = host.rlimits_hard.get(limit.type, limit.hard)
-    if limit.hard <= most or host.cap_effective & _SYS_RESOURCE:
+    # The capability counts in the initial user namespace alone (setrlimit(2)).
+    if limit.hard <= most or (host.cap_effective & _SYS_RESOURCE and host.initial_user_namespace):
         return SetRlimit(type=limit.type, soft=limit.soft, hard=limit.hard)
     warnings.append(f"{limit.type} is limited to {most}: more than the own hard limit needs CAP_SYS_RESOURCE")
     return SetRlimit(type=limit.type, soft=min(limit.soft, most), hard=most)

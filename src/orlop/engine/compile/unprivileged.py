@@ -1,0 +1,55 @@
+"""What changes in a container's spec where the engine itself lives in a user namespace: a user's, a nested one.
+
+The kernel's rules, in one place: a sysfs or procfs may be mounted only for a network or PID namespace that is the
+mounter's own; nodes of devices can't be made, only shown; OOM scores go up, never down (user_namespaces(7),
+proc_pid_oom_score_adj(5)). What can't be done, and was not asked for by name, is a warning (I3). Pure.
+"""
+
+from __future__ import annotations
+
+from ...spec.runtime import Mount, Spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...spec.container import ContainerRequest
+    from ..host import Devices, Host
+
+_SHOWN = {"network": ("sysfs", "/sys"), "pid": ("proc", "/proc")}
+_KEPT = ("nosuid", "noexec", "nodev")
+
+
+def adapted(spec: Spec, request: ContainerRequest, host: Host, devices: Devices) -> tuple[Spec, tuple[str, ...]]:
+    """Return the spec as an engine in a user namespace can have it, and one sentence for each thing that is less."""
+    if host.runtime.initial_user_namespace:
+        return spec, ()
+    own = {namespace.type for namespace in spec.linux.namespaces}
+    mounts = tuple(_mount(mount, own) for mount in spec.mounts)
+    shown = tuple(_shown(target, source) for target, source in _places(request, devices).items())
+    linux = spec.linux.replace(devices=())
+    process = spec.process
+    warnings: tuple[str, ...] = ()
+    if process is not None and process.oom_score_adj is not None and process.oom_score_adj < host.oom_score_adj:
+        text = f"The OOM score adjustment is {host.oom_score_adj}: only root may lower it to {process.oom_score_adj}."
+        process, warnings = process.replace(oom_score_adj=host.oom_score_adj), (text,)
+    return spec.replace(mounts=(*mounts, *shown), linux=linux, process=process), warnings
+
+
+def _mount(mount: Mount, own: set[str]) -> Mount:
+    for kind, (fstype, path) in _SHOWN.items():
+        if mount.type == fstype and kind not in own:
+            words = ("rro",) if "ro" in mount.options else ()
+            return mount.replace(type="bind", source=path, options=("rbind", "rprivate", *_KEPT, *words))
+    return mount
+
+
+def _places(request: ContainerRequest, devices: Devices) -> dict[str, str]:
+    """Return place in the container -> path of the machine, of each device that is to be there."""
+    found = {device.path: device.path for device in devices.everything}
+    for entry in request.devices:
+        for device in devices.named.get(entry.source, ()):
+            found[entry.target + device.path.removeprefix(entry.source)] = device.path
+    return found
+
+
+def _shown(target: str, source: str) -> Mount:
+    return Mount(destination=target, type="bind", source=source, options=("bind", "rprivate", "nosuid", "noexec"))

@@ -1,0 +1,331 @@
+"""The relay: carries what comes to published ports of the machine into a network namespace that has no way in.
+
+An ordinary user's containers lie behind a namespace of the user's own, which the machine's packets do not reach. The
+relay listens with sockets of the machine's namespace and connects from its own, the containers': one process for each
+container that publishes ports. What a container sees is the bridge's address, not the client's, and never its own
+loopback (CVE-2021-20199).
+
+Invariants:
+1. It ends with the container's link, whoever else has died by then.
+2. Nothing is read that can't be passed on: of a stream at most PIECE_BYTES wait in each direction.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import sys
+import time
+
+from ..linux import process
+from ..linux.netlink import changes
+from ..linux.netlink.rtnetlink import Rtnetlink
+from ..spec import jsonio
+from ..spec.network import RelayOrders, RelayPort
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Client = tuple[object, ...]
+
+PIECE_BYTES = 256 * 1024
+DATAGRAM_BYTES_MAX = 65536
+STREAMS_MAX = 4096
+FLOWS_MAX = 1024
+FLOW_S_MAX = 60.0  # without a datagram in either direction
+LOOK_S_MAX = 30.0
+_BACKLOG = 1024
+_FIRST_FD = 4
+_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from orlop.network import relay; relay.main(*sys.argv[2:])"
+
+
+def start(link: str, ports: Sequence[tuple[socket.socket, str, int]]) -> int:
+    """Start a relay in the calling thread's namespace and return its pid, the caller's to reap.
+
+    ports: (bound socket, address, port); streams listen already. Raises OSError.
+    """
+    orders = RelayOrders(
+        link=link,
+        ports=tuple(
+            RelayPort(
+                fd=_FIRST_FD + number,
+                protocol="tcp" if one.type == socket.SOCK_STREAM else "udp",
+                address=address,
+                port=port,
+            )
+            for number, (one, address, port) in enumerate(ports)
+        ),
+    )
+    # Two steps, for a descriptor may be where another one is to go.
+    high = max([_FIRST_FD + len(ports), *(one.fileno() for one, _, _ in ports)]) + 1
+    moves = [(os.POSIX_SPAWN_DUP2, one.fileno(), high + number) for number, (one, _, _) in enumerate(ports)]
+    moves += [(os.POSIX_SPAWN_DUP2, high + number, _FIRST_FD + number) for number in range(len(ports))]
+    streams = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+        (os.POSIX_SPAWN_DUP2, 0, 1),
+        (os.POSIX_SPAWN_DUP2, 0, 2),
+    ]
+    cache = ("-X", f"pycache_prefix={sys.pycache_prefix}") if sys.pycache_prefix else ()
+    argv = [sys.executable, "-I", "-S", "-X", "utf8", *cache, "-c", _BOOTSTRAP, _PACKAGE_PARENT]
+    argv.append(jsonio.dump(orders.to_json()).decode())
+    return os.posix_spawn(sys.executable, argv, os.environ, file_actions=[*streams, *moves], setsid=True)
+
+
+def listen(address: str, port: int, protocol: str) -> socket.socket:
+    """Return a socket bound to a port of the calling thread's namespace. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    one = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+    try:
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((address, port))
+        if kind == socket.SOCK_STREAM:
+            one.listen(_BACKLOG)
+    except BaseException:
+        one.close()
+        raise
+    return one
+
+
+def main(text: str) -> None:
+    """Be the relay."""
+    orders = RelayOrders.from_json(jsonio.parse(text.encode(), "the orders"), "the orders")
+    process.close_all_except({port.fd for port in orders.ports})
+    process.set_title("orlop: ports")
+    process.set_name("orlop")
+    os.chdir("/")
+    carry(orders)
+
+
+class _End:
+    """One end of a stream. waiting: what came from the other one and was not taken yet. is_open: more may come."""
+
+    __slots__ = ("is_connecting", "is_open", "other", "sock", "waiting", "watched")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.waiting = b""
+        self.is_open = True
+        self.is_connecting = False
+        self.watched = 0
+        self.other = self
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether what comes from the other end can be taken."""
+        return not self.waiting and not self.is_connecting
+
+    def give(self, data: bytes) -> None:
+        """Pass on what the socket takes now; the rest waits. Raises OSError."""
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        self.waiting = data[sent:]
+        if not self.waiting and not self.other.is_open:
+            self.finish()
+
+    def finish(self) -> None:
+        """Tell the peer that nothing more comes."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it is gone
+
+
+class Streams:
+    """The TCP connections of a relay."""
+
+    def __init__(self, epoll: select.epoll) -> None:
+        self._epoll = epoll
+        self._ends: dict[int, _End] = {}
+
+    def accept(self, public: socket.socket, target: tuple[str, int]) -> None:
+        """Take one client, and connect it."""
+        try:
+            sock, _ = public.accept()
+        except OSError:
+            return  # it went away, or we are out of descriptors: it waits
+        if len(self._ends) >= 2 * STREAMS_MAX:
+            sock.close()
+            return
+        client = _End(sock)
+        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+        inner = _End(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
+        client.other, inner.other = inner, client
+        inner.is_connecting = True
+        for end in (client, inner):
+            self._ends[end.sock.fileno()] = end
+        failure = inner.sock.connect_ex(target)
+        if failure not in (0, errno.EINPROGRESS):
+            self._close(inner)
+        else:
+            self._settle(client)
+
+    def handle(self, fd: int, events: int) -> None:
+        """Carry what can be carried. fd: of one of the ends."""
+        end = self._ends.get(fd)
+        if end is None:
+            return  # closed since
+        try:
+            self._carry(end, events)
+        except OSError:
+            self._close(end)
+            return
+        other = end.other
+        if not (end.is_open or other.is_open or end.waiting or other.waiting):
+            self._close(end)
+        else:
+            self._settle(end)
+
+    def _carry(self, end: _End, events: int) -> None:
+        if end.is_connecting:
+            if failure := end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(failure, os.strerror(failure))
+            end.is_connecting = False
+        if end.waiting and events & select.EPOLLOUT:
+            end.give(end.waiting)
+        if end.is_open and end.other.is_ready and events & ~select.EPOLLOUT:
+            try:
+                data = end.sock.recv(PIECE_BYTES)
+            except BlockingIOError:
+                return
+            if data:
+                end.other.give(data)
+            else:
+                end.is_open = False
+                end.other.finish()
+
+    def _settle(self, end: _End) -> None:
+        for one in (end, end.other):
+            wanted = select.EPOLLIN if one.is_open and one.other.is_ready else 0
+            if one.waiting or one.is_connecting:
+                wanted |= select.EPOLLOUT
+            # Hang-ups are told whatever is asked for: who is waited for by nobody is not watched at all.
+            if wanted and not one.watched:
+                self._epoll.register(one.sock, wanted)
+            elif not wanted and one.watched:
+                self._epoll.unregister(one.sock)
+            elif wanted != one.watched:
+                self._epoll.modify(one.sock, wanted)
+            one.watched = wanted
+
+    def _close(self, end: _End) -> None:
+        for one in (end, end.other):
+            self._ends.pop(one.sock.fileno(), None)
+            one.sock.close()
+
+
+class _Flow:
+    """The datagrams of one client."""
+
+    __slots__ = ("client", "inner", "public", "used_at")
+
+    def __init__(self, inner: socket.socket, public: socket.socket, client: Client) -> None:
+        self.inner = inner
+        self.public = public
+        self.client = client
+        self.used_at = time.monotonic()
+
+
+class Datagrams:
+    """The UDP flows of a relay: a client that was heard of within FLOW_S_MAX gets its answers."""
+
+    def __init__(self, epoll: select.epoll) -> None:
+        self._epoll = epoll
+        self._by_client: dict[tuple[int, Client], _Flow] = {}
+        self._by_fd: dict[int, _Flow] = {}
+
+    def receive(self, public: socket.socket, target: tuple[str, int]) -> None:
+        """Take one datagram of a client, and send it on."""
+        try:
+            data, client = public.recvfrom(DATAGRAM_BYTES_MAX)
+            flow = self._by_client.get((public.fileno(), client)) or self._open(public, client, target)
+            if flow is not None:
+                flow.used_at = time.monotonic()
+                flow.inner.send(data)
+        except OSError:
+            pass  # lost, as datagrams may be
+
+    def answer(self, fd: int) -> None:
+        """Take one datagram for a client. fd: of a flow."""
+        flow = self._by_fd.get(fd)
+        if flow is None:
+            return
+        try:
+            data = flow.inner.recv(DATAGRAM_BYTES_MAX)
+            flow.used_at = time.monotonic()
+            flow.public.sendto(data, flow.client)
+        except OSError:
+            pass  # a refusal of the container's; the client hears nothing, as behind any relay
+
+    def expire(self, now: float) -> None:
+        """Forget who has been silent for too long."""
+        for key, flow in list(self._by_client.items()):
+            if now - flow.used_at > FLOW_S_MAX:
+                del self._by_client[key]
+                del self._by_fd[flow.inner.fileno()]
+                flow.inner.close()
+
+    def _open(self, public: socket.socket, client: Client, target: tuple[str, int]) -> _Flow | None:
+        if len(self._by_fd) >= FLOWS_MAX:
+            return None
+        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+        inner = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            inner.connect(target)
+        except OSError:
+            inner.close()
+            raise
+        flow = _Flow(inner, public, client)
+        self._by_client[public.fileno(), client] = self._by_fd[inner.fileno()] = flow
+        self._epoll.register(inner, select.EPOLLIN)
+        return flow
+
+
+def carry(orders: RelayOrders) -> None:
+    """Carry until the container's link is gone."""
+    epoll = select.epoll()
+    streams, datagrams = Streams(epoll), Datagrams(epoll)
+    ports = {port.fd: (port, socket.socket(fileno=port.fd)) for port in orders.ports}
+    for _, public in ports.values():
+        public.setblocking(False)
+        epoll.register(public, select.EPOLLIN)
+    with changes.Changes(changes.LINKS) as told, Rtnetlink() as route:
+        epoll.register(told, select.EPOLLIN)
+        while route.link(orders.link) is not None:
+            datagrams.expire(time.monotonic())
+            _serve(epoll, told, ports, streams, datagrams)
+
+
+def _serve(
+    epoll: select.epoll,
+    told: changes.Changes,
+    ports: Mapping[int, tuple[RelayPort, socket.socket]],
+    streams: Streams,
+    datagrams: Datagrams,
+) -> None:
+    """Carry until a link has changed, or LOOK_S_MAX has passed."""
+    until = time.monotonic() + LOOK_S_MAX
+    while (left := until - time.monotonic()) > 0:
+        for fd, events in epoll.poll(left):
+            if fd == told.fileno():
+                told.drain()
+                until = 0.0
+            elif fd in ports:
+                port, public = ports[fd]
+                if port.protocol == "udp":
+                    datagrams.receive(public, (port.address, port.port))
+                else:
+                    streams.accept(public, (port.address, port.port))
+            else:
+                streams.handle(fd, events)
+                datagrams.answer(fd)

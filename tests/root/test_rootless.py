@@ -1,0 +1,220 @@
+"""An ordinary user with subordinate ids runs everything: the same engine, in namespaces of the user's own (I10)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orlop.linux import process
+from support import rootless
+from support.rootless import RANGE, UID, User
+
+FIRST = int(RANGE.partition(":")[0])
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[User]:
+    with rootless.user() as somebody:
+        yield somebody
+
+
+def lines(user: User, *words: str) -> list[str]:
+    done = user.orlop(*words)
+    assert done.code == 0, done
+    return done.stdout.splitlines()
+
+
+def wait_for(what: str, condition: object) -> None:
+    deadline = time.monotonic() + 60
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def keeper(user: User) -> dict[str, int]:
+    found: dict[str, int] = json.loads((user.runtime / "orlop/keeper.json").read_text())
+    return found
+
+
+def test_the_user_is_root_inside_and_the_user_outside(user: User) -> None:
+    inside = lines(user, "run", "--rm", "host", "sh", "-c", "id -u; cat /proc/self/uid_map")
+    assert inside[0] == "0"
+    assert [line.split() for line in inside[1:]] == [["0", str(UID), "1"], ["1", str(FIRST), "65536"]]
+    lines(user, "run", "-d", "--name", "seen", "-u", "1000", "host", "sleep", "1000")
+    pid = int(lines(user, "inspect", "-f", "{{.State.Pid}}", "seen")[0])
+    assert os.stat(f"/proc/{pid}").st_uid == FIRST + 999
+    lines(user, "rm", "-f", "seen")
+
+
+def test_verbs_of_a_container_work_without_a_cgroup(user: User) -> None:
+    lines(user, "run", "-d", "--name", "c", "host", "sh", "-c", "echo hello; exec sleep 1000")
+    assert lines(user, "exec", "c", "id", "-u") == ["0"]
+    assert "sleep 1000" in lines(user, "top", "c")[1]
+    assert lines(user, "logs", "c") == ["hello"]
+    lines(user, "exec", "c", "sh", "-c", "echo x >/tmp/f; chown 33:34 /tmp/f")
+    assert "A /tmp/f" in lines(user, "diff", "c")
+    lines(user, "commit", "c", "changed:1")
+    assert lines(user, "run", "--rm", "changed:1", "stat", "-c", "%u %g", "/tmp/f") == ["33 34"]
+    archive = user.home / "image.tar"
+    lines(user, "save", "-o", str(archive), "changed:1")
+    lines(user, "rmi", "changed:1")
+    lines(user, "load", "-i", str(archive))
+    assert lines(user, "run", "--rm", "changed:1", "stat", "-c", "%u %g", "/tmp/f") == ["33 34"]
+    assert lines(user, "stop", "-t", "1", "c") == ["c"]
+    lines(user, "rm", "c")
+    lines(user, "rmi", "changed:1")
+
+
+def test_what_an_upper_directory_hides_stays_hidden(user: User) -> None:
+    script = "rm -r /etc/orlop-gone 2>/dev/null; rm -r /usr/bin; mkdir /usr/bin; ls -A /usr/bin | wc -l"
+    done = user.orlop("run", "--name", "hides", "host", "sh", "-c", f"PATH=/bin; {script}")
+    lines(user, "commit", "hides", "hidden:1")
+    assert "tmp" not in done.stderr
+    lines(user, "rm", "hides")
+    done = user.orlop("run", "--rm", "hidden:1", "/usr/bin/env")
+    assert done.code == 127, done
+    lines(user, "rmi", "hidden:1")
+
+
+@pytest.mark.parametrize("flag", [("-m", "64m"), ("--cpus", "1"), ("--pids-limit", "50"), ("--cpuset-cpus", "0")])
+def test_a_limit_that_nobody_enforces_is_an_error(user: User, flag: tuple[str, str]) -> None:
+    done = user.orlop("run", "--rm", *flag, "host", "true")
+    assert done.code == 125, done
+    assert "can't be enforced" in done.stderr
+    paused = user.orlop("run", "-d", "--name", "p", "host", "sleep", "1000")
+    assert paused.code == 0, paused
+    done = user.orlop("pause", "p")
+    assert done.code == 1, done
+    assert "no cgroup to freeze it in" in done.stderr
+    lines(user, "rm", "-f", "p")
+
+
+def test_what_only_root_may_raise_is_clamped_with_a_warning(user: User) -> None:
+    script = "cat /proc/self/oom_score_adj; ulimit -n"
+    done = user.orlop(
+        "run", "--rm", "--oom-score-adj", "-500", "--ulimit", "nofile=99999999", "host", "sh", "-c", script
+    )
+    assert done.code == 0, done
+    assert int(done.stdout.split()[0]) >= 0
+    assert int(done.stdout.split()[1]) < 99999999
+    assert "only root may lower it to -500" in done.stderr
+
+
+def test_a_user_that_is_not_mapped_is_an_error(user: User) -> None:
+    done = user.orlop("run", "--rm", "-u", "70000", "host", "true")
+    assert done.code == 125, done
+    assert "70000 is not mapped" in done.stderr
+
+
+def test_the_machines_namespaces_can_be_shared(user: User) -> None:
+    assert rootless.LINK in lines(user, "run", "--rm", "--network", "host", "host", "cat", "/proc/net/dev")[-1]
+    found = lines(user, "run", "--rm", "--pid", "host", "host", "sh", "-c", "ls /proc")
+    assert str(os.getpid()) in found
+    assert lines(user, "run", "--rm", "--device", "/dev/zero:/dev/nil", "host", "stat", "-c", "%t:%T", "/dev/nil") == [
+        "1:5"
+    ]
+
+
+def test_volumes_have_owners(user: User) -> None:
+    lines(user, "run", "--rm", "-v", "vol:/v", "host", "sh", "-c", "echo x >/v/a; chown 7:8 /v/a")
+    assert lines(user, "run", "--rm", "-v", "vol:/v", "host", "stat", "-c", "%u %g", "/v/a") == ["7 8"]
+    lines(user, "volume", "rm", "vol")
+    (user.home / "mine").write_text("x")
+    os.chown(user.home / "mine", UID, UID)
+    shown = lines(user, "run", "--rm", "-v", f"{user.home}:/h", "host", "sh", "-c", "stat -c %u /h/mine; echo >/h/made")
+    assert shown == ["0"]
+    assert (user.home / "made").stat().st_uid == UID
+
+
+def test_containers_find_each_other_and_the_outside(user: User) -> None:
+    server = user.net.inside(lambda: socket.create_server((rootless.FAR, 0)))
+    port = server.getsockname()[1]
+    lines(user, "network", "create", "n")
+    lines(user, "run", "-d", "--name", "one", "--network", "n", "host", "sleep", "1000")
+    assert lines(user, "run", "--rm", "--network", "n", "host", "getent", "hosts", "one")[0].endswith("one")
+    script = f"exec 3<>/dev/tcp/{rootless.FAR}/{port}; echo there >&3"
+    done = user.orlop("run", "--rm", "--network", "n", "host", "bash", "-c", script)
+    assert done.code == 0, done
+    assert "does not reach the outside" not in done.stderr
+    taken, _ = server.accept()
+    assert taken.recv(16) == b"there\n"
+    taken.close()
+    server.close()
+    lines(user, "rm", "-f", "one")
+    lines(user, "network", "rm", "n")
+
+
+def test_published_ports_lead_to_the_container(user: User) -> None:
+    script = "while true; do echo 'hello from inside' | nc -l -p 80; done"
+    busybox = user.run("sh", "-c", "command -v busybox").stdout.strip()
+    if not busybox:
+        pytest.skip("needs: busybox-static")
+    lines(
+        user,
+        *("run", "-d", "--name", "web", "-p", "18099:80", "-v", f"{busybox}:/bin/busybox:ro", "host"),
+        *("sh", "-c", script.replace("nc ", "/bin/busybox nc ")),
+    )
+
+    def told() -> bytes:
+        try:
+            with user.net.inside(lambda: socket.create_connection(("127.0.0.1", 18099), timeout=60)) as client:
+                return client.recv(64)
+        except ConnectionError:
+            return b""  # nc is between two clients
+
+    wait_for("an answer", lambda: told() == b"hello from inside\n")
+    taken = user.orlop("run", "--rm", "-p", "18099:81", "host", "true")
+    assert taken.code == 125, taken
+    assert "port is already allocated" in taken.stderr
+    low = user.orlop("run", "--rm", "-p", "80:80", "host", "true")
+    assert low.code == 125, low
+    assert "Permission denied" in low.stderr
+    assert "ip_unprivileged_port_start" in low.stderr
+    lines(user, "restart", "-t", "1", "web")
+    wait_for("an answer after a restart", lambda: told() == b"hello from inside\n")
+    lines(user, "rm", "-f", "web")
+    assert not [line for line in user.processes().values() if "network import relay" in line or "orlop: ports" in line]
+    for name in lines(user, "ps", "-aq", "--filter", "status=created"):
+        lines(user, "rm", name)
+
+
+def test_the_next_engine_finds_the_namespaces_of_one_that_was_killed(user: User) -> None:
+    lines(user, "run", "-d", "--name", "stays", "host", "sleep", "1000")
+    before = keeper(user)
+    pid = int(lines(user, "engine", "status")[0].split("pid ")[1].split(",")[0])
+    pidfd = process.pidfd_open(pid)
+    process.pidfd_send_signal(pidfd, signal.SIGKILL)
+    wait_for("the engine's end", lambda: process.has_ended(pidfd))
+    os.close(pidfd)
+    assert lines(user, "exec", "stays", "id", "-u") == ["0"]
+    assert keeper(user)["pid"] == before["pid"]
+    lines(user, "rm", "-f", "stays")
+    lines(user, "engine", "stop")
+    wait_for("an end of everything", lambda: not user.processes())
+    assert not (user.runtime / "orlop/keeper.json").exists()
+
+
+def test_nobody_else_reaches_the_socket(user: User) -> None:
+    lines(user, "ps")
+    place = user.runtime / "orlop"
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert Path(place / "engine.sock").stat().st_mode & 0o777 == 0o600
+    assert place.stat().st_uid == UID
+
+
+def test_the_machine_shows_none_of_it(user: User) -> None:
+    lines(user, "run", "-d", "--name", "hidden", "host", "sleep", "1000")
+    assert "overlay" not in user.run("cat", "/proc/self/mountinfo").stdout.replace(
+        Path("/proc/self/mountinfo").read_text(), ""
+    )
+    links = {link.name for link in user.net.route.links()}
+    assert not [name for name in links if name.startswith(("orlop", "ve", "br-", "og"))]
+    lines(user, "rm", "-f", "hidden")
