@@ -181,10 +181,12 @@ class Networks:
             removal.join(REMOVAL_S_MAX)
         with self.lock:
             try:
-                if not self.attachments.all:
-                    self.clear()
-                elif self.footprint.links(self.route):
+                if self.attachments.all and self.footprint.is_used(self.route):
                     sweeper.start(self.run)
+                elif self.attachments.all:
+                    self.footprint.remove(self.route, self._tables())
+                else:
+                    self.clear()
             finally:
                 for sock in (self._route, self._nft):
                     if sock is not None:
@@ -201,11 +203,14 @@ class Networks:
         ):
             self._bridges.clear()
             self._gate = None
-            try:
-                nft = self.nft
-            except OSError:
-                nft = None
-            self.footprint.remove(self.route, nft)
+            self.footprint.remove(self.route, self._tables())
+
+    def _tables(self) -> Nftables | None:
+        """Return the socket that speaks of rules, None where the kernel has none."""
+        try:
+            return self.nft
+        except OSError:
+            return None
 
     def adopt(self) -> None:
         """Take up what containers of an earlier engine are on, after their attachments were read."""
