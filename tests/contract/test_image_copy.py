@@ -222,3 +222,64 @@ def test_what_can_not_be_copied_is_said(orlop: Environment, words: tuple[str, st
     refused = orlop("image", "copy", *words, check=False)
     assert refused.code == 1
     assert told in refused.stderr
+
+
+def test_the_images_of_a_name_are_found_shown_and_removed_one_by_one(orlop: Environment, layout: Layout) -> None:
+    orlop("image", "copy", "-q", "--all-platforms", f"oci:{layout.path}", "two:1")
+    found = {platform: orlop("image", "inspect", "--platform", f"linux/{platform}", "two:1") for platform in PLATFORMS}
+    for platform, done in found.items():
+        (shown,) = json.loads(done.stdout)
+        assert (shown["Architecture"], shown["RepoTags"]) == (platform, ["two:1"])
+    assert len(orlop("history", "-q", "--platform", "linux/arm64", "two:1").stdout.split()) == 1
+    tree = orlop("images", "--tree").stdout
+    assert [line.split()[:2] for line in tree.splitlines()[1:]] == [
+        ["two:1", str(layout.index["digest"])[7:19]],
+        ["├─", "linux/amd64"],
+        ["└─", "linux/arm64"],
+    ]
+    refused = orlop("rmi", "--platform", "linux/amd64,linux/arm64", "two:1", check=False)
+    assert "no platform of it would be left" in refused.stderr
+    removed = orlop("rmi", "--platform", "linux/arm64", "two:1").stdout
+    assert removed == f"Deleted: {layout.images['arm64']['digest']}\n"
+    missing = orlop("image", "inspect", "--platform", "linux/arm64", "two:1", check=False)
+    assert "has nothing here for linux/arm64" in missing.stderr
+    assert orlop("system", "fsck").stdout == "Everything is in order.\n"
+    assert orlop("rmi", "two:1").code == 0
+
+
+def test_a_list_is_annotated_and_inspected_at_length(orlop: Environment, layout: Layout) -> None:
+    orlop("image", "copy", "-q", f"oci:{layout.path}", "one:1")
+    orlop("manifest", "create", "list:1", "one:1")
+    orlop("manifest", "annotate", "--os-features", "a,b", "--os-features", "c", "list:1", "one:1")
+    (shown,) = json.loads(orlop("manifest", "inspect", "-v", "list:1").stdout)
+    digest = layout.images["amd64"]["digest"]
+    assert shown["Ref"] == f"docker.io/library/list:1@{digest}"
+    assert shown["Descriptor"]["platform"]["os.features"] == ["a", "b", "c"]
+    assert shown["OCIManifest"]["layers"][0]["mediaType"] == f"{OCI}.layer.v1.tar+gzip"
+
+
+def test_two_images_are_compared_and_taken_apart(orlop: Environment, tmp_path: Path) -> None:
+    old = Archive().directory(b"d").file(b"d/same").file(b"d/gone").file(b"d/mode", mode=0o600).file(b"d/data", b"1")
+    old.symlink(b"link", b"a").directory(b"empty").file(b"was-file")
+    new = Archive().directory(b"d", mtime=9).file(b"d/same", mtime=9).file(b"d/mode").file(b"d/data", b"2")
+    new.symlink(b"link", b"b").directory(b"new").file(b"new/inside").directory(b"was-file")
+    for name, archive in (("old:1", old), ("new:1", new)):
+        orlop("import", "-", name, input=bytes(archive))
+    shown = orlop("image", "diff", "old:1", "new:1").stdout
+    assert shown.splitlines() == [
+        "C /d/data",
+        "D /d/gone",
+        "C /d/mode",
+        "D /empty",
+        "C /link",
+        "A /new",
+        "C /was-file",
+    ]
+    assert orlop("image", "diff", "new:1", "new:1").stdout == ""
+    orlop("run", "--name", "c", "--network", "none", "host", "sh", "-c", "echo x > /etc/written; rm /etc/passwd")
+    orlop("commit", "c", "top:1")
+    assert orlop("image", "diff", "host", "top:1").stdout.splitlines() == ["D /etc/passwd", "A /etc/written"]
+    taken = orlop("image", "tree", "top:1").stdout.splitlines()
+    assert taken[1] == "Tags:     [top:1]"
+    assert "Top Layer of: [host:latest]" in taken[-2]
+    assert "Top Layer of: [top:1]" in taken[-1]

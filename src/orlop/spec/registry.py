@@ -1,6 +1,12 @@
-"""What a client says about registries: who it is there, and what the engine's verbs of images are asked for."""
+"""What a client says about registries: who it is there, and what the engine's verbs of images are asked for.
 
+Places where images lie are written as skopeo's users write them: `docker://host/name:tag`, `oci:path:tag`, `dir:path`.
+What is none of these words is a name in our own store; `orlop:NAME` says that in full (containers-transports(5)).
+"""
+
+from .errors import Invalid
 from .record import Record
+from .reference import Reference
 
 
 class Credentials(Record):
@@ -51,3 +57,69 @@ class PushRequest(Record):
     all_tags: bool = False
     platform: str = ""
     credentials: Credentials = ANONYMOUS
+
+
+REGISTRY, LAYOUT, OCI_ARCHIVE, DOCKER_ARCHIVE, DIRECTORY, STORE = (
+    "docker",
+    "oci",
+    "oci-archive",
+    "docker-archive",
+    "dir",
+    "orlop",
+)
+TRANSPORTS = (REGISTRY, LAYOUT, OCI_ARCHIVE, DOCKER_ARCHIVE, DIRECTORY, STORE)
+OTHERS = ("containers-storage", "docker-daemon", "ostree", "sif", "tarball")  # skopeo's that are no place of ours
+
+
+class Location(Record):
+    """One place. path: of the file or directory, absolute once a request has it; name: of the image there, or ""."""
+
+    strict = True
+    transport: str
+    path: str = ""
+    name: str = ""
+    credentials: Credentials = ANONYMOUS
+
+    @property
+    def reference(self) -> Reference:
+        """The image's reference. Raises Invalid where it has no proper one."""
+        return Reference.parse(self.name).tagged()
+
+    def __str__(self) -> str:
+        if self.transport == REGISTRY:
+            return f"docker://{self.name}"
+        if self.transport == STORE:
+            return self.name
+        return ":".join(part for part in (self.transport, self.path, self.name) if part)
+
+
+class CopyRequest(Record):
+    """`orlop image copy` and `image sync`. platform: of an index the image for it; all_platforms: the index whole."""
+
+    strict = True
+    json_names = {"all_platforms": "all_platforms"}
+    source: Location
+    destination: Location
+    platform: str = ""
+    all_platforms: bool = False
+
+
+def parse_location(text: str) -> Location:
+    """Return the place that a user's words name. Raises Invalid."""
+    transport, colon, rest = text.partition(":")
+    if not colon or transport not in TRANSPORTS:
+        if colon and transport in OTHERS:
+            hint = f"the places are {', '.join(f'{one}:' for one in TRANSPORTS)}"
+            raise Invalid("use", text, f"orlop reads and writes no {transport}:", hint=hint)
+        return Location(transport=STORE, name=text)
+    if transport == STORE:
+        return Location(transport=STORE, name=rest)
+    if transport == REGISTRY:
+        if not rest.startswith("//"):
+            raise Invalid("use", text, "a registry's place begins with docker://", hint=f"write docker://{rest}")
+        Reference.parse(rest[2:])
+        return Location(transport=REGISTRY, name=rest[2:])
+    path, _, name = (rest, "", "") if transport == DIRECTORY else rest.partition(":")
+    if not path:
+        raise Invalid("use", text, "it names no path", hint=f"write it like {transport}:PATH")
+    return Location(transport=transport, path=path, name=name)

@@ -23,7 +23,7 @@ from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from ...spec.image import INDEXES, MANIFESTS
 from ...spec.platform import Platform
 from ...spec.reference import Reference
-from ...spec.transport import (
+from ...spec.registry import (
     DIRECTORY,
     LAYOUT,
     OCI_ARCHIVE,

@@ -38,10 +38,13 @@ def find(engine: Engine, name: str) -> Image:
             return host.ensure(engine.images)
 
 
-def summaries(engine: Engine, wanted: Mapping[str, tuple[str, ...]] | None = None) -> list[dict[str, object]]:
+def summaries(
+    engine: Engine, wanted: Mapping[str, tuple[str, ...]] | None = None, *, platforms: bool = False
+) -> list[dict[str, object]]:
     """Return what `orlop images` shows of every image that the filters let through, the newest first.
 
-    Raises Invalid for a filter, NotFound for the image that one names.
+    platforms: with what an index lists, as `children`. Raises Invalid for a filter, NotFound for the image that one
+    names.
     """
     images = engine.images.list()
     if wanted:
@@ -60,18 +63,28 @@ def summaries(engine: Engine, wanted: Mapping[str, tuple[str, ...]] | None = Non
             "digest": str(image.target.digest),
             "created": image.created,
             "size": image.size,
+            **(_children(engine, image) if platforms else {}),
         }
         for image in images
     ]
+
+
+def _children(engine: Engine, image: Image) -> dict[str, object]:
+    from .platforms import children
+    from .removal import users_of
+
+    unpacked = sum(layer_bytes(engine, layer) for layer in image.layers)
+    used = bool(users_of(engine, image))
+    return {"children": children(engine, image.target), "unpacked": unpacked, "in_use": used}
 
 
 def _only(image: Image, names: list[str]) -> Image:
     return image.replace(names=tuple(names))
 
 
-def inspect(engine: Engine, name: str) -> dict[str, object]:
-    """Return docker's object of an image. Raises NotFound, Invalid."""
-    image = find(engine, name)
+def inspect(engine: Engine, name: str, platform: str = "") -> dict[str, object]:
+    """Return docker's object of an image; platform: which of several of that name. Raises NotFound, Invalid."""
+    image = _find_for(engine, name, platform)
     config = image.config
     references = [Reference.parse(one) for one in image.names]
     digests = {f"{one.familiar_name}@{one.digest or image.target.digest}" for one in references}
@@ -95,14 +108,14 @@ def inspect(engine: Engine, name: str) -> dict[str, object]:
     }
 
 
-def history(engine: Engine, name: str) -> list[dict[str, object]]:
+def history(engine: Engine, name: str, platform: str = "") -> list[dict[str, object]]:
     """Return the steps that made an image, the last one first, in the shape of docker's API. Raises NotFound."""
-    image = find(engine, name)
+    image = _find_for(engine, name, platform)
     layers = list(image.layers)
     steps: list[dict[str, object]] = []
     for step in image.config.history or tuple(History() for _ in layers):
         layer = layers.pop(0) if not step.empty_layer and layers else None
-        size = _layer_bytes(engine, layer) if layer is not None else 0
+        size = layer_bytes(engine, layer) if layer is not None else 0
         steps.append(
             {
                 "Id": "<missing>",
@@ -118,7 +131,15 @@ def history(engine: Engine, name: str) -> list[dict[str, object]]:
     return steps[::-1]
 
 
-def _layer_bytes(engine: Engine, layer: Layer) -> int:
+def _find_for(engine: Engine, name: str, platform: str) -> Image:
+    if not platform:
+        return find(engine, name)
+    from .platforms import find_for
+
+    return find_for(engine, name, platform)
+
+
+def layer_bytes(engine: Engine, layer: Layer) -> int:
     """Return what a layer occupies when it is unpacked, or else as it was sent."""
     try:
         return engine.snapshots.layer_usage(layer.chain_id).bytes

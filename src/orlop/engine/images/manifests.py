@@ -40,7 +40,7 @@ def create(engine: Engine, name: str, images: Sequence[str], credentials: Creden
     return str(reference)
 
 
-def annotate(engine: Engine, name: str, image: str, changes: dict[str, str]) -> None:
+def annotate(engine: Engine, name: str, image: str, changes: dict[str, str], features: Sequence[str] = ()) -> None:
     """Change what a list says of one image. changes: of os, architecture, variant, os_version; only those given."""
     reference = Reference.parse(name).tagged()
     index = _list(engine, reference)
@@ -49,9 +49,11 @@ def annotate(engine: Engine, name: str, image: str, changes: dict[str, str]) -> 
         raise NotFound("annotate", image, f"manifest for image {image} does not exist in {reference.familiar}")
     manifests = []
     for one in index.manifests:
-        platform = one.platform or Platform(os="linux", architecture="")
-        is_meant = one.digest == wanted
-        manifests.append(one.replace(platform=platform.replace(**changes)) if is_meant and changes else one)
+        platform = (one.platform or Platform(os="linux", architecture="")).replace(**changes)
+        if features:
+            platform = platform.replace(os_features=tuple(features))
+        is_meant = one.digest == wanted and (changes or features)
+        manifests.append(one.replace(platform=platform) if is_meant else one)
     with engine.store.leases.hold():
         _store(engine, reference, manifests)
 
@@ -65,6 +67,34 @@ def inspect(engine: Engine, name: str, credentials: Credentials) -> dict[str, ob
     place = engine.registries.to_pull(reference, credentials)[-1]
     _, data = place.manifest(str(reference.digest or reference.tag), Patience())
     return parse_object(data, f"manifest {name}")
+
+
+def inspect_verbose(engine: Engine, name: str, credentials: Credentials) -> object:
+    """Return docker's object of `manifest inspect --verbose`, or of a list one for each image. Raises NotFound."""
+    reference = Reference.parse(name).tagged()
+    known = engine.store.names.get(reference)
+    place = engine.registries.to_pull(reference, credentials)[-1]
+    if known is not None and known.media_type in INDEXES:
+        target, data = known, engine.store.get(known.digest)
+    else:
+        target, data = place.manifest(str(reference.digest or reference.tag), Patience())
+    document = parse_manifest(data, target.media_type, f"manifest {name}")
+    if not isinstance(document, Index):
+        return _verbose(str(reference), target.replace(annotations={}, platform=None), data)
+    found = []
+    for one in document.manifests:
+        held = engine.store.stat(one.digest) is not None
+        child = engine.store.get(one.digest) if held else place.manifest(str(one.digest), Patience())[1]
+        found.append(_verbose(f"{reference}@{one.digest}", one, child))
+    return found
+
+
+def _verbose(name: str, descriptor: Descriptor, data: bytes) -> dict[str, object]:
+    import base64
+
+    kind = "OCIManifest" if descriptor.media_type == OCI_MANIFEST else "SchemaV2Manifest"
+    shown = {"Ref": name, "Descriptor": descriptor.to_json(), "Raw": base64.b64encode(data).decode()}
+    return {**shown, kind: parse_object(data, f"manifest {descriptor.digest}")}
 
 
 def push(engine: Engine, name: str, credentials: Credentials, *, purge: bool = False) -> str:

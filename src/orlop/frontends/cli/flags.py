@@ -269,3 +269,8 @@ MAP = Kind("map", parse_text, repeatable=True)
 STRINGS = Kind("strings", parse_texts, repeatable=True, many=True)
 
 HELP = Flag("help", "", BOOL, "Print usage", default=False)
+
+
+def split_values(values: Sequence[str]) -> list[str]:
+    """Return the values of a flag of kind STRINGS, one by one."""
+    return [part for value in values for part in value.split(",") if part]

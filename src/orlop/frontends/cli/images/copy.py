@@ -1,7 +1,7 @@
 """`orlop image copy` and `orlop image sync`: images between registries, archives, directories and our store.
 
 A place is docker://HOST/NAME[:TAG], oci:PATH[:NAME], oci-archive:PATH[:NAME], docker-archive:PATH[:NAME:TAG], dir:PATH,
-or the name of an image here (`spec.transport`).
+or the name of an image here (`spec.registry`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 
 from ....spec.errors import Invalid
 from ....spec.reference import Reference
-from ....spec.transport import REGISTRY, STORE, CopyRequest, Location, parse_location
+from ....spec.registry import REGISTRY, STORE, CopyRequest, Location, parse_location
 from ..command import Command, Invocation, write_line
 from ..flags import BOOL, STRING, Flag
 

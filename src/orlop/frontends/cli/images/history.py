@@ -61,7 +61,8 @@ class _Step:
 def _history(invocation: Invocation) -> int:
     options = invocation.options
     with invocation.connect() as engine:
-        found = engine.call("images.history", {"image": invocation.arguments[0]})
+        platform = {"platform": options["platform"]} if options["platform"] else {}
+        found = engine.call("images.history", {"image": invocation.arguments[0], **platform})
     items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
     steps = [_Step(item, whole=options["no-trunc"], human=options["human"]) for item in items]
     form: str = options["format"]
@@ -83,7 +84,7 @@ HISTORY = Command(
         Flag("human", "H", BOOL, "Print sizes and dates in human readable format", default=True),
         Flag("no-trunc", "", BOOL, "Don't truncate output", default=False),
         Flag("quiet", "q", BOOL, "Only show image IDs", default=False),
-        Flag("platform", "", STRING, "Show history for the given platform", default="", hidden=True),
+        Flag("platform", "", STRING, "Show history for the given platform", default=""),
     ),
     arguments=(1, 1),
     aliases=("image history", "history"),

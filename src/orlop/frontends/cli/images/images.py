@@ -7,7 +7,7 @@ import os
 from ....spec.errors import Invalid
 from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
-from ..flags import BOOL, LIST, STRING, Flag
+from ..flags import BOOL, EXIT_USAGE, LIST, STRING, Flag, UsageError
 from ..units import ago, epoch_ns, local_time, size
 from ..values import FILTER
 
@@ -69,6 +69,8 @@ class _Line:
 def _images(invocation: Invocation) -> int:
     options = invocation.options
     filters = listing.filters_of(options["filter"])
+    if options["tree"]:
+        return _tree(invocation, filters)
     with invocation.connect() as engine:
         found = engine.call("images.list", {"filters": filters} if filters else {})
     items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
@@ -90,6 +92,21 @@ def _images(invocation: Invocation) -> int:
         )
     else:
         listing.print_formatted(form, [line.row() for line in lines], _HEADERS)
+    return 0
+
+
+def _tree(invocation: Invocation, filters: dict[str, list[str]]) -> int:
+    from .tree import print_platforms
+
+    for flag in ("quiet", "no-trunc", "digests", "format"):
+        if invocation.options[flag]:
+            raise UsageError(f"--{flag} is not yet supported with --tree", f"leave --{flag} away", EXIT_USAGE)
+    with invocation.connect() as engine:
+        found = engine.call("images.list", {"filters": filters, "platforms": True})
+    items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    wanted = invocation.arguments[0] if invocation.arguments else ""
+    named = [(name, item) for item in items for name in _names(item)]
+    print_platforms([(n, i) for n, i in named if not wanted or _matches(_Line(i, n, True), wanted)])
     return 0
 
 
@@ -168,10 +185,10 @@ IMAGES = Command(
         listing.FORMAT_FLAG,
         Flag("no-trunc", "", BOOL, "Don't truncate output", default=False),
         Flag("quiet", "q", BOOL, "Only show image IDs", default=False),
+        Flag("tree", "", BOOL, "List multi-platform images as a tree (EXPERIMENTAL)", default=False),
     ),
     arguments=(0, 1),
     aliases=("image ls", "image list", "images"),
-    refused=frozenset(("tree",)),
 )
 IMPORT = Command(
     _import,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ....spec.reference import Reference
 from ..command import Command, Invocation, for_output, write, write_line
-from ..flags import BOOL, STRING, Flag
+from ..flags import BOOL, STRING, STRINGS, Flag, split_values
 
 _PLATFORM = {"os": "os", "arch": "architecture", "variant": "variant", "os-version": "os_version"}
 _INSECURE = Flag("insecure", "", BOOL, "Allow communication with an insecure registry", default=False)
@@ -31,7 +31,8 @@ def _annotate(invocation: Invocation) -> int:
     options = invocation.options
     changes = {field: options[flag] for flag, field in _PLATFORM.items() if flag in options.given}
     with invocation.connect() as engine:
-        engine.call("manifests.annotate", {"name": name, "image": image, "changes": changes})
+        features = {"features": split_values(options["os-features"])} if options["os-features"] else {}
+        engine.call("manifests.annotate", {"name": name, "image": image, "changes": changes, **features})
     return 0
 
 
@@ -39,8 +40,9 @@ def _inspect(invocation: Invocation) -> int:
     from ..verbs.inspect import pretty
 
     name = invocation.arguments[-1]
+    verbose = {"verbose": True} if invocation.options["verbose"] else {}
     with invocation.connect() as engine:
-        found = engine.call("manifests.inspect", {"name": name, "credentials": _credentials(name)})
+        found = engine.call("manifests.inspect", {"name": name, "credentials": _credentials(name), **verbose})
     write(for_output(pretty(found) + "\n"))
     return 0
 
@@ -75,21 +77,23 @@ ANNOTATE = Command(
     flags=(
         Flag("arch", "", STRING, "Set architecture", default=""),
         Flag("os", "", STRING, "Set operating system", default=""),
+        Flag("os-features", "", STRINGS, "Set operating system feature"),
         Flag("os-version", "", STRING, "Set operating system version", default=""),
         Flag("variant", "", STRING, "Set architecture variant", default=""),
     ),
     arguments=(2, 2),
     aliases=("manifest annotate",),
-    refused=frozenset(("os-features",)),
 )
 INSPECT = Command(
     _inspect,
     "Display an image manifest, or manifest list",
     "[OPTIONS] [MANIFEST_LIST] MANIFEST",
-    flags=(_INSECURE,),
+    flags=(
+        _INSECURE,
+        Flag("verbose", "v", BOOL, "Output additional info including layers and platform", default=False),
+    ),
     arguments=(1, 2),
     aliases=("manifest inspect",),
-    refused=frozenset(("verbose", "v")),
 )
 PUSH = Command(
     _push,

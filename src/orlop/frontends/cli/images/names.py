@@ -6,7 +6,7 @@ from ....spec.errors import OrlopError
 from .. import listing
 from ..command import Command, Invocation, for_output, write_line
 from ..containers.lifecycle import confirmed
-from ..flags import BOOL, EXIT_USAGE, Flag
+from ..flags import BOOL, EXIT_USAGE, STRINGS, Flag, split_values
 from ..main import explain
 from ..units import size
 from ..values import FILTER
@@ -29,6 +29,8 @@ def _remove(invocation: Invocation) -> int:
     with invocation.connect() as engine:
         for name in invocation.arguments:
             args = {"image": name, "force": options["force"], "prune": not options["no-prune"]}
+            if options["platform"]:
+                args["platforms"] = split_values(options["platform"])
             try:
                 print_deleted(engine.call("images.remove", args))
             except OrlopError as error:
@@ -90,10 +92,10 @@ RMI = Command(
     flags=(
         Flag("force", "f", BOOL, "Force removal of the image", default=False),
         Flag("no-prune", "", BOOL, "Do not delete untagged parents", default=False),
+        Flag("platform", "", STRINGS, "Remove only the given platform variant"),
     ),
     arguments=(1, None),
     aliases=("image rm", "image remove", "rmi"),
-    refused=frozenset(("platform",)),
 )
 PRUNE = Command(
     _prune,

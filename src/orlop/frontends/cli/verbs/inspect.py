@@ -62,10 +62,11 @@ def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
     found: list[object] = []
     status = 0
     sized = "size" in invocation.options.given and invocation.options["size"]
+    platform = invocation.options["platform"] if kinds == ("image",) else ""
     with invocation.connect() as engine:
         for name in invocation.arguments:
             try:
-                found.append(_find(engine, name, kinds, sized=sized))
+                found.append(_find(engine, name, kinds, sized=sized, platform=platform))
             except OrlopError as error:
                 explain(error)
                 status = EXIT_USAGE
@@ -78,9 +79,11 @@ def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
     return status
 
 
-def _find(engine: Engine, name: str, kinds: tuple[str, ...], *, sized: bool = False) -> object:
+def _find(engine: Engine, name: str, kinds: tuple[str, ...], *, sized: bool = False, platform: str = "") -> object:
     for kind in kinds:
         args: dict[str, object] = {kind: name, "size": True} if sized and kind == "container" else {kind: name}
+        if platform:
+            args["platform"] = platform
         try:
             return engine.call(KINDS[kind], args)
         except NotFound:
@@ -133,9 +136,11 @@ INSPECT_IMAGE = Command(
     _inspect_image,
     "Display detailed information on one or more images",
     "[OPTIONS] IMAGE [IMAGE...]",
-    flags=(_FORMAT,),
+    flags=(
+        _FORMAT,
+        Flag("platform", "", STRING, "Inspect a specific platform of the multi-platform image", default=""),
+    ),
     arguments=(1, None),
-    refused=frozenset(("platform",)),
 )
 INSPECT_NETWORK = Command(
     _inspect_network,

@@ -1,8 +1,7 @@
 """The verbs `images.*`."""
 
 from ....engine import images
-from ....spec.registry import PullRequest, PushRequest
-from ....spec.transport import CopyRequest
+from ....spec.registry import CopyRequest, PullRequest, PushRequest
 from .. import wire
 from .call import Args, Call, Reply, Verb
 
@@ -13,6 +12,16 @@ if TYPE_CHECKING:
 
 class NamedImage(Args):
     image: str
+
+
+class OfPlatform(Args):
+    image: str
+    platform: str = ""
+
+
+class Compared(Args):
+    old: str
+    new: str
 
 
 class Pull(Args):
@@ -29,6 +38,7 @@ class Copy(Args):
 
 class List(Args):
     filters: dict[str, tuple[str, ...]] = {}
+    platforms: bool = False
 
 
 class Save(Args):
@@ -49,6 +59,7 @@ class Remove(Args):
     image: str
     force: bool = False
     prune: bool = True
+    platforms: tuple[str, ...] = ()
 
 
 class Prune(Args):
@@ -105,6 +116,22 @@ def _load(call: Call, args: Load) -> Reply:
     return told(archives.load(call.engine, call.only_fd("images.load", "an archive"), args.platform))
 
 
+def _list(call: Call, args: List) -> object:
+    return images.summaries(call.engine, args.filters, platforms=args.platforms)
+
+
+def _tree(call: Call, args: NamedImage) -> object:
+    from ....engine.images import layers
+
+    return layers.tree(call.engine, args.image)
+
+
+def _diff(call: Call, args: Compared) -> object:
+    from ....engine.images import layers
+
+    return layers.diff(call.engine, args.old, args.new)
+
+
 def _tag(call: Call, args: Tag) -> object:
     from ....engine.images import removal
 
@@ -113,8 +140,10 @@ def _tag(call: Call, args: Tag) -> object:
 
 
 def _remove(call: Call, args: Remove) -> object:
-    from ....engine.images import removal
+    from ....engine.images import platforms, removal
 
+    if args.platforms:
+        return platforms.remove_platforms(call.engine, args.image, args.platforms, force=args.force)
     return removal.remove(call.engine, args.image, force=args.force, prune=args.prune)
 
 
@@ -140,11 +169,13 @@ def told(messages: "Iterator[object]") -> Reply:
 
 
 VERBS: dict[str, Verb] = {
-    "images.list": Verb(List, lambda call, args: images.summaries(call.engine, args.filters)),
-    "images.history": Verb(NamedImage, lambda call, args: images.history(call.engine, args.image)),
+    "images.list": Verb(List, _list),
+    "images.history": Verb(OfPlatform, lambda call, args: images.history(call.engine, args.image, args.platform)),
+    "images.tree": Verb(NamedImage, _tree),
+    "images.diff": Verb(Compared, _diff, lasts=True),
     "images.save": Verb(Save, _save, lasts=True),
     "images.load": Verb(Load, _load, lasts=True),
-    "images.inspect": Verb(NamedImage, lambda call, args: images.inspect(call.engine, args.image)),
+    "images.inspect": Verb(OfPlatform, lambda call, args: images.inspect(call.engine, args.image, args.platform)),
     "images.import": Verb(Import, _import),
     "images.tag": Verb(Tag, _tag),
     "images.remove": Verb(Remove, _remove),

@@ -15,10 +15,12 @@ class Annotate(Args):
     name: str
     image: str
     changes: dict[str, str] = {}
+    features: tuple[str, ...] = ()
 
 
-class Named(Args):
+class Inspected(Args):
     name: str
+    verbose: bool = False
     credentials: Credentials = Credentials()
 
 
@@ -41,13 +43,15 @@ def _create(call: Call, args: Create) -> object:
 def _annotate(call: Call, args: Annotate) -> object:
     from ....engine.images import manifests
 
-    manifests.annotate(call.engine, args.name, args.image, args.changes)
+    manifests.annotate(call.engine, args.name, args.image, args.changes, args.features)
     return {}
 
 
-def _inspect(call: Call, args: Named) -> object:
+def _inspect(call: Call, args: Inspected) -> object:
     from ....engine.images import manifests
 
+    if args.verbose:
+        return manifests.inspect_verbose(call.engine, args.name, args.credentials)
     return manifests.inspect(call.engine, args.name, args.credentials)
 
 
@@ -67,7 +71,7 @@ def _remove(call: Call, args: Remove) -> object:
 VERBS: dict[str, Verb] = {
     "manifests.create": Verb(Create, _create, lasts=True),
     "manifests.annotate": Verb(Annotate, _annotate),
-    "manifests.inspect": Verb(Named, _inspect, lasts=True),
+    "manifests.inspect": Verb(Inspected, _inspect, lasts=True),
     "manifests.push": Verb(Push, _push, lasts=True),
     "manifests.remove": Verb(Remove, _remove),
 }
