@@ -222,7 +222,7 @@ def test_the_simple_ones() -> None:
         ("FROM x\nCOPY --link=maybe b c", "expecting boolean value for flag link, not: maybe", 2),
         ("FROM x\nCOPY --checksum=x b c", "unknown flag: --checksum", 2),
         ("FROM x\nADD --from=x b c", "unknown flag: --from", 2),
-        ("FROM x\nCOPY [1] ", "when using JSON array syntax, arrays must be comprised of strings only.", 2),
+        ("FROM x\nCOPY [1] ", "when using JSON array syntax, arrays must be comprised of strings only", 2),
         ("FROM x\nCOPY a <<EOF\nEOF", "COPY cannot accept a heredoc as a destination", 2),
         ("FROM x\nRUN <<EOF\nabc\n", "unterminated heredoc", 2),
         ("FROM x\nRUN cat <<A <<B\nabc\nA\n", "unterminated heredoc: no line is 'B'", 2),

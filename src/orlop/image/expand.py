@@ -31,9 +31,7 @@ def expand(text: str, variables: Mapping[str, str], *, escape: str = "\\", unset
 
 def expand_words(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> list[str]:
     """Return the words of text, split at white space that is neither quoted nor escaped, after the replacement."""
-    lexer = Lexer(text, variables, escape=escape)
-    lexer.word()
-    return lexer.words()
+    return Lexer(text, variables, escape=escape).words()
 
 
 def split(text: str, escape: str = "\\") -> list[str]:
@@ -90,43 +88,41 @@ class Lexer:
         self._at = 0
         self._depth = 0
         self._replaced = 0
-        self._words = _Words()
 
     def word(self) -> str:
-        """Return the whole text as one word. Raises ValueError."""
-        word = self._until("", self._keep_escapes, self._words)
+        """Return the whole text as one word; either this or `words` is called, once. Raises ValueError."""
+        word = self._until("", self._keep_escapes, None)
         if len(word) > EXPANDED_CHARACTERS_MAX + len(self._text):
             raise ValueError(f"it expands to more than {EXPANDED_CHARACTERS_MAX} characters")
         return word
 
     def words(self) -> list[str]:
-        """Return the words of the text that `word` has read."""
-        return self._words.taken()
+        """Return the words that the text falls apart into. Raises ValueError."""
+        words = _Words()
+        self._until("", self._keep_escapes, words)
+        return words.taken()
 
-    def _until(self, stop: str, keep_escapes: bool, words: _Words) -> str:
+    def _until(self, stop: str, keep_escapes: bool, words: _Words | None) -> str:
         """Return what stands up to the character stop (which is taken), or up to the end for ""."""
         out: list[str] = []
         while self._at < len(self._text):
             character = self._take()
             if character == stop:
                 return "".join(out)
+            apart = True  # white space in it separates words
+            value = character
             if character == "$":
                 value = self._variable()
-                words.split(value)
-            elif character == "'" and not self._plain_quotes:
-                value = self._single_quoted()
-                words.join(value)
-            elif character == '"' and not self._plain_quotes:
-                value = self._double_quoted(keep_escapes)
-                words.join(value)
+            elif character in "'\"" and not self._plain_quotes:
+                value = self._single_quoted() if character == "'" else self._double_quoted(keep_escapes)
+                apart = False
             elif character == self._escape:
-                following = self._take()
-                value = self._escape + following if keep_escapes else following
-                words.join(value)
-            else:
-                value = character
-                words.split(value)
+                value = self._take()
+                value = self._escape + value if keep_escapes else value
+                apart = False
             out.append(value)
+            if words is not None:
+                words.add(value, apart=apart)
         if stop:
             raise ValueError(f"syntax error: missing {stop!r}")
         return "".join(out)
@@ -208,9 +204,9 @@ class Lexer:
             return self._conditional(name, modifier, empty_counts)
         twice = self._peek() == modifier
         self._at += twice
-        pattern = _pattern(self._until("/" if modifier == "/" else "}", True, _Words()))
+        pattern = _pattern(self._until("/" if modifier == "/" else "}", True, None))
         if modifier == "/":
-            replacement = self._until("}", False, _Words())
+            replacement = self._until("}", False, None)
             return _replace(self._value(name) or "", pattern, replacement, everywhere=twice)
         value = self._value(name) or ""
         if modifier == "#":
@@ -219,7 +215,7 @@ class Lexer:
         return value[: len(value) - end]
 
     def _conditional(self, name: str, modifier: str, empty_counts: bool) -> str:
-        word = self._until("}", False, _Words())
+        word = self._until("}", False, None)
         value = self._variables.get(name)
         is_set = bool(value) if empty_counts else value is not None
         if modifier == "?" and not is_set:
@@ -259,16 +255,13 @@ class _Words:
         self._word: list[str] = []
         self._in_word = False
 
-    def split(self, text: str) -> None:
-        for character in text:
-            if character not in _SPACE:
-                self.join(character)
+    def add(self, text: str, *, apart: bool) -> None:
+        for piece in text if apart else (text,):
+            if not apart or piece not in _SPACE:
+                self._word.append(piece)
+                self._in_word = True
             elif self._in_word:
                 self._end()
-
-    def join(self, text: str) -> None:
-        self._word.append(text)
-        self._in_word = True
 
     def _end(self) -> None:
         word = "".join(self._word)

@@ -6,6 +6,8 @@ earlier ones, so the graph has no cycles; nothing here calls itself for each sta
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from orlop.image.expand import expand
 from orlop.spec.errors import Invalid, NotFound
 from orlop.spec.image import ContainerConfig
@@ -167,6 +169,10 @@ class Stages:
         self._shared = Shared(self._source, dockerfile.directives.escape, self.arguments, lint, options)
         self._names = self._expanded_names()
         self._compiled: dict[int, Stage] = {}
+        self._indices: dict[str, list[int]] = {}
+        for stage in dockerfile.stages:
+            if stage.base.stage:
+                self._indices.setdefault(stage.base.stage, []).append(stage.index)
         self._trigger_depth = 0
         declared = {name for arg in dockerfile.global_args for name, _ in arg.arguments}
         self.predefined = self.arguments.keys() - declared
@@ -243,9 +249,10 @@ class Stages:
 
     def _earlier(self, name: str, before: int, *, by_index: bool = True) -> int | None:
         """Return the last stage before this one that is called so."""
-        for stage in reversed(self._dockerfile.stages[:before]):
-            if stage.base.stage == name.lower():
-                return stage.index
+        indices = self._indices.get(name.lower(), [])
+        at = bisect_left(indices, before)
+        if at:
+            return indices[at - 1]
         if by_index and name.isascii() and name.isdigit() and len(name) < 6 and int(name) < before:
             return int(name)
         return None

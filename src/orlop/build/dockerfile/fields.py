@@ -34,18 +34,19 @@ def command_and_flags(line: str) -> tuple[str, list[str], str]:
     """Return an instruction's word, its leading `--name[=value]` words with quotes taken off, and the rest."""
     word, rest = first_word(line)
     flags = []
-    while rest.startswith("--"):
-        flag, rest = _flag(rest)
+    at = 0
+    while rest.startswith("--", at):
+        flag, at = _flag(rest, at)
         if flag == "--":
             break
         flags.append(flag)
-    return word, flags, rest
+    return word, flags, rest[at:]
 
 
-def _flag(text: str) -> tuple[str, str]:
+def _flag(text: str, at: int) -> tuple[str, int]:
+    """Return the flag that begins at a place, and where the next word begins."""
     out = []
     quote = ""
-    at = 0
     while at < len(text):
         character = text[at]
         if character == "\\":
@@ -61,7 +62,9 @@ def _flag(text: str) -> tuple[str, str]:
         else:
             out.append(character)
         at += 1
-    return "".join(out), text[at:].strip()
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return "".join(out), at
 
 
 class Flags:
@@ -132,7 +135,7 @@ def json_words(text: str) -> tuple[str, ...] | None:
     if not isinstance(value, list):
         return None
     if not all(isinstance(word, str) for word in value):
-        raise ValueError("when using JSON array syntax, arrays must be comprised of strings only.")
+        raise ValueError("when using JSON array syntax, arrays must be comprised of strings only")
     if any("\0" in word or _has_surrogate(word) for word in value):
         raise ValueError("a word of the JSON array has a character that can't be passed on")
     return tuple(value)

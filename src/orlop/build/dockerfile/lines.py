@@ -80,14 +80,12 @@ def parse_heredoc(word: str) -> Heredoc | None:
         return None
     rest = match[3]
     try:
-        plain, quoted = (Lexer(rest, {}, keep_quotes=keep, keep_unset=True) for keep in (False, True))
-        plain.word(), quoted.word()
+        words, quoted = (Lexer(rest, {}, keep_quotes=keep, keep_unset=True).words() for keep in (False, True))
     except ValueError:
         return None
-    words = plain.words()
     if len(words) != 1:
         return None
-    return Heredoc(name=words[0], strip_tabs=bool(match[2]), expand=quoted.words() == words)
+    return Heredoc(name=words[0], strip_tabs=bool(match[2]), expand=quoted == words)
 
 
 def _directives(source: Source) -> Directives:
@@ -185,11 +183,10 @@ class _Reader:
         if word.lower() not in _WITH_HEREDOCS or "<<" not in rest or _is_json(rest):
             return ()
         try:
-            lexer = Lexer(rest, {}, escape="\\", keep_quotes=True, keep_escapes=True, keep_unset=True)
-            lexer.word()
+            words = Lexer(rest, {}, escape="\\", keep_quotes=True, keep_escapes=True, keep_unset=True).words()
         except ValueError:
             return ()  # `RUN echo "<<` is the shell's to understand
-        begun = [heredoc for heredoc in map(parse_heredoc, lexer.words()) if heredoc]
+        begun = [heredoc for heredoc in map(parse_heredoc, words) if heredoc]
         if len(begun) > HEREDOCS_MAX:
             self._source.wrong((first, self._at), f"it has more than {HEREDOCS_MAX} here-documents")
         return tuple(heredoc.replace(content=self._content(first, heredoc)) for heredoc in begun)

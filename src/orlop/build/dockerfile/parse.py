@@ -189,7 +189,7 @@ def _shell(line: _Line) -> kinds.Shell:
     if not shell.words:
         raise ValueError("SHELL requires at least one argument")
     if not shell.is_json:
-        raise ValueError(f"SHELL requires the arguments to be in JSON form: {line.line.original[:200]}")
+        raise ValueError("SHELL requires the arguments to be in JSON form")
     return shell
 
 

@@ -9,7 +9,7 @@ from orlop.spec.image import ContainerConfig
 from ..graph import Origin, Step
 from . import instructions as kinds
 from . import lint as rules
-from .history import LAYER
+from .history import LAYER, quoted
 from .options import PROXIES
 from .source import suggestion
 
@@ -226,4 +226,4 @@ class Stage:
 
 
 def _short(text: str) -> str:
-    return f'"{text[:200]}"'
+    return quoted(text[:200])
