@@ -84,3 +84,22 @@ def test_any_cause_has_a_code(cause):
 def test_codes_are_found_in_any_case():
     assert catalog.find("e0101") is catalog.find("E0101") is not None
     assert catalog.find("E9999") is None
+
+
+def test_a_code_that_is_told_at_the_source_wins_and_travels():
+    told = errors.Conflict("start", "container web", "it is not valid JSON", code="E0101")
+    assert catalog.code_of(told) == "E0101"
+    assert catalog.code_of(errors.from_json(told.to_json())) == "E0101"
+    assert catalog.code_of(errors.Conflict("start", "container web", "it is not valid JSON", code="E9999")) == "E0211"
+    assert "code" not in errors.Conflict("start", "container web", "why").to_json()
+
+
+def test_every_code_that_the_source_names_is_in_the_table():
+    named = {
+        (path.name, node.value.value)
+        for path in SOURCES.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant)
+        if isinstance(node.value.value, str) and node.value.value
+    }
+    assert len(named) > 20 and [one for one in named if catalog.find(one[1]) is None] == []

@@ -1,7 +1,8 @@
 """The table of errors: each kind of failure has a code, which `orlop explain E...` explains at length.
 
-An error is told where its cause is known, in words (errors.py); its code is found from these words, here and only here,
-so that a cause has one code wherever it comes from. `code_of` is total: what no row describes has its class's own code.
+An error is told where its cause is known, in words (errors.py), and with its code where whoever tells it knows the row.
+Else the code is found from the words, which the kernel, a registry or a peer may have said, so that a cause has one code
+wherever it comes from. `code_of` is total: what no row describes has its class's own code.
 
 Invariants, held by tests/unit/test_catalog.py: codes are unique and never reused; the words of a row occur in the
 source; no two rows claim the same error; each row says what it means and what to do.
@@ -66,6 +67,8 @@ def find(code: str) -> Entry | None:
 
 def code_of(error: OrlopError) -> str:
     """Return the code of an error."""
+    if error.code and find(error.code):
+        return error.code
     found = max(ENTRIES, key=lambda entry: entry.fit(error.cause))
     return found.code if found.fit(error.cause) else GENERAL.get(error.kind, GENERAL["internal"])
 

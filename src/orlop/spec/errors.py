@@ -26,13 +26,15 @@ class OrlopError(Exception):
     cause: why it failed, one clause, no trailing stop.
     hint: the next step, one sentence the user can act on; "" when there is none.
     exit_code: what a command line exits with (docker's: 125 for a failure of ours).
+    code: its row of the table of errors (spec.catalog) where whoever tells it knows that, else "".
     """
 
     kind = "error"
     exit_code = 125
 
-    def __init__(self, verb: str, subject: str, cause: str, *, hint: str = "") -> None:
+    def __init__(self, verb: str, subject: str, cause: str, *, hint: str = "", code: str = "") -> None:
         super().__init__(verb, subject, cause)
+        self.code = code
         self.verb = verb
         self.subject = subject
         self.cause = cause
@@ -50,6 +52,7 @@ class OrlopError(Exception):
             "cause": self.cause,
             "hint": self.hint,
             "exitCode": self.exit_code,
+            **({"code": self.code} if self.code else {}),
         }
 
 
@@ -86,8 +89,10 @@ class CommandFailed(OrlopError):
     kind = "command"
     exit_code = 126
 
-    def __init__(self, verb: str, subject: str, cause: str, *, hint: str = "", exit_code: int = 126) -> None:
-        super().__init__(verb, subject, cause, hint=hint)
+    def __init__(
+        self, verb: str, subject: str, cause: str, *, hint: str = "", exit_code: int = 126, code: str = ""
+    ) -> None:
+        super().__init__(verb, subject, cause, hint=hint, code=code)
         self.exit_code = exit_code
 
 
@@ -104,9 +109,9 @@ def from_json(value: object) -> OrlopError:
     """Return the error that `to_json` described; an unknown kind or shape becomes `Internal`."""
     if not isinstance(value, dict):
         return Internal("read", "an error message", "it is not a JSON object")
-    text = {key: str(value.get(key, "")) for key in ("verb", "subject", "cause", "hint")}
+    text = {key: str(value.get(key, "")) for key in ("verb", "subject", "cause", "hint", "code")}
     cls = _CLASSES.get(str(value.get("kind")), Internal)
-    error = cls(text["verb"], text["subject"], text["cause"], hint=text["hint"])
+    error = cls(text["verb"], text["subject"], text["cause"], hint=text["hint"], code=text["code"])
     code = value.get("exitCode")
     if isinstance(code, int):
         error.exit_code = code

@@ -30,7 +30,7 @@ def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, 
     entrypoint, cmd = _command(request, image)
     if not entrypoint + cmd:
         hint = "give a command after the image, or an image that has one"
-        raise Invalid("create", subject, "no command specified", hint=hint)
+        raise Invalid("create", subject, "no command specified", hint=hint, code="E0201")
     default_name = host_name if "host" in (request.network, request.uts) else names.short_id(container_id)
     return Config(
         entrypoint=entrypoint,
@@ -72,7 +72,7 @@ def check_environment(entries: Iterable[str], subject: str, verb: str = "create"
     for entry in entries:
         if not entry or entry.startswith("="):
             hint = "write it as NAME=value"
-            raise Invalid(verb, subject, f"invalid environment variable: {entry[:100]}", hint=hint)
+            raise Invalid(verb, subject, f"invalid environment variable: {entry[:100]}", hint=hint, code="E0203")
 
 
 def subject_of(request: ContainerRequest) -> str:
@@ -102,7 +102,7 @@ def _working_dir(path: str, subject: str) -> str:
         return ""
     if not path.startswith("/"):
         cause = f"the working directory '{path}' is invalid, it needs to be an absolute path"
-        raise Invalid("create", subject, cause, hint="write it from the container's root: -w /path")
+        raise Invalid("create", subject, cause, hint="write it from the container's root: -w /path", code="E0204")
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
@@ -110,7 +110,7 @@ def _hostname(text: str, subject: str) -> str:
     # Becomes a line of /etc/hosts and /etc/hostname: no white space, no colon (CVE-2022-4318 was such a line).
     if len(text) > HOSTNAME_LENGTH_MAX or not _HOSTNAME.issuperset(text):
         hint = f"use at most {HOSTNAME_LENGTH_MAX} letters, digits, dots and hyphens"
-        raise Invalid("create", subject, f"invalid hostname format: {text[:100]!r}", hint=hint)
+        raise Invalid("create", subject, f"invalid hostname format: {text[:100]!r}", hint=hint, code="E0202")
     return text
 
 

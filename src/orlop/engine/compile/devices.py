@@ -54,7 +54,7 @@ def block_io(request: ContainerRequest, devices: Devices, subject: str) -> Block
     """Return the limits of disks. Raises Invalid."""
     if request.blkio_weight and not WEIGHT_MIN <= request.blkio_weight <= WEIGHT_MAX:
         cause = f"Range of blkio weight is from {WEIGHT_MIN} to {WEIGHT_MAX}"
-        raise Invalid("create", subject, cause, hint="choose a weight in that range, or 0 for none")
+        raise Invalid("create", subject, cause, hint="choose a weight in that range, or 0 for none", code="E0505")
     found = BlockIo(
         weight=request.blkio_weight or None,
         weight_device=tuple(
@@ -80,7 +80,7 @@ def _behind(source: str, target: str, devices: Devices, subject: str) -> tuple[D
     found = devices.named.get(source, ())
     if not found:
         cause = f'error gathering device information while adding custom device "{source}": not a device node'
-        raise Invalid("create", subject, cause, hint=f"see what there is: ls -l {source}")
+        raise Invalid("create", subject, cause, hint=f"see what there is: ls -l {source}", code="E0214")
     return tuple(device.replace(path=target + device.path.removeprefix(source)) for device in found)
 
 
@@ -88,7 +88,7 @@ def _one(path: str, devices: Devices, subject: str) -> Device:
     found = devices.named.get(path, ())
     if len(found) != 1:
         cause = f"{path} is no device of this machine, so it has no rate or weight"
-        raise Invalid("create", subject, cause, hint="name a disk: ls -l /dev")
+        raise Invalid("create", subject, cause, hint="name a disk: ls -l /dev", code="E0214")
     return found[0]
 
 

@@ -34,12 +34,12 @@ def merge(request: ContainerRequest, image: ContainerConfig, subject: str) -> He
         raise Invalid("create", subject, "exec: names no command", hint="write exec:COMMAND")
     if request.health_on_failure not in ACTIONS and not request.health_on_failure.startswith(_EXEC):
         cause = f"there is no action {request.health_on_failure[:60]!r} on failure"
-        raise Invalid("create", subject, cause, hint=f"known are {', '.join(ACTIONS)} and exec:COMMAND")
+        raise Invalid("create", subject, cause, hint=f"known are {', '.join(ACTIONS)} and exec:COMMAND", code="E1105")
     test = asked.test or base.test
     if not test or test[0] == OFF:
         if request.health_on_failure != NONE:
             hint = "add --health-cmd, --health-http or --health-tcp"
-            raise Invalid("create", subject, "an action on failure needs a health check", hint=hint)
+            raise Invalid("create", subject, "an action on failure needs a health check", hint=hint, code="E1105")
         return Healthcheck(test=test) if test else None
     merged = Healthcheck(
         test=test,
@@ -53,7 +53,7 @@ def merge(request: ContainerRequest, image: ContainerConfig, subject: str) -> He
         _place(test, subject)
     elif test[0] not in (COMMAND, SHELL) or len(test) < 2:
         hint = f"write one of {OFF}, {COMMAND}, {SHELL}, {HTTP}, {TCP} and what it takes"
-        raise Invalid("create", subject, f"Unknown type {test[0][:60]!r} in the health check", hint=hint)
+        raise Invalid("create", subject, f"Unknown type {test[0][:60]!r} in the health check", hint=hint, code="E1105")
     return merged
 
 
@@ -103,9 +103,15 @@ def _check(asked: Healthcheck, subject: str) -> None:
     ):
         if value and value < _DURATION_NS_MIN:
             cause = f"{name} in Healthcheck cannot be less than 1ms"
-            raise Invalid("create", subject, cause, hint="write a duration such as 30s")
+            raise Invalid("create", subject, cause, hint="write a duration such as 30s", code="E1105")
     if asked.retries < 0:
-        raise Invalid("create", subject, "Retries in Healthcheck cannot be negative", hint="write a number from 1 on")
+        raise Invalid(
+            "create",
+            subject,
+            "Retries in Healthcheck cannot be negative",
+            hint="write a number from 1 on",
+            code="E1105",
+        )
 
 
 def _place(test: tuple[str, ...], subject: str) -> tuple[str, int, str]:
@@ -120,7 +126,7 @@ def _place(test: tuple[str, ...], subject: str) -> tuple[str, int, str]:
     if not colon or not right or not clean or not _is_address(host):
         shown = ":8080/path" if test[0] == HTTP else ":5432"
         cause = f"the health check {text[:100]!r} is no place to connect to"
-        raise Invalid("create", subject, cause, hint=f"write {shown}, or an address before the colon")
+        raise Invalid("create", subject, cause, hint=f"write {shown}, or an address before the colon", code="E1105")
     return host, int(port), path
 
 

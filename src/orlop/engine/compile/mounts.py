@@ -193,7 +193,7 @@ def _tmpfs(entry: TmpfsRequest, subject: str) -> Mount:
             specification = f"{entry.target}:{','.join(entry.options)}"
             cause = f"invalid volume specification: '{specification[:300]}': invalid tmpfs option: {option[:60]!r}"
             hint = "known are size=, mode=, uid=, gid=, nr_inodes= and flags such as exec, ro, noatime"
-            raise Invalid("create", subject, cause, hint=hint)
+            raise Invalid("create", subject, cause, hint=hint, code="E0405")
     given = {option.removeprefix("no") for option in entry.options}
     defaults = [option for option in _TMPFS_DEFAULTS if option.removeprefix("no") not in given]
     return Mount(destination=target, type="tmpfs", source="tmpfs", options=(*defaults, *entry.options))

@@ -36,7 +36,13 @@ def namespaces(request: ContainerRequest, subject: str) -> tuple[Namespace, ...]
     shared = shared_with_host(request)
     if "uts" in shared and (request.hostname or request.domainname):
         what = "hostname" if request.hostname else "domainname"
-        raise Invalid("create", subject, f"conflicting options: {what} and the UTS mode", hint=f"leave --{what} away")
+        raise Invalid(
+            "create",
+            subject,
+            f"conflicting options: {what} and the UTS mode",
+            hint=f"leave --{what} away",
+            code="E0707",
+        )
     joined = {name: NOWHERE for name in ("pid", "ipc") if getattr(request, name).startswith(CONTAINER)}
     return tuple(Namespace(type=name, path=joined.get(name, "")) for name in _TYPES if name not in shared)
 
@@ -82,7 +88,9 @@ def _check_cgroup(path: str, subject: str) -> None:
         split_path(f"/{path.strip('/')}/container")
     except OSError as wrong:
         cause = f"invalid cgroup parent {path[:100]!r}: {wrong.strerror}"
-        raise Invalid("create", subject, cause, hint="write it from the root of the hierarchy: /machines") from None
+        raise Invalid(
+            "create", subject, cause, hint="write it from the root of the hierarchy: /machines", code="E0221"
+        ) from None
 
 
 def sysctls(request: ContainerRequest, subject: str) -> dict[str, str]:
@@ -92,10 +100,10 @@ def sysctls(request: ContainerRequest, subject: str) -> dict[str, str]:
         owner = next((kind for kind, (begins, _) in _SYSCTLS.items() if name.startswith(tuple(begins.split()))), None)
         if owner is None or "/" in name or ".." in name:
             hint = "settings of the machine itself can't be a container's"
-            raise Invalid("create", subject, f"sysctl '{name[:100]}' is not allowed", hint=hint)
+            raise Invalid("create", subject, f"sysctl '{name[:100]}' is not allowed", hint=hint, code="E0209")
         if owner in shared:
             cause = f'sysctl "{name[:100]}" not allowed in host {_SYSCTLS[owner][1]} namespace'
-            raise Invalid("create", subject, cause, hint="leave one of the two away")
+            raise Invalid("create", subject, cause, hint="leave one of the two away", code="E0209")
     return dict(request.sysctls)
 
 

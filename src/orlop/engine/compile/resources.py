@@ -125,7 +125,9 @@ def _swap(request: ContainerRequest, host: Host, subject: str, warnings: list[st
     if host.swap_limit:
         return swap or 2 * request.memory_bytes
     if swap > 0:
-        raise Unsupported("create", subject, "this kernel can't limit swap", hint="leave --memory-swap out")
+        raise Unsupported(
+            "create", subject, "this kernel can't limit swap", hint="leave --memory-swap out", code="E0504"
+        )
     warnings.append(
         "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
         "Memory limited without swap."
@@ -251,7 +253,7 @@ def _block_io(request: ContainerRequest, host: Host, devices: Devices, subject: 
 def _need(host: Host, controller: str, subject: str) -> None:
     if controller not in host.controllers:
         cause = f"no cgroup hierarchy with the {controller} controller is mounted, so the limit can't be enforced"
-        raise Unsupported("create", subject, cause, hint=f"mount it, or leave the {controller} limit out")
+        raise Unsupported("create", subject, cause, hint=f"mount it, or leave the {controller} limit out", code="E0504")
 
 
 def _invalid(subject: str, cause: str, hint: str) -> Invalid:

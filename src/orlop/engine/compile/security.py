@@ -99,7 +99,9 @@ def _normalize(asked: tuple[str, ...], field: str, host: Host, subject: str) -> 
         name = upper if upper.startswith("CAP_") else f"CAP_{upper}"
         if name != ALL and name not in _KNOWN and name not in host.capabilities:
             hint = "capabilities(7) lists the names; they are written with or without CAP_"
-            raise Invalid("create", subject, f'invalid {field}: unknown capability: "{text[:40]}"', hint=hint)
+            raise Invalid(
+                "create", subject, f'invalid {field}: unknown capability: "{text[:40]}"', hint=hint, code="E0206"
+            )
         if field == "CapAdd" and name != ALL and name not in host.capabilities:
             cause = "capability not supported by your kernel or not available in the current environment"
             hint = "leave it out, or run the engine with that capability"
@@ -126,7 +128,7 @@ def _apply(found: Security, option: str, host: Host, subject: str) -> Security:
         _refuse_module("selinux", "unconfined" if value == "disable" else value, host, subject)
         return found
     hint = "known are seccomp=, no-new-privileges, systempaths=unconfined, writable-cgroups=, apparmor= and label="
-    raise Invalid("create", subject, f'invalid --security-opt: "{option[:100]}"', hint=hint)
+    raise Invalid("create", subject, f'invalid --security-opt: "{option[:100]}"', hint=hint, code="E0207")
 
 
 def _boolean(value: str, option: str, subject: str) -> bool:
@@ -134,7 +136,9 @@ def _boolean(value: str, option: str, subject: str) -> bool:
         return True
     if value.lower() in ("false", "0", "f"):
         return False
-    raise Invalid("create", subject, f'invalid --security-opt: "{option[:100]}"', hint="write =true or =false")
+    raise Invalid(
+        "create", subject, f'invalid --security-opt: "{option[:100]}"', hint="write =true or =false", code="E0207"
+    )
 
 
 def _seccomp(value: str, subject: str) -> str:
@@ -144,7 +148,7 @@ def _seccomp(value: str, subject: str) -> str:
         jsonio.parse_object(value, "the profile")
     except Invalid as wrong:
         cause = f"Decoding seccomp profile failed: {wrong.cause}"
-        raise Invalid("create", subject, cause, hint="give a profile in docker's JSON format") from None
+        raise Invalid("create", subject, cause, hint="give a profile in docker's JSON format", code="E0208") from None
     return value
 
 

@@ -105,7 +105,7 @@ def _seccomp(wanted: str, capabilities: tuple[str, ...], host: Host, subject: st
         return seccomp_profile.parse(wanted, capabilities, host.runtime)
     except Invalid as wrong:
         cause = f"Decoding seccomp profile failed: {wrong.cause}"
-        raise Invalid("create", subject, cause, hint=wrong.hint) from None
+        raise Invalid("create", subject, cause, hint=wrong.hint, code="E0208") from None
 
 
 def _capability_warnings(request: ContainerRequest, host: Host) -> tuple[str, ...]:

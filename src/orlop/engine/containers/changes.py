@@ -110,7 +110,7 @@ def _apply(engine: Engine, record: ContainerRecord, cgroup: Cgroup, changed: Res
             return  # it has ended: the next start has the new limits
         cause = f"the kernel refuses {wrong.filename}: {wrong.strerror}"
         hint = "nothing was changed; a memory limit must be above what is in use: orlop stats --no-stream"
-        raise Unavailable("update", record.subject, cause, hint=hint) from None
+        raise Unavailable("update", record.subject, cause, hint=hint, code="E0507") from None
 
 
 def _put_back(engine: Engine, cgroup: Cgroup, changed: Resources) -> None:

@@ -181,7 +181,9 @@ def _end_for_good(engine: Engine, record: ContainerRecord, number: int, timeout_
             _end(engine, record, task.status, number, timeout_s)
         elif time.monotonic() > deadline:
             hint = f"see where it hangs in the kernel: cat /proc/{task.status.monitor_pid}/stack"
-            raise Unavailable("stop", record.subject, "its monitor does not call its restart off", hint=hint)
+            raise Unavailable(
+                "stop", record.subject, "its monitor does not call its restart off", hint=hint, code="E1106"
+            )
         else:
             time.sleep(RECORD_POLL_S)
 
@@ -199,7 +201,9 @@ def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: in
                 _tell_signal(engine, record, status, init, SIGKILL)
                 if not state.wait_for(init, KILL_WAIT_S_MAX):
                     hint = f"see where it hangs in the kernel: cat /proc/{status.pid}/stack"
-                    raise Unavailable("stop", record.subject, "its process does not end on SIGKILL", hint=hint)
+                    raise Unavailable(
+                        "stop", record.subject, "its process does not end on SIGKILL", hint=hint, code="E1006"
+                    )
         finally:
             os.close(init)
     directory = engine.records.path(record.id)
@@ -208,7 +212,7 @@ def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: in
         if time.monotonic() > deadline:
             cause = f"its process has ended, but its monitor (process {status.monitor_pid}) does not say so"
             hint = f"see where it hangs in the kernel: cat /proc/{status.monitor_pid}/stack"
-            raise Unavailable("stop", record.subject, cause, hint=hint)
+            raise Unavailable("stop", record.subject, cause, hint=hint, code="E1106")
         time.sleep(RECORD_POLL_S)
     if (ended_now := state.read_exit(directory, status)) is not None:
         events.died(engine, record, ended_now)  # before whatever the caller tells: its end was first

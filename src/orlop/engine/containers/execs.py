@@ -51,7 +51,9 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client, 
     """
     record = engine.records.find(reference)
     if not request.args or not request.args[0]:
-        raise Invalid("execute a command in", record.subject, "no exec command specified", hint="name a command")
+        raise Invalid(
+            "execute a command in", record.subject, "no exec command specified", hint="name a command", code="E0313"
+        )
     task = engine.observe(record.id)
     state.step(task, "exec", record)
     assert task.status is not None
@@ -150,7 +152,7 @@ def kill(engine: Engine, reference: str, signal: str) -> None:
     task = _task(engine, record, exec_id)
     if not task.lives or task.status is None:
         hint = f"see what runs: orlop exec ls {record.name}"
-        raise Conflict("kill", f"exec {reference}", "it is not running", hint=hint)
+        raise Conflict("kill", f"exec {reference}", "it is not running", hint=hint, code="E1001")
     pidfd = state.open_init(task.status, engine.boot_id)
     try:
         if pidfd is not None:
@@ -180,7 +182,7 @@ def find(engine: Engine, reference: str) -> tuple[ContainerRecord, str]:
     ]
     if len(matches) > 1:
         cause = f"multiple IDs found with provided prefix: {reference}"
-        raise Invalid("find", f"exec {reference}", cause, hint="give more digits of the id")
+        raise Invalid("find", f"exec {reference}", cause, hint="give more digits of the id", code="E0104")
     if not matches:
         raise _no_such_exec(reference)
     return matches[0]
@@ -221,7 +223,11 @@ def _process(engine: Engine, record: ContainerRecord, request: ExecRequest) -> P
     if request.working_dir and not request.working_dir.startswith("/"):
         cause = f"the working directory '{request.working_dir[:200]}' is invalid, it needs to be an absolute path"
         raise Invalid(
-            "execute a command in", record.subject, cause, hint="write it from the container's root: -w /path"
+            "execute a command in",
+            record.subject,
+            cause,
+            hint="write it from the container's root: -w /path",
+            code="E0204",
         )
     base = read_spec(engine, record).process
     capabilities = base.capabilities if base is not None else None

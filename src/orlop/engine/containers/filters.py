@@ -52,14 +52,14 @@ def _of_key(engine: Engine, key: str, values: Sequence[str]) -> Test:
     maker = _MAKERS.get(key)
     if maker is None:
         hint = f"known are {', '.join(sorted(_MAKERS))}"
-        raise Invalid("list", "containers", f"invalid filter '{key[:60]}'", hint=hint)
+        raise Invalid("list", "containers", f"invalid filter '{key[:60]}'", hint=hint, code="E0210")
     tests = [maker(engine, value) for value in values]
     combine = all if key == "label" else any
     return lambda record, task: combine(test(record, task) for test in tests)
 
 
 def _invalid(key: str, value: str, hint: str) -> Invalid:
-    return Invalid("list", "containers", f"invalid filter '{key}={value[:60]}'", hint=hint)
+    return Invalid("list", "containers", f"invalid filter '{key}={value[:60]}'", hint=hint, code="E0210")
 
 
 def _status(engine: Engine, value: str) -> Test:

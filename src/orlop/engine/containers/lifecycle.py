@@ -122,7 +122,7 @@ def _start_once(engine: Engine, record: ContainerRecord, client: Client, restart
         if task.is_up:
             if client.stream is not None:
                 hint = f"attach to it with: orlop attach {record.name}"
-                raise Conflict("start", record.subject, "it is running already", hint=hint)
+                raise Conflict("start", record.subject, "it is running already", hint=hint, code="E1002")
             return
         if task.exit is not None and task.status is not None:
             events.died(engine, record, task.exit)  # nobody may have dealt with the last run's end yet
@@ -196,7 +196,9 @@ def _source(engine: Engine, request: ContainerRequest) -> Image | None:
         return _for_platform(images.find(engine, request.image), request)
     subject = f"a container of {request.rootfs}"
     if not request.rootfs.startswith("/"):
-        raise Invalid("create", subject, "the root directory is not an absolute path", hint="write it from /")
+        raise Invalid(
+            "create", subject, "the root directory is not an absolute path", hint="write it from /", code="E0406"
+        )
     if not os.path.isdir(request.rootfs):
         cause = "it is not a directory" if os.path.lexists(request.rootfs) else "there is no such directory"
         hint = "make one with: orlop rootfs from-binaries --with sh DIR"
@@ -214,7 +216,9 @@ def _for_platform(image: Image, request: ContainerRequest) -> Image:
     if (own.os, own.architecture) == (wanted.os, wanted.architecture) and wanted.variant in ("", own.variant):
         return image
     cause = f"image with reference {request.image} was found but does not provide the specified platform ({wanted})"
-    raise NotFound("find", f"image {request.image}", cause, hint=f"pull it: orlop pull --platform {wanted}")
+    raise NotFound(
+        "find", f"image {request.image}", cause, hint=f"pull it: orlop pull --platform {wanted}", code="E0806"
+    )
 
 
 def _decide(

@@ -84,6 +84,7 @@ def check_name(text: str) -> str:
             "the container",
             f"Invalid container name ({shown}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
             hint="use letters, digits, and after the first character _ . -",
+            code="E0103",
         )
     return name
 

@@ -186,7 +186,9 @@ class Records:
         if len(matches) > 1:
             shown = ", ".join(sorted(names.short_id(record.id) for record in matches)[:5])
             cause = f"multiple IDs found with provided prefix: {reference} ({shown})"
-            raise Invalid("find", f"container {reference}", cause, hint="give more digits of the id, or the name")
+            raise Invalid(
+                "find", f"container {reference}", cause, hint="give more digits of the id, or the name", code="E0104"
+            )
         if not matches:
             raise no_such_container(reference)
         return matches[0]
@@ -203,7 +205,7 @@ class Records:
             if name in taken:
                 cause = f'The container name "/{name}" is already in use by container "{taken[name]}"'
                 hint = f"remove or rename that container to be able to reuse that name: orlop rm {name}"
-                raise Conflict("create", f"container {name}", cause, hint=hint)
+                raise Conflict("create", f"container {name}", cause, hint=hint, code="E0102")
             self._reserved[name] = container_id
         try:
             yield name
@@ -255,7 +257,11 @@ def no_such_container(reference: str) -> NotFound:
     """Return the error for a reference that names no container."""
     shown = reference if len(reference) <= 100 else reference[:100] + "..."
     return NotFound(
-        "find", f"container {shown}", f"No such container: {shown}", hint="list the containers with: orlop ps -a"
+        "find",
+        f"container {shown}",
+        f"No such container: {shown}",
+        hint="list the containers with: orlop ps -a",
+        code="E0101",
     )
 
 

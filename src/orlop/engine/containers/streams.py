@@ -135,4 +135,6 @@ def _connect(engine: Engine, record: ContainerRecord) -> int:
         return connect(engine.task_directory(record.id)).detach()
     except OSError as wrong:
         cause = f"its monitor does not answer: {wrong.strerror}"
-        raise Unavailable("attach to", record.subject, cause, hint="it may have ended just now: orlop ps -a") from None
+        raise Unavailable(
+            "attach to", record.subject, cause, hint="it may have ended just now: orlop ps -a", code="E1106"
+        ) from None

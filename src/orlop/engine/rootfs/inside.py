@@ -141,4 +141,6 @@ def _bind(root: int, wanted: Mount) -> None:
 def not_there(wanted: str, reference: str) -> NotFound:
     """Return docker's error for a path that a container does not have."""
     cause = f"Could not find the file {wanted} in container {reference}"
-    return NotFound("find", f"{wanted} in container {reference}", cause, hint=f"look: orlop exec {reference} ls -l /")
+    return NotFound(
+        "find", f"{wanted} in container {reference}", cause, hint=f"look: orlop exec {reference} ls -l /", code="E0407"
+    )

@@ -40,7 +40,7 @@ def check(engine: Engine, request: ContainerRequest, name: str) -> None:
         reference, condition = split(text)
         if condition not in CONDITIONS:
             cause = f"there is no condition {condition[:60]!r} for the dependency {reference[:100]}"
-            raise Invalid("create", f"container {name}", cause, hint=f"known are {', '.join(CONDITIONS)}")
+            raise Invalid("create", f"container {name}", cause, hint=f"known are {', '.join(CONDITIONS)}", code="E1104")
         _check_way(engine, engine.records.find(reference), (name,))
 
 
@@ -89,10 +89,12 @@ def _bring(
     while not _is_so(engine, needed, condition):
         if trouble := _trouble(engine, needed, condition):
             hint = f"see: orlop why {needed.name}"
-            raise Unavailable("start", record.subject, f"its dependency {needed.name} {trouble}", hint=hint)
+            raise Unavailable(
+                "start", record.subject, f"its dependency {needed.name} {trouble}", hint=hint, code="E1102"
+            )
         if time.monotonic() > deadline:
             cause = f"its dependency {needed.name} was not {condition} within {WAIT_S_MAX:.0f} s"
-            raise Unavailable("start", record.subject, cause, hint=f"see: orlop why {needed.name}")
+            raise Unavailable("start", record.subject, cause, hint=f"see: orlop why {needed.name}", code="E1102")
         time.sleep(_POLL_S)
 
 

@@ -29,7 +29,9 @@ def check(request: ContainerRequest, subject: str) -> None:
     policy, retries_max = request.restart_policy, request.restart_retries_max
     hint = f"write --restart {NO}, {ON_FAILURE}[:N], {ALWAYS} or {restart.UNLESS_STOPPED}"
     if policy and policy not in POLICIES:
-        raise Invalid("create", subject, f"invalid restart policy: unknown policy '{policy[:60]}'", hint=hint)
+        raise Invalid(
+            "create", subject, f"invalid restart policy: unknown policy '{policy[:60]}'", hint=hint, code="E1101"
+        )
     if not 0 <= retries_max <= RETRIES_MAX:
         cause = "invalid restart policy: maximum retry count must be an integer that is not negative"
         raise Invalid("create", subject, cause, hint=hint)

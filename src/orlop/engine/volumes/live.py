@@ -248,7 +248,7 @@ def _target(root: int, destination: str, tree: int) -> int:
         raise _unfitting(destination)
     if destination not in PROC_FILES_ALLOWED and mount.filesystem_magic(target) == mount.PROC_SUPER_MAGIC:
         os.close(target)
-        raise Invalid("mount", destination, "it lies inside /proc, where nothing may be mounted")
+        raise Invalid("mount", destination, "it lies inside /proc, where nothing may be mounted", code="E0404")
     return target
 
 

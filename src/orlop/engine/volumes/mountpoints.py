@@ -99,7 +99,7 @@ def lender(text: str, subject: str) -> tuple[str, str]:
     words = set(mode.split(",")) - {"z", "Z", ""}
     if mode and (not words <= {"ro", "rw"} or len(words) > 1):
         hint = "write CONTAINER, CONTAINER:ro or CONTAINER:rw"
-        raise Invalid("create", subject, f"invalid mode: {mode[:100]}", hint=hint)
+        raise Invalid("create", subject, f"invalid mode: {mode[:100]}", hint=hint, code="E0405")
     return name, "".join(words)
 
 

@@ -198,7 +198,7 @@ def _make_source(source: str, subject: str) -> None:
         os.makedirs(source, 0o755)
     except OSError as wrong:
         cause = f"error while creating mount source path '{source}': mkdir: {wrong.strerror}"
-        raise Invalid("start", subject, cause, hint=f"make it, or correct -v {source}:...") from None
+        raise Invalid("start", subject, cause, hint=f"make it, or correct -v {source}:...", code="E0401") from None
 
 
 def _bound_layer(engine: Engine, record: ContainerRecord) -> None:

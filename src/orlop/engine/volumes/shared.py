@@ -80,7 +80,7 @@ def ipc_lender(engine: Engine, record: ContainerRecord) -> tuple[ContainerRecord
     told = f"can't join IPC of container {reference}"
     if not task.lives or task.status is None:
         hint = f"start it first: orlop start {other.name}"
-        raise Conflict(_VERB, record.subject, f"{told}: container {other.id} is not running", hint=hint)
+        raise Conflict(_VERB, record.subject, f"{told}: container {other.id} is not running", hint=hint, code="E1001")
     if other.request.ipc not in ("shareable", "host") and not other.request.ipc.startswith(CONTAINER):
         told = f"{told}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
         raise Conflict(_VERB, record.subject, told, hint=f"make {other.name} with --ipc shareable")

@@ -109,7 +109,9 @@ class Volumes:
         except (FileNotFoundError, NotADirectoryError, Invalid):
             shown = name if len(name) <= 100 else f"{name[:100]}..."
             cause = f"{verb} {shown}: no such volume"
-            raise NotFound("find", f"volume {shown}", cause, hint="list the volumes with: orlop volume ls") from None
+            raise NotFound(
+                "find", f"volume {shown}", cause, hint="list the volumes with: orlop volume ls", code="E0901"
+            ) from None
 
     def find(self, name: str) -> VolumeRecord | None:
         """Return a volume's record, None when there is none. Raises Internal for a damaged file."""
@@ -170,7 +172,7 @@ class Volumes:
             if users or self._held.get(name, 0) > holders:
                 cause = f"remove {name}: volume is in use - [{', '.join(users)}]"
                 hint = "remove these containers first" if users else "a container that wants it is being created"
-                raise Conflict("remove", f"volume {name}", cause, hint=hint)
+                raise Conflict("remove", f"volume {name}", cause, hint=hint, code="E0902")
             gone = f"{self.directory}/{_GONE}{os.urandom(8).hex()}"
             try:
                 os.rename(self.path(name), gone)
@@ -187,7 +189,7 @@ class Volumes:
             users = sorted(is_used)
             if users or old in self._held:
                 cause = f"volume is in use - [{', '.join(users)}]"
-                raise Conflict("rename", f"volume {old}", cause, hint="remove these containers first")
+                raise Conflict("rename", f"volume {old}", cause, hint="remove these containers first", code="E0902")
             if new in self._held or os.path.lexists(self.path(new)):
                 hint = "choose another name"
                 raise Conflict("rename", f"volume {old}", f"there is a volume {new}", hint=hint)

@@ -137,7 +137,7 @@ def _tests(filters: Mapping[str, Sequence[str]], known: frozenset[str], verb: st
     for key, values in filters.items():
         if key not in known:
             hint = f"known are {', '.join(sorted(known))}"
-            raise Invalid(verb, "volumes", f"invalid filter '{key[:60]}'", hint=hint)
+            raise Invalid(verb, "volumes", f"invalid filter '{key[:60]}'", hint=hint, code="E0210")
         if key == "dangling" and values:
             _boolean(values, "dangling", verb)
     return [_test(key, tuple(values)) for key, values in filters.items() if values]
@@ -161,4 +161,6 @@ def _boolean(values: Sequence[str], key: str, verb: str) -> bool:
         return bool(words)
     if words <= _FALSE:
         return False
-    raise Invalid(verb, "volumes", f"invalid filter '{key}={next(iter(values))[:60]}'", hint=f"write {key}=true")
+    raise Invalid(
+        verb, "volumes", f"invalid filter '{key}={next(iter(values))[:60]}'", hint=f"write {key}=true", code="E0210"
+    )
