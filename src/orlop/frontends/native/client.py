@@ -29,7 +29,7 @@ _QUESTIONS = frozenset(
         "containers": "list inspect explain plan stat_path changes execs exec_inspect top request why wait logs stats",
         "engine": "ping info version events",
         "images": "list inspect history",
-        "networks": "list inspect trace",
+        "networks": "list inspect trace explain egress",
         "system": "df",
         "volumes": "list inspect usage",
     }.items()
