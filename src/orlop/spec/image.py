@@ -34,6 +34,7 @@ CONFIGS = frozenset((OCI_CONFIG, DOCKER_CONFIG))
 
 REF_NAME = "org.opencontainers.image.ref.name"
 LAYOUT_VERSION = "1.0.0"
+RESERVED_LABELS = ("io.orlop.", "org.orlop.")  # ours to give: an image that brings one asks for power (SEC-51)
 
 
 class Descriptor(Record):

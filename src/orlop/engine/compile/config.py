@@ -7,7 +7,7 @@ import posixpath
 from ...spec import signals
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid
-from ...spec.image import ContainerConfig
+from ...spec.image import RESERVED_LABELS, ContainerConfig
 from ..containers import names
 from ..containers.record import Config
 from . import health
@@ -39,7 +39,7 @@ def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, 
         user=request.user or image.user,
         working_dir=_working_dir(request.working_dir or image.working_dir, subject),
         hostname=_hostname(request.hostname, subject) or default_name,
-        labels={**image.labels, **request.labels},
+        labels={**_unreserved(image.labels), **request.labels},
         stop_signal=_stop_signal(request.stop_signal or image.stop_signal, subject),
         stop_timeout_s=image.stop_timeout if request.stop_timeout_s is None else request.stop_timeout_s,
         health=health.merge(request, image, subject),
@@ -47,6 +47,11 @@ def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, 
         exposed_ports=tuple(dict.fromkeys((*request.exposed_ports, *image.exposed_ports))),
         volumes=tuple(sorted(set(image.volumes) | {bind.target for bind in request.binds if not bind.source})),
     )
+
+
+def _unreserved(labels: dict[str, str]) -> dict[str, str]:
+    """Return an image's labels but those that this engine reads as orders (SEC-51: CVE-2026-53488)."""
+    return {name: value for name, value in labels.items() if not name.startswith(RESERVED_LABELS)}
 
 
 def environment(config: Config, terminal: bool, more: Sequence[str] = ()) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from ...spec.task import SPEC_FILE, HealthCheck, JoinedNamespace, StartTask, Tas
 from .. import compile, events, host, images, secrets
 from ..compile import config, health, logging
 from ..compile.namespaces import CONTAINER
+from ..images.notes import notes as image_notes
 from ..networks import attach, reach
 from ..networks import requests as network_requests
 from ..supervision import dependencies, orders
@@ -92,7 +93,7 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
         engine.records.save(record)
         undo.pop_all()
     events.publish_container(engine, record, "create")
-    return record, (*compiled.warnings, *notes)
+    return record, (*compiled.warnings, *notes, *image_notes(engine, image, request))
 
 
 def start(engine: Engine, reference: str, client: Client, restarts: int = 0, *, way: tuple[str, ...] = ()) -> None:

@@ -8,7 +8,7 @@ from ...image import collection
 from ...image.load import Loaded
 from ...image.load import load as load_archive
 from ...image.save import Saved, whole_target, write_archive
-from ...spec.errors import Invalid, NotFound, OrlopError
+from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.platform import Platform
 from ...spec.reference import Reference
 from .. import events
@@ -57,8 +57,12 @@ def _meant(engine: Engine, name: str) -> list[Reference | None]:
     return [reference.tagged()] if reference.tagged() in known else [None]
 
 
-def load(engine: Engine, archive: int, platform: str = "") -> Iterator[Message]:
-    """Take in all images of an archive; yield what docker's `load` says. Raises Invalid; then nothing was named."""
+def load(engine: Engine, archive: int, platform: str = "", *, force: bool = False) -> Iterator[Message]:
+    """Take in all images of an archive; yield what docker's `load` says.
+
+    force: names of images that are here go to the archive's, whatever it calls them. Raises Invalid, and Conflict for
+    such a name without force (SEC-49); then nothing was named.
+    """
     if os.isatty(archive):
         hint = "use -i to name a file, or redirect one to standard input"
         raise Invalid("load", "images", "requested load from stdin, but stdin is empty", hint=hint)
@@ -67,6 +71,8 @@ def load(engine: Engine, archive: int, platform: str = "") -> Iterator[Message]:
             loaded = load_archive(engine.store, stream, lease)
             for one in loaded:
                 _prove(engine, one, platform)
+                if not force:
+                    _check_names(engine, one)
         except OrlopError:
             _forget(engine, lease.held)
             raise
@@ -85,6 +91,15 @@ def _prove(engine: Engine, loaded: Loaded, platform: str) -> None:
             raise
         return  # an index with nothing for this machine
     engine.snapshots.unpack(engine.images.layer_openers(image))
+
+
+def _check_names(engine: Engine, loaded: Loaded) -> None:
+    for name in loaded.names:
+        before = engine.store.names.get(name)
+        if before is not None and engine.images.id_of(before) != engine.images.id_of(loaded.target):
+            cause = f"the archive calls an image {name.familiar}, and another one has that name here"
+            hint = f"use --force to give the name to the archive's, or first: orlop tag {name.familiar} OTHER"
+            raise Conflict("load", f"image {name.familiar}", cause, hint=hint)
 
 
 def _name(engine: Engine, loaded: Loaded) -> Iterator[Message]:

@@ -157,7 +157,7 @@ def load(door: Door) -> None:
     from ...engine.images import archives
 
     told: list[Mapping[str, object]] = []
-    work = Work(lambda fd: told.extend(archives.load(door.engine, fd, door.query.get("platform", ""))))
+    work = Work(lambda fd: told.extend(archives.load(door.engine, fd, door.query.get("platform", ""), force=True)))
     work.feed(door.pieces())
     lines = [{"stream": f"{one['status']}\n"} if "status" in one else one for one in told]  # as docker's load says it
     door.stream(200, {"Content-Type": "application/json"}, _progress(lines))

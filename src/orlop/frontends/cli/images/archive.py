@@ -57,7 +57,8 @@ def _load(invocation: Invocation) -> int:
     display = progress.Display()
     try:
         with invocation.connect() as engine:
-            for message in engine.messages("images.load", {"platform": options["platform"]}, [fd]):
+            args = {"platform": options["platform"], **({"force": True} if options["force"] else {})}
+            for message in engine.messages("images.load", args, [fd]):
                 display.show(message)
     finally:
         if path:
@@ -81,6 +82,7 @@ LOAD = Command(
     "Load an image from a tar archive or STDIN",
     "[OPTIONS]",
     flags=(
+        Flag("force", "", BOOL, "Give names that other images have here to the archive's", default=False),
         Flag("input", "i", STRING, "Read from tar archive file, instead of STDIN", default=""),
         Flag("platform", "", STRING, "Load only the given platform variant", default=""),
         Flag("quiet", "q", BOOL, "Suppress the load output", default=False),

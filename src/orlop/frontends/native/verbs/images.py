@@ -48,6 +48,7 @@ class Save(Args):
 
 class Load(Args):
     platform: str = ""
+    force: bool = False
 
 
 class Tag(Args):
@@ -113,7 +114,8 @@ def _save(call: Call, args: Save) -> object:
 def _load(call: Call, args: Load) -> Reply:
     from ....engine.images import archives
 
-    return told(archives.load(call.engine, call.only_fd("images.load", "an archive"), args.platform))
+    archive = call.only_fd("images.load", "an archive")
+    return told(archives.load(call.engine, archive, args.platform, force=args.force))
 
 
 def _list(call: Call, args: List) -> object:
