@@ -1,4 +1,4 @@
-"""tests/security/rows.txt: each attack on the runtime has a test, and each test that it names is there."""
+"""tests/security/rows.txt: each attack on the runtime and on images has a test, and each test that it names is there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 ROWS = TESTS / "security/rows.txt"
-WANTED = {f"SEC-{number:02}" for number in (*range(1, 32), 36)}
+WANTED = {f"SEC-{number:02}" for number in (*range(1, 32), 36, *range(40, 48), 49, 51, 52)}
 
 
 def rows() -> dict[str, list[str]]:
