@@ -38,9 +38,12 @@ if TYPE_CHECKING:
     from orlop.spec.build import BuildRequest
     from orlop.spec.image import ContainerConfig
 
+    from .dockerfile.instructions import Dockerfile
     from .dockerfile.lint import Warning
-    from .dockerfile.options import Compiled
+    from .dockerfile.options import Compiled, ResolveConfig
     from .journal import Message
+
+    Written = tuple[Dockerfile, Options, ResolveConfig]
 
 SALT_BYTES = 32
 TAIL_LINES = 40
@@ -77,8 +80,8 @@ def build(
 
 
 @contextmanager
-def prepared(engine: Engine, request: BuildRequest, archive: int) -> Iterator[Compiled]:
-    """Hold what a request compiles to, with all its stages; nothing is built. Raises as `build` does."""
+def prepared(engine: Engine, request: BuildRequest, archive: int) -> Iterator[Written]:
+    """Hold what a request is about; nothing is built. Raises as `build` does."""
     directory = history.begin(engine)
     journal = Journal(directory)
     journal.end()
@@ -88,7 +91,7 @@ def prepared(engine: Engine, request: BuildRequest, archive: int) -> Iterator[Co
             solver = Solver(engine, settings, journal, lease, directory)
             try:
                 given = contexts.prepare(solver, request, archive)
-                yield compile_request(solver, request, given, all_stages=True)
+                yield read_request(solver, request, given)
             finally:
                 solver.close()
     finally:
@@ -140,7 +143,7 @@ class _Work:
         self._title = f"{given.identity} {given.dockerfile}".strip()
         self._name = hashlib.sha256(f"{given.identity}\0{given.dockerfile}\0{request.target}".encode()).hexdigest()
         solver.settings.before = history.inputs_before(solver.engine, self._name)
-        compiled = compile_request(solver, request, given)
+        compiled = compile_graph(*read_request(solver, request, given))
         for warning in compiled.warnings:
             solver.journal.tell({"warning": told_warning(warning)})
         if compiled.unconsumed:
@@ -215,10 +218,8 @@ class _Work:
             solver.engine.log.write(f"build {solver.name} can't be written down: {wrong}")
 
 
-def compile_request(
-    solver: Solver, request: BuildRequest, given: contexts.Given, *, all_stages: bool = False
-) -> Compiled:
-    """Return the graph that a request means. Raises DockerfileError, NotFound for a base image."""
+def read_request(solver: Solver, request: BuildRequest, given: contexts.Given) -> Written:
+    """Return the Dockerfile, what is asked of it, and what knows base images. Raises DockerfileError."""
     platforms = tuple(Platform.parse(text) for text in request.platforms)
     ignores = solver.contexts[graph.MAIN_CONTEXT].excluded
     options = Options(
@@ -228,7 +229,6 @@ def compile_request(
         target=request.target,
         labels=request.labels,
         contexts=given.vertices,
-        all_stages=all_stages,
         ignores=ignores.surely_excludes if ignores is not None else None,
     )
 
@@ -240,7 +240,7 @@ def compile_request(
         log.end("done")
         return image.config.config
 
-    return compile_graph(parse(given.text, given.dockerfile), options, config_of)
+    return parse(given.text, given.dockerfile), options, config_of
 
 
 def _instructions(solver: Solver, compiled: Compiled) -> list[dict[str, object]]:

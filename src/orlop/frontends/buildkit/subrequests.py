@@ -15,13 +15,28 @@ if TYPE_CHECKING:
     from ...engine.engine import Engine
     from ...spec.build import BuildRequest
 
+VERSION = b"1.0.0"
+SERVED = {  # name: (call, what it is)
+    "frontend.lint": ("check", "Lint a Dockerfile"),
+    "frontend.outline": ("outline", "List all parameters current build target supports"),
+    "frontend.targets": ("targets", "List all targets current build supports"),
+}
+
 
 def answer(engine: Engine, request: BuildRequest, name: str) -> dict[str, bytes]:
     """Return the metadata that answers a subrequest. Raises Unsupported for one that is not served."""
     if name == "frontend.subrequests.describe":
-        known = [{"Name": "frontend.lint", "Version": "1.0.0", "Type": "rpc", "Description": "Lint a Dockerfile"}]
-        return {"result.json": json.dumps(known).encode(), "version": b"1.0.0"}
-    if name != "frontend.lint":
+        known = [
+            {"Name": name, "Version": VERSION.decode(), "Type": "rpc", "Description": description}
+            for name, (_, description) in SERVED.items()
+        ]
+        return {"result.json": json.dumps(known).encode(), "version": VERSION}
+    if name not in SERVED:
         raise Unsupported("answer", name[:60], "this question is not served", hint="ask with: orlop build --call")
-    found = check(engine, request, -1)
-    return {"result.json": json.dumps(found).encode(), "version": b"1.0.0"}
+    found = check(engine, request, -1, SERVED[name][0])
+    return {
+        "result.json": json.dumps(found["json"]).encode(),
+        "result.txt": str(found["text"]).encode(),
+        "result.statuscode": str(found["status"]).encode(),
+        "version": VERSION,
+    }

@@ -1,28 +1,29 @@
-"""`orlop build --check`: what the rules say about a Dockerfile."""
+"""`orlop build --check` and `--call`: what a Dockerfile says of itself, without building anything."""
 
 from __future__ import annotations
 
-from ..command import Invocation, write_line
+from ..command import Invocation, for_output, write
+from ..flags import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ....spec.build import BuildRequest
 
+FORMATS = ("text", "json")
+
 
 def run_check(invocation: Invocation, request: BuildRequest, archive: int) -> int:
-    """Print the warnings; return 1 when they are errors, as buildx does for any of them."""
-    with invocation.connect() as engine:
-        result = engine.call("build.check", {"request": request.to_json()}, [archive] if archive >= 0 else [])
-    found = result.get("warnings", []) if isinstance(result, dict) else []
-    if invocation.options["format"] == "json":
-        from ....spec import jsonio
+    """Print the answer; return 1 for warnings and for a Dockerfile that can't be built, as buildx does."""
+    from json import dumps
 
-        write_line(jsonio.dump(found).decode())
-    elif not found:
-        write_line("Check complete, no warnings found.")
-    else:
-        write_line(f"Check complete, {len(found)} warning{'s have' if len(found) > 1 else ' has'} been found!")
-        for warning in found:
-            write_line(f"\nWARNING: {warning['rule']} - {warning.get('url', '')}\n{warning['description']}")
-            write_line(f"{request.dockerfile or 'Dockerfile'}:{warning['lines'][0]}: {warning['detail']}")
-    return 1 if found else 0
+    call, _, wanted = str(invocation.options["call"]).partition(",")
+    call = "check" if invocation.options["check"] or call == "lint" else call
+    form = invocation.options["format"] or wanted.removeprefix("format=") or FORMATS[0]
+    if form not in FORMATS:
+        raise UsageError(f"invalid format {form}", f"one of {', '.join(FORMATS)}")
+    with invocation.connect() as engine:
+        args: dict[str, object] = {"request": request.to_json(), "call": call}
+        answer = engine.call("build.check", args, [archive] if archive >= 0 else [])
+    assert isinstance(answer, dict)
+    write(f"{dumps(answer['json'], indent=2)}\n" if form == "json" else for_output(str(answer["text"])))
+    return int(str(answer["status"]))

@@ -10,6 +10,11 @@ class Build(Args):
     request: BuildRequest
 
 
+class Check(Args):
+    request: BuildRequest
+    call: str = "check"
+
+
 class Named(Args):
     build: str = ""
 
@@ -44,11 +49,11 @@ def _build(call: Call, args: Build) -> Reply:
     return told(build(call.engine, args.request, archive, call.hangup))
 
 
-def _check(call: Call, args: Build) -> object:
+def _check(call: Call, args: Check) -> object:
     from ....build.check import check
 
     archive = call.only_fd("build.check", "the context's archive") if args.request.archive else -1
-    return check(call.engine, args.request, archive)
+    return check(call.engine, args.request, archive, args.call)
 
 
 def _list(call: Call, args: Named) -> object:
@@ -92,7 +97,7 @@ def _prune(call: Call, args: Prune) -> object:
 
 VERBS: dict[str, Verb] = {
     "build.solve": Verb(Build, _build, lasts=True),
-    "build.check": Verb(Build, _check, lasts=True),
+    "build.check": Verb(Check, _check, lasts=True),
     "build.export": Verb(NamedImage, _export, lasts=True),
     "build.list": Verb(Named, _list),
     "build.logs": Verb(Logs, _logs),
