@@ -8,10 +8,12 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from support import registry_server
 from support.archives import Archive
 from support.engine import Environment
 from support.registries import debian_registry
@@ -53,6 +55,21 @@ class Layout:
         )
         document = {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": config, "layers": [layer]}
         return self._blob(f"{OCI}.manifest.v1+json", document)
+
+    def referrer(self, subject: dict[str, object], artifact_type: str) -> dict[str, object]:
+        """Add a manifest that refers to another one, without a name."""
+        empty = self._blob("application/vnd.oci.empty.v1+json", b"{}")
+        document = {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "artifactType": artifact_type}
+        document |= {
+            "config": empty,
+            "layers": [empty],
+            "subject": {k: subject[k] for k in ("mediaType", "digest", "size")},
+        }
+        found = self._blob(f"{OCI}.manifest.v1+json", document)
+        index = json.loads((self.path / "index.json").read_text())
+        index["manifests"].append(found)
+        (self.path / "index.json").write_text(json.dumps(index))
+        return found
 
     def _blob(self, media_type: str, content: object) -> dict[str, object]:
         data = content if isinstance(content, bytes) else json.dumps(content, indent=3).encode()
@@ -283,3 +300,26 @@ def test_two_images_are_compared_and_taken_apart(orlop: Environment, tmp_path: P
     assert taken[1] == "Tags:     [top:1]"
     assert "Top Layer of: [host:latest]" in taken[-2]
     assert "Top Layer of: [top:1]" in taken[-1]
+
+
+def test_what_refers_to_an_image_goes_along(orlop: Environment, layout: Layout, skopeo: Skopeo, tmp_path: Path) -> None:
+    """A signature of one image of the index, and a signature of that, by way of two registries of ours."""
+    image = layout.images["amd64"]
+    first = layout.referrer(image, "application/vnd.example.signature")
+    second = layout.referrer(first, "application/vnd.example.countersignature")
+    flags = ["--all-platforms", "--referrers", "-q"]
+    with ExitStack() as stack:
+        registry = orlop.inside(lambda: stack.enter_context(registry_server.ours(tmp_path / "one")))
+        source = f"docker://{registry.host}/signed:1"
+        orlop("image", "copy", *flags, f"oci:{layout.path}:two", source)
+        for subject, wanted in ((image, first), (first, second)):
+            path = f"/v2/signed/referrers/{subject['digest']}"
+            listed = json.loads(orlop.inside(lambda path=path: registry("GET", path)).body)["manifests"]
+            assert [one["digest"] for one in listed] == [wanted["digest"]]
+        orlop("image", "copy", *flags, source, f"oci:{tmp_path}/back:1")
+    back = {one["digest"] for one in json.loads((tmp_path / "back/index.json").read_text())["manifests"]}
+    assert back == {layout.index["digest"], first["digest"], second["digest"]}
+    assert raw_digest(skopeo, f"oci:{tmp_path}/back:1") == layout.index["digest"]
+    refused = orlop("image", "copy", "--referrers", f"oci:{layout.path}:two", f"dir:{tmp_path}/no", check=False)
+    assert "keeps nothing that refers to an image" in refused.stderr
+    assert not [name for _, _, names in os.walk(orlop.root / "content/blobs") for name in names]

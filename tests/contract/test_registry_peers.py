@@ -171,7 +171,7 @@ def test_archives_of_and_for_podman(orlop: Environment, judge: Callable[..., str
     for form in ("docker-archive", "oci-archive"):
         archive = tmp_path / f"{form}.tar"
         judge("podman", "save", "--format", form, "-o", str(archive), "localhost/local/x:1")
-        assert orlop("load", "-i", archive).stdout.endswith("Loaded image: localhost/local/x:1\n")
+        assert orlop("load", "--force", "-i", archive).stdout.endswith("Loaded image: localhost/local/x:1\n")
         labels = orlop("image", "inspect", "localhost/local/x:1", "-f", "{{.Config.Labels.a}}").stdout
         assert labels == "b\n"
     identifier = orlop("images", "-q", "--no-trunc", "local/x:1").stdout.strip()

@@ -94,7 +94,10 @@ class Location(Record):
 
 
 class CopyRequest(Record):
-    """`orlop image copy` and `image sync`. platform: of an index the image for it; all_platforms: the index whole."""
+    """`orlop image copy` and `image sync`. platform: of an index the image for it; all_platforms: the index whole.
+
+    referrers: what refers to it goes along: signatures, attestations.
+    """
 
     strict = True
     json_names = {"all_platforms": "all_platforms"}
@@ -102,6 +105,7 @@ class CopyRequest(Record):
     destination: Location
     platform: str = ""
     all_platforms: bool = False
+    referrers: bool = False
 
 
 def parse_location(text: str) -> Location:

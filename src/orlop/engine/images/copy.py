@@ -33,6 +33,7 @@ from ...spec.registry import (
     Location,
 )
 from .. import events
+from . import referrers
 from .listing import find
 from .registries import cancelled_at
 
@@ -50,12 +51,18 @@ if TYPE_CHECKING:
 
 def copy(engine: Engine, request: CopyRequest, hangup: int = -1) -> Generator[Message, None, dict[str, object]]:
     """Copy an image; yield docker's messages, return {"digest"}. Given up when the client hangs up."""
+    if request.referrers:
+        referrers.check(request)
     if request.destination.transport in (REGISTRY, STORE):
         _ = request.destination.reference  # first: a mistake in it must not cost bringing the source
     with engine.store.leases.hold() as lease:
         try:
             target = yield from _bring(engine, request, lease, hangup)
+            others: list[Descriptor] = []
+            if request.referrers:
+                others = yield from referrers.bring(engine, request.source, target, lease)
             yield from _give(engine, request.destination, target, hangup)
+            yield from referrers.give(engine, request.destination, others)
         finally:
             _forget(engine, lease)
     yield {"status": f"Copied {request.source} to {request.destination}"}
@@ -82,7 +89,7 @@ def sync(engine: Engine, request: CopyRequest, hangup: int = -1) -> Iterator[Mes
             source=source.replace(name=f"{reference.name}{separator}{tag}"),
             destination=_synced(destination, reference.path.rpartition("/")[2], tag),
         )
-        if _is_there(engine, one):
+        if not request.referrers and _is_there(engine, one):
             yield {"status": f"{one.destination} is up to date"}
             continue
         yield from copy(engine, one, hangup)

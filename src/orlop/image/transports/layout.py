@@ -15,6 +15,7 @@ from orlop.spec.image import (
     Descriptor,
     Index,
     Layout,
+    parse_manifest,
 )
 from orlop.spec.jsonio import dump, parse
 
@@ -39,6 +40,8 @@ class LayoutDirectory(Tree):
         subject = f"oci-layout of {self.path}"
         Layout.from_json(parse(self.document("oci-layout"), subject), subject)
         entries = [one for one in self._index() if one.media_type in MANIFESTS or one.media_type in INDEXES]
+        if not name and len(entries) > 1:  # what refers to the image stands beside it
+            entries = [one for one in entries if self._subject(one) is None]
         if name:
             found = [one for one in entries if one.annotations.get(REF_NAME) == name or one.digest == name]
             if not found:
@@ -52,11 +55,27 @@ class LayoutDirectory(Tree):
             raise Conflict("find", f"the image of {self.path}", cause, hint=f"name one: oci:{self.path}:NAME")
         return found[0].replace(annotations={}, platform=None)
 
-    def name(self, target: Descriptor, name: str, others: Iterable[Descriptor] = ()) -> None:
-        """Give a manifest or index a name in the layout, "" is none; what had the name before goes from the index.
+    def referrers(self, digest: Digest) -> list[Descriptor]:
+        """Return the entries of the index whose subject a manifest is. Raises Invalid for a broken document."""
+        found = []
+        for one in self._index():
+            if (one.media_type in MANIFESTS or one.media_type in INDEXES) and self._subject(one) == digest:
+                found.append(one)
+        return found
 
-        others: what belongs to it and is no part of it (referrers): it gets a place without a name.
-        """
+    def _subject(self, one: Descriptor) -> Digest | None:
+        data = self.document(self.place(one.digest))
+        document = parse_manifest(data, one.media_type, f"manifest {one.digest}")
+        return document.subject.digest if document.subject is not None else None
+
+    def add(self, others: Iterable[Descriptor]) -> None:
+        """Give manifests a place in the index without a name."""
+        entries = self._index()
+        known = {one.digest for one in entries}
+        self._write_index((*entries, *(one for one in others if one.digest not in known)))
+
+    def name(self, target: Descriptor, name: str) -> None:
+        """Give a manifest or index a name in the layout, "" is none; what had the name before goes from the index."""
         try:
             entries = list(self._index())
         except NotFound:
@@ -65,9 +84,10 @@ class LayoutDirectory(Tree):
         named = target.replace(annotations={**target.annotations, **({REF_NAME: name} if name else {})})
         kept = [one for one in entries if not (name and one.annotations.get(REF_NAME) == name)]
         kept = [one for one in kept if one.digest != target.digest or one.annotations.get(REF_NAME)]
-        known = {one.digest for one in kept}
-        added = [one for one in others if one.digest not in known]
-        index = Index(schema_version=2, media_type=OCI_INDEX, manifests=(*kept, named, *added))
+        self._write_index((*kept, named))
+
+    def _write_index(self, entries: tuple[Descriptor, ...]) -> None:
+        index = Index(schema_version=2, media_type=OCI_INDEX, manifests=entries)
         self.write("index.json", dump(index.to_json()))
 
     def _index(self) -> tuple[Descriptor, ...]:

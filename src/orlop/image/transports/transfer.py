@@ -91,6 +91,11 @@ def give(place: Place, store: Store, target: Descriptor) -> Iterator[dict[str, o
     yield from _give(place, store, target, is_top=True)
 
 
+def give_parts(place: Place, store: Store, target: Descriptor) -> Iterator[dict[str, object]]:
+    """The same of a manifest that is not the one that the tree is about."""
+    yield from _give(place, store, target, is_top=False)
+
+
 def _give(place: Place, store: Store, target: Descriptor, *, is_top: bool) -> Iterator[dict[str, object]]:
     data = store.get(target.digest)
     document = parse_manifest(data, target.media_type, f"manifest {target.digest}")

@@ -36,6 +36,7 @@ def _run(invocation: Invocation, verb: str) -> int:
         platform=options["platform"]
         or ("" if options["all-platforms"] else os.environ.get("DOCKER_DEFAULT_PLATFORM", "")),
         all_platforms=options["all-platforms"],
+        referrers=options["referrers"],
     )
     with invocation.connect() as engine:
         messages = engine.messages(verb, {"request": request.to_json()})
@@ -62,6 +63,7 @@ def _located(text: str) -> Location:
 _FLAGS = (
     Flag("all-platforms", "", BOOL, "Copy the images for all platforms, and the index", default=False),
     Flag("platform", "", STRING, "Copy the image for this platform", default=""),
+    Flag("referrers", "", BOOL, "Copy what refers to the image, too: signatures, attestations", default=False),
     Flag("quiet", "q", BOOL, "Suppress verbose output", default=False),
 )
 COPY = Command(
