@@ -212,9 +212,8 @@ def test_nobody_else_reaches_the_socket(user: User) -> None:
 
 def test_the_machine_shows_none_of_it(user: User) -> None:
     lines(user, "run", "-d", "--name", "hidden", "host", "sleep", "1000")
-    assert "overlay" not in user.run("cat", "/proc/self/mountinfo").stdout.replace(
-        Path("/proc/self/mountinfo").read_text(), ""
-    )
+    mounts = user.run("cat", "/proc/self/mountinfo").stdout.splitlines()
     links = {link.name for link in user.net.route.links()}
-    assert not [name for name in links if name.startswith(("orlop", "ve", "br-", "og"))]
     lines(user, "rm", "-f", "hidden")
+    assert not [line for line in mounts if "overlay" in line and str(user.home) in line]
+    assert not [name for name in links if name.startswith(("orlop", "ve", "br-", "og"))]

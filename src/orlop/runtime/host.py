@@ -18,7 +18,7 @@ class HostFacts(Record):
     kernel: (major, minor). cap_last: the highest capability number. cap_bounding, cap_effective: masks of this
     process. rlimits_hard: RLIMIT_* name -> hard limit, 2**64-1 for none. initial_user_namespace: whether this process
     is in it, so that it may make device nodes. lsms: the active Linux security modules. uids, gids: the ids that there
-    are, where this is another user namespace; the initial one has all.
+    are, where this is another user namespace; the initial one has all. may_set_groups: setgroups(2) is not given up.
     """
 
     machine: str
@@ -32,6 +32,7 @@ class HostFacts(Record):
     lsms: tuple[str, ...] = ()
     uids: tuple[IdMapping, ...] = ()
     gids: tuple[IdMapping, ...] = ()
+    may_set_groups: bool = True
 
 
 def facts() -> HostFacts:
@@ -53,6 +54,7 @@ def facts() -> HostFacts:
         lsms=_security_modules(),
         uids=() if uids == _EVERY_ID else uids,
         gids=() if gids == _EVERY_ID else gids,
+        may_set_groups=_read("/proc/self/setgroups").strip() != "deny",
     )
 
 

@@ -27,7 +27,7 @@ from orlop.linux.path import mkdir_in_root, open_in_root
 from orlop.spec.errors import Denied, Invalid, OrlopError, Unavailable
 from orlop.spec.tar import BLKTYPE, CHRTYPE, DIRTYPE, FIFOTYPE, LNKTYPE, REGTYPE, SYMTYPE, shown
 
-from . import overlay, removal
+from . import overlay, owners, removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ AUFS_PREFIX = b".wh..wh."
 DEPTH_MAX = 256
 IMPLICIT_BYTES_MAX = 16 * 1024**2  # of the paths of directories that no member describes
 _CACHED_DIRECTORIES_MAX = 64
-DROPPED_XATTRS = (*map(os.fsencode, overlay.PREFIXES), b"security.selinux")  # labels are the host's to give
+# What an archive may not say: notes of overlayfs and of ours, and labels, which are the host's to give.
+DROPPED_XATTRS = (*map(os.fsencode, overlay.PREFIXES), owners.XATTR, b"security.selinux")
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = {CHRTYPE: stat.S_IFCHR, BLKTYPE: stat.S_IFBLK, FIFOTYPE: stat.S_IFIFO}
 
@@ -87,6 +88,7 @@ class Extraction:
         self.entries = 0
         self.lost_xattrs = 0
         self.lost_devices = 0
+        self.lost_owners = 0
         self._root = root
         self._rules = rules
         self._trash = trash
@@ -261,7 +263,7 @@ class Extraction:
         self._settle_directory(parts, fd, member)
 
     def _settle_directory(self, parts: tuple[bytes, ...], fd: int, member: Member) -> None:
-        os.fchown(fd, member.uid, member.gid)
+        self._give(fd, member)
         os.fchmod(fd, member.mode)
         self._set_xattrs(fd, member)
         inode = self._directories[parts][1]
@@ -280,7 +282,7 @@ class Extraction:
                     _write(fd, piece)
             else:
                 _write_sparse(fd, member, reader)
-            os.fchown(fd, member.uid, member.gid)  # before the mode and file capabilities: it clears both
+            self._give(fd, member)  # before the mode and file capabilities: it clears both
             os.fchmod(fd, member.mode)
             self._set_xattrs(fd, member)
             os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
@@ -346,7 +348,7 @@ class Extraction:
         place = os.open(base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             itself = f"/proc/self/fd/{place}"  # chmod(2) by name would follow what somebody put there since
-            os.chown(itself, member.uid, member.gid)
+            self._give(itself, member)
             if member.kind != SYMTYPE:
                 os.chmod(itself, member.mode)
             self._set_xattrs(itself, member)
@@ -386,6 +388,9 @@ class Extraction:
         parent = self._directory(self._parts(member.name, member)[:-1])
         removal.remove(parent, base, self._trash)
         return parent
+
+    def _give(self, target: int | str, member: Member) -> None:
+        self.lost_owners += not owners.give(target, member.uid, member.gid)
 
     def _set_xattrs(self, target: int | str, member: Member) -> None:
         for name, value in member.xattrs.items():

@@ -26,6 +26,7 @@ from orlop.spec.errors import Invalid
 from orlop.spec.tar import BLKTYPE, CHRTYPE, DIRTYPE, FIFOTYPE, LNKTYPE, REGTYPE, SYMTYPE, Member, shown
 from orlop.spec.tar.writer import END_OF_ARCHIVE, encode, padding
 
+from . import owners
 from .extract import DEPTH_MAX, DROPPED_XATTRS, OPAQUE_MARKER, WHITEOUT_PREFIX, is_whiteout
 from .layered import Directory, is_opaque
 from .removal import DIRECTORY_FLAGS
@@ -133,6 +134,7 @@ class Packer:
         info = os.fstat(directory.fd)
         member = _member(info, name + b"/", DIRTYPE)
         member.xattrs = _xattrs(directory.fd)
+        owners.restore(member, directory.fd)
         self._emit(encode(member))
         if self._whiteouts and is_opaque(directory.fd):
             self._mark(info, (b"" if name == b"." else name + b"/") + OPAQUE_MARKER)
@@ -158,6 +160,7 @@ class Packer:
                 self._emit(encode(member))
                 return
         member.xattrs = _xattrs(place)
+        owners.restore(member, place)
         if kind == REGTYPE:
             self._content(place, info, member)
             return

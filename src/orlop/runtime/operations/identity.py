@@ -65,6 +65,7 @@ class SetIdentity(Operation):
     additional_gids: tuple[int, ...] = ()
     inheritable: int = 0
     ambient: int = 0
+    may_set_groups: bool = True
     subject = "user"
 
     def describe(self) -> str:
@@ -76,7 +77,7 @@ class SetIdentity(Operation):
 
     def act(self, init: "Init") -> None:
         process.prctl(process.PR_SET_KEEPCAPS, 1)
-        if init.may_set_groups or self.additional_gids:
+        if (init.may_set_groups and self.may_set_groups) or self.additional_gids:
             os.setgroups(list(self.additional_gids))
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)

@@ -124,7 +124,8 @@ def _mount(
             destination=destination, layout=host.layout, path=cgroup_path(spec.linux), readonly=options.read_only
         )
     if mount.type == "devpts":
-        options = _with_mapped_gid(options, spec.linux.gid_mappings if own_ids else (), own_ids, warnings)
+        groups = spec.linux.gid_mappings if own_ids else host.gids
+        options = _with_mapped_gid(options, groups, own_ids or bool(groups), warnings)
     source = "" if mount.source in ("none", mount.type) else mount.source
     # As with runc: a procfs and a sysfs keep the kernel's own labels.
     label = "" if mount.type in ("proc", "sysfs") else spec.linux.mount_label

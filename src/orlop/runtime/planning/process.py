@@ -105,7 +105,9 @@ def identity(
     uids, gids = maps or (host.uids, host.gids)
     _check_ids("process.user.uid", (user.uid,), uids)
     _check_ids("process.user.gid", (user.gid,), gids)
-    _check_ids("process.user.additionalGids", user.additional_gids, gids)
+    # With one id there are no groups to have, and those of the image's files are nobody's.
+    groups = user.additional_gids if host.may_set_groups else ()
+    _check_ids("process.user.additionalGids", groups, gids)
     if len(user.additional_gids) > GROUPS_MAX:
         raise Invalid("read", "process.user.additionalGids", f"there are more than {GROUPS_MAX}")
     # A new user namespace begins with every capability, whatever its maker had (user_namespaces(7)).
@@ -114,9 +116,10 @@ def identity(
     become = SetIdentity(
         uid=user.uid,
         gid=user.gid,
-        additional_gids=user.additional_gids,
+        additional_gids=groups,
         inheritable=sets.inheritable,
         ambient=sets.ambient,
+        may_set_groups=host.may_set_groups,
     )
     drop = available & ~sets.bounding
     chdir = EnterDirectory(path=process.cwd)
@@ -296,7 +299,8 @@ def _check_ids(field: str, ids: tuple[int, ...], mappings: tuple[IdMapping, ...]
         if not 0 <= number <= ID_MAX:
             raise Invalid("read", field, f"{number} is not in 0..{ID_MAX}")
         if mappings and not any(0 <= number - mapping.container_id < mapping.size for mapping in mappings):
-            raise Invalid("read", field, f"{number} is not mapped in the user namespace")
+            hint = "map it, or run as another user; an ordinary user's ids come from /etc/subuid: see orlop doctor"
+            raise Invalid("read", field, f"{number} is not mapped in the user namespace", hint=hint)
 
 
 def need_lsm(name: str, field: str, host: HostFacts) -> None:
