@@ -28,6 +28,7 @@ from .log import Log
 from .networks import attach, egress
 from .networks import names as resolver_names
 from .networks.host import Networks
+from .owners import Owners
 from .secrets import Data
 from .sockets import Sockets
 from .steps.cache import StepCache
@@ -93,6 +94,7 @@ class Engine:
         self.networks.attempted = functools.partial(egress.told, self)
         self.locks = Locks()
         self.sockets = Sockets(paths.root)
+        self.owners = Owners(self)
         self.secrets, self.configs = Data(paths.root, SECRET), Data(paths.root, CONFIG)
         self.restarting: set[str] = set()  # whose end is the first half of a restart: --rm does not mean it
         self._registries: Registries | None = None
@@ -145,7 +147,7 @@ class Engine:
             steps.callback(self._prune_cgroup)
             steps.callback(self.journal.close)
             steps.callback(self._leave_networks)
-            for part in (self.snapshots, self.spawner, self.watcher, self.notices, self.boot):
+            for part in (self.snapshots, self.spawner, self.watcher, self.notices, self.boot, self.owners):
                 steps.callback(part.close)
 
     def _leave_networks(self) -> None:
@@ -174,6 +176,7 @@ def open_engine(paths: Paths, log: Log) -> Engine:
     # that moment would seem to listen on.
     engine.spawner.start()
     reconcile.reconcile(engine)
+    engine.owners.look()
     return engine
 
 

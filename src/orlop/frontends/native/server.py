@@ -233,6 +233,8 @@ class Server:
         if self._scoped is not None and self._scoped.busy:
             return True
         watcher = self._engine.watcher
+        if self._engine.owners.busy:
+            return True
         if watcher.busy() or self._engine.boot.busy():
             return True
         for container_id in watcher.watching():

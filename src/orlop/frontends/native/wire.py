@@ -144,6 +144,16 @@ def receive_reply(sock: "socket") -> "tuple[object, list[int]]":
     raise Malformed("read", "the engine's reply", "it holds neither a result nor an error")
 
 
+def result_of(payload: bytes) -> object:
+    """Return the result that a reply's bytes hold; raise the error that they hold instead, Malformed for neither."""
+    value = _parse(payload, "the engine's reply", REPLY_BYTES_MAX)
+    if isinstance(value, dict) and "result" in value:
+        return value["result"]
+    if isinstance(value, dict) and "error" in value:
+        raise errors.from_json(value["error"])
+    raise Malformed("read", "the engine's reply", "it holds neither a result nor an error")
+
+
 def _parse(payload: bytes, subject: str, bytes_max: int) -> object:
     try:
         return jsonio.parse(payload, subject, bytes_max=bytes_max)

@@ -12,6 +12,7 @@ from . import (
     images,
     manifests,
     networks,
+    owners,
     registries,
     rootfs,
     secrets,
@@ -35,6 +36,7 @@ VERBS: dict[str, Verb] = {
     **sockets.VERBS,
     **system.VERBS,
     **networks.VERBS,
+    **owners.VERBS,
     **registries.VERBS,
     **volumes.VERBS,
 }
