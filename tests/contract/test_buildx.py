@@ -47,16 +47,20 @@ class Docker:
         }
         self._env = {name: value for name, value in os.environ.items() if name != "BUILDX_BUILDER"} | own
 
-    def __call__(self, *words: str | Path, check: bool = True, **more: str) -> str:
+    def __call__(self, *words: str | Path, check: bool = True, stdin: Path | None = None, **more: str) -> str:
         argv = ["docker", *map(str, words)]
-        done = self._inside(
-            lambda: subprocess.run(argv, env=self._env | more, capture_output=True, text=True, check=False, timeout=110)
-        )
+        pipe = subprocess.PIPE
+        with (stdin or Path(os.devnull)).open("rb") as source:
+            process = self._inside(
+                lambda: subprocess.Popen(argv, env=self._env | more, stdin=source, stdout=pipe, stderr=pipe, text=True)
+            )
+            out, err = process.communicate(timeout=110)
+        done = subprocess.CompletedProcess(argv, process.returncode, out, err)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return str(done.stdout + done.stderr)
 
-    def build(self, *words: str | Path, check: bool = True, **more: str) -> str:
-        return self("buildx", "build", "--progress=plain", *words, check=check, **more)
+    def build(self, *words: str | Path, check: bool = True, stdin: Path | None = None, **more: str) -> str:
+        return self("buildx", "build", "--progress=plain", *words, check=check, stdin=stdin, **more)
 
 
 @pytest.fixture
@@ -134,6 +138,17 @@ def test_named_contexts_and_a_dockerfile_from_elsewhere(docker: Docker, tmp_path
     contexts = ("--build-context", f"more={tmp_path / 'other'}", "--build-context", "base=docker-image://host")
     docker.build("-t", "named", "-f", tmp_path / "D", *contexts, context)
     assert docker("run", "--rm", "--network=none", "named", "cat", "/far", "/a") == "far awayone"
+
+
+def test_an_archive_or_a_dockerfile_on_standard_input(docker: Docker, tmp_path: Path, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM host\nCOPY sub/b /b\n")
+    with tarfile.open(tmp_path / "context.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.add(context, arcname=".")
+    docker.build("-t", "piped", "-", stdin=tmp_path / "context.tar")
+    assert docker("run", "--rm", "--network=none", "piped", "cat", "/b") == "two"
+    (tmp_path / "D").write_text("FROM host\nRUN echo alone >/b\n")
+    docker.build("-t", "piped", "-", stdin=tmp_path / "D")
+    assert docker("run", "--rm", "--network=none", "piped", "cat", "/b") == "alone\n"
 
 
 def test_the_builder_tells_of_itself(docker: Docker, context: Path) -> None:

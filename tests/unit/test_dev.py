@@ -83,7 +83,7 @@ def test_every_package_of_the_table_is_told_apart_by_a_program_or_a_stamp() -> N
     (["t.py::one"], 0, 0, 2),  # unsteady
     (["t.py::one"], 1, 1, 2),  # broken
     (["the host after the run", "t.py::one"], 0, 1, 1),  # what the run left behind is no matter of one test
-    ([f"t.py::t{n}" for n in range(11)], 0, 1, 1),  # no accident
+    ([f"t.py::t{n}" for n in range(26)], 0, 1, 1),  # no accident
     ([], 0, 1, 1),
 ])  # fmt: skip
 def test_in_ci_a_few_failed_tests_run_once_more_alone(

@@ -21,7 +21,7 @@ from ... import __version__
 from ...spec import protobuf
 from ...spec.errors import Conflict, Denied, Invalid, NotFound, OrlopError, Unsupported
 from . import grpc, outputs
-from .frontend import FRONTEND, request_of
+from .frontend import FRONTEND, request_of, upload
 from .http2 import Stream
 from .status import Progress
 
@@ -240,13 +240,13 @@ class Control:
         session = self._session(build)
         tags = [name for name in attributes.get("name", "").split(",") if name]
         allow = [value.decode() for value in build.solve.get(9, ()) if isinstance(value, bytes)]
-        with _hangup(call.stream) as hangup:
+        with _hangup(call.stream) as hangup, upload(self._engine, session, options) as archive:
             request = request_of(self._engine, session, options, tags, allow)
             if "requestid" in options:
                 from .subrequests import answer
 
-                return answer(self._engine, request, options["requestid"])
-            messages = solve(self._engine, request, -1, hangup)
+                return answer(self._engine, request, archive, options["requestid"])
+            messages = solve(self._engine, request, archive, hangup)
             while True:
                 try:
                     build.progress.tell(next(messages))

@@ -6,20 +6,24 @@ Source: moby/buildkit, frontend/dockerfile/builder and frontend/dockerui/config.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
+import tempfile
 
 from ...build.ignore import names_for, parse_lines
+from ...spec import protobuf
 from ...spec.build import BuildRequest, SecretSource
 from ...spec.container import UlimitRequest
-from ...spec.errors import Invalid, NotFound, OrlopError, Unsupported
+from ...spec.errors import Invalid, NotFound, OrlopError, Unavailable, Unsupported
 from ...spec.reference import Reference
-from . import filesync
+from . import filesync, grpc
+from .http2 import Broken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ...engine.engine import Engine
     from ...spec.registry import Credentials
@@ -30,6 +34,8 @@ DOCKERFILE_BYTES_MAX = 16 << 20
 _SECRET = re.compile(r"--mount=(\S*type=secret\S*)")
 _IMAGE = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)|--from=(\S+)", re.IGNORECASE | re.MULTILINE)
 _LOCAL = "local:"
+_UPLOAD = "/moby.upload.v1.Upload/Pull"
+_UPLOADED = "http://buildkit-session/"  # an archive that came on the client's standard input
 
 
 def request_of(
@@ -39,10 +45,7 @@ def request_of(
     folders = _Folders(engine, session)
     name = options.get("filename", "Dockerfile")
     remote = options.get("context", "")
-    if remote.startswith("http://buildkit-session/"):
-        raise Unsupported(
-            "build", "an archive on standard input", "this way of sending it is not served", hint=_TAR_HINT
-        )
+    is_upload = remote.startswith(_UPLOADED)
     text, ignore = _dockerfile(folders, options, name) if not remote else (None, None)
     main = ""
     if not remote:
@@ -52,7 +55,8 @@ def request_of(
         main = folders.read(_main_name(options), exclude=lines)
     return BuildRequest(
         context=main,
-        remote=remote,
+        archive=is_upload,
+        remote="" if is_upload else remote,
         dockerfile=name,
         dockerfile_text=text,
         ignore_text=ignore.decode(errors="surrogateescape") if ignore is not None else None,
@@ -77,7 +81,29 @@ def request_of(
     )
 
 
-_TAR_HINT = "extract it and build the folder, or set DOCKER_BUILDKIT=0"
+@contextlib.contextmanager
+def upload(engine: Engine, session: Session, options: Mapping[str, str]) -> Iterator[int]:
+    """Hold a descriptor of the archive that the client has read from its standard input, -1 when there is none.
+
+    Raises Unavailable.
+    """
+    remote = options.get("context", "")
+    if not remote.startswith(_UPLOADED):
+        yield -1
+        return
+    with tempfile.TemporaryFile(dir=f"{engine.paths.root}/build") as file:
+        try:
+            call = grpc.begin(session.connection, _UPLOAD, [("urlpath", f"/{remote.removeprefix(_UPLOADED)}")])
+            call.end()
+            for message in call.messages():
+                file.write(protobuf.inner(protobuf.decode(message), 1))
+            call.check()
+        except grpc.Failed as error:
+            raise Unavailable("read", "the archive on the client's standard input", error.text) from None
+        except (Broken, ValueError) as error:
+            raise Unavailable("read", "the archive on the client's standard input", str(error)) from None
+        file.seek(0)
+        yield file.fileno()
 
 
 class _Folders:

@@ -23,7 +23,7 @@ SERVED = {  # name: (call, what it is)
 }
 
 
-def answer(engine: Engine, request: BuildRequest, name: str) -> dict[str, bytes]:
+def answer(engine: Engine, request: BuildRequest, archive: int, name: str) -> dict[str, bytes]:
     """Return the metadata that answers a subrequest. Raises Unsupported for one that is not served."""
     if name == "frontend.subrequests.describe":
         known = [
