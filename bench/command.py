@@ -20,6 +20,7 @@ from .workspace import Workspace
 
 DOCUMENT = ROOT / "docs/PERFORMANCE.md"
 CONTAINERS = 200
+STARTS, STARTS_ROUNDS_MAX = 100, 5
 
 
 class Bench:
@@ -54,6 +55,11 @@ def execute(bench: Bench, rounds: int) -> list[str]:
 def containers(bench: Bench, rounds: int) -> list[str]:
     """A list of 200 containers."""
     return _timed(platforms.filled(bench.work, bench.platforms, CONTAINERS), rounds)
+
+
+def parallel(bench: Bench, rounds: int) -> list[str]:
+    """A hundred containers started at once, by a hundred clients."""
+    return _timed(platforms.parallel(bench.work, bench.platforms, STARTS), min(rounds, STARTS_ROUNDS_MAX))
 
 
 def cold(bench: Bench, rounds: int) -> list[str]:
@@ -115,6 +121,7 @@ FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "runtime": runtime,
     "memory": memory,
     "ps": containers,
+    "parallel": parallel,
     "cold": cold,
     "registry": registry,
     "pull": pull,

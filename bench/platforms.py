@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 
 from devtools import peers
@@ -33,6 +34,7 @@ class Platform:
     life: create, start and delete of an OCI runtime, three processes and the shell that calls them.
     cold: as run, but with the engine stopped ahead of each.
     create, prune: make a container that does not run, remove all such; list: shows them.
+    start: starts a container that runs `true` and stays when it has ended.
     processes: {role: pids}, of what stays in memory while SLEEPER runs.
     """
 
@@ -43,6 +45,7 @@ class Platform:
         self.cold: Subject | None = None
         self.list: Subject | None = None
         self.create: list[str] = []
+        self.start: list[str] = []
         self.prune: list[str] = []
         self.processes: Callable[[], dict[str, list[int]]] = dict
 
@@ -65,6 +68,7 @@ def docker(work: Workspace) -> Platform:
     platform.exec = Subject("docker exec", [command, "exec", SLEEPER, "/bin/true"], env)
     platform.list = Subject("docker ps -a", [command, "ps", "-a"], env)
     platform.create = [command, "create", "--network", "none", "bench", "/bin/true"]
+    platform.start = [command, "run", "--detach", "--network", "none", "bench", "/bin/true"]
     platform.prune = [command, "container", "prune", "-f"]
     platform.processes = lambda: {
         "dockerd": [pid],
@@ -106,6 +110,7 @@ def podman(work: Workspace) -> Platform:
     platform.exec = Subject("podman exec", [*command, "exec", SLEEPER, "/bin/true"], env)
     platform.list = Subject("podman ps -a", [*command, "ps", "-a"], env)
     platform.create = [*command, "create", *limits, "bench", "/bin/true"]
+    platform.start = [*command, "run", "--detach", *limits, "bench", "/bin/true"]
     platform.prune = [*command, "container", "prune", "-f"]
     platform.processes = lambda: {"conmon, one a container": _named("conmon", str(home))}
     return platform
@@ -154,8 +159,9 @@ def orlop(work: Workspace) -> Platform:
     platform.exec = Subject("orlop exec", [command, "exec", SLEEPER, "true"], env)
     platform.list = Subject("orlop ps -a", [command, "ps", "-a"], env)
     platform.create = [command, "create", "--network", "none", "host", "true"]
+    platform.start = [command, "run", "--detach", "--network", "none", "host", "true"]
     platform.prune = [command, "container", "prune", "-f"]
-    platform.cold = Subject("orlop run, no engine yet", argv, env, before=lambda: _stop_engine(work, stop, env))
+    platform.cold = Subject("orlop run, no engine yet", argv, env, before=partial(_run, work, stop, env))
     platform.processes = lambda: _roles(processes.with_environment("ORLOP_RUN", str(home / "run")))
     return platform
 
@@ -171,6 +177,20 @@ def filled(work: Workspace, platforms: Sequence[Platform], count: int) -> list[S
         for _ in range(count):
             work.run(platform.create, env)
         subjects.append(platform.list)
+    return subjects
+
+
+def parallel(work: Workspace, platforms: Sequence[Platform], count: int) -> list[Subject]:
+    """Return `count` starts at once, on each platform that keeps containers."""
+    subjects = []
+    for platform in platforms:
+        if platform.start and platform.list:
+            env = platform.list.env
+            work.at_end(platform.prune, env)
+            name = f"{platform.name} run -d, {count} at once"
+            subjects.append(
+                Subject(name, platform.start, env, before=partial(_run, work, platform.prune, env), copies=count)
+            )
     return subjects
 
 
@@ -253,8 +273,8 @@ def _debian_first(name: str) -> Path:
     return unpacked if unpacked.exists() else _program(name)
 
 
-def _stop_engine(work: Workspace, stop: Sequence[str], env: Mapping[str, str]) -> None:
-    work.run(stop, env)
+def _run(work: Workspace, argv: Sequence[str], env: Mapping[str, str]) -> None:
+    work.run(argv, env)
 
 
 def _named(name: str, word: str) -> list[int]:
