@@ -8,6 +8,8 @@ Source: HCL native syntax specification, "Expressions" and "Templates"; its rule
 
 from __future__ import annotations
 
+from .syntax import ITEM
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -290,9 +292,8 @@ def index(value: Any, key: Any) -> Any:
 
 def _splat(expression: Expression, scope: Scope, local: Mapping[str, Any]) -> Any:
     value = evaluate(expression[1], scope, local)
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list) else [value]
+    items = [] if value is None else value if isinstance(value, list) else [value]
+    return [evaluate(expression[2], scope, {**local, ITEM: item}) for item in items]
 
 
 def _for(expression: Expression, scope: Scope, local: Mapping[str, Any]) -> Any:

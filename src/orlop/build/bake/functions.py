@@ -10,7 +10,7 @@ import math
 import posixpath
 import re
 from base64 import b64decode, b64encode
-from urllib.parse import quote
+from urllib.parse import quote_plus
 
 from .evaluate import bounded, calculate, evaluate, kind_of, same, to_bool, to_number, to_text
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 RANGE_MAX = 10_000
 PATTERN_CHARACTERS_MAX = 1000
+# Go's encoder writes them so, for those who put JSON into HTML.
+_JSON_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 _UNSAFE_TARGET = re.compile(r"[^a-zA-Z0-9_-]+")
 
 
@@ -175,7 +177,17 @@ def _regex_replace(text: Any, pattern: Any, replacement: Any) -> str:
 def _json(value: Any) -> str:
     import json
 
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+    return text.translate(_JSON_ESCAPES)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with numbers as `to_text` writes them: HCL's have more digits than ours, and show fewer."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return float(to_text(value)) if isinstance(value, float) else value
 
 
 def _jsondecode(text: Any) -> Any:
@@ -533,7 +545,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "trimsuffix": lambda text, suffix: to_text(text).removesuffix(to_text(suffix)),
     "unixtimestampparse": _unixtimestampparse,
     "upper": lambda text: to_text(text).upper(),
-    "urlencode": lambda text: quote(to_text(text), safe=""),
+    "urlencode": lambda text: quote_plus(to_text(text)),
     "uuidv4": _uuidv4,
     "uuidv5": _uuidv5,
     "values": lambda value: [item for _, item in sorted(_object(value).items())],

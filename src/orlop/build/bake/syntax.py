@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CHARACTERS_MAX = 4 * 1024 * 1024
 DEPTH_MAX = 50
 DIGITS_MAX = 300
+ITEM = "*"  # no name of a file's: the item that a splat is at
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\r]+|\#[^\n]*|//[^\n]*|/\*(?s:.*?)\*/)
     |(?P<newline>\n)
@@ -211,15 +212,24 @@ class _Parser:
             value = self._unary()
             self.depth -= 1
             return ("unary", operator, value)
-        value = self._primary()
+        return self._traversal(self._primary())
+
+    def _traversal(self, value: Expression) -> Expression:
         while operator := self.accept("[", "."):
             value = self._bracket(value) if operator == "[" else self._dot(value)
             self._bounded(value)
         return value
 
+    def _splat(self, value: Expression) -> Expression:
+        """What follows `[*]` is taken of each item."""
+        self._deeper()
+        each = self._traversal(("name", ITEM))
+        self.depth -= 1
+        return ("splat", value, each)
+
     def _dot(self, value: Expression) -> Expression:
         if self.accept("*"):
-            return ("splat", value)
+            return self._splat(value)
         name = self.take()
         if self.kind == "number" and name.isdigit():
             return ("index", value, ("literal", self._number(name)))
@@ -233,7 +243,7 @@ class _Parser:
         key = ("literal", None) if splat else self.expression()
         self.nested -= 1
         self.expect("]")
-        return ("splat", value) if splat else ("index", value, key)
+        return self._splat(value) if splat else ("index", value, key)
 
     def _primary(self) -> Expression:
         value = self.take()

@@ -34,6 +34,11 @@ _COLLECTED = ("cache-from", "secret", "ssh", "attest", "annotations", "entitleme
 _NOT_BUILT = ("inherits", "matrix", "name", "policy")
 _OVERRIDES = {"platform": "platforms", "secrets": "secret", "outputs": "output"}
 LINK = "target:"
+_SHOWN = (
+    *("annotations", "attest", "context", "contexts", "dockerfile", "dockerfile-inline", "args", "labels", "tags"),
+    *("cache-from", "cache-to", "target", "secret", "ssh", "platforms", "output", "pull", "no-cache", "network"),
+    *("no-cache-filter", "shm-size", "ulimits", "call", "entitlements", "extra-hosts", "description"),
+)
 
 
 class Plan:
@@ -46,7 +51,13 @@ class Plan:
     def to_json(self) -> dict[str, object]:
         """Return what `bake --print` shows."""
         groups = {name: {"targets": members} for name, members in sorted(self.groups.items())}
-        return {"group": groups, "target": dict(sorted(self.targets.items()))}
+        return {"group": groups, "target": {name: _ordered(self.targets[name]) for name in sorted(self.targets)}}
+
+
+def _ordered(target: Target) -> Target:
+    """Return a target in the order in which docker prints it; maps by name."""
+    shown = {name: target[name] for name in _SHOWN if target.get(name) not in (None, [], {})}
+    return {name: dict(sorted(value.items())) if isinstance(value, dict) else value for name, value in shown.items()}
 
 
 def plan(document: Document, names: Sequence[str] = (), overrides: Sequence[str] = ()) -> Plan:
@@ -108,8 +119,7 @@ class _Planner:
                     _apply(target, keys, value, append=append or keys[0] in given)
                     given.add(keys[0])
             target.setdefault("context", ".")
-            if "dockerfile-inline" not in target:
-                target.setdefault("dockerfile", "Dockerfile")
+            target.setdefault("dockerfile", "Dockerfile")
             self._resolved[name] = target
         return self._resolved[name]
 
@@ -167,12 +177,13 @@ class _Planner:
         named = [block for block in blocks if "name" in block.attributes]
         if not named:
             blocks[-1].wrong("name must be specified when the target has a matrix", 'name = "app-${sanitize(version)}"')
-        combinations = list(itertools.islice(itertools.product(*matrix.values()), MATRIX_MAX + 1))
+        names = sorted(matrix, reverse=True)  # docker's order: the first name's values change fastest
+        combinations = list(itertools.islice(itertools.product(*(matrix[key] for key in names)), MATRIX_MAX + 1))
         if len(combinations) > MATRIX_MAX:
             blocks[-1].wrong(f"the matrix has more than {MATRIX_MAX} combinations")
         self.matrices[name] = []
         for combination in combinations:
-            local = dict(zip(matrix, combination, strict=True))
+            local = dict(zip(names, combination, strict=True))
             own = str(self._document.value(named[-1], "name", local))
             _check_name(own, named[-1])
             if own in self.definitions:

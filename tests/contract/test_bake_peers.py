@@ -1,0 +1,183 @@
+"""Bake files as docker buildx reads them: the same files through `buildx bake --print` and ours, the same output."""
+
+# ruff: noqa: E501  a table of expressions
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orlop.build.bake.document import Document
+from orlop.build.bake.targets import plan
+from orlop.spec.errors import OrlopError
+
+WHOLE = """
+variable "TAG" { default = "latest" }
+variable "DEBUG" { default = false }
+variable "JOBS" { default = 2 }
+variable "NOTHING" {}
+variable "FULL" { default = "${REPO}:${TAG}" }
+REPO = "example.org/app"
+function "tag" {
+  params = [name]
+  variadic_params = more
+  result = [for t in concat([TAG], more) : "${REPO}/${name}:${t}"]
+}
+target "_common" {
+  args = { JOBS = JOBS, DEBUG = DEBUG ? "1" : null, EMPTY = "", N = NOTHING }
+  platforms = ["linux/amd64"]
+  cache-from = ["type=registry,ref=x"]
+  secret = ["id=a,env=B"]
+}
+group "default" { targets = ["app", "tools"] }
+group "tools" { targets = ["lint"] }
+target "app" {
+  inherits = ["_common"]
+  dockerfile = "app.Dockerfile"
+  tags = tag("app", "stable")
+  args = { JOBS = "9" }
+  cache-from = ["type=gha"]
+  cache-to = ["type=inline"]
+  secret = ["id=c,env=D"]
+  target = "final"
+}
+target "lint" {
+  context = "tools"
+  contexts = { app = "target:app", base = "docker-image://debian" }
+  dockerfile-inline = <<-EOT
+    FROM scratch
+      LABEL a=${TAG}
+  EOT
+  tags = [FULL]
+  output = ["type=cacheonly"]
+  no-cache = true
+  pull = false
+  no-cache-filter = ["x"]
+  labels = { d = target.app.dockerfile, e = TAG == "latest" ? "yes" : "no" }
+}
+target "m" {
+  name = "m-${item.n}-${replace(v, ".", "_")}"
+  matrix = { item = [{ n = "a" }, { n = "b" }], v = ["1.0", "2"] }
+  args = { V = v }
+  inherits = [item.n == "a" ? "_common" : "app"]
+}
+"""
+JSON = """{"variable": {"T": {"default": "1"}}, "group": {"default": {"targets": ["a", "b"]}},
+"target": {"a": {"tags": ["x:${T}"], "args": {"K": "${upper(T)}"}, "pull": true},
+"b": {"inherits": ["a"], "args": {"L": "$${T}"}, "platforms": ["linux/arm64", "linux/amd64"]}}}"""
+LATER = 'variable "TAG" { default = "later" }\ntarget "app" {\n tags = ["own"]\n dockerfile = "later"\n args = { NEW = "1" }\n}\n'
+
+# name: (files, words of the command line, environment)
+CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]] = {
+    "default": ((WHOLE,), (), {}),
+    "one target": ((WHOLE,), ("app",), {}),
+    "a group": ((WHOLE,), ("tools",), {}),
+    "a target and a group": ((WHOLE,), ("tools", "m"), {}),
+    "a matrix": ((WHOLE,), ("m",), {}),
+    "one of a matrix": ((WHOLE,), ("m-a-1_0",), {}),
+    "environment": ((WHOLE,), (), {"TAG": "v1", "DEBUG": "true", "JOBS": "8", "NOTHING": "x"}),
+    "set": ((WHOLE,), ("app", "--set", "app.args.X=1", "--set", "*.platform=linux/arm64"), {}),
+    "set lists": ((WHOLE,), ("app", "--set", "app.tags=a", "--set", "app.tags=b", "--set", "app.target=t"), {}),
+    "set switches": ((WHOLE,), ("app", "--set", "app.no-cache=true", "--set", "app.context=/x"), {}),
+    "json": ((JSON,), (), {}),
+    "json with environment": ((JSON,), ("b",), {"T": "abc"}),
+    "two files": ((WHOLE, LATER), (), {}),
+}
+EXPRESSIONS = [
+    "1 + 2 * 3", "7 / 2", "7 % 3", "-(1 + 1)", "1 < 2 && 2 <= 2 || false", "!true", "1 == 1.0", '"1" == 1', "null == null",
+    'true ? "a" : "b"', '"x${1}y${true}"', '"$${a} %%{b}"', '"\\n\\t\\"\\u00e9"', '"%{ if true }yes%{ else }no%{ endif }"',
+    '"%{ for i in [1, 2] }<${i}>%{ endfor }"', '"a ${~ "b" ~} c"', "[1, 2,]", '{a = 1, "b" = 2, ("c") = 3}', "[1, 2][1]",
+    '{a = {b = [5]}}.a.b[0]', "[for i in [1, 2, 3] : i * 2 if i > 1]", "[for k, v in {a = 1} : k]",
+    "{for i in [1, 2] : i => i + 1}", '{for i in [1, 2, 3] : (i > 1 ? "big" : "small") => i...}',
+    "[{a = 1}, {a = 2}][*].a", "max([1, 5, 2]...)", "min(1, 2)", 'upper("a")', 'lower("A")', 'title("a b")',
+    'format("%s-%05d-%q-%%-%t", "a", 7, "x", true)', 'format("%v %5.2f", 1, 2.5)', 'formatlist("v%s", ["a", "b"])',
+    'join(",", ["a", "b"])', 'split(",", "a,b")', 'replace("a.b", ".", "-")', 'regex_replace("v1.2", "v([0-9]+).*", "$1")',
+    'regex("[a-z]+([0-9]+)", "ab12")', 'regex("(?P<x>a)", "ab")', 'regexall("[0-9]", "1a2")', 'substr("hello", 1, 3)',
+    'substr("hello", -3, -1)', 'trimprefix("v1", "v")', 'trimsuffix("a.c", ".c")', 'trim("..a..", ".")',
+    'trimspace(" a ")', "concat([1], [2])", 'distinct(["a", "a"])', 'setunion(["a"], ["b"])', "flatten([[1], [2, [3]]])",
+    'setproduct(["a"], ["b", "c"])', "merge({a = 1}, {b = 2})", 'lookup({a = "x"}, "b", "y")', "keys({b = 1, a = 2})",
+    "values({b = 1, a = 2})", "length([1, 2])", "contains([1, 2], 2)", "range(3)", "range(1, 6, 2)",
+    "slice([1, 2, 3], 1, 3)", "element([1, 2, 3], 4)", "coalesce(null, 2)", 'coalescelist([], ["a"])',
+    "and(true, false)", "or(true, false)", "not(true)", "equal(1, 1)", "notequal(1, 2)", "add(1, 2)", "divide(7, 2)",
+    "modulo(7, 2)", "negate(3)", "int(7.9)", "ceil(1.2)", "floor(1.8)", "pow(2, 10)", "log(8, 2)", "signum(-3)",
+    'parseint("ff", 16)', 'sha256("")', 'md5("a")', 'base64encode("a")', 'base64decode("YQ==")', "jsonencode([1, null])",
+    'jsondecode("{\\"a\\":[1]}").a', 'urlencode("a b/c")', 'cidrsubnet("10.0.0.0/8", 8, 2)',
+    'cidrhost("10.0.0.0/8", 2)', 'cidrnetmask("10.0.0.0/8")', 'formatdate("YYYY-MM-DD", "2024-05-06T07:08:09Z")',
+    'timeadd("2024-05-06T07:08:09Z", "1h")', 'zipmap(["a"], [1])', 'indent(2, "a\\nb")', 'chomp("a\\n")',
+    'strlen("abc")', 'reverse("abc")', "reverselist([1, 2])", 'chunklist(["a", "b", "c"], 2)', 'compact(["a", ""])',
+    'index([1], 0)', 'csvdecode("a,b\\n1,2")', "greaterthan(2, 1)", 'sort(["b", "a"])', 'hasindex([1], 0)',
+    "1e3", "0.1 + 0.2", "100000000000 * 10", "1.50", "5 / 5",
+]  # fmt: skip
+
+
+def theirs(buildx: Path, place: Path, files: tuple[str, ...], words: tuple[str, ...], env: dict[str, str]) -> str:
+    named = []
+    for at, text in enumerate(files):
+        path = place / f"{at}{'.json' if text.startswith('{') else '.hcl'}"
+        path.write_text(text)
+        named += ["-f", str(path)]
+    own = {"HOME": str(place), "DOCKER_CONFIG": str(place), "PATH": os.environ["PATH"], "BUILDX_CONFIG": str(place)}
+    argv = [str(buildx), "bake", "--print", *named, *words]
+    done = subprocess.run(argv, env=own | env, cwd=place, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def ours(files: tuple[str, ...], words: tuple[str, ...], env: dict[str, str]) -> str:
+    sets = tuple(word for at, word in enumerate(words) if at and words[at - 1] == "--set")
+    names = tuple(word for word in words if word not in sets and word != "--set")
+    named = [(f"{at}{'.json' if text.startswith('{') else '.hcl'}", text) for at, text in enumerate(files)]
+    return json.dumps(plan(Document(named, env, {}), names, sets).to_json(), indent=2) + "\n"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_is_printed(name: str, tmp_path: Path, peer: Callable[[str], Path]) -> None:
+    files, words, env = CASES[name]
+    assert ours(files, words, env) == theirs(peer("docker-buildx"), tmp_path, files, words, env)
+
+
+def _expressions() -> str:
+    lines = "".join(f"    E{at} = jsonencode({text})\n" for at, text in enumerate(EXPRESSIONS))
+    return f'target "default" {{\n  args = {{\n{lines}  }}\n}}\n'
+
+
+@pytest.fixture(scope="module")
+def their_values(tmp_path_factory: pytest.TempPathFactory, peer: Callable[[str], Path]) -> dict[str, str]:
+    place = tmp_path_factory.mktemp("values")
+    printed = json.loads(theirs(peer("docker-buildx"), place, (_expressions(),), (), {}))
+    values: dict[str, str] = printed["target"]["default"]["args"]
+    return values
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+def test_expressions_have_the_same_values(text: str, their_values: dict[str, str]) -> None:
+    name = f"E{EXPRESSIONS.index(text)}"
+    mine = json.loads(ours((_expressions(),), (), {}))["target"]["default"]["args"]
+    assert mine[name] == their_values[name]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'target "default" {',
+        'target "default" { tags = "a" b }',
+        'target "default" { tags = [unknown] }',
+        'target "default" { tags = [nofunction()] }',
+        'target "default" { inherits = ["none"] }',
+        'target "a b" {}\ntarget "default" {}',
+        'a = b\nb = a\ntarget "default" { tags = [a] }',
+        'target "default" { matrix = { x = ["1", "2"] } }',
+        'target "a" {}',
+        '{"target": {"default": {"tags": ["${"]}}}',
+    ],
+)
+def test_both_refuse(text: str, tmp_path: Path, peer: Callable[[str], Path]) -> None:
+    with pytest.raises(OrlopError):
+        ours((text,), (), {})
+    with pytest.raises(AssertionError):
+        theirs(peer("docker-buildx"), tmp_path, (text,), (), {})
