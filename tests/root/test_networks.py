@@ -616,3 +616,23 @@ def test_an_engine_leaves_while_an_end_is_dealt_with(tmp_path: Path, host: Netns
     left.join(20)
     assert not left.is_alive()
     assert networks._left
+
+
+def test_a_network_is_made_from_anothers_configuration(run: Run, orlop: Environment) -> None:
+    orlop("network", "create", "--config-only", "--subnet", "10.99.0.0/24", "--label", "a=b", "plan")
+    orlop("network", "create", "--config-from", "plan", "built")
+    (found,) = json.loads(orlop("network", "inspect", "built").stdout)
+    assert found["IPAM"]["Config"] == [{"Subnet": "10.99.0.0/24", "Gateway": "10.99.0.1"}]
+    assert (found["ConfigFrom"], found["Labels"], found["ConfigOnly"]) == ({"Network": "plan"}, {"a": "b"}, False)
+    assert run("--network", "built").address("built") == "10.99.0.2"
+    for words, cause in (
+        (("run", "--rm", "--network", "plan", "host", "true"), "cannot be used for containers"),
+        (("network", "rm", "plan"), "configuration network 'plan' is in use"),
+        (("network", "create", "--config-from", "built", "x"), "built is not a configuration network"),
+        (("network", "create", "--config-from", "plan", "--ipv6", "x"), "user specified configurations are not"),
+        (("network", "create", "--config-only", "--internal", "x"), "can only contain network specific fields"),
+        (("network", "create", "--scope", "swarm", "x"), "there is no scope 'swarm' on one machine"),
+    ):
+        refused = orlop(*words, check=False)
+        assert refused.code != 0
+        assert cause in refused.stderr, refused.stderr

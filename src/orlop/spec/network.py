@@ -60,7 +60,7 @@ class PoolRequest(Record):
 
 
 class NetworkRequest(Record):
-    """`network create`."""
+    """`network create`. config_only: a template that others are made from, with config_from its name."""
 
     strict = True
     name: str
@@ -73,6 +73,8 @@ class NetworkRequest(Record):
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     ipam_options: dict[str, str] = {}
+    config_only: bool = False
+    config_from: str = ""
 
 
 class Pool(Record):
@@ -101,6 +103,8 @@ class Network(Record):
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     conflist: dict[str, object] = {}
+    config_only: bool = False
+    config_from: str = ""
 
     @property
     def subject(self) -> str:

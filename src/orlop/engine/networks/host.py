@@ -236,7 +236,7 @@ class Networks:
             (subnet.parse(pool.subnet), network.name)
             for network in self.store.all().values()
             for pool in network.pools
-            if pool.subnet
+            if pool.subnet and not network.config_only
         ]
 
     def _with_subnets(self, network: Network) -> Network:

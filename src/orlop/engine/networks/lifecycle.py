@@ -38,6 +38,7 @@ def create(engine: Engine, request: NetworkRequest) -> Network:
     subject = f"network {request.name}"
     with networks.lock:
         _check_name(engine, request.name)
+        request = _from_template(engine, request, subject)
         options = _check_options(request, subject)
         network = Network(
             id=new_id(),
@@ -51,11 +52,14 @@ def create(engine: Engine, request: NetworkRequest) -> Network:
             attachable=request.attachable,
             labels=request.labels,
             options=options,
+            config_only=request.config_only,
+            config_from=request.config_from,
         )
         if network.driver == cni.DRIVER:
             network = network.replace(conflist=cni.configured(request, subject))
         else:
-            network = network.replace(pools=_pools(engine, request, network.id, subject))
+            pools_ = _pools(engine, request, network.id, subject)
+            network = network.replace(pools=tuple(one for one in pools_ if not (request.config_only and one.auto)))
         networks.store.save(network)
     events.publish(engine, events.NETWORK, "create", network.id, {"name": network.name, "type": network.driver})
     return network
@@ -71,6 +75,10 @@ def remove(engine: Engine, reference: str) -> Network:
             raise Denied("remove", network.subject, cause, hint="it is always there")
         attach.release_ended(engine)
         _refuse_members(engine, network)
+        users = [one.name for one in networks.store.all().values() if one.config_from == network.name]
+        if network.config_only and users:
+            cause = f"configuration network {network.name!r} is in use"
+            raise Denied("remove", network.subject, cause, hint=f"remove {', '.join(users)} first")
         if network.driver == "bridge":
             _down(engine, network)
         networks.store.remove(network)
@@ -215,6 +223,37 @@ def _check_name(engine: Engine, name: str) -> None:
     engine.networks.store.check_name(name)
 
 
+def _from_template(engine: Engine, request: NetworkRequest, subject: str) -> NetworkRequest:
+    """Return a request with the configuration of the network that --config-from names. Raises as docker refuses."""
+    if request.config_only and (request.internal or request.attachable or request.config_from):
+        cause = (
+            "configuration network can only contain network specific fields. Network operator fields like"
+            " [ ingress | internal | attachable | scope ] are not supported"
+        )
+        raise Denied("create", subject, cause, hint="say those where the network is used")
+    if not request.config_from:
+        return request
+    template = engine.networks.store.find(request.config_from)
+    if not template.config_only:
+        cause = f"{template.name} is not a configuration network"
+        raise Denied("create", subject, cause, hint="make one with: orlop network create --config-only NAME")
+    if request.pools or request.options or request.ipv6 or request.labels:
+        cause = "user specified configurations are not supported if the network depends on a configuration network"
+        raise Denied("create", subject, cause, hint="leave everything but the driver away")
+    given = [pool for pool in template.pools if not pool.auto]
+    return request.replace(
+        pools=tuple(
+            PoolRequest(subnet=pool.subnet, gateway=pool.gateway, ip_range=pool.ip_range, auxiliary=pool.auxiliary)
+            for pool in given
+        ),
+        options=template.options,
+        labels=template.labels,
+        ipv4=template.ipv4,
+        ipv6=template.ipv6,
+        config_from=template.name,
+    )
+
+
 def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
     if request.driver not in DRIVERS:
         if request.driver in ("host", "null", "none"):
@@ -226,6 +265,8 @@ def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
         raise Invalid("create", subject, "IPv4 or IPv6 must be enabled", hint="leave --ipv4=false away, or add --ipv6")
     options = dict(request.options)
     for key, value in options.items():
+        if request.config_only:
+            continue
         if key.startswith("com.docker.network.") and key not in _OPTIONS[request.driver] and "sysctls" not in key:
             cause = f"the option {key} is not known to the driver {request.driver}"
             known = ", ".join(sorted(_OPTIONS[request.driver]))
@@ -244,8 +285,8 @@ def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
 
 
 def _link(engine: Engine, request: NetworkRequest, options: dict[str, str], subject: str) -> str:
-    if request.driver == cni.DRIVER:
-        return ""
+    if request.driver == cni.DRIVER or request.config_only:
+        return ""  # a template: its options are another's, whose driver knows them
     name = options.get("parent" if request.driver == "macvlan" else host.OPTION_NAME, "")
     if request.driver == "macvlan":
         if not name:

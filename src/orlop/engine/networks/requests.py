@@ -5,13 +5,14 @@ from __future__ import annotations
 from ...network import subnet
 from ...network.dns.egress import Allowed
 from ...spec.errors import Invalid
+from ...spec.network import EndpointRequest
 from . import cni, egress, links, ports
 from .attach import CONTAINER, HOST, NONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...spec.container import ContainerRequest
-    from ...spec.network import EndpointRequest, Network
+    from ...spec.network import Network
     from ..engine import Engine
 
 LINK_LENGTH_MAX = 255
@@ -52,7 +53,7 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
             raise Invalid("create", subject, cause, hint=f"use --network {network.name} alone")
         check_wish(network, wish, subject)
     if not request.endpoints and chosen not in ("", "default"):
-        networks.store.find(chosen)
+        check_wish(networks.store.find(chosen), EndpointRequest(network=chosen), subject)
     for port in request.ports:
         if port.host_ip:
             _check_address(port.host_ip, "-p", subject)
@@ -61,6 +62,9 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
 
 def check_wish(network: Network, wish: EndpointRequest, subject: str) -> None:
     """Raise Invalid for what an endpoint of this network can't have."""
+    if network.config_only:
+        cause = f"configuration network {network.name!r} cannot be used for containers"
+        raise Invalid("connect", subject, cause, hint=f"make one from it: network create --config-from {network.name}")
     for address, bits in ((wish.ipv4, 32), (wish.ipv6, 128)):
         if not address:
             continue

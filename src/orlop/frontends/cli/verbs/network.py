@@ -34,6 +34,8 @@ _HEADERS: dict[str, object] = {
 
 def _create(invocation: Invocation) -> int:
     options = invocation.options
+    if options["scope"] not in ("", "local"):
+        raise UsageError(f"there is no scope {options['scope'][:40]!r} on one machine", "use --scope local", EXIT_USAGE)
     request = {
         "name": invocation.arguments[0],
         "driver": options["driver"],
@@ -43,6 +45,8 @@ def _create(invocation: Invocation) -> int:
         "internal": options["internal"],
         "attachable": options["attachable"],
         "labels": dict(options["label"]),
+        "configOnly": options["config-only"],
+        "configFrom": options["config-from"],
         "options": {key: value for key, _, value in (text.partition("=") for text in options["opt"])},
         "ipamOptions": {key: value for key, _, value in (text.partition("=") for text in options["ipam-opt"])},
     }
@@ -298,6 +302,8 @@ CREATE = Command(
     flags=(
         Flag("attachable", "", BOOL, "Enable manual container attachment", default=False),
         Flag("aux-address", "", MAP, "Auxiliary IPv4 or IPv6 addresses used by Network driver"),
+        Flag("config-from", "", STRING, "The network from which to copy the configuration", default=""),
+        Flag("config-only", "", BOOL, "Create a configuration only network", default=False),
         Flag("driver", "d", STRING, "Driver to manage the Network", default="bridge"),
         Flag("gateway", "", STRINGS, "IPv4 or IPv6 Gateway for the master subnet"),
         Flag("internal", "", BOOL, "Restrict external access to the network", default=False),
@@ -308,10 +314,11 @@ CREATE = Command(
         Flag("ipv6", "", BOOL, "Enable or disable IPv6 address assignment", default=False),
         Flag("label", "", LABEL, "Set metadata on a network"),
         Flag("opt", "o", MAP, "Set driver specific options"),
+        Flag("scope", "", STRING, "Control the network's scope", default=""),
         Flag("subnet", "", STRINGS, "Subnet in CIDR format that represents a network segment"),
     ),
     arguments=(1, 1),
-    refused=frozenset(("config-from", "config-only", "ingress", "scope")),
+    refused=frozenset(("ingress",)),  # a cluster's
 )
 LS = Command(
     _ls,
