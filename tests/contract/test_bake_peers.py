@@ -138,7 +138,18 @@ def ours(files: tuple[str, ...], words: tuple[str, ...], env: dict[str, str]) ->
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_is_printed(name: str, tmp_path: Path, peer: Callable[[str], Path]) -> None:
     files, words, env = CASES[name]
-    assert ours(files, words, env) == theirs(peer("docker-buildx"), tmp_path, files, words, env)
+    mine, printed = ours(files, words, env), theirs(peer("docker-buildx"), tmp_path, files, words, env)
+    if "m" in words:
+        assert _sorted(mine) == _sorted(printed)
+    else:
+        assert mine == printed
+
+
+def _sorted(text: str) -> object:
+    """Return what is printed with a matrix's group in order: docker goes over a Go map, another way each time."""
+    printed = json.loads(text)
+    printed["group"]["m"]["targets"].sort()
+    return printed
 
 
 def _expressions() -> str:

@@ -347,7 +347,7 @@ def test_a_matrix() -> None:
     target "other" { inherits = ["app-a-1_0"] }
     """
     found = baked(text, names=("app", "other"))
-    names = ["app-a-1_0", "app-b-1_0", "app-a-2_0", "app-b-2_0"]
+    names = ["app-a-1_0", "app-a-2_0", "app-b-1_0", "app-b-2_0"]
     assert found["group"] == {"app": {"targets": names}, "default": {"targets": ["app", "other"]}}
     assert sorted(found["target"]) == [*sorted(names), "other"]
     assert found["target"]["app-b-2_0"]["args"] == {"VERSION": "2.0"}

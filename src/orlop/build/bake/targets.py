@@ -177,7 +177,7 @@ class _Planner:
         named = [block for block in blocks if "name" in block.attributes]
         if not named:
             blocks[-1].wrong("name must be specified when the target has a matrix", 'name = "app-${sanitize(version)}"')
-        names = sorted(matrix, reverse=True)  # docker's order: the first name's values change fastest
+        names = list(matrix)
         combinations = list(itertools.islice(itertools.product(*(matrix[key] for key in names)), MATRIX_MAX + 1))
         if len(combinations) > MATRIX_MAX:
             blocks[-1].wrong(f"the matrix has more than {MATRIX_MAX} combinations")
