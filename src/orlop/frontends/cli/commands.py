@@ -72,6 +72,7 @@ COMMANDS: dict[str, Row] = {
     "cp": _CP,
     "create": _CREATE,
     "diff": _DIFF,
+    "doctor": ("verbs.doctor", "DOCTOR", "Say what this machine can do, and what to do about the rest"),
     "export": _EXPORT,
     "events": _EVENTS,
     "explain": ("verbs.explain", "EXPLAIN", "Say in words how a container is isolated, and by which kernel calls"),
@@ -166,6 +167,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "import": _IMPORT,
             "inspect": ("verbs.inspect", "INSPECT_IMAGE", "Display detailed information on one or more images"),
             "ls": _IMAGES,
+            "mount": ("images.mount", "MOUNT", "Mount an image read-only at a directory, or list what is mounted"),
             "prune": ("images.names", "PRUNE", "Remove unused images"),
             "pull": _PULL,
             "push": _PUSH,
@@ -176,6 +178,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "sync": ("images.copy", "SYNC", "Copy all tags of a registry's repository"),
             "tag": _TAG,
             "tree": ("images.tree", "TREE", "Print the layers of an image, and which images end with each"),
+            "unmount": ("images.mount", "UNMOUNT", "Unmount images"),
         },
     ),
     "manifest": (

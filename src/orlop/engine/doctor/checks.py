@@ -1,0 +1,239 @@
+"""From facts to findings: one function for each feature. Pure.
+
+    full         as for root on a machine that has everything
+    emulated     it works, by other means, with a difference that is said
+    clamped      a part of it works
+    impossible   it does not, and whoever asks for it by name gets an error
+
+`fix` is what root may do about it: commands, each a list of words.
+"""
+
+from ...spec.record import Record
+from .facts import Facts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FULL, EMULATED, CLAMPED, IMPOSSIBLE = "full", "emulated", "clamped", "impossible"
+IDS = 65536
+FIRST_ID = 100000
+KERNEL_OVERLAY, KERNEL_IDMAP, KERNEL_EXIT = (5, 11), (5, 12), (6, 15)
+LIMITS = ("cpu", "memory", "pids", "io", "cpuset")
+_SECCOMP = ("errno", "kill_process", "allow", "user_notif")
+_DELEGATE = "/etc/systemd/system/user@.service.d/delegate.conf"
+
+
+class Finding(Record):
+    """One row. needed: without it nothing runs. next: the next step, "" where there is none to take."""
+
+    feature: str
+    state: str
+    why: str
+    next: str = ""
+    needed: bool = False
+    fix: tuple[tuple[str, ...], ...] = ()
+
+
+def findings(facts: Facts) -> list[Finding]:
+    """Return a finding for each feature."""
+    return [check(facts) for check in _CHECKS]
+
+
+def _run_directory(facts: Facts) -> Finding:
+    name = "run directory"
+    if facts.run_trouble:
+        step = "log in through pam_systemd or loginctl, or set XDG_RUNTIME_DIR to a directory of yours, mode 0700"
+        return Finding(feature=name, state=IMPOSSIBLE, why=facts.run_trouble, next=step, needed=True)
+    return Finding(feature=name, state=FULL, why=f"sockets lie in {facts.run_directory}")
+
+
+def _user_namespaces(facts: Facts) -> Finding:
+    name, needed = "user namespaces", not facts.is_root
+    for sysctl, refused, value in (
+        ("user/max_user_namespaces", "0", "15000"),
+        ("kernel/unprivileged_userns_clone", "0", "1"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
+    ):
+        if facts.sysctls.get(sysctl) == refused and (needed or sysctl.startswith("user")):
+            dotted = sysctl.replace("/", ".")
+            step, fix = f"as root: sysctl {dotted}={value}", (("sysctl", "-w", f"{dotted}={value}"),)
+            why = f"{dotted} is {refused}"
+            return Finding(feature=name, state=IMPOSSIBLE, why=why, next=step, needed=needed, fix=fix)
+    return Finding(feature=name, state=FULL, why="the kernel lets you make them")
+
+
+def _subordinate_ids(facts: Facts) -> Finding:
+    name = "ids"
+    if facts.is_root:
+        return Finding(feature=name, state=FULL, why="root has them all")
+    missing = next((each for each in ("newuidmap", "newgidmap") if each not in facts.programs), "")
+    wrong = facts.unprivileged_mappers[:1]
+    if not facts.subuids or not facts.subgids:
+        file = "/etc/subuid" if not facts.subuids else "/etc/subgid"
+        why = f"{facts.user} has no line in {file}: one id, other owners are kept aside"
+        given = f"{FIRST_ID}-{FIRST_ID + IDS - 1}"
+        fix = (("usermod", "--add-subuids", given, "--add-subgids", given, facts.user),)
+        step = f"as root: {' '.join(fix[0])}"
+        return Finding(feature=name, state=EMULATED, why=why, next=step, fix=fix)
+    if missing:
+        why = f"{missing} is not installed: one id, other owners are kept aside"
+        return Finding(feature=name, state=EMULATED, why=why, next="as root: apt-get install uidmap")
+    if wrong:
+        path = facts.programs[wrong[0]]
+        step = f"as root: chmod u+s {path}"
+        chmod = (("chmod", "u+s", path),)
+        return Finding(feature=name, state=IMPOSSIBLE, why=f"{path} is not setuid", next=step, needed=True, fix=chmod)
+    return Finding(feature=name, state=FULL, why=f"{min(facts.subuids, facts.subgids) + 1} ids are yours to use")
+
+
+def _file_systems(facts: Facts) -> Finding:
+    name = "root file systems"
+    if "overlay" not in facts.filesystems:
+        step, fix = "as root: modprobe overlay", (("modprobe", "overlay"),)
+        return Finding(
+            feature=name, state=IMPOSSIBLE, why="this kernel has no overlayfs", next=step, needed=True, fix=fix
+        )
+    if not facts.is_root and facts.kernel < KERNEL_OVERLAY:
+        why = "overlayfs in user namespaces came with Linux 5.11"
+        return Finding(feature=name, state=IMPOSSIBLE, why=why, next="boot a newer kernel", needed=True)
+    return Finding(feature=name, state=FULL, why="overlayfs")
+
+
+def _limits(facts: Facts) -> Finding:
+    name, layout = "limits", facts.usable
+    if not layout.hierarchies():
+        if facts.layout.mode == "none":
+            return Finding(feature=name, state=IMPOSSIBLE, why="no cgroup hierarchy is mounted", next="mount cgroup2")
+        if facts.layout.mode != "unified":
+            why = f"cgroups are {facts.layout.mode} here, of which nothing can be delegated to a user"
+            step = "boot with systemd.unified_cgroup_hierarchy=1, or run the engine as root"
+            return Finding(feature=name, state=IMPOSSIBLE, why=why, next=step)
+        why = "no cgroup is delegated to you"
+        step = "start the engine below systemd: systemd-run --user -p Delegate=yes orlop serve"
+        return Finding(feature=name, state=IMPOSSIBLE, why=why, next=step)
+    missing = [each for each in LIMITS if not layout.version(each) and not (each == "io" and layout.version("blkio"))]
+    if missing:
+        words = " ".join(("cpu", "cpuset", "io", "memory", "pids"))
+        script = f"mkdir -p {_DELEGATE.rpartition('/')[0]} && printf '[Service]\\nDelegate={words}\\n' >{_DELEGATE}"
+        fix = (("sh", "-c", script), ("systemctl", "daemon-reload"))
+        why = f"these controllers are not there: {', '.join(missing)}"
+        step = f"as root: {script}" if not facts.is_root else "enable them in cgroup.subtree_control, or in the kernel"
+        return Finding(feature=name, state=CLAMPED, why=why, next=step, fix=() if facts.is_root else fix)
+    return Finding(feature=name, state=FULL, why=f"cgroup {'v2' if layout.mode == 'unified' else layout.mode}")
+
+
+def _networks(facts: Facts) -> Finding:
+    name = "networks"
+    if facts.is_root:
+        return Finding(feature=name, state=FULL, why="bridges and nftables of the machine")
+    program = next((each for each in ("pasta", "slirp4netns") if each in facts.programs), "")
+    if not program:
+        why = "neither pasta nor slirp4netns is installed: containers reach each other, and nothing outside"
+        return Finding(feature=name, state=CLAMPED, why=why, next="as root: apt-get install passt")
+    if not facts.has_tun:
+        why = "/dev/net/tun can't be opened by you: containers reach each other, and nothing outside"
+        step, fix = "as root: chmod 0666 /dev/net/tun", (("chmod", "0666", "/dev/net/tun"),)
+        return Finding(feature=name, state=CLAMPED, why=why, next=step, fix=fix)
+    return Finding(feature=name, state=FULL, why=f"bridges of your own, and {program} to the outside")
+
+
+def _ports(facts: Facts) -> Finding:
+    name = "published ports"
+    if facts.is_root:
+        return Finding(feature=name, state=FULL, why="all of them")
+    lowest = facts.sysctls.get("net/ipv4/ip_unprivileged_port_start", "1024")
+    if lowest != "0":
+        sysctl = "net.ipv4.ip_unprivileged_port_start=80"
+        why = f"from {lowest} on; the containers see the bridge's address, not the client's"
+        # Nothing to put right: who may listen there is for the administrator to choose.
+        return Finding(feature=name, state=CLAMPED, why=why, next=f"as root: sysctl {sysctl}")
+    return Finding(feature=name, state=EMULATED, why="all; the containers see the bridge's address, not the client's")
+
+
+def _devices(facts: Facts) -> Finding:
+    name = "devices"
+    if facts.is_root:
+        return Finding(feature=name, state=FULL, why="nodes are made")
+    return Finding(feature=name, state=EMULATED, why="the machine's own are shown, with the rights that you have")
+
+
+def _scores(facts: Facts) -> Finding:
+    name = "OOM scores and rlimits"
+    if facts.raises_limits:
+        return Finding(feature=name, state=FULL, why="up and down")
+    why = "a score goes up only, a limit down only: more needs CAP_SYS_RESOURCE"
+    return Finding(feature=name, state=CLAMPED, why=why)
+
+
+def _seccomp(facts: Facts) -> Finding:
+    name = "seccomp"
+    missing = [action for action in _SECCOMP if action not in facts.seccomp_actions]
+    if missing:
+        why = f"this kernel's seccomp lacks {', '.join(missing)}"
+        return Finding(feature=name, state=IMPOSSIBLE, why=why, next="boot a kernel with CONFIG_SECCOMP_FILTER")
+    return Finding(feature=name, state=FULL, why="filters and notification")
+
+
+def _labels(facts: Facts) -> Finding:
+    name = "AppArmor and SELinux"
+    if not facts.lsms:
+        why = "neither is active: seccomp, capabilities and namespaces confine"
+        return Finding(feature=name, state=IMPOSSIBLE, why=why)
+    why = f"{', '.join(facts.lsms)} is active, and this version sets no labels"
+    return Finding(feature=name, state=IMPOSSIBLE, why=why)
+
+
+def _idmap(facts: Facts) -> Finding:
+    name = "idmapped mounts"
+    if facts.kernel < KERNEL_IDMAP:
+        why = "they came with Linux 5.12"
+        return Finding(feature=name, state=IMPOSSIBLE, why=why, next="boot a newer kernel")
+    if not facts.is_root:
+        why = "the kernel maps mounts of the machine's file systems for root alone"
+        return Finding(feature=name, state=IMPOSSIBLE, why=why)
+    return Finding(feature=name, state=FULL, why="where the file system has them")
+
+
+def _exits(facts: Facts) -> Finding:
+    name = "exit codes of killed monitors"
+    if facts.kernel < KERNEL_EXIT:
+        return Finding(feature=name, state=CLAMPED, why="255: the kernel keeps them for others since 6.15")
+    return Finding(feature=name, state=FULL, why="the kernel keeps them (6.15)")
+
+
+def _linger(facts: Facts) -> Finding:
+    name = "running after logout"
+    if facts.is_root or not facts.has_systemd or facts.lingers:
+        return Finding(feature=name, state=FULL, why="nobody ends what runs")
+    step = f"as root: loginctl enable-linger {facts.user}"
+    fix = (("loginctl", "enable-linger", facts.user),)
+    return Finding(feature=name, state=CLAMPED, why="systemd ends what runs with your last session", next=step, fix=fix)
+
+
+def _checkpoints(facts: Facts) -> Finding:
+    name = "checkpoints"
+    if "criu" not in facts.programs:
+        return Finding(feature=name, state=IMPOSSIBLE, why="criu is not installed", next="install criu")
+    if not facts.is_root:
+        return Finding(feature=name, state=IMPOSSIBLE, why="criu needs root")
+    return Finding(feature=name, state=FULL, why=facts.programs["criu"])
+
+
+_CHECKS: "tuple[Callable[[Facts], Finding], ...]" = (
+    _run_directory,
+    _user_namespaces,
+    _subordinate_ids,
+    _file_systems,
+    _limits,
+    _networks,
+    _ports,
+    _devices,
+    _scores,
+    _seccomp,
+    _labels,
+    _idmap,
+    _exits,
+    _linger,
+    _checkpoints,
+)

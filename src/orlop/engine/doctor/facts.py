@@ -1,0 +1,148 @@
+"""What the doctor looks at: files of the kernel and of the machine, read once, nothing decided and nothing changed."""
+
+import os
+import shutil
+
+from ...linux import capability
+from ...linux.cgroup import Layout, detect, usable
+from ...runtime.host import kernel_version
+from ...snapshot.overlay import is_initial_namespace
+from ...spec.errors import NotFound
+from ...spec.record import Record
+from ..rootless import subids
+from ..rootless.enter import user_name
+from ..rootless.uplink import TUN
+
+PROGRAMS = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "criu", "git")
+SYSCTLS = (
+    "user/max_user_namespaces",
+    "kernel/unprivileged_userns_clone",
+    "kernel/apparmor_restrict_unprivileged_userns",
+    "net/ipv4/ip_unprivileged_port_start",
+)
+_MAPPERS = ("newuidmap", "newgidmap")
+_SETUID = 0o4000
+
+
+class Facts(Record):
+    """uid, user: for whom. is_root: has what root's engine needs. may_fix: this process is root's. raises_limits: may
+    give more than it has itself.
+
+    programs: name -> path of those that are there; unprivileged_mappers: those of newuidmap and newgidmap that may not
+    map. subuids, subgids: how many. sysctls: name -> value of those that are there. layout, usable: the
+    cgroups of the machine, and those that this user may use. run_directory: where sockets go, "" for nowhere;
+    run_trouble: why it can't be used. has_systemd: as process 1.
+    """
+
+    uid: int
+    user: str
+    is_root: bool
+    may_fix: bool = False
+    raises_limits: bool = False
+    kernel: tuple[int, ...]
+    programs: dict[str, str] = {}
+    unprivileged_mappers: tuple[str, ...] = ()
+    subuids: int = 0
+    subgids: int = 0
+    sysctls: dict[str, str] = {}
+    filesystems: tuple[str, ...] = ()
+    seccomp_actions: tuple[str, ...] = ()
+    lsms: tuple[str, ...] = ()
+    layout: Layout = Layout("none")
+    usable: Layout = Layout("none")
+    has_tun: bool = True
+    run_directory: str = ""
+    run_trouble: str = ""
+    has_systemd: bool = False
+    lingers: bool = False
+
+
+def look(environ: "dict[str, str]", user: str = "") -> Facts:
+    """Return the facts for the user of this process, or for another one. Raises NotFound for no user, OSError."""
+    uid = _uid_of(user) if user else os.geteuid()
+    is_other = uid != os.geteuid()
+    user = user or user_name(uid)
+    if is_other:
+        environ = {"XDG_RUNTIME_DIR": f"/run/user/{uid}"}
+    programs = {name: path for name in PROGRAMS if (path := shutil.which(name))}
+    run_directory, trouble = _run_directory(environ, uid)
+    sysctls = {name: _read(f"/proc/sys/{name}").strip() for name in SYSCTLS}
+    layout = detect()
+    return Facts(
+        uid=uid,
+        user=user,
+        is_root=_has("CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SETUID", "CAP_CHOWN") and not is_other,
+        may_fix=os.geteuid() == 0,
+        raises_limits=_has("CAP_SYS_RESOURCE") and is_initial_namespace() and not is_other,
+        kernel=kernel_version(os.uname().release),
+        programs=programs,
+        unprivileged_mappers=tuple(name for name in _MAPPERS if name in programs and not _may_map(programs[name])),
+        subuids=sum(each.count for each in subids.read(subids.SUBUID, user, uid)),
+        subgids=sum(each.count for each in subids.read(subids.SUBGID, user, uid)),
+        sysctls={name: value for name, value in sysctls.items() if value},
+        filesystems=tuple(line.split()[-1] for line in _read("/proc/filesystems").splitlines() if line.split()),
+        seccomp_actions=tuple(_read("/proc/sys/kernel/seccomp/actions_avail").split()),
+        lsms=tuple(name for name in ("apparmor", "selinux") if os.path.isdir(f"/sys/module/{name}")),
+        layout=layout,
+        # What is delegated to somebody else shows in that user's session alone.
+        usable=(layout if layout.mode == "unified" else Layout("none")) if is_other else usable(layout),
+        has_tun=_opens(TUN, uid),
+        run_directory=run_directory,
+        run_trouble=trouble,
+        has_systemd=os.path.isdir("/run/systemd/system"),
+        lingers=os.path.exists(f"/var/lib/systemd/linger/{user}"),
+    )
+
+
+def _uid_of(user: str) -> int:
+    import pwd
+
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        cause = f"there is no user {user[:100]}"
+        raise NotFound("look for", "the user", cause, hint="see who there is: getent passwd") from None
+
+
+def _opens(path: str, uid: int) -> bool:
+    if uid == os.geteuid():
+        return os.access(path, os.R_OK | os.W_OK)
+    return bool(os.path.exists(path) and os.stat(path).st_mode & 0o006 == 0o006)
+
+
+def _has(*names: str) -> bool:
+    effective, _, _ = capability.get_sets()
+    needed = capability.mask(names)
+    return effective & needed == needed
+
+
+def _may_map(path: str) -> bool:
+    """Tell whether a program may write maps: it is setuid root, or has a file capability (capabilities(7))."""
+    try:
+        info = os.stat(path)
+        return bool(info.st_mode & _SETUID and info.st_uid == 0) or "security.capability" in os.listxattr(path)
+    except OSError:
+        return False
+
+
+def _run_directory(environ: "dict[str, str]", uid: int) -> tuple[str, str]:
+    if environ.get("ORLOP_RUN") or uid == 0:
+        return environ.get("ORLOP_RUN", "/run/orlop"), ""
+    path = environ.get("XDG_RUNTIME_DIR", "")
+    if not path:
+        return "", "XDG_RUNTIME_DIR is not set"
+    try:
+        info = os.stat(path)
+    except OSError as failure:
+        return path, f"{path}: {failure.strerror}"
+    if info.st_uid != uid:
+        return path, f"{path} belongs to uid {info.st_uid}"
+    return path, "" if os.access(path, os.W_OK | os.X_OK) else f"{path} can't be written"
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,167 @@
+"""`orlop doctor` on machines that are broken in one way each: what it says of the feature is pinned, word by word."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from devtools import peers
+from support import rootless
+from support.engine import Finished
+from support.rootless import NAME, User
+
+Rows = dict[str, dict[str, object]]
+
+
+def masked(name: str, text: str) -> str:
+    """Return shell that lets a file of the kernel say something else."""
+    path = f"/tmp/orlop-masked-{name.replace('/', '-')}"
+    return f"printf '{text}\\n' >{path}; mount --bind {path} /{name}; rm -f {path} || true"
+
+
+def not_setuid(user: User) -> str:
+    directory = user.directory / "bin"
+    directory.mkdir()
+    for name in ("newuidmap", "newgidmap"):
+        found = peers.find(name)
+        assert found is not None
+        shutil.copyfile(found, directory / name)
+        (directory / name).chmod(0o755)
+    return f"{directory}:{user.path}"
+
+
+def no_group_ids(user: User) -> str:
+    (user.directory / "etc/subgid").write_text("")
+    return ""
+
+
+def no_tun(user: User) -> str:
+    (user.directory / "etc/tun").chmod(0o600)
+    return ""
+
+
+def foreign_run_directory(user: User) -> str:
+    os.chown(user.runtime, 0, 0)
+    return ""
+
+
+def nothing(user: User) -> str:
+    return ""
+
+
+def empty_path(user: User) -> str:
+    return "/nowhere"
+
+
+GIVE = f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {NAME}"
+
+# name: (has ids, shell for the machine, what is done then, returning a PATH or ""), feature, state, why, next, needed
+BROKEN: dict[str, tuple[bool, str, Callable[[User], str], str, str, str, str, bool]] = {
+    "no subuid line": (
+        *(False, "", nothing, "ids", "emulated"),
+        *(f"{NAME} has no line in /etc/subuid: one id, other owners are kept aside", GIVE, False),
+    ),
+    "no subgid line": (
+        *(True, "", no_group_ids, "ids", "emulated"),
+        *(f"{NAME} has no line in /etc/subgid: one id, other owners are kept aside", GIVE, False),
+    ),
+    "newuidmap missing": (
+        *(True, "", empty_path, "ids", "emulated"),
+        *("newuidmap is not installed: one id, other owners are kept aside", "as root: apt-get install uidmap", False),
+    ),
+    "newuidmap not setuid": (
+        *(True, "", not_setuid, "ids", "impossible"),
+        *("DIR/bin/newuidmap is not setuid", "as root: chmod u+s DIR/bin/newuidmap", True),
+    ),
+    "no user namespaces": (
+        *(True, masked("proc/sys/user/max_user_namespaces", "0"), nothing, "user namespaces", "impossible"),
+        *("user.max_user_namespaces is 0", "as root: sysctl user.max_user_namespaces=15000", True),
+    ),
+    "no overlayfs": (
+        *(True, masked("proc/filesystems", "nodev tmpfs"), nothing, "root file systems", "impossible"),
+        *("this kernel has no overlayfs", "as root: modprobe overlay", True),
+    ),
+    "no cgroups": (
+        *(True, "mount -t tmpfs none /sys/fs/cgroup", nothing, "limits", "impossible"),
+        *("no cgroup hierarchy is mounted", "mount cgroup2", False),
+    ),
+    "no pasta": (
+        *(True, "", empty_path, "networks", "clamped"),
+        "neither pasta nor slirp4netns is installed: containers reach each other, and nothing outside",
+        *("as root: apt-get install passt", False),
+    ),
+    "no tun": (
+        *(True, "", no_tun, "networks", "clamped"),
+        "/dev/net/tun can't be opened by you: containers reach each other, and nothing outside",
+        *("as root: chmod 0666 /dev/net/tun", False),
+    ),
+    "foreign run directory": (
+        *(True, "", foreign_run_directory, "run directory", "impossible", "DIR/run belongs to uid 0"),
+        "log in through pam_systemd or loginctl, or set XDG_RUNTIME_DIR to a directory of yours, mode 0700",
+        True,
+    ),
+    "old seccomp": (
+        *(True, masked("proc/sys/kernel/seccomp/actions_avail", "allow errno kill_process"), nothing, "seccomp"),
+        *("impossible", "this kernel's seccomp lacks user_notif", "boot a kernel with CONFIG_SECCOMP_FILTER", False),
+    ),
+    "all ports": (
+        *(True, masked("proc/sys/net/ipv4/ip_unprivileged_port_start", "0"), nothing, "published ports", "emulated"),
+        *("all; the containers see the bridge's address, not the client's", "", False),
+    ),
+}
+
+
+def rows(done: Finished) -> Rows:
+    return {each["feature"]: each for each in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_a_broken_machine_is_told(name: str) -> None:
+    has_ids, setup, then, feature, state, why, step, needed = BROKEN[name]
+    with rootless.user(ids=has_ids, setup=setup) as user:
+        path = then(user)
+        done = user.orlop("doctor", "--format", "json", path=path)
+        text = user.orlop("doctor", path=path).stdout
+        place = str(user.directory)
+    found = rows(done)[feature]
+    assert found["state"] == state
+    assert str(found["why"]).replace(place, "DIR") == why
+    assert str(found.get("next", "")).replace(place, "DIR") == step
+    assert found.get("needed", False) is needed
+    assert done.code == (1 if needed else 0)
+    assert any(line.startswith(feature) and state in line for line in text.splitlines())
+
+
+def test_a_whole_machine_lacks_nothing_that_is_needed() -> None:
+    with rootless.user() as user:
+        done = user.orlop("doctor", "--format", "json")
+        assert done.code == 0, done
+        assert rows(done)["ids"]["why"] == "65537 ids are yours to use"
+        assert user.orlop("doctor", "--format", "yaml").code == 1
+        proposed = user.orlop("doctor", "--fix")
+    assert proposed.code in (0, 1)
+
+
+def test_root_fixes_for_a_user_what_can_be_fixed() -> None:
+    with rootless.user(ids=False) as user:
+        told = user.orlop("doctor", "--fix")
+        assert told.code == 1
+        assert "usermod --add-subuids" in told.stdout
+        assert f"sudo orlop doctor --fix --user {NAME}" in told.stderr
+        # The real usermod writes below /etc, which is the machine's: this one says what it was asked.
+        tools = user.directory / "bin"
+        tools.mkdir()
+        usermod = tools / "usermod"
+        etc = user.directory / "etc"
+        script = [f'echo "{NAME}:100000:65536" >{etc}/subuid', f"cp {etc}/subuid {etc}/subgid"]
+        usermod.write_text("\n".join(["#!/bin/sh", *script, ""]))
+        usermod.chmod(0o755)
+        done = user.as_root(str(Path(rootless.COMMAND)), "doctor", "--fix", "--user", NAME, path=f"{tools}:{user.path}")
+        assert done.code == 0, done
+        after = user.orlop("doctor", "--format", "json")
+    assert rows(after)["ids"]["state"] == "full"
