@@ -323,3 +323,30 @@ def test_what_refers_to_an_image_goes_along(orlop: Environment, layout: Layout, 
     refused = orlop("image", "copy", "--referrers", f"oci:{layout.path}:two", f"dir:{tmp_path}/no", check=False)
     assert "keeps nothing that refers to an image" in refused.stderr
     assert not [name for _, _, names in os.walk(orlop.root / "content/blobs") for name in names]
+
+
+def test_an_image_is_a_directory_for_as_long_as_somebody_looks(orlop: Environment, tmp_path: Path) -> None:
+    place = tmp_path / "looked at"
+    place.mkdir()
+    orlop("import", "-", "seen:1", input=bytes(Archive().directory(b".").file(b"f", b"data", mode=0o4755)))
+    orlop("tag", "host", "seen:2")
+    assert orlop("image", "mount", "seen:1", place).stdout == f"{place}\n"
+    try:
+        assert (place / "f").read_bytes() == b"data"
+        with pytest.raises(OSError, match="Read-only"):
+            (place / "g").touch()
+        assert os.statvfs(place).f_flag & (os.ST_NOSUID | os.ST_NODEV) == os.ST_NOSUID | os.ST_NODEV
+        identifier = orlop("images", "-q", "seen:1").stdout.strip()
+        assert orlop("image", "mount").stdout.splitlines()[1].split(maxsplit=2) == [identifier, "seen:1", str(place)]
+        orlop("rmi", "seen:1")
+        orlop("system", "prune", "-af")
+        assert (place / "f").read_bytes() == b"data"
+        assert orlop("system", "fsck").stdout == "Everything is in order.\n"
+        refused = orlop("image", "mount", "host", place, check=False)
+        assert f"an image is mounted at {place}" in refused.stderr
+    finally:
+        orlop("image", "unmount", "--all")
+    assert list(place.iterdir()) == []
+    assert "no image is mounted as" in orlop("image", "unmount", place, check=False).stderr
+    orlop("system", "prune", "-af")
+    assert list((orlop.root / "snapshots/active").iterdir()) == []

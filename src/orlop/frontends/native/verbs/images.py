@@ -19,6 +19,15 @@ class OfPlatform(Args):
     platform: str = ""
 
 
+class Mounted(Args):
+    image: str
+    path: str
+
+
+class Held(Args):
+    key: str
+
+
 class Compared(Args):
     old: str
     new: str
@@ -134,6 +143,25 @@ def _diff(call: Call, args: Compared) -> object:
     return layers.diff(call.engine, args.old, args.new)
 
 
+def _mount(call: Call, args: Mounted) -> object:
+    from ....engine.images import mounts
+
+    return mounts.mount(call.engine, args.image, args.path)
+
+
+def _mounted(call: Call, _args: Args) -> object:
+    from ....engine.images import mounts
+
+    return mounts.mounted(call.engine)
+
+
+def _release(call: Call, args: Held) -> object:
+    from ....engine.images import mounts
+
+    mounts.release(call.engine, args.key)
+    return {}
+
+
 def _tag(call: Call, args: Tag) -> object:
     from ....engine.images import removal
 
@@ -173,6 +201,9 @@ def told(messages: "Iterator[object]") -> Reply:
 VERBS: dict[str, Verb] = {
     "images.list": Verb(List, _list),
     "images.history": Verb(OfPlatform, lambda call, args: images.history(call.engine, args.image, args.platform)),
+    "images.mount": Verb(Mounted, _mount, lasts=True),
+    "images.mounted": Verb(Args, _mounted),
+    "images.release": Verb(Held, _release),
     "images.tree": Verb(NamedImage, _tree),
     "images.diff": Verb(Compared, _diff, lasts=True),
     "images.save": Verb(Save, _save, lasts=True),
