@@ -18,6 +18,8 @@ from support import registry_server
 from support.docker_http import Api, auth_header
 from support.engine import Environment
 
+HALF_OPEN = int(os.environ.get("ORLOP_HALF_OPEN", "1100"))  # more than a listener serves
+
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Environment]:
@@ -204,6 +206,81 @@ def test_attaches_that_come_and_go_leave_nothing(api: Api, environment: Environm
     assert api("POST", "/containers/held/resize?h=10&w=10").status < 500
 
 
+def test_half_requests_keep_nobody_out(api: Api, environment: Environment, held: str) -> None:
+    """SEC-73: 1,500 connections that say nothing, or begin a request and stop, and one client that asks."""
+    pid = environment.engine_pid()
+    api("GET", "/_ping")
+    fds = counted(pid)[0]
+    beginnings = (
+        b"",
+        b"GET /containers/json HTT",
+        b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-",
+        b"POST /v1.50/containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n",
+    )
+    with ExitStack() as stack:
+        for number in range(HALF_OPEN):
+            stream = stack.enter_context(api.connect())
+            try:
+                stream.sendall(beginnings[number % len(beginnings)])
+            except OSError:
+                pass  # it was ended for another one already
+        assert [one["Id"] for one in api("GET", "/containers/json").json] == [held]
+        assert environment("ps", "-q", "--no-trunc").stdout.strip() == held
+    deadline = time.monotonic() + 60
+    while counted(pid)[0] > fds + 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert counted(pid)[0] <= fds + 5
+
+
+@pytest.mark.parametrize("coding", ["chunked", "counted"])
+def test_a_body_without_end_is_not_read(api: Api, environment: Environment, coding: str) -> None:
+    """Something is sent for as long as it is taken: the answer comes, and the engine's memory stays."""
+    memory = counted(environment.engine_pid())[1]
+    piece = b"10000\r\n" + b" " * 65536 + b"\r\n" if coding == "chunked" else b" " * 65536
+    length = "Transfer-Encoding: chunked" if coding == "chunked" else f"Content-Length: {1 << 40}"
+    with api.connect() as stream:
+        head = f"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
+        stream.sendall(head.encode())
+        sent = 0
+        try:
+            while sent < 256 << 20:
+                stream.sendall(piece)
+                sent += len(piece)
+        except OSError:
+            pass
+        answer = stream.recv(100)
+    assert answer.startswith(b"HTTP/1.1 413 "), answer
+    assert counted(environment.engine_pid())[1] < memory + 60 * 1024
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"Image":' + b"9" * 1_000_000 + b"}",
+        b'{"Image":"box:1","HostConfig":{"Memory":' + b"9" * 100_000 + b"}}",
+        b'{"Image":"box:1","Cmd":["' + b"\\ud800" + b'"]}',
+        b'{"Image":"box:1","Image":"other"}',
+        b'{"Image":"' + b"a/" * 500_000 + b'"}',
+        b"\xff\xfe",
+        b'{"Image":"box:1","HostConfig":{"Memory":NaN}}',
+    ],
+)
+def test_hostile_json_is_told_at_once(api: Api, body: bytes) -> None:
+    answer = api("POST", "/containers/create", body, Content_Type="application/json")
+    assert answer.status == 400 and answer.message, answer
+    assert api("GET", "/containers/json?all=1").json == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""]
+)
+def test_a_form_of_a_web_page_is_no_request(api: Api, kind: str) -> None:
+    answer = api("POST", "/containers/create", b'{"Image":"box:1","Cmd":["true"]}', Content_Type=kind)
+    assert answer.status == 400, answer
+
+
 def attach_once(api: Api, times: int) -> None:
     for number in range(times):
         with api.connect() as stream:
@@ -232,7 +309,6 @@ def counted(pid: int | None) -> tuple[int, int]:
         ("GET /plugins/x/y/json", 404, 'plugin "x/y" not found'),
         ("POST /plugins/pull?remote=x", 501, "no plugins"),
         ("GET /containers/x/checkpoints", 501, "experimental"),
-        ("POST /session", 400, "no upgrade proto in request"),
     ],
 )
 def test_what_orlop_is_not(api: Api, line: str, status: int, words: str) -> None:

@@ -39,8 +39,8 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT_S)
         self.sock.connect(str(self._place))
+        self.sock.settimeout(TIMEOUT_S)
 
 
 class Api:
@@ -70,8 +70,8 @@ class Api:
     def connect(self) -> socket.socket:
         """Return a connection for what is no HTTP."""
         stream = socket.socket(socket.AF_UNIX)
+        stream.connect(str(self.place))  # waits for a place in the listener's queue; with a timeout it would not
         stream.settimeout(TIMEOUT_S)
-        stream.connect(str(self.place))
         return stream
 
 

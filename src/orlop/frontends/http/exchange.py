@@ -71,6 +71,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         self._chunked = False
         self._sent = False
         self._waits = False
+        self.server.work(self.connection)  # type: ignore[attr-defined]  # Server's
         try:
             self._frame()
             target = urlsplit(self.path)
@@ -95,6 +96,8 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             if not self._sent:
                 self.refuse(Refused(500, "a defect of the server; its standard error tells more"))
             raise
+        finally:
+            self.server.rest(self.connection)  # type: ignore[attr-defined]  # Server's
 
     def _frame(self) -> None:
         lengths = self.headers.get_all("Content-Length", [])
@@ -232,7 +235,6 @@ class Exchange(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
         if chunked:
             self.wfile.write(b"0\r\n\r\n")
-        self.connection.settimeout(self.server.timeout_s)  # type: ignore[attr-defined]  # Server's
 
     def begin_raw(self, status: int, headers: dict[str, str], upgrade: str = "") -> None:
         """Begin an answer after which the connection carries other bytes than HTTP."""

@@ -1,13 +1,15 @@
 """A threaded HTTP server: one listener, a bounded number of connections, TLS where it is asked for.
 
-A connection more than the limit waits in the listener's queue. TLS is negotiated in the connection's own thread, so a
-client that never finishes it delays nobody.
+One more connection than the limit ends the one that has been without a request for longest: whoever opens connections
+and says nothing, or half a request, keeps nobody out (SEC-73). Where all have requests, it waits in the listener's
+queue. TLS is negotiated in the connection's own thread, so a client that never finishes it delays nobody.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 
 from ..native.wire import peer_credentials
 from .exchange import TIMEOUT_S
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
     from .exchange import Exchange
 
-CONNECTIONS_MAX = 512
+CONNECTIONS_MAX = 1024
+EVICTION_S = 0.5  # between two looks whether one that had a request has ended
 LINGER_S, LINGER_BYTES = 2.0, 64 * 1024 * 1024
 _BACKLOG = 1024
 
@@ -50,6 +53,7 @@ class Server:
         self._free = threading.Semaphore(connections_max)
         self._guard = threading.Lock()
         self._connections: set[socket.socket] = set()
+        self._resting: dict[socket.socket, float] = {}  # without a whole head of a request, and since when
         self._stopping = False
         listener.listen(_BACKLOG)
 
@@ -65,7 +69,10 @@ class Server:
     def serve(self) -> None:
         """Serve until `stop`."""
         while True:
-            self._free.acquire()
+            while not self._free.acquire(blocking=False):
+                self._evict()
+                if self._free.acquire(timeout=EVICTION_S):
+                    break
             try:
                 connection, address = self._listener.accept()
             except OSError:
@@ -78,6 +85,33 @@ class Server:
                 self._free.release()
                 continue
             threading.Thread(target=self._attend, args=(connection, address), daemon=True).start()
+
+    def work(self, connection: socket.socket) -> None:
+        """Note that a request has come on a connection; the rest of it must come without long pauses."""
+        with self._guard:
+            self._resting.pop(connection, None)
+        connection.settimeout(min(self.timeout_s, TIMEOUT_S))
+
+    def rest(self, connection: socket.socket) -> None:
+        """Note that a connection waits for its next request."""
+        with self._guard:
+            if connection in self._connections:
+                self._resting[connection] = time.monotonic()
+        try:
+            connection.settimeout(self.timeout_s)
+        except OSError:
+            pass  # it is closed
+
+    def _evict(self) -> None:
+        with self._guard:
+            if not self._resting:
+                return
+            oldest = min(self._resting, key=self._resting.__getitem__)
+            del self._resting[oldest]
+            try:
+                oldest.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
 
     def stop(self) -> None:
         """End serving and all connections. From any thread, or a signal handler's."""
@@ -102,7 +136,9 @@ class Server:
                     self._connections.discard(connection)
                     self._connections.add(stream)
                 connection = stream
-                stream.do_handshake()
+            self.rest(stream)
+            if self.tls is not None:
+                stream.do_handshake()  # type: ignore[attr-defined]  # of TLS
             self._exchange(stream, address, self)
             _linger(stream)
         except OSError as wrong:
@@ -112,6 +148,7 @@ class Server:
         finally:
             with self._guard:
                 self._connections.discard(connection)
+                self._resting.pop(connection, None)
             connection.close()
             self._free.release()
 
