@@ -5,6 +5,8 @@ A is the network namespace that the private engine lives in; the machine's own n
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -568,7 +570,53 @@ def test_nothing_of_ours_listens_where_containers_could_reach_it(run: Run, orlop
             for line in Path(f"/proc/thread-self/net/{name}").read_text().splitlines()[1:]
         ]
     )
-    assert listening == []
+    # What reserves a port of UDP is bound, and never given a packet; of TCP it is not even listed.
+    assert [line for line in listening if not line.endswith(":1F91")] == []
+    with contextlib.ExitStack() as stack:
+        for place in (host, run()):
+            sender = stack.enter_context(place.inside(lambda: socket.socket(socket.AF_INET, UDP)))
+            for address in ("10.88.0.1", "10.89.0.1", "127.0.0.1"):
+                with contextlib.suppress(OSError):
+                    sender.sendto(b"?", (address, 8081))
+
+    def queued() -> list[str]:
+        lines = Path("/proc/thread-self/net/udp").read_text().splitlines()[1:]
+        return [line.split()[4] for line in lines if line.split()[1].endswith(":1F91")]
+
+    assert host.inside(queued) == ["00000000:00000000"]
+
+
+def test_a_published_port_is_nobody_elses(run: Run, orlop: Environment, host: Netns) -> None:
+    box = run("-p", "8080:80", "-p", "127.0.0.1:8081:81/udp")
+
+    def taken(port: int, kind: int, address: str = "") -> bool:
+        def bind() -> bool:
+            with socket.socket(socket.AF_INET, kind) as other:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    other.bind((address, port))
+                except OSError as wrong:
+                    return wrong.errno == errno.EADDRINUSE
+                return False
+
+        return host.inside(bind)
+
+    for _ in range(2):
+        assert taken(8080, socket.SOCK_STREAM)
+        assert taken(8081, UDP, "127.0.0.1")
+        assert not taken(8082, socket.SOCK_STREAM)
+        pid = orlop.engine_pid()
+        assert pid is not None
+        processes.kill(pid, processes.start_time(pid))
+        orlop("ps")  # the next engine
+    refused = orlop("run", "--rm", "-p", "192.0.2.99:80:80", "host", "true", check=False)
+    assert "cannot assign requested address" in refused.stderr
+    with host.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as bound:
+        bound.bind(("", 8083))  # and does not listen: /proc does not show it
+        refused = orlop("run", "--rm", "-p", "8083:80", "host", "true", check=False)
+        assert "failed to bind host port 0.0.0.0:8083/tcp: address already in use" in refused.stderr
+    orlop("rm", "-f", box.id)
+    wait_until(lambda: not taken(8080, socket.SOCK_STREAM))
 
 
 # Runs its arguments where the kernel seems to know no nftables: socket(AF_NETLINK, ..., NETLINK_NETFILTER) is refused.

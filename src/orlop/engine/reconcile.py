@@ -90,6 +90,7 @@ def _take_up_networks(engine: Engine, late: list[str]) -> None:
     cni.hold_namespaces(engine)
     egress.listen(engine)
     attach.release_ended(engine)
+    attach.reserve_again(engine)
 
 
 def _sweep_unfinished(engine: Engine, container_id: str) -> None:

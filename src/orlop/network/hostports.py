@@ -5,7 +5,24 @@ What counts is the network namespace of the calling thread (/proc/net is that of
 
 from __future__ import annotations
 
+import errno
 import os
+from _socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_IPV6,
+    IPPROTO_SCTP,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    IPV6_V6ONLY,
+    SO_RCVBUF,
+    SO_REUSEADDR,
+    SOCK_CLOEXEC,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +61,52 @@ def bound() -> dict[tuple[str, int], list[Bound]]:
         for one in _read(protocol, f"/proc/thread-self/net/{name}", bits):
             found.setdefault((one.protocol, one.port), []).append(one)
     return found
+
+
+def reserve(host_ip: str, port: int, protocol: str) -> list[socket]:
+    """Return sockets that have a port and do nothing with it: another program that wants it is told EADDRINUSE.
+
+    None of them listens or is ever given a packet: the firewall's gate takes what comes to the port. host_ip "" is
+    every address. Raises OSError: EADDRINUSE, EADDRNOTAVAIL for an address that is none of this machine's.
+    """
+    made: list[socket] = []
+    families = (AF_INET, AF_INET6) if not host_ip else (AF_INET6,) if ":" in host_ip else (AF_INET,)
+    kinds = {"tcp": (SOCK_STREAM, IPPROTO_TCP), "udp": (SOCK_DGRAM, IPPROTO_UDP), "sctp": (SOCK_STREAM, IPPROTO_SCTP)}
+    kind, number = kinds[protocol]
+    try:
+        for family in families:
+            try:
+                one = socket(family, kind | SOCK_CLOEXEC, number)
+            except OSError as failure:
+                if failure.errno in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
+                    continue  # then nobody has such a port
+                raise
+            made.append(one)
+            _bind(one, family, host_ip, port, optional=not host_ip and family == AF_INET6)
+    except OSError:
+        for one in made:
+            one.close()
+        raise
+    return made
+
+
+def _bind(one: socket, family: int, host_ip: str, port: int, optional: bool) -> None:
+    if family == AF_INET6:
+        one.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
+    one.setsockopt(SOL_SOCKET, SO_RCVBUF, 0)  # the least that there is: what is multicast may come
+    where = (host_ip or ("::" if family == AF_INET6 else "0.0.0.0"), port)
+    try:
+        try:
+            one.bind(where)
+        except OSError as failure:
+            if failure.errno != errno.EADDRINUSE or one.proto != IPPROTO_TCP:
+                raise
+            # Connections that have just ended keep the port for a minute (TIME_WAIT), and are in nobody's way.
+            one.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            one.bind(where)
+    except OSError as failure:
+        if not optional or failure.errno != errno.EADDRNOTAVAIL:
+            raise  # without IPv6 there is no address of it
 
 
 def holder(inode: str) -> str:

@@ -223,6 +223,7 @@ def _withdraw(engine: Engine, container_id: str) -> Attachment | None:
         if attachment is None:
             return None
         networks.attachments.all.pop(container_id)
+        networks.give_back_ports(container_id)
         _end_relay(attachment)
         try:
             networks.resolver.remove(container_id)
@@ -236,6 +237,17 @@ def _withdraw(engine: Engine, container_id: str) -> Attachment | None:
             engine.log.write(f"the network of container {container_id} is not given back: {failure}")
             return None
     return attachment
+
+
+def reserve_again(engine: Engine) -> None:
+    """Keep the ports of containers that an earlier engine has started from other programs again."""
+    networks = engine.networks
+    for container_id, held in list(networks.attachments.all.items()):
+        if container_id not in networks.reserved and not namespace.has_left():
+            try:
+                networks.reserved[container_id] = ports.reserve(held.ports, f"container {container_id}")
+            except OrlopError as wrong:
+                engine.log.write(f"the ports of container {container_id} are not reserved: {wrong.cause}")
 
 
 def release_ended(engine: Engine) -> None:
@@ -354,6 +366,8 @@ def _hold(engine: Engine, record: ContainerRecord) -> Attachment:
     try:
         gateway = _gateway(engine, attachment.endpoints, asked)
         published = _published(engine, record, gateway)
+        if not namespace.has_left():  # else its relay listens there
+            networks.reserved[record.id] = ports.reserve(published, record.subject)
     except BaseException:
         networks.attachments.drop(record.id)
         raise

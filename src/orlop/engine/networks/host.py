@@ -24,6 +24,7 @@ from .store import DEFAULT, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable, Iterable
 
     from ...spec.network import Attachment, Network
@@ -60,6 +61,7 @@ class Networks:
         self._left = False
         self.uplink: Callable[[], str] = str  # connects this namespace with the outside; returns what is wrong, or ""
         self.trouble = ""  # what the uplink said last
+        self.reserved: dict[str, list[socket]] = {}  # of containers: what keeps their ports from other programs
         self.namespaces: dict[str, int] = {}  # of containers whose plugins want to see it at the end: descriptors
         self.follower: Follower | None = None  # of the MTU, from the first container on
         self.starting: set[str] = set()  # containers between their endpoints and their process
@@ -149,6 +151,11 @@ class Networks:
         """Close ports. They are in no attachment any more."""
         if forwards and self._gate is not None:
             self.firewall.remove(self.nft, [], forwards)
+
+    def give_back_ports(self, container_id: str) -> None:
+        """Let other programs have the ports of a container."""
+        for one in self.reserved.pop(container_id, ()):
+            one.close()
 
     def discard(self, attachment: Attachment) -> None:
         """Remove the links of a container in the background: the kernel takes 20 ms for each, and no end need wait.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from ...linux.netlink import namespace
 from ...network import hostports
 from ...spec.errors import Conflict, Invalid
@@ -9,6 +11,7 @@ from ...spec.network import PORT_MAX, PortRequest, Published
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Iterable
 
     from ...spec.container import ContainerRequest
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     Taken = dict[tuple[str, int], list[hostports.Bound]]
 
 PORTS_MAX = 65536  # of one container, all ranges together
+RESERVED_MAX = 256  # of one container: a socket each, and for IPv6 another
 
 
 def wanted(request: ContainerRequest, exposed: Iterable[str]) -> list[PortRequest]:
@@ -64,6 +68,31 @@ def allocate(
     for request in requests:
         published.append(_choose(request, request.host_ip or host_ip, published, taken, subject))
     return tuple(published[before:])
+
+
+def reserve(published: Iterable[Published], subject: str) -> list[socket]:
+    """Return sockets that keep what is published from other programs, as long as they are open; of large ranges none.
+
+    Raises Conflict for a port that another program has taken meanwhile, Invalid for an address that is not ours.
+    """
+    made: list[socket] = []
+    published = list(published)
+    if sum(port.count for port in published) > RESERVED_MAX:
+        return made
+    for port in published:
+        for number in range(port.host_first, port.host_first + port.count):
+            try:
+                made += hostports.reserve(port.host_ip, number, port.protocol)
+            except OSError as failure:
+                for one in made:
+                    one.close()
+                if failure.errno == errno.EADDRNOTAVAIL:
+                    cause = f"failed to bind host port {port.host_ip}:{number}: cannot assign requested address"
+                    raise Invalid("start", subject, cause, hint="publish at an address of this machine") from None
+                raise _refused(
+                    port, f"address already in use: port {number} is held by another program", subject
+                ) from None
+    return made
 
 
 def _choose(request: PortRequest, host_ip: str, held: list[Published], taken: Taken, subject: str) -> Published:
