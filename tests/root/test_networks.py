@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -107,6 +108,33 @@ def test_a_published_port_is_reached_from_everywhere_and_sees_who_comes(
         assert ask(box, A, 8080) == "10.88.0.1"  # hairpin
     box.orlop("rm", "-f", box.id)
     assert silent(neighbour, A, 8080)
+
+
+def _sctp_init(source: int, destination: int) -> bytes:
+    """Return the first packet of an SCTP association (RFC 9260), whose checksum the connection tracker verifies."""
+    chunk = struct.pack(">BBHLLHHL", 1, 0, 20, 7, 65536, 1, 1, 1)
+    header = struct.pack(">HHL", source, destination, 0)
+    crc = 0xFFFFFFFF
+    for byte in header + bytes(4) + chunk:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return header + struct.pack("<L", crc ^ 0xFFFFFFFF) + chunk
+
+
+def test_sctp_is_published_too(run: Run, neighbour: Netns) -> None:
+    # Raw sockets at both ends: the kernel need not speak SCTP itself to forward it.
+    box = run("-p", "3868:80/sctp", "-p", "3900-3910:3900-3910/sctp")
+    assert "0.0.0.0:3868->80/sctp" in box.orlop("ps").stdout
+    receiver = box.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP))
+    sender = neighbour.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP))
+    with receiver, sender:
+        receiver.settimeout(20)
+        for published, port in ((3868, 80), (3905, 3905)):
+            sender.sendto(_sctp_init(5000 + port, published), (A, 0))
+            packet, peer = receiver.recvfrom(2048)
+            assert peer[0] == B
+            assert struct.unpack_from(">HH", packet, 20) == (5000 + port, port)
 
 
 def test_a_range_keeps_its_numbers_or_is_moved(run: Run, neighbour: Netns) -> None:
