@@ -14,7 +14,7 @@ from devtools.environment import ROOT
 from devtools.failure import Failure
 from support import host
 
-from . import images, measure, platforms, registries, report
+from . import api, builds, images, measure, platforms, registries, report
 from .platforms import Platform
 from .workspace import Workspace
 
@@ -90,6 +90,32 @@ def listing(bench: Bench, rounds: int) -> list[str]:
     return _timed(images.listing(bench.work, bench.ours) if bench.ours else [], rounds)
 
 
+def build(bench: Bench, rounds: int) -> list[str]:
+    """Builds without and with the cache, by docker's classic builder and buildah too.
+
+    In this order: ten small RUN steps without the cache; thirty steps that are all cached; COPY of 50,000 files; a step
+    of a context of 1 GiB, the second time.
+    """
+    tables = [
+        _timed(make(bench.work, bench.platforms), min(rounds, builds.ROUNDS_MAX))
+        for make in (builds.steps, builds.cached, builds.copy, builds.big)
+    ]
+    return [line for table in tables for line in (*table, "")][:-1]
+
+
+def docker_api(bench: Bench, rounds: int) -> list[str]:
+    """docker's CLI and Compose with our docker.sock and with dockerd.
+
+    In this order: a container that runs `true` and is removed; a hundred times the list of a hundred containers, on one
+    connection; a project of five services from nothing to running.
+    """
+    found = api.daemons(bench.work, bench.platforms)
+    few = min(rounds, api.ROUNDS_MAX)
+    tables = [_timed([one.run() for one in found], rounds), _timed([one.project() for one in found], few)]
+    tables.insert(1, _timed([one.listing() for one in found], few))
+    return [line for table in tables for line in (*table, "")][:-1]
+
+
 def floor(bench: Bench, rounds: int) -> list[str]:
     """What is in every figure above."""
     return _timed(platforms.floor(bench.work), rounds)
@@ -127,6 +153,8 @@ FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "pull": pull,
     "push": push,
     "images": listing,
+    "build": build,
+    "api": docker_api,
     "floor": floor,
 }
 
