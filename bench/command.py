@@ -14,7 +14,7 @@ from devtools.environment import ROOT
 from devtools.failure import Failure
 from support import host
 
-from . import api, builds, images, measure, platforms, registries, report
+from . import api, builds, images, measure, networks, platforms, registries, report
 from .platforms import Platform
 from .workspace import Workspace
 
@@ -116,6 +116,14 @@ def docker_api(bench: Bench, rounds: int) -> list[str]:
     return [line for table in tables for line in (*table, "")][:-1]
 
 
+def network(bench: Bench, rounds: int) -> list[str]:
+    """What a network adds to a start, what it carries, and how many names it knows in a second."""
+    try:
+        return networks.tables(bench.work, rounds)
+    except Failure as failure:
+        return [f"not taken: {failure}"]
+
+
 def floor(bench: Bench, rounds: int) -> list[str]:
     """What is in every figure above."""
     return _timed(platforms.floor(bench.work), rounds)
@@ -155,6 +163,7 @@ FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "images": listing,
     "build": build,
     "api": docker_api,
+    "network": network,
     "floor": floor,
 }
 

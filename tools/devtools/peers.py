@@ -28,7 +28,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "busybox-static", "iproute2", "procps"),
-    "bench":       ("docker.io", "docker-registry", "podman", "runc", "crun", "bubblewrap", "curl", "busybox-static"),
+    "bench":       ("docker.io", "docker-compose", "docker-registry", "podman", "runc", "crun", "bubblewrap", "curl", "busybox-static",
+                    "iperf3", "iptables"),
 }
 TOOLS: dict[str, str] = {
     "runc": "runc",
@@ -59,6 +60,7 @@ TOOLS: dict[str, str] = {
     "pasta": "passt",
     "slirp4netns": "slirp4netns",
     "ip": "iproute2",
+    "iperf3": "iperf3",
     "bridge": "iproute2",
     "nft": "nftables",
     "host-local": "containernetworking-plugins",
