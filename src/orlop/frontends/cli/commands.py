@@ -107,6 +107,26 @@ COMMANDS: dict[str, Row] = {
 
 GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     "buildx": ("Build images, in docker buildx's words", {"bake": _BAKE, "build": _BUILD}),
+    "buildah": (
+        "Build images by hand, in buildah's words",
+        {
+            "add": ("build.byhand", "ADD", "Add files, folders, unpacked archives or URLs to a working container"),
+            "bud": _BUILD,
+            "build": _BUILD,
+            "commit": ("build.byhand", "COMMIT", "Give the image of a working container a name"),
+            "config": ("build.byhand", "CONFIG", "Change the configuration of a working container"),
+            "containers": ("build.byhand", "CONTAINERS", "List working containers"),
+            "copy": ("build.byhand", "COPY", "Copy files and folders into a working container"),
+            "from": ("build.byhand", "FROM", "Make a working container from an image, or from scratch"),
+            "images": _IMAGES,
+            "pull": _PULL,
+            "push": _PUSH,
+            "rm": ("build.byhand", "RM", "Remove working containers"),
+            "rmi": _RMI,
+            "run": ("build.byhand", "RUN", "Run a command in a working container"),
+            "tag": _TAG,
+        },
+    ),
     "builder": (
         "Manage builds",
         {
@@ -161,9 +181,13 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     "image": (
         "Manage images",
         {
+            "add": ("build.byhand", "ADD", "Add files, folders, unpacked archives or URLs to a working container"),
             "build": _BUILD,
+            "commit": ("build.byhand", "COMMIT", "Give the image of a working container a name"),
+            "config": ("build.byhand", "CONFIG", "Change the configuration of a working container"),
             "copy": ("images.copy", "COPY", "Copy an image between registries, archives, directories and the store"),
             "diff": ("images.tree", "DIFF", "Show how the files of two images differ"),
+            "from": ("build.byhand", "FROM", "Make a working container from an image, or from scratch"),
             "import": _IMPORT,
             "inspect": ("verbs.inspect", "INSPECT_IMAGE", "Display detailed information on one or more images"),
             "ls": _IMAGES,
@@ -174,6 +198,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "history": _HISTORY,
             "load": _LOAD,
             "rm": _RMI,
+            "run": ("build.byhand", "RUN", "Run a command in a working container"),
             "save": _SAVE,
             "sync": ("images.copy", "SYNC", "Copy all tags of a registry's repository"),
             "tag": _TAG,
@@ -287,9 +312,7 @@ ALIASES = {
 }
 
 # docker's commands that are not there yet: told apart from typing errors.
-NOT_YET = frozenset(
-    "checkpoint compose config context node plugin service stack swarm trust volume.update".split()
-)
+NOT_YET = frozenset("checkpoint compose config context node plugin service stack swarm trust volume.update".split())
 
 
 def find(group: str, word: str) -> Row | None:

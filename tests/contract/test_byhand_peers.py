@@ -1,0 +1,105 @@
+"""Building by hand: the same script through buildah and through `orlop buildah` makes the same image."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.workspace import Workspace
+from support.builds import Image
+from support.engine import Environment
+
+FIELDS = ("Env", "Cmd", "Entrypoint", "WorkingDir", "User", "Labels", "ExposedPorts", "Volumes", "StopSignal")
+CONFIG = (
+    *("--cmd", "sh -c 'a b'", "--label", "a=b", "--label", "c=d e", "--env", 'X=Y "q"', "--user", "7:8"),
+    *("--port", "80/tcp", "--port", "81/udp", "--volume", "/v", "--workingdir", "/w", "--stop-signal", "SIGUSR1"),
+)
+OUT = "echo hi > /hi && ln -s hi /link && mkdir -p -m 750 /made/dir && echo out"
+
+
+@pytest.fixture
+def place(tmp_path: Path, peer: Callable[[str], Path]) -> Path:
+    (tmp_path / "rootfs/bin").mkdir(parents=True)
+    (tmp_path / "rootfs/bin/busybox").write_bytes(peer("busybox").read_bytes())
+    (tmp_path / "rootfs/bin/busybox").chmod(0o755)
+    for name in ("sh", "mkdir", "ln"):
+        (tmp_path / "rootfs/bin" / name).symlink_to("busybox")
+    for name in ("proc", "sys", "dev", "tmp", "etc"):
+        (tmp_path / "rootfs" / name).mkdir()
+    (tmp_path / "a*b").write_text("star")
+    (tmp_path / "one").write_text("1")
+    return tmp_path
+
+
+def script(tool: Callable[..., str], place: Path) -> str:
+    """Build an image called made:1; return what the command in it wrote."""
+    name = tool("from", "scratch").strip()
+    tool("add", name, place / "rootfs", "/")
+    tool("copy", name, place / "a*b", place / "one", "/files/")
+    tool("copy", "--chown=3:4", name, place / "one", "/owned")
+    written = tool("run", name, "--", "sh", "-c", OUT)
+    tool("config", *CONFIG, name)
+    tool("commit", name, "made:1")
+    return written
+
+
+def config(image: Image) -> dict[str, object]:
+    """Return what both should say: BuildKit gives every image a PATH, buildah labels its own."""
+    found = {field: image.config.get(field) or None for field in FIELDS}
+    found["Env"] = [entry for entry in image.config["Env"] if not entry.startswith("PATH=")]  # type: ignore[attr-defined]
+    found["Labels"] = {**image.config["Labels"], "io.buildah.version": ""}  # type: ignore[dict-item]
+    return found
+
+
+def test_the_same_image_is_made(orlop: Environment, place: Path, peer: Callable[[str], Path]) -> None:
+    def mine(*words: str | Path) -> str:
+        return orlop("buildah", *words).stdout
+
+    with Workspace() as workspace:
+        home = workspace.path("b")
+        storage = [str(peer("buildah")), "--root", f"{home}/d", "--runroot", f"{home}/r", "--storage-driver=vfs"]
+        env = workspace.environment() | {"BUILDAH_ISOLATION": "chroot"}
+
+        def theirs(*words: str | Path) -> str:
+            argv = [*storage, *map(str, words)]
+            done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=100, check=False)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        assert script(mine, place) == script(theirs, place) == "out\n"
+        archive = home / "made.tar"
+        theirs("push", "-q", "localhost/made:1", f"docker-archive:{archive}:made:1")
+        other = Image(archive.read_bytes())
+    ours = place / "ours.tar"
+    orlop("save", "-o", ours, "made:1")
+    image = Image(ours.read_bytes())
+    assert config(image) == config(other)
+    # The root itself, what the runtime put there while the command ran, and WORKDIR's directory, which buildah makes at the first start.
+    made = {".", "etc/hosts", "etc/hostname", "etc/resolv.conf", "run", "w"}
+    skipped = {path for path in {*image.files, *other.files} if path in made or path.startswith(("dev/", "proc/"))}
+    assert {path: what for path, what in image.files.items() if path not in skipped} == {
+        path: what for path, what in other.files.items() if path not in skipped
+    }
+
+
+def test_working_containers_come_and_go(orlop: Environment, place: Path) -> None:
+    first, second = (orlop("image", "from", "scratch").stdout.strip() for _ in range(2))
+    assert (first, second) == ("scratch-working-container", "scratch-working-container-1")
+    assert orlop("buildah", "from", "--name", first, "scratch", check=False).stderr.count("is in use") == 1
+    orlop("image", "add", first, place / "one", "/")
+    assert orlop("buildah", "containers", "-q").stdout.split() == [first, second]
+    failed = orlop("image", "run", second, "--", "nothing", check=False)
+    assert "nothing" in failed.stderr
+    assert orlop("buildah", "containers", "-q").stdout.split() == [first, second]  # as it was before
+    assert "No such working container: none" in orlop("image", "config", "--user", "x", "none", check=False).stderr
+    image = orlop("image", "commit", "--rm", first, "kept:1").stdout.strip()
+    assert json.loads(orlop("image", "inspect", "kept:1").stdout)[0]["Id"] == image
+    orlop("buildah", "rm", "--all")
+    assert orlop("images", "--format", "{{.Repository}}").stdout.split() == ["kept"]
+    assert orlop("image", "config", "--env", "A=b\nRUN x", second, check=False).code != 0
+    assert os.listdir(place)
