@@ -79,7 +79,8 @@ def test_the_same_image_is_made(orlop: Environment, place: Path, peer: Callable[
     orlop("save", "-o", ours, "made:1")
     image = Image(ours.read_bytes())
     assert config(image) == config(other)
-    # The root itself, what the runtime put there while the command ran, and WORKDIR's directory, which buildah makes at the first start.
+    # The root itself, what the runtime put there while the command ran, and WORKDIR's directory, which buildah makes
+    # at the first start.
     made = {".", "etc/hosts", "etc/hostname", "etc/resolv.conf", "run", "w"}
     skipped = {path for path in {*image.files, *other.files} if path in made or path.startswith(("dev/", "proc/"))}
     assert {path: what for path, what in image.files.items() if path not in skipped} == {

@@ -106,7 +106,6 @@ COMMANDS: dict[str, Row] = {
 }
 
 GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
-    "buildx": ("Build images, in docker buildx's words", {"bake": _BAKE, "build": _BUILD}),
     "buildah": (
         "Build images by hand, in buildah's words",
         {
@@ -138,6 +137,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "shell": ("build.builder", "SHELL", "Enter a step of a build"),
         },
     ),
+    "buildx": ("Build images, in docker buildx's words", {"bake": _BAKE, "build": _BUILD}),
     "container": (
         "Manage containers",
         {
