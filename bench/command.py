@@ -14,7 +14,7 @@ from devtools.environment import ROOT
 from devtools.failure import Failure
 from support import host
 
-from . import api, builds, images, measure, networks, platforms, registries, report
+from . import api, builds, images, logs, measure, networks, platforms, registries, report
 from .platforms import Platform
 from .workspace import Workspace
 
@@ -60,6 +60,16 @@ def containers(bench: Bench, rounds: int) -> list[str]:
 def parallel(bench: Bench, rounds: int) -> list[str]:
     """A hundred containers started at once, by a hundred clients."""
     return _timed(platforms.parallel(bench.work, bench.platforms, STARTS), min(rounds, STARTS_ROUNDS_MAX))
+
+
+def log(bench: Bench, rounds: int) -> list[str]:
+    """The end of a log of 2 GiB; all of a log of 256 MiB; a container that writes 128 MiB of lines to its log."""
+    tables = [
+        _timed(logs.tails(bench.work, bench.platforms), rounds),
+        _timed(logs.wholes(bench.work, bench.platforms), min(rounds, logs.ROUNDS_MAX)),
+        _timed(logs.writings(bench.work, bench.platforms), min(rounds, logs.ROUNDS_MAX)),
+    ]
+    return [line for table in tables for line in (*table, "")][:-1]
 
 
 def cold(bench: Bench, rounds: int) -> list[str]:
@@ -156,6 +166,7 @@ FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "memory": memory,
     "ps": containers,
     "parallel": parallel,
+    "logs": log,
     "cold": cold,
     "registry": registry,
     "pull": pull,

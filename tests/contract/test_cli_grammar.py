@@ -382,8 +382,10 @@ def test_the_same_words_are_refused_alike(
 
 # What docker does not have.
 OURS = frozenset(
-    "cni depends-on dry-run egress egress-allow health-http health-on-failure health-tcp help mount-add mount-rm"
-    " publish-add publish-rm rootfs".split()
+    # podman's, of verbs where docker has no such flag
+    "all cidfile filter ignore env-host pidfile read-only-tmpfs replace tz umask unsetenv"
+    " cni depends-on dry-run egress egress-allow health-http health-on-failure health-tcp help mount-add mount-rm"
+    " publish-add publish-rm rootfs secret".split()
 )
 
 

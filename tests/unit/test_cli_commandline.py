@@ -150,6 +150,7 @@ FIELDS = {
     "shm_bytes": NUMBER,
     "sysctls": st.dictionaries(WORD.map("net.{}".format), VALUE, max_size=2),
     "ulimits": st.lists(st.just(UlimitRequest(name="core", soft=1, hard=-1)), max_size=1).map(tuple),
+    "umask": st.one_of(st.none(), st.integers(0, 0o777)),
     "oom_kill_disable": st.booleans(),
     "oom_score_adj": st.integers(-1000, 1000),
     "cpu_shares": NUMBER,

@@ -42,7 +42,8 @@ PS = CLIENT | {f"orlop.frontends.cli.{name}" for name in ("listing", "table", "u
 RUN = CLIENT | set(
     """
     orlop.frontends.cli.foreground orlop.frontends.cli.health orlop.frontends.cli.limits
-    orlop.frontends.cli.networking orlop.frontends.cli.request orlop.frontends.cli.session
+    orlop.frontends.cli.containers.podman orlop.frontends.cli.networking orlop.frontends.cli.request
+    orlop.frontends.cli.session
     orlop.frontends.cli.containers.run orlop.linux orlop.linux.tty orlop.spec.attach orlop.spec.container
     orlop.spec.health orlop.spec.mount orlop.spec.network orlop.spec.record
     """.split()

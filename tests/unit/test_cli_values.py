@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orlop.frontends.cli import command, flags, help, table, template, units, values
+from orlop.frontends.cli import command, commands, flags, help, table, template, units, values
 from orlop.spec.errors import Invalid
 
 
@@ -245,3 +245,32 @@ def test_several_values_in_one_are_read_as_csv(text, parts):
 def test_broken_csv_is_refused(text):
     with pytest.raises(flags.BadValue):
         flags.parse_texts(text)
+
+
+ROWS = {
+    f"{group} {word}".strip(): row
+    for group, table in (
+        ("", commands.COMMON | commands.COMMANDS),
+        *((name, rows) for name, (_, rows) in commands.GROUPS.items()),
+    )
+    for word, row in table.items()
+}
+VALUES = st.sampled_from("1 -1 0x1 a a=b a:b /a:/b 1m 1.5 1,2 true host always type=bind,src=/a,dst=/b {{.ID}}".split())
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_no_words_break_a_command_line(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(ROWS)))
+    command = commands.load(ROWS[name])
+    known = [f"--{flag.name}" for flag in command.flags] + [f"-{flag.short}" for flag in command.flags if flag.short]
+    value = VALUES | st.text(max_size=8)
+    joined = st.builds("{}{}{}".format, st.sampled_from(known), st.sampled_from(["", "="]), value)
+    words = data.draw(st.lists(st.sampled_from([*known, "-", "--", "-it"]) | joined | value, max_size=6))
+    try:
+        options, arguments = command.parse(words)
+        command.check_arguments(name, arguments, options)
+    except flags.UsageError as refused:
+        assert str(refused) and refused.code in (1, 125)
+    except Invalid as refused:
+        assert refused.cause

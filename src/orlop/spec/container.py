@@ -96,6 +96,7 @@ class ContainerRequest(Record):
     depends_on: "container" or "container:condition", see engine.supervision.dependencies.
     health: what it leaves open is the image's; its test may also be ("HTTP", ":80/path") or ("TCP", ":80").
     health_on_failure: "none", "kill", "restart", "stop" or "exec:COMMAND".
+    umask: of the process, None is 0022.
     init: a process 1 of ours that reaps and forwards signals.
     volumes_from: "container" or "container:ro". volume_driver: of the volumes that binds makes. storage_opt: "size".
     log_driver, log_options: docker's, "" is json-file (compile.logging).
@@ -179,6 +180,7 @@ class ContainerRequest(Record):
     shm_bytes: int = 0
     sysctls: dict[str, str] = {}
     ulimits: tuple[UlimitRequest, ...] = ()
+    umask: int | None = None
     oom_kill_disable: bool = False
     oom_score_adj: int = 0
     memory_reservation_bytes: int = 0

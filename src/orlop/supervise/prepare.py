@@ -171,7 +171,7 @@ def _programs(runtime_directory: str) -> ProgramCache:
 
 def _resolved(told: Process, root: int, user: str, groups: tuple[str, ...]) -> Process:
     """Return the process with its user in numbers. A user that only the spec names is taken as it stands there."""
-    if not user and not groups and told.user != User():
+    if not user and not groups and told.user.replace(umask=None) != User():
         return told
     return users.apply(told, users.resolve(root, user, groups))
 

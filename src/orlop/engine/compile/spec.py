@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...runtime import reaper
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid
-from ...spec.runtime import OCI_VERSION, Linux, Mount, Process, Root, Seccomp, Spec
+from ...spec.runtime import OCI_VERSION, Linux, Mount, Process, Root, Seccomp, Spec, User
 from ..containers.record import ContainerRecord
 from ..host import NO_DEVICES, Devices, Host
 from . import config, mounts, namespaces, resources, seccomp_profile, security, unprivileged
@@ -52,6 +52,7 @@ def container(
         terminal=request.terminal,
         env=config.environment(record.config, request.terminal),
         args=record.config.args,
+        user=User(umask=request.umask),
         capabilities=capabilities,
         no_new_privileges=options.no_new_privileges,
         rlimits=resources.rlimits(request),

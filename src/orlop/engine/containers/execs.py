@@ -20,7 +20,7 @@ from ...linux.cgroup import Cgroup
 from ...spec import errors, jsonio, signals
 from ...spec.container import ExecRequest
 from ...spec.errors import Conflict, Invalid, NotFound, Unavailable
-from ...spec.runtime import Capabilities, Process, Spec
+from ...spec.runtime import Capabilities, Process, Spec, User
 from ...spec.task import EXIT_FILE, SPEC_FILE, ExitRecord, StartExec
 from ...supervise.attach import connect
 from .. import events
@@ -239,6 +239,7 @@ def _process(engine: Engine, record: ContainerRecord, request: ExecRequest) -> P
         terminal=request.terminal,
         env=config.environment(record.config, request.terminal, request.env),
         args=request.args,
+        user=User(umask=base.user.umask if base is not None else None),
         capabilities=capabilities,
         no_new_privileges=base.no_new_privileges if base is not None and not request.privileged else False,
     )

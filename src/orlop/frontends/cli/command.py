@@ -21,7 +21,7 @@ class Command:
     """The facts of one command.
 
     action: does it and returns the exit status. usage: what follows the name ("[OPTIONS] IMAGE").
-    arguments: the fewest and the most arguments; None is no limit. instead: a flag that saves the first of them.
+    arguments: the fewest and the most arguments; None is no limit. instead: flags that each save the first of them.
     interspersed: flags may follow arguments.
     aliases: all full names without the program's. refused: flags of docker's that are not there yet.
     exit_failure: the status when the engine refuses. passes_command_status: but 126 and 127 when the container's own
@@ -66,7 +66,7 @@ class Command:
     def check_arguments(self, name: str, arguments: Sequence[str], options: Options) -> None:
         """Raise UsageError, in docker's words, when there are too few or too many."""
         fewest, most = self.arguments
-        if self.instead in options.given:
+        if options.given.intersection(self.instead.split()):
             fewest -= 1
         if len(arguments) >= fewest and (most is None or len(arguments) <= most):
             return

@@ -109,6 +109,8 @@ STREAMS = ("stderr", "stdout")
 def words(request: ContainerRequest, name: str) -> list[str]:
     """Return the words after the program's name. name: of the container, "" to have one drawn."""
     shown = ["run", *([f"--name={name}"] if name else []), *_attachment(request), *_simple(request)]
+    if request.umask is not None:
+        shown.append(f"--umask={request.umask:04o}")
     if request.cpu_nanos:
         shown.append(f"--cpus={_decimal(request.cpu_nanos)}")
     if request.restart_policy not in ("", "no"):

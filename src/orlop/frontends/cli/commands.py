@@ -143,11 +143,13 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         {
             "attach": _ATTACH,
             "commit": _COMMIT,
+            "clone": ("containers.showrun", "CLONE", "Create a container with the configuration of another"),
             "cp": _CP,
             "create": _CREATE,
             "diff": _DIFF,
             "export": _EXPORT,
             "exec": _EXEC,
+            "exists": ("containers.lifecycle", "EXISTS", "Tell by the exit status whether a container exists"),
             "explain": COMMANDS["explain"],
             "inspect": ("verbs.inspect", "INSPECT_CONTAINER", "Display detailed information on one or more containers"),
             "kill": _KILL,

@@ -7,6 +7,11 @@ import os
 from ...spec import jsonio
 from ...spec.container import BindRequest, ContainerRequest, ExecRequest, TmpfsRequest
 from ...spec.errors import Invalid
+from .containers.podman import PODMAN_FLAGS
+from .containers.podman import binds as podman_binds
+from .containers.podman import environment as podman_environment
+from .containers.podman import fields as podman_fields
+from .containers.podman import tmpfs as podman_tmpfs
 from .flags import BOOL, INT, LIST, STRING, Flag, Options
 from .health import HEALTH_FLAGS
 from .health import fields as health_fields
@@ -87,6 +92,7 @@ CONTAINER_FLAGS = (
     *ISOLATION_FLAGS,
     *HEALTH_FLAGS,
     *NETWORK_FLAGS,
+    *PODMAN_FLAGS,
 )
 RUN_FLAGS = (
     *CONTAINER_FLAGS,
@@ -122,7 +128,7 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         name=options["name"],
         entrypoint=(options["entrypoint"],) if "entrypoint" in options.given else None,
         args=tuple(command) or None,
-        env=environment(options),
+        env=(*podman_environment(options), *environment(options)),
         user=options["user"],
         group_add=options["group-add"],
         working_dir=options["workdir"],
@@ -134,8 +140,11 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         open_stdin=options["interactive"],
         stdin_once=options["interactive"] and "stdin" in attached,
         auto_remove=options["rm"],
-        binds=_binds(options),
-        tmpfs=tuple(TmpfsRequest(target=t, options=o) for t, o in dict(options["tmpfs"]).items()),
+        binds=(*_binds(options), *podman_binds(options)),
+        tmpfs=(
+            *(TmpfsRequest(target=t, options=o) for t, o in dict(options["tmpfs"]).items()),
+            *podman_tmpfs(options),
+        ),
         mounts=options["mount"],
         secrets=options["secret"],
         volumes_from=options["volumes-from"],
@@ -155,7 +164,7 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         stop_timeout_s=options["stop-timeout"],
         restart_policy=options["restart"][0],
         restart_retries_max=options["restart"][1],
-        depends_on=options["depends-on"],
+        **podman_fields(options),
         **health_fields(options),
         init=options["init"],
         attach=tuple(sorted(attached)),

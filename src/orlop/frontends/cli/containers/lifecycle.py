@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 
 from ....spec.errors import Invalid, NotFound, OrlopError
+from .. import listing
 from ..command import Command, Invocation, for_output, write_line
-from ..flags import BOOL, EXIT_USAGE, INT, STRING, Flag
+from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag
 from ..main import explain
 from ..units import moment_ns, size
 from ..values import FILTER
@@ -19,27 +20,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PARALLEL_MAX = 50
+_ID_LENGTH_MAX = 1024
 WARNING_PRUNE = "WARNING! This will remove all stopped containers."
 
 
 def _stop(invocation: Invocation) -> int:
     options = invocation.options
     timeout = options["timeout"] if "timeout" in options.given else options["time"]
-    return each(invocation, "containers.stop", {"timeout_s": timeout, "signal": options["signal"]})
+    args = {"timeout_s": timeout, "signal": options["signal"]}
+    return each(chosen(invocation), "containers.stop", args, forgives_missing=options["ignore"])
 
 
 def _restart(invocation: Invocation) -> int:
     options = invocation.options
     timeout = options["timeout"] if "timeout" in options.given else options["time"]
-    return each(invocation, "containers.restart", {"timeout_s": timeout, "signal": options["signal"]})
+    args = {"timeout_s": timeout, "signal": options["signal"]}
+    return each(chosen(invocation, ended=True), "containers.restart", args)
 
 
 def _pause(invocation: Invocation) -> int:
-    return each(invocation, "containers.pause", {})
+    return each(chosen(invocation), "containers.pause", {})
 
 
 def _unpause(invocation: Invocation) -> int:
-    return each(invocation, "containers.unpause", {})
+    return each(chosen(invocation, status="paused"), "containers.unpause", {})
 
 
 def _rename(invocation: Invocation) -> int:
@@ -90,16 +94,16 @@ def confirmed(warning: str) -> bool:
 
 
 def _kill(invocation: Invocation) -> int:
-    return each(invocation, "containers.kill", {"signal": invocation.options["signal"]})
+    return each(chosen(invocation), "containers.kill", {"signal": invocation.options["signal"]})
 
 
 def _rm(invocation: Invocation) -> int:
     force: bool = invocation.options["force"]
     return each(
-        invocation,
+        chosen(invocation, ended=True),
         "containers.remove",
         {"force": force, "volumes": invocation.options["volumes"]},
-        forgives_missing=force,
+        forgives_missing=force or invocation.options["ignore"],
     )
 
 
@@ -109,6 +113,40 @@ def _wait(invocation: Invocation) -> int:
         return str(code if isinstance(code, int) else 255)
 
     return each(invocation, "containers.wait", {"condition": "exited"}, show=show)
+
+
+def chosen(invocation: Invocation, *, ended: bool = False, status: str = "") -> Invocation:
+    """Return the invocation with the containers of podman's --all, --filter and --cidfile as arguments too.
+
+    ended: --all means those too that do not run. status: those of it that are so.
+    """
+    options = invocation.options
+    names = [*invocation.arguments, *(_read_id(path) for path in options["cidfile"])]
+    if options["all"] or options["filter"]:
+        filters = listing.filters_of(options["filter"] + ((("status", status),) if status else ()))
+        with invocation.connect() as engine:
+            found = engine.call("containers.list", {"all": ended, "filters": filters, "size": False})
+        names += [str(one.get("Id", "")) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    return Invocation(options, names, invocation.paths)
+
+
+def _read_id(path: str) -> str:
+    """Return what --cidfile of a run has written. Raises Invalid."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(_ID_LENGTH_MAX).strip()
+    except (OSError, ValueError) as wrong:
+        hint = "name a file that --cidfile has written"
+        raise Invalid("read", f"container ID file {path}", str(wrong), hint=hint) from None
+
+
+def _exists(invocation: Invocation) -> int:
+    with invocation.connect() as engine:
+        try:
+            engine.call("containers.request", {"container": invocation.arguments[0]})
+        except NotFound:
+            return EXIT_USAGE
+    return 0
 
 
 def each(
@@ -148,7 +186,15 @@ def _results(invocation: Invocation, verb: str, args: dict[str, object]) -> Iter
                 engine.close()
 
 
+_CHOICE = (
+    Flag("all", "a", BOOL, "All containers for which that makes sense", default=False),
+    Flag("cidfile", "", LIST, "The container whose ID is in this file"),
+    Flag("filter", "", FILTER, "The containers that a list with this filter shows"),
+)
+_CHOICES = "all cidfile filter"
+_IGNORE = Flag("ignore", "i", BOOL, "Do not fail for a container that does not exist", default=False)
 _END_FLAGS = (
+    *_CHOICE,
     Flag("signal", "s", STRING, "Signal to send to the container", default=""),
     Flag("timeout", "t", INT, "Seconds to wait before killing the container"),
     Flag("time", "", INT, "The old name of --timeout", hidden=True),
@@ -158,16 +204,18 @@ STOP = Command(
     _stop,
     "Stop one or more running containers",
     "[OPTIONS] CONTAINER [CONTAINER...]",
-    flags=_END_FLAGS,
+    flags=(*_END_FLAGS, _IGNORE),
     arguments=(1, None),
+    instead=_CHOICES,
     aliases=("container stop", "stop"),
 )
 KILL = Command(
     _kill,
     "Kill one or more running containers",
     "[OPTIONS] CONTAINER [CONTAINER...]",
-    flags=(Flag("signal", "s", STRING, "Signal to send to the container", default=""),),
+    flags=(*_CHOICE, Flag("signal", "s", STRING, "Signal to send to the container", default="")),
     arguments=(1, None),
+    instead=_CHOICES,
     aliases=("container kill", "kill"),
 )
 RM = Command(
@@ -177,8 +225,11 @@ RM = Command(
     flags=(
         Flag("force", "f", BOOL, "Force the removal of a running container (uses SIGKILL)", default=False),
         Flag("volumes", "v", BOOL, "Remove anonymous volumes associated with the container", default=False),
+        *_CHOICE,
+        _IGNORE,
     ),
     arguments=(1, None),
+    instead=_CHOICES,
     aliases=("container rm", "container remove", "rm"),
     refused=frozenset(("link", "l")),
 )
@@ -195,20 +246,25 @@ RESTART = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     flags=_END_FLAGS,
     arguments=(1, None),
+    instead=_CHOICES,
     aliases=("container restart", "restart"),
 )
 PAUSE = Command(
     _pause,
     "Pause all processes within one or more containers",
-    "CONTAINER [CONTAINER...]",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    flags=_CHOICE,
     arguments=(1, None),
+    instead=_CHOICES,
     aliases=("container pause", "pause"),
 )
 UNPAUSE = Command(
     _unpause,
     "Unpause all processes within one or more containers",
-    "CONTAINER [CONTAINER...]",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    flags=_CHOICE,
     arguments=(1, None),
+    instead=_CHOICES,
     aliases=("container unpause", "unpause"),
 )
 RENAME = Command(
@@ -217,6 +273,13 @@ RENAME = Command(
     "CONTAINER NEW_NAME",
     arguments=(2, 2),
     aliases=("container rename", "rename"),
+)
+EXISTS = Command(
+    _exists,
+    "Tell by the exit status whether a container exists: 0 or 1",
+    "CONTAINER",
+    arguments=(1, 1),
+    exit_failure=125,
 )
 PRUNE = Command(
     _prune,

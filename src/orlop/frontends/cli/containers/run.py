@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ....spec.container import ContainerRequest
+    from ...native.client import Engine
 
     Result = TypeVar("Result")
 
@@ -35,11 +36,38 @@ def _run(invocation: Invocation) -> int:
         return _run_attached(invocation, wanted, attached, id_file)
 
 
+def _replace(engine: Engine, invocation: Invocation) -> None:
+    """--replace: remove the container that has the name."""
+    name: str = invocation.options["name"]
+    if invocation.options["replace"] and name:
+        try:
+            engine.call("containers.remove", {"container": name, "force": True, "volumes": False})
+        except NotFound:
+            pass
+
+
+def _write_pid(engine: Engine, path: str, container: str) -> None:
+    """--pidfile. Raises Unavailable when it can't be written."""
+    if not path:
+        return
+    found = engine.call("containers.inspect", {"container": container})
+    state = found.get("State") if isinstance(found, dict) else None
+    pid = state.get("Pid") if isinstance(state, dict) else None
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(f"{pid}")
+    except OSError as wrong:
+        hint = "name a file in a directory that you can write to"
+        raise Unavailable("write", f"pid file {path}", wrong.strerror or str(wrong), hint=hint) from None
+
+
 def _run_detached(invocation: Invocation, wanted: ContainerRequest, id_file: ContainerIdFile) -> int:
     args: dict[str, object] = {"request": wanted.to_json(), "attached": False, "console_size": None}
     with invocation.connect() as engine:
+        _replace(engine, invocation)
         result = with_image(invocation, wanted.image, lambda: engine.call("containers.run", args))
-    container = id_of(result)
+        container = id_of(result)
+        _write_pid(engine, invocation.options["pidfile"], container)
     id_file.write(container)
     write_line(container)
     return 0
@@ -61,12 +89,14 @@ def _run_attached(
         proxy_signals=options["sig-proxy"],
     )
     with invocation.connect() as engine:
+        _replace(engine, invocation)
         container = wanted.name
 
         def started(result: dict[str, object]) -> None:
             nonlocal container
             container = id_of(result)
             id_file.write(container)
+            _write_pid(engine, options["pidfile"], container)
 
         args: dict[str, object] = {"request": wanted.to_json()}
         session = with_image(
@@ -85,6 +115,7 @@ def _create(invocation: Invocation) -> int:
     if options["dry-run"]:
         return _print_plan(invocation, wanted)
     with ContainerIdFile(options["cidfile"]) as id_file, invocation.connect() as engine:
+        _replace(engine, invocation)
         args: dict[str, object] = {"request": wanted.to_json()}
         container = id_of(with_image(invocation, wanted.image, lambda: engine.call("containers.create", args)))
         id_file.write(container)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ....spec.container import ContainerRequest
-from ..command import Command, Invocation, for_output, write
-from ..flags import STRING, Flag
+from ..command import Command, Invocation, for_output, write, write_line
+from ..flags import BOOL, STRING, Flag
+from .run import id_of
 
 
 def _show_run(invocation: Invocation) -> int:
@@ -24,6 +25,39 @@ def _show_run(invocation: Invocation) -> int:
     return 0
 
 
+def _clone(invocation: Invocation) -> int:
+    """podman's: a container with the configuration of another, and its own writable layer."""
+    source, *more = invocation.arguments
+    options = invocation.options
+    with invocation.connect() as engine:
+        found = engine.call("containers.request", {"container": source})
+        facts = found if isinstance(found, dict) else {}
+        request = ContainerRequest.from_json(facts.get("request"), f"the request of container {source}")
+        name = options["name"] or (more[0] if more else f"{facts.get('name', source)}-clone")
+        request = request.replace(name=name, image=more[1] if len(more) > 1 else request.image)
+        if options["destroy"]:
+            args = {"container": source, "force": options["force"], "volumes": False}
+            engine.call("containers.remove", args)
+        container = id_of(engine.call("containers.create", {"request": request.to_json()}))
+        if options["run"]:
+            engine.call("containers.start", {"container": container, "attached": False, "console_size": None})
+    write_line(container)
+    return 0
+
+
+CLONE = Command(
+    _clone,
+    "Create a container with the configuration of another",
+    "[OPTIONS] CONTAINER [NAME [IMAGE]]",
+    flags=(
+        Flag("destroy", "", BOOL, "Remove the other one", default=False),
+        Flag("force", "f", BOOL, "Remove the other one although it runs", default=False),
+        Flag("name", "", STRING, "Name of the new container", default=""),
+        Flag("run", "", BOOL, "Start the new container", default=False),
+    ),
+    arguments=(1, 3),
+    exit_failure=125,
+)
 SHOW_RUN = Command(
     _show_run,
     "Print the command line that made a container",

@@ -1,0 +1,110 @@
+"""What podman's users type and docker does not have: choices of containers, variables, time zone, umask, clones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from support.engine import Environment
+
+SLEEP = ("host", "sleep", "1000")
+
+
+def start(orlop: Environment, name: str, *flags: str) -> str:
+    return orlop("run", "-d", "--network", "none", "--name", name, *flags, *SLEEP).stdout.strip()
+
+
+def states(orlop: Environment) -> dict[str, str]:
+    lines = orlop("ps", "-a", "--format", "{{.Names}} {{.State}}").stdout.splitlines()
+    return dict(line.split() for line in lines)
+
+
+def test_containers_are_chosen_by_all_filter_and_file(orlop: Environment, tmp_path: Path) -> None:
+    file = tmp_path / "id"
+    a = start(orlop, "a", "--cidfile", str(file))
+    start(orlop, "b", "--label", "kind=x")
+    orlop("create", "--network", "none", "--name", "made", "host", "true")
+    assert sorted(orlop("pause", "--all").stdout.split()) == sorted(orlop("ps", "-q", "--no-trunc").stdout.split())
+    assert states(orlop) == {"a": "paused", "b": "paused", "made": "created"}
+    assert len(orlop("unpause", "-a").stdout.split()) == 2
+    assert orlop("kill", "--cidfile", file).stdout == f"{a}\n"
+    orlop("wait", "a")
+    assert len(orlop("stop", "-t", "0", "--filter", "label=kind=x").stdout.split()) == 1
+    assert states(orlop) == {"a": "exited", "b": "exited", "made": "created"}
+    assert orlop("stop", "--all").stdout == ""
+    assert orlop("stop", "nosuch", check=False).code == 1
+    assert orlop("stop", "--ignore", "nosuch").code == orlop("rm", "--ignore", "nosuch").code == 0
+    assert len(orlop("restart", "-a", "-t", "0").stdout.split()) == 3
+    assert len(orlop("rm", "-f", "--all").stdout.split()) == 3
+    assert orlop("rm", "-a").stdout == "" and states(orlop) == {}
+    assert "requires at least 1 argument" in orlop("rm", check=False).stderr
+    assert orlop("rm", "--cidfile", tmp_path / "nothing", check=False).code == 1
+
+
+def test_exists_tells_by_its_status(orlop: Environment) -> None:
+    start(orlop, "here")
+    assert orlop("container", "exists", "here").stdout == ""
+    gone = orlop("container", "exists", "gone", check=False)
+    assert (gone.code, gone.stdout, gone.stderr) == (1, "", "")
+
+
+def test_replace_takes_the_name(orlop: Environment) -> None:
+    first = start(orlop, "web", "--replace")
+    second = start(orlop, "web", "--replace")
+    assert first != second and states(orlop) == {"web": "running"}
+    assert (
+        orlop("run", "--rm", "--network", "none", "--name", "web", "--replace", "host", "echo", "hi").stdout == "hi\n"
+    )
+    assert states(orlop) == {}
+    start(orlop, "web")
+    orlop("create", "--network", "none", "--name", "web", "--replace", "host", "true")
+    assert states(orlop) == {"web": "created"}
+
+
+def test_variables_umask_and_time_zone(orlop: Environment, tmp_path: Path) -> None:
+    def inside(script: str, *flags: str) -> list[str]:
+        done = orlop("run", "--rm", "--network", "none", *flags, "host", "sh", "-c", script, env={"OF_HOST": "1 2"})
+        return done.stdout.splitlines()
+
+    assert inside("echo $OF_HOST; echo $PATH", "--env-host", "-e", "PATH=/bin:/usr/bin") == ["1 2", "/bin:/usr/bin"]
+    assert inside("env | grep -c ^GONE=", "--unsetenv", "GONE", "-e", "GONE=1") == ["1"]
+    assert inside("umask; touch /tmp/f; stat -c %a /tmp/f", "--umask", "077") == ["0077", "600"]
+    assert inside("umask") == ["0022"]
+    zone = Path("/usr/share/zoneinfo/Asia/Tokyo")
+    if zone.exists():
+        assert inside("date +%z", "--tz", "Asia/Tokyo") == ["+0900"]
+    start(orlop, "c", "--umask", "0027", "--pidfile", str(tmp_path / "pid"))
+    assert orlop("exec", "c", "sh", "-c", "umask").stdout == "0027\n"
+    assert os.path.exists(f"/proc/{(tmp_path / 'pid').read_text()}")
+    mounts = inside("cat /proc/self/mountinfo", "--read-only", "--read-only-tmpfs", "--tmpfs", "/tmp:size=1m")
+    assert [line.split()[4] for line in mounts if line.split()[4] in ("/run", "/tmp", "/var/tmp")].sort() is None
+    assert {line.split()[4] for line in mounts} >= {"/run", "/tmp", "/var/tmp"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--umask", "9"], "no umask"),
+        (["--umask", "7777"], "no umask"),
+        (["--tz", "Nowhere/Else"], "unknown time zone"),
+        (["--tz", "../../etc/passwd"], "unknown time zone"),
+        (["--unsetenv", "A=1"], "invalid variable"),
+    ],
+)
+def test_what_is_refused(orlop: Environment, flags: list[str], words: str) -> None:
+    done = orlop("run", *flags, "host", "true", check=False)
+    assert done.code == 125 and words in done.stderr, done
+
+
+def test_a_clone_has_the_configuration_of_another(orlop: Environment) -> None:
+    start(orlop, "one", "-e", "A=1", "--label", "x=y", "--umask", "027")
+    orlop("container", "clone", "one")
+    orlop("container", "clone", "--run", "one", "two")
+    orlop("container", "clone", "--destroy", "-f", "--name", "three", "one")
+    assert states(orlop) == {"one-clone": "created", "two": "running", "three": "created"}
+    form = "{{json .Config.Env}} {{json .Config.Labels}}"
+    assert len({orlop("inspect", "-f", form, name).stdout.split('"HOSTNAME')[0] for name in states(orlop)}) == 1
+    assert orlop("exec", "two", "sh", "-c", "echo $A; umask").stdout == "1\n0027\n"
+    assert orlop("container", "clone", "nosuch", check=False).code == 125
