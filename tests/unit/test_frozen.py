@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,42 +17,50 @@ from support.engine import CHECKOUT
 
 CODE = """
 import sys
-sys.path[:0] = sys.argv[1:]
+sys.path.insert(0, sys.argv.pop(1))
 from orlop import frozen
 frozen.thaw("program")
-import ship.hold
-print(ship.hold.CARGO, ship.hold.__file__, ship.__path__, type(ship.hold.__spec__.loader).__name__, *sys.argv[3:])
-frozen.freeze()
+early = [name for name in ("orlop.ship", "orlop.ship.mast", "orlop.ship.hold") if name in sys.modules]
+import orlop.ship.hold as hold
+from orlop import ship
+assert ship.hold is hold is sys.modules["orlop.ship.hold"] and ship.mast.CARGO is hold.CARGO
+assert (hold.__package__, ship.__package__, ship.__spec__.name) == ("orlop.ship", "orlop.ship", "orlop.ship")
+print(hold.CARGO, hold.__file__, ship.__path__, type(hold.__spec__.loader).__name__, *early)
+frozen.freeze("sail")
 assert not any(type(finder) is frozen.Archive for finder in sys.meta_path)
 """
 
 
 class Place:
-    """A package `ship` with the module `hold`, and a cache."""
+    """A package `orlop.ship` with the modules `hold` and `mast`, which it imports, and a cache."""
 
     def __init__(self, directory: Path) -> None:
         self.source = directory / "src"
         self.cache = directory / ".cache"
         self.archive = self.cache / "frozen/program"
-        (self.source / "ship").mkdir(parents=True)
-        (self.source / "ship/__init__.py").write_text("")
+        self.ship = self.source / "orlop/ship"
+        self.ship.mkdir(parents=True)
+        for name in ("__init__.py", "frozen.py"):
+            shutil.copy(CHECKOUT / "src/orlop" / name, self.source / "orlop")
+        (self.ship / "__init__.py").write_text("")
+        (self.ship / "hold.py").write_text("from . import mast\nfrom .mast import CARGO\n")
         self.load("rum")
 
     def load(self, cargo: str, age_s: int = 1000) -> None:
-        hold = self.source / "ship/hold.py"
-        hold.write_text(f"CARGO = {cargo!r}\n")
+        mast = self.ship / "mast.py"
+        mast.write_text(f"CARGO = {cargo!r}\n")
         # Python's own cache tells by seconds whether a source has changed.
-        os.utime(hold, (0, int(time.time()) - age_s))
+        os.utime(mast, (0, int(time.time()) - age_s))
 
-    def run(self, prefix: str = "pycache") -> tuple[str, str]:
-        """Return (CARGO, the name of the loader's class)."""
+    def run(self, prefix: str = "pycache", words: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Return (CARGO, the name of the loader's class, the names of what was there before it was imported)."""
         options = ["-I", "-S", "-X", f"pycache_prefix={self.cache / prefix}"]
-        argv = [sys.executable, *options, "-c", CODE, str(CHECKOUT / "src"), str(self.source)]
+        argv = [sys.executable, *options, "-c", CODE, str(self.source), *words]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, done.stderr) == (0, ""), done
-        cargo, file, path, loader = done.stdout.split()
-        assert (file, path) == (str(self.source / "ship/hold.py"), f"['{self.source}/ship']")
-        return cargo, loader
+        cargo, file, path, *rest = done.stdout.split()
+        assert (file, path) == (str(self.ship / "hold.py"), f"['{self.ship}']")
+        return cargo, *rest
 
 
 @pytest.fixture
@@ -74,6 +83,7 @@ SOURCE, ARCHIVE = "SourceFileLoader", "Archive"
 def test_the_second_run_takes_all_from_one_file(place: Place) -> None:
     assert place.run() == ("rum", SOURCE)
     assert place.archive.stat().st_mode & 0o777 == 0o644
+    assert place.run() == ("rum", ARCHIVE)
     before = place.archive.stat().st_mtime_ns
     assert place.run() == ("rum", ARCHIVE)
     assert place.archive.stat().st_mtime_ns == before, "nothing was missing"
@@ -83,12 +93,12 @@ def test_the_second_run_takes_all_from_one_file(place: Place) -> None:
 def test_a_changed_source_counts_at_once(place: Place) -> None:
     place.run()
     place.load("tar", age_s=500)  # the same size: the time tells
-    assert place.run() == ("tar", SOURCE)
+    assert place.run(words=("sail",)) == ("tar", ARCHIVE), "of the module that was changed it is the source"
     assert place.run() == ("tar", ARCHIVE)
-    stamp = (place.source / "ship/hold.py").stat()
+    stamp = (place.ship / "mast.py").stat()
     place.load("salt")
-    os.utime(place.source / "ship/hold.py", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # the size tells
-    assert place.run() == ("salt", SOURCE)
+    os.utime(place.ship / "mast.py", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # the size tells
+    assert place.run() == ("salt", ARCHIVE)
 
 
 def test_what_others_may_write_is_not_read(place: Place) -> None:
@@ -114,10 +124,11 @@ def test_what_belongs_to_others_is_not_read(place: Place) -> None:
 def test_a_broken_file_is_no_harm(place: Place) -> None:
     place.run()
     whole = place.archive.read_bytes()
-    version, rest, rows = heading(whole)
+    version, rest, rows, orders = heading(whole)
     broken = [
         b"", b"\0" * 99, b"\xff" * 99, whole[:-1], whole + b"x", whole[:7], whole[:8], whole[: len(whole) // 2],
-        with_heading(7, whole), with_heading((version,), whole), with_heading((f"{version}.", rest, rows), whole),
+        with_heading(7, whole), with_heading((version,), whole),
+        with_heading((f"{version}.", rest, rows, orders), whole),
     ]  # fmt: skip
     for data in broken:
         place.archive.write_bytes(data)
@@ -126,16 +137,15 @@ def test_a_broken_file_is_no_harm(place: Place) -> None:
 
 
 def test_what_goes_from_the_source_goes_from_the_file(place: Place) -> None:
-    (place.source / "ship/old.py").write_text("")
-    place.load("old")
-    (place.source / "ship/hold.py").write_text("from . import old\nCARGO = 'old'\n")
+    (place.ship / "old.py").write_text("")
+    (place.ship / "mast.py").write_text("from . import old\nCARGO = 'old'\n")
     place.run()
-    assert "ship.old" in heading(place.archive.read_bytes())[2]
-    (place.source / "ship/old.py").unlink()
+    assert "orlop.ship.old" in heading(place.archive.read_bytes())[2]
+    (place.ship / "old.py").unlink()
     place.load("rum")
     place.run()
-    assert set(heading(place.archive.read_bytes())[2]) >= {"ship", "ship.hold"}
-    assert "ship.old" not in heading(place.archive.read_bytes())[2]
+    assert set(heading(place.archive.read_bytes())[2]) >= {"orlop.ship", "orlop.ship.hold", "orlop.ship.mast"}
+    assert "orlop.ship.old" not in heading(place.archive.read_bytes())[2]
 
 
 def test_only_beside_a_cache_of_ours_and_where_one_may_write(place: Place) -> None:
@@ -151,10 +161,10 @@ def test_a_file_that_another_one_replaces_meanwhile_is_left(place: Place, same_i
     """Its inode, its size and its time may come again: what is read must be what was looked for."""
     place.run()
     whole = place.archive.read_bytes()
-    moved = whole.replace(b" ship.hold ", b" ship.bold ") if same_inode else whole
+    moved = whole.replace(b" orlop.ship.hold ", b" orlop.ship.bold ") if same_inode else whole
     code = f"""
 import sys
-sys.path[:0] = [{str(CHECKOUT / "src")!r}, {str(place.source)!r}]
+sys.path.insert(0, {str(place.source)!r})
 from orlop import frozen
 frozen.thaw("program")
 import os
@@ -162,9 +172,43 @@ was = os.stat({str(place.archive)!r})
 {not same_inode} and os.rename({str(place.archive)!r}, {str(place.cache / "before")!r})
 open({str(place.archive)!r}, "wb").write({moved!r})
 os.utime({str(place.archive)!r}, ns=(was.st_atime_ns, was.st_mtime_ns))
-import ship.hold
-print(type(ship.hold.__spec__.loader).__name__, *(name for name in os.listdir("/proc/self/fd") if int(name) > 3))
+import orlop.ship.hold as hold
+print(type(hold.__spec__.loader).__name__, *(name for name in os.listdir("/proc/self/fd") if int(name) > 3))
 """
     argv = [sys.executable, "-I", "-S", "-X", f"pycache_prefix={place.cache / 'pycache'}", "-c", code]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == f"{SOURCE}\n", "and no descriptor stays open"
+
+
+ALL = ("orlop.ship", "orlop.ship.mast", "orlop.ship.hold")
+
+
+def test_what_a_verb_imports_is_imported_at_once(place: Place) -> None:
+    """From the third run on: the first wrote the modules, the second the order in which they were complete."""
+    assert place.run(words=("sail",)) == ("rum", SOURCE)
+    assert place.run(words=("sail",)) == ("rum", ARCHIVE)
+    assert heading(place.archive.read_bytes())[3] == {"sail": ALL}
+    before = place.archive.stat().st_mtime_ns
+    assert place.run(words=("--flag", "value", "sail", "x")) == ("rum", ARCHIVE, *ALL)
+    assert place.run(words=("row",)) == ("rum", ARCHIVE), "another verb"
+    assert place.archive.stat().st_mtime_ns == before
+
+
+def test_an_order_ends_with_a_change(place: Place) -> None:
+    for _ in range(3):
+        place.run(words=("sail",))
+    place.load("tar", age_s=500)
+    assert place.run(words=("sail",)) == ("tar", ARCHIVE)
+    assert heading(place.archive.read_bytes())[3] == {}
+    place.run(words=("sail",))
+    assert place.run(words=("sail",)) == ("tar", ARCHIVE, *ALL)
+
+
+@pytest.mark.parametrize("names", [ALL[::-1], (*ALL, "orlop.ship.none"), ALL[1:], ALL[2:], ()])
+def test_a_wrong_order_is_no_harm(place: Place, names: tuple[str, ...]) -> None:
+    for _ in range(2):
+        place.run(words=("sail",))
+    data = place.archive.read_bytes()
+    version, rest, rows, _ = heading(data)
+    place.archive.write_bytes(with_heading((version, rest, rows, {"sail": names}), data))
+    assert place.run(words=("sail",))[:2] == ("rum", ARCHIVE)

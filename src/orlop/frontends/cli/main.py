@@ -41,7 +41,7 @@ def entry() -> None:
     _open_missing_descriptors()
     _use_utf8()
     status = main(sys.argv[1:])
-    frozen.freeze()
+    frozen.freeze(next((word for word in sys.argv[1:2] if commands.find("", word)), ""))
     try:
         sys.stdout.flush()
     except BrokenPipeError:

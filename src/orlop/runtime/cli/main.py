@@ -154,7 +154,7 @@ VERBS = {
 def entry() -> None:
     """Run the command line and exit."""
     status = main(sys.argv[1:])
-    frozen.freeze()
+    frozen.freeze(next((word for word in sys.argv[1:] if word in VERBS), ""))
     try:
         sys.stdout.flush()
         sys.stderr.flush()
