@@ -8,7 +8,7 @@ from __future__ import annotations
 from orlop.spec.errors import Invalid, OrlopError
 from orlop.spec.image import ContainerConfig, Healthcheck
 
-from .expand import expand, split
+from .expand import expand, pairs, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -247,26 +247,11 @@ def _exec_form(text: str) -> tuple[str, ...] | None:
     return tuple(value)
 
 
-def _pairs(command: str, rest: str) -> list[tuple[str, str]]:
+def _pairs(command: str, rest: str) -> tuple[tuple[str, str], ...]:
     """Return name and value of `name=value ...`, or of the old form `name value`."""
     _no_flags(rest)
-    words = split(rest)
-    if not words:
-        raise ValueError(f"{command} requires at least one argument")
-    if "=" not in words[0]:
-        parts = rest.split(None, 1)
-        if len(parts) < 2:
-            raise ValueError(f"{command} must have two arguments")
-        return [(parts[0], parts[1])]
-    pairs = []
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f'Syntax error - can\'t find = in "{word}". Must be of the form: name=value')
-        if not name:
-            raise ValueError(f"{command} names can not be blank")
-        pairs.append((name, value))
-    return pairs
+    found, _ = pairs(command, rest)
+    return found
 
 
 def port_specs(word: str) -> list[str]:

@@ -57,6 +57,30 @@ def split(text: str, escape: str = "\\") -> list[str]:
     return [*words, "".join(word)] if word else words
 
 
+def pairs(command: str, text: str, escape: str = "\\") -> tuple[tuple[tuple[str, str], ...], bool]:
+    """Return name and value of `name=value ...`, and whether it is the old form `name value`.
+
+    Quotes and escapes are still in them. Raises ValueError with docker's words; command: whose arguments they are.
+    """
+    words = split(text, escape)
+    if not words:
+        raise ValueError(f"{command} requires at least one argument")
+    if "=" not in words[0]:
+        name, *value = text.split(None, 1)
+        if not value:
+            raise ValueError(f"{command} must have two arguments")
+        return ((name, value[0]),), True
+    found = []
+    for word in words:
+        name, equals, rest = word.partition("=")
+        if not equals:
+            raise ValueError(f'Syntax error - can\'t find = in "{word}". Must be of the form: name=value')
+        if not name:
+            raise ValueError(f"{command} names can not be blank")
+        found.append((name, rest))
+    return tuple(found), False
+
+
 class Lexer:
     """One text on its way to a word, and to the words that it falls apart into.
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 
-from orlop.image.expand import split
-
 from .source import suggestion
 
 TYPE_CHECKING = False
@@ -154,30 +152,6 @@ def json_or_words(text: str) -> tuple[str, ...]:
     """Return the words of a JSON array, or else what white space separates."""
     found = json_words(text)
     return words(text) if found is None else found
-
-
-def pairs(command: str, text: str, escape: str) -> tuple[tuple[tuple[str, str], ...], bool]:
-    """Return name and value of `name=value ...`, and whether it is the old form `name value`.
-
-    Quotes and escapes are still in them.
-    """
-    found = split(text, escape)
-    if not found:
-        raise ValueError(f"{command} requires at least one argument")
-    if "=" not in found[0]:
-        name, value = first_word(text)
-        if not value:
-            raise ValueError(f"{command} must have two arguments")
-        return ((name, value),), True
-    out = []
-    for word in found:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f'Syntax error - can\'t find = in "{word}". Must be of the form: name=value')
-        if not name:
-            raise ValueError(f"{command} names can not be blank")
-        out.append((name, value))
-    return tuple(out), False
 
 
 def integer(text: str, base: int, cause: str, maximum: int = 2**32 - 1) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from orlop.image.changes import duration_ns, retries
-from orlop.image.expand import split
+from orlop.image.expand import pairs, split
 from orlop.spec.health import Healthcheck as HealthcheckConfig
 
 from . import instructions as kinds
-from .fields import Flags, command_and_flags, first_word, json_or_words, json_words, pairs, words
+from .fields import Flags, command_and_flags, first_word, json_or_words, json_words, words
 from .lines import Heredoc, Line, parse_heredoc, read_lines
 from .source import Source, suggestion
 
