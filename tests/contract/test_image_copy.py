@@ -16,7 +16,7 @@ import pytest
 from support import registry_server
 from support.archives import Archive
 from support.engine import Environment
-from support.registries import debian_registry
+from support.registries import Content, Registry, Request, debian_registry
 
 Peer = Callable[[str], Path]
 Skopeo = Callable[..., str]
@@ -350,3 +350,19 @@ def test_an_image_is_a_directory_for_as_long_as_somebody_looks(orlop: Environmen
     assert "no image is mounted as" in orlop("image", "unmount", place, check=False).stderr
     orlop("system", "prune", "-af")
     assert list((orlop.root / "snapshots/active").iterdir()) == []
+
+
+def test_an_archive_is_imported_from_a_url(orlop: Environment) -> None:
+    content = Content()
+    path = f"/v2/x/blobs/{content.blob(bytes(Archive().file(b'f')))['digest']}"
+
+    def cut(request: Request) -> bool:
+        return request.path == "/cut" and request.reply(200, b"half", content_length="8")
+
+    with orlop.inside(lambda: Registry(content, cut)) as served:
+        assert orlop("import", f"http://{served.name}{path}", "fetched:1").stdout.startswith("sha256:")
+        for place, told in (("/nowhere", "Not Found"), ("/cut", "IncompleteRead")):
+            refused = orlop("import", f"http://{served.name}{place}", "fetched:2", check=False)
+            assert refused.code == 1
+            assert told in refused.stderr or "it ended after 4 of 8 bytes" in refused.stderr
+    assert orlop("images", "-q").stdout.count("\n") == 1

@@ -135,10 +135,11 @@ def _import(invocation: Invocation) -> int:
     options = invocation.options
     source, name = (*invocation.arguments, "")[:2]
     if "://" in source:
-        raise Invalid(
-            "import", source, "URLs are not supported yet", hint="fetch the archive first, then import the file"
-        )
-    fd = 0 if source == "-" else _open(source)
+        from .fetch import fetched
+
+        fd = fetched(source)
+    else:
+        fd = 0 if source == "-" else _open(source)
     try:
         with invocation.connect() as engine:
             args = {"name": name, "changes": list(options["change"]), "message": options["message"]}
@@ -193,7 +194,7 @@ IMAGES = Command(
 IMPORT = Command(
     _import,
     "Import the contents from a tarball to create a filesystem image",
-    "[OPTIONS] file|- [REPOSITORY[:TAG]]",
+    "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
     flags=(
         Flag("change", "c", LIST, "Apply Dockerfile instruction to the created image"),
         Flag("message", "m", STRING, "Set commit message for imported image", default=""),
