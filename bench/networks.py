@@ -30,7 +30,7 @@ from .workspace import CGROUP, Workspace
 
 HOST, NEIGHBOUR = "192.0.2.1", "192.0.2.2"
 PORT, OUTSIDE_PORT = 5201, 5301
-SECONDS, TRIES = 2, 3
+SECONDS, TRIES = 2, 5
 QUESTIONS, WINDOW = 20_000, 50
 
 
@@ -141,8 +141,9 @@ def _throughput(work: Workspace, sites: Sequence[Site], neighbour: Netns) -> lis
     containers = [(site, site.run(work, "-p", f"{OUTSIDE_PORT + at}:{PORT}")) for at, site in enumerate(sites)]
     try:
         places = [(site, _entered(site.pid(work, one)), site.gateway(work, one)) for site, one in containers]
-        for _ in range(TRIES):
-            for at, (site, inside, gateway) in enumerate(places):
+        for number in range(TRIES):
+            for at in ((number + shift) % len(places) for shift in range(len(places))):
+                site, inside, gateway = places[at]
                 rate = _iperf(program, [], [*inside], gateway, PORT)
                 rates.setdefault(("container to host", site.name), []).append(rate)
                 outside = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{neighbour.fd}"]

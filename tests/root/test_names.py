@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orlop.network.dns import client, message
-from support import processes
+from support import engine, processes
 from support.boxes import Box
 from support.engine import Environment
 from support.netns import Netns, network, wire
+from support.tasks import wait_until
 
 A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 WAIT_S = 20.0
@@ -24,9 +27,11 @@ Answer = tuple[int, list[str]]
 Run = Callable[..., Box]
 
 
-def ask(box: Box, name: str, kind: int = message.A, *, stream: bool = False) -> Answer:
+def ask(box: Box, name: str, kind: int = message.A, *, stream: bool = False, edns: bool = False) -> Answer:
     """Return (code, the addresses or names) of what the resolver answers in a container."""
     raw = message.question(name, kind, 0x4242)
+    if edns:  # an OPT record: up to 4096 bytes
+        raw = raw[:10] + b"\0\1" + raw[12:] + b"\0\0\x29\x10\0" + bytes(6)
 
     def go() -> bytes:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as asker:
@@ -68,6 +73,7 @@ class Upstream:
         self.says, self.code, self.silent = says, code, silent
         self.place = place
         self.large = False  # over UDP: ask again over TCP
+        self.records: list[tuple[int, bytes]] = []  # in the place of `says`
         self._udp = place.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self._tcp = place.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
         self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -80,7 +86,8 @@ class Upstream:
     def _answer(self, raw: bytes) -> bytes:
         query = message.Query(raw)
         self.asked.append(query.name)
-        return message.answer(query, self.code, [message.address(self.says)] if not self.code else None)
+        records = self.records or [message.address(self.says)]
+        return message.answer(query, self.code, records if not self.code else None)
 
     def _serve_udp(self) -> None:
         try:
@@ -325,3 +332,42 @@ def test_many_questions_are_all_answered(run: Run, orlop: Environment) -> None:
             return 10_000 / (time.monotonic() - begin)
 
     assert box.inside(flood) > 500  # a quiet machine answers 19,000 in a second
+
+
+def test_the_machines_own_servers_are_asked_as_they_are_now(
+    run: Run, orlop: Environment, host: Netns, upstream: Callable[..., Upstream], tmp_path: Path
+) -> None:
+    # P24: a stub on 127.0.0.53 (systemd-resolved, which knows a server for each domain), and a file that changes.
+    told = tmp_path / "resolv.conf"
+    told.write_text("nameserver 127.0.0.53\nsearch lan.test\n")
+    stub = Upstream(host, "127.0.0.53", says="198.51.100.53")
+    later = upstream(B, says="198.51.100.9")
+    # The engine, and with it the resolver, sees this file as /etc/resolv.conf: it has mounts of its own.
+    line = f'mount --make-rprivate / && mount --bind {told} /etc/resolv.conf && exec "$0" network create left'
+    command = ["unshare", "--mount", "sh", "-c", line, str(engine.COMMAND)]
+    orlop.inside(lambda: subprocess.run(command, env=orlop.variables, check=True, capture_output=True))
+    box, plain = run("--network", "left"), run()
+    assert box.read("/etc/resolv.conf") == "nameserver 127.0.0.11\nsearch lan.test\noptions ndots:0\n"
+    assert ask(box, "one.corp.test") == (0, ["198.51.100.53"])
+    assert ask(plain, "two.test") == (0, ["198.51.100.53"])  # the default bridge: 127.0.0.53 is not reached from there
+    assert stub.asked == ["one.corp.test", "two.test"]
+    told.write_text(f"nameserver {B}\n")
+    wait_until(lambda: ask(box, "three.test") == (0, ["198.51.100.9"]))
+    assert later.asked
+    stub.close()
+
+
+def test_answers_pass_as_they_are(run: Run, orlop: Environment, upstream: Callable[..., Upstream]) -> None:
+    # P24: AAAA alone, an answer of more than 512 bytes with EDNS and without, types that nobody here knows.
+    server = upstream(B)
+    orlop("network", "create", "left")
+    box = run("--network", "left", "--dns", B)
+    server.records = [(message.AAAA, bytes(15) + b"\1")]
+    assert ask(box, "six.test", message.AAAA) == (0, ["::1"])
+    text = b"\xff" + b"x" * 255
+    server.records = [(16, text * 3)]
+    assert ask(box, "text.test", 16, edns=True) == (0, [repr(text * 3)])
+    assert ask(box, "text.test", 16)[1] == []  # truncated: asked again over TCP
+    assert ask(box, "text.test", 16, stream=True) == (0, [repr(text * 3)])
+    server.records = [(65, b"\0\1\0")]
+    assert ask(box, "svc.test", 65) == (0, [repr(b"\0\1\0")])

@@ -119,7 +119,7 @@ def _run(
         for fd, _ in theirs:
             os.close(fd)
     try:
-        told = _converse(pid, feed, out, err, config, timeout_s, subject)
+        told = _converse(pid, (feed, out, err), config, timeout_s, subject)
     except BaseException:
         _end(pid)
         os.waitpid(pid, 0)
@@ -129,9 +129,10 @@ def _run(
 
 
 def _converse(
-    pid: int, feed: int, out: int, err: int, config: bytes, timeout_s: float, subject: str
+    pid: int, streams: tuple[int, int, int], config: bytes, timeout_s: float, subject: str
 ) -> tuple[bytes, bytes]:
-    """Give the plugin its configuration and take what it says, until it has ended or closed its output."""
+    """Give the plugin its configuration and take what it says, until it has ended. streams: its 0, 1 and 2, closed."""
+    feed, out, err = streams
     said = {out: bytearray(), err: bytearray()}
     poll = select.poll()
     pidfd = os.pidfd_open(pid)
