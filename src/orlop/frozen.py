@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import Any
 
     Row = tuple[str, bool, int, int, int, int]
 else:
@@ -156,9 +157,14 @@ class Archive:
 
         If all were, the order of a verb that had none is written instead.
         """
-        missing = {name: row for name in list(sys.modules)[self._before :] if (row := _compiled(name))}
-        if not missing and (not verb or verb in self._orders):
+        names = [name for name in list(sys.modules)[self._before :] if _has_source(name)]
+        if not names and (not verb or verb in self._orders):
             return
+        directory = os.path.dirname(self._path)
+        os.makedirs(directory, 0o755, exist_ok=True)
+        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+            return  # before any work: a read-only clone is found so by every call
+        missing = {name: _compiled(name) for name in names}
         self._open_again()
         orders = {} if any(name in self._rows for name in missing) else self._orders
         if not missing:
@@ -239,22 +245,22 @@ def _is_as_it_was(row: "Row") -> bool:
     return status.st_mtime_ns == row[2] and status.st_size == row[3]
 
 
-def _compiled(name: str) -> tuple[str, bool, int, int, bytes] | None:
-    """Return a module's source, whether it is a package, the source's time and size, and its code.
-
-    None for a module that did not come from a source: of C, of ours, or gone again.
-    """
+def _has_source(name: str) -> bool:
+    """Tell whether a module came from a source: others are of C, or of ours, or gone again."""
     spec = getattr(sys.modules.get(name), "__spec__", None)
-    if spec is None or type(spec.loader).__name__ != "SourceFileLoader" or spec.name != name:
-        return None
-    status = os.stat(spec.origin)
+    return spec is not None and type(spec.loader).__name__ == "SourceFileLoader" and spec.name == name
+
+
+def _compiled(name: str) -> "tuple[str, bool, int, int, bytes]":
+    """Return a module's source, whether it is a package, the source's time and size, and its code."""
+    spec: Any = sys.modules[name].__spec__
+    status = os.stat(spec.origin)  # ahead of the code: if it changes in between, the time is too old, not too new
     code = spec.loader.get_code(name)
     is_package = spec.submodule_search_locations is not None
     return spec.origin, is_package, status.st_mtime_ns, status.st_size, dumps(code)
 
 
 def _replace(path: str, data: bytes) -> None:
-    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
     beside = f"{path}.{os.getpid()}"
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:

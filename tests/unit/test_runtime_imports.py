@@ -44,7 +44,7 @@ PINNED = {
     for package, names in {
         "spec": "errors jsonio record runtime",
         "linux": "abi capability ffi interface mount path pidfd process signals tty executable",
-        "linux.cgroup": "counters devices directory entered layout settings tree usable v1",
+        "linux.cgroup": "counters devices directory entered layout settings tree v1",
         "runtime": "birth channel command copyup gate hooks host init launch plan reaper resources rootfs",
         "runtime.cli": "call create descriptors flags foreground log main removal store",
         "runtime.operations": "cgroup_view cgroups devices hooks identity idmap limits masks mount_options"
