@@ -458,7 +458,7 @@ def test_every_route_has_its_right_or_is_closed() -> None:
 def test_every_field_of_a_creation_is_judged() -> None:
     """A new field is refused until it stands here or in gate.FIELDS."""
     refused = (
-        "rootfs secrets configs volume_driver cap_add privileged annotations log_options runtime devices"
+        "rootfs unplugged secrets configs volume_driver cap_add privileged annotations log_options runtime devices"
         " device_cgroup_rules cgroup_parent sysctls"
         " oom_kill_disable cpu_realtime_period_us cpu_realtime_runtime_us blkio_weight_devices"
         " device_read_bps device_write_bps device_read_iops device_write_iops"

@@ -90,6 +90,7 @@ class ContainerRequest(Record):
     security_opt: docker's strings ("seccomp=unconfined", "no-new-privileges", "systempaths=unconfined").
     network: "" is the default bridge; "none", "host", "container:NAME", or a network. endpoints: the places in
     networks, the first of them in `network`; none is one without wishes. publish_all: every exposed port (-P).
+    unplugged: it has left its last network, and may be put into another one; `network` is "none" meanwhile.
     egress: "" or "allow", "deny" but for egress_allow ("api.example.org:443", "*.example.org", "10.0.0.0/8:5432/tcp").
     dns, dns_search, dns_options: for resolv.conf. extra_hosts: "name:address". links: "container:alias".
     restart_policy: "no" ("" too), "on-failure", "always" or "unless-stopped"; retries_max 0 is no limit.
@@ -150,6 +151,7 @@ class ContainerRequest(Record):
     dns_options: tuple[str, ...] = ()
     extra_hosts: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    unplugged: bool = False
     egress: str = ""
     egress_allow: tuple[str, ...] = ()
     stop_signal: str = ""

@@ -120,7 +120,8 @@ def connect(engine: Engine, reference: str, container: str, wish: EndpointReques
     wish = wish.replace(network=network.name)
     with engine.locks.hold(record.id):
         record = engine.records.load(record.id)
-        if not attach.has_own_networks(record) or network.driver in ("host", "null"):
+        is_closed = not attach.has_own_networks(record) and not record.request.unplugged
+        if is_closed or network.driver in ("host", "null"):
             cause = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
             raise Invalid("connect", record.subject, cause, hint=f"it has --network {attach.mode(record)}")
         if network.id in _networks_of(engine, record):
@@ -130,7 +131,8 @@ def connect(engine: Engine, reference: str, container: str, wish: EndpointReques
         task = engine.observe(record.id)
         if task.lives and task.status is not None:
             _to_the_kernel(record, lambda pid: attach.connect_running(engine, record, pid, wish), task.status.pid)
-        changed = record.request.replace(endpoints=(*attach.wishes(record), wish))
+        endpoints = (*attach.wishes(record), wish)
+        changed = record.request.replace(endpoints=endpoints, network=endpoints[0].network, unplugged=False)
         _remember(engine, record, changed)
     attributes = {"container": record.id, "name": network.name, "type": network.driver}
     events.publish(engine, events.NETWORK, "connect", network.id, attributes)
@@ -158,7 +160,8 @@ def disconnect(engine: Engine, reference: str, container: str, force: bool) -> N
             _to_the_kernel(record, lambda pid: attach.disconnect_running(engine, record, pid, network), task.status.pid)
         find = engine.networks.store.find
         left = tuple(wish for wish in attach.wishes(record) if find(wish.network).id != network.id)
-        changed = record.request.replace(endpoints=left, network=left[0].network if left else attach.NONE)
+        first = left[0].network if left else attach.NONE
+        changed = record.request.replace(endpoints=left, network=first, unplugged=not left)
         _remember(engine, record, changed)
     attributes = {"container": record.id, "name": network.name, "type": network.driver}
     events.publish(engine, events.NETWORK, "disconnect", network.id, attributes)
