@@ -12,6 +12,7 @@ import threading
 
 from ...linux.netlink import changes, namespace, rtnetlink
 from ...linux.netlink.rtnetlink import Rtnetlink
+from ...network import links
 from . import host
 
 TYPE_CHECKING = False
@@ -36,6 +37,7 @@ class Follower:
         """Raises OSError."""
         self._engine = engine
         self._changes = changes.Changes(changes.LINKS, changes.IPV4_ROUTES)
+        self._followed = 0  # the MTU that everything was given last; bridges of later are made with the one of then
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mtu", daemon=True)
@@ -62,19 +64,20 @@ class Follower:
     def _adjust(self) -> None:
         networks = self._engine.networks
         with networks.lock:
-            if self._stopped.is_set():
+            if self._stopped.is_set() or (wanted := links.uplink_mtu(networks.route)) == self._followed:
                 return
+            by_name = {link.name: link for link in networks.route.links()}
             for network_id in networks.raised():
                 network = networks.store.get(network_id)
                 if network is None or network.options.get(host.OPTION_MTU):
                     continue
-                wanted = networks.mtu(network)
-                bridge = networks.route.link(networks.link_name(network))
+                bridge = by_name.get(networks.link_name(network))
                 if bridge is None or bridge.mtu == wanted:
                     continue
                 networks.route.set_link(bridge.index, rtnetlink.mtu(wanted))
                 for container_id, endpoint in networks.attachments.on(network_id):
                     self._set(container_id, endpoint, wanted)
+            self._followed = wanted
 
     def _set(self, container_id: str, endpoint: Endpoint, mtu: int) -> None:
         """Give both ends of an endpoint an MTU. A container that ends meanwhile has none any more."""
