@@ -217,7 +217,9 @@ def test_mounts_of_every_kind(orlop, context):
     lines = shown.splitlines()
     assert lines[0] == "from the contextfrom a stage" and lines[1:4] == ["changed", "from the contextcached", "440 5"]
     assert all("No such file" in line for line in lines[4:])
-    assert b"xq7-hush-xq7" not in subprocess.run(["grep", "-ra", "xq7-hush-xq7", orlop.root], capture_output=True).stdout
+    assert (
+        b"xq7-hush-xq7" not in subprocess.run(["grep", "-ra", "xq7-hush-xq7", orlop.root], capture_output=True).stdout
+    )
 
 
 def test_a_required_secret_is_asked_for(orlop, context):
@@ -351,3 +353,26 @@ def test_a_killed_engine_loses_no_cache_and_leaves_nothing(orlop, context, momen
     assert not list((orlop.root / "containers").iterdir())
     found = json.loads(orlop("system", "fsck", "--format", "json", check=False).stdout or "[]")
     assert found == []
+
+
+# -- secrets ----------------------------------------------------------------------------------------------------------
+
+LEAKS = {
+    "copied": "RUN --mount=type=secret,id=s cp /run/secrets/s /leak",
+    "in a file": "RUN --mount=type=secret,id=s (seq 1 9; cat /run/secrets/s; echo x) > /opt",
+    "removed later": "RUN --mount=type=secret,id=s cp /run/secrets/s /leak\nRUN rm /leak",
+    "encoded": "RUN --mount=type=secret,id=s (printf ab; cat /run/secrets/s) | base64 > /leak",
+    "linked to": "RUN --mount=type=secret,id=s,env=S ln -s $S /leak",
+    "argument": "ARG A\nRUN echo $A > /dev/null\nENV B=$A",
+}
+
+
+@pytest.mark.parametrize("how", LEAKS)
+def test_an_image_carries_no_secret_away(orlop, context, tmp_path, how):
+    secret = "q8Zt-correct-horse-battery"
+    (tmp_path / "s").write_text(secret)
+    options = ["-t", "x", "--secret", f"id=s,src={tmp_path / 's'}", "--build-arg", f"A={secret}"]
+    failed = build(orlop, context, f"FROM host\n{LEAKS[how]}\n", *options, check=False)
+    assert failed.code == 1 and "secret s is in" in failed.stderr and secret not in failed.stderr
+    assert "x" not in [line.split()[0] for line in orlop("images").stdout.splitlines()[1:]]
+    build(orlop, context, f"FROM host\n{LEAKS[how]}\n", *options, "--secrets-policy=off")

@@ -9,11 +9,11 @@ from orlop.engine.steps.workspace import unpacked
 from orlop.image.archive import write_image
 from orlop.snapshot.layered import open_layers
 from orlop.snapshot.pack import Packer
-from orlop.spec.errors import Unavailable
+from orlop.spec.errors import Denied, Unavailable
 from orlop.spec.image import OCI_INDEX, Descriptor, History, ImageConfig, Index, RootFs
 from orlop.spec.jsonio import dump
 
-from . import graph
+from . import graph, scan
 from .solver.solve import chain_of
 
 TYPE_CHECKING = False
@@ -40,7 +40,18 @@ def write(solver: Solver, target: graph.Target) -> Descriptor:
         rootfs=RootFs(type="layers", diff_ids=tuple(layer.diff_id for layer in layers)),
         history=_history(solver, target),
     )
+    if settings.request.secrets_policy != "off":
+        _scan(solver, target, config)
     return write_image(solver.engine.store, tuple(layer.descriptor for layer in layers), config)
+
+
+def _scan(solver: Solver, target: graph.Target, config: ImageConfig) -> None:
+    try:
+        scan.check(solver, target, config)
+    except Denied as found:
+        if solver.settings.request.secrets_policy == "block":
+            raise
+        solver.journal.tell({"warning": {"rule": "SecretInImage", "detail": found.cause}})
 
 
 def write_index(solver: Solver, manifests: Sequence[tuple[graph.Target, Descriptor]]) -> Descriptor:

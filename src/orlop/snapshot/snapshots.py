@@ -21,6 +21,7 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 from contextlib import closing
 
 from orlop.spec.digest import HEX_LENGTHS, Digest
@@ -111,14 +112,7 @@ class Snapshots:
 
     def remove(self, key: str) -> None:
         """Remove the layer called key, whatever its processes left there. Raises NotFound, Unavailable."""
-        try:
-            gone = f"{self.root}/trash/{os.urandom(8).hex()}"
-            os.rename(self._active(key), gone)
-        except FileNotFoundError:
-            raise self._missing(key) from None
-        except OSError as error:
-            raise unavailable("remove", f"snapshot {key}", error) from None
-        remove_tree(self.root, gone)
+        remove_tree(self.root, self._retire_key(key))
 
     def adopt(self, key: str, diff_id: Digest) -> Digest:
         """Make the writable layer called key a layer above what it stands on; return its ChainID. The key is gone then.
@@ -131,7 +125,9 @@ class Snapshots:
         chain_id = chain_ids((parent, diff_id))[-1] if parent is not None else diff_id
         if not self.has(chain_id):
             self._adopt(key, LayerRecord(diff_id=diff_id, chain=(chain_id, *below), entries=0))
-        self.remove(key)
+        gone = self._retire_key(key)
+        # Nobody waits for it: where the layer was there already, this is a whole tree.
+        threading.Thread(target=self._remove_quietly, args=(gone,), name="trash", daemon=True).start()
         return chain_id
 
     def trees(self, chain_id: Digest | None) -> tuple[str, ...]:
@@ -272,6 +268,23 @@ class Snapshots:
             cause = "its parent file is empty: it was made just before a power failure"
             raise Unavailable("mount", f"snapshot {key}", cause)
         return None if parent == NO_PARENT else Digest.parse(parent)
+
+    def _retire_key(self, key: str) -> str:
+        """Take the layer called key out of sight; return its path in the trash."""
+        gone = f"{self.root}/trash/{os.urandom(8).hex()}"
+        try:
+            os.rename(self._active(key), gone)
+        except FileNotFoundError:
+            raise self._missing(key) from None
+        except OSError as error:
+            raise unavailable("remove", f"snapshot {key}", error) from None
+        return gone
+
+    def _remove_quietly(self, path: str) -> None:
+        try:
+            remove_tree(self.root, path)
+        except Unavailable:
+            pass  # it stays in the trash, for the next sweep
 
     def _missing(self, key: str) -> NotFound:
         return NotFound("find", f"snapshot {key}", f"No such snapshot: {key}")

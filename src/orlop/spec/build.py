@@ -75,6 +75,5 @@ class BuildRequest(Record):
     source_date_epoch_s: int | None = None
     credentials: dict[str, Credentials] = {}
     keep_failed: bool = False
-    squash: bool = False
     verify: bool = False
     secrets_policy: str = "block"

@@ -193,7 +193,7 @@ def _write(solver: Solver, step: graph.Copy, below: Tree, taken: list[_Taken]) -
             finally:
                 for writer in links:
                     writer.close()
-        return space.commit(solver.settings.mtime_max_ns)
+        return space.commit(solver.settings.mtime_max_ns, None)
     except BaseException:
         space.discard()
         raise

@@ -61,7 +61,7 @@ def described(mount: graph.Mount) -> str:
     """Return what of a mount counts, content aside."""
     fields = {
         name: getattr(mount, name)
-        for name in mount.__slots__
+        for name in vars(mount)
         if name not in ("source", "data", "required") and isinstance(getattr(mount, name), str | int | bool)
     }
     data = getattr(mount, "data", None)

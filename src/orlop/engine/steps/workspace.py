@@ -50,18 +50,22 @@ class Workspace:
         finally:
             os.close(root)
 
-    def commit(self, mtime_max_ns: int, targets: Collection[str] = ()) -> Layer | None:
+    def commit(self, mtime_max_ns: int, targets: Collection[str] | None = ()) -> Layer | None:
         """Make a layer of what was written; None where nothing was. The workspace is gone then.
 
-        targets: absolute paths where something was mounted. The caller holds a lease. Raises Unavailable.
+        targets: absolute paths where something was mounted; None for what no command wrote but we: then something was
+        written, and files have their times. The caller holds a lease. Raises Unavailable.
         """
         upper, *lower = self.engine.snapshots.layers(self.key)
         try:
-            found = compare(upper, lower, {os.fsencode(path.strip("/")) for path in targets})
-            if not found.changes and not _root_changed(upper, lower):
-                self.discard()
-                return None
-            _settle(upper, found.made, mtime_max_ns)
+            made: Collection[bytes] = ()
+            if targets is not None:
+                found = compare(upper, lower, {os.fsencode(path.strip("/")) for path in targets})
+                if not found.changes and not _root_changed(upper, lower):
+                    self.discard()
+                    return None
+                made = found.made
+            _settle(upper, made, mtime_max_ns, directories_only=targets is None)
             with self.engine.store.writer() as ingest:
                 packer = Packer(ingest.write, whiteouts=True)
                 packer.add_directory(open_layers((upper,), plain=True), b".")
@@ -105,20 +109,20 @@ def _root_changed(upper: str, lower: Sequence[str]) -> bool:
     return (stat.S_IMODE(above.st_mode), above.st_uid, above.st_gid) != (mode, uid, gid)
 
 
-def _settle(upper: str, made: Collection[bytes], mtime_max_ns: int) -> None:
+def _settle(upper: str, made: Collection[bytes], mtime_max_ns: int, *, directories_only: bool) -> None:
     """Put a tree right, below directories first: stubs and sockets go, times are bounded."""
     root = os.open(upper, removal.DIRECTORY_FLAGS)
     pending: list[tuple[int, bytes, list[bytes]]] = []
-    fd, path, names_left = root, b"", list(map(os.fsencode, os.listdir(root)))
+    fd, path, names_left = root, b"", _names(root, directories_only)
     try:
         while True:
             while names_left:
                 name = names_left.pop()
                 below = path + b"/" + name if path else name
-                if _settle_entry(fd, name, below in made, mtime_max_ns):
+                if directories_only or _settle_entry(fd, name, below in made, mtime_max_ns):
                     pending.append((fd, path, names_left))
                     fd, path = os.open(name, removal.DIRECTORY_FLAGS, dir_fd=fd), below
-                    names_left = list(map(os.fsencode, os.listdir(fd)))
+                    names_left = _names(fd, directories_only)
             info = os.fstat(fd)
             if info.st_mtime_ns > mtime_max_ns:
                 os.utime(fd, ns=(mtime_max_ns, mtime_max_ns))
@@ -134,6 +138,13 @@ def _settle(upper: str, made: Collection[bytes], mtime_max_ns: int) -> None:
         os.close(fd)
         for held, _, _ in pending:
             os.close(held)
+
+
+def _names(fd: int, directories_only: bool) -> list[bytes]:
+    if not directories_only:
+        return list(map(os.fsencode, os.listdir(fd)))
+    with os.scandir(fd) as entries:
+        return [os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _settle_entry(parent: int, name: bytes, is_stub: bool, mtime_max_ns: int) -> bool:

@@ -57,6 +57,8 @@ def build_request(door: Door) -> BuildRequest:
     query = door.query
     if query.get("version", "1") == "2":
         raise Status(400, "builds of BuildKit's sessions are not served at this route: set DOCKER_BUILDKIT=0")
+    if door.flag("squash"):
+        raise Status(400, "squash is only supported with experimental mode, and not here")
     remote = query.get("remote", "")
     names = door.every("t")
     arguments = {name: value for name, value in _object(query.get("buildargs", "")).items() if value is not None}
@@ -83,7 +85,6 @@ def build_request(door: Door) -> BuildRequest:
         cpuset_mems=query.get("cpusetmems", ""),
         cgroup_parent=query.get("cgroupparent", ""),
         ulimits=_ulimits(query.get("ulimits", "")),
-        squash=door.flag("squash"),
         credentials=_credentials(door),
     )
 
