@@ -20,6 +20,7 @@ Invariants:
 import os
 import sys
 from marshal import dumps, loads
+from time import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _COMPILED = "pycache"
 _LENGTH_BYTES = 8
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS_WRITE = 0o022
+_WRITE_S_MAX = 60.0
 _OURS = f"{__package__}."
 
 
@@ -160,10 +162,20 @@ class Archive:
         names = [name for name in list(sys.modules)[self._before :] if _has_source(name)]
         if not names and (not verb or verb in self._orders):
             return
-        directory = os.path.dirname(self._path)
-        os.makedirs(directory, 0o755, exist_ok=True)
-        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-            return  # before any work: a read-only clone is found so by every call
+        beside = f"{self._path}.new"
+        fd = _begin(beside)  # before any work: a clone that can't be written to is found so by every call
+        try:
+            try:
+                _write(fd, self._completed(names, verb))
+            finally:
+                os.close(fd)
+            os.rename(beside, self._path)
+        except BaseException:
+            os.unlink(beside)
+            raise
+
+    def _completed(self, names: "list[str]", verb: str) -> "list[bytes]":
+        """Return the whole of the file with these modules compiled anew."""
         missing = {name: _compiled(name) for name in names}
         self._open_again()
         orders = {} if any(name in self._rows for name in missing) else self._orders
@@ -178,7 +190,7 @@ class Archive:
             code += (head, data)
             start += rows[name][5]
         index = dumps((_VERSION, start, rows, orders))
-        _replace(self._path, b"".join((len(index).to_bytes(_LENGTH_BYTES, "little"), index, *code)))
+        return [len(index).to_bytes(_LENGTH_BYTES, "little"), index, *code]
 
     def _kept(self) -> "dict[str, tuple[str, bool, int, int, bytes]]":
         kept = ((name, row, self._code(name, row)) for name, row in self._rows.items() if _is_as_it_was(row))
@@ -260,15 +272,18 @@ def _compiled(name: str) -> "tuple[str, bool, int, int, bytes]":
     return spec.origin, is_package, status.st_mtime_ns, status.st_size, dumps(code)
 
 
-def _replace(path: str, data: bytes) -> None:
-    beside = f"{path}.{os.getpid()}"
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+def _begin(beside: str) -> int:
+    """Return a descriptor of a new file. Raises OSError, FileExistsError while another process writes one."""
+    os.makedirs(os.path.dirname(beside), 0o755, exist_ok=True)
     try:
-        try:
-            os.write(fd, data)
-        finally:
-            os.close(fd)
-        os.rename(beside, path)
-    except BaseException:
-        os.unlink(beside)
+        return os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        if time() - os.lstat(beside).st_mtime > _WRITE_S_MAX:
+            os.unlink(beside)  # whoever wrote it was killed: the next one may
         raise
+
+
+def _write(fd: int, parts: "list[bytes]") -> None:
+    data = b"".join(parts)
+    if os.write(fd, data) != len(data):
+        raise OSError("the disk is full")

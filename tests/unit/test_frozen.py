@@ -212,3 +212,17 @@ def test_a_wrong_order_is_no_harm(place: Place, names: tuple[str, ...]) -> None:
     version, rest, rows, _ = heading(data)
     place.archive.write_bytes(with_heading((version, rest, rows, {"sail": names}), data))
     assert place.run(words=("sail",))[:2] == ("rum", ARCHIVE)
+
+
+def test_one_writes_at_a_time_and_who_was_killed_is_forgotten(place: Place) -> None:
+    beside = place.archive.with_name("program.new")
+    beside.parent.mkdir(parents=True)
+    beside.write_text("half")
+    assert place.run() == ("rum", SOURCE)
+    assert not place.archive.exists() and beside.read_text() == "half"
+    os.utime(beside, (0, time.time() - 100))
+    place.run()
+    assert not beside.exists()
+    place.run()
+    assert place.run() == ("rum", ARCHIVE)
+    assert [path.name for path in place.archive.parent.iterdir()] == ["program"]
