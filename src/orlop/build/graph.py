@@ -12,7 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from orlop.spec.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,19 @@ SANDBOX, INSECURE = "sandbox", "insecure"  # security of a step
 MAIN_CONTEXT = ""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Origin:
+class _Identical(Record):
+    """A record that equals only itself; its text does not follow the graph, which may be deep."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {id(self):#x}>"
+
+
+class Origin(_Identical):
     """Where in the Dockerfile a vertex comes from. lines: the first and the last, from 1; (0, 0) is nowhere.
 
     file: as the user called it. text: the instruction as progress and errors show it ("RUN make").
@@ -41,8 +52,7 @@ class Origin:
     steps: int = 0
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Vertex:
+class Vertex(_Identical):
     """One file tree. created_by: docker's text for the image's history, where the vertex makes a layer."""
 
     origin: Origin = Origin()
@@ -57,12 +67,10 @@ class Vertex:
 # -- sources ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Scratch(Vertex):
     """The empty tree."""
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class ImageSource(Vertex):
     """An image's tree. reference: as `FROM` has it. platform: None is the machine's."""
 
@@ -70,7 +78,6 @@ class ImageSource(Vertex):
     platform: Platform | None = None
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Context(Vertex):
     """A folder that the client gave. name: of --build-context, MAIN_CONTEXT for the build's own.
 
@@ -80,7 +87,6 @@ class Context(Vertex):
     name: str = MAIN_CONTEXT
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class GitSource(Vertex):
     """A checkout. reference: a branch, a tag, a commit, "" for the default branch; checksum: the commit it must be."""
 
@@ -92,7 +98,6 @@ class GitSource(Vertex):
     checksum: str = ""
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class HttpSource(Vertex):
     """One file in an otherwise empty tree, called filename. checksum: "sha256:..." or "" for any content."""
 
@@ -101,7 +106,6 @@ class HttpSource(Vertex):
     checksum: str = ""
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class InlineFile(Vertex):
     """One file in an otherwise empty tree, with the content of a here-document."""
 
@@ -113,8 +117,7 @@ class InlineFile(Vertex):
 # -- mounts of a Run ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class BindMount:
+class BindMount(_Identical):
     """A part of a tree. What is written to it (with read_only=False) is thrown away."""
 
     target: str
@@ -123,8 +126,7 @@ class BindMount:
     read_only: bool = True
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class CacheMount:
+class CacheMount(_Identical):
     """A directory that stays between builds. source, path: what it holds when it is new; None is an empty directory."""
 
     target: str
@@ -138,16 +140,14 @@ class CacheMount:
     gid: int = 0
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class TmpfsMount:
+class TmpfsMount(_Identical):
     """Memory. size_bytes: 0 is the kernel's default."""
 
     target: str
     size_bytes: int = 0
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class SecretMount:
+class SecretMount(_Identical):
     """A secret as a file at target, as a variable, or both; target "" is no file. required: fail without it."""
 
     id: str
@@ -159,8 +159,7 @@ class SecretMount:
     gid: int = 0
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class SshMount:
+class SshMount(_Identical):
     """A socket of an SSH agent of the client's; SSH_AUTH_SOCK names it."""
 
     id: str = "default"
@@ -171,8 +170,7 @@ class SshMount:
     gid: int = 0
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class ScriptMount:
+class ScriptMount(_Identical):
     """A here-document that the command executes or reads."""
 
     target: str
@@ -186,7 +184,6 @@ Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount | ScriptMou
 # -- what makes layers --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Run(Vertex):
     """A command, and what it left in its base.
 
@@ -213,8 +210,7 @@ class Run(Vertex):
         return (self.base, *(source for source in mounted if source is not None))
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class CopySource:
+class CopySource(_Identical):
     """What a Copy takes from a tree. path: absolute; a pattern of Go's filepath.Match, unless literal.
 
     pivot: with `parents`, the part of path before "/./" that is left out of the destination.
@@ -226,7 +222,6 @@ class CopySource:
     pivot: str = ""
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Copy(Vertex):
     """COPY and ADD: parts of trees, laid over the base.
 
@@ -252,7 +247,6 @@ class Copy(Vertex):
         return (self.base, *(source.tree for source in self.sources))
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class MakeDirectory(Vertex):
     """WORKDIR: a directory, with its parents (0755), where there is none. owner: as Copy's."""
 
@@ -269,8 +263,7 @@ class MakeDirectory(Vertex):
 # -- what is built ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Step:
+class Step(_Identical):
     """One entry that a build adds to the image's history. vertex: whose layer it is; None changes only the config."""
 
     created_by: str
@@ -278,8 +271,7 @@ class Step:
     origin: Origin = Origin()
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Target:
+class Target(_Identical):
     """An image to be made: the tree, the configuration and the history after the base image's.
 
     platform: what the image is for. steps: of the target's stage and of the stages it stands on, the first one first.

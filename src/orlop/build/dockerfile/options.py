@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from orlop.spec.platform import Platform
+from orlop.spec.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +30,7 @@ BUILTIN = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Record):
     """What the builder asks for.
 
     platforms: what the images are for, one target each. build_platform: this machine's. build_args: of --build-arg.
@@ -43,16 +41,15 @@ class Options:
 
     build_platform: Platform
     platforms: tuple[Platform, ...] = ()
-    build_args: Mapping[str, str] = field(default_factory=dict)
+    build_args: Mapping[str, str] = {}
     target: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    contexts: Mapping[str, Vertex] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
+    contexts: Mapping[str, Vertex] = {}
     all_stages: bool = False
     ignores: Callable[[str], bool] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compiled:
+class Compiled(Record):
     """What a Dockerfile became. targets: one for each platform, in their order. warnings: what the rules say.
 
     unconsumed: names of build arguments that no ARG asked for. failure: why warnings end the build, "" when they don't.

@@ -155,9 +155,7 @@ def description(one: kinds.Instruction, name: str) -> str:
 
 
 def _of_all(options: "Options") -> "Options":
-    from dataclasses import replace
-
-    return options if options.target else replace(options, all_stages=True)
+    return options if options.target else options.replace(all_stages=True)
 
 
 def _arguments(dockerfile: kinds.Dockerfile, stages: Stages) -> "Iterator[Argument]":
