@@ -20,8 +20,8 @@ from .environment import CACHE, ROOT, only_one
 # fmt: off
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
-    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-compose", "docker-buildx", "docker-registry",
-                    "podman", "openssl", "busybox-static", "binutils", "binutils-aarch64-linux-gnu",
+    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-compose", "docker-compose-1", "docker-buildx",
+                    "docker-registry", "podman", "openssl", "busybox-static", "binutils", "binutils-aarch64-linux-gnu",
                     "qemu-user-static"),
     "root":        ("busybox-static", "containernetworking-plugins", "iproute2", "iptables", "nftables", "passt",
                     "procps", "slirp4netns", "strace", "uidmap"),
@@ -44,6 +44,7 @@ TOOLS: dict[str, str] = {
     "dockerd": "docker.io",
     "docker-buildx": "docker-buildx",
     "docker-compose": "docker-compose",
+    "docker-compose-1": "docker-compose-1",
     "docker-registry": "docker-registry",
     "containerd": "containerd",
     "curl": "curl",
@@ -72,6 +73,8 @@ TOOLS: dict[str, str] = {
 # Not from the machine's own release: Debian 12's CRIU 3.17 can't read the vDSO of a kernel from 6.16 on, and its
 # Compose is the old one in Python.
 RELEASES: dict[str, str] = {"criu": "trixie", "docker-compose": "trixie", "docker-buildx": "trixie"}
+# Names of our own for packages that lie in a place of their own, because another one here has their programs' names.
+ASIDE: dict[str, str] = {"docker-compose-1": "docker-compose"}
 # fmt: on
 
 DIRECTORY = CACHE / "peers"
@@ -95,7 +98,10 @@ def prepare(chores: Iterable[str]) -> None:
         if not missing:
             return
         print(f"dev: unpacking {' '.join(missing)} below {DIRECTORY.relative_to(ROOT)}", file=sys.stderr, flush=True)
-        debian.unpack([*(name for name in missing if name not in RELEASES), "patchelf"], DIRECTORY)
+        plain = [name for name in missing if name not in RELEASES and name not in ASIDE]
+        debian.unpack([*plain, "patchelf"], DIRECTORY)
+        for name in set(missing) & set(ASIDE):
+            debian.unpack([ASIDE[name]], _place(name))
         _point_to_libraries()
         for release in {RELEASES[name] for name in missing if name in RELEASES}:
             debian.unpack_release(release, [name for name in missing if RELEASES.get(name) == release], _place(release))
@@ -115,6 +121,9 @@ def path() -> str:
 
 def find(program: str) -> Path | None:
     """Return where a program lies, or None when neither the machine nor the cache has it."""
+    if program in ASIDE:
+        place = _place(program) / "usr/bin" / ASIDE[program]
+        return place if place.exists() else None
     release = RELEASES.get(TOOLS.get(program, ""), "")
     own = ":".join(str(_place(release) / part) for part in _PROGRAMS)
     found = shutil.which(program, path=own if release else path())
@@ -158,7 +167,7 @@ def _is_elf(path: Path) -> bool:
 
 
 def _has(package: str) -> bool:
-    if package in RELEASES:
+    if package in RELEASES or package in ASIDE:
         return _stamp(package).exists()
     programs = [program for program, owner in TOOLS.items() if owner == package]
     return _stamp(package).exists() or (bool(programs) and all(shutil.which(name) for name in programs))
