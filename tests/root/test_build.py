@@ -376,3 +376,11 @@ def test_an_image_carries_no_secret_away(orlop, context, tmp_path, how):
     assert failed.code == 1 and "secret s is in" in failed.stderr and secret not in failed.stderr
     assert "x" not in [line.split()[0] for line in orlop("images").stdout.splitlines()[1:]]
     build(orlop, context, f"FROM host\n{LEAKS[how]}\n", *options, "--secrets-policy=off")
+
+
+def test_verify_names_the_first_file_that_differs(orlop, context):
+    build(orlop, context, "FROM host\nRUN echo same > /f; mkdir /d\n", "--verify", "-t", "good")
+    failed = build(orlop, context, "FROM host\nRUN date +%N > /x; echo same > /y\n", "--verify", check=False)
+    assert failed.code == 1 and "/x differs" in failed.stderr and "RUN date" in failed.stderr
+    failed = build(orlop, context, "FROM host\nRUN hostname > /h || cat /etc/hostname > /h\n", "--verify", check=False)
+    assert failed.code == 1 and "/h differs" in failed.stderr

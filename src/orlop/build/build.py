@@ -21,7 +21,7 @@ from orlop.spec.errors import Invalid, OrlopError, Unavailable
 from orlop.spec.platform import Platform
 from orlop.spec.reference import Reference
 
-from . import contexts, export, graph, history
+from . import contexts, export, graph, history, verify
 from .dockerfile.compile import compile as compile_graph
 from .dockerfile.options import Options
 from .dockerfile.parse import parse
@@ -154,6 +154,8 @@ class _Work:
             raise Invalid("build", given.dockerfile, compiled.failure, hint="see them with: orlop build --check")
         solver.journal.tell({"plan": _instructions(solver, compiled)})
         solver.solve([target.vertex for target in compiled.targets])
+        if request.verify:
+            verify.check(solver, compiled.targets)
         return self._export(compiled)
 
     def _export(self, compiled: Compiled) -> dict[str, object]:

@@ -39,9 +39,17 @@ class Settings:
         self.mtime_max_ns = epoch_s * 10**9
         self.created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch_s))
         self.now = timestamp()
+        self.hostname = ""  # of steps; "" is what they always have
+        self.keeps = True  # whether the cache learns what steps made
         self.before: dict[str, dict[str, str]] = NO_HISTORY
         self.secrets = {secret.id: base64.b64decode(secret.data) for secret in request.secrets}
         self.agents = {agent.id: agent.path for agent in request.agents}
+
+    def perturbed(self, hostname: str) -> Settings:
+        """Return the settings of a build that is to make the same from the same, everything anew."""
+        other = Settings(self.request, self.platform, self.salt)
+        other.no_cache, other.keeps, other.hostname = True, False, hostname
+        return other
 
     def credentials(self, host: str) -> Credentials | None:
         """Return what the client gave for a registry."""
@@ -51,6 +59,7 @@ class Settings:
         """Return what every step's container has in common."""
         asked = self.request
         return ContainerRequest(
+            hostname=self.hostname,
             network="" if asked.network == "default" else asked.network,
             extra_hosts=asked.extra_hosts,
             shm_bytes=asked.shm_bytes,

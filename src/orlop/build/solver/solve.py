@@ -71,6 +71,7 @@ class Solver:
         self.cancelled = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.solved: dict[graph.Vertex, Solved] = {}
         self.failure: BaseException | None = None
+        self.follower: Solver | None = None
         self.failed_step: tuple[int, str] | None = None
         self.failed_vertex: graph.Vertex | None = None
         self._numbers: dict[graph.Vertex, int] = {}
@@ -83,6 +84,12 @@ class Solver:
                 self.failure = failure or Unavailable("build", "the image", "the build was cancelled")
             self._changed.notify_all()
         os.eventfd_write(self.cancelled, 1)
+        if self.follower is not None:
+            self.follower.cancel(failure)
+
+    def cancelled_with(self, other: Solver) -> None:
+        """Have this one end when another one is cancelled."""
+        other.follower = self
 
     def close(self) -> None:
         os.close(self.cancelled)
@@ -208,7 +215,7 @@ class Solver:
         """Note what a step has made, and return it. aliases: more names that the cache has it under."""
         found = Solved(tree_of((*base.layers, layer)) if layer is not None else base, layer)
         found.key, found.inputs = key.hex(), {**key.inputs, **key.files}
-        for name in (found.key, *aliases):
+        for name in (found.key, *aliases) if self.settings.keeps else ():
             record = Cached(
                 key=name,
                 name=name_of(vertex),
