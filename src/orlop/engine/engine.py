@@ -34,6 +34,7 @@ from .sockets import Sockets
 from .steps.cache import StepCache
 from .supervision.boot import Boot
 from .supervision.notices import Notices
+from .userns.ranges import Ranges
 from .volumes.store import Volumes
 
 TYPE_CHECKING = False
@@ -93,6 +94,7 @@ class Engine:
         self.networks.resolver_lost = functools.partial(resolver_names.tell_everybody, self)
         self.networks.attempted = functools.partial(egress.told, self)
         self.locks = Locks()
+        self.id_ranges = Ranges()
         self.sockets = Sockets(paths.root)
         self.owners = Owners(self)
         self.secrets, self.configs = Data(paths.root, SECRET), Data(paths.root, CONFIG)

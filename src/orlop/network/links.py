@@ -30,6 +30,16 @@ def new_namespace() -> tuple[int, Rtnetlink]:
     return namespace.new(_furnish)
 
 
+def open_to_mapped_root() -> None:
+    """Let whoever is in the calling thread's namespace listen on low ports and send pings without a capability.
+
+    For containers in a user namespace of their own: that namespace does not own this one, so that no capability in
+    there counts for it (network_namespaces(7); icmp(7), ping_group_range).
+    """
+    write_sysctl("ipv4/ip_unprivileged_port_start", "0")
+    write_sysctl("ipv4/ping_group_range", "0 2147483647")
+
+
 def _furnish() -> Rtnetlink:
     # Nothing but what was asked for: no link-local address, no router's advertisement (SEC-93).
     write_sysctl("ipv6/conf/default/disable_ipv6", "1")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import os.path
+from contextlib import ExitStack
 
 from ..linux import mount as linux_mount
 from ..spec.errors import Invalid, NotFound, Unavailable
+from ..spec.runtime import IdMapping
+from .operations.idmap import IdMap
 from .operations.mount_options import parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..spec.runtime import Mount, Root
 
@@ -29,7 +32,11 @@ def open_rootfs(mounts: Sequence[Mount]) -> int:
         raise Invalid("mount", "the root file system", "it must be one mount of type overlay or bind")
     mount = mounts[0]
     try:
-        return _overlay(mount) if mount.type == "overlay" else _bind(mount.source, mount.options)
+        with ExitStack() as opened:
+            mapped = _mapper(mount, opened)
+            if mount.type == "overlay":
+                return _overlay(mount, mapped)
+            return _bind(mapped(mount.source), mount.options)
     except OSError as failure:
         raise _refused(failure) from None
 
@@ -45,7 +52,46 @@ def open_bundle_root(root: Root, bundle: str) -> int:
         raise _refused(failure) from None
 
 
-def _overlay(mount: Mount) -> int:
+def _mapper(mount: Mount, opened: ExitStack) -> Callable[[str], str]:
+    """Return what names a directory as it appears with the mount's ids: by a detached mount of it that is mapped.
+
+    The mapping goes below the overlay, whose own mounts can't be mapped (overlayfs.rst: layers may be, since 5.19).
+    """
+    if not mount.uid_mappings:
+        return str
+    maps = IdMap(uids=_with_mounter(mount.uid_mappings), gids=_with_mounter(mount.gid_mappings))
+    namespace = maps.open_user_namespace()
+    opened.callback(os.close, namespace)
+
+    def mapped(path: str) -> str:
+        directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            tree = linux_mount.clone_tree(directory)
+        finally:
+            os.close(directory)
+        opened.callback(os.close, tree)
+        try:
+            linux_mount.mount_setattr(tree, set_=linux_mount.MOUNT_ATTR_IDMAP, userns_fd=namespace)
+        except OSError as failure:
+            raise OSError(failure.errno, f"its file system has no id-mapped mounts: {failure.strerror}", path) from None
+        return f"/proc/self/fd/{tree}"
+
+    return mapped
+
+
+def _with_mounter(mappings: tuple[IdMapping, ...]) -> tuple[IdMapping, ...]:
+    """Return a map that root of the machine has an id in too: the first on disk that the container has not.
+
+    overlayfs acts as whoever mounted it, who makes files in its work directory before they get their owners: without an
+    id on the mapped layer that fails, and the file system is read-only.
+    """
+    if any(each.host_id <= 0 < each.host_id + each.size for each in mappings):
+        return mappings
+    free = max(each.container_id + each.size for each in mappings)
+    return (*mappings, IdMapping(container_id=free, host_id=0, size=1))
+
+
+def _overlay(mount: Mount, mapped: Callable[[str], str]) -> int:
     options = parse(mount.options, "rootfs.options")
     lower = [value for name, value in options.data if name == "lowerdir" and value]
     named = {name: value or "" for name, value in options.data if name != "lowerdir"}
@@ -57,7 +103,14 @@ def _overlay(mount: Mount) -> int:
         raise Invalid("mount", "the root file system", f"its overlay options do not fit: {what}")
     flags = [f"{name}={named[name]}" if named[name] else name for name in _OVERLAY_FLAGS if name in named]
     upper, work = named.get("upperdir", ""), named.get("workdir", "")
-    return linux_mount.overlay(lower, upper, work, attributes=options.set, flags=flags)
+    if upper:
+        # Both in one mount (fs/overlayfs/super.c): that of the directory above them.
+        above, _, name = upper.rpartition("/")
+        if work.rpartition("/")[0] != above:
+            raise Invalid("mount", "the root file system", "upperdir and workdir are not in one directory")
+        place = mapped(above)
+        upper, work = f"{place}/{name}", f"{place}/{work.rpartition('/')[2]}"
+    return linux_mount.overlay(list(map(mapped, lower)), upper, work, attributes=options.set, flags=flags)
 
 
 def _bind(source: str, options: tuple[str, ...]) -> int:

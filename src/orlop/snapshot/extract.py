@@ -62,14 +62,16 @@ class Rules:
     layer: whiteouts are marks, directories have the times of the archive, what is in the way goes. Else it is `cp`:
         names are names, a directory is never replaced by something else nor the other way round, and attributes that
         the file system does not take are let go.
-    owner: (uid, gid) of everything; None takes the archive's, (-1, -1) leaves ours.
+    owner: (uid, gid) of everything; None takes the archive's, (-1, -1) leaves ours. shift: between the owners of the
+        archive, or that one, and those of the tree.
     """
 
-    __slots__ = ("layer", "owner")
+    __slots__ = ("layer", "owner", "shift")
 
-    def __init__(self, *, layer: bool, owner: tuple[int, int] | None = None) -> None:
+    def __init__(self, *, layer: bool, owner: tuple[int, int] | None = None, shift: owners.Shift | None = None) -> None:
         self.layer = layer
         self.owner = owner
+        self.shift = shift
 
 
 LAYER = Rules(layer=True)
@@ -390,7 +392,9 @@ class Extraction:
         return parent
 
     def _give(self, target: int | str, member: Member) -> None:
-        self.lost_owners += not owners.give(target, member.uid, member.gid)
+        shift = self._rules.shift
+        uid, gid = shift.seen(member.uid, member.gid) if shift else (member.uid, member.gid)
+        self.lost_owners += not owners.give(target, uid, gid)
 
     def _set_xattrs(self, target: int | str, member: Member) -> None:
         for name, value in member.xattrs.items():

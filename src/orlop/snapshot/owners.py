@@ -13,9 +13,12 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..spec.tar import Member
 
 XATTR = b"user.orlop.owner"
+NOBODY = 65534
 _ID_DIGITS_MAX = 10
 
 
@@ -26,6 +29,35 @@ def _is_single() -> bool:
 
 
 SINGLE = _is_single()
+
+
+class Shift:
+    """Owners in a tree that is seen through the ids of another user namespace: a running container's own.
+
+    uids, gids: (id in there, id that we see, how many) of each range. An id that has no place in there is nobody's.
+    """
+
+    __slots__ = ("_gids", "_uids")
+
+    def __init__(self, uids: Sequence[tuple[int, int, int]], gids: Sequence[tuple[int, int, int]]) -> None:
+        self._uids = tuple(uids)
+        self._gids = tuple(gids)
+
+    def seen(self, uid: int, gid: int) -> tuple[int, int]:
+        """Return how we see an owner of in there; -1, which is no change, stays."""
+        return _moved(uid, self._uids), _moved(gid, self._gids)
+
+    def inside(self, uid: int, gid: int) -> tuple[int, int]:
+        """Return what an owner that we see is in there."""
+        uids = [(theirs, own, count) for own, theirs, count in self._uids]
+        gids = [(theirs, own, count) for own, theirs, count in self._gids]
+        return _moved(uid, uids), _moved(gid, gids)
+
+
+def _moved(number: int, ranges: Sequence[tuple[int, int, int]]) -> int:
+    if number == -1:
+        return -1
+    return next((to + number - at for at, to, count in ranges if at <= number < at + count), NOBODY)
 
 
 def give(target: int | str, uid: int, gid: int) -> bool:

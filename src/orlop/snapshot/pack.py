@@ -57,8 +57,14 @@ class Packer:
     """
 
     def __init__(
-        self, write: Callable[[bytes], object], *, whiteouts: bool = False, omit: Collection[bytes] = ()
+        self,
+        write: Callable[[bytes], object],
+        *,
+        whiteouts: bool = False,
+        omit: Collection[bytes] = (),
+        shift: owners.Shift | None = None,
     ) -> None:
+        self._shift = shift
         self.bytes = 0
         self._write = write
         self._whiteouts = whiteouts
@@ -132,12 +138,18 @@ class Packer:
 
     def _directory(self, directory: Directory, name: bytes) -> None:
         info = os.fstat(directory.fd)
-        member = _member(info, name + b"/", DIRTYPE)
+        member = self._member(info, name + b"/", DIRTYPE)
         member.xattrs = _xattrs(directory.fd)
         owners.restore(member, directory.fd)
         self._emit(encode(member))
         if self._whiteouts and is_opaque(directory.fd):
             self._mark(info, (b"" if name == b"." else name + b"/") + OPAQUE_MARKER)
+
+    def _member(self, info: os.stat_result, name: bytes, kind: str) -> Member:
+        member = _member(info, name, kind)
+        if self._shift is not None:
+            member.uid, member.gid = self._shift.inside(member.uid, member.gid)
+        return member
 
     def _mark(self, info: os.stat_result, name: bytes) -> None:
         member = Member(name, REGTYPE, 0)
@@ -152,7 +164,7 @@ class Packer:
         kind = _KINDS.get(stat.S_IFMT(info.st_mode))
         if kind is None:
             return  # a socket: nothing that an archive could hold
-        member = _member(info, name, kind)
+        member = self._member(info, name, kind)
         if info.st_nlink > 1:
             first = self._links.setdefault((info.st_dev, info.st_ino), name)
             if first != name:
@@ -220,7 +232,7 @@ def _member(info: os.stat_result, name: bytes, kind: str) -> Member:
 
 
 def xattrs_of(path: str, *, follow: bool = True) -> dict[bytes, bytes]:
-    """Return the extended attributes of a file that belong into an archive, sorted. follow: a link at the path's end."""
+    """Return the extended attributes of a file that belong into an archive, sorted. follow: a link at its end."""
     try:
         names = sorted(map(os.fsencode, os.listxattr(path, follow_symlinks=follow)))
     except OSError:

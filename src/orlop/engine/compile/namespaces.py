@@ -10,6 +10,7 @@ from ...linux.cgroup.directory import split_path
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import Mount, Namespace
+from ..userns import modes as userns
 from .mounts import SHM_SIZE_BYTES
 
 TYPE_CHECKING = False
@@ -21,7 +22,7 @@ CONTAINER = "container:"  # what begins a mode that joins the namespace of anoth
 NOWHERE = (
     "/proc/0/ns/pid"  # stands for a namespace that the start looks up: there is no process 0, so nothing is joined
 )
-# The user namespace is missing for now: root's containers get one when ids can be mapped for each of them.
+# The user namespace is the engine's own, or one that `unprivileged.with_ids` adds.
 _TYPES = ("mount", "uts", "ipc", "pid", "cgroup", "time", "network")
 _SYSCTLS = {
     # namespace that may be shared: (what begins the names of the settings that are its own, docker's word for it)
@@ -65,9 +66,9 @@ def check(request: ContainerRequest, subject: str) -> None:
         "IPC": (request.ipc, ("none", "host", "private", "shareable"), True),
         "PID": (request.pid, ("host", "private"), True),
         "UTS": (request.uts, ("host", "private"), False),
-        "USER": (request.userns, ("host",), False),
         "CGROUP": (request.cgroup_namespace, ("host", "private"), False),
     }
+    userns.parse(request.userns, subject)
     for kind, (mode, known, may_join) in modes.items():
         is_joined = may_join and mode.startswith(CONTAINER) and len(mode) > len(CONTAINER)
         if mode and mode not in known and not is_joined:

@@ -81,6 +81,7 @@ def container(
         annotations={**request.annotations, **({reaper.ANNOTATION: "true"} if request.init else {})},
         linux=linux,
     )
+    spec = unprivileged.with_ids(spec, record, directory)
     spec, lessened = unprivileged.adapted(spec, request, host, devices)
     return Compiled(spec, (*warnings, *lessened, *_capability_warnings(request, host), *mounts.warnings(request)))
 

@@ -7,28 +7,56 @@ proc_pid_oom_score_adj(5)). What can't be done, and was not asked for by name, i
 
 from __future__ import annotations
 
-from ...spec.runtime import Mount, Spec
+from ...spec.mount import VOLUME
+from ...spec.runtime import Mount, Namespace, Spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...spec.container import ContainerRequest
+    from ..containers.record import ContainerRecord
     from ..host import Devices, Host
 
 _SHOWN = {"network": ("sysfs", "/sys"), "pid": ("proc", "/proc")}
 _KEPT = ("nosuid", "noexec", "nodev")
 
 
+def with_ids(spec: Spec, record: ContainerRecord, directory: str) -> Spec:
+    """Return the spec with the container's own user namespace, if it has one, and its own files shown with its ids.
+
+    directory: the container's, whose files it mounts. What a user mounts keeps its owners, as with docker.
+    """
+    if not record.uid_mappings:
+        return spec
+    own = {point.destination for point in record.mounts if point.type == VOLUME}
+    mounts = tuple(
+        mount.replace(uid_mappings=record.uid_mappings, gid_mappings=record.gid_mappings)
+        if mount.destination in own or mount.source.startswith(f"{directory}/")
+        else mount
+        for mount in spec.mounts
+    )
+    linux = spec.linux.replace(
+        namespaces=(*spec.linux.namespaces, Namespace(type="user")),
+        uid_mappings=record.uid_mappings,
+        gid_mappings=record.gid_mappings,
+    )
+    return spec.replace(mounts=mounts, linux=linux)
+
+
 def adapted(spec: Spec, request: ContainerRequest, host: Host, devices: Devices) -> tuple[Spec, tuple[str, ...]]:
     """Return the spec as an engine in a user namespace can have it, and one sentence for each thing that is less."""
-    if host.runtime.initial_user_namespace:
+    own_ids = bool(spec.linux.uid_mappings)
+    if host.runtime.initial_user_namespace and not own_ids:
         return spec, ()
     own = {namespace.type for namespace in spec.linux.namespaces}
+    if own_ids and request.network != "none":
+        own.discard("network")  # the engine makes it, so that it is not the container's user namespace's
     mounts = tuple(_mount(mount, own) for mount in spec.mounts)
     shown = tuple(_shown(target, source) for target, source in _places(request, devices).items())
     linux = spec.linux.replace(devices=())
     process = spec.process
     warnings: tuple[str, ...] = ()
-    if process is not None and process.oom_score_adj is not None and process.oom_score_adj < host.oom_score_adj:
+    lowers = process is not None and (process.oom_score_adj or 0) < host.oom_score_adj
+    if lowers and process is not None and not host.runtime.initial_user_namespace:
         text = f"The OOM score adjustment is {host.oom_score_adj}: only root may lower it to {process.oom_score_adj}."
         process, warnings = process.replace(oom_score_adj=host.oom_score_adj), (text,)
     return spec.replace(mounts=(*mounts, *shown), linux=linux, process=process), warnings

@@ -71,6 +71,8 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
     with ExitStack() as held, engine.records.reserved(request.name, container_id) as name, ExitStack() as undo:
         dependencies.check(engine, request, name)
         record = _decide(engine, request, image, container_id, name)
+        maps = held.enter_context(engine.id_ranges.hold(engine, request, container_id, record.subject))
+        record = record.replace(uid_mappings=maps[0], gid_mappings=maps[1])
         held.enter_context(engine.volumes.held(preparation.volume_names(record.mounts)))
         secrets.check(engine, record)
         compiled = _compile(engine, record)
@@ -245,6 +247,11 @@ def _compile(engine: Engine, record: ContainerRecord, trees: Mapping[str, Mount]
     return compile.container(record, engine.records.path(record.id), engine.host, devices, trees)
 
 
+def _with_ids(mounts: tuple[Mount, ...], record: ContainerRecord) -> tuple[Mount, ...]:
+    """Return mounts that show their files with the container's ids; on disk they are as without a user namespace."""
+    return tuple(mount.replace(uid_mappings=record.uid_mappings, gid_mappings=record.gid_mappings) for mount in mounts)
+
+
 def _unpacked(engine: Engine, image: Image | None) -> Digest | None:
     return engine.snapshots.unpack(engine.images.layer_openers(image)) if image is not None else None
 
@@ -264,7 +271,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
             id=record.id,
             directory=directory,
             runtime_directory=runtime_directory,
-            rootfs=rootfs_mounts(engine, record),
+            rootfs=_with_ids(rootfs_mounts(engine, record), record),
             user=record.config.user,
             groups=record.request.group_add,
             open_stdin=record.request.open_stdin,

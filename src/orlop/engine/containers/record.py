@@ -20,6 +20,7 @@ from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Un
 from ...spec.health import Healthcheck
 from ...spec.mount import MountPoint
 from ...spec.record import Record
+from ...spec.runtime import IdMapping
 from . import names
 
 TYPE_CHECKING = False
@@ -60,6 +61,7 @@ class ContainerRecord(Record):
     """container.json.
 
     image_id: the digest of the image configuration, "" with --rootfs. snapshot_parent: the chain id of its layers.
+    uid_mappings, gid_mappings: of its user namespace, none where that is the engine's (engine.userns.ranges).
     created_at: RFC 3339 in UTC. start_error, start_exit_code: of the last start that failed, else "" and 0.
     """
 
@@ -71,6 +73,8 @@ class ContainerRecord(Record):
     image_id: str = ""
     snapshot_parent: str = ""
     mounts: tuple[MountPoint, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
     start_error: str = ""
     start_exit_code: int = 0
 

@@ -120,6 +120,8 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
     fd = -1
     try:
         fd, inside = links.new_namespace()
+        if record.uid_mappings:
+            namespace.inside(fd, links.open_to_mapped_root)
         with inside:
             attachment = _connect(engine, record, inside, fd)
         if any(cni.is_cni(engine, one) for one in attachment.endpoints):

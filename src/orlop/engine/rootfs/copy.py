@@ -59,11 +59,11 @@ def read(engine: Engine, reference: str, path: str, stream: int) -> None:
     name. Raises NotFound, Unavailable when the client goes.
     """
     record = engine.records.find(reference)
-    with inside.opened(engine, record) as root, socket.socket(fileno=os.dup(stream)) as peer:
+    with inside.opened_with_owners(engine, record) as (root, shift), socket.socket(fileno=os.dup(stream)) as peer:
         peer.settimeout(None)
         fd = _locate(root, path, reference)
         try:
-            packer = Packer(peer.sendall)
+            packer = Packer(peer.sendall, shift=shift)
             packer.add(fd, os.fsencode(os.path.basename(_clean(path).rstrip("/"))) or b".")
             packer.finish()
             peer.shutdown(socket.SHUT_WR)
@@ -81,7 +81,7 @@ def write(engine: Engine, reference: str, path: str, stream: int, *, owned_by_us
     Raises NotFound, Invalid, Denied for what is read-only, Unavailable when the client goes.
     """
     record = engine.records.find(reference)
-    with inside.opened(engine, record) as root, socket.socket(fileno=os.dup(stream)) as peer:
+    with inside.opened_with_owners(engine, record) as (root, shift), socket.socket(fileno=os.dup(stream)) as peer:
         peer.settimeout(None)
         _check_destination(root, path, reference)
         owner = None
@@ -92,7 +92,7 @@ def write(engine: Engine, reference: str, path: str, stream: int, *, owned_by_us
         below = os.fsencode(_link_target(root, _clean(path)))
         reader = Rebased(Reader(peer.recv, subject, LIMITS), b".", below)
         try:
-            Extraction(root, -1, subject, rules=Rules(layer=False, owner=owner)).run(reader)
+            Extraction(root, -1, subject, rules=Rules(layer=False, owner=owner, shift=shift)).run(reader)
             events.publish_container(engine, record, "extract-to-dir")
         except OSError as wrong:
             raise _broken("copy to", record, wrong) from None

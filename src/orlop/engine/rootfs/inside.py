@@ -22,6 +22,7 @@ from ...linux import mount, path, process
 from ...runtime import enter, rootfs
 from ...runtime.operations import mount_options
 from ...runtime.operations.mounts import BindMount
+from ...snapshot.owners import Shift
 from ...spec.errors import NotFound, Unavailable
 from ..containers import execs, lifecycle, state
 from ..containers.record import disk_trouble_told
@@ -40,7 +41,18 @@ NAMESPACE_S_MAX = 30.0
 @contextmanager
 def opened(engine: Engine, record: ContainerRecord) -> Iterator[int]:
     """Hold a descriptor (O_PATH) of the container's root directory. Raises NotFound, Unavailable."""
+    with opened_with_owners(engine, record) as (root, _):
+        yield root
+
+
+@contextmanager
+def opened_with_owners(engine: Engine, record: ContainerRecord) -> Iterator[tuple[int, Shift | None]]:
+    """Hold a descriptor as `opened`, and what lies between the owners that it shows and the container's.
+
+    A running one with a user namespace of its own shows its files with the machine's ids; on disk they have its own.
+    """
     with ExitStack() as stack:
+        shift = _shift(record)
         root = _of_running(engine, record)
         if root is None:
             stack.enter_context(engine.locks.hold(record.id))
@@ -49,9 +61,20 @@ def opened(engine: Engine, record: ContainerRecord) -> Iterator[int]:
         if root is None:
             with disk_trouble_told("mount", f"the root file system of {record.subject}"):
                 root, namespace = _mounted(engine, record)
+            shift = None
             stack.callback(os.close, namespace)
         stack.callback(os.close, root)
-        yield root
+        yield root, shift
+
+
+def _shift(record: ContainerRecord) -> Shift | None:
+    if not record.uid_mappings:
+        return None
+    uids, gids = (
+        [(each.container_id, each.host_id, each.size) for each in mappings]
+        for mappings in (record.uid_mappings, record.gid_mappings)
+    )
+    return Shift(uids, gids)
 
 
 def _of_running(engine: Engine, record: ContainerRecord) -> int | None:

@@ -213,9 +213,10 @@ def parse_uts(text: str) -> str:
 
 
 def parse_userns(text: str) -> str:
-    if text in ("", "host"):
-        return text
-    raise BadValue("--userns: invalid USER mode", "write host, or leave it away")
+    words = (text, text.partition(":")[0], text.partition("=")[0])
+    if not text or any(word in ("host", "auto", "remap", "keep-id", "nomap") for word in words):
+        return text  # which of them there are with which options is for the engine to say
+    raise BadValue("--userns: invalid USER mode", "write host, auto, auto:size=N or remap=USER, or leave it away")
 
 
 def parse_cgroupns(text: str) -> str:

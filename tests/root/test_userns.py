@@ -1,0 +1,157 @@
+"""Root's containers in user namespaces: ids of their own, files that keep their owners on disk."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from support import rootless
+from support.engine import Finished
+from support.rootless import User
+
+FIRST, COUNT, REMAPPED = 300000, 200000, 700000
+
+
+class Machine:
+    """A machine whose /etc/subuid gives ids to `containers`, and an engine of its root."""
+
+    def __init__(self, user: User) -> None:
+        self.user = user
+        self.root = user.directory / "data"
+        self.run = user.directory / "r"
+        self.run.mkdir(mode=0o700)
+        for name in ("subuid", "subgid"):
+            (user.directory / "etc" / name).write_text(f"containers:{FIRST}:{COUNT}\nremapper:{REMAPPED}:65536\n")
+
+    def orlop(self, *words: str) -> Finished:
+        env = ("env", f"ORLOP_ROOT={self.root}", f"ORLOP_RUN={self.run}")
+        return self.user.as_root(*env, str(rootless.COMMAND), *words, path=self.user.path)
+
+    def lines(self, *words: str) -> list[str]:
+        done = self.orlop(*words)
+        assert done.code == 0, done
+        return done.stdout.splitlines()
+
+    def uid_map(self, name: str) -> list[int]:
+        pid = self.lines("inspect", "-f", "{{.State.Pid}}", name)[0]
+        return [int(word) for word in Path(f"/proc/{pid}/uid_map").read_text().split()]
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    with rootless.user() as user:
+        found = Machine(user)
+        try:
+            yield found
+        finally:
+            for line in found.orlop("ps", "-aq").stdout.split():
+                found.orlop("rm", "-f", line)
+            found.orlop("engine", "stop")
+
+
+def test_each_container_has_ids_that_nobody_else_has(machine: Machine) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        own = ("--userns", "auto:size=5000", "host", "sleep", "1000")
+        list(pool.map(lambda name: machine.lines("run", "-d", "--name", name, *own), "abc"))
+    maps = [machine.uid_map(name) for name in "abc"]
+    assert all(own == 0 and size == 5000 and first >= FIRST for own, first, size in maps)
+    firsts = sorted(first for _, first, _ in maps)
+    assert all(after - before >= 5000 for before, after in itertools.pairwise(firsts))
+    machine.lines("stop", "-t", "0", "b")
+    machine.lines("start", "b")
+    assert machine.uid_map("b") == maps[1]
+    assert machine.lines("inspect", "-f", "{{.HostConfig.UsernsMode}}", "b") == ["auto:size=5000"]
+    done = machine.orlop("create", "--userns", f"auto:size={COUNT}", "host", "true")
+    assert done.code == 1, done
+    assert f"has no {COUNT} ids left" in done.stderr
+    for name in "abc":
+        machine.lines("rm", "-f", name)
+
+
+def test_files_keep_their_owners_on_disk_and_everywhere(machine: Machine) -> None:
+    machine.lines("run", "-d", "--name", "f", "--userns", "auto", "-v", "vol:/v", "host", "sleep", "1000")
+    script = (
+        "id -u; echo x >/tmp/x; chown 33:34 /tmp/x; echo y >/v/y; chown 7:8 /v/y; stat -c %u / /etc/passwd /etc/hosts"
+    )
+    assert machine.lines("exec", "f", "sh", "-c", script) == ["0", "0", "0", "0"]
+    volume = (machine.root / "volumes/vol/_data/y").stat()
+    assert (volume.st_uid, volume.st_gid) == (7, 8)
+    assert "A /tmp/x" in machine.lines("diff", "f")
+    given = machine.user.directory / "given"
+    given.write_text("given")
+    given.chmod(0o600)
+    machine.lines("cp", str(given), "f:/tmp/given")
+    assert machine.lines("exec", "f", "stat", "-c", "%u %g", "/tmp/given") == ["0 0"]
+    taken = machine.user.directory / "taken.tar"
+    taken.write_bytes(machine.orlop("cp", "f:/tmp/x", "-").raw_stdout)
+    shown = machine.user.as_root("tar", "--numeric-owner", "-tvf", str(taken), path=machine.user.path).stdout
+    assert re.search(r"\b33/34\b", shown), shown
+    machine.lines("commit", "f", "kept:1")
+    assert machine.lines("run", "--rm", "kept:1", "stat", "-c", "%u %g", "/tmp/x") == ["33 34"]
+    assert str(machine.uid_map("f")[1]) in machine.lines("top", "f")[1]
+    machine.lines("rm", "-f", "f")
+    machine.lines("rmi", "kept:1")
+    machine.lines("volume", "rm", "vol")
+
+
+def test_root_inside_is_nobody_outside(machine: Machine) -> None:
+    secret = machine.user.directory / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    done = machine.orlop("run", "--rm", "--userns", "auto", "-v", f"{secret}:/s", "host", "cat", "/s")
+    assert done.code == 1, done
+    assert "Permission denied" in done.stderr
+    machine.lines("run", "-d", "--name", "n", "--userns", "remap=remapper", "host", "sleep", "1000")
+    pid = machine.lines("inspect", "-f", "{{.State.Pid}}", "n")[0]
+    assert machine.uid_map("n") == [0, REMAPPED, 65536]
+    assert os.stat(f"/proc/{pid}").st_uid == REMAPPED
+    machine.lines("rm", "-f", "n")
+
+
+def test_low_ports_pings_and_the_machines_namespaces_work(machine: Machine) -> None:
+    sysctls = ("cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    assert machine.lines("run", "--rm", "--userns", "auto", "host", *sysctls) == ["0"]
+    shared = ("--userns", "auto", "--network", "host", "host", "cat", "/proc/net/dev")
+    assert rootless.LINK in "".join(machine.lines("run", "--rm", *shared))
+    assert machine.lines("run", "--rm", "--userns", "auto", "--network", "none", "host", "ls", "/sys/class/net") == [
+        "lo"
+    ]
+    device = ("--device", "/dev/zero:/dev/nil", "host", "stat", "-c", "%t:%T", "/dev/nil")
+    assert machine.lines("run", "--rm", "--userns", "auto", *device) == ["1:5"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--userns", "auto", "--privileged"), "privileged mode is incompatible with user namespaces"),
+        (("--userns", "auto:size=0"), "invalid USER mode: auto:size=0"),
+        (("--userns", "auto:size=x"), "invalid USER mode: auto:size=x"),
+        (("--userns", "auto:sizes=5"), "invalid USER mode: auto:sizes=5"),
+        (("--userns", "remap=stranger"), "stranger has no ids in /etc/subuid"),
+        (("--userns", "keep-id"), "needs a copy of every layer"),
+        (("--userns", "auto:size=10", "-u", "11"), "11 is not mapped in the user namespace"),
+    ],
+)
+def test_what_can_not_be_is_an_error(machine: Machine, words: tuple[str, ...], told: str) -> None:
+    done = machine.orlop("run", "--rm", *words, "host", "true")
+    assert done.code == 125, done
+    assert told in done.stderr
+    assert "Next: " in done.stderr
+
+
+def test_without_ids_the_error_says_how_to_get_some(machine: Machine) -> None:
+    file = machine.user.directory / "etc/subuid"
+    before = file.read_text()
+    file.write_text("")
+    try:
+        done = machine.orlop("run", "--rm", "--userns", "auto", "host", "true")
+    finally:
+        file.write_text(before)
+    assert done.code == 125, done
+    assert "echo orlop:2147483648:1073741824 >>/etc/subuid" in done.stderr
