@@ -56,6 +56,15 @@ def test_messages_of_any_size_come_back() -> None:
             assert grpc.call(connection, "/s/Echo", b"x" * size) == b"x" * size
 
 
+def test_a_defect_of_a_method_is_an_answer_too() -> None:
+    def broken(call: grpc.Call) -> None:
+        raise KeyError("x")
+
+    with served({"/s/Broken": broken}) as connection, pytest.raises(grpc.Failed) as caught:
+        grpc.call(connection, "/s/Broken", b"")
+    assert caught.value.code == grpc.INTERNAL and "KeyError" in caught.value.text
+
+
 def test_many_calls_at_once() -> None:
     found: list[bytes] = []
     with served({"/s/Echo": echo}) as connection:

@@ -91,7 +91,9 @@ def upload(engine: Engine, session: Session, options: Mapping[str, str]) -> Iter
     if not remote.startswith(_UPLOADED):
         yield -1
         return
-    with tempfile.TemporaryFile(dir=f"{engine.paths.root}/build") as file:
+    directory = f"{engine.paths.root}/build"
+    os.makedirs(directory, 0o700, exist_ok=True)
+    with tempfile.TemporaryFile(dir=directory) as file:
         try:
             call = grpc.begin(session.connection, _UPLOAD, [("urlpath", f"/{remote.removeprefix(_UPLOADED)}")])
             call.end()

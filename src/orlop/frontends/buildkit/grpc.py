@@ -142,6 +142,8 @@ def serve(stream: Stream, methods: Mapping[str, Callable[[Call], None]]) -> None
     except Broken:
         stream.reset()
         return
+    except Exception as error:  # a defect: the client must not wait for an answer for ever
+        code, text = INTERNAL, f"a defect of the engine: {type(error).__name__}: {error}"
     try:
         incoming.finish(code, text)
     except Broken:
