@@ -19,7 +19,7 @@ FROM host AS base
 RUN echo hello > /made; cat /made
 FROM base AS full
 COPY . /app/
-RUN --mount=type=secret,id=tok cat /run/secrets/tok > /secret-was; cat /secret-was
+RUN --mount=type=secret,id=tok cat /run/secrets/tok
 ARG V=1
 ENV X=$V
 LABEL kept=yes
