@@ -384,3 +384,27 @@ def test_verify_names_the_first_file_that_differs(orlop, context):
     assert failed.code == 1 and "/x differs" in failed.stderr and "RUN date" in failed.stderr
     failed = build(orlop, context, "FROM host\nRUN hostname > /h || cat /etc/hostname > /h\n", "--verify", check=False)
     assert failed.code == 1 and "/h differs" in failed.stderr
+
+
+def test_what_a_killed_engine_left_of_a_build_is_swept(orlop, context, tmp_path):
+    (tmp_path / "s").write_text("swept-away")
+    text = "FROM host\nRUN --mount=type=secret,id=s,target=/s echo begun; exec sleep 5432\n"
+    (context / "Dockerfile").write_text(text)
+    started = orlop.inside(
+        lambda: subprocess.Popen(
+            [Path(__file__).parents[2] / "orlop", "build", "--secret", f"id=s,src={tmp_path / 's'}", context],
+            env=orlop.variables,
+            stderr=subprocess.PIPE,
+        )
+    )
+    for line in started.stderr:
+        if b"begun" in line and b"RUN" not in line:
+            break
+    assert list(orlop.run.glob("build-*/secret*"))
+    os.kill(json.loads(orlop("info", "--format", "json").stdout)["Pid"], signal.SIGKILL)
+    started.wait(60)
+    started.stderr.close()
+    orlop("info")
+    assert not list(orlop.run.glob("build-*")) and not list((orlop.root / "build/builds").iterdir())
+    assert not list((orlop.root / "snapshots/active").iterdir())
+    until(lambda: not any(b"5432" in processes.read(pid, "cmdline") for pid in processes.pids()))

@@ -23,6 +23,7 @@ from ..spec.errors import NotFound, OrlopError
 from . import events
 from .containers import ends, execs, freezing, names, removal, state
 from .networks import attach, cni, egress
+from .steps import sweep as steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def reconcile(engine: Engine) -> None:
                 late.append(container_id)
     _take_up_networks(engine, late)
     _sweep_tasks(engine)
+    steps.sweep(engine)
     for container_id in engine.records.ids():
         if container_id not in late:
             engine.boot.consider(container_id)

@@ -114,6 +114,15 @@ class Snapshots:
         """Remove the layer called key, whatever its processes left there. Raises NotFound, Unavailable."""
         remove_tree(self.root, self._retire_key(key))
 
+    def rename(self, key: str, new: str) -> None:
+        """Give a writable layer, which nothing has mounted, another key. Raises NotFound, Conflict."""
+        try:
+            os.rename(self._active(key), self._active(new))
+        except FileNotFoundError:
+            raise self._missing(key) from None
+        except OSError:
+            raise Conflict("rename", f"snapshot {key}", f"there is one called {new} already") from None
+
     def adopt(self, key: str, diff_id: Digest) -> Digest:
         """Make the writable layer called key a layer above what it stands on; return its ChainID. The key is gone then.
 

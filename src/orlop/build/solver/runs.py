@@ -44,6 +44,7 @@ def solve(solver: Solver, step: graph.Run, log: StepLog) -> Solved:
             layer = space.commit(solver.settings.mtime_max_ns, steps.targets(command))
         except BaseException as failure:
             if isinstance(failure, CommandFailed) and solver.settings.request.keep_failed and not solver.kept:
+                space.keep(solver.name)
                 solver.kept = space.key
             else:
                 space.discard()

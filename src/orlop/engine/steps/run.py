@@ -23,7 +23,7 @@ from ...spec.errors import Unavailable
 from ...spec.task import SPEC_FILE, ExitRecord, LogOptions, StartTask
 from .. import compile, host
 from ..compile.mounts import DEFAULTS, FILES
-from ..containers import files, removal, state
+from ..containers import files, names, removal, state
 from ..containers.record import Config, ContainerRecord, disk_trouble_told, timestamp
 from ..networks import attach
 
@@ -110,9 +110,11 @@ def targets(command: Command) -> tuple[str, ...]:
 def _start(
     engine: Engine, workspace: Workspace, command: Command, stream: int, size: Box | None = None
 ) -> ContainerRecord:
+    # Its own id, where the tree is called otherwise: that of a step that failed.
+    step_id = workspace.key if names.is_id(workspace.key) else names.new_id()
     record = ContainerRecord(
-        id=workspace.key,
-        name=f"step_{workspace.key[:12]}",
+        id=step_id,
+        name=f"step_{step_id[:12]}",
         created_at=timestamp(),
         request=command.request,
         config=Config(

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from ..engine import Engine
 
 
+KEPT = "kept-"  # and the name of a build: the key of the tree in which one of its steps failed
+
+
 class Workspace:
     """One writable tree. key: its snapshot's. Made with `open_workspace`; commit it or discard it."""
 
@@ -76,6 +79,11 @@ class Workspace:
             raise Unavailable("commit", "a step's layer", f"{where}{wrong.strerror or wrong}") from None
         chain_id = self.engine.snapshots.adopt(self.key, descriptor.digest)
         return Layer(descriptor=descriptor, diff_id=descriptor.digest, chain_id=chain_id)
+
+    def keep(self, build: str) -> None:
+        """Let it stay as it is, for those who want to look at it."""
+        self.engine.snapshots.rename(self.key, KEPT + build)
+        self.key = KEPT + build
 
     def discard(self) -> None:
         """Throw away what was written."""
