@@ -387,3 +387,14 @@ def test_tag_lists_are_bounded(puller: Puller) -> None:
 
     with Registry(honest(), on("tags/list", more)) as registry:
         assert len(list(puller.repository(registry.name).tags(Patience()))) == client.PAGES_MAX
+
+
+def test_what_is_here_is_asked_for_by_its_head_only(puller: Puller) -> None:
+    """Registries count who gets manifests (429): a second pull is no get."""
+    content = honest()
+    with Registry(content) as registry:
+        puller.pull(registry)
+        before = registry.fetched("")
+        puller.pull(registry)
+        assert registry.fetched("") == before
+        assert [method for method, _, _ in registry.requests[-1:]] == ["HEAD"]
