@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,8 @@ class Platform:
     life: create, start and delete of an OCI runtime, three processes and the shell that calls them.
     cold: as run, but with the engine stopped ahead of each.
     create, prune: make a container that does not run, remove all such; list: shows them.
-    start: starts a container that runs `true` and stays when it has ended.
+    start: starts a container that runs `true` and stays when it has ended. sleep: one that sleeps, and prints its id;
+    remove: before ids, ends and removes such.
     processes: {role: pids}, of what stays in memory while SLEEPER runs.
     """
 
@@ -46,6 +48,8 @@ class Platform:
         self.list: Subject | None = None
         self.create: list[str] = []
         self.start: list[str] = []
+        self.sleep: list[str] = []
+        self.remove: list[str] = []
         self.prune: list[str] = []
         self.processes: Callable[[], dict[str, list[int]]] = dict
 
@@ -69,6 +73,8 @@ def docker(work: Workspace) -> Platform:
     platform.list = Subject("docker ps -a", [command, "ps", "-a"], env)
     platform.create = [command, "create", "--network", "none", "bench", "/bin/true"]
     platform.start = [command, "run", "--detach", "--network", "none", "bench", "/bin/true"]
+    platform.sleep = [*platform.start[:-1], "/bin/sleep", SLEEP_S]
+    platform.remove = [command, "rm", "--force"]
     platform.prune = [command, "container", "prune", "-f"]
     platform.processes = lambda: {
         "dockerd": [pid],
@@ -111,6 +117,8 @@ def podman(work: Workspace) -> Platform:
     platform.list = Subject("podman ps -a", [*command, "ps", "-a"], env)
     platform.create = [*command, "create", *limits, "bench", "/bin/true"]
     platform.start = [*command, "run", "--detach", *limits, "bench", "/bin/true"]
+    platform.sleep = [*platform.start[:-1], "/bin/sleep", SLEEP_S]
+    platform.remove = [*command, "rm", "--force", "--time", "0"]
     platform.prune = [*command, "container", "prune", "-f"]
     platform.processes = lambda: {"conmon, one a container": _named("conmon", str(home))}
     return platform
@@ -160,6 +168,8 @@ def orlop(work: Workspace) -> Platform:
     platform.list = Subject("orlop ps -a", [command, "ps", "-a"], env)
     platform.create = [command, "create", "--network", "none", "host", "true"]
     platform.start = [command, "run", "--detach", "--network", "none", "host", "true"]
+    platform.sleep = [*platform.start[:-1], "sleep", SLEEP_S]
+    platform.remove = [command, "rm", "--force"]
     platform.prune = [command, "container", "prune", "-f"]
     platform.cold = Subject("orlop run, no engine yet", argv, env, before=partial(_run, work, stop, env))
     platform.processes = lambda: _roles(processes.with_environment("ORLOP_RUN", str(home / "run")))
@@ -178,6 +188,18 @@ def filled(work: Workspace, platforms: Sequence[Platform], count: int) -> list[S
             work.run(platform.create, env)
         subjects.append(platform.list)
     return subjects
+
+
+@contextmanager
+def asleep(work: Workspace, platforms: Sequence[Platform], count: int) -> Iterator[None]:
+    """Let so many more containers sleep on each platform that keeps them."""
+    with ExitStack() as undo:
+        for platform in platforms:
+            if platform.sleep and platform.exec:
+                env = platform.exec.env
+                ids = [work.run(platform.sleep, env) for _ in range(count)]
+                undo.callback(work.run, [*platform.remove, *ids], env)
+        yield
 
 
 def parallel(work: Workspace, platforms: Sequence[Platform], count: int) -> list[Subject]:

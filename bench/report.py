@@ -30,12 +30,12 @@ def times(series: Sequence[Series], reference: Series | None) -> list[str]:
 
 
 def memory(platforms: Mapping[str, Mapping[str, Sequence[int]]]) -> list[str]:
-    """Return a table of what stays in memory while one container sleeps: {platform: {role: pids}}."""
+    """Return a table of what processes keep in memory: {platform: {role: pids}}; of several the mean."""
     rows = [["process", "PSS MiB", "private MiB"], ["---", "---:", "---:"]]
     for roles in platforms.values():
         for role, pids in roles.items():
             if pids:
-                pss, private = (sum(column) / 1024 for column in zip(*map(_resident, pids), strict=True))
+                pss, private = (sum(column) / len(pids) / 1024 for column in zip(*map(_resident, pids), strict=True))
                 rows.append([role, f"{pss:.1f}", f"{private:.1f}"])
     return _table(rows)
 
