@@ -1,0 +1,254 @@
+"""Builds whose Dockerfile, context or server wants more than a build may have (SEC-60 to SEC-67).
+
+Everything that a step must not reach is a canary of the test's on the host: a directory with a file that keeps its
+content, and stays the only one in it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from support.engine import Environment, Finished
+
+SECRET = "what no build may see"
+
+
+class Canary:
+    """A directory on the host that nobody may change or read."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        (place / "keep/deep").mkdir(parents=True)
+        (place / "keep/deep/file").write_text(SECRET)
+        (place / "secret").write_text(SECRET)
+
+    def check(self) -> None:
+        found = sorted(str(path.relative_to(self.place)) for path in self.place.rglob("*"))
+        assert found == ["keep", "keep/deep", "keep/deep/file", "secret"]
+        assert (self.place / "secret").read_text() == SECRET
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Canary]:
+    found = Canary(tmp_path / "canary")
+    yield found
+    found.check()
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    place = tmp_path / "context"
+    place.mkdir()
+    return place
+
+
+def build(orlop: Environment, context: Path, text: str, *options: str | Path, **more: object) -> Finished:
+    (context / "Dockerfile").unlink(missing_ok=True)
+    (context / "Dockerfile").write_text(text)
+    return orlop("build", *options, context, check=False, **more)
+
+
+def said(finished: Finished) -> str:
+    return finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize("name", ["../../../../canary/keep", "/etc", "..", "a/../../b", "%2e%2e/x", "-x", "x" * 300])
+def test_the_id_of_a_cache_leads_nowhere(orlop: Environment, context: Path, canary: Canary, name: str) -> None:
+    before = set(os.listdir("/etc"))
+    text = f"FROM host\nRUN --mount=type=cache,id={name},target=/c echo x > /c/left\n"
+    text += f"RUN --mount=type=cache,id={name},target=/d cat /d/left\n"
+    assert build(orlop, context, text).code == 0
+    assert set(os.listdir("/etc")) == before
+
+
+def test_a_cache_s_subdirectory_that_became_a_link(orlop: Environment, context: Path, canary: Canary) -> None:
+    text = (
+        "FROM host AS base\nRUN mkdir -p /tree/sub\n"
+        f"FROM host\nRUN --mount=type=cache,id=c,target=/c ln -sfn {canary.place} /c/sub\n"
+        "RUN --mount=type=cache,id=c,from=base,source=/tree/sub,target=/d ls -la /d/; echo x > /d/left; true\n"
+        "RUN --mount=type=cache,id=c,target=/c ls -la /c/sub/ && exit 1 || true\n"
+    )
+    found = build(orlop, context, text)
+    assert SECRET not in said(found)
+
+
+def test_what_stands_where_a_mount_was_is_not_removed_on_the_host(
+    orlop: Environment, context: Path, canary: Canary
+) -> None:
+    text = (
+        f"FROM host\nRUN --mount=type=tmpfs,target=/m/keep/deep mkdir -p /n && mv /m /n/m; rm -rf /m; "
+        f"ln -s {canary.place} /m; true\n"
+        f"RUN --mount=type=bind,target=/x/keep/deep/file,source=Dockerfile rm -rf /x; ln -s {canary.place} /x; true\n"
+        "RUN true\n"
+    )
+    build(orlop, context, text)
+
+
+@pytest.mark.parametrize("source", ["/link", "/link/..", "/up", "/link/etc"])
+def test_a_bind_from_a_stage_stays_in_the_stage(orlop: Environment, context: Path, canary: Canary, source: str) -> None:
+    text = (
+        f"FROM host AS evil\nRUN ln -s / /link; ln -s ../../../../../../../.. /up; mkdir -p {canary.place.parent}\n"
+        f"FROM host\nRUN --mount=type=bind,from=evil,source={source},target=/h,rw "
+        f"cat /h{canary.place}/secret; echo x > /h{canary.place}/left; ls /h{canary.place}; true\n"
+    )
+    assert SECRET not in said(build(orlop, context, text))
+
+
+@pytest.mark.parametrize(
+    "instruction", ["COPY link /x", "COPY dir/link /x", "ADD link /x", "COPY up /x", "COPY dir /x"]
+)
+def test_a_link_in_the_context_leads_nowhere(
+    orlop: Environment, context: Path, canary: Canary, instruction: str
+) -> None:
+    (context / "dir").mkdir()
+    (context / "link").symlink_to(canary.place / "secret")
+    (context / "dir/link").symlink_to(canary.place / "secret")
+    (context / "up").symlink_to("../canary/secret")
+    text = f"FROM host\n{instruction}\nRUN cat /x /x/link; true\n"
+    assert SECRET not in said(build(orlop, context, text))
+
+
+@pytest.mark.parametrize("source", ["/link/secret", "/up/secret", "/../../canary/secret"])
+def test_a_copy_from_a_stage_stays_in_the_stage(orlop: Environment, context: Path, canary: Canary, source: str) -> None:
+    text = (
+        f"FROM host AS evil\nRUN ln -s {canary.place} /link; ln -s ../../../../../../../..{canary.place} /up\n"
+        f"FROM host\nCOPY --from=evil {source} /x\nRUN cat /x\n"
+    )
+    found = build(orlop, context, text)
+    assert SECRET not in said(found)
+    assert found.code != 0
+
+
+def test_a_destination_that_is_a_link_stays_in_the_image(orlop: Environment, context: Path, canary: Canary) -> None:
+    (context / "a").write_text("a")
+    text = f"FROM host\nRUN ln -s {canary.place} /out; ln -s ../../../../../../..{canary.place} /up\n"
+    text += "COPY a /out/left\nCOPY a /up/left\nADD a /out/deep/left\nWORKDIR /out/made\nRUN pwd\n"
+    build(orlop, context, text)
+
+
+def _archive(entries: dict[str, tuple[bytes, str | bytes]]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as made:
+        for name, (kind, content) in entries.items():
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            if isinstance(content, str):
+                member.linkname = content
+                made.addfile(member)
+            else:
+                member.size = len(content)
+                made.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore", "through", "hard", "dots", "absolute"])
+def test_an_archive_as_context_leads_nowhere(orlop: Environment, tmp_path: Path, canary: Canary, name: str) -> None:
+    secret = str(canary.place / "secret")
+    dockerfile = b"FROM host\nCOPY . /c\nRUN cat /c/hard /c/sub/left /c/link; ls -laR /c; true\n"
+    entries: dict[str, tuple[bytes, str | bytes]] = {"Dockerfile": (tarfile.REGTYPE, dockerfile)}
+    if name in ("Dockerfile", ".dockerignore"):
+        entries[name] = (tarfile.SYMTYPE, secret)
+    elif name == "through":
+        entries |= {"sub": (tarfile.SYMTYPE, str(canary.place)), "sub/left": (tarfile.REGTYPE, b"x")}
+    elif name == "hard":
+        entries["hard"] = (tarfile.LNKTYPE, secret)
+    elif name == "dots":
+        entries["../../../../../../../.." + str(canary.place / "left")] = (tarfile.REGTYPE, b"x")
+    else:
+        entries[str(canary.place / "left")] = (tarfile.REGTYPE, b"x")
+    (tmp_path / "context.tar").write_bytes(_archive(entries))
+    with (tmp_path / "context.tar").open("rb") as archive:
+        found = orlop("build", "-", input=archive.read(), check=False)
+    assert SECRET not in said(found)
+
+
+def test_a_command_sees_only_declared_variables(orlop: Environment, context: Path) -> None:
+    text = "FROM host\nARG DECLARED=1\nENV KEPT=2\nRUN env | sort\nRUN cat /proc/self/environ | tr '\\0' '\\n'\n"
+    own = {"LEAKED_BY_HOST": SECRET, "AWS_SECRET_ACCESS_KEY": SECRET}
+    shown = said(build(orlop, context, text, "--build-arg", "UNDECLARED=x", "--no-cache", "--progress=plain", env=own))
+    assert SECRET not in shown and "LEAKED" not in shown
+    assert "UNDECLARED=" not in shown
+    assert "DECLARED=1" in shown and "KEPT=2" in shown
+
+
+class _Redirecting(BaseHTTPRequestHandler):
+    """Sends whoever asks to the place that the path names."""
+
+    def do_GET(self) -> None:
+        if self.path == "/file":
+            self.send_response(200)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"good")
+            return
+        self.send_response(302)
+        self.send_header("Location", TARGETS[self.path.strip("/")])
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+TARGETS = {
+    "local": "file:///etc/hostname",
+    "metadata": "http://169.254.169.254/latest/meta-data/",
+    "socket": "unix:///var/run/docker.sock",
+    "ftp": "ftp://127.0.0.1/x",
+    "loop": "/loop",
+}
+
+
+@pytest.fixture
+def server(orlop: Environment) -> Iterator[str]:
+    found = orlop.inside(lambda: ThreadingHTTPServer(("127.0.0.1", 0), _Redirecting))
+    assert isinstance(found, ThreadingHTTPServer)
+    thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{found.server_address[1]}"
+    found.shutdown()
+    thread.join()
+    found.server_close()
+
+
+def test_a_url_leads_to_no_file_socket_or_metadata(orlop: Environment, context: Path, server: str) -> None:
+    for name in TARGETS:
+        found = build(orlop, context, f"FROM host\nADD {server}/{name} /x\nRUN cat /x\n")
+        assert found.code != 0, name
+        assert Path("/etc/hostname").read_text().strip() not in found.stdout, name
+
+
+def test_a_checksum_is_enforced(orlop: Environment, context: Path, server: str) -> None:
+    right = "770e607624d689265ca6c44884d0807d9b054d23c473c106c72be9de08b7376c"
+    text = "FROM scratch\nADD --checksum=sha256:{digest} {server}/file /x\n"
+    wrong = build(orlop, context, text.format(digest="0" * 64, server=server))
+    assert wrong.code != 0 and "digest" in said(wrong)
+    assert build(orlop, context, text.format(digest=right, server=server)).code == 0
+
+
+def test_an_image_s_triggers_are_bounded_by_the_dockerfile(orlop: Environment, context: Path, canary: Canary) -> None:
+    text = f"FROM scratch\nONBUILD ADD file://{canary.place}/secret /x\nONBUILD COPY {canary.place}/secret /x\n"
+    assert build(orlop, context, text, "-t", "evil:1").code == 0
+    found = build(orlop, context, "FROM evil:1\n", "-t", "victim:1")
+    assert found.code != 0
+    assert SECRET not in said(found)
+    text = "FROM host\nONBUILD RUN --security=insecure true\nONBUILD RUN --network=host true\n"
+    assert build(orlop, context, text, "-t", "evil:2").code == 0
+    found = build(orlop, context, "FROM evil:2\n")
+    assert found.code != 0 and "security.insecure" in said(found)
+
+
+def test_a_mount_s_options_are_docker_s_only(orlop: Environment, context: Path) -> None:
+    for option in ("bind-propagation=shared", "propagation=rshared", "exec", "z", "U=true", "type=bind,relabel=shared"):
+        found = build(orlop, context, f"FROM host\nRUN --mount=type=bind,target=/x,{option} true\n")
+        assert found.code != 0, option
+        assert json.dumps(found.stderr)  # told as text, not as a defect
+        assert "defect" not in found.stderr
