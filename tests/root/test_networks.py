@@ -712,3 +712,66 @@ def test_a_network_is_made_from_anothers_configuration(run: Run, orlop: Environm
         refused = orlop(*words, check=False)
         assert refused.code != 0
         assert cause in refused.stderr, refused.stderr
+
+
+def test_a_port_is_published_as_its_mode_says(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
+    # P01: the default obeys the machine's rules, nat passes them by as docker does, routed translates nothing.
+    nft(host, "add table inet t")
+    nft(host, "add chain inet t input { type filter hook input priority 0; policy drop; }")
+    nft(host, 'add rule inet t input iifname "lo" accept; add rule inet t input ct state established accept')
+    obeys = run("-p", "8080:80,mode=host-input")
+    passes = run("-p", "8081:80,mode=nat", "-p", "7000-7002:80-82,mode=nat", "-p", "127.0.0.1:8082:80,mode=nat")
+    routed = run("-p", "80-81,mode=routed")
+    with (
+        serving(obeys, 80),
+        serving(passes, 80) as server,
+        serving(passes, 82),
+        serving(routed, 80),
+        serving(routed, 82),
+    ):
+        assert silent(neighbour, A, 8080)
+        assert ask(neighbour, A, 8081) == B
+        assert ask(neighbour, A, 7002) == B
+        assert silent(neighbour, A, 8082)
+        assert ask(neighbour, routed.address(), 80) == B
+        assert silent(neighbour, routed.address(), 82)
+        assert silent(neighbour, passes.address(), 80)
+        assert ask(host, "127.0.0.1", 8081) == "10.88.0.1"
+    assert server.peers[0] == B
+    told = orlop("net", "explain", routed.id).stdout
+    assert f"other machines  yes: at {routed.address()}:80, if they have a route to it" in told.replace("       ", "  ")
+    orlop("rm", "-f", passes.id, routed.id)
+    assert silent(neighbour, A, 8081)
+    nft(host, "delete table inet t")
+
+
+def test_a_port_is_reached_from_where_it_says(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
+    other = "192.0.2.3"
+    neighbour.route.add_address(neighbour.index("up0"), other, 24)
+    box = run("-p", f"8080:80,from={B}", "-p", f"8081:80,mode=nat,from=203.0.113.0/24,from={B}/32", "-p", "8082:80")
+    with serving(box, 80) as server:
+        for port in (8080, 8081, 8082):
+            assert ask(neighbour, A, port) == B
+            assert bool(_asked_from(neighbour, other, port)) == (port == 8082)
+        assert ask(host, "127.0.0.1", 8080)
+    assert server.peers == [B, B, B, other, "10.88.0.1"]
+    for words, cause in (
+        ("80:80,from=x", "invalid IP address: x"),
+        ("80:80,mode=magic", "invalid field of a port: 'mode=magic'"),
+        ("80:80,mode=routed", "a routed port has no port of the host"),
+        ("80:80,", "invalid field of a port: ''"),
+    ):
+        refused = orlop("run", "--rm", "-p", words, "host", "true", check=False)
+        assert refused.code == 125
+        assert cause in refused.stderr
+
+
+def _asked_from(place: Netns, source: str, port: int) -> bytes:
+    def go() -> bytes:
+        try:
+            with socket.create_connection((A, port), timeout=1.0, source_address=(source, 0)) as asker:
+                return asker.recv(100)
+        except OSError:
+            return b""
+
+    return place.inside(go)

@@ -28,11 +28,14 @@ from _socket import IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP
 
 from ..linux.netlink import nftables as nft
 from ..linux.netlink.nftables import ACCEPT, DROP, IPV4, IPV6, Batch, Element, Hook
+from ..spec.network import NAT, ROUTED
 from . import subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from ..spec.network import Published
 
 NUMBERS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
 GATEWAYS = {IPV4: "169.254.88.88", IPV6: "fd6f:726c:6f70::88"}  # the far end of the gate: addresses of no machine
@@ -82,15 +85,17 @@ class Bridge:
 class Forward:
     """A published range: ports of host_ip ("" is every address of the family) to ports of an address."""
 
-    __slots__ = ("address", "count", "first", "host_first", "host_ip", "protocol")
+    __slots__ = ("address", "count", "first", "host_first", "host_ip", "mode", "protocol", "sources")
 
-    def __init__(self, host_ip: str, host_first: int, count: int, protocol: str, address: str, first: int) -> None:
-        self.host_ip = host_ip
-        self.host_first = host_first
-        self.count = count
-        self.protocol = protocol
+    def __init__(self, port: Published, address: str) -> None:
+        self.host_ip = port.host_ip
+        self.host_first = port.host_first
+        self.count = port.count
+        self.protocol = port.protocol
         self.address = address
-        self.first = first
+        self.first = port.first
+        self.mode = port.mode
+        self.sources = port.sources
 
 
 class Gate:
@@ -204,12 +209,17 @@ def _write_rules(batch: Batch, table: str, family: Family, gate: Gate, closes_fo
     batch.add_set(number, table, "ports", keys, data=[family.key, "inet_service"])
     batch.add_set(number, table, "ports-anywhere", keys[1:], data=[family.key, "inet_service"])
     batch.add_set(number, table, "ranges", keys, data=[family.key], flags=nft.SET_INTERVAL)
+    # Ports that pass the machine's rules by; ports that only some may reach, and who; ports of containers themselves.
+    batch.add_set(number, table, "direct", keys, flags=nft.SET_INTERVAL)
+    batch.add_set(number, table, "limited", keys, flags=nft.SET_INTERVAL)
+    batch.add_set(number, table, "sources", [family.key, *keys], flags=nft.SET_INTERVAL)
+    batch.add_set(number, table, "routed", keys, flags=nft.SET_INTERVAL)
     for chain, hook, rules in (
         ("first", Hook("filter", nft.PREROUTING, -300), _first(family)),
         ("dstnat", Hook("nat", nft.PREROUTING, -100), _dstnat(family, gate)),
         ("gate", Hook("filter", nft.INPUT, GATE_PRIORITY), _gate(family, gate)),
         ("local", Hook("nat", nft.OUTPUT, -100), _local(family)),
-        ("forward", Hook("filter", nft.FORWARD, 0), _forward(closes_forwarding)),
+        ("forward", Hook("filter", nft.FORWARD, 0), _forward(family, closes_forwarding)),
         ("srcnat", Hook("nat", nft.POSTROUTING, 100), _srcnat(family)),
     ):
         batch.add_chain(number, table, chain, hook)
@@ -219,14 +229,8 @@ def _write_rules(batch: Batch, table: str, family: Family, gate: Gate, closes_fo
 
 def _look_up(family: Family, name: str) -> list[bytes]:
     """Look up destination address, protocol and destination port in one of the maps; its data lies from _R on."""
-    address = [] if name == "ports-anywhere" else [nft.payload(nft.NETWORK_HEADER, family.destination, family.size, _R)]
-    protocol = _R + (family.words if address else 0)
-    return [
-        *address,
-        nft.meta(nft.L4PROTO, protocol),
-        nft.payload(nft.TRANSPORT_HEADER, 2, 2, protocol + 1),
-        nft.lookup(name, _R, into=_R),
-    ]
+    whole = _destination(family, _R) if name != "ports-anywhere" else _destination(family, _R - family.words)[1:]
+    return [*whole, nft.lookup(name, _R, into=_R)]
 
 
 _MAPS = ("ranges", "ports", "ports-anywhere")
@@ -258,7 +262,26 @@ def _first(family: Family) -> list[list[bytes]]:
 
 def _dstnat(family: Family, gate: Gate) -> list[list[bytes]]:
     through = [nft.meta(nft.IIFNAME, _R), nft.compare(_R, nft.interface(gate.name))]
-    return [[*through, *rule] for rule in _translate(family)]
+    here = nft.local_destination(_R)
+    stranger = [
+        nft.payload(nft.NETWORK_HEADER, family.source, family.size, _R),
+        *_destination(family, _R + family.words),
+        nft.lookup("sources", _R, invert=True),
+    ]
+    return [
+        [*here, *_destination(family, _R), nft.lookup("limited", _R), *stranger, nft.verdict(DROP)],
+        *([*through, *rule] for rule in _translate(family)),
+        *([*here, *_destination(family, _R), nft.lookup("direct", _R), *rule] for rule in _translate(family)),
+    ]
+
+
+def _destination(family: Family, register: int) -> list[bytes]:
+    """Load destination address, protocol and destination port."""
+    return [
+        nft.payload(nft.NETWORK_HEADER, family.destination, family.size, register),
+        nft.meta(nft.L4PROTO, register + family.words),
+        nft.payload(nft.TRANSPORT_HEADER, 2, 2, register + family.words + 1),
+    ]
 
 
 def _gate(family: Family, gate: Gate) -> list[list[bytes]]:
@@ -278,7 +301,7 @@ def _local(family: Family) -> list[list[bytes]]:
     return [[*nft.local_destination(_R), *rule] for rule in _translate(family)]
 
 
-def _forward(closes_forwarding: bool) -> list[list[bytes]]:
+def _forward(family: Family, closes_forwarding: bool) -> list[list[bytes]]:
     incoming = nft.meta(nft.IIFNAME, _R)
     outgoing = nft.meta(nft.OIFNAME, _R)
     known = nft.CT_ESTABLISHED | nft.CT_RELATED
@@ -294,6 +317,7 @@ def _forward(closes_forwarding: bool) -> list[list[bytes]]:
             *nft.any_of(_R, nft.CT_DNAT),
             nft.verdict(ACCEPT),
         ],
+        [*_destination(family, _R), nft.lookup("routed", _R), nft.verdict(ACCEPT)],
         [outgoing, nft.lookup("bridges", _R), nft.verdict(DROP)],
     ]
     if closes_forwarding:
@@ -350,6 +374,10 @@ def _each_forward(
         family = FAMILIES[":" in forward.address]
         if forward.host_ip and (":" in forward.host_ip) != (":" in forward.address):
             continue
+        for name, element in _said_of(family, forward):
+            elements.setdefault((family.number, name), []).append(element)
+        if forward.mode == ROUTED:
+            continue
         if forward.first == forward.host_first:
             key = _port_key(family, forward, forward.host_first)
             end = _port_end(family, forward, forward.host_first + forward.count - 1)
@@ -365,6 +393,23 @@ def _each_forward(
             elements.setdefault((family.number, name), []).append(element)
     for (number, name), found in elements.items():
         change(number, table, name, found)
+
+
+def _said_of(family: Family, forward: Forward) -> Iterator[tuple[str, Element]]:
+    """Yield (set, element) of what else is said of a published range than where it leads."""
+    key = _port_key(family, forward, forward.host_first)
+    end = _port_end(family, forward, forward.host_first + forward.count - 1)
+    if forward.mode == ROUTED:
+        own = _packed(forward.address)
+        yield "routed", Element(own + key[family.size :], end=own + end[family.size :])
+    if forward.mode == NAT:
+        yield "direct", Element(key, end=end)
+    if forward.sources:
+        yield "limited", Element(key, end=end)
+    for text in forward.sources:
+        who = subnet.parse(text if "/" in text else f"{text}/{128 if ':' in text else 32}")
+        if who.bits == family.bits:
+            yield "sources", Element(_bytes(who.first, family) + key, end=_bytes(who.last, family) + end)
 
 
 def _port_key(family: Family, forward: Forward, port: int) -> bytes:

@@ -7,13 +7,18 @@ from .record import Record
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 PORT_MAX = 65535
+# How a port is published: what comes passes the machine's rules for incoming packets (the default); it passes them by,
+# as docker's does; the container's own address is reached, and nothing translated.
+HOST_INPUT, NAT, ROUTED = "host-input", "nat", "routed"
+MODES = ("", HOST_INPUT, NAT, ROUTED)
+SOURCES_MAX = 64
 
 
 class PortRequest(Record):
     """`-p`: ports of the host that lead to ports of the container. Ranges go from first to last, both counted.
 
     host_ip: "" for every address. host_first 0: a free port that the engine chooses. A range of host ports for one
-    container port means any free one of them.
+    container port means any free one of them. mode: of MODES; sources: subnets that may come, none are all.
     """
 
     strict = True
@@ -23,8 +28,14 @@ class PortRequest(Record):
     first: int
     last: int
     protocol: str = "tcp"
+    mode: str = ""
+    sources: tuple[str, ...] = ()
 
     def check(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"invalid mode: {self.mode[:20]}")
+        if self.mode == ROUTED and (self.sources or self.host_first or self.host_ip):
+            raise ValueError("a routed port has no port of the host, and no sources")
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"invalid proto: {self.protocol[:20]}")
         for low, high in ((self.host_first, self.host_last), (self.first, self.last)):
@@ -135,13 +146,18 @@ class Endpoint(Record):
 
 
 class Published(Record):
-    """Ports as they are published: host_first leads to first, and so on for `count` ports. host_ip "" is every one."""
+    """Ports as they are published: host_first leads to first, and so on for `count` ports. host_ip "" is every one.
+
+    mode, sources: as in the request.
+    """
 
     host_ip: str = ""
     host_first: int
     first: int
     count: int = 1
     protocol: str = "tcp"
+    mode: str = ""
+    sources: tuple[str, ...] = ()
 
 
 class RelayPort(Record):

@@ -7,6 +7,7 @@ from ...linux.netlink import nftrace
 from ...linux.netlink.rtnetlink import Rtnetlink
 from ...network import links, probe
 from ...spec.errors import Conflict, Invalid
+from ...spec.network import ROUTED
 from . import attach, reach
 from .host import OPTION_ICC
 
@@ -105,10 +106,15 @@ def _from_outside(engine: Engine, number: int, protocol: str, port: Published | 
         why = f"it is not published; chain forward of table ip {engine.networks.firewall.table} drops what is not"
         return [_say(MACHINE, YES, f"at {address}:{number}"), _say(OTHERS, NO, why)]
     host_port = port.host_first + number - port.first
-    own = port.host_ip or "127.0.0.1"
+    own = address if port.mode == ROUTED else port.host_ip or "127.0.0.1"
     here = _say(MACHINE, *_judge_local(own, host_port, protocol))
     if port.host_ip.startswith("127.") or port.host_ip == "::1":
         return [here, _say(OTHERS, NO, f"it is published at {port.host_ip} alone")]
+    if port.mode == ROUTED:
+        return [here, _say(OTHERS, YES, f"at {address}:{number}, if they have a route to it")]
+    if port.sources:
+        why = f"only from {', '.join(port.sources)}, if this machine's firewall lets them in"
+        return [here, _say(OTHERS, UNKNOWN, why)]
     target = port.host_ip or _own_address()
     if not target:
         return [here, _say(OTHERS, NO, "this machine has no address that others could reach")]

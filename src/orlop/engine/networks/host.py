@@ -355,7 +355,7 @@ def forwards_of(held: Attachment) -> list[Forward]:
     if endpoint is None or endpoint.capabilities:
         return []  # plugins publish by themselves
     return [
-        Forward(port.host_ip, port.host_first, port.count, port.protocol, address, port.first)
+        Forward(port, address)
         for port in held.ports
         for address in (endpoint.ipv4, endpoint.ipv6)
         if address and (not port.host_ip or (":" in port.host_ip) == (":" in address))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...spec.errors import Invalid, OrlopError
+from ...spec.network import ROUTED
 from ..labels import has_label
 from . import attach, ports
 
@@ -281,6 +282,8 @@ def _places(held: Attachment | None) -> Iterator[tuple[Published, str]]:
         return
     endpoint = next((one for one in held.endpoints if one.network_id == held.gateway), None)
     for port in held.ports:
+        if port.mode == ROUTED:
+            continue  # of the container's own address, which no field of docker's has
         if port.host_ip:
             yield port, port.host_ip
             continue

@@ -7,7 +7,7 @@ import errno
 from ...linux.netlink import namespace
 from ...network import hostports
 from ...spec.errors import Conflict, Invalid
-from ...spec.network import PORT_MAX, PortRequest, Published
+from ...spec.network import PORT_MAX, ROUTED, PortRequest, Published
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def reserve(published: Iterable[Published], subject: str) -> list[socket]:
     Raises Conflict for a port that another program has taken meanwhile, Invalid for an address that is not ours.
     """
     made: list[socket] = []
-    published = list(published)
+    published = [port for port in published if port.mode != ROUTED]
     if sum(port.count for port in published) > RESERVED_MAX:
         return made
     for port in published:
@@ -101,8 +101,17 @@ def _choose(request: PortRequest, host_ip: str, held: list[Published], taken: Ta
 
     def at(host_first: int) -> Published:
         return Published(
-            host_ip=address, host_first=host_first, first=request.first, count=count, protocol=request.protocol
+            host_ip=address,
+            host_first=host_first,
+            first=request.first,
+            count=count,
+            protocol=request.protocol,
+            mode=request.mode,
+            sources=request.sources,
         )
+
+    if request.mode == ROUTED:
+        return at(request.first)
 
     if request.host_first and request.host_last - request.host_first + 1 == count:
         found = at(request.host_first)
@@ -125,6 +134,7 @@ def _in_the_way(wanted: Published, held: Iterable[Published], taken: Taken) -> s
     for other in held:
         if (
             other.protocol == wanted.protocol
+            and ROUTED not in (other.mode, wanted.mode)
             and _same_address(other.host_ip, wanted.host_ip)
             and other.host_first < wanted.host_first + wanted.count
             and wanted.host_first < other.host_first + other.count

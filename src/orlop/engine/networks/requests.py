@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...network import subnet
 from ...network.dns.egress import Allowed
 from ...spec.errors import Invalid
-from ...spec.network import EndpointRequest
+from ...spec.network import SOURCES_MAX, EndpointRequest
 from . import cni, egress, links, ports
 from .attach import CONTAINER, HOST, NONE
 
@@ -57,6 +57,13 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
     for port in request.ports:
         if port.host_ip:
             _check_address(port.host_ip, "-p", subject)
+        if len(port.sources) > SOURCES_MAX:
+            raise Invalid("create", subject, f"more than {SOURCES_MAX} sources of a port", hint="give larger subnets")
+        for source in port.sources:
+            try:
+                subnet.parse(source if "/" in source else f"{source}/{128 if ':' in source else 32}")
+            except ValueError as wrong:
+                raise Invalid("create", subject, str(wrong), hint="write it as from=10.0.0.0/8") from None
     return ()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...spec.errors import Invalid
-from ...spec.network import PORT_MAX, PROTOCOLS, EndpointRequest, PortRequest
+from ...spec.network import MODES, PORT_MAX, PROTOCOLS, ROUTED, EndpointRequest, PortRequest
 from .flags import BOOL, LIST, STRING, BadValue, Flag, Kind
 
 TYPE_CHECKING = False
@@ -27,7 +27,12 @@ class Chosen:
 
 
 def parse_port(text: str) -> PortRequest:
-    """[[HOST_IP:]HOST_PORT[-LAST]:]PORT[-LAST][/PROTOCOL]; an IPv6 address stands in brackets."""
+    """[[HOST_IP:]HOST_PORT[-LAST]:]PORT[-LAST][/PROTOCOL]; an IPv6 address stands in brackets.
+
+    Behind it, with commas: mode=host-input, nat or routed, and from=SUBNET, which may come several times.
+    """
+    text, *said = text.split(",")
+    mode, sources = _manner(said)
     rest, _, protocol = text.partition("/")
     protocol = protocol.lower() or "tcp"
     if protocol not in PROTOCOLS:
@@ -53,9 +58,32 @@ def parse_port(text: str) -> PortRequest:
         raise BadValue(f"invalid ranges specified for container and host Ports: {inside} and {host}", _HINT_PORT)
     if not first:
         raise BadValue(f"invalid containerPort: {inside}", _HINT_PORT)
+    if mode == ROUTED and (host_ip or host_first or sources):
+        raise BadValue(f"a routed port has no port of the host: {text}", _HINT_PORT)
     return PortRequest(
-        host_ip=host_ip, host_first=host_first, host_last=host_last, first=first, last=last, protocol=protocol
+        host_ip=host_ip,
+        host_first=host_first,
+        host_last=host_last,
+        first=first,
+        last=last,
+        protocol=protocol,
+        mode=mode,
+        sources=sources,
     )
+
+
+def _manner(said: list[str]) -> tuple[str, tuple[str, ...]]:
+    """Return (mode, sources) of what stands behind the commas of -p."""
+    mode, sources = "", []
+    for field in said:
+        key, _, value = field.partition("=")
+        if key == "mode" and value in MODES[1:]:
+            mode = value
+        elif key == "from" and value:
+            sources.append(value)
+        else:
+            raise BadValue(f"invalid field of a port: {field[:60]!r}", "write mode=nat, or from=10.0.0.0/8")
+    return mode, tuple(sources)
 
 
 def _range(text: str, what: str) -> tuple[int, int]:
