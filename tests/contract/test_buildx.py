@@ -159,6 +159,17 @@ def test_the_builder_tells_of_itself(docker: Docker, context: Path) -> None:
     assert "#1 [internal]" in docker.build("-t", "x", "--target", "base", context)
 
 
+def test_it_asks_what_a_dockerfile_takes(docker: Docker, context: Path) -> None:
+    more = {"BUILDX_EXPERIMENTAL": "1"}
+    assert "full" in docker.build("--print=targets", context, **more)
+    told = docker.build("--print=outline", "--target=full", context, **more)
+    assert "V" in told and "tok" in told
+    document = docker.build("--print=outline,format=json", "--target=full", context, **more)
+    found = json.loads(document[document.index("{\n") : document.rindex("}") + 1])
+    assert [arg["name"] for arg in found["args"]] == ["V"]
+    assert [secret["name"] for secret in found["secrets"]] == ["tok"]
+
+
 def test_compose_builds_by_it(docker: Docker, tmp_path: Path, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM host\nARG WORD\nRUN echo $WORD >/word\nCMD cat /word\n")
     service = "{build: {context: ./context, args: {WORD: built}}, network_mode: none}"

@@ -33,6 +33,7 @@ RANK = {
 # used by nobody; a row for linux, runtime or supervise is never right: they run as root and forked.
 THIRD_PARTY: dict[str, frozenset[str]] = {
     "content": frozenset({"compression"}),  # zstd: in the standard library from 3.14
+    "frontends": frozenset({"h2", "yaml"}),  # BuildKit's protocol, compose files; imported when they are needed
 }
 
 # Start-up is paid by every command and every container: these cost more than the rest of such a module together.

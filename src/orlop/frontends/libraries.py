@@ -6,7 +6,6 @@ own, and the environment that the checkout's `./dev` has made; whoever may write
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
@@ -14,23 +13,28 @@ from ..spec.errors import Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    Library = TypeVar("Library")
 
 
-def load(module: str, verb: str, subject: str, hint: str) -> Any:
-    """Return a module of another project. verb, subject: what needs it, for the error. Raises Unavailable."""
+def load(take: Callable[[], Library], subject: str, hint: str) -> Library:
+    """Return what `take` imports, after looking in more places where it does not find it.
+
+    subject: what needs it, for the error ("compose files"). Raises Unavailable.
+    """
     try:
-        return importlib.import_module(module)
+        return take()
     except ImportError:
         for directory in _site_directories():
             if directory not in sys.path:
                 sys.path.append(directory)
     try:
-        return importlib.import_module(module)
-    except ImportError:
-        cause = f"the Python library {module} is not installed"
-        raise Unavailable(verb, subject, cause, hint=hint) from None
+        return take()
+    except ImportError as missing:
+        cause = f"the Python library {missing.name} is not installed"
+        raise Unavailable("work with", subject, cause, hint=hint) from None
 
 
 def _site_directories() -> Iterator[str]:

@@ -41,10 +41,3 @@ class BuildKit:
     ) -> None:
         """Carry a client's session on a connection until it ends. Raises Unavailable."""
         self._sessions.carry(name, shared_key, methods, sock, ahead)
-
-
-def check() -> None:
-    """Raise Unavailable when the library that speaks HTTP/2 is not there: before a connection is no HTTP any more."""
-    from .http2 import library
-
-    library("h2.connection")

@@ -106,10 +106,11 @@ class Connection:
         handle: Callable[[Stream], None] | None = None,
         ahead: bytes = b"",
     ) -> None:
-        self._events = library("h2.events")
-        self._errors = library("h2.exceptions")
-        settings = library("h2.config").H2Configuration(client_side=is_client, header_encoding="utf-8")
-        self._h2 = library("h2.connection").H2Connection(settings)
+        h2 = library()
+        self._events = h2.events
+        self._errors = h2.exceptions
+        settings = h2.config.H2Configuration(client_side=is_client, header_encoding="utf-8")
+        self._h2 = h2.connection.H2Connection(settings)
         self._sock = sock
         self._handle = handle
         self._ahead = ahead
@@ -119,7 +120,7 @@ class Connection:
         with self._changed:
             self._h2.initiate_connection()
             self._h2.increment_flow_control_window(WINDOW_BYTES)
-            codes = library("h2.settings").SettingCodes
+            codes = h2.settings.SettingCodes
             self._h2.update_settings(
                 {codes.INITIAL_WINDOW_SIZE: WINDOW_BYTES, codes.MAX_CONCURRENT_STREAMS: STREAMS_MAX}
             )
@@ -283,10 +284,19 @@ class Connection:
         threading.Thread(target=self._handle, args=(stream,), daemon=True).start()
 
 
-def library(module: str) -> Any:
-    """Return a module of h2. Raises Unavailable."""
-    hint = "install it: apt-get install python3-h2, or pip install h2"
-    return libraries.load(module, "serve", "BuildKit's protocol", hint)
+def library() -> Any:
+    """Return the package h2. Raises Unavailable."""
+
+    def take() -> Any:
+        import h2.config
+        import h2.connection
+        import h2.events
+        import h2.exceptions
+        import h2.settings
+
+        return h2
+
+    return libraries.load(take, "BuildKit's protocol", "install it: apt-get install python3-h2, or pip install h2")
 
 
 def _headers(pairs: Sequence[tuple[str, str]]) -> Headers:

@@ -111,8 +111,13 @@ def parse(text: bytes, file: str) -> list[Map]:
 
 def library() -> Any:
     """Return PyYAML. Raises Unavailable."""
-    hint = "install it: apt-get install python3-yaml, or pip install PyYAML"
-    return libraries.load("yaml", "read", "compose files", hint)
+
+    def take() -> Any:
+        import yaml
+
+        return yaml
+
+    return libraries.load(take, "compose files", "install it: apt-get install python3-yaml, or pip install PyYAML")
 
 
 def _loader(yaml: Any) -> Any:

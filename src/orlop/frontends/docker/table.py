@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ..buildkit import routes as buildkit
 from . import (
     archives,
     build,
-    buildkit,
     containers,
     execs,
     images,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from dataclasses import dataclass
 
 from ....spec.errors import Invalid, NotFound, OrlopError, Unavailable
 from ....spec.reference import Reference
@@ -23,31 +24,31 @@ if TYPE_CHECKING:
 POLICIES = ("always", "missing", "never", "build", "if_not_present")
 
 
-def ensure(
-    invocation: Compose,
-    project: Project,
-    services: Sequence[Service],
-    *,
-    policy: str = "",
-    build: bool = False,
-    may_build: bool = True,
-    quiet: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class Making:
+    """How images are made. policy: instead of the services' own pull_policy, "" for theirs."""
+
+    policy: str = ""
+    build: bool = False
+    may_build: bool = True
+    quiet: bool = False
+
+
+def ensure(invocation: Compose, project: Project, services: Sequence[Service], making: Making = Making()) -> None:
     """Build or pull what is missing, as the services' pull_policy and the flags say.
 
-    policy: instead of theirs, "" for theirs. Raises Invalid for one that is not there, NotFound for what may not be
-    made.
+    Raises Invalid for a policy that is not there, NotFound for what may not be made.
     """
     for service in services:
-        chosen = policy if policy not in ("", "policy") else service.get("pull_policy", "missing")
+        chosen = making.policy if making.policy not in ("", "policy") else service.get("pull_policy", "missing")
         if chosen not in POLICIES:
             cause = f"invalid pull policy {chosen!r}"
             raise Invalid("use", f"services.{service.name}", cause, hint=f"known are {', '.join(POLICIES)}")
         with invocation.connect() as engine:
             is_here = bool(observed.image_id(engine, service.image))
         if "build" in service.config:
-            if build or chosen == "build" or not is_here:
-                if not may_build:
+            if making.build or chosen == "build" or not is_here:
+                if not making.may_build:
                     cause = f"No such image: {service.image}"
                     raise NotFound("use", f"image {service.image}", cause, hint="leave --no-build away")
                 build_service(invocation, project, service, [])
@@ -55,7 +56,7 @@ def ensure(
             if chosen == "never":
                 cause = f"No such image: {service.image}"
                 raise NotFound("use", f"image {service.image}", cause, hint=f"orlop pull {service.image}")
-            pull_service(invocation, service, quiet=quiet)
+            pull_service(invocation, service, quiet=making.quiet)
 
 
 def build_service(invocation: Compose, project: Project, service: Service, more: Sequence[str]) -> None:

@@ -83,7 +83,7 @@ def _run(invocation: Compose) -> int:
     if not options["no-deps"] and needed:
         images.ensure(invocation, project, needed)
         _bring_up(invocation, project, needed)
-    images.ensure(invocation, project, [service], build=options["build"])
+    images.ensure(invocation, project, [service], images.Making(build=options["build"]))
     with invocation.connect() as engine:
         # Its networks and volumes, without its containers.
         plan = plans.make(engine, project, [service], Wishes(scale={name: 0}, recreate=False), set())

@@ -95,15 +95,13 @@ def _conflict(one: str, other: str) -> UsageError:
 def _bring_up(invocation: Compose, project: Project, services: list[Service], wishes: Wishes) -> None:
     options = invocation.options
     given = options.given
-    images.ensure(
-        invocation,
-        project,
-        services,
+    making = images.Making(
         policy=options["pull"] if "pull" in given else "",
         build="build" in given and options["build"],
         may_build=not ("no-build" in given and options["no-build"]),
         quiet="quiet-pull" in given and options["quiet-pull"],
     )
+    images.ensure(invocation, project, services, making)
     with invocation.connect() as engine:
         plan = plans.make(engine, project, services, wishes, set(invocation.arguments))
     _warn_of_orphans(plan)

@@ -5,8 +5,8 @@ Source: moby's api/server/router/session, api/server/router/grpc; moby/buildkit,
 
 from __future__ import annotations
 
-from .. import buildkit
-from .door import Door, Status
+from ..docker.door import Door, Status
+from .http2 import library
 
 _EXPOSED = "X-Docker-Expose-Session-"
 NAME_CHARACTERS_MAX = 200
@@ -34,7 +34,7 @@ def control(door: Door) -> None:
 def _check(door: Door) -> None:
     if door.headers.get("Upgrade", "") != "h2c":
         raise Status(400, "no upgrade proto in request")
-    buildkit.check()
+    library()  # while the connection is HTTP still, the answer can be an error
 
 
 ROUTES = (("POST", "/session", session), ("POST", "/grpc", control))
