@@ -1,0 +1,184 @@
+"""`POST /build`: the docker CLI without BuildKit, docker-py, and requests that neither would send."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+
+import docker
+import pytest
+
+from bench.workspace import Workspace
+from support.docker_http import Api
+from support.engine import Environment
+
+# docker-py leaves the answers of failed requests to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+TEXT = 'FROM box:1\nENV A=1\nRUN echo "$A" > /a\nCOPY f /f\nCMD ["cat", "/a", "/f"]\n'
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[Environment]:
+    with Workspace() as work:
+        environment = Environment(work.path("o") / "root")
+        environment("info")
+        environment("import", str(work.archive()), "box:1")
+        yield environment
+        left = environment.close()
+        assert not left, left
+
+
+@pytest.fixture(scope="module")
+def api(environment):
+    return Api(environment.run / "docker.sock")
+
+
+@pytest.fixture
+def cli(environment, peer, tmp_path):
+    env = os.environ | {"DOCKER_HOST": f"unix://{environment.run}/docker.sock", "DOCKER_CONFIG": str(tmp_path / "none")}
+
+    def call(*argv, data=b"", check=True):
+        words = [str(peer("docker")), *map(str, argv)]
+        done = environment.inside(
+            lambda: subprocess.run(
+                words, env=env | {"DOCKER_BUILDKIT": "0"}, input=data, capture_output=True, timeout=120, check=False
+            )
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return call
+
+
+def archive(**files: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as made:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            made.addfile(member, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+def stream(answer):
+    return [json.loads(line) for line in answer.body.splitlines()]
+
+
+def test_the_cli_builds_and_builds_again_from_the_cache(cli, tmp_path):
+    (tmp_path / "Dockerfile").write_text(TEXT)
+    (tmp_path / "f").write_text("from the context\n")
+    first = cli("build", "--network=none", "-t", "made", tmp_path).stdout.decode()
+    steps = [line for line in first.splitlines() if line.startswith("Step ")]
+    assert steps[0] == "Step 1/5 : FROM box:1" and len(steps) == 5 and "Using cache" not in first
+    assert "Successfully tagged made:latest" in first
+    assert cli("run", "--rm", "--network=none", "made").stdout == b"1\nfrom the context\n"
+    again = cli("build", "--network=none", "-t", "made", tmp_path).stdout.decode()
+    assert again.count("Using cache") == 4
+    assert [line for line in again.splitlines() if "Successfully" in line] == [
+        line for line in first.splitlines() if "Successfully" in line
+    ]
+    shown = cli("history", "--format", "{{.CreatedBy}}", "made").stdout.decode()
+    assert all(word in shown for word in ("ENV A=1", "RUN ", "COPY f /f", "CMD"))
+
+
+def test_the_cli_shows_output_and_the_status_of_what_fails(cli):
+    failed = cli("build", "--network=none", "-", data=b"FROM box:1\nRUN echo said; exit 7\n", check=False)
+    assert failed.returncode == 7 and b"said\n" in failed.stdout
+    assert b"The command '/bin/sh -c echo said; exit 7' returned a non-zero code: 7" in failed.stderr
+    failed = cli("build", "-", data=b"FROM box:1\nNONSENSE x\n", check=False)
+    assert b"dockerfile parse error on line 2: unknown instruction: NONSENSE" in failed.stderr
+
+
+def test_the_cli_passes_its_options(cli, tmp_path):
+    (tmp_path / "D").write_text(
+        "ARG B=none\nFROM box:1 AS one\nARG V\nRUN echo $V > /v\nFROM box:1 AS two\nLABEL a=1\nFROM one\nRUN nonsense\n"
+    )
+    options = ["--build-arg", "V=given", "--target=one", "--label", "l=m", "--network=none", "-f", tmp_path / "D"]
+    name = cli("build", "-q", *options, tmp_path).stdout.decode().strip()
+    assert cli("run", "--rm", "--network=none", name, "cat", "/v").stdout == b"given\n"
+    assert json.loads(cli("inspect", name).stdout)[0]["Config"]["Labels"] == {"l": "m"}
+    assert b"Total reclaimed space" in cli("builder", "prune", "-f").stdout
+
+
+def test_the_sdk_builds(environment):
+    client = docker.DockerClient(base_url=f"unix://{environment.run}/docker.sock", timeout=60)
+    try:
+        text = archive(Dockerfile=TEXT, f="of the SDK\n")
+        image, logs = client.images.build(
+            fileobj=io.BytesIO(text), custom_context=True, tag="sdk:1", rm=True, network_mode="none"
+        )
+        assert image.tags == ["sdk:1"] and any("Step 1/5" in one.get("stream", "") for one in logs)
+        assert client.containers.run("sdk:1", remove=True, network_mode="none") == b"1\nof the SDK\n"
+        with pytest.raises(docker.errors.BuildError) as failed:
+            broken = archive(Dockerfile="FROM box:1\nRUN exit 3\n")
+            client.images.build(fileobj=io.BytesIO(broken), custom_context=True, network_mode="none")
+        assert "returned a non-zero code: 3" in str(failed.value)
+        assert client.api.prune_builds()["SpaceReclaimed"] >= 0
+    finally:
+        client.close()
+        gc.collect()
+
+
+def test_the_stream_ends_with_the_image(api):
+    answer = api(
+        "POST", "/build?networkmode=none&t=a&t=b:2", archive(Dockerfile=TEXT, f=""), Content_Type="application/x-tar"
+    )
+    told = stream(answer)
+    assert answer.status == 200 and told[0] == {"stream": "Step 1/5 : FROM box:1\n"}
+    (aux,) = [one["aux"] for one in told if "aux" in one]
+    assert aux["ID"].startswith("sha256:")
+    assert [one["stream"] for one in told[-2:]] == ["Successfully tagged a:latest\n", "Successfully tagged b:2\n"]
+    quiet = stream(api("POST", "/build?networkmode=none&q=1", archive(Dockerfile=TEXT, f="")))
+    assert quiet == [{"stream": aux["ID"] + "\n"}]
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "status", "words"),
+    [
+        ("", b"no archive" * 100, 400, "tar archive"),
+        ("", b"", 400, ""),
+        ("", archive(other="x"), 404, "Dockerfile"),
+        ("?dockerfile=../../etc/passwd", archive(Dockerfile="FROM box:1\n"), 404, "passwd"),
+        ("?dockerfile=D", archive(Dockerfile="FROM box:1\n"), 404, "D"),
+        ("", archive(Dockerfile=""), 400, ""),
+        ("", archive(Dockerfile="FROM box:1\nCOPY\n"), 400, "COPY"),
+        ("?buildargs={", archive(Dockerfile="FROM box:1\n"), 400, ""),
+        ("?labels=[]", archive(Dockerfile="FROM box:1\n"), 400, ""),
+        ("?target=none", archive(Dockerfile="FROM box:1\n"), 404, "none"),
+        ("?t=UPPER", archive(Dockerfile="FROM box:1\n"), 400, ""),
+        ("?version=2", archive(Dockerfile="FROM box:1\n"), 400, ""),
+        ("?remote=ftp://host/x", b"", 400, ""),
+        ("?shmsize=x", archive(Dockerfile="FROM box:1\n"), 400, ""),
+        ("?ulimits=[1]", archive(Dockerfile="FROM box:1\n"), 400, ""),
+        ("?squash=1", archive(Dockerfile="FROM box:1\n"), 400, "squash"),
+    ],
+)
+def test_broken_requests_are_answered(api, query, body, status, words):
+    answer = api("POST", f"/build{query}", body, Content_Type="application/x-tar")
+    assert answer.status == status and words in answer.message, answer
+
+
+def test_a_link_of_the_context_leads_nowhere_else(api):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as made:
+        for name, target in {"Dockerfile": "/etc/hostname", "x": "/etc/passwd"}.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            made.addfile(member)
+    assert api("POST", "/build", buffer.getvalue(), Content_Type="application/x-tar").status == 404
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer, mode="w") as made:
+        text = b"FROM box:1\nCOPY x /x\n"
+        member = tarfile.TarInfo("Dockerfile")
+        member.size = len(text)
+        made.addfile(member, io.BytesIO(text))
+        member = tarfile.TarInfo("x")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        made.addfile(member)
+    told = stream(api("POST", "/build", buffer.getvalue(), Content_Type="application/x-tar"))
+    assert "not found" in told[-1]["error"]
