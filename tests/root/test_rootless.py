@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,14 +28,6 @@ def lines(user: User, *words: str) -> list[str]:
     done = user.orlop(*words)
     assert done.code == 0, done
     return done.stdout.splitlines()
-
-
-def wait_for(what: str, condition: object) -> None:
-    deadline = time.monotonic() + 60
-    assert callable(condition)
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def keeper(user: User) -> dict[str, int]:
@@ -170,7 +161,7 @@ def test_published_ports_lead_to_the_container(user: User) -> None:
         except ConnectionError:
             return b""  # nc is between two clients
 
-    wait_for("an answer", lambda: told() == b"hello from inside\n")
+    rootless.wait_for("an answer", lambda: told() == b"hello from inside\n")
     taken = user.orlop("run", "--rm", "-p", "18099:81", "host", "true")
     assert taken.code == 125, taken
     assert "port is already allocated" in taken.stderr
@@ -179,7 +170,7 @@ def test_published_ports_lead_to_the_container(user: User) -> None:
     assert "Permission denied" in low.stderr
     assert "ip_unprivileged_port_start" in low.stderr
     lines(user, "restart", "-t", "1", "web")
-    wait_for("an answer after a restart", lambda: told() == b"hello from inside\n")
+    rootless.wait_for("an answer after a restart", lambda: told() == b"hello from inside\n")
     lines(user, "rm", "-f", "web")
     assert not [line for line in user.processes().values() if "network import relay" in line or "orlop: ports" in line]
     for name in lines(user, "ps", "-aq", "--filter", "status=created"):
@@ -192,13 +183,13 @@ def test_the_next_engine_finds_the_namespaces_of_one_that_was_killed(user: User)
     pid = int(lines(user, "engine", "status")[0].split("pid ")[1].split(",")[0])
     pidfd = process.pidfd_open(pid)
     process.pidfd_send_signal(pidfd, signal.SIGKILL)
-    wait_for("the engine's end", lambda: process.has_ended(pidfd))
+    rootless.wait_for("the engine's end", lambda: process.has_ended(pidfd))
     os.close(pidfd)
     assert lines(user, "exec", "stays", "id", "-u") == ["0"]
     assert keeper(user)["pid"] == before["pid"]
     lines(user, "rm", "-f", "stays")
     lines(user, "engine", "stop")
-    wait_for("an end of everything", lambda: not user.processes())
+    rootless.wait_for("an end of everything", lambda: not user.processes())
     assert not (user.runtime / "orlop/keeper.json").exists()
 
 

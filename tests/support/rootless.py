@@ -13,7 +13,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,14 @@ RANGE = "1200000000:65536"
 PLAIN_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 LINK, ADDRESS, GATEWAY = "up0", "192.0.2.2", "192.0.2.1"
 FAR = "198.51.100.7"  # an address that a container reaches through the uplink alone
+
+
+def wait_for(what: str, condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + GONE_S_MAX
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
 
 
 def program_path() -> str:

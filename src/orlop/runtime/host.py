@@ -41,7 +41,7 @@ def facts() -> HostFacts:
     effective, _, _ = capability.get_sets()
     limits = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
     hard = {name: resource.getrlimit(number)[1] for name, number in limits.items()}
-    uids, gids = _ids("/proc/self/uid_map"), _ids("/proc/self/gid_map")
+    uids, gids = own_ids()
     return HostFacts(
         machine=abi.MACHINE,
         kernel=kernel_version(os.uname().release),
@@ -64,6 +64,11 @@ def _security_modules() -> tuple[str, ...]:
         return tuple(told.split(","))
     apparmor = _read("/sys/module/apparmor/parameters/enabled").strip() == "Y"
     return (*(["apparmor"] if apparmor else []), *(["selinux"] if _read("/sys/fs/selinux/enforce") else []))
+
+
+def own_ids() -> tuple[tuple[IdMapping, ...], tuple[IdMapping, ...]]:
+    """Return the maps of our own user namespace, of uids and of gids. host_id: what the one above calls them."""
+    return _ids("/proc/self/uid_map"), _ids("/proc/self/gid_map")
 
 
 def _ids(path: str) -> tuple[IdMapping, ...]:

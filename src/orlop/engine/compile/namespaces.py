@@ -17,6 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..containers.record import ContainerRecord
+    from ..host import Host
+
 SHM = "/dev/shm"
 CONTAINER = "container:"  # what begins a mode that joins the namespace of another container
 NOWHERE = (
@@ -82,6 +85,13 @@ def check(request: ContainerRequest, subject: str) -> None:
     if request.runtime not in ("", "orlop"):
         cause = f"unknown or invalid runtime name: {request.runtime[:100]}"
         raise Unsupported("create", subject, cause, hint="Orlop's own runtime is the only one: leave --runtime away")
+
+
+def check_nesting(record: ContainerRecord, host: Host) -> None:
+    """Raise Invalid where a container would run others with the machine's own root: nobody's rights may nest."""
+    if host.runtime.initial_user_namespace and not record.uid_mappings:
+        cause = "--nesting gives a container mounts and namespaces of its own, and it would have them as root"
+        raise Invalid("create", record.subject, cause, hint="write --userns auto beside it")
 
 
 def _check_cgroup(path: str, subject: str) -> None:

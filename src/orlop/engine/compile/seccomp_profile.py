@@ -57,6 +57,13 @@ timerfd_settime timerfd_settime64 times tkill truncate truncate64 ugetrlimit uma
 utime utimensat utimensat_time64 utimes vfork vmsplice wait4 waitid waitpid write writev
 """
 
+# What an engine inside needs that CAP_SYS_ADMIN would bring, and no more: no bpf, perf_event_open, quotactl or syslog.
+_NESTING = (
+    "clone clone3 fsconfig fsmount fsopen fspick mount mount_setattr move_mount open_tree pidfd_getfd pivot_root "
+    "setdomainname sethostname setns umount umount2 unshare"
+)
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+
 # Each line: the capability of the bounding set that brings the calls.
 _BY_CAPABILITY = {
     "CAP_BPF": "bpf",
@@ -105,21 +112,27 @@ _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # asm-generic/ioctls.h
 
 
-def default(capabilities: "Collection[str]", host: HostFacts) -> Seccomp:
-    """Return the default profile for a container with this bounding set (names with CAP_) on this machine."""
+def default(capabilities: "Collection[str]", host: HostFacts, *, nesting: bool = False) -> Seccomp:
+    """Return the default profile for a container with this bounding set (names with CAP_) on this machine.
+
+    nesting: it may make namespaces and mounts, which the kernel grants in a user namespace of its own alone.
+    """
     names = _ALLOWED.split() + _BY_MACHINE.get(host.machine, "").split()
     if host.kernel >= (4, 8):
         names += _SINCE_4_8.split()
     for capability, brought in _BY_CAPABILITY.items():
         if capability in capabilities:
             names += brought.split()
+    names += _NESTING.split() if nesting else []
     rules = [
         _allow(("socket",), SyscallArg(index=0, op="SCMP_CMP_LT", value=_FAMILIES_BELOW)),
         *(_allow(("socket",), SyscallArg(index=0, op="SCMP_CMP_EQ", value=family)) for family in _FAMILIES),
         *(_allow(("personality",), SyscallArg(index=0, op="SCMP_CMP_EQ", value=value)) for value in _PERSONALITIES),
         *(_allow(("ioctl",), arg) for arg in _neither(1, _TIOCSTI, _TIOCLINUX)),
     ]
-    if "CAP_SYS_ADMIN" not in capabilities:
+    if nesting:
+        rules.append(_allow(("keyctl",), SyscallArg(index=0, op="SCMP_CMP_EQ", value=_KEYCTL_JOIN_SESSION_KEYRING)))
+    elif "CAP_SYS_ADMIN" not in capabilities:
         # A C library that gets ENOSYS for clone3, whose flags lie behind a pointer, falls back to clone.
         rules += [
             _allow(("clone",), SyscallArg(index=0, op="SCMP_CMP_MASKED_EQ", value=_CLONE_NAMESPACES, value_two=0)),

@@ -45,13 +45,14 @@ class Security(Record):
     """What the security options say.
 
     seccomp: "default", "unconfined", or the JSON text of a profile. system_paths: hide the kernel's paths.
-    writable_cgroups: the container may make cgroups below its own.
+    writable_cgroups: the container may make cgroups below its own. nesting: it may run containers of its own.
     """
 
     no_new_privileges: bool = True
     seccomp: str = "default"
     system_paths: bool = True
     writable_cgroups: bool = False
+    nesting: bool = False
 
 
 def options(request: ContainerRequest, host: Host, subject: str) -> Security:
@@ -115,6 +116,10 @@ def _apply(found: Security, option: str, host: Host, subject: str) -> Security:
     key, separator, value = option.partition("=" if "=" in option else ":")
     if key == "no-new-privileges":
         return found.replace(no_new_privileges=_boolean(value, option, subject) if separator else True)
+    if key == "nesting" and not separator:
+        # A procfs may be mounted in there only while the one that is there hides nothing (fs/namespace.c,
+        # mount_too_revealing); what of it is the machine's belongs to ids that nobody in there has.
+        return found.replace(nesting=True, system_paths=False)
     if key == "systempaths" and value == "unconfined":
         return found.replace(system_paths=False)
     if key == "writable-cgroups":

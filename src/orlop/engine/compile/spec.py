@@ -45,6 +45,8 @@ def container(
     request, subject = record.request, record.subject
     namespaces.check(request, subject)
     options = security.options(request, host, subject)
+    if options.nesting:
+        namespaces.check_nesting(record, host)
     limits, warnings = resources.resources(request, host, devices, subject)
     capabilities = security.capabilities(request, host, subject)
     process = Process(
@@ -64,7 +66,7 @@ def container(
         namespaces=namespaces.namespaces(request, subject),
         sysctl=namespaces.sysctls(request, subject),
         devices=device_nodes.nodes(request, devices, subject),
-        seccomp=_seccomp(options.seccomp, capabilities.bounding, host, subject),
+        seccomp=_seccomp(options, capabilities.bounding, host, subject),
         rootfs_propagation=mounts.rootfs_propagation(record.mounts),
         masked_paths=(*security.MASKED_PATHS, *host.thermal_throttle) if options.system_paths else (),
         readonly_paths=security.READONLY_PATHS if options.system_paths else (),
@@ -98,11 +100,12 @@ def _with_cgroup(found: tuple[Mount, ...], options: security.Security) -> tuple[
     )
 
 
-def _seccomp(wanted: str, capabilities: tuple[str, ...], host: Host, subject: str) -> Seccomp | None:
+def _seccomp(options: security.Security, capabilities: tuple[str, ...], host: Host, subject: str) -> Seccomp | None:
+    wanted = options.seccomp
     if wanted == "unconfined":
         return None
     if wanted == "default":
-        return seccomp_profile.default(capabilities, host.runtime)
+        return seccomp_profile.default(capabilities, host.runtime, nesting=options.nesting)
     try:
         return seccomp_profile.parse(wanted, capabilities, host.runtime)
     except Invalid as wrong:

@@ -13,6 +13,7 @@ import os
 import shutil
 
 from ...linux import interface, mount, process, signals
+from ...runtime import host
 from ...runtime.operations.namespaces import become_root, map_ids
 from ...spec import jsonio
 from ...spec.errors import OrlopError, Unavailable
@@ -79,6 +80,8 @@ def save(run: str, keeper: Keeper) -> None:
 
 def allowed_ids(user: str, uid: int, gid: int) -> Ids:
     """Return what this user may map: its subordinate ids, if there are any and the programs to map them."""
+    if uid == 0:
+        return _own_ids()
     uids = subids.read(subids.SUBUID, user, uid)
     gids = subids.read(subids.SUBGID, user, uid)
     single = Ids(uids=subids.mappings(uid, ()), gids=subids.mappings(gid, ()))
@@ -88,6 +91,16 @@ def allowed_ids(user: str, uid: int, gid: int) -> Ids:
         if shutil.which(program) is None:
             return single.replace(warning=f"{program} is not installed, so the subordinate ids of {user} are not used")
     return Ids(uids=subids.mappings(uid, uids), gids=subids.mappings(gid, gids))
+
+
+def _own_ids() -> Ids:
+    """Return all ids of our own user namespace: its root may map them without asking anybody (user_namespaces(7))."""
+    facts = host.own_ids()
+    uids, gids = (
+        tuple(IdMapping(container_id=each.container_id, host_id=each.container_id, size=each.size) for each in maps)
+        for maps in facts
+    )
+    return Ids(uids=uids, gids=gids)
 
 
 def make(run: str, ids: Ids) -> tuple[Keeper, int]:
@@ -197,9 +210,12 @@ def _name_network(path: str) -> None:
 
 
 def _map(pid: int, ids: Ids) -> None:
-    if ids.single:
+    if ids.single or os.geteuid() == 0:
         try:
-            map_ids(pid, ids.uids[:1], ids.gids[:1], deny_setgroups=True)
+            if ids.single and os.geteuid():
+                map_ids(pid, ids.uids[:1], ids.gids[:1], deny_setgroups=True)
+            else:
+                map_ids(pid, ids.uids, ids.gids)
         except OSError as failure:
             raise _not_mapped(failure.strerror or str(failure)) from None
         return

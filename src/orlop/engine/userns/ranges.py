@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Maps = tuple[tuple[IdMapping, ...], tuple[IdMapping, ...]]
 NONE: Maps = ((), ())
+NESTING = "nesting"  # of --security-opt
 
 
 class Ranges:
@@ -34,7 +35,7 @@ class Ranges:
 
         Raises Invalid and Unsupported for the request, Unavailable when there are no ids.
         """
-        mode = modes.parse(request.userns, subject)
+        mode = modes.parse(request.userns or _needed(engine, request), subject)
         if mode.kind == modes.HOST:
             yield NONE
             return
@@ -51,6 +52,11 @@ class Ranges:
         finally:
             with self._lock:
                 self._held.pop(container_id, None)
+
+
+def _needed(engine: Engine, request: ContainerRequest) -> str:
+    """Return the mode of a container that runs others, which may not be with the machine's own root."""
+    return modes.AUTO if NESTING in request.security_opt and engine.host.runtime.initial_user_namespace else ""
 
 
 def _check(engine: Engine, request: ContainerRequest, subject: str) -> None:

@@ -44,6 +44,8 @@ DETACH_KEYS_FLAG = Flag(
 )
 
 # fmt: off
+NESTED_DATA = "/var/lib/orlop"  # ORLOP_ROOT of root, which an engine inside is
+
 CONTAINER_FLAGS = (
     Flag("attach", "a", STREAM, "Attach to STDIN, STDOUT or STDERR"),
     Flag("cap-add", "", LIST, "Add Linux capabilities"),
@@ -158,7 +160,7 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         cap_add=options["cap-add"],
         cap_drop=options["cap-drop"],
         privileged=options["privileged"],
-        security_opt=tuple(map(security_option, options["security-opt"])),
+        security_opt=(*map(security_option, options["security-opt"]), *_nesting(options)),
         **network_fields(options),
         stop_signal=options["stop-signal"],
         stop_timeout_s=options["stop-timeout"],
@@ -249,12 +251,13 @@ def _image(reference: str) -> str:
 
 
 def _binds(options: Options) -> tuple[BindRequest, ...]:
-    if not options["volume"]:
+    words = [*options["volume"], *_data_of_nested(options)]
+    if not words:
         return ()
     from .mounts import parse_bind
 
     # docker's client keeps these in a map: the same text twice asks for one mount.
-    return tuple(parse_bind(text) for text in dict.fromkeys(options["volume"]))
+    return tuple(parse_bind(text) for text in dict.fromkeys(words))
 
 
 def _storage_opt(options: Options) -> dict[str, str]:
@@ -265,6 +268,16 @@ def _storage_opt(options: Options) -> dict[str, str]:
     return parse_storage_opts(options["storage-opt"])
 
 
+def _data_of_nested(options: Options) -> list[str]:
+    """Return the volume that an engine inside keeps its layers in: an overlay's own can't lie on an overlay."""
+    is_given = any(NESTED_DATA in text.split(":") for text in options["volume"])
+    return [NESTED_DATA] if options["nesting"] and not is_given else []
+
+
+def _nesting(options: Options) -> tuple[str, ...]:
+    return ("nesting",) if options["nesting"] else ()
+
+
 def security_option(text: str) -> str:
     """Return one --security-opt in its right form, with a seccomp profile's text: the file is the caller's.
 
@@ -273,7 +286,7 @@ def security_option(text: str) -> str:
     key, separator, value = text.partition("=")
     if not separator:
         key, separator, value = text.partition(":")
-    if not separator and text != "no-new-privileges":
+    if not separator and text not in ("no-new-privileges", "nesting"):
         raise Invalid(
             "use", f"--security-opt {text}", "it is not KEY=VALUE", hint="write seccomp=unconfined, for instance"
         )

@@ -16,7 +16,9 @@ from ...spec.paths import ENGINE_LOCK
 
 
 def open_private(path: str, *, create: bool) -> int:
-    """Return a descriptor (O_DIRECTORY) of a directory that is ours, mode 0700; create makes it and its parents.
+    """Return a descriptor (O_DIRECTORY) of a directory that is ours, mode 0700. create makes it and its parents.
+
+    An empty one of ours is closed to others then.
 
     Raises FileNotFoundError when it is not there and create is false, Denied when it is somebody else's or open
     to others, Unavailable when it can't be made.
@@ -40,7 +42,9 @@ def open_private(path: str, *, create: bool) -> int:
             f"it belongs to uid {found.st_uid}, not to you",
             hint="set ORLOP_RUN and ORLOP_ROOT to directories of yours",
         )
-    if found.st_mode & 0o077:
+    if found.st_mode & 0o077 and create and not os.listdir(fd):
+        os.fchmod(fd, 0o700)  # a volume that was made for us, say: nobody can have left anything in there
+    elif found.st_mode & 0o077:
         os.close(fd)
         raise Denied("use", path, f"others may enter it (mode {found.st_mode & 0o7777:04o})", hint=f"chmod 0700 {path}")
     return fd
