@@ -65,13 +65,21 @@ ENDPOINTS = st.builds(
     EndpointRequest, network=WORD, aliases=words(), ipv4=st.sampled_from(["", "10.0.0.9"]), options=table(WORD)
 )
 PORTS = st.builds(
-    lambda first, host, address, protocol: PortRequest(
-        host_ip=address, host_first=host, host_last=host, first=first, last=first, protocol=protocol
+    lambda first, host, address, protocol, manner: PortRequest(
+        host_ip=address,
+        host_first=host,
+        host_last=host,
+        first=first,
+        last=first,
+        protocol=protocol,
+        mode=manner[0],
+        sources=manner[1],
     ),
     st.integers(1, 65535),
     st.sampled_from([0, 80, 65535]),
     st.sampled_from(["", "127.0.0.1", "::1"]),
     st.sampled_from(["tcp", "udp", "sctp"]),
+    st.sampled_from([("", ()), ("nat", ("10.0.0.0/8", "fd00::/8")), ("host-input", ())]),
 )
 HEALTH = st.one_of(
     st.none(),

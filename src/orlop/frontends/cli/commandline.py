@@ -190,6 +190,8 @@ def _bind(bind: BindRequest) -> str:
 
 def _port(port: PortRequest) -> str:
     inside = _range(port.first, port.last) + (f"/{port.protocol}" if port.protocol != "tcp" else "")
+    inside += f",mode={port.mode}" if port.mode else ""
+    inside += "".join(f",from={source}" for source in port.sources)
     host = _range(port.host_first, port.host_last) if port.host_first else ""
     if port.host_ip:
         address = f"[{port.host_ip}]" if ":" in port.host_ip else port.host_ip
