@@ -408,3 +408,37 @@ def test_what_a_killed_engine_left_of_a_build_is_swept(orlop, context, tmp_path)
     assert not list(orlop.run.glob("build-*")) and not list((orlop.root / "build/builds").iterdir())
     assert not list((orlop.root / "snapshots/active").iterdir())
     until(lambda: not any(b"5432" in processes.read(pid, "cmdline") for pid in processes.pids()))
+
+
+def test_attestations_lie_beside_the_image(orlop, context, tmp_path):
+    (context / "status").write_text(
+        "Package: tool\nStatus: install ok installed\nVersion: 1.2-3\n\n"
+        "Package: gone\nStatus: deinstall ok config-files\n"
+    )
+    text = "FROM host\nARG TOKEN\nCOPY status /var/lib/dpkg/status\nRUN echo x > /x\n"
+    options = ["--attest", "type=provenance,mode=max", "--sbom=true", "--build-arg", "TOKEN=value-of-it", "-t", "x:1"]
+    build(orlop, context, text, *options, "-o", f"type=oci,dest={tmp_path / 'o.tar'}")
+    subprocess.run(["tar", "xf", tmp_path / "o.tar", "-C", tmp_path], check=True)
+
+    def blob(digest):
+        return json.loads((tmp_path / "blobs" / digest.replace(":", "/")).read_bytes())
+
+    (entry, *_) = json.loads((tmp_path / "index.json").read_text())["manifests"]
+    index = blob(entry["digest"])
+    image, attestation = index["manifests"]
+    assert attestation["platform"] == {"architecture": "unknown", "os": "unknown"}
+    assert attestation["annotations"] == {
+        "vnd.docker.reference.digest": image["digest"],
+        "vnd.docker.reference.type": "attestation-manifest",
+    }
+    statements = [blob(layer["digest"]) for layer in blob(attestation["digest"])["layers"]]
+    assert [one["predicateType"] for one in statements] == [
+        "https://spdx.dev/Document",
+        "https://slsa.dev/provenance/v1",
+    ]
+    assert [(one["name"], one["versionInfo"]) for one in statements[0]["predicate"]["packages"]][:1] == [
+        ("tool", "1.2-3")
+    ]
+    (base,) = statements[1]["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert base["uri"] == "pkg:docker/host" and "value-of-it" not in json.dumps(statements)
+    assert run(orlop, "x:1", "cat", "/x") == "x\n"

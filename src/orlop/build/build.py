@@ -161,7 +161,12 @@ class _Work:
     def _export(self, compiled: Compiled) -> dict[str, object]:
         engine = self.solver.engine
         written = [(target, export.write(self.solver, target)) for target in compiled.targets]
-        descriptor = written[0][1] if len(written) == 1 else export.write_index(self.solver, written)
+        if self.request.attestations:
+            from .attest import write_index
+
+            descriptor = write_index(self.solver, written)
+        else:
+            descriptor = written[0][1] if len(written) == 1 else export.write_index(self.solver, written)
         names = []
         for tag in self.request.tags:
             reference = Reference.parse(tag).tagged()

@@ -37,7 +37,8 @@ class BuildRequest(Record):
     allow: entitlements ("network.host", "security.insecure"). source_date_epoch_s: no time of the image is later.
     credentials: by registry host, as in docker's config.json. credentials, secrets: never written down.
     keep_failed: a failing step's tree stays, for `build shell`. inline_cache: the image says what it was made from.
-    verify: make every step once more and compare.
+    verify: make every step once more and compare. secrets_policy: block, warn or off (build.scan).
+    attestations: of "provenance", "provenance=max" and "sbom".
     """
 
     strict = True
@@ -77,3 +78,4 @@ class BuildRequest(Record):
     keep_failed: bool = False
     verify: bool = False
     secrets_policy: str = "block"
+    attestations: tuple[str, ...] = ()

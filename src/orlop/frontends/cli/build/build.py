@@ -209,10 +209,30 @@ def _common(options: Options) -> dict[str, Any]:
         "agents": tuple(_agent(text) for text in options["ssh"]),
         "allow": options["allow"],
         "source_date_epoch_s": int(epoch) if epoch.isascii() and epoch.isdigit() else None,
+        "attestations": _attestations(options),
         "keep_failed": True,
         "verify": options["verify"],
         "secrets_policy": options["secrets-policy"],
     }
+
+
+def _attestations(options: Options) -> tuple[str, ...]:
+    """Return what is attested: --attest, and its shorthands over it."""
+    found: dict[str, str] = {}
+    for text in options["attest"]:
+        fields = dict(part.partition("=")[::2] for part in text.split(","))
+        kind = fields.get("type", "")
+        if kind not in ("provenance", "sbom"):
+            raise UsageError(f"unknown attestation type {kind!r}", "write type=provenance or type=sbom")
+        found[kind] = "" if fields.get("disabled") == "true" else fields.get("mode", "min")
+    for kind in ("provenance", "sbom"):
+        text = options[kind]
+        if text in ("false", "0"):
+            found[kind] = ""
+        elif text:
+            found[kind] = "max" if "mode=max" in text else "min"
+    names = {"max": "provenance=max", "min": "provenance"}
+    return tuple(names[mode] if kind == "provenance" else kind for kind, mode in found.items() if mode)
 
 
 def _argument(text: str) -> tuple[str, str | None]:
@@ -380,6 +400,7 @@ BUILD = Command(
     flags=(
         _flag("add-host", 'Add a custom host-to-IP mapping ("host:ip")', LIST),
         _flag("allow", 'Allow extra privileged entitlement ("network.host", "security.insecure")', LIST),
+        _flag("attest", 'Attestation parameters ("type=provenance,mode=max", "type=sbom")', LIST),
         _flag("build-arg", "Set build-time variables", LIST),
         _flag("build-context", 'Additional build contexts ("name=path")', LIST),
         _flag("call", 'Set method for evaluating build ("check", "outline", "targets")'),
@@ -407,11 +428,12 @@ BUILD = Command(
         _flag("output", 'Output destination ("type=local,dest=path")', LIST, "o"),
         _flag("platform", "Set target platform for build", LIST),
         _flag("progress", 'Set type of progress output ("auto", "plain", "tty", "quiet", "rawjson")'),
-        _flag("provenance", 'Shorthand for "--attest=type=provenance"'),
+        _flag("provenance", 'Shorthand for "--attest=type=provenance" ("true", "false", "mode=max")'),
         _flag("pull", "Always attempt to pull all referenced images", BOOL, default=False),
         _flag("push", 'Shorthand for "--output=type=registry"', BOOL, default=False),
         _flag("quiet", "Suppress the build output and print image ID on success", BOOL, "q", default=False),
         _flag("rm", "Remove intermediate containers after a successful build", BOOL, default=True),
+        _flag("sbom", 'Shorthand for "--attest=type=sbom" ("true", "false")'),
         _flag("secret", 'Secret to expose to the build ("id=mysecret[,src=/local/secret]")', LIST),
         _flag("secrets-policy", 'What a secret in the image does ("block", "warn", "off")', default="block"),
         _flag("shm-size", "Shared memory size for build containers", BYTES, default=0),
@@ -422,7 +444,7 @@ BUILD = Command(
         _flag("verify", "Build twice, and name the first file that differs", BOOL, default=False),
         _flag("why", "Tell which input made each step miss the cache", BOOL, default=False),
     ),
-    refused=("attest", "cache-from", "cache-to", "sbom", "squash"),
+    refused=("cache-from", "cache-to", "squash"),
     arguments=(1, None),
     aliases=("build", "builder build", "image build", "buildx build"),
 )

@@ -1,0 +1,158 @@
+"""Attestations: what an image was made from (SLSA provenance), and what is in it (SPDX), beside it in an index.
+
+They say nothing of when or where: the same build attests the same. Values of build arguments are not in them (they are
+where passwords are passed); their names are, with mode=max.
+Source: BuildKit, docs/attestations; in-toto Statement v0.1; slsa.dev/provenance/v1; SPDX 2.3.
+"""
+
+from __future__ import annotations
+
+from orlop.linux.path import read_in_root
+from orlop.spec import jsonio
+from orlop.spec.digest import Digest
+from orlop.spec.image import (
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    RootFs,
+)
+from orlop.spec.platform import Platform
+
+from . import graph
+from .packages import installed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .solver.solve import Solver
+
+IN_TOTO = "application/vnd.in-toto+json"
+PROVENANCE, SPDX = "https://slsa.dev/provenance/v1", "https://spdx.dev/Document"
+BUILD_TYPE = "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md"
+BUILDER = "orlop"
+UNKNOWN = Platform(os="unknown", architecture="unknown")
+FILE_BYTES_MAX = 64 * 1024 * 1024
+
+
+def write_index(solver: Solver, images: Sequence[tuple[graph.Target, Descriptor]]) -> Descriptor:
+    """Store an index of images, each with its attestations behind them; return its descriptor."""
+    listed = [descriptor.replace(platform=target.platform) for target, descriptor in images]
+    for target, descriptor in images:
+        listed.append(_attestations(solver, target, descriptor))
+    index = Index(schema_version=2, media_type=OCI_INDEX, manifests=tuple(listed))
+    return solver.engine.store.ingest(jsonio.dump(index.to_json()), media_type=OCI_INDEX)
+
+
+def _attestations(solver: Solver, target: graph.Target, image: Descriptor) -> Descriptor:
+    store = solver.engine.store
+    wanted = solver.settings.request.attestations
+    predicates: list[tuple[str, dict[str, object]]] = []
+    if "sbom" in wanted:
+        predicates.append((SPDX, _document(solver, target)))
+    if "provenance" in wanted or "provenance=max" in wanted:
+        predicates.append((PROVENANCE, _provenance(solver, target, everything="provenance=max" in wanted)))
+    layers = []
+    for kind, predicate in predicates:
+        statement = {
+            "_type": "https://in-toto.io/Statement/v0.1",
+            "predicateType": kind,
+            "subject": [
+                {"name": name, "digest": {image.digest.algorithm: image.digest.hex}} for name in _names(solver)
+            ],
+            "predicate": predicate,
+        }
+        layer = store.ingest(jsonio.dump(statement), media_type=IN_TOTO)
+        layers.append(layer.replace(annotations={"in-toto.io/predicate-type": kind}))
+    rootfs = RootFs(type="layers", diff_ids=tuple(layer.digest for layer in layers))
+    config = ImageConfig(architecture="unknown", os="unknown", rootfs=rootfs)
+    described = store.ingest(jsonio.dump(config.to_json()), media_type=OCI_CONFIG)
+    manifest = Manifest(schema_version=2, media_type=OCI_MANIFEST, config=described, layers=tuple(layers))
+    stored = store.ingest(jsonio.dump(manifest.to_json()), media_type=OCI_MANIFEST)
+    annotations = {
+        "vnd.docker.reference.digest": str(image.digest),
+        "vnd.docker.reference.type": "attestation-manifest",
+    }
+    return stored.replace(platform=UNKNOWN, annotations=annotations)
+
+
+def _names(solver: Solver) -> list[str]:
+    return [f"pkg:docker/{tag}" for tag in solver.settings.request.tags] or ["_"]
+
+
+def _provenance(solver: Solver, target: graph.Target, *, everything: bool) -> dict[str, object]:
+    request = solver.settings.request
+    materials = []
+    for vertex, solved in solver.solved.items():
+        if isinstance(vertex, graph.ImageSource) and solved.image is not None:
+            digest = solved.image.target.digest
+            name = vertex.reference.partition("@")[0]
+            materials.append({"uri": f"pkg:docker/{name}", "digest": {digest.algorithm: digest.hex}})
+        elif isinstance(vertex, graph.GitSource | graph.HttpSource):
+            kind, _, value = solved.tree.key.partition(" ")
+            word = "sha1" if kind == "git" else "sha256"
+            materials.append({"uri": vertex.url, "digest": {word: value.partition(" ")[0]}})
+    parameters: dict[str, object] = {"frontend": "dockerfile.v0"}
+    if request.target:
+        parameters["target"] = request.target
+    if everything:
+        parameters["buildArguments"] = sorted(request.build_args)
+        parameters["secrets"] = sorted(solver.settings.secrets)
+        parameters["steps"] = [step.origin.text for step in target.steps if step.vertex is not None]
+    return {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {
+                "configSource": {"path": request.dockerfile or "Dockerfile"},
+                "request": parameters,
+            },
+            "internalParameters": {"builderPlatform": str(solver.engine.images.platform)},
+            "resolvedDependencies": sorted(materials, key=lambda one: str(one["uri"])),
+        },
+        "runDetails": {"builder": {"id": BUILDER}, "metadata": {"buildkit_reproducible": True}},
+    }
+
+
+def _document(solver: Solver, target: graph.Target) -> dict[str, object]:
+    """Return an SPDX document of the packages that package managers have installed in a tree."""
+    with solver.solved[target.vertex].tree.opened(solver.engine) as root:
+        packages = installed(lambda path: read_in_root(root, path, FILE_BYTES_MAX), root)
+    name = (solver.settings.request.tags or ("image",))[0]
+    content = "\n".join(f"{one.kind} {one.name} {one.version}" for one in packages)
+    return {
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": name,
+        "documentNamespace": f"https://spdx.org/spdxdocs/{Digest.of(content.encode()).hex}",
+        "creationInfo": {"created": solver.settings.created, "creators": ["Tool: orlop"]},
+        "packages": [
+            {
+                "SPDXID": f"SPDXRef-Package-{number}",
+                "name": one.name,
+                "versionInfo": one.version,
+                "downloadLocation": "NOASSERTION",
+                "filesAnalyzed": False,
+                "externalRefs": [
+                    {
+                        "referenceCategory": "PACKAGE-MANAGER",
+                        "referenceType": "purl",
+                        "referenceLocator": f"pkg:{one.kind}/{one.name}@{one.version}",
+                    }
+                ],
+            }
+            for number, one in enumerate(packages)
+        ],
+        "relationships": [
+            {
+                "spdxElementId": "SPDXRef-DOCUMENT",
+                "relationshipType": "DESCRIBES",
+                "relatedSpdxElement": f"SPDXRef-Package-{number}",
+            }
+            for number, _ in enumerate(packages)
+        ],
+    }
