@@ -1,5 +1,7 @@
 """Networks of CNI plugins: Debian's real ones, and some that are broken or hostile."""
 
+# ruff: noqa: F811  (pytest gives fixtures by their names)
+
 from __future__ import annotations
 
 import json
@@ -7,36 +9,22 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devtools import peers
-from orlop.linux.netlink.rtnetlink import Hop
 from support import processes
 from support.boxes import Box, ask, serving, silent
 from support.engine import Environment
-from support.netns import Netns, network, wire
+from support.netns import Netns
 from support.tasks import wait_until
 
-A, B = "192.0.2.1", "192.0.2.2"
+from .test_networks import A, B, host, neighbour, run  # noqa: F401
+
 Run = Callable[..., Box]
-
-
-@pytest.fixture
-def host(orlop: Environment) -> Netns:
-    assert orlop.net is not None
-    return orlop.net
-
-
-@pytest.fixture
-def neighbour(host: Netns) -> Iterator[Netns]:
-    with network() as other:
-        wire(host, "up0", A, other, "up0", B, 24)
-        other.route.add_route(("10.0.0.0", 8), Hop(A))
-        yield other
 
 
 @pytest.fixture
@@ -54,19 +42,6 @@ def plugins(orlop: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("NETCONFPATH", str(tmp_path / "net.d"))
     monkeypatch.setenv("PATH", peers.path())
     return directory
-
-
-@pytest.fixture
-def run(orlop: Environment) -> Iterator[Run]:
-    made: list[Box] = []
-
-    def start(*args: str) -> Box:
-        made.append(Box(orlop, *args))
-        return made[-1]
-
-    yield start
-    for box in made:
-        box.close()
 
 
 def configure(plugins: Path, name: str, *listed: dict[str, Any], version: str = "1.0.0", **more: Any) -> Path:

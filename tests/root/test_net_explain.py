@@ -1,59 +1,21 @@
 """`net explain`: what it says of a port is what a neighbour finds, and the rule it names is what decides."""
 
+# ruff: noqa: F811  (pytest gives fixtures by their names)
+
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from devtools import peers
-from orlop.linux.netlink.rtnetlink import Hop
 from support.boxes import Box, ask, serving
 from support.engine import Environment
-from support.netns import Netns, network, wire
+from support.netns import Netns
 
-A, B = "192.0.2.1", "192.0.2.2"
-UDP = socket.SOCK_DGRAM
+from .test_networks import A, B, host, neighbour, nft, run  # noqa: F401
+
 Run = Callable[..., Box]
-
-
-@pytest.fixture
-def host(orlop: Environment) -> Netns:
-    assert orlop.net is not None
-    return orlop.net
-
-
-@pytest.fixture
-def neighbour(host: Netns) -> Iterator[Netns]:
-    with network() as other:
-        wire(host, "up0", A, other, "up0", B, 24)
-        host.route.add_route(("", 0), Hop(B))
-        other.route.add_route(("10.0.0.0", 8), Hop(A))
-        yield other
-
-
-@pytest.fixture
-def run(orlop: Environment) -> Iterator[Run]:
-    made: list[Box] = []
-
-    def start(*args: str) -> Box:
-        made.append(Box(orlop, *args))
-        return made[-1]
-
-    yield start
-    for box in made:
-        box.close()
-
-
-def nft(host: Netns, words: str) -> None:
-    found = peers.find("nft")
-    if found is None:
-        pytest.skip("needs: nft")
-    host.run(found, words)
 
 
 def explained(box: Box, *port: str) -> list[dict[str, Any]]:
