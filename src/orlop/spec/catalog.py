@@ -10,7 +10,7 @@ source; no two rows claim the same error; each row says what it means and what t
     E01xx names and references    E02xx requests         E03xx commands          E04xx file systems
     E05xx limits and cgroups      E06xx users            E07xx networks          E08xx images and registries
     E09xx volumes                 E10xx states           E11xx supervision       E12xx the engine and its disk
-    E13xx the kernel              E19xx everything else of a class
+    E13xx the kernel              E14xx builds           E19xx everything else of a class
 """
 
 # ruff: noqa: E501  a table of sentences
@@ -313,6 +313,44 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
     ("E1302", "The kernel is too old", "this kernel is older than", "A feature was asked for by name that came with a later kernel.", "Use a newer kernel, or leave it away"),
     ("E1303", "A security module is not there", "is active on this machine || is not active on this",
      "A profile or label was asked for that this machine's security modules can't set.", "Leave --security-opt away"),
+    # -- builds
+    ("E1401", "There is no such instruction", "unknown instruction: ",
+     "A line of the Dockerfile begins with a word that is no instruction; a line that should go on one before needs a backslash at the end of that.",
+     "Correct the word, or end the line before with a backslash"),
+    ("E1402", "An instruction has no such flag", "unknown flag: || missing a value on flag: || duplicate flag specified: || expecting boolean value for flag",
+     "Flags stand directly after the instruction, each once, most as --name=value.", "See docker's Dockerfile reference for the instruction's flags"),
+    ("E1403", "An instruction's arguments do not fit", "requires at least one argument || requires exactly one argument || requires at least two arguments || FROM requires either || Must be of the form: name=value || names can not be blank",
+     "The instruction needs more, fewer or other words than the line has.", "Correct the line that the message names"),
+    ("E1404", "There is no FROM", "no build stage in current context || file with no instructions",
+     "A Dockerfile begins with FROM; only comments and ARG may stand before it.", "Begin with FROM"),
+    ("E1405", "A here-document does not end", "unterminated heredoc",
+     "The text of a here-document ends at a line that is the word after << and nothing else; only <<- allows tabs before it.", "Add the line, without spaces around it"),
+    ("E1406", "A variable can't be replaced", "failed to process",
+     "The word has a ${...} or a quote that is not closed, a form that is not known, or a variable that ${name:?} demands.",
+     "Close it, or escape a dollar that is meant as it is"),
+    ("E1407", "A stage is not there", "invalid stage index || it needs to be defined before current stage || circular dependency detected on stage || could not be found",
+     "--from, a mount's from= and --target name stages by name or number; a stage uses only those before it.", "See the stages with: orlop build --call=targets"),
+    ("E1408", "The name of a base image is not valid", "failed to parse stage name || base name (",
+     "What FROM or --from names, after its variables were replaced, is neither a stage nor an image's name.",
+     "Give the build arguments that it needs, or correct the name"),
+    ("E1409", "A mount of RUN is malformed", "unsupported mount type || invalid mount target || unexpected key || must be a key=value pair || failed to parse csv mounts",
+     "--mount is a list of key=value with type= bind, cache, tmpfs, secret or ssh.", "Write it like --mount=type=cache,target=/root/.cache"),
+    ("E1410", "A permission of --chmod is malformed", "invalid chmod parameter",
+     "--chmod takes octal digits up to 07777, or what chmod(1) takes.", "Write 755, or u=rwX,go=rX"),
+    ("E1411", "Checks of the Dockerfile fail", "lint violation found for rules",
+     "The Dockerfile, or a build argument, asks that warnings end the build (check=error=true).", "See them with: orlop build --check"),
+    ("E1412", "A bake file can't be read", "there is no variable named || there is no function named || variable cycle not allowed || expected an attribute or a block || expected a value",
+     "The HCL or JSON of the bake file is malformed, or an expression of it has no value.", "Correct the line that the message names; see what is understood with: orlop bake --print"),
+    ("E1413", "There is no such target", "failed to find target", "No target and no group of the bake files is called so.", "See them with: orlop bake --list=targets"),
+    ("E1414", "A build wants more than it was granted", "additional privileges requested",
+     "The Dockerfile or the bake file asks for the host's network or for a step without confinement; files come from others, so it is granted by name.",
+     "Grant it where you trust the file: --allow"),
+    ("E1415", "A command of a build failed", "did not complete successfully: exit code",
+     "A RUN ended with another status than 0; its last lines stand above, all of them in the build's log.",
+     "orlop builder logs BUILD shows all of it, orlop builder shell BUILD enters the step as it was"),
+    ("E1416", "There is nothing to copy", "failed to compute cache key",
+     "The path is not in the context or the stage, .dockerignore leaves it out, or a link there leads out.",
+     "Look at the path from the context's root, and at .dockerignore"),
     # -- classes: what no other row describes
     ("E1901", "Something does not exist", "", "The named object is not there.", "Check its name"),
     ("E1902", "A state or a name is in the way", "", "The object exists, and its state or name forbids the verb.", "The message says which"),
