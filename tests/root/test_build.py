@@ -442,3 +442,21 @@ def test_attestations_lie_beside_the_image(orlop, context, tmp_path):
     (base,) = statements[1]["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert base["uri"] == "pkg:docker/host" and "value-of-it" not in json.dumps(statements)
     assert run(orlop, "x:1", "cat", "/x") == "x\n"
+
+
+def test_a_cache_goes_to_another_engine_in_a_folder(orlop, context, tmp_path):
+    (context / "f").write_text("f")
+    text = "FROM host AS a\nARG V\nRUN echo $V > /v; date +%N > /x\nFROM host\nCOPY f /f\nCOPY --from=a /v /x /\n"
+    options = ["--build-arg", "V=1"]
+    first = image_id(build(orlop, context, text, *options, "--cache-to", f"type=local,dest={tmp_path / 'cache'}"))
+    orlop("builder", "prune", "-af")
+    assert missed(orlop, context, *options)
+    orlop("builder", "prune", "-af")
+    taken = ["--cache-from", f"type=local,src={tmp_path / 'cache'}"]
+    assert missed(orlop, context, *options, *taken) == {}
+    assert image_id(build(orlop, context, text, *options)) == first
+    orlop("builder", "prune", "-af")
+    for blob in (tmp_path / "cache/blobs/sha256").iterdir():
+        blob.write_bytes(b"broken")
+    told = orlop("build", "--progress=plain", *options, *taken, context).stderr
+    assert "is not used" in told and "CACHED" not in told

@@ -21,7 +21,7 @@ from orlop.spec.errors import Invalid, OrlopError, Unavailable
 from orlop.spec.platform import Platform
 from orlop.spec.reference import Reference
 
-from . import contexts, export, graph, history, verify
+from . import contexts, export, graph, history, transfer, verify
 from .dockerfile.compile import compile as compile_graph
 from .dockerfile.options import Options
 from .dockerfile.parse import parse
@@ -152,10 +152,14 @@ class _Work:
             solver.journal.tell({"warning": {"detail": text}})
         if compiled.failure:
             raise Invalid("build", given.dockerfile, compiled.failure, hint="see them with: orlop build --check")
+        for folder in request.cache_from:
+            transfer.read(solver, folder)
         solver.journal.tell({"plan": _instructions(solver, compiled)})
         solver.solve([target.vertex for target in compiled.targets])
         if request.verify:
             verify.check(solver, compiled.targets)
+        for folder in request.cache_to:
+            transfer.write(solver, folder)
         return self._export(compiled)
 
     def _export(self, compiled: Compiled) -> dict[str, object]:

@@ -38,6 +38,7 @@ class BuildRequest(Record):
     credentials: by registry host, as in docker's config.json. credentials, secrets: never written down.
     keep_failed: a failing step's tree stays, for `build shell`. inline_cache: the image says what it was made from.
     verify: make every step once more and compare. secrets_policy: block, warn or off (build.scan).
+    cache_from, cache_to: absolute paths of folders (build.transfer).
     attestations: of "provenance", "provenance=max" and "sbom".
     """
 
@@ -79,3 +80,5 @@ class BuildRequest(Record):
     verify: bool = False
     secrets_policy: str = "block"
     attestations: tuple[str, ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()

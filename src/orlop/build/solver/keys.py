@@ -16,35 +16,45 @@ if TYPE_CHECKING:
 
     from .. import graph
 
-FORMAT = "2"  # a change of what steps leave, with the same inputs, changes this
+FORMAT = "3"  # a change of what steps leave, with the same inputs, changes this
 
 
 class Key:
-    """A key that is being put together. inputs: name -> text; `files` beside it: what stands for many files."""
+    """A key that is being put together. inputs: name -> text, as people may see it; `files` beside it: what stands for
+    many files.
+    """
 
     def __init__(self, kind: str, platform: Platform | None) -> None:
         self.inputs: dict[str, str] = {"kind": f"{FORMAT} {kind}", "platform": str(platform or "")}
         self.files: dict[str, str] = {}
+        self._hidden: dict[str, str] = {}
 
     def add(self, name: str, value: str) -> None:
         self.inputs[name] = value
 
+    def add_hidden(self, name: str, value: str, salt: bytes) -> None:
+        """Add what nobody should find on disk: people see a digest that only this engine can make."""
+        self.inputs[name] = hashlib.blake2b(
+            value.encode(errors="surrogateescape"), key=salt, digest_size=16
+        ).hexdigest()
+        self._hidden[name] = value
+
     def hex(self) -> str:
-        """Return the key."""
-        return hashlib.sha256(jsonio.dump(sorted(self.inputs.items()))).hexdigest()
+        """Return the key. It is the same on every engine."""
+        return hashlib.sha256(jsonio.dump(sorted({**self.inputs, **self._hidden}.items()))).hexdigest()
 
 
 def run_key(run: graph.Run, base: str, mounts: dict[str, str], platform: Platform | None, salt: bytes) -> Key:
     """Return the key of a command. base: the ChainID below; mounts: what each mount of content holds, by target.
 
-    Values of the environment are known only by a salted digest: they may be what nobody should find on disk.
+    Values of the environment may be what nobody should find on disk.
     """
     key = Key("run", platform)
     key.add("base image or earlier step", base)
     key.add("command", jsonio.dump(list(run.argv)).decode())
     for entry in sorted(run.env):
         name, _, value = entry.partition("=")
-        key.add(f"variable {name}", hashlib.blake2b(value.encode(), key=salt, digest_size=16).hexdigest())
+        key.add_hidden(f"variable {name}", value, salt)
     key.add("working directory", run.cwd)
     key.add("user", run.user)
     key.add("network", run.network)

@@ -208,7 +208,7 @@ class Solver:
                 return None
             found = Solved(tree_of((*base.layers, layer)), layer)
         found.cached = True
-        found.key, found.inputs = key.hex(), {**key.inputs, **key.files}
+        found.key, found.inputs = name, {**key.inputs, **key.files}
         return found
 
     def keep(self, vertex: graph.Vertex, key: Key, base: Tree, layer: Layer | None, *aliases: str) -> Solved:

@@ -209,11 +209,22 @@ def _common(options: Options) -> dict[str, Any]:
         "agents": tuple(_agent(text) for text in options["ssh"]),
         "allow": options["allow"],
         "source_date_epoch_s": int(epoch) if epoch.isascii() and epoch.isdigit() else None,
+        "cache_from": tuple(_cache(text, "src") for text in options["cache-from"]),
+        "cache_to": tuple(_cache(text, "dest") for text in options["cache-to"]),
         "attestations": _attestations(options),
         "keep_failed": True,
         "verify": options["verify"],
         "secrets_policy": options["secrets-policy"],
     }
+
+
+def _cache(text: str, name: str) -> str:
+    """Return the folder of a --cache-from (name "src") or --cache-to ("dest")."""
+    fields = dict(part.partition("=")[::2] for part in text.split(",")) if "=" in text else {"type": "registry"}
+    if fields.get("type") != "local" or not fields.get(name):
+        hint = f"write type=local,{name}=FOLDER; caches in registries are not there yet"
+        raise UsageError(f"unsupported cache {text}", hint)
+    return os.path.abspath(fields[name])
 
 
 def _attestations(options: Options) -> tuple[str, ...]:
@@ -403,6 +414,8 @@ BUILD = Command(
         _flag("attest", 'Attestation parameters ("type=provenance,mode=max", "type=sbom")', LIST),
         _flag("build-arg", "Set build-time variables", LIST),
         _flag("build-context", 'Additional build contexts ("name=path")', LIST),
+        _flag("cache-from", 'External cache sources ("type=local,src=path/to/dir")', LIST),
+        _flag("cache-to", 'Cache export destinations ("type=local,dest=path/to/dir")', LIST),
         _flag("call", 'Set method for evaluating build ("check", "outline", "targets")'),
         _flag("cgroup-parent", 'Set the parent cgroup for the "RUN" instructions during build'),
         _flag("check", 'Shorthand for "--call=check"', BOOL, default=False),
@@ -444,7 +457,7 @@ BUILD = Command(
         _flag("verify", "Build twice, and name the first file that differs", BOOL, default=False),
         _flag("why", "Tell which input made each step miss the cache", BOOL, default=False),
     ),
-    refused=("cache-from", "cache-to", "squash"),
+    refused=("squash",),
     arguments=(1, None),
     aliases=("build", "builder build", "image build", "buildx build"),
 )
