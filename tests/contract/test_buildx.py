@@ -170,6 +170,13 @@ def test_it_asks_what_a_dockerfile_takes(docker: Docker, context: Path) -> None:
     assert [secret["name"] for secret in found["secrets"]] == ["tok"]
 
 
+def test_it_asks_what_a_dockerfile_takes(docker: Docker, context: Path) -> None:
+    more = {"BUILDX_EXPERIMENTAL": "1"}
+    assert "other (default)" in docker.build("--print=targets", context, **more)
+    told = docker.build("--print=outline", "--target=full", context, **more)
+    assert "BUILD ARG   VALUE   DESCRIPTION\nV           1" in told and "\ntok " in told
+
+
 def test_compose_builds_by_it(docker: Docker, tmp_path: Path, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM host\nARG WORD\nRUN echo $WORD >/word\nCMD cat /word\n")
     service = "{build: {context: ./context, args: {WORD: built}}, network_mode: none}"
