@@ -161,17 +161,6 @@ def test_the_builder_tells_of_itself(docker: Docker, context: Path) -> None:
 
 def test_it_asks_what_a_dockerfile_takes(docker: Docker, context: Path) -> None:
     more = {"BUILDX_EXPERIMENTAL": "1"}
-    assert "full" in docker.build("--print=targets", context, **more)
-    told = docker.build("--print=outline", "--target=full", context, **more)
-    assert "V" in told and "tok" in told
-    document = docker.build("--print=outline,format=json", "--target=full", context, **more)
-    found = json.loads(document[document.index("{\n") : document.rindex("}") + 1])
-    assert [arg["name"] for arg in found["args"]] == ["V"]
-    assert [secret["name"] for secret in found["secrets"]] == ["tok"]
-
-
-def test_it_asks_what_a_dockerfile_takes(docker: Docker, context: Path) -> None:
-    more = {"BUILDX_EXPERIMENTAL": "1"}
     assert "other (default)" in docker.build("--print=targets", context, **more)
     told = docker.build("--print=outline", "--target=full", context, **more)
     assert "BUILD ARG   VALUE   DESCRIPTION\nV           1" in told and "\ntok " in told
