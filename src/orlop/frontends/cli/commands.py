@@ -66,6 +66,7 @@ COMMON: dict[str, Row] = {
 
 COMMANDS: dict[str, Row] = {
     "attach": _ATTACH,
+    "audit": ("verbs.audit", "AUDIT", "Say whether a container is secure and isolated, with the facts"),
     "bake": _BAKE,
     "commit": _COMMIT,
     "compose": ("compose.entry", "COMPOSE", "Define and run applications of several containers"),

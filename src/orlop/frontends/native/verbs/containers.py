@@ -1,5 +1,6 @@
 """The verbs `containers.*`."""
 
+from ....engine.audit import verb as audit
 from ....engine.containers import ends, execs, explain, lifecycle, listing, streams
 from ....engine.containers.watch import EXITED
 from ....spec.container import ContainerRequest, ExecRequest
@@ -163,6 +164,7 @@ VERBS: dict[str, Verb] = {
     "containers.create": Verb(Requested, _create),
     "containers.start": Verb(Start, _start),
     "containers.plan": Verb(Requested, lambda call, args: explain.planned(call.engine, args.request)),
+    "containers.audit": Verb(Named, lambda call, args: audit.audit(call.engine, args.container)),
     "containers.explain": Verb(Named, lambda call, args: explain.explained(call.engine, args.container)),
     "containers.list": Verb(
         List, lambda call, args: listing.summaries(call.engine, args.all, args.filters, size=args.size)
