@@ -467,7 +467,7 @@ def test_an_idle_monitor_is_small_and_never_wakes_up(box: Tasks) -> None:
     pid = task.monitor
     assert processes.title(pid) == f"orlop: monitor {task.message.id[:12]}"
     rollup = dict(line.split()[:2] for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-    assert int(rollup["Private_Dirty:"]) < 1400  # KiB
+    assert int(rollup["Private_Dirty:"]) < 1536  # KiB: how the heap lies moves it by a hundred
     names = sorted(os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")[0] for fd in os.listdir(f"/proc/{pid}/fd"))
     assert names.count("/dev/null") == 3 and names.count("socket") == 1 and names.count("pipe") == 2
     assert os.getsid(pid) == pid and os.readlink(f"/proc/{pid}/cwd") == "/"
