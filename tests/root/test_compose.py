@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -197,6 +198,11 @@ def test_verbs_for_what_is_there(shop: Project) -> None:
     shop("cp", str(shop.directory / "f"), "db:/f")
     shop("cp", "db:/f", str(shop.directory / "back"))
     assert (shop.directory / "back").read_text() == "copied"
+    shop("commit", "db", "kept:1")
+    assert shop.orlop("run", "--rm", "--network=none", "kept:1", "cat", "/f").stdout == "copied"
+    shop("export", "-o", str(shop.directory / "db.tar"), "db")
+    with tarfile.open(shop.directory / "db.tar") as archive:
+        assert archive.getmember("f").size == len("copied")
 
 
 def test_files_are_synchronised_while_one_watches(orlop: Environment, tmp_path: Path) -> None:

@@ -31,12 +31,14 @@ GLOBAL_FLAGS = (
 ROWS: dict[str, Row] = {
     "attach": ("compose.inside", "ATTACH", "Attach local standard input, output, and error streams to a container"),
     "build": ("compose.images", "BUILD", "Build or rebuild services"),
+    "commit": ("compose.inside", "COMMIT", "Create a new image from a service container's changes"),
     "config": ("compose.config", "CONFIG", "Parse, resolve and render compose file in canonical format"),
     "cp": ("compose.inside", "CP", "Copy files/folders between a service container and the local filesystem"),
     "create": ("compose.up", "CREATE", "Creates containers for a service"),
     "down": ("compose.down", "DOWN", "Stop and remove containers, networks"),
     "events": ("compose.show", "EVENTS", "Receive real time events from containers"),
     "exec": ("compose.inside", "EXEC", "Execute a command in a running container"),
+    "export": ("compose.inside", "EXPORT", "Export a service container's filesystem as a tar archive"),
     "images": ("compose.show", "IMAGES", "List images used by the created containers"),
     "kill": ("compose.down", "KILL", "Force stop service containers"),
     "logs": ("compose.logs", "LOGS", "View output from containers"),
@@ -63,7 +65,7 @@ ROWS: dict[str, Row] = {
 }
 # fmt: on
 # docker compose's commands that are not there.
-NOT_YET = frozenset(("alpha", "bridge", "commit", "export", "publish"))
+NOT_YET = frozenset(("alpha", "bridge", "publish"))
 
 
 def _compose(invocation: Invocation) -> int:

@@ -63,6 +63,26 @@ def _cp(invocation: Compose) -> int:
     return invocation.run(["cp", *flags, *words])
 
 
+def _commit(invocation: Compose) -> int:
+    options = invocation.options
+    name, *image = invocation.arguments
+    project = invocation.project([name])
+    with invocation.connect() as engine:
+        found = one_container(engine, project, project.service(name), options["index"], running=False)
+    flags = [f"--{flag}={options[flag]}" for flag in ("author", "message") if options[flag]]
+    flags += [f"--change={one}" for one in options["change"]]
+    return invocation.run(["commit", *flags, f"--pause={str(options['pause']).lower()}", found.id, *image])
+
+
+def _export(invocation: Compose) -> int:
+    options = invocation.options
+    (name,) = invocation.arguments
+    project = invocation.project([name])
+    with invocation.connect() as engine:
+        found = one_container(engine, project, project.service(name), options["index"], running=False)
+    return invocation.run(["export", *([f"--output={options['output']}"] if options["output"] else []), found.id])
+
+
 def _stats(invocation: Compose) -> int:
     options = invocation.options
     project, name = invocation.project_or_name()
@@ -219,6 +239,22 @@ ATTACH = command(
         Flag("no-stdin", "", BOOL, "Do not attach STDIN", default=False),
         Flag("sig-proxy", "", BOOL, "Proxy all received signals to the process", default=True),
     ),
+    arguments=(1, 1),
+)
+COMMIT = command(
+    _commit, "Create a new image from a service container's changes", "[OPTIONS] SERVICE [REPOSITORY[:TAG]]",
+    flags=(
+        Flag("author", "a", STRING, 'Author (e.g., "A. Hacker <hacker@example.com>")', default=""),
+        Flag("change", "c", LIST, "Apply Dockerfile instruction to the created image"),
+        _INDEX,
+        Flag("message", "m", STRING, "Commit message", default=""),
+        Flag("pause", "p", BOOL, "Pause container during commit", default=True),
+    ),
+    arguments=(1, 2),
+)
+EXPORT = command(
+    _export, "Export a service container's filesystem as a tar archive", "[OPTIONS] SERVICE",
+    flags=(_INDEX, Flag("output", "o", STRING, "Write to a file, instead of STDOUT", default="")),
     arguments=(1, 1),
 )
 STATS = command(
