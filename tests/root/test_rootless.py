@@ -193,6 +193,15 @@ def test_the_next_engine_finds_the_namespaces_of_one_that_was_killed(user: User)
     assert not (user.runtime / "orlop/keeper.json").exists()
 
 
+def test_namespaces_end_with_what_runs_when_no_engine_is_left(user: User) -> None:
+    lines(user, "run", "-d", "--name", "last", "host", "sleep", "2")
+    lines(user, "engine", "stop")
+    assert keeper(user)["uplink"]
+    rootless.wait_for("an end of everything", lambda: not user.processes())
+    assert not (user.runtime / "orlop/keeper.json").exists()
+    lines(user, "rm", "last")
+
+
 def test_nobody_else_reaches_the_socket(user: User) -> None:
     lines(user, "ps")
     place = user.runtime / "orlop"

@@ -9,7 +9,9 @@ that run on. Source: user_namespaces(7), newuidmap(1).
 """
 
 import errno
+import fcntl
 import os
+import select
 import shutil
 
 from ...linux import interface, mount, process, signals
@@ -17,6 +19,7 @@ from ...runtime import host
 from ...runtime.operations.namespaces import become_root, map_ids
 from ...spec import jsonio
 from ...spec.errors import OrlopError, Unavailable
+from ...spec.paths import ENGINE_LOCK
 from ...spec.record import Record
 from ...spec.runtime import IdMapping
 from . import subids
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 FILE = "keeper.json"
+LOOK_S = 20.0  # between two looks whether anybody needs it still
 NETWORK_FILE = "netns"
 NAMESPACES = process.CLONE_NEWUSER | process.CLONE_NEWNS | process.CLONE_NEWNET
 SAID_BYTES_MAX = 4096
@@ -195,9 +199,50 @@ def _keep(run: str, mapped: int, say: int) -> "NoReturn":
             os._exit(1)
         os.write(say, b"ready")
         process.close_range(3)
-        process.pause()
+        while True:
+            select.poll().poll(LOOK_S * 1000)
+            if _is_forsaken(run):
+                os._exit(0)
     finally:
         os._exit(1)
+
+
+def _is_forsaken(run: str) -> bool:
+    """Tell whether no engine runs, and nobody else is in our namespaces; then what connects them has been ended.
+
+    For what ends after the last engine left. The engine's lock is held from here to our end: none can come meanwhile.
+    """
+    try:
+        lock = os.open(f"{run}/{ENGINE_LOCK}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return not _others(0)  # the run directory is gone
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    found = find(run)
+    keeper = found[0] if found is not None and found[0].pid == os.getpid() else None
+    if _others(keeper.uplink if keeper else 0):
+        os.close(lock)
+        return False
+    if keeper is not None:
+        end_uplink(keeper)
+        os.unlink(f"{run}/{FILE}")
+    return True
+
+
+def _others(uplink: int) -> bool:
+    """Tell whether anybody but us and the uplink lives in our user namespace."""
+    own = os.stat("/proc/self/ns/user")
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and int(name) not in (os.getpid(), uplink):
+            try:
+                if os.path.samestat(os.stat(f"/proc/{name}/ns/user"), own):
+                    return True
+            except OSError:
+                continue  # it has ended, or it is none of ours
+    return False
 
 
 def _name_network(path: str) -> None:
