@@ -192,3 +192,50 @@ def test_both_refuse(text: str, tmp_path: Path, peer: Callable[[str], Path]) -> 
         ours((text,), (), {})
     with pytest.raises(AssertionError):
         theirs(peer("docker-buildx"), tmp_path, (text,), (), {})
+
+
+COMPOSE = """
+services:
+  db:
+    image: postgres
+  web:
+    image: me/web:${WEB:-1}
+    build:
+      context: ./web
+      dockerfile: D
+      args: {A: "$$1", B: "two words"}
+      labels: ["l=m"]
+      target: prod
+      cache_from: ["type=registry,ref=x"]
+      additional_contexts: {base: docker-image://debian}
+      x-bake:
+        tags: ["me/web:2"]
+        output: ["type=cacheonly"]
+        platforms: linux/arm64
+        no-cache: true
+  api.v1:
+    build: ./api
+  inline:
+    build:
+      dockerfile_inline: |
+        FROM scratch
+"""
+
+
+def test_a_compose_file_is_a_bake_file(
+    tmp_path: Path, peer: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("yaml", reason="needs: PyYAML")
+    from orlop.frontends.cli.build.composefile import bake_text
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("web", "api"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    own = {"HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path), "BUILDX_CONFIG": str(tmp_path)}
+    argv = [str(peer("docker-buildx")), "bake", "--print", "-f", "compose.yaml"]
+    env = own | {"PATH": os.environ["PATH"]}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    text = bake_text("compose.yaml", {})
+    assert json.loads(ours((text,), (), {})) == json.loads(done.stdout)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
 DEFAULT_FILES = (
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yml",
+    "docker-compose.yaml",
     "docker-bake.json",
     "docker-bake.hcl",
     "docker-bake.override.json",
@@ -63,7 +67,16 @@ def _document(options: Options) -> Document:
         raise NotFound("bake", ".", cause, hint="name one: orlop bake -f FILE")
     environment = {**os.environ, **dict(_variable(text) for text in options["var"])}
     built_in = {"BAKE_CMD_CONTEXT": _CURRENT, "BAKE_LOCAL_PLATFORM": str(Platform.of_machine(os.uname().machine))}
-    return Document([(name, _read(name)) for name in names], environment, built_in)
+    return Document([_file(name, environment) for name in names], environment, built_in)
+
+
+def _file(name: str, environment: dict[str, str]) -> tuple[str, str]:
+    """Return a file's name and text; a compose file's as the bake file that it stands for."""
+    if not name.endswith((".yaml", ".yml")):
+        return name, _read(name)
+    from .composefile import bake_text
+
+    return f"{name}.json", bake_text(name, environment)
 
 
 def _variable(text: str) -> tuple[str, str]:
