@@ -86,3 +86,27 @@ def test_the_next_engine_can_do_everything_with_what_it_finds(orlop):
     kill_engine(orlop)
     assert orlop("rm", "c").stdout == "c\n"
     assert orlop.container_ids() == []
+
+
+def test_who_follows_a_log_hears_all_of_it_from_one_engine_after_the_other(orlop):
+    script = "i=0; while [ ! -e /go ]; do echo line $i; i=$((i+1)); sleep 0.01; done; echo last $i"
+    orlop("run", "-d", "--network", "none", "--name", "w", "--log-opt", "max-size=4k", "--log-opt", "max-file=40",
+          "host", "sh", "-c", script)  # fmt: skip
+    heard = []
+    with orlop.popen("logs", "-f", "w", stdout=subprocess.PIPE) as follower:
+        for number in range(4):
+            heard += [follower.stdout.readline().strip() for _ in range(20)]
+            kill_engine(orlop) if number % 2 else orlop("ps")
+        orlop("exec", "w", "touch", "/go")
+        heard += follower.stdout.read().splitlines()
+        assert follower.wait() == 0
+    assert heard == [b"line %d" % number for number in range(len(heard) - 1)] + [b"last %d" % (len(heard) - 1)]
+
+
+def test_who_follows_a_log_does_not_start_an_engine_that_was_stopped(orlop):
+    orlop("run", "-d", "--network", "none", "--name", "w", "host", "sh", "-c", "echo up; sleep 1000")
+    with orlop.popen("logs", "-f", "w", stdout=subprocess.PIPE) as follower:
+        assert follower.stdout.readline() == b"up\n"
+        orlop("engine", "stop")
+        assert follower.wait(60) == 0
+    assert orlop.engine_pid() is None

@@ -12,6 +12,8 @@ The kinds 0 to 2 are docker's multiplexed stream, so a monitor's output reaches 
     EXIT     monitor -> client    an ExitRecord as JSON; the last frame of a connection
     DETACH   client -> monitor    empty: what follows is no death, the process goes on without this client
     TAKEN    monitor -> client    4 bytes, big endian: so many more STDIN bytes went to the process, or were dropped
+    PLACE    engine -> client     of a followed log: two 64-bit integers, file and offset, up to where it was sent;
+                                  empty: the log has ended, and nothing follows
 
 A client that never has more than WINDOW_BYTES of STDIN payload on the way (sent, and not yet TAKEN) is always read:
 its signals and sizes pass a process that does not read its input. One that has twice as much is left waiting.
@@ -22,7 +24,7 @@ that started it (StartExec.ends_with_client), unless that has sent DETACH.
 from __future__ import annotations
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-RESIZE, SIGNAL, EXIT, TAKEN, DETACH = 16, 17, 18, 19, 20
+RESIZE, SIGNAL, EXIT, TAKEN, DETACH, PLACE = 16, 17, 18, 19, 20, 21
 HEADER_BYTES = 8
 PAYLOAD_BYTES_MAX = 64 * 1024
 WINDOW_BYTES = 256 * 1024
@@ -41,6 +43,11 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
 def size(rows: int, columns: int) -> bytes:
     """Return the payload of a RESIZE."""
     return rows.to_bytes(2, "big") + columns.to_bytes(2, "big")
+
+
+def place(inode: int, offset: int) -> bytes:
+    """Return the payload of a PLACE."""
+    return inode.to_bytes(8, "big") + offset.to_bytes(8, "big")
 
 
 class Decoder:

@@ -55,18 +55,23 @@ class Entry:
         self.time_ns = time_ns
 
 
+_MARK = Entry(b"", "", "", 0)
+
+
 class Follow:
     """How long to wait for more. writer: becomes readable when the log gets no more entries (the monitor's pidfd);
     cancel: becomes readable when nobody wants more (the client's connection), -1 for none. Both are borrowed.
-    inode: of the file that the last entry came from (before it was compressed).
+    inode, offset: of the file that the last entry came from (before it was compressed), and how far it was read when
+    the entries up to there have been yielded. marks: yield an entry without a stream whenever that is so.
     """
 
-    __slots__ = ("cancel", "inode", "writer")
+    __slots__ = ("cancel", "inode", "marks", "offset", "writer")
 
-    def __init__(self, writer: int, cancel: int = -1) -> None:
+    def __init__(self, writer: int, cancel: int = -1, *, marks: bool = False) -> None:
         self.writer = writer
         self.cancel = cancel
-        self.inode = 0
+        self.marks = marks
+        self.inode = self.offset = 0
 
 
 def read(
@@ -77,19 +82,23 @@ def read(
     tail: int | None = None,
     follow: Follow | None = None,
     coarse: bool = False,
+    place: tuple[int, int] | None = None,
 ) -> "Iterator[Entry]":
     """Yield the entries of the log in a container's directory, oldest first.
 
     since_ns, until_ns: moments since the epoch, both included. tail: at most that many of the last lines (a long line
     counts once), applied first, as docker does. follow: go on with what is written until the writer ends.
     coarse: one Entry may hold many whole lines of a stream, with the time of the first.
+    place: (inode, offset) of an earlier follower, where this one goes on; tail is nothing then.
     A container without a log has no entries. Raises OSError, Invalid never: what can't be read is not an entry.
     """
     wait = _Wait(directory, follow) if follow else None
     segments = _open_segments(directory)
     parser = _Parser()
     try:
-        if tail is not None:
+        if place is not None:
+            _seek_to_place(segments, *place)
+        elif tail is not None:
             _seek_to_tail(segments, tail)
         if since_ns is not None:
             _seek_to_time(segments, since_ns)
@@ -98,15 +107,17 @@ def read(
         ):
             if coarse and since_ns is None and until_ns is None and (many := parser.parse_block(block)):
                 yield many
-                continue
-            for line in block[:-1].split(b"\n"):
-                entry = parser.parse(line)
-                if entry is None or (since_ns is not None and entry.time_ns < since_ns):
-                    continue
-                if until_ns is not None and entry.time_ns > until_ns:
-                    return
-                since_ns = since_ns if not coarse else None  # what was written later is later
-                yield entry
+            else:
+                for line in block[:-1].split(b"\n"):
+                    entry = parser.parse(line)
+                    if entry is None or (since_ns is not None and entry.time_ns < since_ns):
+                        continue
+                    if until_ns is not None and entry.time_ns > until_ns:
+                        return
+                    since_ns = since_ns if not coarse else None  # what was written later is later
+                    yield entry
+            if follow is not None and follow.marks:
+                yield _MARK
     finally:
         for segment in segments:
             segment.close()
@@ -213,6 +224,11 @@ class _Segment:
         self._mtime_ns = os.fstat(fd).st_mtime_ns
         self._offset = 0
         self._rest = b""
+
+    @property
+    def read_until(self) -> int:
+        """Where the last whole line that was read ends."""
+        return self._offset - len(self._rest)
 
     @property
     def inode(self) -> int:
@@ -390,6 +406,15 @@ def _drop(segments: list[_Segment], count: int) -> None:
     del segments[:count]
 
 
+def _seek_to_place(segments: list[_Segment], inode: int, offset: int) -> None:
+    """Leave out what somebody has read up to there. A file that was rotated away since was the oldest."""
+    for index, segment in enumerate(segments):
+        if segment.inode == inode:
+            segment.seek(offset)
+            _drop(segments, index)
+            return
+
+
 def _seek_to_time(segments: list[_Segment], since_ns: int) -> None:
     """Leave out the files that are older, and put the others to where that time may begin."""
     for index in range(len(segments) - 1, -1, -1):
@@ -452,7 +477,7 @@ def _followed(directory: str, segments: list[_Segment], wait: "_Wait", follow: F
 
 def _told(segment: _Segment, follow: Follow) -> "Iterator[bytes]":
     for block in segment.blocks():
-        follow.inode = segment.inode
+        follow.inode, follow.offset = segment.inode, segment.read_until
         yield block
 
 

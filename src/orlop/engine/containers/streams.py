@@ -26,9 +26,12 @@ _KINDS = {"stdout": frames.STDOUT, "stderr": frames.STDERR}
 
 
 class LogRequest:
-    """What of a log is wanted. Moments in nanoseconds since 1970; tail None is everything."""
+    """What of a log is wanted. Moments in nanoseconds since 1970; tail None is everything.
 
-    __slots__ = ("details", "follow", "since_ns", "tail", "timestamps", "until_ns")
+    marks: tell by PLACE frames how far a followed log was sent. place: such a one, where it goes on.
+    """
+
+    __slots__ = ("details", "follow", "marks", "place", "since_ns", "tail", "timestamps", "until_ns")
 
     def __init__(
         self,
@@ -39,8 +42,12 @@ class LogRequest:
         until_ns: int | None = None,
         timestamps: bool = False,
         details: bool = False,
+        marks: bool = False,
+        place: tuple[int, int] | None = None,
     ) -> None:
         self.details = details
+        self.marks = marks
+        self.place = place
         self.follow = follow
         self.tail = tail
         self.since_ns = since_ns
@@ -84,27 +91,34 @@ def resize(engine: Engine, reference: str, rows: int, columns: int) -> None:
 
 def _frames(engine: Engine, record: ContainerRecord, wanted: LogRequest, hangup: int) -> Iterator[bytes]:
     monitor = _monitor(engine, record) if wanted.follow else None
+    follow = logread.Follow(monitor, hangup, marks=True) if monitor is not None else None
     try:
         entries = logread.read(
             engine.records.path(record.id),
             since_ns=wanted.since_ns,
             until_ns=wanted.until_ns,
             tail=None if wanted.tail is None else max(0, wanted.tail),
-            follow=logread.Follow(monitor, hangup) if monitor is not None else None,
+            follow=follow,
             coarse=not (wanted.timestamps or wanted.details),
+            place=wanted.place,
         )
         batch = bytearray()
         starts = dict.fromkeys(_KINDS, True)
         for entry in entries:
-            data = entry.data
-            if starts[entry.stream]:  # of a line that goes on, the first entry says it all
-                data = _prefix(entry, wanted) + data
-            starts[entry.stream] = data.endswith(b"\n")
-            batch += frames.frame(_KINDS[entry.stream], data)
-            # Who follows wants each line now; a whole log goes out in large pieces.
-            if monitor is not None or len(batch) >= BATCH_BYTES:
+            if entry.stream:
+                data = entry.data
+                if starts[entry.stream]:  # of a line that goes on, the first entry says it all
+                    data = _prefix(entry, wanted) + data
+                starts[entry.stream] = data.endswith(b"\n")
+                batch += frames.frame(_KINDS[entry.stream], data)
+            elif follow is not None and wanted.marks:
+                batch += frames.frame(frames.PLACE, frames.place(follow.inode, follow.offset))
+            # Who follows wants what there is now; a whole log goes out in large pieces.
+            if batch and (not entry.stream or len(batch) >= BATCH_BYTES):
                 yield bytes(batch)
                 batch.clear()
+        if wanted.marks:
+            batch += frames.frame(frames.PLACE)
         if batch:
             yield bytes(batch)
     finally:

@@ -30,17 +30,24 @@ def _logs(invocation: Invocation) -> int:
         "until_ns": moment_ns("--until", options["until"]),
         "timestamps": options["timestamps"],
         "details": options["details"],
+        "marks": options["follow"],
     }
-    with invocation.connect() as engine:
-        engine.call("containers.logs", args)
-        _copy(engine.stream, container)
-    return 0
+    place: list[int] | None = None
+    while True:
+        with invocation.connect() as engine:
+            engine.call("containers.logs", {**args, "place": place})
+            place, has_ended = _copy(engine.stream, container, place)
+        # An engine that was killed leaves its socket behind: the container runs on, and the next engine tells what it
+        # says. One that was stopped does not, and is not started again by who follows a log.
+        if has_ended or not options["follow"] or not os.path.exists(invocation.paths.engine_socket):
+            return 0
 
 
-def _copy(stream: socket, container: str) -> None:
+def _copy(stream: socket, container: str, place: list[int] | None) -> tuple[list[int] | None, bool]:
+    """Print what comes; return up to which place of the log that was, and whether the log has ended."""
     sys.stdout.flush()
     decoder = attach.Decoder()
-    while data := stream.recv(RECEIVE_BYTES):
+    while data := _receive(stream):
         try:
             frames = decoder.feed(data)
         except ValueError as wrong:
@@ -48,6 +55,18 @@ def _copy(stream: socket, container: str) -> None:
         for kind, payload in frames:
             if kind in (attach.STDOUT, attach.STDERR):
                 _write_all(1 if kind == attach.STDOUT else 2, payload)
+            elif kind == attach.PLACE and not payload:
+                return place, True
+            elif kind == attach.PLACE:
+                place = [int.from_bytes(payload[:8], "big"), int.from_bytes(payload[8:], "big")]
+    return place, False
+
+
+def _receive(stream: socket) -> bytes:
+    try:
+        return stream.recv(RECEIVE_BYTES)
+    except ConnectionResetError:
+        return b""
 
 
 def _write_all(fd: int, data: bytes) -> None:

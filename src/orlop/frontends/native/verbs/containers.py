@@ -41,7 +41,7 @@ class List(Args):
 
 
 class Logs(Args):
-    """Moments in nanoseconds since 1970; tail None is everything."""
+    """Moments in nanoseconds since 1970; tail None is everything. marks, place: see streams.LogRequest."""
 
     container: str
     follow: bool = False
@@ -50,6 +50,8 @@ class Logs(Args):
     until_ns: int | None = None
     timestamps: bool = False
     details: bool = False
+    marks: bool = False
+    place: tuple[int, ...] | None = None
 
 
 class Exec(Args):
@@ -126,6 +128,8 @@ def _logs(call: Call, args: Logs) -> object:
         until_ns=args.until_ns,
         timestamps=args.timestamps,
         details=args.details,
+        marks=args.marks,
+        place=(args.place[0], args.place[1]) if args.place and len(args.place) == 2 else None,
     )
     return Reply({"stream": True}, stream=streams.logs(call.engine, args.container, wanted, call.hangup))
 
