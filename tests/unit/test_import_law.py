@@ -45,16 +45,20 @@ CHEAP_PACKAGES = frozenset({"linux", "runtime", "spec", "supervise"})
 
 FORBIDDEN_MODULES = frozenset({"dbm", "marshal", "pickle", "pty", "shelve", "pdb", "commands"})
 FORBIDDEN_CALLS = frozenset({"eval", "exec", "compile", "__import__", "input", "breakpoint"})
-# A command line finds a verb's module in a table of constants; importlib alone would cost as much as the module.
+# A command line finds a verb's module in a table of constants, and so does the package the library's names; importlib
+# alone would cost as much as the module.
 # `orlop.frozen` is an importer: what it reads is as good as __pycache__, which the interpreter reads.
 PERMITTED = frozenset(
     {
         ("orlop.frontends.cli.commands", "__import__"),
         ("orlop.runtime.cli.main", "__import__"),
+        ("orlop", "__import__"),
         ("orlop.frozen", "exec"),
         ("orlop.frozen", "marshal"),
     }
 )
+# What `import orlop` offers without importing it: named for type checkers only.
+LIBRARY = ("orlop.frontends.sdk.", "orlop.spec.errors.")
 FORBIDDEN_ATTRIBUTES = frozenset({("os", "system"), ("os", "popen"), ("importlib", "import_module")})
 FORBIDDEN_METHODS = frozenset({"extractall"})
 FORBIDDEN_KEYWORDS = frozenset({"shell", "preexec_fn"})
@@ -108,8 +112,11 @@ Rule = Callable[[Module], Iterator[str]]
 
 
 def points_right(module: Module) -> Iterator[str]:
-    """A package imports itself and what stands to its right; orlop itself imports none of them."""
+    """A package imports itself and what stands to its right; orlop itself imports nothing, and names the library."""
+    at_import = module.import_time()
     for name, node in module.imports():
+        if not module.package and node not in at_import and name.startswith(LIBRARY):
+            continue
         parts = name.split(".")
         if parts[0] != "orlop" or len(parts) < 2 or parts[1] not in RANK or parts[1] == module.package:
             continue

@@ -16,8 +16,8 @@ from ..image import Images
 from ..linux import process
 from ..linux.cgroup import Cgroup
 from ..snapshot import Snapshots
+from ..spec.container import CONFIG, SECRET
 from ..spec.errors import Unavailable
-from ..spec.secrets import CONFIG, SECRET
 from ..supervise import Spawner
 from . import host, reconcile
 from .containers import ends, execs, state

@@ -10,8 +10,8 @@ import select
 import time
 
 from ..spec import jsonio
+from ..spec.container import CONFIG, SECRET
 from ..spec.errors import Invalid, Unavailable
-from ..spec.secrets import CONFIG, SECRET
 from ..supervise.logread import parse_time
 from . import caller
 from .journal import BY, RUN

@@ -22,8 +22,8 @@ import threading
 
 from ..linux import mount
 from ..spec import jsonio
+from ..spec.container import CONFIG, SECRET, DataRecord
 from ..spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
-from ..spec.secrets import CONFIG, SECRET, DataRecord
 from . import events
 from .compile.mounts import GRANTED
 from .containers import names
@@ -31,8 +31,7 @@ from .containers.record import disk_trouble_told, timestamp, write_durably
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..spec.container import GrantRequest
-    from ..spec.secrets import DataRequest
+    from ..spec.container import DataRequest, GrantRequest
     from .containers.record import ContainerRecord
     from .engine import Engine
 

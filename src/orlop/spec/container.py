@@ -8,6 +8,8 @@ from .mount import MountRequest
 from .network import EndpointRequest, PortRequest
 from .record import Record
 
+SECRET, CONFIG = "secret", "config"
+
 
 class BindRequest(Record):
     """`-v [source:]target[:options]`. options as docker's (ro, rw, rprivate, z, nocopy ...), and as=UID[:GID].
@@ -41,6 +43,24 @@ class GrantRequest(Record):
     uid: int = 0
     gid: int = 0
     mode: int = 0o444
+
+
+class DataRequest(Record):
+    """`orlop secret create`, `orlop config create`. data: base64."""
+
+    strict = True
+    name: str
+    data: str
+    labels: dict[str, str] = {}
+
+
+class DataRecord(Record):
+    """secret.json, config.json. The data lies beside it. id: 64 hexadecimal digits."""
+
+    id: str
+    name: str
+    created_at: str
+    labels: dict[str, str] = {}
 
 
 class UlimitRequest(Record):

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ...engine.engine import Engine
+    from ...engine.sockets.record import SocketRecord
     from ...spec.container import ExecRequest
     from ...spec.mount import MountRequest, VolumeRequest
     from ...spec.network import EndpointRequest, NetworkRequest
-    from ...spec.sockets import SocketRecord
 
 REDACTED = "<redacted>"
 # Fields of a creation that reach nothing but the container itself.
@@ -28,7 +28,7 @@ FIELDS = frozenset(
     " stop_signal stop_timeout_s restart_policy restart_retries_max health health_on_failure init attach exposed_ports"
     " platform ports isolation shm_bytes ulimits memory_bytes memory_swap_bytes memory_reservation_bytes"
     " memory_swappiness kernel_memory_bytes cpu_nanos cpu_shares cpu_period_us cpu_quota_us cpuset_cpus cpuset_mems"
-    " pids_max blkio_weight"
+    " pids_max blkio_weight umask"
     " egress egress_allow".split()
 )
 # Fields whose values are looked at.

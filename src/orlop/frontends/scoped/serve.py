@@ -12,7 +12,7 @@ import threading
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...engine.engine import Engine
-    from ...spec.sockets import SocketRecord
+    from ...engine.sockets.record import SocketRecord
     from ..docker.serve import DockerDoors
     from ..http import Exchange
 

@@ -1,6 +1,6 @@
 """The verbs `secrets.*` and `configs.*`."""
 
-from ....spec.secrets import CONFIG, SECRET, DataRequest
+from ....spec.container import CONFIG, SECRET, DataRequest
 from .call import Args, Call, Nothing, Verb
 
 

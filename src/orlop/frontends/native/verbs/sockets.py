@@ -1,6 +1,6 @@
 """The verbs `sockets.*`."""
 
-from ....spec.sockets import SocketRequest
+from ....engine.sockets.record import SocketRequest
 from .call import Args, Call, Nothing, Verb
 
 

@@ -13,16 +13,16 @@ import shutil
 import threading
 import time
 
-from ..spec import jsonio
-from ..spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
-from ..spec.sockets import SocketRecord
-from .containers.record import timestamp, write_durably
+from ...spec import jsonio
+from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
+from ..containers.record import timestamp, write_durably
+from .record import SocketRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ..spec.sockets import SocketRequest
+    from .record import SocketRequest
 
 AUDIT_BYTES_MAX = 8 * 1024 * 1024  # of each of the two files
 SOCKETS_MAX = 256

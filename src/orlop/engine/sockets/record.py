@@ -1,6 +1,6 @@
 """Sockets that speak docker's API with less power: what is asked for, and what is kept."""
 
-from .record import Record
+from ...spec.record import Record
 
 
 class SocketRequest(Record):
