@@ -348,6 +348,8 @@ def test_ipv6_is_there_when_asked_for_and_only_then(
     with serving(box, 80, family=socket.AF_INET6):
         assert ask(other, box.address("six", "GlobalIPv6Address"), 80)
         assert ask(neighbour, "2001:db8::1", 8080) == "2001:db8::2"
+        assert ask(host, "2001:db8::1", 8080)
+        assert silent(host, "::1", 8080)  # no packet from ::1 leaves a machine; who tries 127.0.0.1 next is let in
         assert ask(neighbour, A, 8080) == f"::ffff:{B}"
         assert silent(neighbour, box.address("six", "GlobalIPv6Address"), 80)
 
@@ -541,6 +543,7 @@ def test_network_commands_print_what_dockers_do(orlop: Environment) -> None:
         (("create", "web"), "network with name web already exists"),
         (("create", "bridge"), "operation is not permitted on predefined bridge network"),
         (("create", "-d", "overlay", "x"), "could not find plugin overlay"),
+        (("create", "-d", "ipvlan", "x"), "use -d macvlan; where the kernel has ipvlan"),
         (("create", "--gateway", "10.1.1.1", "x"), "every ip-range or gateway must have a corresponding subnet"),
         (("create", "--subnet", "10.77.0.0/33", "x"), "invalid CIDR address: 10.77.0.0/33"),
         (("create", "--subnet", "127.0.0.0/16", "x"), "can't be a network's subnet"),

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from ..engine import Engine
 
 DRIVERS = ("bridge", "macvlan", cni.DRIVER)
+# Drivers of docker's that are not here, and what does the same.
+_INSTEAD = {
+    "ipvlan": "use -d macvlan; where the kernel has ipvlan (CONFIG_IPVLAN), its CNI plugin with -d cni",
+    "overlay": "it joins the machines of a cluster; on one machine use -d bridge",
+}
 MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
 LINK_NAME_LENGTH_MAX = 15
 _BOOLEANS = frozenset((host.OPTION_ICC, host.OPTION_MASQUERADE))
@@ -263,7 +268,8 @@ def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
             cause = f'only one instance of "{request.driver}" network is allowed'
             raise Denied("create", subject, cause, hint=f"use the one that is there: --network {request.driver}")
         cause = f"could not find plugin {request.driver} in v1 plugin registry: plugin not found"
-        raise Unsupported("create", subject, cause, hint=f"known are {', '.join(DRIVERS)}")
+        hint = _INSTEAD.get(request.driver, f"known are {', '.join(DRIVERS)}")
+        raise Unsupported("create", subject, cause, hint=hint)
     if not request.ipv4 and not request.ipv6:
         raise Invalid("create", subject, "IPv4 or IPv6 must be enabled", hint="leave --ipv4=false away, or add --ipv6")
     options = dict(request.options)
