@@ -9,7 +9,8 @@ from orlop.spec.record import Record
 from .. import graph
 from . import instructions as kinds
 from . import lint as rules
-from .compile import Bases, Stages, checks_of, compile, find_target
+from .compile import Bases, Stages, checks_of, find_target
+from .compile import compile as compile_graph
 from .lint import Lint, Request, Warning
 from .source import DockerfileError
 
@@ -137,7 +138,7 @@ def check(dockerfile: kinds.Dockerfile, options: "Options", resolve_config: "Res
     lint = Lint(Request())
     try:
         lint = Lint(checks_of(dockerfile, options))
-        compile(dockerfile, _of_all(options), resolve, lint)
+        compile_graph(dockerfile, _of_all(options), resolve, lint)
     except DockerfileError as wrong:
         error, lines = wrong.cause, wrong.lines
     skipped = rules.UNDEFINED_VAR.name if missing else ""
