@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PIECE_BYTES = 1024 * 1024
-PIECES_MAX = 4  # 4 MiB ahead
+PIECES_MAX = 4  # 4 MiB ahead, unless the caller has room for more
 
 
 class ReadAhead:
     """The bytes that produce(n) returns, up to b"", in order; what it raises is raised by `read`. Close it.
 
-    produce is called on another thread, and not again after it returned b"" or raised.
+    produce is called on another thread, and not again after it returned b"" or raised. pieces_max: how many pieces of
+    PIECE_BYTES it may be ahead.
     """
 
-    def __init__(self, produce: Callable[[int], bytes]) -> None:
+    def __init__(self, produce: Callable[[int], bytes], pieces_max: int = PIECES_MAX) -> None:
         self._produce = produce
-        self._pieces: queue.Queue[bytes | BaseException] = queue.Queue(PIECES_MAX)
+        self._pieces: queue.Queue[bytes | BaseException] = queue.Queue(pieces_max)
         self._stopping = False
         self._rest = b""
         self._ended = False

@@ -26,7 +26,7 @@ from orlop.spec.tar import Reader
 
 from . import overlay, removal
 from .extract import Extraction
-from .readahead import ReadAhead
+from .readahead import PIECE_BYTES, ReadAhead
 from .record import LayerRecord
 
 TYPE_CHECKING = False
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     Layer = tuple[Digest, Callable[[], Blob]]
 
 PARALLEL_MAX = 4
+# Of all layers of an image together, decompressed and not yet written. Small files take longer to make than to
+# decompress, large ones the other way round: with room for both nobody waits for the other.
+AHEAD_BYTES_MAX = 48 * 1024**2
 
 
 class Unpack:
@@ -55,6 +58,7 @@ class Unpack:
         self._root = root
         self._layers = layers
         self._chain = chain
+        self._pieces_max = AHEAD_BYTES_MAX // PIECE_BYTES
         self._failed = len(chain)  # the lowest layer that failed: what lies above it is given up
         self._lock = threading.Lock()
 
@@ -69,7 +73,9 @@ class Unpack:
             return
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(min(len(missing), PARALLEL_MAX), thread_name_prefix="unpack") as pool:
+        parallel = min(len(missing), PARALLEL_MAX)
+        self._pieces_max //= parallel
+        with ThreadPoolExecutor(parallel, thread_name_prefix="unpack") as pool:
             futures = [pool.submit(self._extract, index) for index in missing]
             try:
                 self._complete_in_order(futures)
@@ -99,7 +105,7 @@ class Unpack:
                     arrival.close()
                     return None
                 with closing(open_blob()) as blob:
-                    arrival.extract(blob, diff_id, lambda: index > self._failed)
+                    arrival.extract(blob, diff_id, lambda: index > self._failed, self._pieces_max)
             except BaseException:
                 arrival.close()
                 raise
@@ -166,8 +172,11 @@ class Arrival:
                 return
             os.close(self.fd)
 
-    def extract(self, blob: Blob, diff_id: Digest, given_up: Callable[[], bool]) -> None:
-        """Extract a blob into fs/. Raises Invalid when its content is not what the diff_id says, OSError."""
+    def extract(self, blob: Blob, diff_id: Digest, given_up: Callable[[], bool], pieces_max: int) -> None:
+        """Extract a blob into fs/, pieces_max pieces ahead at the most.
+
+        Raises Invalid when its content is not what the diff_id says, OSError.
+        """
         import hashlib
 
         subject = f"layer {diff_id}"
@@ -177,7 +186,7 @@ class Arrival:
         os.mkdir("trash", 0o700, dir_fd=self.fd)
         trash = os.open("trash", removal.DIRECTORY_FLAGS, dir_fd=self.fd)
         try:
-            with closing(ReadAhead(stream.read)) as ahead:
+            with closing(ReadAhead(stream.read, pieces_max)) as ahead:
 
                 def read(count: int) -> bytes:
                     if given_up():
