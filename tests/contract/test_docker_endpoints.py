@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.workspace import Workspace
 from orlop.linux.crypt import crypt
 from support import registry_server
-from support.docker_http import Api, auth_header
+from support.docker_http import Api, auth_header, box_engine
 from support.engine import Environment
 
 HALF_OPEN = int(os.environ.get("ORLOP_HALF_OPEN", "1100"))  # more than a listener serves
@@ -23,13 +22,8 @@ HALF_OPEN = int(os.environ.get("ORLOP_HALF_OPEN", "1100"))  # more than a listen
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Environment]:
-    with Workspace() as work:
-        environment = Environment(work.path("o") / "root")
-        environment("info")
-        environment("import", str(work.archive()), "box:1")
+    with box_engine() as environment:
         yield environment
-        left = environment.close()
-        assert not left, left
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,8 @@ what depends on the machine only the kind is compared. Our errors may add a line
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from urllib.parse import quote
 import pytest
 
 from bench.workspace import Workspace
-from support.docker_http import Answer, Api
+from support.docker_http import Answer, Api, tar_of
 from support.engine import Environment
 
 HERE = Path(__file__).parent
@@ -128,21 +126,12 @@ def send(api: Api, request: str, workspace: Workspace) -> Answer:
     path = quote(path, safe="/?&=%,:+")
     if body.startswith("@tar:"):
         name, _, content = body.removeprefix("@tar:").partition("=")
-        return api(method, path, archive(name, content.encode()), Content_Type="application/x-tar")
+        return api(method, path, tar_of(name, content.encode()), Content_Type="application/x-tar")
     if body.startswith("@raw:"):
         return api(method, path, body.removeprefix("@raw:").encode(), Content_Type="application/x-tar")
     if body == "@image":
         return api(method, path, workspace.archive().read_bytes(), Content_Type="application/x-tar")
     return api(method, path, body.encode(), Content_Type="application/json") if body else api(method, path)
-
-
-def archive(name: str, content: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def compare(ours: Answer, theirs: Answer) -> list[Difference]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from bench.workspace import Workspace
+from support.docker_http import box_engine, tar_of
 from support.engine import Environment
 
 # docker-py leaves the answers of failed requests to the collector.
@@ -24,13 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Environment]:
-    with Workspace() as work:
-        environment = Environment(work.path("o") / "root")
-        environment("info")
-        environment("import", str(work.archive()), "box:1")
+    with box_engine() as environment:
         yield environment
-        left = environment.close()
-        assert not left, left
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +236,7 @@ def put(path: str, body: bytes) -> bytes:
 
 
 def test_a_broken_archive_is_told_and_leaves_nothing(send, client, held):
-    broken = (b"no archive at all" * 100, b"\x1f\x8b\x08" + b"\0" * 600, tarred("../../out", b"x")[:700], b"x" * 511)
+    broken = (b"no archive at all" * 100, b"\x1f\x8b\x08" + b"\0" * 600, tar_of("../../out", b"x")[:700], b"x" * 511)
     images = client.images.list()
     for data in broken:
         for request in (
@@ -258,19 +253,10 @@ def test_a_broken_archive_is_told_and_leaves_nothing(send, client, held):
 
 def test_an_archive_that_leads_outside_stays_inside(send, held, tmp_path):
     status, body = send(
-        put(f"/v1.50/containers/{held.id}/archive?path=/tmp", tarred(f"../../../..{tmp_path}/out", b"x"))
+        put(f"/v1.50/containers/{held.id}/archive?path=/tmp", tar_of(f"../../../..{tmp_path}/out", b"x"))
     )
     assert status in (200, 400), body
     assert list(tmp_path.iterdir()) == []
-
-
-def tarred(name: str, content: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("path", ["/exec/ID/start", "/exec/ID/resize?h=-1&w=5", "/exec/ID/resize?h=70000&w=5"])

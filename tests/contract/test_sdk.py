@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import orlop as library
-from bench.workspace import Workspace
+from support.docker_http import box_engine
 from support.engine import CHECKOUT, Environment
 
 CONCURRENT = int(os.environ.get("ORLOP_SDK_CONCURRENT", "12"))  # 200 in the long form
@@ -23,12 +23,8 @@ CONCURRENT = int(os.environ.get("ORLOP_SDK_CONCURRENT", "12"))  # 200 in the lon
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Environment]:
-    with Workspace() as work:
-        environment = Environment(work.path("o") / "root")
-        environment("import", str(work.archive()), "box:1")
+    with box_engine() as environment:
         yield environment
-        left = environment.close()
-        assert not left, left
 
 
 @pytest.fixture

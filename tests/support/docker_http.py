@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
 import json
 import socket
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from bench.workspace import Workspace
+
+from .engine import Environment
 
 TIMEOUT_S = 90.0
 
@@ -73,6 +80,29 @@ class Api:
         stream.connect(str(self.place))  # waits for a place in the listener's queue; with a timeout it would not
         stream.settimeout(TIMEOUT_S)
         return stream
+
+
+@contextmanager
+def box_engine() -> Iterator[Environment]:
+    """An engine of its own with busybox as the image box:1, proven empty at the end."""
+    with Workspace() as work:
+        environment = Environment(work.path("o") / "root")
+        try:
+            environment("import", str(work.archive()), "box:1")
+            yield environment
+        finally:
+            left = environment.close()
+        assert not left, left
+
+
+def tar_of(name: str, content: bytes) -> bytes:
+    """Return an archive with one file."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 def auth_header(user: str, password: str, server: str = "") -> str:
