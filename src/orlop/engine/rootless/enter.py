@@ -62,7 +62,7 @@ def leave(paths: Paths) -> None:
 
     containers = f"{paths.root}/containers"
     boot_id = process.boot_id()
-    for name in os.listdir(containers):
+    for name in os.listdir(containers) if os.path.isdir(containers) else ():
         if is_id(name) and state.observe(f"{containers}/{name}", boot_id).lives:
             return
     keeper.end(paths.run)

@@ -1,0 +1,53 @@
+"""An ordinary user's builder, and docker's own client at an ordinary user's socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support import rootless
+from support.rootless import User
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["ids", "one id"])
+def user(request: pytest.FixtureRequest) -> Iterator[User]:
+    with rootless.user(ids=request.param) as somebody:
+        yield somebody
+
+
+def test_an_image_is_built(user: User) -> None:
+    context = user.home / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(
+        "FROM host\nRUN id -u >/made && ls /nothing || echo made >>/made\nCOPY file /copied\n"
+        "RUN --mount=type=cache,target=/c echo x >/c/x && ls /c >>/made\n"
+    )
+    (context / "file").write_text("copied\n")
+    for path in (context, *context.iterdir()):
+        path.chmod(0o755)
+    assert user.orlop("run", "--rm", "host", "true").code == 0
+    done = user.orlop("build", "-t", "built:1", str(context))
+    assert done.code == 0, done
+    shown = user.orlop("run", "--rm", "built:1", "cat", "/made", "/copied")
+    assert shown.stdout.split() == ["0", "made", "x", "copied"], shown
+    assert user.orlop("rmi", "built:1").code == 0
+
+
+def test_dockers_client_finds_the_users_socket(user: User, peer: Callable[[str], Path]) -> None:
+    docker = peer("docker")
+    socket = f"unix://{user.runtime}/orlop/docker.sock"
+
+    def ask(*words: str) -> str:
+        done = user.run(docker, "-H", socket, *words)
+        assert done.code == 0, done
+        return done.stdout
+
+    assert user.orlop("ps").code == 0
+    assert ask("run", "--rm", "host", "id", "-u").split() == ["0"]
+    ask("run", "-d", "--name", "d", "-p", "18077:80", "host", "sleep", "1000")
+    assert ask("exec", "d", "id", "-u").split() == ["0"]
+    assert "18077" in ask("port", "d")
+    assert "name=rootless" in ask("info", "-f", "{{.SecurityOptions}}")
+    ask("rm", "-f", "d")
