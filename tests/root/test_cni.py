@@ -32,7 +32,7 @@ def plugins(orlop: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A directory of plugins: the real ones, and what a test adds. The engine looks nowhere else."""
     found = peers.find("host-local")
     if found is None:
-        pytest.skip("needs: containernetworking-plugins")
+        pytest.skip("needs: host-local")
     directory = tmp_path / "bin"
     directory.mkdir()
     for program in found.parent.iterdir():
