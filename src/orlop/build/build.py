@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from orlop.engine.engine import Engine
-    from orlop.spec.build import BuildRequest
     from orlop.spec.image import ContainerConfig
 
     from .dockerfile.instructions import Dockerfile
     from .dockerfile.lint import Warning
     from .dockerfile.options import Compiled, ResolveConfig
     from .journal import Message
+    from .request import BuildRequest
 
     Written = tuple[Dockerfile, Options, ResolveConfig]
 

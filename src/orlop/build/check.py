@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from orlop.engine.engine import Engine
-    from orlop.spec.build import BuildRequest
 
     from .build import Written
     from .dockerfile.source import Source
+    from .request import BuildRequest
 
     Answer = dict[str, object]
 

@@ -22,9 +22,8 @@ from .solver.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from orlop.spec.build import BuildRequest
-
     from .dockerfile.remote import GitUrl
+    from .request import BuildRequest
     from .solver.solve import Solver
 
 DOCKERFILE = "Dockerfile"

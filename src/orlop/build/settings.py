@@ -13,10 +13,10 @@ from .solver import keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from orlop.spec.build import BuildRequest
     from orlop.spec.registry import Credentials
 
     from . import graph
+    from .request import BuildRequest
 
 # Not 0: zip archives can't say what lies before 1980 (APPNOTE, 4.4.6), so tools refuse files that do.
 EPOCH_DEFAULT_S = 315_532_801

@@ -176,7 +176,9 @@ class Stages:
         self._trigger_depth = 0
         declared = {name for arg in dockerfile.global_args for name, _ in arg.arguments}
         self.predefined = self.arguments.keys() - declared
-        self.consumed = declared | self.predefined
+        # Also those of stages that this target does without: whoever gives them means one of its siblings.
+        asked = (one for stage in dockerfile.stages for one in stage.instructions if isinstance(one, kinds.Arg))
+        self.consumed = declared | self.predefined | {name for one in asked for name, _ in one.arguments}
 
     def target(self) -> graph.Target:
         """Return the target, with everything that it needs compiled."""

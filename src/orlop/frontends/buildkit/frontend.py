@@ -13,8 +13,8 @@ import re
 import tempfile
 
 from ...build.ignore import names_for, parse_lines
+from ...build.request import BuildRequest, SecretSource
 from ...spec import protobuf
-from ...spec.build import BuildRequest, SecretSource
 from ...spec.container import UlimitRequest
 from ...spec.errors import Invalid, NotFound, OrlopError, Unavailable, Unsupported
 from ...spec.reference import Reference

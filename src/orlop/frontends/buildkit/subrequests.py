@@ -12,8 +12,8 @@ from ...spec.errors import Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...build.request import BuildRequest
     from ...engine.engine import Engine
-    from ...spec.build import BuildRequest
 
 VERSION = b"1.0.0"
 SERVED = {  # name: (call, what it is)

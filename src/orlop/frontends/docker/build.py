@@ -10,8 +10,8 @@ import base64
 import binascii
 import socket
 
+from ...build.request import BuildRequest
 from ...spec import jsonio
-from ...spec.build import BuildRequest
 from ...spec.container import UlimitRequest
 from ...spec.errors import CommandFailed, OrlopError
 from . import creation

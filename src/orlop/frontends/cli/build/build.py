@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ....spec.build import AgentSource, BuildRequest, SecretSource
+from ....build.request import AgentSource, BuildRequest, SecretSource
 from ....spec.errors import CommandFailed, Invalid, NotFound, OrlopError, Unavailable
 from ..command import Command, Invocation, warn, write_line
 from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, Kind, Options, UsageError

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ....spec.build import BuildRequest
+from ....build.request import BuildRequest
 from ....spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ..command import Command, Invocation, for_output, write, write_line
 from ..flags import BOOL, LIST, STRING, Flag, Kind, UsageError

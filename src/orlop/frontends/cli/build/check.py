@@ -7,7 +7,7 @@ from ..flags import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ....spec.build import BuildRequest
+    from ....build.request import BuildRequest
 
 FORMATS = ("text", "json")
 

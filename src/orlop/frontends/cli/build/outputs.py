@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ....spec.build import BuildRequest
+    from ....build.request import BuildRequest
     from ...native.client import Engine
 
 TYPES = ("image", "registry", "docker", "oci", "tar", "local", "cacheonly")

@@ -1,6 +1,6 @@
 """The verbs `build.*`. The builder is imported when somebody builds."""
 
-from ....spec.build import BuildRequest
+from ....build.request import BuildRequest
 from ....spec.runtime import Box
 from .call import Args, Call, Reply, Verb
 from .images import told

@@ -1,8 +1,8 @@
 """What a client asks of a build (`build.solve`). Strict; units in the names."""
 
-from .container import UlimitRequest
-from .record import Record
-from .registry import Credentials
+from orlop.spec.container import UlimitRequest
+from orlop.spec.record import Record
+from orlop.spec.registry import Credentials
 
 
 class SecretSource(Record):
