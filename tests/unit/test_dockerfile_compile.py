@@ -482,6 +482,7 @@ def test_a_target_that_is_not_there() -> None:
 def test_arguments_that_nobody_asked_for() -> None:
     given = {"A": "1", "B": "2", "HTTP_PROXY": "p", "BUILDKIT_INLINE_CACHE": "1", "TARGETARCH": "x", "G": "g"}
     assert compiled("ARG G\nFROM scratch\nARG A", build_args=given).unconsumed == ("B",)
+    assert compiled("ARG G\nFROM scratch\nARG A B\nFROM scratch", build_args=given).unconsumed == ()
 
 
 def test_a_trigger_that_can_not_be_read() -> None:
