@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -155,3 +156,26 @@ def test_without_ids_the_error_says_how_to_get_some(machine: Machine) -> None:
         file.write_text(before)
     assert done.code == 125, done
     assert "echo orlop:2147483648:1073741824 >>/etc/subuid" in done.stderr
+
+
+def test_a_whole_engine_is_remapped_but_for_those_that_opt_out(machine: Machine) -> None:
+    machine.lines("engine", "stop")
+    env = ("env", f"ORLOP_ROOT={machine.root}", f"ORLOP_RUN={machine.run}")
+    words = machine.user.root_argv(*env, str(rootless.COMMAND), "serve", "--userns-remap", "remapper")
+    served = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        rootless.wait_for("the engine", lambda: machine.orlop("engine", "status").code == 0)
+        assert machine.lines("run", "--rm", "host", "cat", "/proc/self/uid_map")[0].split() == [
+            "0",
+            str(REMAPPED),
+            "65536",
+        ]
+        shown = machine.lines("run", "--rm", "--userns", "host", "host", "cat", "/proc/self/uid_map")[0].split()
+        assert shown == ["0", "0", "4294967295"]
+        assert "name=userns" in machine.lines("info", "-f", "{{.SecurityOptions}}")[0]
+        # docker's word for busybox's ping without NET_RAW: it wants a raw socket (E10).
+        done = machine.orlop("run", "--rm", "--privileged", "host", "true")
+        assert "privileged mode is incompatible with user namespaces" in done.stderr
+    finally:
+        machine.orlop("engine", "stop")
+        served.wait(timeout=60)

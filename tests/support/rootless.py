@@ -117,9 +117,13 @@ class User:
         """Run our command line as the user."""
         return self.run(COMMAND, *words, path=path, timeout_s=timeout_s)
 
+    def root_argv(self, *words: str | Path) -> list[str]:
+        """Return the command that runs another one on the user's machine as its root."""
+        return [*("nsenter", "-t", str(self._machine.pid), "-m", "-n"), *map(str, words)]
+
     def as_root(self, *words: str | Path, path: str) -> Finished:
         """Run a program on the user's machine as its root."""
-        argv = [*("nsenter", "-t", str(self._machine.pid), "-m", "-n"), "env", "-i", f"PATH={path}", *map(str, words)]
+        argv = self.root_argv("env", "-i", f"PATH={path}", *words)
         done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S_DEFAULT, cwd="/")
         return Finished([str(word) for word in words], done.returncode, done.stdout, done.stderr)
 

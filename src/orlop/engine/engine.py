@@ -37,6 +37,8 @@ from .supervision.notices import Notices
 from .userns.ranges import Ranges
 from .volumes.store import Volumes
 
+USERNS_DEFAULT = "ORLOP_USERNS"  # of containers that name no --userns
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +96,7 @@ class Engine:
         self.networks.resolver_lost = functools.partial(resolver_names.tell_everybody, self)
         self.networks.attempted = functools.partial(egress.told, self)
         self.locks = Locks()
-        self.id_ranges = Ranges()
+        self.id_ranges = Ranges(os.environ.get(USERNS_DEFAULT, ""))
         self.sockets = Sockets(paths.root)
         self.owners = Owners(self)
         self.secrets, self.configs = Data(paths.root, SECRET), Data(paths.root, CONFIG)

@@ -102,6 +102,7 @@ def info(engine: Engine) -> dict[str, object]:
             "name=seccomp,profile=builtin",
             "name=cgroupns",
             *(() if engine.host.runtime.initial_user_namespace else ("name=rootless",)),
+            *(("name=userns",) if engine.id_ranges.default not in ("", "host") else ()),
         ],
     }
 

@@ -23,9 +23,15 @@ NESTING = "nesting"  # of --security-opt
 
 
 class Ranges:
-    """Ranges that creations hold until their record is written. One for an engine."""
+    """Ranges that creations hold until their record is written. One for an engine.
 
-    def __init__(self) -> None:
+    default: the mode of containers that ask for none (docker's --userns-remap).
+    """
+
+    def __init__(self, default: str = "") -> None:
+        """Raises Invalid for a mode that there is not."""
+        modes.parse(default, "the engine")
+        self.default = default
         self._lock = Lock()
         self._held: dict[str, Maps] = {}
 
@@ -35,7 +41,7 @@ class Ranges:
 
         Raises Invalid and Unsupported for the request, Unavailable when there are no ids.
         """
-        mode = modes.parse(request.userns or _needed(engine, request), subject)
+        mode = modes.parse(request.userns or self.default or _needed(engine, request), subject)
         if mode.kind == modes.HOST:
             yield NONE
             return

@@ -38,6 +38,8 @@ def _serve(invocation: Invocation) -> int:
         os.close(rundir.open_private(paths.root, create=True))
     os.chdir("/")
     os.umask(0o077)
+    if remap := invocation.options["userns-remap"]:
+        os.environ["ORLOP_USERNS"] = f"remap={remap}"
     idle_ns: int = options["idle-timeout"]
     return _serve_as_user(paths, lock, ready, idle_ns / 1e9 if idle_ns > 0 else None, hosts)
 
@@ -106,6 +108,9 @@ SERVE = Command(
         Flag("host", "H", LIST, "Where to serve docker's API too: unix:///path, tcp://address:port"),
         Flag("idle-timeout", "", DURATION, "Leave when nothing runs and nobody asks for so long (0: never)", default=0),
         Flag("lock-fd", "", INT, "A descriptor that holds the engine's lock", hidden=True),
+        Flag(
+            "userns-remap", "", STRING, "User whose subordinate ids containers get ('default': dockremap)", default=""
+        ),
         Flag("ready-fd", "", INT, "A descriptor to report on that the engine listens", hidden=True),
         Flag("tlscacert", "", STRING, "Whose certificates clients on TCP have to show (PEM)", default=""),
         Flag("tlscert", "", STRING, "The certificate to serve TCP with (PEM)", default=""),
