@@ -110,3 +110,25 @@ def test_who_follows_a_log_does_not_start_an_engine_that_was_stopped(orlop):
         orlop("engine", "stop")
         assert follower.wait(60) == 0
     assert orlop.engine_pid() is None
+
+
+def test_who_waits_or_stops_asks_the_next_engine(orlop):
+    orlop(
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        "c",
+        "host",
+        "sh",
+        "-c",
+        "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done",
+    )
+    with orlop.popen("wait", "c", stdout=subprocess.PIPE) as waiting:
+        time.sleep(0.5)
+        kill_engine(orlop)
+        while "up" not in orlop("logs", "c").stdout:
+            time.sleep(0.02)
+        orlop("stop", "-t", "60", "c")
+        assert waiting.communicate(timeout=60)[0] == b"7\n" and waiting.returncode == 0

@@ -46,8 +46,12 @@ def test_containers_are_chosen_by_all_filter_and_file(orlop: Environment, tmp_pa
 def test_exists_tells_by_its_status(orlop: Environment) -> None:
     start(orlop, "here")
     assert orlop("container", "exists", "here").stdout == ""
-    gone = orlop("container", "exists", "gone", check=False)
-    assert (gone.code, gone.stdout, gone.stderr) == (1, "", "")
+    orlop("volume", "create", "here")
+    orlop("network", "create", "here")
+    for kind, name in (("container", "here"), ("volume", "here"), ("network", "here"), ("image", "host")):
+        assert orlop(kind, "exists", name).stdout == ""
+        gone = orlop(kind, "exists", "gone", check=False)
+        assert (gone.code, gone.stdout, gone.stderr) == (1, "", ""), kind
 
 
 def test_replace_takes_the_name(orlop: Environment) -> None:

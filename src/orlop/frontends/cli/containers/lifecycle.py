@@ -19,8 +19,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ...native.client import Engine
+
 PARALLEL_MAX = 50
 _ID_LENGTH_MAX = 1024
+_REPEATABLE = ("containers.wait", "containers.stop")  # what has ended stays ended
 WARNING_PRUNE = "WARNING! This will remove all stopped containers."
 
 
@@ -140,15 +143,6 @@ def _read_id(path: str) -> str:
         raise Invalid("read", f"container ID file {path}", str(wrong), hint=hint) from None
 
 
-def _exists(invocation: Invocation) -> int:
-    with invocation.connect() as engine:
-        try:
-            engine.call("containers.request", {"container": invocation.arguments[0]})
-        except NotFound:
-            return EXIT_USAGE
-    return 0
-
-
 def each(
     invocation: Invocation,
     verb: str,
@@ -179,11 +173,24 @@ def _results(invocation: Invocation, verb: str, args: dict[str, object]) -> Iter
             engine.send(verb, {"container": container, **args})
         for container, engine in zip(batch, engines, strict=True):
             try:
-                yield container, engine.receive()[0]
+                yield container, _reply(invocation, engine, verb, {"container": container, **args})
             except OrlopError as error:
                 yield container, error
             finally:
                 engine.close()
+
+
+def _reply(invocation: Invocation, engine: Engine, verb: str, args: dict[str, object]) -> object:
+    """Return the reply to a request that was sent. One that may be repeated is, when the engine dies over it."""
+    from ...native.client import Lost
+
+    try:
+        return engine.receive()[0]
+    except Lost:
+        if verb not in _REPEATABLE:
+            raise
+    with invocation.connect() as successor:
+        return successor.call(verb, args)
 
 
 _CHOICE = (
@@ -273,13 +280,6 @@ RENAME = Command(
     "CONTAINER NEW_NAME",
     arguments=(2, 2),
     aliases=("container rename", "rename"),
-)
-EXISTS = Command(
-    _exists,
-    "Tell by the exit status whether a container exists: 0 or 1",
-    "CONTAINER",
-    arguments=(1, 1),
-    exit_failure=125,
 )
 PRUNE = Command(
     _prune,

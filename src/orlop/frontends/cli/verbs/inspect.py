@@ -48,6 +48,21 @@ def _inspect_network(invocation: Invocation) -> int:
     return _inspect_kinds(invocation, ("network",))
 
 
+def _exists(kind: str, named: str) -> Command:
+    """Return podman's `exists` of a kind: it prints nothing, and its status is 0 or 1."""
+
+    def act(invocation: Invocation) -> int:
+        with invocation.connect() as engine:
+            try:
+                _find(engine, invocation.arguments[0], (kind,))
+            except NotFound:
+                return EXIT_USAGE
+        return 0
+
+    summary = f"Tell by the exit status whether {named} exists"
+    return Command(act, summary, kind.upper(), arguments=(1, 1), exit_failure=125)
+
+
 def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
     form: str = invocation.options["format"]
     template = None
@@ -156,3 +171,7 @@ INSPECT_VOLUME = Command(
     flags=(_FORMAT,),
     arguments=(1, None),
 )
+EXISTS_CONTAINER = _exists("container", "a container")
+EXISTS_IMAGE = _exists("image", "an image")
+EXISTS_NETWORK = _exists("network", "a network")
+EXISTS_VOLUME = _exists("volume", "a volume")
