@@ -19,6 +19,8 @@ def inspect(door: Door) -> None:
 
 def create(door: Door) -> None:
     body = creation.Reader(door.json(), "the request")
+    if body.boolean("Ingress") or body.text("Scope") not in ("", "local"):
+        raise Status(503, "This node is not a swarm manager: networks here are of one machine")
     ipam = body.part("IPAM")
     pools = tuple(
         PoolRequest(
@@ -40,6 +42,8 @@ def create(door: Door) -> None:
         labels=body.pairs("Labels"),
         options=body.pairs("Options"),
         ipam_options=ipam.pairs("Options"),
+        config_only=body.boolean("ConfigOnly"),
+        config_from=body.part("ConfigFrom").text("Network"),
     )
     network = lifecycle.create(door.engine, door.admit(request))
     door.answer_json(201, {"Id": network.id, "Warning": ""})
