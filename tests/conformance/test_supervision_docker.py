@@ -232,3 +232,27 @@ def test_init(side: Side) -> None:
     side("stop", "it")
     side.wait_for("it", STATE, "exited 0 143 false false")
     assert side.state("it", "{{.HostConfig.Init}}") == "true"
+
+
+def test_shared_memory_is_joined_by_name(side: Side) -> None:
+    joins = ("run", "--rm", "--network", "none", "--ipc", "container:it", IMAGE, "cat", "/dev/shm/said")
+    run(side)
+    code, told = side.refusal(*joins)
+    assert code == 125 and "can't join IPC of container " in told
+    assert ": non-shareable IPC (hint: use IpcMode:shareable for the donor container)" in told
+    side("rm", "-f", "it")
+    run(side, "--ipc", "shareable", command=("sh", "-c", "echo shared > /dev/shm/said; exec sleep 1000"))
+    assert side(*joins) == "shared"
+    side("stop", "-t", "0", "it")
+    code, told = side.refusal(*joins)
+    assert code == 125 and "can't join IPC of container " in told and " is not running" in told
+
+
+def test_a_tmpfs_volume_is_shared_and_goes_with_its_last_user(side: Side) -> None:
+    side("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "memory")
+    run(side, "-v", "memory:/m", command=("sh", "-c", "echo shared > /m/said; exec sleep 1000"))
+    reads = ("run", "--rm", "--network", "none", "-v", "memory:/m", IMAGE, "sh", "-c", "cat /m/* || true")
+    until(lambda: side(*reads), lambda seen: "shared" in seen)
+    side("rm", "-f", "it")
+    assert "shared" not in side(*reads)
+    side("volume", "rm", "memory")
