@@ -43,7 +43,7 @@ PINNED = {
     f"orlop.{package}{name and '.'}{name}"
     for package, names in {
         "spec": "errors jsonio record runtime",
-        "linux": "abi capability ffi interface mount path pidfd process signals tty executable",
+        "linux": "abi capability ffi freezer interface mount path pidfd process signals tty executable",
         "linux.cgroup": "counters devices directory entered layout settings tree v1",
         "runtime": "birth channel command copyup gate hooks host init launch plan reaper resources rootfs",
         "runtime.cli": "call create descriptors flags foreground log main removal store",
@@ -100,3 +100,4 @@ def test_verbs_that_make_nothing_load_nothing_that_makes(verb: str) -> None:
     heavy = {"_ctypes", "enum", "re", "orlop.runtime.plan", "orlop.runtime.launch", "orlop.runtime.operations"}
     assert not modules & heavy
     assert verb == "state" or "orlop.spec.runtime" not in modules
+    assert verb != "start" or "orlop.linux.cgroup" not in modules

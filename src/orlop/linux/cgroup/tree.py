@@ -12,6 +12,7 @@ import errno
 import os
 import time
 
+from ..freezer import is_frozen
 from . import v1
 from .counters import Events, Stats, flat_keyed
 from .directory import Directory, open_directory, split_path
@@ -161,26 +162,18 @@ class Cgroup:
             with self._open(self._freezer()) as directory:
                 v1.set_frozen(directory, False, 0)
 
+    @property
+    def freezer(self) -> str:
+        """The path of the file that tells whether it is frozen (`linux.freezer`)."""
+        # One open of the whole path: every name of it is known to be a plain one (split_path).
+        if self.layout.v2:
+            return f"{self.layout.v2}{self.path}/cgroup.freeze"
+        return f"{self.layout.v1.get('freezer', '')}{self.path}/freezer.self_freezing"
+
     def is_frozen(self) -> bool:
         """Tell whether the cgroup itself was asked to freeze, whether or not all stand still yet. One that is gone was
         not."""
-        if self.layout.v2:
-            mount, file = self.layout.v2, "cgroup.freeze"
-        else:
-            mount, file = self.layout.v1.get("freezer", ""), "freezer.self_freezing"
-        try:
-            # One open of the whole path: every name of it is known to be a plain one (split_path).
-            fd = os.open(f"{mount}{self.path}/{file}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        try:
-            return os.read(fd, 8).strip() == b"1"
-        except OSError as error:
-            if error.errno == errno.ENODEV:  # removed since
-                return False
-            raise
-        finally:
-            os.close(fd)
+        return is_frozen(self.freezer)
 
     def kill(self) -> None:
         """SIGKILL every process in the cgroup and below, also frozen ones; no cgroup is no error.

@@ -22,6 +22,7 @@ from .store import GATE, Entry, check_id, read_spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...linux.cgroup import Cgroup
     from ..launch import Created
     from ..operations import Init, Outside
     from ..plan import Plan
@@ -135,12 +136,12 @@ def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
 
 
 def _remember(call: Call, created: Created, state: State, spec: Spec) -> Entry:
-    entry = entry_of(state.replace(pid=created.pid), spec)
+    entry = entry_of(state.replace(pid=created.pid), spec, created.cgroup)
     call.store.save(entry, spec)
     return entry
 
 
-def entry_of(state: State, spec: Spec) -> Entry:
+def entry_of(state: State, spec: Spec, cgroup: Cgroup | None) -> Entry:
     """Return what is remembered of a container that this process has just made; state.pid is its first process."""
     assert spec.root
     terminal = spec.process is not None and spec.process.terminal
@@ -154,6 +155,7 @@ def entry_of(state: State, spec: Spec) -> Entry:
         boot_id=process.boot_id(),
         created=_now(),
         cgroup=namespaces.cgroup_path(spec.linux),
+        freezer=cgroup.freezer if cgroup else "",
         unit=unit.name if unit else "",
         rootfs=os.path.join(state.bundle, spec.root.path),
         owner_uid=os.geteuid(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ...linux.cgroup import Cgroup
 from ...spec.errors import Unsupported
 from ...spec.runtime import OCI_VERSION, Spec, State
 from .. import channel, hooks, host, plan, rootfs
@@ -65,6 +66,7 @@ def _restored(call: Call, criu: Criu, spec: Spec, directory: str, wanted: Restor
     assert spec.root
     facts = host.facts()
     compiled = plan.compile(spec, facts)
+    cgroup = Cgroup(facts.layout, compiled.cgroup.path) if compiled.cgroup else None
 
     def notified(script: str, pid: int) -> None:
         now = state.replace(pid=pid)
@@ -72,7 +74,7 @@ def _restored(call: Call, criu: Criu, spec: Spec, directory: str, wanted: Restor
             hooks.run(compiled.hooks.prestart, "prestart", now)
             hooks.run(compiled.hooks.create_runtime, "createRuntime", now)
         elif script == "post-restore":  # everything is there, nothing runs yet
-            call.store.save(create.entry_of(now, spec), spec)
+            call.store.save(create.entry_of(now, spec, cgroup), spec)
 
     root = rootfs.open_bundle_root(spec.root, state.bundle)
     try:

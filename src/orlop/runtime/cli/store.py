@@ -10,7 +10,7 @@ cgroup is frozen or not.
 
 import os
 
-from ...linux.cgroup import Cgroup, detect
+from ...linux import freezer
 from ...linux.pidfd import boot_id, pidfd_of, stat_fields
 from ...spec import jsonio
 from ...spec.errors import Conflict, Invalid, NotFound
@@ -31,7 +31,8 @@ _SPEC_BYTES_MAX = 16 * 1024 * 1024
 class Entry(Record):
     """state.json. created: RFC 3339. unit: systemd's, "" for none.
 
-    pid_start_time and pid_inode (of its pidfd, 0 where it was not known) make the pid unique on this boot.
+    pid_start_time and pid_inode (of its pidfd, 0 where it was not known) make the pid unique on this boot. freezer: the
+    file that tells whether it is paused, "" without a cgroup.
     descriptors: what 0, 1 and 2 were when it was made ("pipe:[7]"), for a checkpoint; none with a terminal.
     """
 
@@ -48,6 +49,7 @@ class Entry(Record):
     keep: bool = False
     unit: str = ""
     pid_inode: int = 0
+    freezer: str = ""
 
 
 def check_id(container_id: str) -> str:
@@ -150,7 +152,7 @@ class Store:
         if pidfd is None:
             return "stopped"
         os.close(pidfd)
-        if entry.cgroup and _is_frozen(entry.cgroup):
+        if _is_frozen(entry):
             return "paused"
         return "created" if os.path.exists(f"{self.directory(entry.id)}/{GATE}") else "running"
 
@@ -206,8 +208,13 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
-def _is_frozen(cgroup: str) -> bool:
+def _is_frozen(entry: Entry) -> bool:
+    file = entry.freezer
+    if not file and entry.cgroup:  # of a version that did not remember it
+        from ...linux.cgroup import Cgroup, detect
+
+        file = Cgroup(detect(), entry.cgroup).freezer
     try:
-        return Cgroup(detect(), cgroup).is_frozen()
+        return bool(file) and freezer.is_frozen(file)
     except OSError:
         return False
