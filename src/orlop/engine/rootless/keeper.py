@@ -13,6 +13,7 @@ import fcntl
 import os
 import select
 import shutil
+import time
 
 from ...linux import interface, mount, process, signals
 from ...runtime import host
@@ -33,6 +34,7 @@ LOOK_S = 20.0  # between two looks whether anybody needs it still
 NETWORK_FILE = "netns"
 NAMESPACES = process.CLONE_NEWUSER | process.CLONE_NEWNS | process.CLONE_NEWNET
 SAID_BYTES_MAX = 4096
+_POLL_S = 0.005
 _DENIED = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 
 
@@ -149,28 +151,27 @@ def end(run: str) -> None:
     if found is None:
         return
     keeper, pidfd = found
+    os.close(pidfd)
     os.unlink(f"{run}/{FILE}")
-    if keeper.uplink:
-        end_uplink(keeper)
-    try:
-        process.pidfd_send_signal(pidfd, signals.SIGKILL)
-        process.wait_pidfd(pidfd)
-    except (ChildProcessError, ProcessLookupError):
-        pass  # an earlier engine's child: somebody else reaps it
-    finally:
-        os.close(pidfd)
+    end_process(keeper.uplink, keeper.uplink_start_time)
+    end_process(keeper.pid, keeper.start_time)
 
 
-def end_uplink(keeper: Keeper) -> None:
-    """End the process that connects the network namespace, if it is there."""
+def end_process(pid: int, start_time: int) -> None:
+    """Kill exactly the process that started then, and wait for it, whoever its parent is; pid 0 is nobody."""
     try:
-        pidfd = process.pidfd_of(keeper.uplink, keeper.uplink_start_time)
+        pidfd = process.pidfd_of(pid, start_time) if pid else -1
     except OSError:
+        return  # it has ended
+    if pidfd < 0:
         return
     try:
         process.pidfd_send_signal(pidfd, signals.SIGKILL)
         process.wait_pidfd(pidfd)
-    except (ChildProcessError, ProcessLookupError):
+    except ChildProcessError:
+        while not process.has_ended(pidfd):  # it was an earlier engine's child
+            time.sleep(_POLL_S)
+    except ProcessLookupError:
         pass
     finally:
         os.close(pidfd)
@@ -227,7 +228,7 @@ def _is_forsaken(run: str) -> bool:
         os.close(lock)
         return False
     if keeper is not None:
-        end_uplink(keeper)
+        end_process(keeper.uplink, keeper.uplink_start_time)
         os.unlink(f"{run}/{FILE}")
     return True
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 from contextlib import ExitStack
 
-from ...linux import process, signals
+from ...linux import process
 from ...linux.netlink import namespace
 from ...network import relay
 from ...spec.errors import Conflict, Denied, Unavailable
+from .keeper import end_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,19 +44,7 @@ def start(link: str, forwards: list[Forward], subject: str) -> tuple[int, int]:
 
 def end(attachment: Attachment) -> None:
     """End a container's relay: its ports are free when this returns."""
-    if not attachment.relay:
-        return
-    try:
-        pidfd = process.pidfd_of(attachment.relay, attachment.relay_start_time)
-    except OSError:
-        return
-    try:
-        process.pidfd_send_signal(pidfd, signals.SIGKILL)
-        process.wait_pidfd(pidfd)
-    except (ChildProcessError, ProcessLookupError):
-        pass  # it was an earlier engine's child
-    finally:
-        os.close(pidfd)
+    end_process(attachment.relay, attachment.relay_start_time)
 
 
 def _listen(forward: Forward, port: int, subject: str) -> list[socket.socket]:
