@@ -111,7 +111,8 @@ class Mounted:
         (whole,) = self._solver.engine.snapshots.mounts(key)
         if whole.type != "overlay":
             raise Invalid("mount", mount.target, "there is nothing in the empty image to mount")
-        subdirectory = (f"X-mount.subdir={mount.path}",) if mount.path.strip("/") else ()
+        inside = mount.path.strip("/")  # of the tree: what begins with a slash would be of the machine
+        subdirectory = (f"X-mount.subdir={inside}",) if inside else ()
         options = (*whole.options, *subdirectory, *(("ro",) if mount.read_only else ()))
         return whole.replace(destination=mount.target, options=options)
 
