@@ -54,6 +54,7 @@ def compose(orlop: Environment, tmp_path: Path, peer: Callable[[str], Path]) -> 
     return run
 
 
+@pytest.mark.timeout(400)
 def test_a_project_lives_and_leaves_nothing(compose: Callable[..., str], orlop: Environment) -> None:
     compose("up", "-d")
     assert "web_1  | hello" in compose("logs", "--no-color", "web")

@@ -90,9 +90,11 @@ def them(workspace: Workspace, peer: Callable[[str], Path]) -> Api:
 @pytest.fixture(scope="module")
 def ours(workspace: Workspace) -> Iterator[Api]:
     environment = Environment(workspace.path("o") / "root")
-    environment("info")
-    yield loaded(Api(environment.run / "docker.sock", VERSION), workspace)
-    left = environment.close()
+    try:
+        environment("info")
+        yield loaded(Api(environment.run / "docker.sock", VERSION), workspace)
+    finally:
+        left = environment.close()
     assert not left, left
 
 
@@ -104,6 +106,7 @@ def loaded(api: Api, workspace: Workspace) -> Api:
     return api
 
 
+@pytest.mark.timeout(400)
 def test_the_same_requests_have_the_same_answers(ours: Api, them: Api, workspace: Workspace) -> None:
     accepted = Accepted((HERE / "docker_differences.txt").read_text())
     asked, different = 0, []

@@ -14,11 +14,10 @@ from pathlib import Path
 import docker
 import pytest
 
-from bench.workspace import Workspace
 from orlop.frontends.docker.table import NOUNS
 from orlop.frontends.scoped import gate, rights
 from orlop.spec.container import ContainerRequest
-from support.docker_http import Answer, Api
+from support.docker_http import Answer, Api, box_engine
 from support.engine import Environment
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -29,9 +28,7 @@ WORKER = "--allow containers:* --allow volumes:* --allow networks:* --allow imag
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Environment]:
-    with Workspace() as work:
-        environment = Environment(work.path("o") / "root")
-        environment("import", str(work.archive()), "box:1")
+    with box_engine() as environment:
         for name, label in (("seen", "expose=true"), ("hidden", "expose=false")):
             flags = f"--name {name} --network none -e SECRET=s3cret -e PLAIN -l {label}"
             environment("run", "-d", *flags.split(), "box:1", "sleep", "1000")
@@ -40,8 +37,6 @@ def environment() -> Iterator[Environment]:
         environment("socket", "create", "reader", *READER.split(), "--where", "label=expose=true")
         environment("socket", "create", "worker", *WORKER.split(), "--where", "label=team=a")
         yield environment
-        left = environment.close()
-        assert not left, left
 
 
 def api_of(environment: Environment, name: str) -> Api:

@@ -209,6 +209,7 @@ def test_the_package_costs_nothing_until_it_is_used() -> None:
         _ = library.nosuch  # type: ignore[attr-defined]
 
 
+@pytest.mark.timeout(400)
 def test_programs_and_the_examples_are_typed(tmp_path: Path) -> None:
     """mypy --strict on what users write: the examples of the documentation, and errors where there are some."""
     text = (CHECKOUT / "docs/sdk.md").read_text()
