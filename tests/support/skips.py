@@ -31,6 +31,7 @@ CONDITIONS: dict[str, Callable[[], bool]] = {
     "not root": lambda: os.geteuid() != 0,
     "no cgroup v2 controllers": lambda: "memory" not in _v2_controllers().split(),
     "no cgroup v1": lambda: not (_CGROUPS / "memory/memory.limit_in_bytes").exists(),
+    "no FUSE": lambda: not os.access("/dev/fuse", os.R_OK | os.W_OK),
     "no kvm": lambda: not os.access("/dev/kvm", os.R_OK | os.W_OK),
     "no kernel headers": lambda: not Path("/usr/include/asm-generic/unistd.h").exists(),
     "no containers-common": lambda: (
