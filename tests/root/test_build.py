@@ -460,3 +460,14 @@ def test_a_cache_goes_to_another_engine_in_a_folder(orlop, context, tmp_path):
         blob.write_bytes(b"broken")
     told = orlop("build", "--progress=plain", *options, *taken, context).stderr
     assert "is not used" in told and "CACHED" not in told
+
+
+def test_rebase_puts_an_image_on_another_base(orlop, context):
+    build(orlop, context, "FROM host\nENV A=old B=old\nLABEL l=old\nRUN echo old > /base\n", "-t", "base:1")
+    build(orlop, context, "FROM base:1\nENV B=mine\nRUN echo mine > /own\n", "-t", "app")
+    build(orlop, context, "FROM host\nENV A=new B=new\nLABEL l=new\nRUN echo new > /base\n", "-t", "base:2")
+    orlop("rebase", "app", "--from", "base:1", "--to", "base:2")
+    assert run(orlop, "app", "sh", "-c", "cat /base /own; echo $A $B") == "new\nmine\nnew mine\n"
+    assert json.loads(orlop("inspect", "app").stdout)[0]["Config"]["Labels"] == {"l": "new"}
+    failed = orlop("rebase", "app", "--from", "base:1", "--to", "base:2", check=False)
+    assert failed.code == 1 and "does not stand on base:1" in failed.stderr

@@ -1,4 +1,4 @@
-"""Builds that fetch: ADD of URLs and repositories; contexts that are repositories, archives, Dockerfiles on a server."""
+"""Builds that fetch: ADD of URLs and repositories; contexts that are repositories, archives, files on a server."""
 
 from __future__ import annotations
 

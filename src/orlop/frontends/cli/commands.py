@@ -38,6 +38,7 @@ _TAG = ("images.names", "TAG", "Create a tag TARGET_IMAGE that refers to SOURCE_
 _PUSH = ("images.push", "PUSH", "Upload an image to a registry")
 _PULL = ("images.pull", "PULL", "Download an image from a registry")
 _PS = ("containers.ps", "PS", "List containers")
+_REBASE = ("build.rebase", "REBASE", "Put an image's own layers on another base image, without building")
 _RENAME = ("containers.lifecycle", "RENAME", "Rename a container")
 _RESTART = ("containers.lifecycle", "RESTART", "Restart one or more containers")
 _RM = ("containers.lifecycle", "RM", "Remove one or more containers")
@@ -83,6 +84,7 @@ COMMANDS: dict[str, Row] = {
     "logs": _LOGS,
     "pause": _PAUSE,
     "port": _PORT,
+    "rebase": _REBASE,
     "rename": _RENAME,
     "restart": _RESTART,
     "rm": _RM,
@@ -201,6 +203,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "push": _PUSH,
             "history": _HISTORY,
             "load": _LOAD,
+            "rebase": _REBASE,
             "rm": _RMI,
             "run": ("build.byhand", "RUN", "Run a command in a working container"),
             "save": _SAVE,

@@ -23,6 +23,13 @@ class NamedImage(Args):
     image: str
 
 
+class Rebase(Args):
+    image: str
+    old: str
+    new: str
+    name: str = ""
+
+
 class Logs(Args):
     build: str = ""
     step: int = 0
@@ -75,6 +82,12 @@ def _export(call: Call, args: NamedImage) -> object:
     return {}
 
 
+def _rebase(call: Call, args: Rebase) -> object:
+    from ....build.rebase import rebase
+
+    return {"id": rebase(call.engine, args.image, args.old, args.new, args.name)}
+
+
 def _shell(call: Call, args: Shell) -> object:
     from ....build.shell import shell
 
@@ -101,6 +114,7 @@ VERBS: dict[str, Verb] = {
     "build.export": Verb(NamedImage, _export, lasts=True),
     "build.list": Verb(Named, _list),
     "build.logs": Verb(Logs, _logs),
+    "build.rebase": Verb(Rebase, _rebase),
     "build.shell": Verb(Shell, _shell),
     "build.usage": Verb(Args, _usage),
     "build.prune": Verb(Prune, _prune, lasts=True),
