@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import os.path
-from contextlib import ExitStack
 
 from ..linux import mount as linux_mount
 from ..spec.errors import Invalid, NotFound, Unavailable
@@ -15,6 +14,7 @@ from .operations.mount_options import parse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import ExitStack
 
     from ..spec.runtime import Mount, Root
 
@@ -30,6 +30,8 @@ def open_rootfs(mounts: Sequence[Mount]) -> int:
     """
     if len(mounts) != 1 or mounts[0].type not in ("overlay", "bind"):
         raise Invalid("mount", "the root file system", "it must be one mount of type overlay or bind")
+    from contextlib import ExitStack  # not at the top: orlop-runtime has no such mounts, and it is 3 ms
+
     mount = mounts[0]
     try:
         with ExitStack() as opened:
