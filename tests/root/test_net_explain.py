@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.boxes import Box, ask, serving
+from support.boxes import Box, ask, serving, silent
 from support.engine import Environment
 from support.netns import Netns
 
@@ -104,3 +105,19 @@ def test_it_reads_well(run: Run, orlop: Environment, neighbour: Netns) -> None:
         assert cause in refused.stderr
     orlop("stop", "-t", "0", "web")
     assert "it has no network of its own now" in orlop("net", "explain", "web", check=False).stderr
+
+
+def test_a_network_of_ipv6_alone(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
+    for side, address in ((host, "2001:db8::1"), (neighbour, "2001:db8::2")):
+        side.route.add_address(side.index("up0"), address, 64, 0x02)
+    orlop("network", "create", "--ipv4=false", "--ipv6", "six")
+    box = run("--network", "six", "-p", "8080:80")
+    with serving(box, 80, family=socket.AF_INET6) as server:
+        assert said(box, "this machine") == ("yes", "at 2001:db8::1:8080")
+        assert said(box, "other machines") == ("yes", "it answers (tried from 2001:2::2 to 2001:db8::1:8080)")
+        nft(host, "add table inet t; add chain inet t input { type filter hook input priority 0; }")
+        nft(host, "add rule inet t input ip6 saddr ::/0 tcp dport 8080 drop")
+        assert silent(neighbour, "2001:db8::1", 8080)
+        assert "of chain input of table inet t drops it" in said(box, "other machines")[1]
+        nft(host, "delete table inet t")
+    assert "2001:2::2" in server.peers

@@ -115,6 +115,8 @@ def ensure_bridge(route: Rtnetlink, plan: BridgePlan) -> int:
         has_ipv6 = any(":" in address for address, _ in plan.addresses)
         write_sysctl(f"ipv6/conf/{plan.name}/disable_ipv6", "0" if has_ipv6 else "1")
         write_sysctl(f"ipv6/conf/{plan.name}/accept_ra", "0")
+        # Nobody else has its addresses; asking first keeps the first connection waiting for two seconds.
+        write_sysctl(f"ipv6/conf/{plan.name}/dad_transmits", "0")
         # The machine's own clients of a published port come from 127.0.0.1; containers that would use it to reach the
         # machine's loopback are stopped by the firewall's first chain (CVE-2020-8558).
         write_sysctl(f"ipv4/conf/{plan.name}/route_localnet", "1")
@@ -187,8 +189,13 @@ def configure(inside: Rtnetlink, netns: int, endpoint: Endpoint) -> None:
     own = inside.link(endpoint.interface)
     assert own is not None
     if endpoint.ipv6:
-        name = f"ipv6/conf/{endpoint.interface}/disable_ipv6"
-        namespace.inside(netns, lambda: write_sysctl(name, "0"))
+        name = f"ipv6/conf/{endpoint.interface}"
+
+        def enable() -> None:
+            write_sysctl(f"{name}/dad_transmits", "0")
+            write_sysctl(f"{name}/disable_ipv6", "0")
+
+        namespace.inside(netns, enable)
         inside.add_address(own.index, endpoint.ipv6, endpoint.ipv6_length, IFA_F_NODAD)
     if endpoint.ipv4:
         inside.add_address(own.index, endpoint.ipv4, endpoint.ipv4_length)

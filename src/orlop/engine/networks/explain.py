@@ -106,7 +106,8 @@ def _from_outside(engine: Engine, number: int, protocol: str, port: Published | 
         why = f"it is not published; chain forward of table ip {engine.networks.firewall.table} drops what is not"
         return [_say(MACHINE, YES, f"at {address}:{number}"), _say(OTHERS, NO, why)]
     host_port = port.host_first + number - port.first
-    own = address if port.mode == ROUTED else port.host_ip or "127.0.0.1"
+    own = address if port.mode == ROUTED else port.host_ip or ("127.0.0.1" if ":" not in address else "")
+    own = own or _own_address(nft.IPV6)  # no packet from ::1 leaves a machine
     here = _say(MACHINE, *_judge_local(own, host_port, protocol))
     if port.host_ip.startswith("127.") or port.host_ip == "::1":
         return [here, _say(OTHERS, NO, f"it is published at {port.host_ip} alone")]
@@ -115,7 +116,7 @@ def _from_outside(engine: Engine, number: int, protocol: str, port: Published | 
     if port.sources:
         why = f"only from {', '.join(port.sources)}, if this machine's firewall lets them in"
         return [here, _say(OTHERS, UNKNOWN, why)]
-    target = port.host_ip or _own_address()
+    target = port.host_ip or _own_address(nft.IPV6 if ":" in address else nft.IPV4)
     if not target:
         return [here, _say(OTHERS, NO, "this machine has no address that others could reach")]
     if protocol == "sctp":
@@ -183,13 +184,13 @@ def _from_containers(places: list[tuple[Network, Endpoint]], number: int, port: 
     return found
 
 
-def _own_address() -> str:
+def _own_address(family: int) -> str:
     """Return an address of this machine that its neighbours know: the one of the way out, else any that is global."""
     with Rtnetlink() as route:
-        ways = [way for way in route.routes(nft.IPV4) if way.destination[1] == 0 and way.oif]
+        ways = [way for way in route.routes(family) if way.destination[1] == 0 and way.oif]
         out = min(ways, key=lambda way: way.metric).oif if ways else 0
         names = {link.index: link for link in route.links()}
-        own = [one for one in route.addresses(nft.IPV4) if one.scope == 0 and not one.address.startswith("127.")]
+        own = [one for one in route.addresses(family) if one.scope == 0 and not one.address.startswith("127.")]
         # Bridges of ours, and of others like us, are no way to anywhere.
         candidates = [one for one in own if one.index in names and names[one.index].kind != "bridge"] or own
         best = sorted(candidates, key=lambda one: one.index != out)
