@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -143,11 +143,9 @@ def test_containers_find_each_other_and_the_outside(user: User) -> None:
     lines(user, "network", "rm", "n")
 
 
-def test_published_ports_lead_to_the_container(user: User) -> None:
+def test_published_ports_lead_to_the_container(user: User, peer: Callable[[str], Path]) -> None:
     script = "while true; do echo 'hello from inside' | nc -l -p 80; done"
-    busybox = user.run("sh", "-c", "command -v busybox").stdout.strip()
-    if not busybox:
-        pytest.skip("needs: busybox-static")
+    busybox = peer("busybox")
     lines(
         user,
         *("run", "-d", "--name", "web", "-p", "18099:80", "-v", f"{busybox}:/bin/busybox:ro", "host"),

@@ -44,10 +44,13 @@ def wait_for(what: str, condition: Callable[[], bool]) -> None:
 
 def program_path() -> str:
     """Return a PATH with newuidmap and pasta, wherever they lie. Skips without them."""
-    found = [peers.find(name) for name in ("newuidmap", "newgidmap", "pasta")]
-    if not all(found):
-        pytest.skip("needs: uidmap, passt")
-    return ":".join(dict.fromkeys(str(place.parent) for place in found if place)) + ":" + PLAIN_PATH
+    found = []
+    for name in ("newuidmap", "newgidmap", "pasta"):
+        place = peers.find(name)
+        if place is None:
+            pytest.skip(f"needs: {name}")
+        found.append(str(place.parent))
+    return ":".join(dict.fromkeys([*found, PLAIN_PATH]))
 
 
 class User:
