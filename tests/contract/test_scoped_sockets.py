@@ -332,7 +332,9 @@ def test_every_request_is_audited(environment: Environment) -> None:
     watched("POST", "/containers/seen/exec", {"Cmd": ["true"]})
     watched("GET", "/nosuch")
     watched("GET", "/info", Origin="http://evil")
-    with watched.connect() as stream:
+    with watched.connect() as stream:  # both on one connection
+        stream.sendall(b"GET /_ping HTTP/1.1\r\nHost: a\r\n\r\n")
+        stream.recv(1000)
         stream.sendall(b"GET /_ping HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
         stream.recv(1000)
     lines = [json.loads(line) for line in environment("socket", "audit", "watched").stdout.splitlines()]
@@ -342,6 +344,7 @@ def test_every_request_is_audited(environment: Environment) -> None:
         ("POST", "/v1.50/containers/seen/exec", "containers:exec", "denied"),
         ("GET", "/v1.50/nosuch", "", "refused before a decision"),
         ("GET", "/v1.50/info", "", "refused before a decision"),
+        ("GET", "/_ping", "free", "allowed"),
         ("GET", "", "", "no request that can be understood"),
     ]
     assert all(one["pid"] == os.getpid() and one["uid"] == os.geteuid() for one in lines)

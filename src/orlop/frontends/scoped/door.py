@@ -40,6 +40,7 @@ class ScopedContext:
 class ScopedDoor(Door):
     """Answers what its gate lets through, and says of the rest what it would have needed."""
 
+    place = ""
     _right = ""
     _is_audited = False
 
@@ -61,9 +62,11 @@ class ScopedDoor(Door):
         super().handle_request()
         if not self._is_audited:  # it came to no decision: no such version or route, a web page
             self._audit("refused before a decision", "")
+        self._is_audited = False  # the connection's next request may be none that comes as far as here
 
     def refuse(self, wrong: Refused) -> None:
         if not self._is_audited:
+            self.place = self._right = ""
             self._audit("no request that can be understood", wrong.why)
         super().refuse(wrong)
 
@@ -83,7 +86,7 @@ class ScopedDoor(Door):
             "pid": pid,
             "uid": uid,
             "method": str(self.command)[:20],
-            "path": getattr(self, "place", "")[:PATH_LENGTH_MAX],  # without the query, which may hold secrets
+            "path": self.place[:PATH_LENGTH_MAX],  # without the query, which may hold secrets
             "right": self._right,
             "decision": decision,
         }
