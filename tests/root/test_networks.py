@@ -646,6 +646,9 @@ def test_a_published_port_is_nobody_elses(run: Run, orlop: Environment, host: Ne
         bound.bind(("", 8083))  # and does not listen: /proc does not show it
         refused = orlop("run", "--rm", "-p", "8083:80", "host", "true", check=False)
         assert "failed to bind host port 0.0.0.0:8083/tcp: address already in use" in refused.stderr
+    with host.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as local:
+        local.bind(("", 40000))  # as the local end of a connection has it, from the kernel's own range
+        assert orlop("run", "--rm", "-p", "40000:80", "host", "true").code == 0
     orlop("rm", "-f", box.id)
     wait_until(lambda: not taken(8080, socket.SOCK_STREAM))
 

@@ -79,11 +79,14 @@ def reserve(published: Iterable[Published], subject: str) -> list[socket]:
     published = [port for port in published if port.mode != ROUTED]
     if sum(port.count for port in published) > RESERVED_MAX:
         return made
+    low, high = hostports.local_range()
     for port in published:
         for number in range(port.host_first, port.host_first + port.count):
             try:
                 made += hostports.reserve(port.host_ip, number, port.protocol)
             except OSError as failure:
+                if failure.errno == errno.EADDRINUSE and low <= number <= high:
+                    continue  # the local end of somebody's connection: nobody listens there (`allocate`)
                 for one in made:
                     one.close()
                 if failure.errno == errno.EADDRNOTAVAIL:
