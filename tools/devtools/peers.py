@@ -20,7 +20,7 @@ from .environment import CACHE, ROOT, only_one
 # fmt: off
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
-    "contract":    ("runc", "skopeo", "umoci", "docker.io", "docker-compose", "docker-compose-1", "docker-buildx",
+    "contract":    ("runc", "buildah", "skopeo", "umoci", "docker.io", "docker-compose", "docker-compose-1", "docker-buildx",
                     "docker-registry", "podman", "openssl", "busybox-static", "binutils", "binutils-aarch64-linux-gnu",
                     "qemu-user-static"),
     "root":        ("busybox-static", "containernetworking-plugins", "iproute2", "iptables", "nftables", "passt",
@@ -28,7 +28,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "busybox-static", "iproute2", "procps"),
-    "bench":       ("docker.io", "docker-compose", "docker-registry", "podman", "runc", "crun", "bubblewrap", "curl",
+    "bench":       ("docker.io", "buildah", "docker-compose", "docker-registry", "podman", "runc", "crun", "bubblewrap", "curl",
                     "busybox-static", "iperf3", "iptables"),
 }
 TOOLS: dict[str, str] = {
