@@ -20,16 +20,16 @@ from .environment import CACHE, ROOT, only_one
 # fmt: off
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
-    "contract":    ("runc", "buildah", "skopeo", "umoci", "docker.io", "docker-compose", "docker-compose-1", "docker-buildx",
-                    "docker-registry", "podman", "openssl", "busybox-static", "binutils", "binutils-aarch64-linux-gnu",
+    "contract":    ("runc", "buildah", "skopeo", "umoci", "docker.io", "docker-compose", "docker-compose-1",
+                    "docker-buildx", "docker-registry", "podman", "openssl", "busybox-static", "binutils", "binutils-aarch64-linux-gnu",
                     "qemu-user-static"),
     "root":        ("busybox-static", "containernetworking-plugins", "iproute2", "iptables", "nftables", "passt",
                     "procps", "slirp4netns", "strace", "uidmap"),
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "busybox-static", "iproute2", "procps"),
-    "bench":       ("docker.io", "buildah", "docker-compose", "docker-registry", "podman", "runc", "crun", "bubblewrap", "curl",
-                    "busybox-static", "iperf3", "iptables"),
+    "bench":       ("docker.io", "buildah", "docker-compose", "docker-registry", "podman", "runc", "crun", "bubblewrap",
+                    "curl", "busybox-static", "iperf3", "iptables"),
 }
 TOOLS: dict[str, str] = {
     "runc": "runc",
