@@ -125,8 +125,9 @@ class Listing:
         """Return path -> digest of each file, for people."""
         found = {}
         for node in self.nodes:
-            path = f"{self.top}/{node.path}".rstrip("/") if node.path else self.top
-            found[path or "/"] = hashlib.sha256(_line(node, owners)).hexdigest()[:16]
+            found[f"{self.top.rstrip('/')}/{node.path}" if node.path else self.top] = hashlib.sha256(
+                _line(node, owners)
+            ).hexdigest()[:16]
         return found
 
 
