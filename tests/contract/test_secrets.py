@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
+import shutil
 import tarfile
 import time
 from collections.abc import Iterator
@@ -26,10 +28,19 @@ def archive() -> Iterator[Path]:
 
 
 @pytest.fixture
-def box(orlop: Environment, archive: Path) -> Environment:
+def box(orlop: Environment, archive: Path) -> Iterator[Environment]:
     orlop("import", str(archive), "box:1")
     orlop("secret", "create", "pass", "-", input=VALUE)
-    return orlop
+    yield orlop
+    for container in orlop("ps", "-aq").stdout.split():
+        orlop("rm", "-f", container)
+    assert not places(orlop)
+
+
+def places(orlop: Environment) -> list[Path]:
+    """Return where files of secrets may lie that are there: ORLOP_RUN of tests is on no tmpfs, or is one."""
+    mark = hashlib.sha256(str(orlop.run).encode()).hexdigest()[:16]
+    return [place for place in (orlop.run / "granted", Path(f"/dev/shm/orlop-0-{mark}")) if place.exists()]
 
 
 def run(box: Environment, *words: str, check: bool = True) -> str:
@@ -128,6 +139,19 @@ def wait_for_lines(box: Environment, number: int) -> None:
     while len(lines := box("logs", "c").stdout.splitlines()) < number:
         assert time.monotonic() < deadline, lines
     assert set(lines) == {VALUE}
+
+
+def test_what_a_lost_container_leaves_is_swept(box: Environment) -> None:
+    box("create", "--name", "c", "--network", "none", "--secret", "pass", "box:1", "true")
+    box("start", "c")
+    box("wait", "c")
+    (place,) = places(box)
+    assert list(place.iterdir())
+    box("engine", "stop")
+    (container,) = (box.root / "containers").iterdir()
+    shutil.rmtree(container)
+    box("info")
+    assert not places(box)
 
 
 def test_configs_are_the_same_for_programs(box: Environment) -> None:

@@ -19,7 +19,7 @@ from ..snapshot import Snapshots
 from ..spec.container import CONFIG, SECRET
 from ..spec.errors import Unavailable
 from ..supervise import Spawner
-from . import host, reconcile
+from . import host, reconcile, secrets
 from .containers import ends, execs, state
 from .containers.record import CGROUP, Records
 from .containers.watch import Run, Watcher
@@ -180,6 +180,7 @@ def open_engine(paths: Paths, log: Log) -> Engine:
     # that moment would seem to listen on.
     engine.spawner.start()
     reconcile.reconcile(engine)
+    secrets.sweep(engine)
     engine.owners.look()
     return engine
 

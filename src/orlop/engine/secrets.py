@@ -225,6 +225,20 @@ def withdraw(engine: Engine, container_id: str) -> None:
             pass
 
 
+def sweep(engine: Engine) -> None:
+    """Remove what a dead engine left half made, and the files of containers that are gone."""
+    engine.secrets.sweep()
+    engine.configs.sweep()
+    known = set(engine.records.ids())
+    for base in _bases(engine):
+        try:
+            left = set(os.listdir(base)) - known
+        except OSError:
+            continue
+        for container_id in left:
+            withdraw(engine, container_id)
+
+
 def _grants(record: ContainerRecord, kind: str) -> tuple[GrantRequest, ...]:
     return record.request.secrets if kind == SECRET else record.request.configs
 
