@@ -309,7 +309,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
      "Without root, data lie below the user's own directories.", "Set ORLOP_ROOT and ORLOP_RUN"),
     ("E1207", "The engine is busy", "the engine has ... already", "Every queue has a bound.", "Try again in a moment"),
     # -- the kernel
-    ("E1301", "This version does not have it", "this version || is not supported || not supported yet", "It exists in docker and not here yet, or not for this purpose.", "Leave the option away"),
+    ("E1301", "This version does not have it", "this version || is not supported", "It exists in docker and not here yet, or not for this purpose.", "Leave the option away"),
     ("E1302", "The kernel is too old", "this kernel is older than", "A feature was asked for by name that came with a later kernel.", "Use a newer kernel, or leave it away"),
     ("E1303", "A security module is not there", "is active on this machine || is not active on this",
      "A profile or label was asked for that this machine's security modules can't set.", "Leave --security-opt away"),
