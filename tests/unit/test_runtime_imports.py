@@ -43,7 +43,7 @@ PINNED = {
     f"orlop.{package}{name and '.'}{name}"
     for package, names in {
         "spec": "errors jsonio record runtime",
-        "linux": "abi capability ffi freezer interface mount path pidfd process signals tty executable",
+        "linux": "abi capability ffi interface mount path pidfd process signals tty executable",
         "linux.cgroup": "counters devices directory entered layout settings tree v1",
         "runtime": "birth channel command copyup gate hooks host init launch plan reaper resources rootfs",
         "runtime.cli": "call create descriptors flags foreground log main removal store",

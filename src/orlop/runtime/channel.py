@@ -86,13 +86,17 @@ class Channel:
     def receive(self) -> tuple[bytes, int]:
         """Return (message, descriptor or -1); (b"", -1) at the end of file."""
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(MESSAGE_BYTES_MAX, CMSG_SPACE(_INT_BYTES), MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:  # it died with a message of ours unread
-            return b"", -1
+            data, ancillary, _, _ = self._receive()
+        except ConnectionResetError:
+            # It died with a message of ours unread. That is told once, ahead of what it said before (unix(7)).
+            data, ancillary, _, _ = self._receive()
         for level, kind, payload in ancillary:
             if level == SOL_SOCKET and kind == SCM_RIGHTS:
                 return data, int.from_bytes(payload[:_INT_BYTES], sys.byteorder)
         return data, -1
+
+    def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+        return self._socket.recvmsg(MESSAGE_BYTES_MAX, CMSG_SPACE(_INT_BYTES), MSG_CMSG_CLOEXEC)
 
     def expect(self, wanted: bytes) -> None:
         """Wait for this message. Raises BrokenPipeError for the end of file: the caller gave up, or has died."""

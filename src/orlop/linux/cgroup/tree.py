@@ -12,7 +12,6 @@ import errno
 import os
 import time
 
-from ..freezer import is_frozen
 from . import v1
 from .counters import Events, Stats, flat_keyed
 from .directory import Directory, open_directory, split_path
@@ -164,7 +163,7 @@ class Cgroup:
 
     @property
     def freezer(self) -> str:
-        """The path of the file that tells whether it is frozen (`linux.freezer`)."""
+        """The path of the file that tells whether it is frozen : "1" if it is."""
         # One open of the whole path: every name of it is known to be a plain one (split_path).
         if self.layout.v2:
             return f"{self.layout.v2}{self.path}/cgroup.freeze"
@@ -173,7 +172,18 @@ class Cgroup:
     def is_frozen(self) -> bool:
         """Tell whether the cgroup itself was asked to freeze, whether or not all stand still yet. One that is gone was
         not."""
-        return is_frozen(self.freezer)
+        try:
+            fd = os.open(self.freezer, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            return os.read(fd, 8).strip() == b"1"
+        except OSError as error:
+            if error.errno == errno.ENODEV:  # removed since
+                return False
+            raise
+        finally:
+            os.close(fd)
 
     def kill(self) -> None:
         """SIGKILL every process in the cgroup and below, also frozen ones; no cgroup is no error.
