@@ -224,12 +224,13 @@ services:
     stop_grace_period: 1500ms
     deploy: {resources: {limits: {memory: 10m, cpus: "0.5"}}}
     restart: on-failure:3
-    secrets: [token]
+    secrets: [{source: token, uid: "7", mode: 0440}]
 volumes: {data: {}}
 networks: {back: {}, front: {name: outside}}
 secrets: {token: {file: ./t}}
 """
     found = load(tmp_path, text)
+    (tmp_path / "t").write_bytes(b"token")
     wanted = request.container(found, found.services["web"], 2, {"db": 1})
     assert (wanted.name, wanted.args, wanted.entrypoint) == ("shop-web-2", ("a", "b"), ("",))
     assert [(one.network, one.aliases) for one in wanted.endpoints] == [
@@ -245,8 +246,11 @@ secrets: {token: {file: ./t}}
         ("bind", str(tmp_path / "src"), "/src", True),
         ("volume", "shop_data", "/data", False),
         ("volume", "", "/anon", False),
-        ("bind", str(tmp_path / "t"), "/run/secrets/token", True),
     ]
+    (grant,) = wanted.secrets
+    assert (grant.source[:11], grant.target, grant.uid, grant.mode) == ("shop_token_", "token", 7, 0o440)
+    ((name, resource),) = request.stored(found, [found.services["web"]], "secrets").items()
+    assert name == grant.source and request.content(found, "secrets", resource) == b"token"
     (port,) = wanted.ports
     assert (port.host_ip, port.host_first, port.host_last, port.first, port.last) == ("127.0.0.1", 8000, 8001, 80, 81)
 

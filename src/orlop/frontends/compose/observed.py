@@ -76,6 +76,13 @@ def volume_names(engine: Engine) -> dict[str, dict[str, str]]:
     return {one["Name"]: one["Labels"] or {} for one in volumes} if isinstance(volumes, list) else {}
 
 
+def data_names(engine: Engine, kind: str, project: str) -> list[str]:
+    """Return the names of a project's secrets or configs. kind: "secrets" or "configs"."""
+    found = engine.call(f"{kind}.list")
+    specs = [one["Spec"] for one in found] if isinstance(found, list) else []
+    return [str(one["Name"]) for one in specs if (one.get("Labels") or {}).get(PROJECT) == project]
+
+
 def image_id(engine: Engine, name: str) -> str:
     """Return the id of an image, "" when it is not here."""
     try:

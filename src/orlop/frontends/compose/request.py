@@ -5,6 +5,7 @@ Pure. What Compose has and Orlop has not is an error here, before anything is ma
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from typing import Any
@@ -14,13 +15,15 @@ from ...spec import jsonio
 from ...spec.container import (
     BindRequest,
     ContainerRequest,
+    DataRequest,
     DeviceRate,
     DeviceRequest,
     DeviceWeight,
+    GrantRequest,
     TmpfsRequest,
     UlimitRequest,
 )
-from ...spec.errors import Unsupported
+from ...spec.errors import NotFound, Unsupported
 from ...spec.health import Healthcheck
 from ...spec.mount import BindOptions, ImageOptions, MountRequest, TmpfsOptions, VolumeOptions, VolumeRequest
 from ...spec.network import EndpointRequest, NetworkRequest, PoolRequest, PortRequest
@@ -32,6 +35,10 @@ from ..cli.values import parse_restart, parse_tmpfs
 from .document import wrong
 from .project import DEFAULT, Project, Resource, Service
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 LABEL = "com.docker.compose."
 PROJECT, SERVICE, NUMBER = f"{LABEL}project", f"{LABEL}service", f"{LABEL}container-number"
 ONEOFF, HASH = f"{LABEL}oneoff", f"{LABEL}config-hash"
@@ -40,15 +47,13 @@ NETWORK, VOLUME = f"{LABEL}network", f"{LABEL}volume"
 REFUSED = ("credential_spec", "cpu_count", "cpu_percent", "gpus", "models", "provider")
 _CONDITION = {"service_started": "started", "service_healthy": "healthy"}
 _CONDITION["service_completed_successfully"] = "completed"
-_SECRETS = "/run/secrets"
+DATA_BYTES_MAX = 1 << 20  # more than the engine keeps of one: it says so
 
 
 def container(project: Project, service: Service, number: int, replicas: dict[str, int]) -> ContainerRequest:
     """Return the request of the number-th container. replicas: how many containers each service has."""
     request = _container(project, service, number)
     digest = hashlib.sha256(jsonio.dump(request.to_json()))
-    for path, data, *numbers in contents(project, service):
-        digest.update(repr((path, data, numbers)).encode())
     return request.replace(
         name=project.container_name(service, number),
         labels={**request.labels, HASH: digest.hexdigest(), NUMBER: str(number)},
@@ -80,6 +85,8 @@ def _container(project: Project, service: Service, number: int) -> ContainerRequ
         terminal=get("tty", False),
         open_stdin=get("stdin_open", False),
         **_mounts(project, service),
+        secrets=grants(project, service, "secrets"),
+        configs=grants(project, service, "configs"),
         read_only=get("read_only", False),
         storage_opt=dict(get("storage_opt", {})),
         **_limits(service),
@@ -209,8 +216,7 @@ def _mounts(project: Project, service: Service) -> dict[str, Any]:
             binds.append(BindRequest(source=_source(project, wish), target=wish["target"], options=_options(wish)))
         else:
             mounts.append(_mount(project, service, wish))
-    mounts += [_granted(project, one, f"{_SECRETS}/", "secrets") for one in _files(project, service, "secrets")]
-    mounts += [_granted(project, one, "/", "configs") for one in _files(project, service, "configs")]
+    mounts += _directories(project, service)
     tmpfs = []
     for text in service.get("tmpfs", ()):
         try:
@@ -273,48 +279,92 @@ def _volumes_from(project: Project, text: str) -> str:
     return f"{project.container_name(project.service(name), 1)}{colon}{mode}"
 
 
-def _files(project: Project, service: Service, kind: str) -> list[Any]:
-    """Return the grants of secrets or configs that are files of the host."""
+# -- secrets and configs: kept by the engine under names that say their content, on tmpfs in containers ----------------
+
+
+def grants(project: Project, service: Service, kind: str) -> tuple[GrantRequest, ...]:
+    """Return the secrets or configs of a service as its request names them. Raises Invalid, NotFound."""
     resources: dict[str, Resource] = getattr(project, kind)
-    return [one for one in service.get(kind, ()) if "file" in resources[one["source"]].config]
+    return tuple(
+        GrantRequest(
+            source=stored_name(project, kind, resources[one["source"]]),
+            target=one.get("target", one["source"]),
+            uid=_id(service, kind, one.get("uid", "0")),
+            gid=_id(service, kind, one.get("gid", "0")),
+            mode=one.get("mode", 0o444),
+        )
+        for one in service.get(kind, ())
+        if not _is_directory(resources[one["source"]])
+    )
 
 
-def contents(project: Project, service: Service) -> list[tuple[str, bytes, int, int, int]]:
-    """Return (path, bytes, uid, gid, mode) of the secrets and configs that are no files: text or a variable's value.
-
-    Raises Unsupported for external ones.
-    """
-    found = []
-    for kind, below in (("secrets", f"{_SECRETS}/"), ("configs", "/")):
-        resources: dict[str, Resource] = getattr(project, kind)
-        for one in service.get(kind, ()):
-            resource = resources[one["source"]]
-            if "file" in resource.config:
-                continue
-            target = os.path.join(below, one.get("target", one["source"]))
-            numbers = (int(one.get("uid", 0)), int(one.get("gid", 0)), one.get("mode", 0o444))
-            found.append((target, _content(project, kind, resource), *numbers))
-    return found
+def stored_name(project: Project, kind: str, resource: Resource) -> str:
+    """Return the name under which the engine keeps a secret or config: another content is another name."""
+    if resource.external:
+        return resource.name
+    digest = hashlib.sha256(content(project, kind, resource)).hexdigest()
+    return f"{project.name[:20]}_{resource.key[:20]}_{digest[:20]}"
 
 
-def _content(project: Project, kind: str, resource: Resource) -> bytes:
+def stored(project: Project, services: Iterable[Service], kind: str) -> dict[str, Resource]:
+    """Return the secrets or configs that these services need and the engine has to keep, by their names there."""
+    resources: dict[str, Resource] = getattr(project, kind)
+    used = (resources[one["source"]] for service in services for one in service.get(kind, ()))
+    own = [one for one in used if not one.external and not _is_directory(one)]
+    return {stored_name(project, kind, one): one for one in own}
+
+
+def data(project: Project, kind: str, name: str, resource: Resource) -> DataRequest:
+    """Return the request that keeps one."""
+    wished = {key: value or "" for key, value in resource.config.get("labels", {}).items()}
+    return DataRequest(
+        name=name,
+        data=base64.b64encode(content(project, kind, resource)).decode(),
+        labels={**wished, **_own_labels(project)},
+    )
+
+
+def content(project: Project, kind: str, resource: Resource) -> bytes:
+    """Return what a secret or config is: a file's, a variable's or the given text. Raises NotFound, Invalid."""
     subject = f"{kind}.{resource.key}"
     if "content" in resource.config:
         return str(resource.config["content"]).encode()
+    if "file" in resource.config:
+        path = str(resource.config["file"])
+        try:
+            with open(path, "rb") as file:
+                return file.read(DATA_BYTES_MAX + 1)
+        except OSError as error:
+            raise NotFound("read", subject, f"{path}: {(error.strerror or str(error)).lower()}") from None
     name = resource.config.get("environment", "")
-    if not name:
-        raise Unsupported("use", subject, "it is external", hint="give it a file: or an environment:")
     if name not in project.variables:
         cause = f'environment variable "{name}" required by {kind[:-1]} "{resource.key}" is not set'
-        raise wrong(resource.config.place, subject, cause, f"set {name}")
+        raise wrong(resource.config.place, subject, cause, f"set {name}" if name else "give it a file: or environment:")
     return project.variables[name].encode()
 
 
-def _granted(project: Project, grant: Any, below: str, kind: str) -> MountRequest:
-    resources: dict[str, Resource] = getattr(project, kind)
-    source = str(resources[grant["source"]].config["file"])
-    target = os.path.join(below, grant.get("target", grant["source"]))
-    return MountRequest(type="bind", source=source, target=target, read_only=True)
+def _is_directory(resource: Resource) -> bool:
+    return os.path.isdir(str(resource.config.get("file", "")))
+
+
+def _id(service: Service, kind: str, text: str) -> int:
+    if not text.isdecimal() or len(text) > 10:
+        raise _wrong(service, kind, f"{text[:20]!r} is not the number of a user or group", "write uid: '1000'")
+    return int(text)
+
+
+def _directories(project: Project, service: Service) -> list[MountRequest]:
+    """Return the secrets and configs that are folders: only a bind mount can give them."""
+    found = []
+    for kind, below in (("secrets", "/run/secrets"), ("configs", "/")):
+        resources: dict[str, Resource] = getattr(project, kind)
+        for one in service.get(kind, ()):
+            resource = resources[one["source"]]
+            if _is_directory(resource):
+                target = os.path.join(below, one.get("target", one["source"]))
+                source = str(resource.config["file"])
+                found.append(MountRequest(type="bind", source=source, target=target, read_only=True))
+    return found
 
 
 # -- limits and isolation --------------------------------------------------------------------------------------------

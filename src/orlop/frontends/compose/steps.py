@@ -12,12 +12,12 @@ import secrets
 import socket
 import tarfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from ...spec.container import ContainerRequest, ExecRequest
-from ...spec.errors import NotFound, OrlopError, Unavailable
+from ...spec.errors import Conflict, NotFound, OrlopError, Unavailable
 from ...spec.mount import MountRequest
 from ..native.client import Engine
 from . import plan as plans
@@ -67,6 +67,7 @@ class Steps:
                 self._create("Volume", "volumes.create", request.volume(self._project, resource), resource, engine)
         if plan.removed_orphans:
             self.each(plan.orphans, self._remove_orphan)
+        self.keep_data([self._project.service(name) for name in plan.services])
         services = {name: self._project.service(name) for name in plan.services}
         needed = {name: set(service.depends_on) & set(services) for name, service in services.items()}
         self._in_order(needed, lambda name: self._service(services[name], plan.services[name]))
@@ -114,6 +115,18 @@ class Steps:
                         errors.append(error)
         _raise_first(list(errors))
 
+    def keep_data(self, services: Sequence[Service]) -> None:
+        """Give the engine the secrets and configs of these services that it does not have yet."""
+        with self._connect() as engine:
+            for kind in ("secrets", "configs"):
+                for name, resource in request.stored(self._project, services, kind).items():
+                    try:
+                        engine.call(
+                            f"{kind}.create", {"request": request.data(self._project, kind, name, resource).to_json()}
+                        )
+                    except Conflict:
+                        continue  # its name says its content: it is there already
+
     # -- what is made ------------------------------------------------------------------------------------------------
 
     def _create(self, kind: str, verb: str, wanted: Any, resource: Resource, engine: Engine) -> None:
@@ -154,19 +167,11 @@ class Steps:
             self.start(engine, service, new, step.name)
 
     def create(self, engine: Engine, service: Service, wanted: ContainerRequest) -> str:
-        """Make a container with the contents of its secrets and configs, without starting it; return its id."""
+        """Make a container without starting it; return its id."""
         result = engine.call("containers.create", {"request": wanted.to_json()})
         if not isinstance(result, dict):
             raise Unavailable("read", "the engine's reply", "it names no container")
-        container = str(result["id"])
-        files = request.contents(self._project, service)
-        if files:
-            try:
-                put_files(engine, container, files)
-            except BaseException:
-                engine.call("containers.remove", {"container": container, "force": True, "volumes": True})
-                raise
-        return container
+        return str(result["id"])
 
     def _start_step(self, engine: Engine, service: Service, step: Step) -> None:
         assert step.existing is not None
@@ -269,18 +274,11 @@ def _exec_code(engine: Engine, exec_id: str) -> int:
 
 
 def put_files(engine: Engine, container: str, files: list[tuple[str, bytes, int, int, int]]) -> None:
-    """Write files (path, bytes, uid, gid, mode) into a container, directories above them too."""
+    """Write files (path, bytes, uid, gid, mode) into a container; missing directories above them are made."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        made: set[str] = set()
         for path, data, uid, gid, mode in files:
-            parts = path.strip("/").split("/")
-            for above in ("/".join(parts[:at]) for at in range(1, len(parts))):
-                # Where the directory is there the archive leaves it as it is; /run/secrets is nobody's.
-                if above not in made and above.startswith("run/secrets"):
-                    tar.addfile(_entry(above, tarfile.DIRTYPE, 0o755))
-                made.add(above)
-            entry = _entry("/".join(parts), tarfile.REGTYPE, mode, len(data))
+            entry = _entry(path.strip("/"), tarfile.REGTYPE, mode, len(data))
             entry.uid, entry.gid = uid, gid
             tar.addfile(entry, io.BytesIO(data))
     ours, theirs = socket.socketpair()

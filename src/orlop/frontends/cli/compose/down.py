@@ -72,6 +72,9 @@ def _remove_resources(invocation: Compose, project: Project, progress: Progress)
         for name, labels in observed.network_names(engine).items():
             if labels.get(PROJECT) == project.name and NETWORK in labels:
                 _remove(engine, "Network", name, "networks.remove", {"network": name}, progress)
+        for kind in ("secrets", "configs"):
+            for name in observed.data_names(engine, kind, project.name):
+                engine.call(f"{kind}.remove", {"name": name})
         if options["volumes"]:
             for name, labels in observed.volume_names(engine).items():
                 if labels.get(PROJECT) == project.name and VOLUME in labels:

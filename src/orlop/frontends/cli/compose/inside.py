@@ -110,6 +110,7 @@ def _run(invocation: Compose) -> int:
         plan.services = {}
         steps = invocation.steps(project, Progress(invocation))
         steps.apply(plan)
+        steps.keep_data([service])
         replicas = {} if options["no-deps"] else {one.name: one.scale for one in needed}
         wanted = _one_off(invocation, project, service, words, replicas)
         container = steps.create(engine, service, wanted)
