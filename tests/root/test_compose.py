@@ -259,14 +259,14 @@ def _until(holds: Callable[[], bool]) -> None:
 
 
 def test_secrets_are_in_memory_with_their_owner_and_go_with_the_project(orlop: Environment, tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("one")
+    (tmp_path / "key").write_text("sesame")
     grant = "{source: key, target: k, uid: '7', gid: '8', mode: 0440}"
-    look = "cat /run/secrets/k; stat -c ' %u %g %a' /run/secrets/k; stat -f -c %T /run/secrets/k; sleep 1000"
+    look = "cat /run/secrets/k; stat -c '' %u %g %a'' /run/secrets/k; stat -f -c %T /run/secrets/k; sleep 1000"
     text = f"name: s\nservices: {{a: {{image: host, command: [sh, -c, '{look}'], secrets: [{grant}]}}}}\n"
     shop = Project(orlop, tmp_path, f"{text}secrets: {{key: {{file: ./key}}}}\n")
     shop("up", "-d")
-    _until(lambda: shop("logs", "--no-log-prefix", "a").stdout == "one 7 8 440\ntmpfs\n")
-    assert "one" not in orlop("inspect", "s-a-1").stdout
+    _until(lambda: shop("logs", "--no-log-prefix", "a").stdout == "sesame 7 8 440\ntmpfs\n")
+    assert "sesame" not in orlop("inspect", "s-a-1").stdout
     (tmp_path / "key").write_text("two")
     assert shop("up", "--plan").stdout.startswith("recreate container s-a-1: secrets ")
     shop("up", "-d")
