@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support import rootless
+from support import processes, rootless
 from support.engine import Finished
 from support.rootless import User
 
@@ -159,7 +159,11 @@ def test_without_ids_the_error_says_how_to_get_some(machine: Machine) -> None:
 
 
 def test_a_whole_engine_is_remapped_but_for_those_that_opt_out(machine: Machine) -> None:
+    status = machine.orlop("engine", "status").stdout
     machine.lines("engine", "stop")
+    if status:  # it lets go of its lock a little after it was told to stop
+        pid = int(status.split("pid ")[1].split(",")[0])
+        rootless.wait_for("the end of the engine before", lambda: not processes.is_alive(pid))
     env = ("env", f"ORLOP_ROOT={machine.root}", f"ORLOP_RUN={machine.run}")
     words = machine.user.root_argv(*env, str(rootless.COMMAND), "serve", "--userns-remap", "remapper")
     served = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
