@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from devtools import peers
@@ -64,7 +63,10 @@ class Daemon:
         body = "    image: api\n    network_mode: none\n    command: sleep 1000\n    stop_signal: KILL\n"
         file.write_text("services:\n" + "".join(f"  {name}:\n{body}" for name in SERVICES))
         argv = [str(compose), "-p", "bench", "-f", str(file)]
-        down = partial(subprocess.run, [*argv, "down"], env=self.env, capture_output=True, check=True)
+
+        def down() -> None:
+            subprocess.run([*argv, "down"], env=self.env, capture_output=True, check=True)
+
         self.work.at_end([*argv, "down"], self.env)
         return Subject(f"{self.name}, compose up of five services", [*argv, "up", "-d"], self.env, before=down)
 

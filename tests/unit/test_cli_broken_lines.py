@@ -65,7 +65,11 @@ BROKEN: dict[tuple[str, ...], tuple[int, str, str]] = {
     ("start", "-a", "c", "d"): (1, "you cannot start and attach multiple containers at once", "name one container"),
     ("inspect", "-f", "{{.ID", "c"): (64, "the template {{.ID: template: :1: unclosed action", "json ."),
     ("import", "missing.tar"): (1, "cannot import missing.tar: no such file or directory", "tar archive"),
-    ("import", "scheme://x/y.tar"): (1, "scheme is no scheme that archives are fetched by", "begins with http:// or https://"),
+    ("import", "scheme://x/y.tar"): (
+        1,
+        "scheme is no scheme that archives are fetched by",
+        "begins with http:// or https://",
+    ),
     ("rootfs", "from-binaries", "dir"): (1, "no program is named", "--with sh"),
     ("serve", "--idle-timeout", "soon"): (125, 'time: invalid duration "soon"', "write a number with a unit"),
     ("serve", "--idle-timeout", "5"): (125, 'time: missing unit in duration "5"', "write a number with a unit"),

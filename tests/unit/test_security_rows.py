@@ -1,4 +1,4 @@
-"""tests/security/rows.txt: each attack on the runtime and on images has a test, and each test that it names is there."""
+"""tests/security/rows.txt: each attack on the runtime and on images has a test, and what it names is there."""
 
 from __future__ import annotations
 

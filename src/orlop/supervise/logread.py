@@ -58,6 +58,16 @@ class Entry:
 _MARK = Entry(b"", "", "", 0)
 
 
+class Place:
+    """How far a log was read: the inode of the file (before it was compressed), and the offset in it."""
+
+    __slots__ = ("inode", "offset")
+
+    def __init__(self, inode: int, offset: int) -> None:
+        self.inode = inode
+        self.offset = offset
+
+
 class Follow:
     """How long to wait for more. writer: becomes readable when the log gets no more entries (the monitor's pidfd);
     cancel: becomes readable when nobody wants more (the client's connection), -1 for none. Both are borrowed.
@@ -79,25 +89,24 @@ def read(
     *,
     since_ns: int | None = None,
     until_ns: int | None = None,
-    tail: int | None = None,
+    tail: "int | Place | None" = None,
     follow: Follow | None = None,
     coarse: bool = False,
-    place: tuple[int, int] | None = None,
 ) -> "Iterator[Entry]":
     """Yield the entries of the log in a container's directory, oldest first.
 
     since_ns, until_ns: moments since the epoch, both included. tail: at most that many of the last lines (a long line
-    counts once), applied first, as docker does. follow: go on with what is written until the writer ends.
+    counts once), applied first, as docker does; or all from the place of an earlier follower on.
+    follow: go on with what is written until the writer ends.
     coarse: one Entry may hold many whole lines of a stream, with the time of the first.
-    place: (inode, offset) of an earlier follower, where this one goes on; tail is nothing then.
     A container without a log has no entries. Raises OSError, Invalid never: what can't be read is not an entry.
     """
     wait = _Wait(directory, follow) if follow else None
     segments = _open_segments(directory)
     parser = _Parser()
     try:
-        if place is not None:
-            _seek_to_place(segments, *place)
+        if isinstance(tail, Place):
+            _seek_to_place(segments, tail.inode, tail.offset)
         elif tail is not None:
             _seek_to_tail(segments, tail)
         if since_ns is not None:

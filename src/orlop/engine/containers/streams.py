@@ -97,10 +97,9 @@ def _frames(engine: Engine, record: ContainerRecord, wanted: LogRequest, hangup:
             engine.records.path(record.id),
             since_ns=wanted.since_ns,
             until_ns=wanted.until_ns,
-            tail=None if wanted.tail is None else max(0, wanted.tail),
+            tail=_beginning(wanted),
             follow=follow,
             coarse=not (wanted.timestamps or wanted.details),
-            place=wanted.place,
         )
         batch = bytearray()
         starts = dict.fromkeys(_KINDS, True)
@@ -124,6 +123,12 @@ def _frames(engine: Engine, record: ContainerRecord, wanted: LogRequest, hangup:
     finally:
         if monitor is not None:
             os.close(monitor)
+
+
+def _beginning(wanted: LogRequest) -> int | logread.Place | None:
+    if wanted.place is not None:
+        return logread.Place(*wanted.place)
+    return None if wanted.tail is None else max(0, wanted.tail)
 
 
 def _prefix(entry: logread.Entry, wanted: LogRequest) -> bytes:
