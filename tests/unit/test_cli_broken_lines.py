@@ -17,7 +17,7 @@ BROKEN: dict[tuple[str, ...], tuple[int, str, str]] = {
     ("runn", "x"): (1, "orlop: unknown command: orlop runn", "did you mean run?"),
     ("container", "lss"): (1, "orlop: unknown command: orlop container lss", "did you mean ls?"),
     ("engine", "halt"): (1, "orlop: unknown command: orlop engine halt", ""),
-    ("build", "."): (1, "orlop: unsupported command: orlop build", "does not have it yet"),
+    ("swarm", "init"): (1, "orlop: unsupported command: orlop swarm", "does not have it yet"),
     ("container", "prune", "--filter", "colour=red"): (1, "invalid filter 'colour'", "known are label, label!, until"),
     ("-H", "unix:///x", "ps"): (125, "unsupported flag: -H", "does not have it yet"),
     ("run", "--rmm", "x"): (125, "unknown flag: --rmm", "did you mean --rm?"),

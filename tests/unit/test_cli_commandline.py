@@ -15,6 +15,7 @@ from orlop.spec.container import (
     DeviceRate,
     DeviceRequest,
     DeviceWeight,
+    GrantRequest,
     TmpfsRequest,
     UlimitRequest,
 )
@@ -91,11 +92,15 @@ HEALTH = st.one_of(
         retries=NUMBER,
     ),
 )
+PORT_NUMBERS, MODES = st.integers(0, 65535), st.sampled_from([0o400, 0o444, 0o640])
 FIELDS = {
     "image": TEXT.filter(lambda text: not text.startswith("-")),
     "entrypoint": st.one_of(st.none(), st.tuples(VALUE)),
     "args": st.one_of(st.none(), st.lists(VALUE, min_size=1, max_size=3).map(tuple)),
     "env": words(st.tuples(WORD, VALUE).map("=".join)),
+    "secrets": words(
+        st.builds(GrantRequest, source=WORD, target=st.sampled_from(["", "/run/x"]), uid=PORT_NUMBERS, mode=MODES)
+    ),
     "user": VALUE,
     "group_add": words(VALUE),
     "working_dir": VALUE,
@@ -177,6 +182,7 @@ FIELDS = {
 }
 # Said together with others, or of another kind of request: each has a case below.
 ELSEWHERE = {"name", "rootfs", "stdin_once", "network", "endpoints", "links", "restart_policy", "restart_retries_max"}
+ELSEWHERE |= {"configs", "unplugged"}  # of compose, of a container that has left its networks: no flag says them
 
 
 def said_again(asked: ContainerRequest, name: str = "") -> ContainerRequest:

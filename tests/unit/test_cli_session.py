@@ -377,7 +377,7 @@ def test_a_start_that_hangs_can_be_given_up(engine):
 def test_logs_are_copied_to_the_end(engine):
     frames = attach.frame(attach.STDOUT, b"out\n") + attach.frame(attach.STDERR, b"err\n")
     engine.answers["containers.logs"] = Reply(
-        {"stream": True}, stream=frames + attach.frame(attach.STDOUT, b"x" * 60_000)
+        {"stream": True}, stream=frames + attach.frame(attach.STDOUT, b"x" * 60_000) + attach.frame(attach.PLACE)
     )
     done = engine("logs", "-f", "-t", "-n", "5", "--since", "10", "--until", "1970-01-01T00:00:20.5Z", "web")
     assert (done.code, done.stdout, done.stderr) == (0, "out\n" + "x" * 60_000, "err\n")
@@ -388,8 +388,17 @@ def test_logs_are_copied_to_the_end(engine):
         "tail": 5,
         "since_ns": 10 * 10**9,
         "until_ns": 20_500_000_000,
+        "marks": True,
+        "place": None,
     }
     assert engine.calls == [("containers.logs", {"container": "web", **wanted})]
+
+
+def test_a_followed_log_that_never_says_its_end_is_not_asked_for_for_ever(engine):
+    engine.answers["containers.logs"] = Reply({"stream": True}, stream=b"")
+    done = engine("logs", "-f", "web")
+    assert done.code == 1 and "cannot follow the log of container web" in done.stderr
+    assert len(engine.calls) == 5
 
 
 def test_logs_that_are_no_frames_are_told(engine):

@@ -334,7 +334,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
      "What FROM or --from names, after its variables were replaced, is neither a stage nor an image's name.",
      "Give the build arguments that it needs, or correct the name"),
     ("E1409", "A mount of RUN is malformed", "unsupported mount type || invalid mount target || unexpected key || must be a key=value pair || failed to parse csv mounts",
-     "--mount is a list of key=value with type= bind, cache, tmpfs, secret or ssh.", "Write it like --mount=type=cache,target=/root/.cache"),
+     "--mount is a list of key=value with type= bind, cache, tmpfs, secret or ssh.", "Write it like --mount=type=cache,target=/var/cache/apt"),
     ("E1410", "A permission of --chmod is malformed", "invalid chmod parameter",
      "--chmod takes octal digits up to 07777, or what chmod(1) takes.", "Write 755, or u=rwX,go=rX"),
     ("E1411", "Checks of the Dockerfile fail", "lint violation found for rules",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from _socket import socket
 
 RECEIVE_BYTES = 256 * 1024
+SILENT_MAX = 5
 
 
 def _logs(invocation: Invocation) -> int:
@@ -33,7 +34,9 @@ def _logs(invocation: Invocation) -> int:
         "marks": options["follow"],
     }
     place: list[int] | None = None
-    while True:
+    silent = 0
+    while silent < SILENT_MAX:
+        before = place
         with invocation.connect() as engine:
             engine.call("containers.logs", {**args, "place": place})
             place, has_ended = _copy(engine.stream, container, place)
@@ -41,6 +44,11 @@ def _logs(invocation: Invocation) -> int:
         # says. One that was stopped does not, and is not started again by who follows a log.
         if has_ended or not options["follow"] or not os.path.exists(invocation.paths.engine_socket):
             return 0
+        silent = silent + 1 if place == before else 0
+    cause = f"{SILENT_MAX} engines ended before they told anything"
+    raise Unavailable(
+        "follow", f"the log of container {container}", cause, hint="look at their log: orlop engine status"
+    )
 
 
 def _copy(stream: socket, container: str, place: list[int] | None) -> tuple[list[int] | None, bool]:
