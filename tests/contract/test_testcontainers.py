@@ -47,11 +47,11 @@ def a_test(place: Path) -> None:
         code, said = web.exec(["sh", "-c", "echo $A; cat /www/index.html"])
         assert (code, said) == (0, b"b\nit works")
         assert b"it works" in fetched(web.get_container_host_ip(), int(web.get_exposed_port(80)))
-        # It stays after its word: the library takes one that has ended for one that failed.
-        ask = "sh -c 'busybox wget -qO- http://web/index.html; exec sleep 1000'"
+        # A whole line, and it stays after it: the library takes one that has ended meanwhile for one that failed.
+        ask = "sh -c 'busybox wget -qO- http://web/index.html; echo; exec sleep 1000'"
         client = DockerContainer("box:1").with_command(ask).with_network(network)
         with client.waiting_for(LogMessageWaitStrategy("it works")) as asked:
-            assert asked.get_logs()[0] == b"it works"
+            assert asked.get_logs()[0] == b"it works\n"
 
 
 def fetched(host: str, port: int) -> bytes:
