@@ -171,7 +171,8 @@ def test_the_status_of_a_service(orlop: Environment, tmp_path: Path) -> None:
 
 
 def test_wait_fails_for_what_ends_badly(orlop: Environment, tmp_path: Path) -> None:
-    text = "name: s\nservices: {t: {image: host, command: sh -c 'exit 3'}}\n"
+    check = "{test: 'false', interval: 1s, retries: 1}"
+    text = f"name: s\nservices: {{t: {{image: host, command: sleep 1000, healthcheck: {check}}}}}\n"
     failed = Project(orlop, tmp_path, text)("up", "-d", "--wait", check=False)
     assert failed.code == 1 and "s-t-1" in failed.stderr and "orlop why s-t-1" in failed.stderr
 

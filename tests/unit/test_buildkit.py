@@ -6,13 +6,14 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from orlop.frontends.buildkit import filesync, grpc, outputs, session, status
+from orlop.frontends.buildkit import control, filesync, grpc, outputs, session, status
 from orlop.frontends.buildkit.http2 import Broken, Connection
 from orlop.spec import protobuf
 from orlop.spec.errors import Invalid, OrlopError, Unavailable
@@ -262,6 +263,34 @@ def test_progress_is_read_from_the_beginning_by_anybody() -> None:
         assert protobuf.text(protobuf.decode(protobuf.inner(log, 3)), 4) == "text"
         last = protobuf.decode(protobuf.inner(ended, 1))
         assert protobuf.text(last, 7) == "why" and protobuf.text(last, 1) == protobuf.text(vertex, 1)
+
+
+class _Engine:
+    """Nothing of an engine: no build comes as far as it."""
+
+
+def test_who_asks_late_hears_of_a_build_that_is_over_and_garbage_is_forgotten() -> None:
+    own = control.Control(_Engine(), session.Sessions())  # type: ignore[arg-type]
+    service = "/moby.buildkit.v1.Control"
+    methods = own._methods
+    with served(methods) as connection:
+        with pytest.raises(grpc.Failed):  # a frontend that there is not
+            grpc.call(connection, f"{service}/Solve", protobuf.encode(((1, "b"), (6, "other.v0"))))
+        late = grpc.begin(connection, f"{service}/Status")
+        late.send(protobuf.encode(((1, "b"),)))
+        late.end()
+        assert list(late.messages()) == []
+        late.check()
+        never = grpc.begin(connection, f"{service}/Status")
+        never.send(protobuf.encode(((1, "never"),)))
+        never.end()
+        deadline = time.monotonic() + 60
+        while "never" not in own._builds:
+            assert time.monotonic() < deadline
+        never.stream.reset()
+        while own._builds:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_a_session_that_never_comes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

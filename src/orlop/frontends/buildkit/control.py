@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     Fields = dict[int, list[int | bytes]]
 
 BUILDS_MAX = 200
+ENDED_MAX = 20  # builds that are over, kept for a client whose question about them comes late
 WAIT_S_MAX = 60.0
 IN_STORE = frozenset(("moby", "image", ""))
 _CAPABILITIES = (
@@ -80,6 +81,7 @@ class Control:
         self._sessions = sessions
         self._guard = threading.Lock()
         self._builds: dict[str, Build] = {}
+        self._ended: dict[str, Build] = {}
         control, bridge = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
         self._methods: dict[str, Callable[[grpc.Call], None]] = {
             f"{control}Solve": self._solve,
@@ -157,8 +159,12 @@ class Control:
 
     def _status(self, call: grpc.Call) -> None:
         build = self._build(protobuf.text(_request(call), 1))
-        for message in build.progress.read():
-            call.send(message)
+        try:
+            for message in build.progress.read(call.stream.closed.is_set):
+                call.send(message)
+        finally:
+            if not build.begun.is_set():  # nobody has begun it, and who asked has gone
+                self._forget(build)
 
     def _list_workers(self, call: grpc.Call) -> None:
         _request(call)
@@ -222,6 +228,7 @@ class Control:
         build = self._of_call(call)
         with _told():
             if not build.begun.wait(WAIT_S_MAX):
+                self._forget(build)
                 raise NotFound("find", "the build", f"no such job {build.reference[:60]}")
             metadata = self._run(call, build, protobuf.text(fields, 2), _pairs(fields, 3))
         result: list[tuple[int, Any]] = [(10, ((1, name), (2, value))) for name, value in metadata.items()]
@@ -281,6 +288,8 @@ class Control:
         if not 0 < len(reference) <= 200:
             raise grpc.Failed(grpc.INVALID_ARGUMENT, "the build has no name")
         with self._guard:
+            if reference in self._ended:
+                return self._ended[reference]
             if reference not in self._builds:
                 if len(self._builds) >= BUILDS_MAX:
                     raise grpc.Failed(grpc.RESOURCE_EXHAUSTED, f"there are {BUILDS_MAX} builds already")
@@ -289,7 +298,10 @@ class Control:
 
     def _forget(self, build: Build) -> None:
         with self._guard:
-            self._builds.pop(build.reference, None)
+            if self._builds.pop(build.reference, None) is not None and build.begun.is_set():
+                self._ended[build.reference] = build
+                if len(self._ended) > ENDED_MAX:
+                    del self._ended[next(iter(self._ended))]
 
     def _session(self, build: Build) -> Session:
         return self._sessions.find(protobuf.text(build.solve, 5))

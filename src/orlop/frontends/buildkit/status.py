@@ -13,11 +13,12 @@ from ...spec import protobuf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from ...spec.protobuf import Message
 
+LOOK_S = 1.0  # how often a reader looks whether it is still wanted
 MESSAGES_MAX = 100_000  # of one build, kept for a client that asks late
 
 
@@ -51,13 +52,13 @@ class Progress:
             self._over = True
             self._changed.notify_all()
 
-    def read(self) -> Iterator[bytes]:
-        """Yield every message until the build's end."""
+    def read(self, is_unwanted: Callable[[], bool] = lambda: False) -> Iterator[bytes]:
+        """Yield every message until the build's end, or until nobody wants them any more."""
         at = 0
         while True:
             with self._changed:
-                while len(self._messages) <= at and not self._over:
-                    self._changed.wait()
+                while len(self._messages) <= at and not self._over and not is_unwanted():
+                    self._changed.wait(LOOK_S)
                 found = self._messages[at:]
                 if not found:
                     return
