@@ -243,6 +243,12 @@ def test_an_exec_of_another_socket_is_not_there(environment: Environment) -> Non
         assert (answer.status, answer.message) == (404, f"No such exec instance: {exec_id}")
 
 
+@pytest.mark.parametrize("path", ["/grpc", "/session", "/build"])
+def test_no_socket_builds(environment: Environment, path: str) -> None:
+    answer = api_of(environment, "worker")("POST", path)
+    assert answer.status == 403
+
+
 def test_environments_are_shown_by_no_detour(environment: Environment) -> None:
     environment("socket", "create", "looker", "--allow", "containers:read", "--allow", "images:read")
     looker = api_of(environment, "looker")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orlop.frontends.buildkit import control, filesync, grpc, outputs, session, status
+from orlop.frontends.buildkit import control, filesync, frontend, grpc, outputs, session, status
 from orlop.frontends.buildkit.http2 import Broken, Connection
 from orlop.spec import protobuf
 from orlop.spec.errors import Invalid, OrlopError, Unavailable
@@ -160,13 +160,15 @@ def test_a_folder_is_received_and_then_only_what_changed(tmp_path: Path) -> None
         stat_of("d/b", 0o755 | 1 << 23, 2, mtime=7),
         stat_of("d/same", 0o640, 3, link="a"),
         stat_of("l", LINK, link="d/b"),
+        stat_of("m", LINK, link="d"),
     ]
     first = sender(stats, {0: b"one", 2: b"bb"})
     receive(first, tmp_path / "t")
     place = tmp_path / "t"
     assert (place / "a").read_bytes() == b"one" and stat.S_IMODE((place / "a").stat().st_mode) == 0o640
     assert (place / "d/b").stat().st_mtime_ns == 7 and stat.S_IMODE((place / "d/b").stat().st_mode) == 0o4755
-    assert os.readlink(place / "l") == "d/b" and (place / "d/same").samefile(place / "a")
+    assert os.readlink(place / "l") == "d/b" and os.readlink(place / "m") == "d"
+    assert (place / "d/same").samefile(place / "a")
     second = sender(
         [stat_of("d", DIRECTORY), stat_of("d/b", 0o755 | 1 << 23, 2, mtime=7), stat_of("n", 0o644, 1)], {2: b"n"}
     )
@@ -297,3 +299,96 @@ def test_a_session_that_never_comes_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(session, "WAIT_S_MAX", 0.01)
     with pytest.raises(OrlopError, match="no active session for nobody"):
         session.Sessions().find("nobody")
+
+
+# -- what a client says of its build ---------------------------------------------------------------------------------
+
+
+class _Folders(_Engine):
+    """An engine's directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.paths = self
+        self.root = str(root)
+
+
+def asked(tmp_path: Path, stats: list[protobuf.Message], content: dict[int, bytes], **options: str) -> object:
+    """Return what is made of options, for a client whose every folder is these files."""
+    with served({session.FILE_SYNC: sender(stats, content)}) as connection:
+        own = session.Session("s", "k", (session.FILE_SYNC,), connection)
+        wished = {name.replace("__", ":").replace("_", "-"): value for name, value in options.items()}
+        return frontend.request_of(_Folders(tmp_path), own, wished, (), ())  # type: ignore[arg-type]
+
+
+def test_options_are_a_request(tmp_path: Path) -> None:
+    made = asked(tmp_path, [stat_of("Dockerfile", size=9)], {0: b"FROM host"}, target="t", build_arg__A="1")
+    assert (made.dockerfile_text, made.target, made.build_args) == ("FROM host", "t", {"A": "1"})  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("link", "name"),
+    [("/etc", "sub/passwd"), ("../../../../../../../etc", "sub/passwd"), ("/etc/passwd", "sub"), ("sub", "sub")],
+)
+def test_a_dockerfile_behind_a_link_is_none_of_this_machine(tmp_path: Path, link: str, name: str) -> None:
+    with pytest.raises(OrlopError) as caught:
+        asked(tmp_path, [stat_of("sub", LINK, link=link)], {}, filename=name)
+    assert "root:" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"filename": "../../etc/passwd"},
+        {"filename": "/etc/passwd"},
+        {"filename": "x" * 5000},
+        {"filename": "a\0b"},
+        {"shm_size": "lots"},
+        {"ulimit": "nofile"},
+        {"ulimit": "nofile=1:2:3"},
+        {"context__x": "input:y"},
+        {"context__x": "oci-layout://y"},
+        {"context": "http://buildkit-session/none"},
+    ],
+)
+def test_broken_options_are_refused(tmp_path: Path, options: dict[str, str]) -> None:
+    stats = [stat_of("Dockerfile", size=9)]
+    with served({session.FILE_SYNC: sender(stats, {0: b"FROM host"})}) as connection:
+        own = session.Session("s", "k", (session.FILE_SYNC,), connection)
+        wished = {name.replace("__", ":").replace("_", "-"): value for name, value in options.items()}
+        engine = _Folders(tmp_path)
+        with pytest.raises(OrlopError), frontend.upload(engine, own, wished):  # type: ignore[arg-type]
+            frontend.request_of(engine, own, wished, (), ())  # type: ignore[arg-type]
+
+
+BROKEN = (
+    b"",
+    b"\xff",
+    b"\x0a\x05ab",
+    b"\x0a\x00",
+    protobuf.encode(((1, "x" * 300),)),
+    protobuf.encode(((1, 5),)),
+    protobuf.encode(((1, "b"), (6, "dockerfile.v0"), (4, 7))),
+    protobuf.encode(((1, "b"), (13, 1), (6, "dockerfile.v0"))),
+    protobuf.encode(((1, "b"), (6, "dockerfile.v0"), (7, b"\xff\xff"))),
+    bytes(range(256)),
+)
+
+
+@pytest.mark.parametrize("message", BROKEN)
+@pytest.mark.parametrize("method", ["Solve", "Status"])
+def test_broken_messages_get_a_status_and_leave_nothing(message: bytes, method: str) -> None:
+    own = control.Control(_Engine(), session.Sessions())  # type: ignore[arg-type]
+    with served(own._methods) as connection:
+        call = grpc.begin(connection, f"/moby.buildkit.v1.Control/{method}")
+        call.send(message)
+        call.end()
+        if method == "Status":
+            call.stream.reset()
+        else:
+            with pytest.raises(grpc.Failed):
+                list(call.messages())
+                call.check()
+        deadline = time.monotonic() + 60
+        while own._builds:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)

@@ -274,9 +274,12 @@ class _Receiver:
             here = os.path.relpath(directory, self.directory)
             prefix = "" if here == "." else f"{here}/"
             for name in [*files, *names]:
+                path = f"{directory}/{name}"
                 entry = self.entries.get(prefix + name)
-                if entry is None or (not entry.is_directory and name in names):
-                    _remove_tree(f"{directory}/{name}")
+                # os.walk counts a link to a directory among the directories.
+                is_directory = name in names and not os.path.islink(path)
+                if entry is None or (is_directory and not entry.is_directory):
+                    _remove_tree(path)
             names[:] = [name for name in names if prefix + name in self.entries]
 
     def _finish(self) -> None:

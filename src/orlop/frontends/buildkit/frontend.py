@@ -14,6 +14,7 @@ import tempfile
 
 from ...build.ignore import names_for, parse_lines
 from ...build.request import BuildRequest, SecretSource
+from ...linux.path import read_in_root
 from ...spec import protobuf
 from ...spec.container import UlimitRequest
 from ...spec.errors import Invalid, NotFound, OrlopError, Unavailable, Unsupported
@@ -123,14 +124,18 @@ class _Folders:
         return directory
 
     def file(self, name: str, paths: Sequence[str], purpose: str) -> dict[str, bytes]:
-        """Return those of these files that the client's folder has."""
-        directory = self.read(name, follow=paths, purpose=purpose)
+        """Return those of these files that the client's folder has; links lead nowhere out of it. Raises Invalid."""
+        root = os.open(self.read(name, follow=paths, purpose=purpose), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         found = {}
-        for path in paths:
-            place = os.path.normpath(f"{directory}/{path}")
-            if place.startswith(f"{directory}/") and os.path.isfile(place) and not os.path.islink(place):
-                with open(place, "rb") as file:
-                    found[path] = file.read(DOCKERFILE_BYTES_MAX + 1)
+        try:
+            for path in paths:
+                data = read_in_root(root, path, DOCKERFILE_BYTES_MAX)
+                if data is not None:
+                    found[path] = data
+        except OSError as error:
+            raise Invalid("read", path[:100], (error.strerror or str(error)).lower()) from None
+        finally:
+            os.close(root)
         return found
 
     def ignore_file(self, name: str) -> bytes:
@@ -148,8 +153,6 @@ def _dockerfile(folders: _Folders, options: Mapping[str, str], name: str) -> tup
     if name not in found:
         cause = f"failed to read dockerfile: open {name}: no such file or directory"
         raise NotFound("build", name, cause, hint="name it with -f")
-    if len(found[name]) > DOCKERFILE_BYTES_MAX:
-        raise Invalid("read", name, f"it has more than {DOCKERFILE_BYTES_MAX} bytes")
     return found[name].decode(errors="surrogateescape"), found.get(own_ignore)
 
 
