@@ -471,3 +471,16 @@ def test_rebase_puts_an_image_on_another_base(orlop, context):
     assert json.loads(orlop("inspect", "app").stdout)[0]["Config"]["Labels"] == {"l": "new"}
     failed = orlop("rebase", "app", "--from", "base:1", "--to", "base:2", check=False)
     assert failed.code == 1 and "does not stand on base:1" in failed.stderr
+
+
+def test_the_disk_has_a_line_for_the_cache_and_prune_empties_it(orlop, context):
+    build(orlop, context, "FROM host\nRUN head -c 100000 /dev/urandom > /f\n")
+    orlop("image", "prune", "-f")  # without its image the layer is the cache's alone
+    (line,) = [one for one in orlop("system", "df").stdout.splitlines() if one.startswith("Build Cache")]
+    total, active, size = line.removeprefix("Build Cache").split()[:3]
+    assert (total, active) == ("1", "0") and size.startswith("10"), line
+    assert "CACHE ID" in orlop("system", "df", "-v").stdout
+    told = orlop("system", "prune", input="n\n", check=False)
+    assert "unused build cache" in told.stdout + told.stderr
+    assert "Deleted build cache objects:" in orlop("system", "prune", "-f").stdout
+    assert "Total: 0B" in orlop("builder", "du").stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
 from ..containers.lifecycle import confirmed, prune_filters
@@ -88,8 +90,13 @@ def _lines(usage: dict[str, Any]) -> list[_Line]:
         _Line("Images", unique, whole=sum(number for number, _ in unique) + shared),
         _Line("Containers", [(int(one.get("SizeRw") or 0), one.get("State") == "running") for one in containers]),
         _Line("Local Volumes", [(int(one["UsageData"]["Size"]), one["UsageData"]["RefCount"] > 0) for one in volumes]),
-        _Line("Build Cache", []),
+        _Line("Build Cache", [(_own_bytes(one), bool(one["InUse"])) for one in usage.get("BuildCache") or []]),
     ]
+
+
+def _own_bytes(record: dict[str, Any]) -> int:
+    """Return what a record of the build cache occupies alone; a shared one is counted with its image, as in docker."""
+    return 0 if record["Shared"] else int(record["Size"])
 
 
 def _print_verbose(usage: dict[str, Any]) -> None:
@@ -120,7 +127,18 @@ def _print_verbose(usage: dict[str, Any]) -> None:
         data = one["UsageData"]
         volumes.append((for_output(str(one["Name"])), str(data["RefCount"]), size(int(data["Size"]))))
     write(render(volumes))
-    write("\nBuild cache usage: 0B\n")
+    cached = usage.get("BuildCache") or []
+    write(f"\nBuild cache usage: {size(sum(map(_own_bytes, cached)))}\n")
+    if cached:
+        write("\n")
+        write(render([("CACHE ID", "CACHE TYPE", "SIZE", "LAST USED", "SHARED"), *map(_cache_cells, cached)]))
+
+
+def _cache_cells(record: dict[str, Any]) -> tuple[str, ...]:
+    used = epoch_ns(str(record["LastUsedAt"]))
+    since = ago(used / 1e9) if used is not None else "N/A"
+    shared = "true" if record["Shared"] else "false"
+    return str(record["ID"])[:ID_LENGTH], str(record["Type"]), size(int(record["Size"])), since, shared
 
 
 def _print_attributed(lines: list[dict[str, Any]]) -> None:
@@ -169,8 +187,19 @@ def _prune(invocation: Invocation) -> int:
         result = _result(engine.call("images.prune", {"all": options["all"], "filters": filters_of(given)}))
         print_images_deleted(result)
         freed += int(result.get("SpaceReclaimed") or 0)
+        if all(key == "until" for key, _ in given):  # records of builds have no labels
+            wanted: dict[str, object] = {"all": options["all"], "unused_s": _unused_s(args)}
+            result = _result(engine.call("build.prune", wanted))
+            freed += _print_removed(
+                "Deleted build cache objects", result.get("CachesDeleted"), result.get("SpaceReclaimed")
+            )
     write_line(f"Total reclaimed space: {size(freed)}")
     return 0
+
+
+def _unused_s(args: dict[str, object]) -> int:
+    until_ns = args.get("until_ns")
+    return max(0, int(time.time() - until_ns / 1e9)) if isinstance(until_ns, int) else 0
 
 
 def _warning(everything: bool, volumes: bool) -> str:
@@ -180,6 +209,7 @@ def _warning(everything: bool, volumes: bool) -> str:
     lines.append(
         "all images without at least one container associated to them" if everything else "all dangling images"
     )
+    lines.append("all build cache" if everything else "unused build cache")
     return "WARNING! This will remove:\n" + "".join(f"  - {line}\n" for line in lines)
 
 
