@@ -243,16 +243,21 @@ _ACTIONS: dict[str, Callable[[Steps, Engine, Service, Step], None]] = {
 }
 
 
+def hook_request(hook: Any) -> ExecRequest:
+    """Return what a hook (post_start, pre_stop, develop.watch's exec) asks for."""
+    return ExecRequest(
+        args=tuple(hook.get("command") or ()),
+        env=tuple(f"{name}={value or ''}" for name, value in hook.get("environment", {}).items()),
+        user=hook.get("user", ""),
+        working_dir=hook.get("working_dir", ""),
+        privileged=hook.get("privileged", False),
+    )
+
+
 def run_hooks(engine: Engine, service: Service, container: str, key: str) -> None:
     """Run the hooks of a service in a container, one after the other. Raises Unavailable for one that fails."""
     for hook in service.get(key, ()):
-        wanted = ExecRequest(
-            args=tuple(hook.get("command") or ()),
-            env=tuple(f"{name}={value or ''}" for name, value in hook.get("environment", {}).items()),
-            user=hook.get("user", ""),
-            working_dir=hook.get("working_dir", ""),
-            privileged=hook.get("privileged", False),
-        )
+        wanted = hook_request(hook)
         args: dict[str, object] = {"container": container, "request": wanted.to_json(), "attached": False}
         started = engine.call("containers.exec", args | {"console_size": None})
         code = _exec_code(engine, str(started["exec_id"])) if isinstance(started, dict) else 255

@@ -7,7 +7,9 @@ import sys
 
 from ....spec.errors import NotFound
 from ...compose import loading, observed, project
+from ...compose import plan as plans
 from ...compose.observed import Container
+from ...compose.plan import Wishes
 from ...compose.project import Project, Service
 from ...compose.steps import PARALLEL_MAX, Steps
 from ..command import Command, Invocation, visible, warn
@@ -77,6 +79,13 @@ class Progress:
         if not self.is_quiet:
             sys.stderr.write(f" {kind} {visible(name)}  {what}\n")
             sys.stderr.flush()
+
+
+def bring_up(invocation: Compose, found: Project, services: list[Service], wishes: Wishes, named: set[str]) -> None:
+    """Make what is there of these services as the files say, and tell each step. named: as for plan.make."""
+    with invocation.connect() as engine:
+        plan = plans.make(engine, found, services, wishes, named)
+    invocation.steps(found, Progress(invocation), start=wishes.start).apply(plan)
 
 
 def containers_of(

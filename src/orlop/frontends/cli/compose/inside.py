@@ -14,7 +14,7 @@ from ..mounts import parse_bind
 from ..networking import PORT
 from ..values import ENV, LABEL
 from . import images
-from .context import Compose, Progress, command, containers_of, one_container
+from .context import Compose, Progress, bring_up, command, containers_of, one_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _run(invocation: Compose) -> int:
     needed = [one for one in project.chosen([name], with_dependencies=True) if one is not service]
     if not options["no-deps"] and needed:
         images.ensure(invocation, project, needed)
-        _bring_up(invocation, project, needed)
+        bring_up(invocation, project, needed, Wishes(recreate=False), set())
     images.ensure(invocation, project, [service], images.Making(build=options["build"]))
     with invocation.connect() as engine:
         # Its networks and volumes, without its containers.
@@ -127,12 +127,6 @@ def _attached(invocation: Compose, container: str, flags: list[str], *, remove: 
         if remove:
             with invocation.connect() as engine:
                 engine.call("containers.remove", {"container": container, "force": True, "volumes": True})
-
-
-def _bring_up(invocation: Compose, project: Project, services: list[Service]) -> None:
-    with invocation.connect() as engine:
-        plan = plans.make(engine, project, services, Wishes(recreate=False), set())
-    invocation.steps(project, Progress(invocation)).apply(plan)
 
 
 def _one_off(

@@ -17,13 +17,12 @@ from ....linux import inotify
 from ....spec.container import ExecRequest
 from ....spec.errors import Invalid, OrlopError
 from ...compose import observed
-from ...compose import plan as plans
 from ...compose.plan import Wishes
-from ...compose.steps import put_files
+from ...compose.steps import hook_request, put_files
 from ..command import warn
 from ..flags import BOOL, Flag
 from . import images
-from .context import Compose, Progress, command
+from .context import Compose, bring_up, command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,8 +149,7 @@ class Watcher:
         if action.endswith("restart"):
             self._restart(trigger.service)
         if action.endswith("exec"):
-            hook = trigger.rule.get("exec", {})
-            self._exec(trigger.service, tuple(hook.get("command") or ()), hook)
+            self._exec(trigger.service, hook_request(trigger.rule.get("exec", {})))
 
     def _sync(self, trigger: _Trigger, changed: list[str], gone: list[str]) -> None:
         files, size = [], 0
@@ -172,28 +170,19 @@ class Watcher:
                 for one in self._containers(trigger.service):
                     put_files(engine, one, files)
         if gone:
-            self._exec(trigger.service, ("rm", "-rf", "--", *map(trigger.target, gone)), {})
+            self._exec(trigger.service, ExecRequest(args=("rm", "-rf", "--", *map(trigger.target, gone))))
 
     def _rebuild(self, service: Service) -> None:
         if "build" in service.config:
             images.build_service(self._invocation, self._project, service, [])
-        with self._invocation.connect() as engine:
-            plan = plans.make(engine, self._project, [service], Wishes(), {service.name})
-        self._invocation.steps(self._project, Progress(self._invocation)).apply(plan)
+        bring_up(self._invocation, self._project, [service], Wishes(), {service.name})
 
     def _restart(self, service: Service) -> None:
         with self._invocation.connect() as engine:
             for one in self._containers(service):
                 engine.call("containers.restart", {"container": one, "timeout_s": None, "signal": ""})
 
-    def _exec(self, service: Service, words: tuple[str, ...], hook: dict[str, Any]) -> None:
-        wanted = ExecRequest(
-            args=words,
-            env=tuple(f"{name}={value or ''}" for name, value in hook.get("environment", {}).items()),
-            user=hook.get("user", ""),
-            working_dir=hook.get("working_dir", ""),
-            privileged=hook.get("privileged", False),
-        )
+    def _exec(self, service: Service, wanted: ExecRequest) -> None:
         with self._invocation.connect() as engine:
             for one in self._containers(service):
                 args: dict[str, object] = {"container": one, "request": wanted.to_json(), "attached": False}
@@ -218,9 +207,7 @@ def _watch(invocation: Compose) -> int:
     watcher = Watcher(invocation, project, services)
     if not options["no-up"]:
         images.ensure(invocation, project, services)
-        with invocation.connect() as engine:
-            plan = plans.make(engine, project, services, Wishes(), set(invocation.arguments))
-        invocation.steps(project, Progress(invocation)).apply(plan)
+        bring_up(invocation, project, services, Wishes(), set(invocation.arguments))
     warn("Watch enabled")
     watcher.run()
     return 0

@@ -7,10 +7,11 @@ import sys
 
 from ....spec.errors import Invalid, OrlopError, Unavailable
 from .. import listing
-from ..command import Command, Invocation, for_output, write, write_line
+from ..command import Command, Invocation, write, write_line
 from ..flags import BOOL, EXIT_USAGE, STRING, Flag
 from ..main import explain
 from ..values import LABEL
+from . import several
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,17 +97,7 @@ def _inspect(invocation: Invocation) -> int:
 
 
 def _rm(invocation: Invocation) -> int:
-    status = 0
-    with invocation.connect() as engine:
-        for name in invocation.arguments:
-            try:
-                engine.call("secrets.remove", {"name": name})
-            except OrlopError as error:
-                explain(error)
-                status = EXIT_USAGE
-            else:
-                write_line(for_output(name))
-    return status
+    return several.remove(invocation, "secrets.remove", "name")
 
 
 CREATE = Command(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 
 from ....spec import jsonio
-from ....spec.errors import OrlopError
 from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
 from ..flags import BOOL, EXIT_USAGE, LIST, Flag, Kind, UsageError, parse_int
-from ..main import explain
 from ..values import DURATION
+from . import several
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,17 +82,7 @@ def _moment(expires_ns: int, live: bool) -> str:
 
 
 def _rm(invocation: Invocation) -> int:
-    status = 0
-    with invocation.connect() as engine:
-        for name in invocation.arguments:
-            try:
-                engine.call("sockets.remove", {"socket": name})
-            except OrlopError as error:
-                explain(error)
-                status = EXIT_USAGE
-            else:
-                write_line(for_output(name))
-    return status
+    return several.remove(invocation, "sockets.remove", "socket")
 
 
 def _audit(invocation: Invocation) -> int:

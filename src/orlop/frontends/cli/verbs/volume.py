@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ....spec.errors import OrlopError
 from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
 from ..containers.lifecycle import confirmed
 from ..flags import BOOL, EXIT_USAGE, MAP, STRING, Flag, UsageError
-from ..main import explain
 from ..units import size
 from ..values import FILTER, LABEL
+from . import several
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,17 +104,7 @@ def _row(item: dict[str, Any]) -> Row:
 
 
 def _rm(invocation: Invocation) -> int:
-    status = 0
-    with invocation.connect() as engine:
-        for name in invocation.arguments:
-            try:
-                engine.call("volumes.remove", {"volume": name, "force": invocation.options["force"]})
-            except OrlopError as error:
-                explain(error)
-                status = EXIT_USAGE
-            else:
-                write_line(for_output(name))
-    return status
+    return several.remove(invocation, "volumes.remove", "volume", force=invocation.options["force"])
 
 
 def _prune(invocation: Invocation) -> int:
