@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -66,6 +68,57 @@ def test_disk_usage_in_dockers_objects(api: Api, held: str) -> None:
     assert set(api("GET", "/system/df?type=container&type=build-cache").json) == {"Containers", "BuildCache"}
     assert api("GET", "/system/df?type=nosuch").status == 400
     api("DELETE", "/volumes/data")
+
+
+def _listed(api: Api, query: str = "all=1") -> dict[str, tuple[str, str, list[str]]]:
+    """Return {name: (state, status, networks)} of a list; it is the same one however it is put together."""
+    found = api("GET", f"/containers/json?{query}").json
+    for how in ("filters=%7B%22isolation%22:%5B%22default%22%5D%7D", "size=1"):
+        again = api("GET", f"/containers/json?{query}&{how}").json
+        assert _without_time(again) == _without_time(found), how
+    return {one["Names"][0]: (one["State"], one["Status"], [*one["NetworkSettings"]["Networks"]]) for one in found}
+
+
+def _without_time(found: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{key: one[key] for key in one if key not in ("Status", "SizeRw", "SizeRootFs")} for one in found]
+
+
+def test_a_list_tells_what_is_now(api: Api, held: str) -> None:
+    assert _listed(api)["/held"][0] == "running"
+    assert api("POST", "/containers/held/pause").status == 204
+    assert (_listed(api)["/held"][0], _listed(api)["/held"][1].endswith("(Paused)")) == ("paused", True)
+    assert api("POST", "/containers/held/unpause").status == 204
+    assert _listed(api)["/held"][0] == "running"
+    assert api("POST", f"/containers/{held}/rename?name=kept").status == 204
+    assert [*_listed(api)] == ["/kept"]
+    assert api("POST", f"/containers/{held}/rename?name=held").status == 204
+    assert api("POST", "/networks/create", {"Name": "more"}).status == 201
+    assert api("POST", "/networks/more/connect", {"Container": held}).status == 200
+    assert sorted(_listed(api)["/held"][2]) == ["bridge", "more"]
+    assert api("POST", "/networks/more/disconnect", {"Container": held}).status == 200
+    assert _listed(api)["/held"][2] == ["bridge"]
+    assert api("DELETE", "/networks/more").status == 204
+    other = api("POST", "/containers/create?name=other", {"Image": "box:1", "Cmd": ["true"]}).json["Id"]
+    assert [*_listed(api)] == ["/other", "/held"]
+    assert [*_listed(api, "")] == ["/held"]
+    assert api("POST", f"/containers/{other}/start").status == 204
+    assert api("POST", f"/containers/{other}/wait").json["StatusCode"] == 0
+    assert _listed(api)["/other"][0] == "exited"
+    assert api("DELETE", f"/containers/{other}").status == 204
+    assert [*_listed(api)] == ["/held"]
+    assert api("POST", "/containers/held/kill").status == 204
+    api("POST", "/containers/held/wait")
+    assert (_listed(api)["/held"][0], _listed(api)["/held"][1][:12]) == ("exited", "Exited (137)")
+    assert _listed(api, "") == {}
+
+
+def test_a_list_tells_what_nobody_told(api: Api, environment: Environment, held: str) -> None:
+    assert _listed(api)["/held"][0] == "running"
+    status = environment.root / "containers" / held / "status.json"
+    os.kill(json.loads(status.read_text())["monitorPid"], signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while api("GET", "/containers/json?all=1").json[0]["State"] != "exited":
+        assert time.monotonic() < deadline
 
 
 def test_login(api: Api, registry: str) -> None:

@@ -34,6 +34,7 @@ from .sockets import Sockets
 from .steps.cache import StepCache
 from .supervision.boot import Boot
 from .supervision.notices import Notices
+from .supervision.rows import Rows
 from .userns.ranges import Ranges
 from .volumes.store import Volumes
 
@@ -109,6 +110,7 @@ class Engine:
         self.watcher = Watcher(self._settle, log)
         self.notices = Notices(functools.partial(ends.look, self), log)
         self.boot = Boot(self)
+        self.rows = Rows(self)
         self.health: dict[str, str] = {}  # container id: what its checks said at the last look
         self.awaiting: dict[str, str] = {}  # container id: the run whose successor its monitor is to start
 
@@ -132,6 +134,7 @@ class Engine:
         return task
 
     def _settle(self, run: Run) -> None:
+        self.rows.touched(run.container_id)
         if run.exec_id:
             execs.settle(self, run)
         else:
@@ -151,7 +154,7 @@ class Engine:
             steps.callback(self._prune_cgroup)
             steps.callback(self.journal.close)
             steps.callback(self._leave_networks)
-            for part in (self.snapshots, self.spawner, self.watcher, self.notices, self.boot, self.owners):
+            for part in (self.snapshots, self.spawner, self.watcher, self.notices, self.boot, self.owners, self.rows):
                 steps.callback(part.close)
 
     def _leave_networks(self) -> None:

@@ -69,6 +69,7 @@ def publish_container(
     engine: Engine, record: ContainerRecord, action: str, attributes: Mapping[str, str] | None = None
 ) -> None:
     """Tell what happened to a container; attributes: what the action has beside the container's own."""
+    engine.rows.touched(record.id)
     event = _event(CONTAINER, action, record.id, {**_attributes(record), **(attributes or {})})
     asker = caller.describe() if action in _ENDS else ""
     engine.journal.append({**event, BY: asker} if asker else event)

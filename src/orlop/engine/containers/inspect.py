@@ -1,11 +1,9 @@
 """Containers in docker's JSON: the summary of /containers/json and the object of /containers/{id}/json.
 
-Pure but for the clock. The names are the Docker Engine API's (1.50); what does not exist here has docker's empty value.
+Pure. The names are the Docker Engine API's (1.50); what does not exist here has docker's empty value.
 """
 
 from __future__ import annotations
-
-import time
 
 from ...spec.task import LOG_FILE
 from ...supervise.logread import parse_time
@@ -36,8 +34,8 @@ _UNITS = (
 )
 
 
-def summary(record: ContainerRecord, task: Task, health: str = "") -> dict[str, object]:
-    """Return one entry of the list."""
+def summary(record: ContainerRecord, task: Task) -> dict[str, object]:
+    """Return one entry of the list, but for its Status, which is `status_text`."""
     request = record.request
     return {
         "Id": record.id,
@@ -49,7 +47,6 @@ def summary(record: ContainerRecord, task: Task, health: str = "") -> dict[str, 
         "Ports": [],
         "Labels": dict(record.config.labels),
         "State": task.state,
-        "Status": status_text(record, task, time.time(), health),
         "HostConfig": {"NetworkMode": request.network or "none"},
         "NetworkSettings": {"Networks": _networks(request)},
         "Mounts": objects.mount_points(record.mounts),

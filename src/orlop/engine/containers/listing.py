@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+from ...spec import jsonio
 from ...spec.errors import OrlopError
 from ..networks import listing as network_listing
 from ..supervision import health
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..engine import Engine
+    from ..supervision.rows import Row
     from .record import ContainerRecord
 
 
@@ -23,17 +27,49 @@ def summaries(
     chosen: filters, key -> values. size: look how much each of them wrote, which takes its time.
     Raises Invalid for a filter that does not exist, NotFound for a container that one names.
     """
-    test = filters.compile(engine, chosen)
-    everything = everything or filters.looks_at_all(chosen)
-    found = []
-    for record in engine.records.all():
-        task = engine.observe(record.id)
-        if (everything or task.is_up) and test(record, task):
-            summary = inspect.summary(record, task, health.status(engine, record, task))
-            summary |= network_listing.summary_of(engine, record)
-            found.append((record.created_at, summary | _sizes(engine, record) if size else summary))
-    found.sort(key=lambda entry: entry[0], reverse=True)
-    return [entry for _, entry in found]
+    now = time.time()
+    return [
+        _summary(engine, row)
+        | {"Status": inspect.status_text(row.record, row.task, now, row.health)}
+        | (_sizes(engine, row.record) if size else {})
+        for row in _chosen(engine, engine.rows.now(), everything, chosen)
+    ]
+
+
+def summaries_json(
+    engine: Engine, everything: bool, chosen: Mapping[str, Sequence[str]], limit: int | None = None
+) -> bytes:
+    """Return the same without sizes as a JSON array, at most `limit` of them. Made anew only when something changed.
+
+    Raises as `summaries` does.
+    """
+    if chosen or limit is not None:
+        return _array(engine, _chosen(engine, engine.rows.now(), everything, chosen)[:limit], time.time())
+    rows, good_for, whole = engine.rows.kept(everything)
+    if whole is None:  # what a status says of the time changes with whole seconds
+        whole = _array(engine, _chosen(engine, rows, everything, chosen), good_for[1])
+        engine.rows.keep(everything, good_for, whole)
+    return whole
+
+
+def _chosen(engine: Engine, rows: Sequence[Row], everything: bool, filters_: Mapping[str, Sequence[str]]) -> list[Row]:
+    test = filters.compile(engine, filters_)
+    everything = everything or filters.looks_at_all(filters_)
+    return [row for row in rows if (everything or row.task.is_up) and test(row.record, row.task)]
+
+
+def _array(engine: Engine, rows: Sequence[Row], now: float) -> bytes:
+    parts = []
+    for row in rows:
+        if not row.text:
+            row.text = jsonio.dump(_summary(engine, row))[:-1] + b',"Status":'
+        parts.append(row.text + jsonio.dump(inspect.status_text(row.record, row.task, now, row.health)) + b"}")
+    return b"[" + b",".join(parts) + b"]"
+
+
+def _summary(engine: Engine, row: Row) -> dict[str, object]:
+    """Return docker's summary but for the status, the one part that tells the time."""
+    return inspect.summary(row.record, row.task) | network_listing.summary_of(engine, row.record)
 
 
 def details(engine: Engine, reference: str, *, size: bool = False) -> dict[str, object]:

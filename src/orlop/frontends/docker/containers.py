@@ -44,10 +44,11 @@ def create(door: Door) -> None:
 def list_all(door: Door) -> None:
     limit = door.number("limit")
     everything = door.flag("all") or (limit is not None and limit > 0)
-    found = listing.summaries(door.engine, everything, door.filters(), size=door.flag("size"))
-    if limit is not None and limit > 0:
-        found = sorted(found, key=lambda one: int(str(one["Created"])), reverse=True)[:limit]
-    door.answer_json(200, found)
+    most = limit if limit is not None and limit > 0 else None
+    if door.flag("size"):
+        door.answer_json(200, listing.summaries(door.engine, everything, door.filters(), size=True)[:most])
+        return
+    door.answer_written(listing.summaries_json(door.engine, everything, door.filters(), most))
 
 
 def inspect(door: Door) -> None:

@@ -154,6 +154,10 @@ class Door(Exchange):
             return
         self.answer_json(status, {"message": message})
 
+    def answer_written(self, document: bytes) -> None:
+        """Answer with a JSON document that is written already."""
+        self.answer(200, {"Content-Type": "application/json"}, document)
+
     # -- what a request says ------------------------------------------------------------------------------------------
 
     def flag(self, name: str, default: bool = False) -> bool:

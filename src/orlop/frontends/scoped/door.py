@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from ...spec import jsonio
 from ...spec.container import ContainerRequest, ExecRequest
 from ...spec.errors import Denied, NotFound, OrlopError
 from ...spec.mount import VolumeRequest
@@ -174,6 +175,9 @@ class ScopedDoor(Door):
         if status < 400 and self._right == "system:info" and self.gate.record.labels and isinstance(value, dict):
             value = {key: one for key, one in value.items() if key not in _COUNTS}
         super().answer_json(status, self.gate.redacted(value) if status < 400 else value, headers)
+
+    def answer_written(self, document: bytes) -> None:
+        self.answer_json(200, jsonio.parse(document, "the answer", bytes_max=len(document)))
 
 
 # Of /info: they count what the socket does not see.
