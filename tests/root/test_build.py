@@ -454,7 +454,7 @@ def test_a_cache_goes_to_another_engine_in_a_folder(orlop, context, tmp_path):
     orlop("builder", "prune", "-af")
     taken = ["--cache-from", f"type=local,src={tmp_path / 'cache'}"]
     assert missed(orlop, context, *options, *taken) == {}
-    assert image_id(build(orlop, context, text, *options)) == first
+    assert image_id(build(orlop, context, text, *options, *taken)) == first
     orlop("builder", "prune", "-af")
     for blob in (tmp_path / "cache/blobs/sha256").iterdir():
         blob.write_bytes(b"broken")

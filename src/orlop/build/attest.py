@@ -119,7 +119,7 @@ def _provenance(solver: Solver, target: graph.Target, *, everything: bool) -> di
 
 def _document(solver: Solver, target: graph.Target) -> dict[str, object]:
     """Return an SPDX document of the packages that package managers have installed in a tree."""
-    with solver.solved[target.vertex].tree.opened(solver.engine) as root:
+    with solver.opened(solver.solved[target.vertex].tree) as root:
         packages = installed(lambda path: read_in_root(root, path, FILE_BYTES_MAX), root)
     name = (solver.settings.request.tags or ("image",))[0]
     content = "\n".join(f"{one.kind} {one.name} {one.version}" for one in packages)

@@ -21,7 +21,8 @@ from orlop.spec.errors import Invalid, OrlopError, Unavailable
 from orlop.spec.platform import Platform
 from orlop.spec.reference import Reference
 
-from . import contexts, export, graph, history, transfer, verify
+from . import contexts, export, graph, history, verify
+from .cache.places import INLINE
 from .dockerfile.compile import compile as compile_graph
 from .dockerfile.options import Options
 from .dockerfile.parse import parse
@@ -152,15 +153,19 @@ class _Work:
             solver.journal.tell({"warning": {"detail": text}})
         if compiled.failure:
             raise Invalid("build", given.dockerfile, compiled.failure, hint="see them with: orlop build --check")
-        for folder in request.cache_from:
-            transfer.read(solver, folder)
+        if request.cache_from or request.cache_to:
+            from .cache import transfer
+        for place in request.cache_from:
+            transfer.read(solver, place)
         solver.journal.tell({"plan": _instructions(solver, compiled)})
         solver.solve([target.vertex for target in compiled.targets])
         if request.verify:
             verify.check(solver, compiled.targets)
-        for folder in request.cache_to:
-            transfer.write(solver, folder)
-        return self._export(compiled)
+        result = self._export(compiled)
+        for place in request.cache_to:
+            if place.type != INLINE:
+                transfer.write(solver, place, compiled.targets)
+        return result
 
     def _export(self, compiled: Compiled) -> dict[str, object]:
         engine = self.solver.engine

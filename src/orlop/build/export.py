@@ -30,6 +30,7 @@ def write(solver: Solver, target: graph.Target) -> Descriptor:
     settings = solver.settings
     solved = solver.solved[target.vertex]
     layers = solved.tree.layers
+    solver.fetch(layers)
     config = ImageConfig(
         created=settings.created,
         author=target.author,
@@ -39,10 +40,19 @@ def write(solver: Solver, target: graph.Target) -> Descriptor:
         config=target.config,
         rootfs=RootFs(type="layers", diff_ids=tuple(layer.diff_id for layer in layers)),
         history=_history(solver, target),
+        cache=_inline_cache(solver, target),
     )
     if settings.request.secrets_policy != "off":
         _scan(solver, target, config)
     return write_image(solver.engine.store, tuple(layer.descriptor for layer in layers), config)
+
+
+def _inline_cache(solver: Solver, target: graph.Target) -> str:
+    if not solver.settings.request.cache_to:
+        return ""
+    from .cache.transfer import of_image
+
+    return of_image(solver, target)
 
 
 def _scan(solver: Solver, target: graph.Target, config: ImageConfig) -> None:

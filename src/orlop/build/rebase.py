@@ -33,6 +33,7 @@ def rebase(engine: Engine, name: str, old: str, new: str, tag: str = "") -> str:
         config = image.config.replace(
             config=_merged(image.config.config, before.config.config, after.config.config),
             rootfs=RootFs(type="layers", diff_ids=tuple(layer.diff_id for layer in layers)),
+            cache="",  # it tells of steps on the old base
             history=(*after.config.history, *image.config.history[len(before.config.history) :]),
         )
         target = write_image(engine.store, tuple(layer.descriptor for layer in layers), config)

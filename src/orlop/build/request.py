@@ -4,6 +4,8 @@ from orlop.spec.container import UlimitRequest
 from orlop.spec.record import Record
 from orlop.spec.registry import Credentials
 
+from .cache.places import CachePlace
+
 
 class SecretSource(Record):
     """A secret of --secret. data: base64. Never shown."""
@@ -36,9 +38,9 @@ class BuildRequest(Record):
     no_cache_stages: stages whose steps are made anew. network, extra_hosts and the limits: of every step, as for `run`.
     allow: entitlements ("network.host", "security.insecure"). source_date_epoch_s: no time of the image is later.
     credentials: by registry host, as in docker's config.json. credentials, secrets: never written down.
-    keep_failed: a failing step's tree stays, for `build shell`. inline_cache: the image says what it was made from.
+    keep_failed: a failing step's tree stays, for `build shell`.
     verify: make every step once more and compare. secrets_policy: block, warn or off (build.scan).
-    cache_from, cache_to: absolute paths of folders (build.transfer).
+    cache_from, cache_to: build.cache.places; their paths are absolute.
     attestations: of "provenance", "provenance=max" and "sbom".
     """
 
@@ -80,5 +82,5 @@ class BuildRequest(Record):
     verify: bool = False
     secrets_policy: str = "block"
     attestations: tuple[str, ...] = ()
-    cache_from: tuple[str, ...] = ()
-    cache_to: tuple[str, ...] = ()
+    cache_from: tuple[CachePlace, ...] = ()
+    cache_to: tuple[CachePlace, ...] = ()

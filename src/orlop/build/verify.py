@@ -23,7 +23,7 @@ LIMITS = Limits(entries=2**40, total_bytes=2**60)
 def check(made: Solver, targets: Sequence[graph.Target]) -> None:
     """Raise Invalid that names the first file that differs between two makings of the targets, and its step."""
     again = Solver(made.engine, made.settings.perturbed(HOSTNAME), made.journal, made.lease, made.directory)
-    again.contexts, again.images = made.contexts, made.images
+    again.contexts, again.images, again.imports = made.contexts, made.images, made.imports
     again.cancelled_with(made)
     try:
         again.solve([target.vertex for target in targets])

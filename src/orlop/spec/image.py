@@ -161,7 +161,10 @@ class History(Record):
 
 
 class ImageConfig(Record):
-    """The image configuration; its digest is the image's ID. created: RFC 3339."""
+    """The image configuration; its digest is the image's ID. created: RFC 3339.
+
+    cache: what BuildKit calls an inline cache, base64: how the image's steps are known to builders.
+    """
 
     created: str = ""
     author: str = ""
@@ -175,7 +178,13 @@ class ImageConfig(Record):
     history: tuple[History, ...] = ()
     comment: str = ""
     docker_version: str = ""
-    json_names = {"os_version": "os.version", "os_features": "os.features", "docker_version": "docker_version"}
+    cache: str = ""
+    json_names = {
+        "os_version": "os.version",
+        "os_features": "os.features",
+        "docker_version": "docker_version",
+        "cache": "moby.buildkit.cache.v0",
+    }
 
     @property
     def platform(self) -> Platform:

@@ -104,7 +104,7 @@ def _fill(solver: Solver, mount: graph.CacheMount, path: str) -> None:
     target = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         writer = Writer(target, None, "", 2**62)
-        with tree.opened(solver.engine) as root:
+        with solver.opened(tree) as root:
             writer.place(root, listing(root, mount.path, tree), "/", into=True)
         writer.close()
     finally:

@@ -6,7 +6,6 @@ import hashlib
 import os
 from contextlib import ExitStack
 
-from orlop.engine.steps.workspace import open_workspace, unpacked
 from orlop.spec.errors import Invalid
 
 from .. import graph
@@ -51,7 +50,7 @@ def copy(solver: Solver, step: graph.Copy, log: StepLog) -> Solved:
         if (found := _usable(solver, step, alias, key, below)) is not None:
             return _above(found, base) if step.link else found
     with ExitStack() as held:
-        roots = {tree: held.enter_context(tree.opened(solver.engine)) for tree in dict.fromkeys(trees)}
+        roots = {tree: held.enter_context(solver.opened(tree)) for tree in dict.fromkeys(trees)}
         taken = [one for source in step.sources for one in _take(solver, step, source, roots)]
         _check_destination(step, taken)
         for number, one in enumerate(taken):
@@ -65,6 +64,7 @@ def copy(solver: Solver, step: graph.Copy, log: StepLog) -> Solved:
             found = solver.keep(step, key, below, layer, *([alias] if alias else ()))
         elif alias:
             solver.keep(step, key, below, found.layer, alias)
+            found.names = (found.key, alias)
         for tree in roots:
             tree.digests.save()
     return _above(found, base) if step.link else found
@@ -77,7 +77,7 @@ def as_layers(solver: Solver, source: graph.Vertex) -> tuple[Layer, ...]:
     solver.solved[step.base] = Solved(tree_of(()))
     tree = solver.solved[source].tree
     key = _key(solver, step, Tree())
-    with tree.opened(solver.engine) as root:
+    with solver.opened(tree) as root:
         taken = [_Taken(tree, root, listing(root, "/", tree), "/")]
         key.add("source", taken[0].listed.digest(owners=tree.owned))
         found = solver.known(key.hex(), key, Tree())
@@ -96,7 +96,7 @@ def make_directory(solver: Solver, step: graph.MakeDirectory, log: StepLog) -> S
     if (found := solver.cached(step, key, base)) is not None:
         return found
     solver.why(step, key, log)
-    space = open_workspace(solver.engine, base.layers)
+    space = solver.open_space(base.layers)
     try:
         with space.opened() as root:
             owner = owner_of(root, step.owner) if step.owner else (0, 0)
@@ -139,7 +139,7 @@ def _above(found: Solved, base: Tree) -> Solved:
 
 
 def _again(made: Solved, found: Solved) -> Solved:
-    made.key, made.inputs, made.cached = found.key, found.inputs, found.cached
+    made.key, made.names, made.inputs, made.cached = found.key, found.names, found.inputs, found.cached
     return made
 
 
@@ -178,7 +178,7 @@ def _check_destination(step: graph.Copy, taken: list[_Taken]) -> None:
 
 
 def _write(solver: Solver, step: graph.Copy, below: Tree, taken: list[_Taken]) -> Layer | None:
-    space = open_workspace(solver.engine, below.layers)
+    space = solver.open_space(below.layers)
     try:
         with space.opened() as root:
             chosen = _chosen_owner(solver, step, root)
@@ -214,6 +214,5 @@ def _chosen_owner(solver: Solver, step: graph.Copy, root: int) -> tuple[int, int
     if not step.link:
         return owner_of(root, step.owner)
     base = solver.solved[step.base].tree
-    unpacked(solver.engine, base.layers)
-    with base.opened(solver.engine) as names:
+    with solver.opened(base) as names:
         return owner_of(names, step.owner)

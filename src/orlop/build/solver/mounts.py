@@ -14,7 +14,6 @@ import os
 import shutil
 import stat
 
-from orlop.engine.steps.workspace import open_workspace
 from orlop.linux.path import open_in_root
 from orlop.spec.errors import Invalid, NotFound
 from orlop.spec.runtime import Mount
@@ -86,7 +85,7 @@ class Mounted:
         return tuple(made), tuple(variables)
 
     def _digest(self, tree: Tree, path: str) -> str:
-        with tree.opened(self._solver.engine) as root:
+        with self._solver.opened(tree) as root:
             return listing(root, path, tree).digest(owners=False)
 
     # -- trees ------------------------------------------------------------------------------------------------------
@@ -95,7 +94,7 @@ class Mounted:
         tree = self._solver.solved[mount.source].tree
         layers = tree.layers if tree.key else self._solver.as_layers(mount.source)
         key = f"{space.key}-{number:08x}"
-        inner = open_workspace(self._solver.engine, layers, key)
+        inner = self._solver.open_space(layers, key)
         self._held.callback(inner.discard)
         root = self._held.enter_context(inner.opened())
         try:
@@ -106,12 +105,14 @@ class Mounted:
         try:
             if not stat.S_ISDIR(os.fstat(place).st_mode):
                 return self._copy_of_file(place, mount, number)
+            # Where it really lies: a link on the way may begin with a slash, and means the tree's root. The root is a
+            # mount of nobody else, so the place's name begins there.
+            inside = os.readlink(f"/proc/self/fd/{place}").strip("/")
         finally:
             os.close(place)
         (whole,) = self._solver.engine.snapshots.mounts(key)
         if whole.type != "overlay":
             raise Invalid("mount", mount.target, "there is nothing in the empty image to mount")
-        inside = mount.path.strip("/")  # of the tree: what begins with a slash would be of the machine
         subdirectory = (f"X-mount.subdir={inside}",) if inside else ()
         options = (*whole.options, *subdirectory, *(("ro",) if mount.read_only else ()))
         return whole.replace(destination=mount.target, options=options)

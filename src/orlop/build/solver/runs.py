@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from orlop.engine.steps import run as steps
-from orlop.engine.steps.workspace import open_workspace
 from orlop.spec.errors import CommandFailed, Denied
 
 from .. import graph
@@ -35,7 +34,7 @@ def solve(solver: Solver, step: graph.Run, log: StepLog) -> Solved:
         if (found := solver.cached(step, key, base)) is not None:
             return found
         solver.why(step, key, log)
-        space = open_workspace(solver.engine, base.layers)
+        space = solver.open_space(base.layers)
         try:
             command = make_command(solver, step, mounted, space)
             code = steps.run(solver.engine, space, command, log.write, solver.cancelled)

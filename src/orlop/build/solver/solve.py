@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import contextmanager
 
 from orlop.engine.steps.cache import Cached
+from orlop.engine.steps.workspace import open_workspace
 from orlop.image.image import Layer
 from orlop.spec.digest import Digest
 from orlop.spec.errors import OrlopError, Unavailable
 from orlop.spec.image import chain_ids
 
 from .. import graph
+from ..cache.imports import Gone, Imports
 from .tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from orlop.content.leases import Lease
     from orlop.engine.engine import Engine
+    from orlop.engine.steps.workspace import Workspace
     from orlop.image.image import Image
+    from orlop.spec.image import Descriptor
 
     from ..journal import Journal, StepLog
     from ..settings import Settings
@@ -38,15 +43,16 @@ THREADS_MAX = 8
 class Solved:
     """What a vertex is. tree: its files. layer: the one that it added, None for none. key: of the cache, "" for none.
 
-    image: what an ImageSource is; inputs: what went into the key.
+    image: what an ImageSource is; inputs: what went into the key. names: all that the cache has it under.
     """
 
-    __slots__ = ("cached", "image", "inputs", "key", "layer", "tree")
+    __slots__ = ("cached", "image", "inputs", "key", "layer", "names", "tree")
 
     def __init__(self, tree: Tree, layer: Layer | None = None) -> None:
         self.tree = tree
         self.layer = layer
         self.key = ""
+        self.names: tuple[str, ...] = ()
         self.inputs: dict[str, str] = {}
         self.cached = False
         self.image: Image | None = None
@@ -69,8 +75,11 @@ class Solver:
         self.kept = ""  # the workspace of the step that failed
         self.tail: list[str] = []  # the last lines that it wrote
         self.cancelled = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.given_up = threading.Event()  # the same, for what waits for registries
+        self.imports = Imports()
         self.solved: dict[graph.Vertex, Solved] = {}
         self.failure: BaseException | None = None
+        self.abandoned = False  # by who asked for it
         self.follower: Solver | None = None
         self.failed_step: tuple[int, str] | None = None
         self.failed_vertex: graph.Vertex | None = None
@@ -80,9 +89,11 @@ class Solver:
     def cancel(self, failure: BaseException | None = None) -> None:
         """End the build: as cancelled, or with a failure."""
         with self._changed:
+            self.abandoned = self.abandoned or failure is None
             if self.failure is None:
                 self.failure = failure or Unavailable("build", "the image", "the build was cancelled")
             self._changed.notify_all()
+        self.given_up.set()
         os.eventfd_write(self.cancelled, 1)
         if self.follower is not None:
             self.follower.cancel(failure)
@@ -102,7 +113,19 @@ class Solver:
         return order
 
     def solve(self, targets: Iterable[graph.Vertex]) -> None:
-        """Solve these vertices and what they need; `solved` has them then. Raises what the first failing one raised."""
+        """Solve these vertices and what they need; `solved` has them then. Raises what the first failing one raised.
+
+        Where a cache had promised a layer that is needed and can't be had, the steps are solved anew without it.
+        """
+        wanted = list(targets)
+        while not self._solve_once(wanted):
+            self.failure = None
+            self.given_up.clear()
+            os.eventfd_read(self.cancelled)
+            self.solved = {vertex: one for vertex, one in self.solved.items() if not vertex.inputs}
+
+    def _solve_once(self, targets: Iterable[graph.Vertex]) -> bool:
+        """Solve; False when it has to be tried anew. Raises what the first failing vertex raised."""
         order = self.plan(targets)
         waiting = {vertex: {need for need in vertex.inputs if need not in self.solved} for vertex in order}
         ready = [vertex for vertex in order if not waiting[vertex] and vertex not in self.solved]
@@ -115,8 +138,11 @@ class Solver:
             thread.start()
         for thread in threads:
             thread.join()
+        if isinstance(self.failure, Gone) and not self.abandoned:
+            return False
         if self.failure is not None:
             raise self.failure
+        return True
 
     def scratch(self) -> str:
         """Return a new directory that goes with the build."""
@@ -129,6 +155,38 @@ class Solver:
         from . import files
 
         return files.as_layers(self, source)
+
+    def check(self) -> None:
+        """Raise what has ended the build meanwhile."""
+        if self.failure is not None:
+            raise self.failure
+
+    # -- trees ------------------------------------------------------------------------------------------------------
+
+    def fetch(self, layers: Iterable[Layer]) -> None:
+        """Bring layers into the store that only a cache elsewhere has. Raises Gone where it has them no more."""
+        self.fetch_all(layer.descriptor for layer in layers)
+
+    def fetch_all(self, descriptors: Iterable[Descriptor]) -> None:
+        """The same of what layers are described by."""
+        for descriptor in descriptors:
+            if self.engine.store.stat(descriptor.digest) is None:
+                self.lease.add(descriptor.digest)
+                known = self.imports.fetch(descriptor)
+                for record in known if self.settings.keeps else ():
+                    self.engine.step_cache.put(record, {})
+
+    def open_space(self, layers: Sequence[Layer], key: str = "") -> Workspace:
+        """Return a writable tree above layers. Raises as `open_workspace`, and Gone."""
+        self.fetch(layers)
+        return open_workspace(self.engine, layers, key)
+
+    @contextmanager
+    def opened(self, tree: Tree) -> Iterator[int]:
+        """Hold a descriptor of a tree's root. Raises as Tree.opened, and Gone."""
+        self.fetch(tree.layers)
+        with tree.opened(self.engine) as root:
+            yield root
 
     def number(self, vertex: graph.Vertex) -> int:
         """Return what messages call a vertex."""
@@ -179,6 +237,9 @@ class Solver:
             else:
                 found = sources.solve(self, vertex, log)
         except BaseException as failure:
+            if isinstance(failure, Gone):
+                log.end("done")  # it begins anew
+                raise
             if self.failure is None and isinstance(failure, OrlopError):
                 self.failed_step, self.failed_vertex = (log.number, log.name), vertex
             log.end("failed", failure.cause if isinstance(failure, OrlopError) else str(failure))
@@ -196,7 +257,7 @@ class Solver:
 
     def known(self, name: str, key: Key, base: Tree) -> Solved | None:
         """Return what the cache has under a name, where all of it is still there."""
-        record = self.engine.step_cache.get(name)
+        record = self.record(name)
         if record is None or record.base != base_of(base):
             return None
         if record.layer is None:
@@ -204,18 +265,24 @@ class Solver:
         else:
             layer = Layer(descriptor=record.layer, diff_id=Digest(record.diff_id), chain_id=Digest(record.chain_id))
             self.lease.add(layer.descriptor.digest, layer.chain_id)
-            if self.engine.store.stat(layer.descriptor.digest) is None:
+            here = self.engine.store.stat(layer.descriptor.digest) is not None
+            if not here and not self.imports.offers(layer.descriptor.digest):
                 return None
             found = Solved(tree_of((*base.layers, layer)), layer)
         found.cached = True
-        found.key, found.inputs = name, {**key.inputs, **key.files}
+        found.key, found.names, found.inputs = name, (name,), {**key.inputs, **key.files}
         return found
+
+    def record(self, name: str) -> Cached | None:
+        """Return what the cache has under a name, ours or one that was given."""
+        return self.engine.step_cache.get(name) or self.imports.get(name)
 
     def keep(self, vertex: graph.Vertex, key: Key, base: Tree, layer: Layer | None, *aliases: str) -> Solved:
         """Note what a step has made, and return it. aliases: more names that the cache has it under."""
         found = Solved(tree_of((*base.layers, layer)) if layer is not None else base, layer)
         found.key, found.inputs = key.hex(), {**key.inputs, **key.files}
-        for name in (found.key, *aliases) if self.settings.keeps else ():
+        found.names = (found.key, *aliases)
+        for name in found.names if self.settings.keeps else ():
             record = Cached(
                 key=name,
                 name=name_of(vertex),

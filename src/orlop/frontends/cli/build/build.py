@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from ....build.cache import places
 from ....build.request import AgentSource, BuildRequest, SecretSource
 from ....spec.errors import CommandFailed, Invalid, NotFound, OrlopError, Unavailable
 from ..command import Command, Invocation, warn, write_line
@@ -16,6 +17,8 @@ from . import display
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ....build.cache.places import CachePlace
 
 DOCKERFILE_BYTES_MAX = 16 * 1024 * 1024
 REMOTE_PREFIXES = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
@@ -209,8 +212,8 @@ def _common(options: Options) -> dict[str, Any]:
         "agents": tuple(_agent(text) for text in options["ssh"]),
         "allow": options["allow"],
         "source_date_epoch_s": int(epoch) if epoch.isascii() and epoch.isdigit() else None,
-        "cache_from": tuple(_cache(text, "src") for text in options["cache-from"]),
-        "cache_to": tuple(_cache(text, "dest") for text in options["cache-to"]),
+        "cache_from": tuple(_cache_source(text) for text in options["cache-from"]),
+        "cache_to": tuple(_cache_destination(text) for text in options["cache-to"]),
         "attestations": _attestations(options),
         "keep_failed": True,
         "verify": options["verify"],
@@ -218,13 +221,14 @@ def _common(options: Options) -> dict[str, Any]:
     }
 
 
-def _cache(text: str, name: str) -> str:
-    """Return the folder of a --cache-from (name "src") or --cache-to ("dest")."""
-    fields = dict(part.partition("=")[::2] for part in text.split(",")) if "=" in text else {"type": "registry"}
-    if fields.get("type") != "local" or not fields.get(name):
-        hint = f"write type=local,{name}=FOLDER; caches in registries are not there yet"
-        raise UsageError(f"unsupported cache {text}", hint)
-    return os.path.abspath(fields[name])
+def _cache_source(text: str) -> CachePlace:
+    found = places.source(places.fields_of(text))
+    return found.replace(path=os.path.abspath(found.path)) if found.path else found
+
+
+def _cache_destination(text: str) -> CachePlace:
+    found = places.destination(places.fields_of(text))
+    return found.replace(path=os.path.abspath(found.path)) if found.path else found
 
 
 def _attestations(options: Options) -> tuple[str, ...]:
@@ -414,8 +418,8 @@ BUILD = Command(
         _flag("attest", 'Attestation parameters ("type=provenance,mode=max", "type=sbom")', LIST),
         _flag("build-arg", "Set build-time variables", LIST),
         _flag("build-context", 'Additional build contexts ("name=path")', LIST),
-        _flag("cache-from", 'External cache sources ("type=local,src=path/to/dir")', LIST),
-        _flag("cache-to", 'Cache export destinations ("type=local,dest=path/to/dir")', LIST),
+        _flag("cache-from", 'External cache sources ("user/app:cache", "type=local,src=path/to/dir")', LIST),
+        _flag("cache-to", 'Cache export destinations ("user/app:cache", "type=local,dest=path/to/dir")', LIST),
         _flag("call", 'Set method for evaluating build ("check", "outline", "targets")'),
         _flag("cgroup-parent", 'Set the parent cgroup for the "RUN" instructions during build'),
         _flag("check", 'Shorthand for "--call=check"', BOOL, default=False),

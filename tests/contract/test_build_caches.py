@@ -1,0 +1,131 @@
+"""Caches of builds in Debian's docker-registry and inside images: what one engine wrote, an empty one reads back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.engine import Environment
+from support.registries import debian_registry
+
+Peer = Callable[[str], Path]
+DOCKERFILE = """\
+FROM host AS made
+ARG V
+RUN echo $V > /v; date +%N > /x
+RUN true
+FROM host
+COPY f /f
+COPY --from=made /v /x /
+RUN --mount=type=bind,from=made,source=/,target=/made cp /made/v /vv
+"""
+CONFIG = "application/vnd.buildkit.cacheconfig.v0"
+
+
+@pytest.fixture
+def registry(peer: Peer, tmp_path: Path, orlop: Environment) -> Iterator[str]:
+    with debian_registry(peer("docker-registry"), tmp_path / "registry", orlop) as name:
+        yield name
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    place = tmp_path / "context"
+    place.mkdir()
+    (place / "f").write_text("f")
+    (place / "Dockerfile").write_text(DOCKERFILE)
+    return place
+
+
+def build(orlop: Environment, context: Path, *words: str) -> str:
+    """Build for a cache that is empty; return what was told."""
+    orlop("builder", "prune", "-af")
+    return orlop("build", "--progress=plain", "--build-arg", "V=1", *words, context).stderr
+
+
+def steps_made(told: str) -> int:
+    """Return how many steps were not found in a cache."""
+    names = {line.split()[0] for line in told.splitlines() if " RUN " in line or " COPY " in line}
+    return len(names - {line.split()[0] for line in told.splitlines() if line.endswith("CACHED")})
+
+
+def raw(orlop: Environment, reference: str) -> dict[str, object]:
+    words = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"]
+    done = orlop.inside(lambda: subprocess.run(words, capture_output=True, check=True))
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_cache_in_a_registry(orlop: Environment, registry: str, context: Path, mode: str, peer: Peer) -> None:
+    peer("skopeo")
+    reference = f"{registry}/cache:{mode}"
+    first = build(orlop, context, "--cache-to", f"type=registry,ref={reference},mode={mode}")
+    assert steps_made(first) == 5
+    manifest = raw(orlop, reference)
+    assert manifest["config"]["mediaType"] == CONFIG  # type: ignore[index]
+    assert len(manifest["layers"]) == {"min": 3, "max": 4}[mode]  # type: ignore[arg-type]
+    again = build(orlop, context, "--cache-from", reference)
+    assert steps_made(again) == 0
+    assert again.split()[-1] == first.split()[-1], "the same image"
+    # The layers of the other stage are needed now: `max` has them, `min` has only promised.
+    (context / "Dockerfile").write_text(DOCKERFILE.replace("/vv", "/vvv"))
+    changed = build(orlop, context, "--cache-from", reference)
+    assert ("date +%N > /x\n#4 CACHED" in changed) and changed.count("RUN true\n") == {"min": 2, "max": 1}[mode]
+    assert orlop("run", "--rm", "--network=none", changed.split()[-1], "cat", "/vvv").stdout == "1\n"
+
+
+def test_an_image_that_says_what_it_was_made_from(orlop: Environment, registry: str, context: Path) -> None:
+    name = f"{registry}/app:1"
+    build(orlop, context, "-t", name, "--push", "--cache-to", "type=inline")
+    orlop("rmi", "-f", name)
+    again = build(orlop, context, "--cache-from", f"type=registry,ref={name}")
+    assert steps_made(again) == 0
+    other = build(orlop, context, "-t", f"{registry}/app:2", "--push")
+    assert steps_made(other) == 5, "nobody named the image"
+    warned = build(orlop, context, "--cache-from", f"{registry}/app:2", "--cache-from", f"{registry}/none")
+    assert "it is an image that says nothing of its steps" in warned and "none:latest is not used" in warned
+    assert steps_made(warned) == 5
+
+
+def test_what_an_inline_cache_says(orlop: Environment, context: Path, tmp_path: Path) -> None:
+    words = ("-t", "x:1", "--cache-to", "type=inline", "-o", f"type=oci,dest={tmp_path}/x.tar")
+    build(orlop, context, *words, "--build-arg", "V=not-for-everybody")
+    subprocess.run(["tar", "xf", tmp_path / "x.tar", "-C", tmp_path], check=True)
+    index = json.loads((tmp_path / "index.json").read_text())
+
+    def blob(descriptor: dict[str, str]) -> bytes:
+        return (tmp_path / "blobs/sha256" / descriptor["digest"].partition(":")[2]).read_bytes()
+
+    manifest = json.loads(blob(index["manifests"][0]))
+    cache = base64.b64decode(json.loads(blob(manifest["config"]))["moby.buildkit.cache.v0"])
+    assert {one["blob"] for one in json.loads(cache)["layers"]} <= {one["digest"] for one in manifest["layers"]}
+    assert b"date +%N" not in cache and b"not-for-everybody" not in cache
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--cache-to", "type=registry,ref=x,mod=max"], "it has no attribute 'mod'"),
+        (["--cache-to", "type=local,dest=x,mode=all"], "there is no such mode"),
+        (["--cache-to", "type=s3,bucket=x"], "not spoken here"),
+        (["--cache-from", "type=inline"], "there is no such type"),
+        (["--cache-from", "type=local"], "it needs src"),
+        (["--cache-to", "type=registry,ref=x,image-manifest=false"], "an image manifest of the OCI"),
+    ],
+)
+def test_attributes_that_are_refused(orlop: Environment, context: Path, words: list[str], told: str) -> None:
+    done = orlop("build", *words, context, check=False)
+    assert done.code and told in done.stderr
+
+
+def test_a_cache_that_cant_be_written_fails_the_build_unless_it_may(orlop: Environment, context: Path) -> None:
+    to = "type=registry,ref=127.0.0.1:1/x"
+    assert orlop("build", "--cache-to", to, context, check=False).code
+    done = orlop("build", "--progress=plain", "--cache-to", f"{to},ignore-error=true", context)
+    assert "is not written" in done.stderr
