@@ -63,9 +63,9 @@ def make_root(directory: Path, programs: Sequence[str] = PROGRAMS) -> Path:
         # The interpreter that runs this, because `python3` on PATH may be a script that looks for one.
         found = Path(sys.executable) if program == "python3" else peers.find(program)
         assert found, f"neither the host nor .cache/peers has {program}"
-        _copy(found.resolve(), directory / "bin" / program)
-        for library in _libraries(str(found)):
-            _copy(library, directory / str(library).lstrip("/"))
+        copy(found.resolve(), directory / "bin" / program)
+        for library in libraries(str(found)):
+            copy(library, directory / str(library).lstrip("/"))
     if "python3" in programs:
         library_root = Path(sysconfig.get_path("stdlib"))
         shutil.copytree(
@@ -108,14 +108,14 @@ def make_spec(*args: str, **changes: object) -> Spec:
     return spec.replace(process=process, linux=linux)
 
 
-def _libraries(program: str) -> list[Path]:
+def libraries(program: str) -> list[Path]:
     """Return the shared libraries of a program of the host, its loader among them."""
     done = subprocess.run(["ldd", program], capture_output=True, text=True, check=False)
     words = [word for line in done.stdout.splitlines() for word in line.split() if word.startswith("/")]
     return [Path(word) for word in words]
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(os.path.realpath(source), target)
