@@ -349,9 +349,54 @@ def test_ipv6_is_there_when_asked_for_and_only_then(
         assert ask(other, box.address("six", "GlobalIPv6Address"), 80)
         assert ask(neighbour, "2001:db8::1", 8080) == "2001:db8::2"
         assert ask(host, "2001:db8::1", 8080)
-        assert silent(host, "::1", 8080)  # no packet from ::1 leaves a machine; who tries 127.0.0.1 next is let in
+        # No packet from ::1 leaves a machine: who tries it is refused at once, and tries 127.0.0.1 next.
+        with pytest.raises(ConnectionRefusedError):
+            host.inside(lambda: socket.create_connection(("::1", 8080), timeout=20))
         assert ask(neighbour, A, 8080) == f"::ffff:{B}"
         assert silent(neighbour, box.address("six", "GlobalIPv6Address"), 80)
+
+
+def test_ports_that_no_rule_leads_have_a_relay(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
+    for side, address in ((host, "2001:db8::1"), (neighbour, "2001:db8::2")):
+        side.route.add_address(side.index("up0"), address, 64, 0x02)
+    orlop("network", "create", "--ipv6", "six")
+    four = run(
+        *("-p", "[::1]:8080:80", "-p", "[::1]:5353:53/udp", "-p", "[2001:db8::1]:8081:80", "-p", "8082:80"),
+        *("-p", "[2001:db8::1]:8085:80,from=2001:db8::7", "-p", "[2001:db8::1]:8086:80,from=2001:db8::/126"),
+    )
+    both = run("--network", "six", "-p", "[::1]:8083:80", "-p", "[2001:db8::1]:8084:80,from=2001:db8::7")
+    with serving(four, 80), serving(four, 53, kind=UDP), serving(both, 80, family=socket.AF_INET6):
+        assert ask(host, "::1", 8080) == "10.88.0.1"
+        assert ask(host, "::1", 5353, kind=UDP) == "10.88.0.1"
+        assert ask(neighbour, "2001:db8::1", 8081) == "10.88.0.1"
+        assert ask(neighbour, A, 8082) == B
+        assert ask(host, "::1", 8083).startswith("fd")
+        assert silent(neighbour, "2001:db8::1", 8080)
+        assert silent(neighbour, "2001:db8::1", 8084)
+        assert silent(neighbour, "2001:db8::1", 8085)
+        assert ask(neighbour, "2001:db8::1", 8086)
+        told = orlop("net", "explain", four.id, "80").stdout
+        assert "yes: at ::1:8080" in told
+        assert "it is published at ::1 alone" in told
+        pid = orlop.engine_pid()
+        assert pid is not None
+        processes.kill(pid, processes.start_time(pid), signal.SIGKILL)
+        assert ask(host, "::1", 8080) == "10.88.0.1"
+        taken = orlop("run", "--rm", "-p", "[::1]:8080:80", "host", "true", check=False)
+        assert taken.code == 125
+        assert "port is already allocated" in taken.stderr
+    orlop("rm", "-f", four.id, both.id)
+    assert not _titled(orlop, "orlop: ports")
+    refused = orlop("run", "--rm", "-p", "[::1]:8080:80/sctp", "host", "true", check=False)
+    assert refused.code == 125
+    assert "[::1]:8080/sctp would need a relay" in refused.stderr
+    held = host.inside(lambda: socket.create_server(("::1", 8080), family=socket.AF_INET6))
+    with held:
+        refused = orlop("run", "--rm", "-p", "[::1]:8080:80", "host", "true", check=False)
+    assert refused.code == 125
+    assert "address already in use" in refused.stderr
+    orlop("run", "--rm", "-p", "[::1]:8080:80", "host", "true")
+    assert not _titled(orlop, "orlop: ports")
 
 
 def test_the_gateway_has_the_highest_priority(run: Run, orlop: Environment) -> None:

@@ -148,25 +148,50 @@ def test_published_ports_lead_to_the_container(user: User, peer: Callable[[str],
     busybox = peer("busybox")
     lines(
         user,
-        *("run", "-d", "--name", "web", "-p", "18099:80", "-v", f"{busybox}:/bin/busybox:ro", "host"),
+        *(
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "-p",
+            "18099:80",
+            "-p",
+            f"18100:80,from={rootless.FAR}",
+            "-v",
+            f"{busybox}:/bin/busybox:ro",
+            "host",
+        ),
         *("sh", "-c", script.replace("nc ", "/bin/busybox nc ")),
     )
 
-    def told() -> bytes:
+    def told(address: str = "127.0.0.1", port: int = 18099, source: str = "") -> bytes:
+        def connect() -> socket.socket:
+            return socket.create_connection((address, port), timeout=60, source_address=(source, 0) if source else None)
+
         try:
-            with user.net.inside(lambda: socket.create_connection(("127.0.0.1", 18099), timeout=60)) as client:
+            with user.net.inside(connect) as client:
                 return client.recv(64)
         except ConnectionError:
             return b""  # nc is between two clients
 
     rootless.wait_for("an answer", lambda: told() == b"hello from inside\n")
+    rootless.wait_for("an answer on IPv6", lambda: told("::1") == b"hello from inside\n")
+    far = ("192.0.2.2", 18100, rootless.FAR)
+    rootless.wait_for("an answer to who may come", lambda: told(*far) == b"hello from inside\n")
     taken = user.orlop("run", "--rm", "-p", "18099:81", "host", "true")
     assert taken.code == 125, taken
     assert "port is already allocated" in taken.stderr
     low = user.orlop("run", "--rm", "-p", "80:80", "host", "true")
     assert low.code == 125, low
-    assert "Permission denied" in low.stderr
+    assert "permission denied" in low.stderr
     assert "ip_unprivileged_port_start" in low.stderr
+    for words, cause in (
+        ("18101:80/sctp", "0.0.0.0:18101/sctp would need a relay"),
+        ("18101:80,mode=nat", "0.0.0.0:18101/tcp can't be published with mode=nat"),
+    ):
+        refused = user.orlop("run", "--rm", "-p", words, "host", "true")
+        assert refused.code == 125, refused
+        assert cause in refused.stderr
     lines(user, "restart", "-t", "1", "web")
     rootless.wait_for("an answer after a restart", lambda: told() == b"hello from inside\n")
     lines(user, "rm", "-f", "web")

@@ -42,6 +42,7 @@ GATEWAYS = {IPV4: "169.254.88.88", IPV6: "fd6f:726c:6f70::88"}  # the far end of
 GATE_PRIORITY = 10_000  # behind every rule that others have for what comes in
 
 _R = 8  # the first of the registers of four bytes
+_LOOPBACK_6 = bytes(15) + b"\1"
 _OWN_PREFIXES = (b"orlop", b"br-", b"og-")
 
 
@@ -298,7 +299,11 @@ def _gate(family: Family, gate: Gate) -> list[list[bytes]]:
 
 
 def _local(family: Family) -> list[list[bytes]]:
-    return [[*nft.local_destination(_R), *rule] for rule in _translate(family)]
+    # What goes to ::1 stays: translated, it would be dropped by the kernel, and its sender would wait in vain.
+    size = family.size
+    loopback = [nft.payload(nft.NETWORK_HEADER, family.destination, size, _R), nft.compare(_R, _LOOPBACK_6, nft.NEQ)]
+    here = [*nft.local_destination(_R), *(loopback if family.number == IPV6 else ())]
+    return [[*here, *rule] for rule in _translate(family)]
 
 
 def _forward(family: Family, closes_forwarding: bool) -> list[list[bytes]]:
@@ -407,7 +412,7 @@ def _said_of(family: Family, forward: Forward) -> Iterator[tuple[str, Element]]:
     if forward.sources:
         yield "limited", Element(key, end=end)
     for text in forward.sources:
-        who = subnet.parse(text if "/" in text else f"{text}/{128 if ':' in text else 32}")
+        who = subnet.parse_source(text)
         if who.bits == family.bits:
             yield "sources", Element(_bytes(who.first, family) + key, end=_bytes(who.last, family) + end)
 

@@ -3,7 +3,7 @@
 An ordinary user's containers lie behind a namespace of the user's own, which the machine's packets do not reach. The
 relay listens with sockets of the machine's namespace and connects from its own, the containers': one process for each
 container that publishes ports. What a container sees is the bridge's address, not the client's, and never its own
-loopback (CVE-2021-20199).
+loopback (CVE-2021-20199). In root's engine both are one namespace, and only what no rule can lead comes this way.
 
 Invariants:
 1. It ends with the container's link, whoever else has died by then.
@@ -24,12 +24,16 @@ from ..linux.netlink import changes
 from ..linux.netlink.rtnetlink import Rtnetlink
 from ..spec import jsonio
 from ..spec.network import RelayOrders, RelayPort
+from . import subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .subnet import Subnet
+
     Client = tuple[object, ...]
+    Opened = tuple[socket.socket, str, int, tuple[str, ...]]
 
 PIECE_BYTES = 256 * 1024
 DATAGRAM_BYTES_MAX = 65536
@@ -43,10 +47,10 @@ _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspat
 _BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from orlop.network import relay; relay.main(*sys.argv[2:])"
 
 
-def start(link: str, ports: Sequence[tuple[socket.socket, str, int]]) -> int:
+def start(link: str, ports: Sequence[Opened]) -> int:
     """Start a relay in the calling thread's namespace and return its pid, the caller's to reap.
 
-    ports: (bound socket, address, port); streams listen already. Raises OSError.
+    ports: (bound socket, address, port, subnets that may come); streams listen already. Raises OSError.
     """
     orders = RelayOrders(
         link=link,
@@ -56,13 +60,14 @@ def start(link: str, ports: Sequence[tuple[socket.socket, str, int]]) -> int:
                 protocol="tcp" if one.type == socket.SOCK_STREAM else "udp",
                 address=address,
                 port=port,
+                sources=sources,
             )
-            for number, (one, address, port) in enumerate(ports)
+            for number, (one, address, port, sources) in enumerate(ports)
         ),
     )
     # Two steps, for a descriptor may be where another one is to go.
-    high = max([_FIRST_FD + len(ports), *(one.fileno() for one, _, _ in ports)]) + 1
-    moves = [(os.POSIX_SPAWN_DUP2, one.fileno(), high + number) for number, (one, _, _) in enumerate(ports)]
+    high = max([_FIRST_FD + len(ports), *(one.fileno() for one, *_ in ports)]) + 1
+    moves = [(os.POSIX_SPAWN_DUP2, one.fileno(), high + number) for number, (one, *_) in enumerate(ports)]
     moves += [(os.POSIX_SPAWN_DUP2, high + number, _FIRST_FD + number) for number in range(len(ports))]
     streams = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
@@ -148,13 +153,13 @@ class Streams:
         self._epoll = epoll
         self._ends: dict[int, _End] = {}
 
-    def accept(self, public: socket.socket, target: tuple[str, int]) -> None:
+    def accept(self, public: socket.socket, target: tuple[str, int], sources: Sequence[Subnet]) -> None:
         """Take one client, and connect it."""
         try:
-            sock, _ = public.accept()
+            sock, who = public.accept()
         except OSError:
             return  # it went away, or we are out of descriptors: it waits
-        if len(self._ends) >= 2 * STREAMS_MAX:
+        if len(self._ends) >= 2 * STREAMS_MAX or not _may_come(who, sources):
             sock.close()
             return
         client = _End(sock)
@@ -244,10 +249,12 @@ class Datagrams:
         self._by_client: dict[tuple[int, Client], _Flow] = {}
         self._by_fd: dict[int, _Flow] = {}
 
-    def receive(self, public: socket.socket, target: tuple[str, int]) -> None:
+    def receive(self, public: socket.socket, target: tuple[str, int], sources: Sequence[Subnet]) -> None:
         """Take one datagram of a client, and send it on."""
         try:
             data, client = public.recvfrom(DATAGRAM_BYTES_MAX)
+            if not _may_come(client, sources):
+                return
             flow = self._by_client.get((public.fileno(), client)) or self._open(public, client, target)
             if flow is not None:
                 flow.used_at = time.monotonic()
@@ -291,12 +298,23 @@ class Datagrams:
         return flow
 
 
+def _may_come(client: Client, sources: Sequence[Subnet]) -> bool:
+    """Tell whether a client is of one of these subnets, or of this machine; of none, everybody may come."""
+    address = str(client[0]).partition("%")[0]
+    return (
+        not sources or address == "::1" or address.startswith("127.") or any(one.contains(address) for one in sources)
+    )
+
+
 def carry(orders: RelayOrders) -> None:
     """Carry until the container's link is gone."""
     epoll = select.epoll()
     streams, datagrams = Streams(epoll), Datagrams(epoll)
-    ports = {port.fd: (port, socket.socket(fileno=port.fd)) for port in orders.ports}
-    for _, public in ports.values():
+    ports = {
+        port.fd: (port, socket.socket(fileno=port.fd), [subnet.parse_source(text) for text in port.sources])
+        for port in orders.ports
+    }
+    for _, public, _ in ports.values():
         public.setblocking(False)
         epoll.register(public, select.EPOLLIN)
     with changes.Changes(changes.LINKS) as told, Rtnetlink() as route:
@@ -309,7 +327,7 @@ def carry(orders: RelayOrders) -> None:
 def _serve(
     epoll: select.epoll,
     told: changes.Changes,
-    ports: Mapping[int, tuple[RelayPort, socket.socket]],
+    ports: Mapping[int, tuple[RelayPort, socket.socket, Sequence[Subnet]]],
     streams: Streams,
     datagrams: Datagrams,
 ) -> None:
@@ -321,11 +339,9 @@ def _serve(
                 told.drain()
                 until = 0.0
             elif fd in ports:
-                port, public = ports[fd]
-                if port.protocol == "udp":
-                    datagrams.receive(public, (port.address, port.port))
-                else:
-                    streams.accept(public, (port.address, port.port))
+                port, public, sources = ports[fd]
+                take = datagrams.receive if port.protocol == "udp" else streams.accept
+                take(public, (port.address, port.port), sources)
             else:
                 streams.handle(fd, events)
                 datagrams.answer(fd)

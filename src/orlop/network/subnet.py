@@ -56,6 +56,11 @@ def parse(value: str) -> Subnet:
     return Subnet(bits, found >> host_bits << host_bits, int(length))
 
 
+def parse_source(value: str) -> Subnet:
+    """Return the subnet that "10.0.0.0/8" names, or the one of the address "10.0.0.1" alone. Raises ValueError."""
+    return parse(value if "/" in value else f"{value}/{128 if ':' in value else 32}")
+
+
 def number(address: str) -> tuple[int, int]:
     """Return (the address as an integer, 32 or 128). Raises ValueError for what is no address."""
     family = AF_INET6 if ":" in address else AF_INET

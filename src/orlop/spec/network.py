@@ -161,12 +161,14 @@ class Published(Record):
 
 
 class RelayPort(Record):
-    """fd: a bound socket, which listens if the protocol is "tcp". address, port: where it leads."""
+    """fd: a bound socket, which listens if the protocol is "tcp". address, port: where it leads. sources: who may come,
+    as addresses and subnets; everybody if there is none."""
 
     fd: int
     protocol: str
     address: str
     port: int
+    sources: tuple[str, ...] = ()
 
 
 class RelayOrders(Record):

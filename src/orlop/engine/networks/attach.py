@@ -24,6 +24,7 @@ from .store import new_id
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Iterable
 
     from ...spec.container import ContainerRequest
     from ...spec.network import Network, Pool
@@ -182,21 +183,25 @@ def _connect(engine: Engine, record: ContainerRecord, inside: Rtnetlink, fd: int
 
 
 def _relayed(engine: Engine, record: ContainerRecord, attachment: Attachment) -> Attachment:
-    """Have a relay carry what comes to the ports, where this engine's namespace is not the machine's."""
+    """Have a relay carry what comes to the ports that rules can't lead."""
     endpoint = _of(attachment, attachment.gateway)
-    if not namespace.has_left() or endpoint is None or not attachment.ports:
+    if endpoint is None or endpoint.capabilities or not _needs_relay(attachment.ports, endpoint):
         return attachment
-    from ..rootless import relays
+    from . import relays
 
-    pid, start_time = relays.start(endpoint.link, forwards_of(attachment), record.subject)
+    pid, start_time = relays.start(attachment, endpoint, record.subject)
     attachment = attachment.replace(relay=pid, relay_start_time=start_time)
     engine.networks.attachments.hold(record.id, attachment)
     return attachment
 
 
+def _needs_relay(published: Iterable[Published], endpoint: Endpoint) -> bool:
+    return any(namespace.has_left() or ports.needs_relay(port, endpoint) for port in published)
+
+
 def _end_relay(attachment: Attachment) -> None:
     if attachment.relay:
-        from ..rootless import relays
+        from . import relays
 
         relays.end(attachment)
 
@@ -245,11 +250,19 @@ def reserve_again(engine: Engine) -> None:
     """Keep the ports of containers that an earlier engine has started from other programs again."""
     networks = engine.networks
     for container_id, held in list(networks.attachments.all.items()):
-        if container_id not in networks.reserved and not namespace.has_left():
+        if container_id not in networks.reserved:
             try:
-                networks.reserved[container_id] = ports.reserve(held.ports, f"container {container_id}")
+                networks.reserved[container_id] = _reserve(held, f"container {container_id}")
             except OrlopError as wrong:
                 engine.log.write(f"the ports of container {container_id} are not reserved: {wrong.cause}")
+
+
+def _reserve(held: Attachment, subject: str) -> list[socket]:
+    """Keep the ports that rules lead from other programs; at the others a relay listens. Raises as ports.reserve."""
+    endpoint = _of(held, held.gateway)
+    if endpoint is None or namespace.has_left():
+        return []
+    return ports.reserve([port for port in held.ports if not ports.needs_relay(port, endpoint)], subject)
 
 
 def release_ended(engine: Engine) -> None:
@@ -368,12 +381,11 @@ def _hold(engine: Engine, record: ContainerRecord) -> Attachment:
     try:
         gateway = _gateway(engine, attachment.endpoints, asked)
         published = _published(engine, record, gateway)
-        if not namespace.has_left():  # else its relay listens there
-            networks.reserved[record.id] = ports.reserve(published, record.subject)
+        attachment = attachment.replace(gateway=gateway, ports=published)
+        networks.reserved[record.id] = _reserve(attachment, record.subject)
     except BaseException:
         networks.attachments.drop(record.id)
         raise
-    attachment = attachment.replace(gateway=gateway, ports=published)
     attachment = attachment.replace(
         endpoints=tuple(_intended(engine, one, asked[one.network_id], attachment) for one in attachment.endpoints)
     )

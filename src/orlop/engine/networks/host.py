@@ -20,6 +20,7 @@ from ...network.footprint import Footprint
 from ...spec.errors import Unavailable
 from ...spec.network import Pool
 from .attachments import Attachments
+from .ports import needs_relay
 from .store import DEFAULT, Store
 
 TYPE_CHECKING = False
@@ -350,7 +351,7 @@ def open_text(path: str) -> str:
 
 
 def forwards_of(held: Attachment) -> list[Forward]:
-    """Return the forwards of everything that a container publishes, for each family that its network has."""
+    """Return the forwards of what a container publishes by rules, for each family that its network has."""
     endpoint = next((one for one in held.endpoints if one.network_id == held.gateway), None)
     if endpoint is None or endpoint.capabilities:
         return []  # plugins publish by themselves
@@ -358,7 +359,9 @@ def forwards_of(held: Attachment) -> list[Forward]:
         Forward(port, address)
         for port in held.ports
         for address in (endpoint.ipv4, endpoint.ipv6)
-        if address and (not port.host_ip or (":" in port.host_ip) == (":" in address))
+        if address
+        and not needs_relay(port, endpoint)
+        and (not port.host_ip or (":" in port.host_ip) == (":" in address))
     ]
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ...spec.container import ContainerRequest
+    from ...spec.network import Endpoint
 
     Taken = dict[tuple[str, int], list[hostports.Bound]]
 
@@ -68,6 +69,17 @@ def allocate(
     for request in requests:
         published.append(_choose(request, request.host_ip or host_ip, published, taken, subject))
     return tuple(published[before:])
+
+
+def needs_relay(port: Published, endpoint: Endpoint) -> bool:
+    """Tell whether no rule leads from where a port is published to the container. endpoint: its place in the network.
+
+    The kernel lets no packet of ::1 out of the machine, and translates from one family to the other nowhere.
+    """
+    if not port.host_ip or port.mode == ROUTED:
+        return False
+    own = endpoint.ipv6 if ":" in port.host_ip else endpoint.ipv4
+    return port.host_ip == "::1" or not own
 
 
 def reserve(published: Iterable[Published], subject: str) -> list[socket]:
