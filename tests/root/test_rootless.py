@@ -178,6 +178,9 @@ def test_published_ports_lead_to_the_container(user: User, peer: Callable[[str],
     rootless.wait_for("an answer on IPv6", lambda: told("::1") == b"hello from inside\n")
     far = ("192.0.2.2", 18100, rootless.FAR)
     rootless.wait_for("an answer to who may come", lambda: told(*far) == b"hello from inside\n")
+    explained = " ".join(lines(user, "net", "explain", "web"))
+    assert "yes: at 127.0.0.1:18099" in explained
+    assert "at 192.0.2.2:18099, if this machine's firewall lets them in" in explained
     taken = user.orlop("run", "--rm", "-p", "18099:81", "host", "true")
     assert taken.code == 125, taken
     assert "port is already allocated" in taken.stderr

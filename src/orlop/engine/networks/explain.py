@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ...linux.netlink import namespace, nftrace
 from ...linux.netlink import nftables as nft
-from ...linux.netlink import nftrace
 from ...linux.netlink.rtnetlink import Rtnetlink
 from ...network import links, probe
 from ...spec.errors import Conflict, Invalid
@@ -107,7 +107,7 @@ def _from_outside(engine: Engine, number: int, protocol: str, port: Published | 
         return [_say(MACHINE, YES, f"at {address}:{number}"), _say(OTHERS, NO, why)]
     host_port = port.host_first + number - port.first
     own = address if port.mode == ROUTED else port.host_ip or ("127.0.0.1" if ":" not in address else "")
-    own = own or _own_address(nft.IPV6)  # no packet from ::1 leaves a machine
+    own = own or namespace.outside(lambda: _own_address(nft.IPV6))  # no packet from ::1 leaves a machine
     here = _say(MACHINE, *_judge_local(own, host_port, protocol))
     if port.host_ip.startswith("127.") or port.host_ip == "::1":
         return [here, _say(OTHERS, NO, f"it is published at {port.host_ip} alone")]
@@ -116,7 +116,10 @@ def _from_outside(engine: Engine, number: int, protocol: str, port: Published | 
     if port.sources:
         why = f"only from {', '.join(port.sources)}, if this machine's firewall lets them in"
         return [here, _say(OTHERS, UNKNOWN, why)]
-    target = port.host_ip or _own_address(nft.IPV6 if ":" in address else nft.IPV4)
+    target = port.host_ip or namespace.outside(lambda: _own_address(nft.IPV6 if ":" in address else nft.IPV4))
+    if namespace.has_left():
+        why = f"at {target}:{host_port}, if this machine's firewall lets them in: only root can try it"
+        return [here, _say(OTHERS, UNKNOWN, why)]
     if not target:
         return [here, _say(OTHERS, NO, "this machine has no address that others could reach")]
     if protocol == "sctp":
@@ -132,7 +135,7 @@ def _from_outside(engine: Engine, number: int, protocol: str, port: Published | 
 def _judge_local(address: str, port: int, protocol: str) -> tuple[str, str]:
     if protocol != "tcp":
         return YES, f"at {address}:{port}"
-    answer = probe.knock(address, port, protocol)
+    answer = namespace.outside(lambda: probe.knock(address, port, protocol))
     if answer == probe.SILENT:
         return NO, f"nothing answers at {address}:{port}"
     return YES, f"at {address}:{port}" + ("" if answer == probe.ANSWERED else ", where nobody listens in the container")
