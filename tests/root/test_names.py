@@ -218,6 +218,43 @@ def test_a_server_that_fails_or_is_silent_is_passed_over(
     assert "answer: REFUSED" in told.stdout
 
 
+def test_a_domain_has_servers_of_its_own(run: Run, orlop: Environment, upstream: Callable[..., Upstream]) -> None:
+    everybody, corp = upstream(B, says="198.51.100.1"), upstream(C, says="198.51.100.2")
+    orlop("network", "create", "left")
+    box = run("--network", "left", "--dns", B, "--dns", f"/Corp.Example./lan/{C}", "--dns", f"/x.corp.example/{B}")
+    plain = run("--dns", f"/corp.example/{C}", "--dns", B)  # on the default bridge
+    for name, says in (
+        ("corp.example", "2"),
+        ("Git.CORP.example", "2"),
+        ("nas.lan", "2"),
+        ("notcorp.example", "1"),
+        ("example", "1"),
+        ("a.x.corp.example", "1"),
+    ):
+        assert ask(box, name) == (0, [f"198.51.100.{says}"]), name
+    assert ask(box, "git.corp.example", stream=True) == (0, ["198.51.100.2"])
+    assert ask(plain, "git.corp.example") == (0, ["198.51.100.2"])
+    assert ask(plain, "example") == (0, ["198.51.100.1"])
+    corp.code = message.SERVFAIL  # nobody else is asked for what is theirs
+    before = len(everybody.asked)
+    assert ask(box, "git.corp.example") == (message.SERVFAIL, [])
+    assert len(everybody.asked) == before
+    told = orlop("network", "dns", "trace", box.id, "git.corp.example", check=False).stdout
+    assert "names of corp.example have servers of their own" in told
+    assert plain.read("/etc/resolv.conf").startswith("nameserver 127.0.0.11\n")
+    for words, cause in (
+        (("--dns", "/corp/x"), "invalid IP address: x"),
+        (("--dns", "//192.0.2.1"), "invalid server for a domain"),
+        (("--dns", "/a..b/192.0.2.1"), "not a name"),
+        (("--dns", f"/{'a' * 64}/192.0.2.1"), "not a name"),
+        (("--dns", "/192.0.2.1"), "invalid server for a domain"),
+        (("--network", "host", "--dns", f"/corp/{C}"), "a server for a domain needs the engine's resolver"),
+    ):
+        refused = orlop("run", "--rm", *words, "host", "true", check=False)
+        assert refused.code == 125
+        assert cause in refused.stderr, refused.stderr
+
+
 def test_a_large_answer_is_asked_for_over_tcp(run: Run, orlop: Environment, upstream: Callable[..., Upstream]) -> None:
     server = upstream(B)
     server.large = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import subnet
+from .dns.message import encode_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +56,38 @@ def parse(data: bytes) -> ResolvConf:
         elif word == "options":
             options += rest[:WORDS_MAX]
     return ResolvConf(servers, search, options)
+
+
+def parse_upstream(text: str) -> tuple[tuple[str, ...], str]:
+    """Return (domains, address) of an upstream server: "192.0.2.1", or "/corp.example/lan/192.0.2.1" for these domains
+    and what is below them, as dnsmasq(8) writes it. Raises ValueError."""
+    if not text.startswith("/"):
+        subnet.number(text)
+        return (), text
+    *domains, address = text[1:].split("/")
+    for domain in domains:
+        encode_name(domain)
+    if not domains or not all(domain.strip(".") for domain in domains):
+        raise ValueError(f"invalid server for a domain: {text[:100]!r}")
+    subnet.number(address)
+    return tuple(domain.strip(".").lower() for domain in domains), address
+
+
+def for_every_name(upstreams: Sequence[str]) -> tuple[str, ...]:
+    """Return the servers that are asked for any name, of what `parse_upstream` takes."""
+    return tuple(one for one in upstreams if not one.startswith("/"))
+
+
+def for_name(upstreams: Sequence[str], name: str) -> tuple[str, tuple[str, ...]]:
+    """Return (domain, servers) of the longest domain that a name is in, ("", ()) if it is in none of them."""
+    found: dict[str, list[str]] = {}
+    for text in upstreams:
+        domains, address = parse_upstream(text)
+        for domain in domains:
+            if name == domain or name.endswith(f".{domain}"):
+                found.setdefault(domain, []).append(address)
+    longest = max(found, key=len, default="")
+    return longest, tuple(found.get(longest, ()))
 
 
 def is_loopback(address: str) -> bool:

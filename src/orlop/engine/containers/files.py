@@ -93,7 +93,7 @@ def _resolv_conf(engine: Engine, record: ContainerRecord, attachment: Attachment
     request = record.request
     if request.network == attach.HOST and not (request.dns or request.dns_search or request.dns_options):
         return _of_the_host("/etc/resolv.conf")
-    told = of_host.overridden(request.dns, request.dns_search, request.dns_options)
+    told = of_host.overridden(resolver.for_every_name(request.dns), request.dns_search, request.dns_options)
     if attachment is None or request.network == attach.HOST:
         return told.render()
     if resolver_names.is_wanted(engine, record, attachment):

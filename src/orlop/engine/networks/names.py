@@ -35,7 +35,10 @@ def is_wanted(engine: Engine, record: ContainerRecord, attachment: Attachment) -
     networks = (engine.networks.store.get(endpoint.network_id) for endpoint in attachment.endpoints)
     if any(network is not None and network.name != DEFAULT for network in networks):
         return True
-    servers = record.request.dns or of_host().servers
+    everywhere = resolver.for_every_name(record.request.dns)
+    if len(everywhere) < len(record.request.dns):
+        return True
+    servers = everywhere or of_host().servers
     return bool(servers) and all(map(resolver.is_loopback, servers))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...network import subnet
+from ...network import resolver, subnet
 from ...network.dns.egress import Allowed
 from ...spec.errors import Invalid
 from ...spec.network import SOURCES_MAX, EndpointRequest
@@ -38,8 +38,12 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
             Allowed(text)
         except ValueError as wrong:
             raise Invalid("create", subject, str(wrong), hint="write it as api.example.org:443 or 10.0.0.0/8") from None
-    for address in request.dns:
-        _check_address(address, "--dns", subject)
+    for text in request.dns:
+        try:
+            resolver.parse_upstream(text)
+        except ValueError as wrong:
+            hint = "give --dns an address such as 192.0.2.1, or /corp.example/192.0.2.1 for names of a domain"
+            raise Invalid("create", subject, str(wrong), hint=hint) from None
     _check_words((*request.dns_search, *request.dns_options), subject)
     chosen = request.network
     if chosen in (NONE, HOST) or chosen.startswith(CONTAINER):
@@ -61,7 +65,7 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
             raise Invalid("create", subject, f"more than {SOURCES_MAX} sources of a port", hint="give larger subnets")
         for source in port.sources:
             try:
-                subnet.parse(source if "/" in source else f"{source}/{128 if ':' in source else 32}")
+                subnet.parse_source(source)
             except ValueError as wrong:
                 raise Invalid("create", subject, str(wrong), hint="write it as from=10.0.0.0/8") from None
     return ()
@@ -113,6 +117,9 @@ def _check_shared(request: ContainerRequest, subject: str) -> tuple[str, ...]:
     if request.egress in egress.WATCHED and chosen != NONE:
         cause = "conflicting options: --egress and a network that is not the container's own"
         raise Invalid("create", subject, cause, hint="restrict the container whose network it is")
+    if chosen in (NONE, HOST) and len(resolver.for_every_name(request.dns)) < len(request.dns):
+        cause = "a server for a domain needs the engine's resolver, which answers on networks of its own"
+        raise Invalid("create", subject, cause, hint="leave --network out, or give --dns an address alone")
     if joined and request.dns:
         cause = "conflicting options: dns and the network mode"
         raise Invalid("create", subject, cause, hint="a container's network comes with its resolv.conf")

@@ -326,9 +326,12 @@ class Server:
         def opened(data: bytes, steps: list[str]) -> None:
             if keeper is not None:
                 keeper.answered(member.id, query.name, message.addresses(data))
-            done(data, steps)
+            done(data, [*told, *steps])
 
-        self.forwarder.ask(query, member.servers or self._host_servers(), stream, opened)
+        domain, servers = resolver.for_name(member.servers, query.name)
+        told = [f"names of {domain} have servers of their own"] if domain else []
+        servers = servers or resolver.for_every_name(member.servers) or self._host_servers()
+        self.forwarder.ask(query, servers, stream, opened)
 
     def _host_servers(self) -> tuple[str, ...]:
         """Return the machine's servers as they are now: the file may have changed."""

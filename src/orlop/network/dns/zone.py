@@ -21,7 +21,7 @@ class Place(Record):
 class Member(Record):
     """A container. external: whether names that nobody has here are asked for outside.
 
-    servers: the user's own upstream servers; none are the machine's.
+    servers: the user's own upstream servers (`resolver.parse_upstream`); none are the machine's.
     """
 
     id: str
