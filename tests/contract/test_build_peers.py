@@ -1,26 +1,30 @@
-"""The same Dockerfiles through docker's classic builder, buildah and ours: equal trees, equal configurations.
+"""The same Dockerfiles through docker's classic builder, BuildKit, buildah and the doors of ours: equal trees and configs.
 
 One Dockerfile has all the cases about files, each in a directory of its own, so that one build by each builder answers
-them all. A difference that is meant stands in `DIFFERENT`, with its reason.
+them all. A difference that is meant stands in `DIFFERENT`, with its reason. What is newer than all judges here (BuildKit
+is the one in Debian's dockerd) has its tree written down: test_build_newer.py.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.workspace import Workspace
+from support import builders
+from support.builders import Buildah, Buildx, Docker, Orlop, Peer
 from support.builds import Image, base_archive
 from support.engine import Environment
 
-Peer = Callable[[str], Path]
+Doors = tuple[Orlop, Docker, Buildx]
 
-# name: (instructions, {d} is the case's own directory; other places to compare; which peers understand them)
-DOCKER, BUILDAH, BOTH = ("docker",), ("buildah",), ("docker", "buildah")
+# name: (instructions, {d} is the case's own directory; other places to compare; which of docker and buildah understand)
+# (BuildKit understands all).
+DOCKER, BUILDAH, BOTH, NEITHER = ("docker",), ("buildah",), ("docker", "buildah"), ()
+_MADE = "--mount=type=bind,from=made"
 FILES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "file to directory": ("COPY a {d}/", (), BOTH),
     "file to name": ("COPY a {d}/name", (), BOTH),
@@ -104,12 +108,79 @@ FILES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "run with an argument": ("ARG Q=q\nRUN mkdir -p {d} && echo $Q > {d}/q", (), BOTH),
     "shell": ('SHELL ["/bin/sh", "-ec"]\nRUN mkdir -p {d}; echo $0 > {d}/f\nSHELL ["/bin/sh", "-c"]', (), BOTH),
     "umask": ("RUN mkdir -p {d} && umask 077 && touch {d}/f && mkdir {d}/g", (), BOTH),
+    "mode octal of a directory": ("COPY --chmod=0750 dir {d}/new", (), NEITHER),
+    "mounted context": ("RUN --mount=target=/m mkdir -p {d}; cp -r /m/dir {d}/; ! touch /m/x", (), NEITHER),
+    "mounted file": ("RUN --mount=source=a,target=/m/a mkdir -p {d} && cp /m/a {d}/a", (), NEITHER),
+    "mounted directory": ("RUN --mount=source=dir/sub,target=/m mkdir -p {d} && ls /m > {d}/l", (), NEITHER),
+    "mounted for writing": (
+        "RUN --mount=target=/m,rw mkdir -p {d}; echo new > /m/a; cp /m/a {d}/\n"
+        "RUN --mount=target=/m,readwrite=true cp /m/a {d}/after",
+        (),
+        NEITHER,
+    ),
+    "mounted stage": (f"RUN {_MADE},source=/made,target=/m mkdir -p {{d}}; cp -r /m {{d}}/m", (), NEITHER),
+    "mounted stage through a link": (
+        f"RUN {_MADE},source=/var/run,target=/m mkdir -p {{d}}; cp -r /m {{d}}/m",
+        (),
+        NEITHER,
+    ),
+    "mounted image": ("RUN --mount=from=base:1,source=/old,target=/m mkdir -p {d}; cp /m/* {d}/", (), NEITHER),
+    "mounted below the working directory": (
+        "WORKDIR {d}\nRUN --mount=type=tmpfs,target=rel touch rel/f; ls -A rel > l\nWORKDIR /",
+        (),
+        NEITHER,
+    ),
+    "cache": (
+        "RUN --mount=type=cache,target=/c,id=k mkdir -p {d}; echo x > /c/x; ls /c > {d}/one\n"
+        "RUN --mount=type=cache,id=k,target=/e ls /e > {d}/two\n"
+        "RUN --mount=type=cache,id=k,target=/e,ro ! touch /e/y; ls /e > {d}/three\n"
+        "RUN --mount=type=cache,id=other,target=/e ls -A /e > {d}/four",
+        (),
+        NEITHER,
+    ),
+    "cache named by its place": (
+        "RUN --mount=type=cache,target=/c mkdir -p {d}; echo x > /c/x\nRUN --mount=type=cache,target=/c ls /c > {d}/l",
+        (),
+        NEITHER,
+    ),
+    "cache with an owner": (
+        "RUN --mount=type=cache,target=/c,id=owned,mode=0711,uid=5,gid=6 mkdir -p {d}; stat -c '%a %u %g' /c > {d}/s",
+        (),
+        NEITHER,
+    ),
+    "cache that begins as a stage's": (
+        "RUN --mount=type=cache,target=/c,id=begun,from=made,source=/made mkdir -p {d}; ls -ln /c/sub/deep > {d}/l",
+        (),
+        NEITHER,
+    ),
+    "caches by turns and alone": (
+        "RUN --mount=type=cache,target=/c,id=l,sharing=locked --mount=type=cache,target=/p,sharing=private"
+        " mkdir -p {d}; touch /c/f /p/f; ls /c /p > {d}/l",
+        (),
+        NEITHER,
+    ),
+    "memory": ("RUN --mount=type=tmpfs,target={d}/t mkdir {d}/t/x; ls {d}/t > {d}/l", (), NEITHER),
+    "memory over files": (
+        "COPY dir {d}/dir\nRUN --mount=type=tmpfs,target={d}/dir ls -A {d}/dir > {d}/l; touch {d}/dir/no",
+        (),
+        NEITHER,
+    ),
+    "a secret that nobody has": (
+        "RUN --mount=type=secret,id=none --mount=type=ssh mkdir -p {d}; ls -A /run/secrets > {d}/l 2>&1; true",
+        (),
+        NEITHER,
+    ),
+    "argument of a stage": ("ARG S=one\nRUN --mount=type=tmpfs,target=/t mkdir -p {d}; echo $S > {d}/s", (), NEITHER),
     "fifo": ("RUN mkdir -p {d} && busybox mkfifo {d}/p || true", (), DOCKER),
 }
 # What is meant to differ: (case, peer): why.
 _SETUID = "the classic builder and buildah change the owner last and lose the set-user-ID bit; BuildKit keeps it"
 _PARENTS = "made parents belong to --chown's owner for a directory as they do for a file, as BuildKit's"
+_STUBS = "this BuildKit leaves the directories that it made to mount on; newer ones take them away again"
 DIFFERENT: dict[tuple[str, str], str] = {
+    ("buildkit", "mounted below the working directory"): _STUBS,
+    ("buildkit", "memory"): _STUBS,
+    ("buildkit", "run as a user"): "a user has its groups of /etc/group, as with newer BuildKit and everywhere else",
     ("docker", "owner of a directory"): _PARENTS,
     **{(peer, name): _SETUID for peer in BOTH for name in ("modes", "directory into one of the base", "from a stage")},
     **{(peer, "from a stage with an owner"): _SETUID for peer in BOTH},
@@ -117,7 +188,9 @@ DIFFERENT: dict[tuple[str, str], str] = {
 # Every step of a peer's takes half a second: the cases of the short run need one COPY or ADD each.
 WHOLE = os.environ.get("ORLOP_TEST_BUILDS") == "all"
 SHORT = {name: case for name, case in FILES.items() if case[0].count("\n") == 0 and not case[0].startswith("RUN")}
+SHORT = {name: case for name, case in SHORT.items() if "RUN" not in case[0]}
 SHORT |= {name: FILES[name] for name in ("run makes files", "run removes a directory", "run as a user")}
+SHORT |= {name: FILES[name] for name in ("mounted context", "mounted stage", "cache with an owner", "memory")}
 FILES = FILES if WHOLE else SHORT
 BUILDAH_CASES = 20  # of the short run
 
@@ -149,6 +222,8 @@ CONFIGS = {
     "cmd of the base": 'ENTRYPOINT ["new"]',
     "maintainer": "MAINTAINER somebody",
 }
+# In BuildKit a later ARG wins over an ENV; docker's reference and the classic builder say the ENV.
+DIFFERENT_CONFIGS = {("buildkit", "arguments")}
 FIELDS = (
     "Env", "Cmd", "Entrypoint", "WorkingDir", "User", "Labels", "ExposedPorts", "Volumes", "OnBuild", "Shell",
     "StopSignal", "Healthcheck",
@@ -170,7 +245,7 @@ def dockerfile(peer: str) -> str:
         "FROM base:1",
     ]
     for name, (instructions, _, _) in FILES.items():
-        if peer == "ours" or name in cases(peer):
+        if peer in ("ours", "buildkit") or name in cases(peer):
             lines.append(instructions.format(d=f"/{directory(name)}"))
     return "\n".join(lines) + "\n"
 
@@ -229,67 +304,6 @@ def archive(place: Path) -> None:
 # -- the builders -----------------------------------------------------------------------------------------------------
 
 
-class Builder:
-    """build(dockerfile, tag) and image(tag). run: how a program is started so that it reaches its daemon."""
-
-    def __init__(self, context: Path, env: dict[str, str], run: Callable[..., object]) -> None:
-        self.context = context
-        self.env = env
-        self._run = run
-
-    def __call__(self, *argv: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
-        done = self._run(lambda: subprocess.run(argv, env=self.env, capture_output=True, timeout=300, check=False))
-        assert isinstance(done, subprocess.CompletedProcess)
-        assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-        return done
-
-    def file(self, text: str) -> Path:
-        path = self.context.parent / f"Dockerfile-{len(os.listdir(self.context.parent))}"
-        path.write_text(text)
-        return path
-
-
-class Docker(Builder):
-    program = Path("docker")
-
-    def build(self, text: str, tag: str) -> None:
-        # Of the context: the classic builder's daemon reads nothing else.
-        name = f"Dockerfile.{tag.replace(':', '-')}"
-        (self.context / name).write_text(text)
-        self(self.program, "build", "--network=none", "-f", self.context / name, "-t", tag, self.context)
-        (self.context / name).unlink()
-
-    def image(self, tag: str) -> Image:
-        return Image(self(self.program, "save", tag).stdout)
-
-
-class Buildah(Builder):
-    program = Path("buildah")
-
-    def build(self, text: str, tag: str) -> None:
-        # --layers: without them it leaves out what only a later step sees.
-        options = ["--isolation=chroot", "--network=host", "--format=docker", "--layers=false"]
-        self(*self.words, "bud", *options, "-f", self.file(text), "-t", tag, self.context)
-
-    @property
-    def words(self) -> list[str | Path]:
-        home = self.env["HOME"]
-        return [self.program, "--root", f"{home}/bd", "--runroot", f"{home}/br", "--storage-driver=vfs"]
-
-    def image(self, tag: str) -> Image:
-        place = Path(self.env["HOME"]) / f"{tag.replace(':', '-')}.tar"
-        policy = Path(self.env["HOME"]) / ".config/containers/policy.json"
-        self(
-            *self.words,
-            "push",
-            "-q",
-            f"--signature-policy={policy}",
-            f"localhost/{tag}",
-            f"docker-archive:{place}:{tag}",
-        )
-        return Image(place.read_bytes())
-
-
 @pytest.fixture(scope="module")
 def workspace() -> Iterator[Workspace]:
     with Workspace() as work:
@@ -312,44 +326,41 @@ def base(workspace: Workspace, peer: Peer) -> Path:
 
 @pytest.fixture(scope="module")
 def docker(workspace: Workspace, context: Path, base: Path, peer: Peer) -> Docker:
-    home = workspace.path("d")
-    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
-    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    daemon = [peer("dockerd"), f"--host=unix://{home / 's'}", *state, *no_network, "--log-level=error"]
-    workspace.daemon(list(map(str, daemon)), workspace.environment(), home / "s")
-    env = os.environ | {"DOCKER_HOST": f"unix://{home / 's'}", "DOCKER_CONFIG": str(home), "DOCKER_BUILDKIT": "0"}
-    made = Docker(context, env, lambda work: work())
-    made.program = peer("docker")
-    made(made.program, "import", "--change", 'CMD ["base"]', base, "base:1")
+    return builders.classic(workspace, context, base, peer)
+
+
+@pytest.fixture(scope="module")
+def buildkit(docker: Docker, peer: Peer) -> Buildx:
+    """The BuildKit that is in dockerd, through buildx."""
+    plugins = Path(docker.env["DOCKER_CONFIG"]) / "cli-plugins"
+    plugins.mkdir()
+    (plugins / "docker-buildx").symlink_to(peer("docker-buildx"))
+    made = Buildx(docker.context, docker.env | {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}, lambda work: work())
+    made.program = docker.program
     return made
 
 
 @pytest.fixture(scope="module")
-def ours(workspace: Workspace, context: Path, base: Path, peer: Peer) -> Iterator[Docker]:
-    environment = Environment(workspace.path("o") / "root")
-    environment("import", "--change", 'CMD ["base"]', base, "base:1")
-    socket = environment.run / "docker.sock"
-    env = os.environ | {
-        "DOCKER_HOST": f"unix://{socket}",
-        "DOCKER_CONFIG": str(workspace.path("oc")),
-        "DOCKER_BUILDKIT": "0",
-    }
-    made = Docker(context, env, environment.inside)
-    made.program = peer("docker")
-    yield made
+def engine(workspace: Workspace, base: Path) -> Iterator[Environment]:
+    environment = builders.engine(workspace, base)
+    yield environment
     left = environment.close()
     assert not left, left
 
 
 @pytest.fixture(scope="module")
+def doors(workspace: Workspace, engine: Environment, context: Path, peer: Peer) -> Doors:
+    return builders.doors(workspace, engine, context, peer)
+
+
+@pytest.fixture(scope="module")
+def ours(doors: Doors) -> Docker:
+    return doors[1]
+
+
+@pytest.fixture(scope="module")
 def buildah(workspace: Workspace, context: Path, base: Path, peer: Peer) -> Buildah:
-    made = Buildah(context, workspace.environment(), lambda work: work())
-    made.program = peer("buildah")
-    name = made(*made.words, "from", "scratch").stdout.decode().strip()
-    made(*made.words, "add", "-q", name, base, "/")
-    made(*made.words, "config", "--cmd", '["base"]', name)
-    made(*made.words, "commit", "-q", name, "base:1")
-    return made
+    return builders.buildah(workspace, context, base, peer)
 
 
 @pytest.fixture(scope="module")
@@ -362,6 +373,12 @@ def trees(ours: Docker) -> Image:
 def docker_trees(docker: Docker) -> Image:
     docker.build(dockerfile("docker"), "files:1")
     return docker.image("files:1")
+
+
+@pytest.fixture(scope="module")
+def buildkit_trees(buildkit: Buildx) -> Image:
+    buildkit.build(dockerfile("buildkit"), "files:2")
+    return buildkit.image("files:2")
 
 
 @pytest.fixture(scope="module")
@@ -380,6 +397,25 @@ def part(image: Image, name: str) -> dict[str, object]:
         for path, what in image.files.items()
         if any(path == at or path.startswith(f"{at}/") for at in places)
     }
+
+
+def test_all_doors_of_ours_make_the_same_image(doors, trees):
+    for number, door in enumerate((doors[0], doors[2])):
+        # Nothing is taken from what another door has made.
+        door.build(dockerfile("ours"), f"door:{number}", *door.default_options, "--no-cache")
+        found = door.image(f"door:{number}")
+        assert found.files == trees.files
+        assert found.document == trees.document
+        for name in FILES:
+            assert part(found, name) == part(trees, name), name
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_those_of_buildkit(name, trees, buildkit_trees):
+    if ("buildkit", name) in DIFFERENT:
+        assert part(trees, name) != part(buildkit_trees, name)
+    else:
+        assert part(trees, name) == part(buildkit_trees, name)
 
 
 def cases(peer: str) -> list[str]:
@@ -405,12 +441,13 @@ def test_files_are_those_of_buildah(name, trees, buildah_trees):
 
 
 @pytest.mark.parametrize("name", CONFIGS if WHOLE else list(CONFIGS)[::3])
-def test_configurations_are_those_of_the_classic_builder(name, ours, docker):
+def test_configurations_are_those_of_docker(name, doors, docker, buildkit):
     text = f"FROM base:1\n{CONFIGS[name]}\n"
     tag = f"config-{name.replace(' ', '-')}:1"
     configs = []
-    for builder in (ours, docker):
-        builder.build(text, tag)
-        config = builder.image(tag).config
-        configs.append({field: config.get(field) or None for field in FIELDS})
-    assert configs[0] == configs[1]
+    for builder in (*doors, docker, buildkit) if WHOLE else (doors[2], docker):
+        if builder is not buildkit or ("buildkit", name) not in DIFFERENT_CONFIGS:
+            builder.build(text, tag)
+            config = builder.image(tag).config
+            configs.append({field: config.get(field) or None for field in FIELDS})
+    assert all(one == configs[0] for one in configs), configs

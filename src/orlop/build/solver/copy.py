@@ -125,6 +125,21 @@ class Writer:
         os.fchown(fd, *(self._owner or (0, 0)))
         return fd
 
+    def make_like(self, source: int, path: str, destination: str) -> None:
+        """Make a directory as it is at a path of the tree whose root is `source`. One that is there stays as it is."""
+        if self.is_directory(destination):
+            return
+        found = open_in_root(source, path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            made = self.make_directory(destination)
+            try:
+                self._settle(made, os.fstat(found))
+                _copy_xattrs(found, made)
+            finally:
+                os.close(made)
+        finally:
+            os.close(found)
+
     def _behind_link(self, parent: int, name: str, destination: str) -> tuple[int, str]:
         """Return where a file goes whose destination is a link: where it leads, inside the tree."""
         if not destination:
@@ -173,7 +188,7 @@ class Writer:
                 hint = "it may be a link in the base image: copy to where it leads"
                 raise Invalid("copy", node.path, cause, hint=hint) from None
         fd = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
-        self._settle(fd, node)
+        self._settle(fd, node.info)
         return fd
 
     def _entry(self, found: int, node: Node, name: str, parent: int, target: str, shown: str) -> None:
@@ -223,7 +238,7 @@ class Writer:
             copy = _replacing(parent, target, lambda: os.open(target, _TARGET_FLAGS, 0o600, dir_fd=parent))
             try:
                 _copy_data(fd, copy, node.info.st_size)
-                self._settle(copy, node)
+                self._settle(copy, node.info)
                 if len(node.content) > SHA256_BYTES:
                     _copy_xattrs(fd, copy)  # after the owner: chown(2) takes file capabilities away
             finally:
@@ -231,8 +246,7 @@ class Writer:
         finally:
             os.close(fd)
 
-    def _settle(self, fd: int, node: Node) -> None:
-        info = node.info
+    def _settle(self, fd: int, info: os.stat_result) -> None:
         os.fchown(fd, *(self._owner or (info.st_uid, info.st_gid)))
         os.fchmod(fd, changed_mode(self._mode, info.st_mode))
         time_ns = min(info.st_mtime_ns, self._mtime_max_ns)

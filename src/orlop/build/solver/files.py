@@ -14,7 +14,7 @@ from . import glob, keys
 from .chmod import check_mode
 from .copy import Writer, is_archive, owner_of
 from .solve import Solved, base_of, stacked, tree_of
-from .tree import Listing, Tree, listing, not_found
+from .tree import Listing, Tree, directory_line, listing, not_found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,15 +25,19 @@ if TYPE_CHECKING:
 
 
 class _Taken:
-    """One thing to copy: root is open while the step works; listed: what lies there."""
+    """One thing to copy: root is open while the step works; listed: what lies there.
 
-    __slots__ = ("destination", "listed", "root", "tree")
+    parents: of --parents: directories of the tree, and where each is made again, as it is there.
+    """
+
+    __slots__ = ("destination", "listed", "parents", "root", "tree")
 
     def __init__(self, tree: Tree, root: int, listed: Listing, destination: str) -> None:
         self.tree = tree
         self.root = root
         self.listed = listed
         self.destination = destination
+        self.parents: list[tuple[str, str]] = []
 
 
 def copy(solver: Solver, step: graph.Copy, log: StepLog) -> Solved:
@@ -57,6 +61,8 @@ def copy(solver: Solver, step: graph.Copy, log: StepLog) -> Solved:
             owners = one.tree.owned and not step.owner
             key.add(f"source {number} {one.listed.top}", one.listed.digest(owners=owners))
             key.files |= {f"file {path}": value for path, value in one.listed.inputs(owners=owners).items()}
+            for path, _ in one.parents:
+                key.add(f"directory {path}", directory_line(one.root, path, owners=owners))
         found = solver.cached(step, key, below)
         if found is None:
             solver.why(step, key, log)
@@ -162,13 +168,24 @@ def _take(solver: Solver, step: graph.Copy, source: graph.CopySource, roots: dic
         if excluded is not None and not listed.is_directory and excluded.excludes(os.path.basename(listed.top)):
             continue
         listed.top = "/" + path.strip("/") if listed.top != "/" else "/"
-        destination = step.destination
+        one = _Taken(tree, root, listed, step.destination)
         if step.parents:
-            below = listed.top.removeprefix("/" + source.pivot.strip("/")) if source.pivot else listed.top
-            where = below if listed.is_directory else os.path.dirname(below)
-            destination = f"{destination.rstrip('/')}/{where.strip('/')}/".replace("//", "/")
-        found.append(_Taken(tree, root, listed, destination))
+            _with_parents(one, source.pivot)
+        found.append(one)
     return found
+
+
+def _with_parents(one: _Taken, pivot: str) -> None:
+    """Have a source keep the directories above it, from the pivot on."""
+    below = one.listed.top.removeprefix("/" + pivot.strip("/")) if pivot else one.listed.top
+    above = one.listed.top.removesuffix(below)
+    where = (below if one.listed.is_directory else os.path.dirname(below)).strip("/")
+    top = one.destination.rstrip("/")
+    parts = where.split("/") if where else []
+    for count in range(1, len(parts) + 1):
+        inside = "/".join(parts[:count])
+        one.parents.append((f"{above}/{inside}".replace("//", "/"), f"{top}/{inside}"))
+    one.destination = f"{top}/{where}/".replace("//", "/")
 
 
 def _check_destination(step: graph.Copy, taken: list[_Taken]) -> None:
@@ -189,6 +206,8 @@ def _write(solver: Solver, step: graph.Copy, below: Tree, taken: list[_Taken]) -
                     owner = chosen if chosen is not None else None if one.tree.owned else (0, 0)
                     writer = Writer(root, owner, step.mode, solver.settings.mtime_max_ns)
                     links.append(writer)
+                    for path, made in one.parents:
+                        writer.make_like(one.root, path, made)
                     _place(writer, step, one, chosen, several=several)
             finally:
                 for writer in links:

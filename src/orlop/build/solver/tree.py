@@ -159,6 +159,16 @@ def listing(root: int, path: str, tree: Tree, patterns: Matcher | None = None) -
         os.close(fd)
 
 
+def directory_line(root: int, path: str, *, owners: bool) -> str:
+    """Return what of a directory alone counts when it is made again: mode, attributes; its owner, if that matters."""
+    fd = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        node = Node("", os.fstat(fd), _attributes(f"/proc/self/fd/{fd}"))
+    finally:
+        os.close(fd)
+    return hashlib.sha256(_line(node, owners)).hexdigest()[:16]
+
+
 def not_found(path: str) -> NotFound:
     """Return docker's error for a source that is not there."""
     hint = "look at the context, at .dockerignore, and at the stage's own files"
