@@ -1,8 +1,8 @@
-"""The same Dockerfiles through docker's classic builder, BuildKit, buildah and the doors of ours: equal trees and configs.
+"""The same Dockerfiles through docker's classic builder, BuildKit, buildah and the doors of ours: equal images.
 
 One Dockerfile has all the cases about files, each in a directory of its own, so that one build by each builder answers
-them all. A difference that is meant stands in `DIFFERENT`, with its reason. What is newer than all judges here (BuildKit
-is the one in Debian's dockerd) has its tree written down: test_build_newer.py.
+them all. A difference that is meant stands in `DIFFERENT`, with its reason. BuildKit is the one in Debian's dockerd;
+what is newer has its tree written down: test_build_newer.py.
 """
 
 from __future__ import annotations
