@@ -8,13 +8,16 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from orlop.linux import process
-from support import rootless
+from orlop.linux.netlink import namespace
+from support import boxes, rootless
 from support.rootless import RANGE, UID, User
 
+T = TypeVar("T")
 FIRST = int(RANGE.partition(":")[0])
 
 
@@ -201,6 +204,61 @@ def test_published_ports_lead_to_the_container(user: User, peer: Callable[[str],
     assert not [line for line in user.processes().values() if "network import relay" in line or "orlop: ports" in line]
     for name in lines(user, "ps", "-aq", "--filter", "status=created"):
         lines(user, "rm", name)
+
+
+class Inside:
+    """A container's network namespace, as a place for `boxes`."""
+
+    def __init__(self, user: User, name: str) -> None:
+        self.pid = int(lines(user, "inspect", "-f", "{{.State.Pid}}", name)[0])
+
+    def inside(self, work: Callable[[], T]) -> T:
+        fd = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return namespace.inside(fd, work)
+        finally:
+            os.close(fd)
+
+
+def test_a_container_sees_who_comes(user: User) -> None:
+    # P10, and SEC-91: the address of who asks from outside, never the container's own loopback.
+    ports = ("-p", "18080:80", "-p", "18053:53/udp")
+    lines(user, "run", "-d", "--name", "web", *ports, "host", "sleep", "1000")
+    web = Inside(user, "web")
+    machine = "192.0.2.2"
+    server = user.net.inside(lambda: socket.create_server((rootless.FAR, 0)))
+    with boxes.serving(web, 80) as streams, boxes.serving(web, 53, kind=socket.SOCK_DGRAM) as datagrams:
+
+        def ask(source: str, address: str = machine) -> str:
+            def go() -> str:
+                with socket.create_connection((address, 18080), timeout=60, source_address=(source, 0)) as client:
+                    return client.recv(64).decode()
+
+            return user.net.inside(go)
+
+        def ask_udp(source: str) -> str:
+            def go() -> str:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.settimeout(60)
+                    client.bind((source, 0))
+                    client.sendto(b"?", (machine, 18053))
+                    return client.recv(64).decode()
+
+            return user.net.inside(go)
+
+        assert ask(rootless.FAR) == rootless.FAR
+        assert ask(machine) == machine
+        assert ask_udp(rootless.FAR) == rootless.FAR
+        bridge = ask("127.0.0.1", "127.0.0.1")
+        assert bridge == lines(user, "inspect", "-f", "{{.NetworkSettings.Gateway}}", "web")[0]
+        # What the container begins itself goes out, to the same address too.
+        port = server.getsockname()[1]
+        web.inside(lambda: socket.create_connection((rootless.FAR, port), timeout=60).close())
+        server.accept()[0].close()
+        assert streams.peers == [rootless.FAR, machine, bridge]
+        assert datagrams.peers == [rootless.FAR]
+    server.close()
+    lines(user, "rm", "-f", "web")
 
 
 def test_the_next_engine_finds_the_namespaces_of_one_that_was_killed(user: User) -> None:

@@ -85,7 +85,7 @@ def live_subnets(route: Rtnetlink) -> Iterator[tuple[subnet.Subnet, str]]:
 
 def uplink_mtu(route: Rtnetlink) -> int:
     """Return the MTU of the way to the outside, 1500 where there is none."""
-    ways = [found for found in route.routes(AF_INET) if found.destination[1] == 0 and found.oif]
+    ways = [found for found in route.routes(AF_INET) if found.is_way_out]
     if not ways:
         return MTU_DEFAULT
     best = min(ways, key=lambda found: found.metric)

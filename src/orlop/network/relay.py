@@ -2,8 +2,9 @@
 
 An ordinary user's containers lie behind a namespace of the user's own, which the machine's packets do not reach. The
 relay listens with sockets of the machine's namespace and connects from its own, the containers': one process for each
-container that publishes ports. What a container sees is the bridge's address, not the client's, and never its own
-loopback (CVE-2021-20199). In root's engine both are one namespace, and only what no rule can lead comes this way.
+container that publishes ports. A user's containers see the client's address (`transparent`); where that can't be they
+see the bridge's, and never their own loopback (CVE-2021-20199). In root's engine both are one namespace, and only what
+no rule can lead comes this way.
 
 Invariants:
 1. It ends with the container's link, whoever else has died by then.
@@ -24,7 +25,7 @@ from ..linux.netlink import changes
 from ..linux.netlink.rtnetlink import Rtnetlink
 from ..spec import jsonio
 from ..spec.network import RelayOrders, RelayPort
-from . import subnet
+from . import subnet, transparent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,13 +48,15 @@ _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspat
 _BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from orlop.network import relay; relay.main(*sys.argv[2:])"
 
 
-def start(link: str, ports: Sequence[Opened]) -> int:
+def start(link: str, ports: Sequence[Opened], *, keeps_clients: bool) -> int:
     """Start a relay in the calling thread's namespace and return its pid, the caller's to reap.
 
-    ports: (bound socket, address, port, subnets that may come); streams listen already. Raises OSError.
+    ports: (bound socket, address, port, subnets that may come); streams listen already. keeps_clients: as in the
+    orders. Raises OSError.
     """
     orders = RelayOrders(
         link=link,
+        keeps_clients=keeps_clients,
         ports=tuple(
             RelayPort(
                 fd=_FIRST_FD + number,
@@ -146,11 +149,35 @@ class _End:
             pass  # it is gone
 
 
+class Faces:
+    """Whom a relay can speak as to containers: families, and subnets that are the containers' own."""
+
+    def __init__(self, keeps_clients: bool) -> None:
+        self._families = transparent.prepare() if keeps_clients else []
+        self._taken: list[Subnet] = []
+
+    def look(self, route: Rtnetlink) -> None:
+        """See which networks of containers there are now."""
+        self._taken = transparent.of_containers(route) if self._families else []
+
+    def socket_for(self, client: Client, target: tuple[str, int], kind: int) -> socket.socket:
+        """Return what connects to a container for a client: with the client's address where that can be."""
+        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+        who = str(client[0])
+        if family in self._families and transparent.can_be(who, family, self._taken):
+            try:
+                return transparent.bound_as(who, family, kind)
+            except OSError:
+                pass
+        return socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+
+
 class Streams:
     """The TCP connections of a relay."""
 
-    def __init__(self, epoll: select.epoll) -> None:
+    def __init__(self, epoll: select.epoll, faces: Faces) -> None:
         self._epoll = epoll
+        self._faces = faces
         self._ends: dict[int, _End] = {}
 
     def accept(self, public: socket.socket, target: tuple[str, int], sources: Sequence[Subnet]) -> None:
@@ -163,8 +190,7 @@ class Streams:
             sock.close()
             return
         client = _End(sock)
-        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-        inner = _End(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
+        inner = _End(self._faces.socket_for(who, target, socket.SOCK_STREAM))
         client.other, inner.other = inner, client
         inner.is_connecting = True
         for end in (client, inner):
@@ -244,8 +270,9 @@ class _Flow:
 class Datagrams:
     """The UDP flows of a relay: a client that was heard of within FLOW_S_MAX gets its answers."""
 
-    def __init__(self, epoll: select.epoll) -> None:
+    def __init__(self, epoll: select.epoll, faces: Faces) -> None:
         self._epoll = epoll
+        self._faces = faces
         self._by_client: dict[tuple[int, Client], _Flow] = {}
         self._by_fd: dict[int, _Flow] = {}
 
@@ -285,8 +312,7 @@ class Datagrams:
     def _open(self, public: socket.socket, client: Client, target: tuple[str, int]) -> _Flow | None:
         if len(self._by_fd) >= FLOWS_MAX:
             return None
-        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-        inner = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        inner = self._faces.socket_for(client, target, socket.SOCK_DGRAM)
         try:
             inner.connect(target)
         except OSError:
@@ -309,7 +335,8 @@ def _may_come(client: Client, sources: Sequence[Subnet]) -> bool:
 def carry(orders: RelayOrders) -> None:
     """Carry until the container's link is gone."""
     epoll = select.epoll()
-    streams, datagrams = Streams(epoll), Datagrams(epoll)
+    faces = Faces(orders.keeps_clients)
+    streams, datagrams = Streams(epoll, faces), Datagrams(epoll, faces)
     ports = {
         port.fd: (port, socket.socket(fileno=port.fd), [subnet.parse_source(text) for text in port.sources])
         for port in orders.ports
@@ -321,6 +348,7 @@ def carry(orders: RelayOrders) -> None:
         epoll.register(told, select.EPOLLIN)
         while route.link(orders.link) is not None:
             datagrams.expire(time.monotonic())
+            faces.look(route)
             _serve(epoll, told, ports, streams, datagrams)
 
 

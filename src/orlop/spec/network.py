@@ -172,10 +172,14 @@ class RelayPort(Record):
 
 
 class RelayOrders(Record):
-    """What a relay is told. link: it lives as long as this one is there."""
+    """What a relay is told. link: it lives as long as this one is there.
+
+    keeps_clients: whether containers are to see who comes, not the relay; then its namespace is one of the user's own.
+    """
 
     link: str
     ports: tuple[RelayPort, ...]
+    keeps_clients: bool = False
 
 
 class Attachment(Record):

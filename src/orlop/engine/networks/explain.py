@@ -190,7 +190,7 @@ def _from_containers(places: list[tuple[Network, Endpoint]], number: int, port: 
 def _own_address(family: int) -> str:
     """Return an address of this machine that its neighbours know: the one of the way out, else any that is global."""
     with Rtnetlink() as route:
-        ways = [way for way in route.routes(family) if way.destination[1] == 0 and way.oif]
+        ways = [way for way in route.routes(family) if way.is_way_out]
         out = min(ways, key=lambda way: way.metric).oif if ways else 0
         names = {link.index: link for link in route.links()}
         own = [one for one in route.addresses(family) if one.scope == 0 and not one.address.startswith("127.")]

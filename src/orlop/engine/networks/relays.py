@@ -62,7 +62,7 @@ def start(held: Attachment, endpoint: Endpoint, subject: str) -> tuple[int, int]
                     opened.callback(sock.close)
                     found.append((sock, forward.address, forward.first + number, forward.sources))
         try:
-            pid = relay.start(endpoint.link, found)
+            pid = relay.start(endpoint.link, found, keeps_clients=namespace.has_left())
             return pid, process.start_time(pid)
         except OSError as failure:
             raise Unavailable("publish the ports of", subject, failure.strerror or str(failure)) from None

@@ -130,4 +130,4 @@ def _wait_for_link(pidfd: int, said: int) -> str:
 
 def _has_route() -> bool:
     with Rtnetlink() as route:
-        return any(found.destination == ("", 0) for found in route.routes(AF_INET))
+        return any(found.is_way_out for found in route.routes(AF_INET))

@@ -54,7 +54,8 @@ _TYPE_BITS = 6
 IIFNAME, OIFNAME, MARK, L4PROTO, NFPROTO, OIFTYPE = 6, 7, 3, 16, 15, 9  # NFT_META_*
 EQ, NEQ = 0, 1
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
-CT_STATE, CT_STATUS, CT_DIRECTION = 0, 2, 1
+CT_STATE, CT_DIRECTION, CT_STATUS, CT_MARK = 0, 1, 2, 3
+CT_REPLY = b"\1"  # a direction
 CT_INVALID, CT_ESTABLISHED, CT_RELATED, CT_NEW, CT_UNTRACKED = 1, 2, 4, 8, 64
 CT_DNAT = 1 << 5  # IPS_DST_NAT
 SNAT, DNAT = 0, 1
@@ -86,6 +87,11 @@ def payload(base: int, offset: int, length: int, register: int) -> bytes:
 def conntrack(key: int, register: int) -> bytes:
     """Load a fact about the connection: CT_STATE, CT_STATUS."""
     return expression("ct", be32(2, key), be32(1, register))
+
+
+def set_connection_mark(register: int) -> bytes:
+    """Write the connection's mark from a register."""
+    return expression("ct", be32(2, CT_MARK), be32(4, register))
 
 
 def compare(register: int, data: bytes, operation: int = EQ) -> bytes:

@@ -35,6 +35,7 @@ NUD_PERMANENT = 0x80
 TABLE_MAIN, TABLE_LOCAL = 254, 255
 RTN_UNICAST, RTN_LOCAL, RTN_BLACKHOLE = 1, 2, 6
 _PROTO_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK = 3, 0, 253
+_SCOPES = {RTN_UNICAST: _SCOPE_LINK, RTN_LOCAL: 254}  # RT_SCOPE_HOST
 _FR_ACT_TO_TBL = 1
 
 # IFLA_*: linux/if_link.h
@@ -106,13 +107,24 @@ class Route:
         self.metric = number(found.get(6, b""))
         self.mtu = number(wire.attributes(found.get(8, b"")).get(2, b""))
 
+    @property
+    def is_way_out(self) -> bool:
+        """Whether it is a default route, of any table, that leads to a link; to `lo` what is taken as local does."""
+        return self.destination == ("", 0) and self.kind == RTN_UNICAST and self.oif != 0
+
 
 class Hop:
-    """Where a route leads: through a gateway, or to a link. metric 0 is the kernel's choice."""
+    """Where a route leads: through a gateway, or to a link. metric 0 is the kernel's choice.
 
-    __slots__ = ("gateway", "metric", "oif", "table")
+    kind: RTN_UNICAST, or RTN_LOCAL for what is to be taken as the machine's own.
+    """
 
-    def __init__(self, gateway: str = "", oif: int = 0, metric: int = 0, table: int = TABLE_MAIN) -> None:
+    __slots__ = ("gateway", "kind", "metric", "oif", "table")
+
+    def __init__(
+        self, gateway: str = "", oif: int = 0, metric: int = 0, table: int = TABLE_MAIN, kind: int = RTN_UNICAST
+    ) -> None:
+        self.kind = kind
         self.gateway = gateway
         self.oif = oif
         self.metric = metric
@@ -289,7 +301,7 @@ class Rtnetlink(wire.Socket):
     # -- routes, neighbours, rules ----------------------------------------------------------------------------------
 
     def add_route(self, destination: tuple[str, int], hop: Hop) -> None:
-        """Add a unicast route, or put it in the place of the same one."""
+        """Add a route, or put it in the place of the same one."""
         self._route(NEWROUTE, CREATE | REPLACE, destination, hop)
 
     def delete_route(self, destination: tuple[str, int], hop: Hop) -> None:
@@ -310,9 +322,9 @@ class Rtnetlink(wire.Socket):
             if value:
                 body += u32(kind, value)
         deleted = verb == DELROUTE
-        scope = _SCOPE_UNIVERSE if hop.gateway or deleted else _SCOPE_LINK
+        scope = _SCOPE_UNIVERSE if hop.gateway or deleted else _SCOPES[hop.kind]
         family = family_of(hop.gateway or address)
-        header = _RTMSG.pack(family, length, 0, 0, 0, 0 if deleted else _PROTO_BOOT, scope, RTN_UNICAST, 0)
+        header = _RTMSG.pack(family, length, 0, 0, 0, 0 if deleted else _PROTO_BOOT, scope, hop.kind, 0)
         call = "RTM_DELROUTE" if deleted else "RTM_NEWROUTE"
         self.request(verb, flags, header + body, call, f"{address or 'default'}/{length}")
 
