@@ -315,6 +315,7 @@ def _roles(pids: Sequence[int]) -> dict[str, list[int]]:
     words = {
         "orlop engine": " serve ",
         "orlop spawner": "orlop: spawner",
+        "orlop spare monitor and launcher": "orlop: spare monitor",
         "orlop monitor, one a container": "orlop: monitor",
     }
     return {role: [pid for pid in pids if word in processes.title(pid)] for role, word in words.items()}

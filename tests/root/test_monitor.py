@@ -72,7 +72,8 @@ def test_an_exit_status_is_recorded(box: Tasks, script: str, code: int | None, n
 
 def test_nothing_is_left_of_a_run(box: Tasks) -> None:
     box.start("true").exit()
-    before = sorted(os.readlink(f"/proc/{box.spawner.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{box.spawner.pid}/fd"))
+    wait_until(lambda: processes.spare(box.spawner.pid))
+    before = os.listdir(f"/proc/{box.spawner.pid}/fd")
     for _ in range(5):
         task = box.start("true", attached=True, open_stdin=True)
         task.exit()
@@ -80,10 +81,10 @@ def test_nothing_is_left_of_a_run(box: Tasks) -> None:
         task.client.read()
         assert os.listdir(task.runtime) == []
         assert sorted(os.listdir(task.directory)) == ["config.json", "exit.json", "status.json"]
-    after = sorted(os.readlink(f"/proc/{box.spawner.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{box.spawner.pid}/fd"))
-    assert after == before
+    wait_until(lambda: processes.spare(box.spawner.pid))
+    assert len(os.listdir(f"/proc/{box.spawner.pid}/fd")) == len(before)
     assert cgroups_left() == []
-    wait_until(lambda: not [pid for pid in processes.pids() if processes.parent(pid) == box.spawner.pid])
+    wait_until(lambda: not processes.monitors(box.spawner.pid))
 
 
 def test_a_second_run_replaces_the_records_of_the_first(box: Tasks) -> None:
@@ -210,7 +211,7 @@ def test_a_killed_launcher_leaves_nothing(box: Tasks, tmp_path: Path) -> None:
     os.kill(sleeping, signal.SIGKILL)
     wait_until(lambda: not any(processes.is_alive(pid) for pid in children))
     assert len(children) == 2
-    wait_until(lambda: not [pid for pid in processes.pids() if processes.parent(pid) == box.spawner.pid])
+    wait_until(lambda: not processes.monitors(box.spawner.pid))
     assert box.start("true").exit()["exitCode"] == 0
     assert cgroups_left() == []
 
@@ -584,5 +585,5 @@ def test_nothing_is_imported_after_the_fork(box: Tasks, tmp_path: Path, monkeypa
     piped.exit()
     box.start("no-such-program")
     box.start("true", user="nosuch")
-    wait_until(lambda: not [pid for pid in processes.pids() if processes.parent(pid) == box.spawner.pid])
+    wait_until(lambda: not processes.monitors(box.spawner.pid))
     assert noted.read_bytes().rstrip(b"\0").split() == []

@@ -8,6 +8,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+SPARE_TITLE = "orlop: spare monitor"
+
 
 def pids() -> list[int]:
     """Return all process ids of this PID namespace."""
@@ -50,6 +52,17 @@ def is_alive(pid: int) -> bool:
     """Return whether the process exists and is not a zombie."""
     fields = stat(pid)
     return bool(fields) and fields[0] not in "ZX"
+
+
+def monitors(spawner: int) -> list[int]:
+    """Return the monitors that a spawner has forked and that live, without the spare one that waits."""
+    children = [pid for pid in pids() if parent(pid) == spawner]
+    return [pid for pid in children if title(pid) != SPARE_TITLE]
+
+
+def spare(spawner: int) -> int:
+    """Return the spare monitor of a spawner, 0 while there is none."""
+    return next((pid for pid in pids() if parent(pid) == spawner and title(pid) == SPARE_TITLE), 0)
 
 
 def ancestors(pid: int) -> Iterator[int]:

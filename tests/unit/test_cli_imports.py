@@ -7,9 +7,11 @@ it is needed.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
+from orlop.spec import attach
 from support.engine import CHECKOUT
 from support.fake_engine import FakeEngine
 
@@ -41,11 +43,18 @@ CLIENT_STANDARD = STANDARD | {"_json", "_socket", "fcntl", "time"}
 PS = CLIENT | {f"orlop.frontends.cli.{name}" for name in ("listing", "table", "units", "containers.ps")}
 RUN = CLIENT | set(
     """
-    orlop.frontends.cli.foreground orlop.frontends.cli.health orlop.frontends.cli.limits
+    orlop.frontends.cli.containers.environment orlop.frontends.cli.foreground orlop.frontends.cli.health
+    orlop.frontends.cli.limits
     orlop.frontends.cli.containers.podman orlop.frontends.cli.networking orlop.frontends.cli.request
     orlop.frontends.cli.session
     orlop.frontends.cli.containers.run orlop.linux orlop.linux.tty orlop.spec.attach orlop.spec.container
     orlop.spec.health orlop.spec.mount orlop.spec.network orlop.spec.record
+    """.split()
+)
+EXEC = CLIENT | set(
+    """
+    orlop.frontends.cli.containers.environment orlop.frontends.cli.containers.exec orlop.frontends.cli.foreground
+    orlop.frontends.cli.session orlop.linux orlop.linux.tty orlop.spec.attach
     """.split()
 )
 RUN_STANDARD = CLIENT_STANDARD | {"_struct", "errno", "select", "struct", "termios", "types"}
@@ -82,3 +91,13 @@ def test_run_loads_what_is_pinned():
 
     with FakeEngine({"containers.run": start, "containers.wait": {"exit_code": 0}}) as engine:
         check(loaded(["run", "x"], engine.variables), RUN, RUN_STANDARD)
+
+
+def test_exec_loads_what_is_pinned():
+    def start(_: object, fds: list[int]) -> object:
+        with socket.socket(fileno=fds[0]) as client:
+            client.sendall(attach.frame(attach.EXIT, b'{"exitCode":0}'))
+        return {"exec_id": "f" * 64, "pid": 7}
+
+    with FakeEngine({"containers.exec": start}) as engine:
+        check(loaded(["exec", "x", "true"], engine.variables), EXEC, RUN_STANDARD)

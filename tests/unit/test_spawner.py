@@ -129,7 +129,9 @@ def test_messages_without_a_way_to_answer_are_ignored(raw):
 
 @pytest.mark.parametrize("count", [1, 2, 200])
 def test_descriptors_that_nobody_asked_for_are_refused_and_closed(raw, count):
-    before = raw.ask(GOOD) and os.listdir(f"/proc/{raw.process.pid}/fd")
+    assert raw.ask(GOOD)
+    wait_until(lambda: processes.spare(raw.process.pid))
+    before = len(os.listdir(f"/proc/{raw.process.pid}/fd"))
     ends = [os.pipe() for _ in range(count)]
     answer = raw.ask(GOOD, *(write for _, write in ends))
     assert f"{count + 1} files came with it" in answer["error"]["cause"] or "too many files" in answer["error"]["cause"]
@@ -137,7 +139,8 @@ def test_descriptors_that_nobody_asked_for_are_refused_and_closed(raw, count):
         os.close(write)
         assert select.select([read], [], [], 20)[0], "the spawner holds a descriptor that it was sent"
         os.close(read)
-    assert os.listdir(f"/proc/{raw.process.pid}/fd") == before
+    wait_until(lambda: processes.spare(raw.process.pid))
+    assert len(os.listdir(f"/proc/{raw.process.pid}/fd")) == before
 
 
 def test_a_client_that_is_no_socket_is_refused(raw, tmp_path):
@@ -150,16 +153,73 @@ def test_a_client_that_is_no_socket_is_refused(raw, tmp_path):
 def test_it_ends_with_the_engine_and_leaves_no_children(raw):
     for _ in range(5):
         raw.ask(GOOD)
-    wait_until(lambda: not [pid for pid in processes.pids() if processes.parent(pid) == raw.process.pid])
+    wait_until(lambda: not processes.monitors(raw.process.pid))
 
 
 def test_it_is_warm_and_small(raw):
     raw.ask(GOOD)
+    wait_until(lambda: processes.spare(raw.process.pid))
     assert processes.title(raw.process.pid) == "orlop: spawner"
     status = processes.read(raw.process.pid, "status").decode()
     assert "Threads:\t1\n" in status
     names = [os.readlink(f"/proc/{raw.process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{raw.process.pid}/fd")]
-    assert len(names) == 4
+    assert len(names) == 5  # standard input, output and error, the engine, the spare monitor
+
+
+def test_a_spare_monitor_takes_the_next_message_and_another_one_follows(raw):
+    wait_until(lambda: processes.spare(raw.process.pid))
+    first = processes.spare(raw.process.pid)
+    assert processes.namespace(first, "pid")
+    pidfd = os.pidfd_open(first)
+    assert "No such file" in raw.ask(GOOD)["error"]["cause"]
+    assert select.select([pidfd], [], [], 20)[0], "the message was not for the spare one"
+    os.close(pidfd)
+    wait_until(lambda: processes.spare(raw.process.pid) not in (0, first))
+
+
+@pytest.mark.parametrize("victim", ["monitor", "launcher", "both"])
+def test_a_killed_spare_monitor_is_not_missed(raw, victim):
+    wait_until(lambda: processes.spare(raw.process.pid))
+    monitor = processes.spare(raw.process.pid)
+
+    def launchers():
+        return [pid for pid in processes.pids() if processes.parent(pid) == monitor and processes.is_alive(pid)]
+
+    wait_until(launchers)
+    (launcher,) = launchers()
+    killed = [pid for pid, role in ((launcher, "launcher"), (monitor, "monitor")) if victim in (role, "both")]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(processes.is_alive(pid) for pid in killed))
+    for _ in range(3):
+        assert "No such file" in raw.ask(GOOD)["error"]["cause"]
+    wait_until(lambda: not processes.is_alive(launcher) and not processes.monitors(raw.process.pid))
+
+
+def test_spare_ones_end_with_the_spawner():
+    raw = Raw()
+    wait_until(lambda: processes.spare(raw.process.pid))
+    monitor = processes.spare(raw.process.pid)
+    pidfd = os.pidfd_open(monitor)
+    os.kill(raw.process.pid, signal.SIGKILL)
+    raw.ours.close()
+    raw.process.wait(20)
+    assert select.select([pidfd], [], [], 20)[0]
+    os.close(pidfd)
+    wait_until(lambda: not [pid for pid in processes.pids() if processes.parent(pid) == monitor])
+
+
+def test_in_a_burst_everybody_is_answered(raw):
+    def ask(answers):
+        answers.append(raw.ask(GOOD)["error"]["cause"])
+
+    answers = []
+    threads = [threading.Thread(target=ask, args=(answers,)) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 40 and all("No such file" in answer for answer in answers)
 
 
 # -- the client -------------------------------------------------------------------------------------------------------

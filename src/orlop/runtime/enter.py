@@ -99,6 +99,13 @@ def create_exec(plan: Plan, pid: int, pidfd: int, stdio: Sequence[int], containe
     seccomp listener is told; the process's pid is filled in. `Created.cgroup` is the
     container's, which is not removed by `abort`. Raises Conflict when the container is not running.
     """
+    created = begin_exec(plan, pid, pidfd, stdio, container)
+    created.attend()
+    return created
+
+
+def begin_exec(plan: Plan, pid: int, pidfd: int, stdio: Sequence[int], container: oci.State | None = None) -> Created:
+    """Like `create_exec`, but return while the process sets itself up, as `launch.begin` does."""
     check_running(pidfd)
     state = container or oci.State(oci_version=oci.OCI_VERSION, id="", status="running", bundle="")
-    return launch.launch(plan, Outside(state.replace(pid=pid), target=pidfd), stdio)
+    return launch.begin(plan, Outside(state.replace(pid=pid), target=pidfd), stdio)

@@ -1,5 +1,7 @@
 """A plan becomes a process: `create` makes everything up to the last step before execve, `Created.start` takes it.
 
+`begin` returns earlier, while the process still sets itself up: for a caller who has something to do meanwhile.
+
 The caller has one thread (clone3 is bare: see orlop.linux.process) and is the parent of what it creates. Every step
 pushes its own undo; a failure anywhere leaves no cgroup, process or descriptor behind.
 """
@@ -38,7 +40,7 @@ class Created:
     After `start` everything here is the caller's: it closes the descriptors, reaps, and removes the cgroup.
     """
 
-    __slots__ = ("_channel", "_plan", "_undo", "cgroup", "console", "leaf", "pid", "pidfd", "state")
+    __slots__ = ("_attended", "_channel", "_plan", "_undo", "cgroup", "console", "leaf", "pid", "pidfd", "state")
 
     def __init__(self, plan: Plan, state: oci.State) -> None:
         self.pid = 0
@@ -49,7 +51,22 @@ class Created:
         self.state = state
         self._plan = plan
         self._channel: channel.Channel | None = None
+        self._attended = False
         self._undo: list[Callable[[], object]] = []
+
+    def attend(self) -> None:
+        """Wait until everything is set up, if that was not waited for yet. Its console is known then.
+
+        Raises OrlopError; then everything is undone.
+        """
+        if self._attended:
+            return
+        try:
+            _attend(self, self._plan)
+        except BaseException as failure:
+            self._abort_after(failure)
+            raise
+        self._attended = True
 
     def start(self) -> None:
         """Execute the command; returns once execve succeeded.
@@ -58,6 +75,7 @@ class Created:
         A process that something kills before its execve counts as started: its end is told by its wait status.
         """
         assert self._channel and self._undo, "start is called once, and not after abort"
+        self.attend()
         try:
             try:
                 self._channel.send(channel.START)
@@ -128,6 +146,13 @@ def create(plan: Plan, rootfs_fd: int, stdio: Sequence[int], state: oci.State | 
 
 def launch(plan: Plan, outside: Outside, stdio: Sequence[int]) -> Created:
     """Run a plan up to the last step before execve, in a new container or in the one that `outside.target` names."""
+    created = begin(plan, outside, stdio)
+    created.attend()
+    return created
+
+
+def begin(plan: Plan, outside: Outside, stdio: Sequence[int]) -> Created:
+    """Like `launch`, but return when the process exists and has all it needs from us: `Created.attend` waits for it."""
     if not plan.terminal and len(stdio) != _STREAMS:
         raise Invalid("start", "the container's process", f"it needs {_STREAMS} streams, {len(stdio)} were given")
     created = Created(plan, outside.state)
@@ -138,7 +163,7 @@ def launch(plan: Plan, outside: Outside, stdio: Sequence[int]) -> Created:
             _prepare(operation, outside)
         _clone(created, plan, outside, () if plan.terminal else tuple(stdio))
         release()
-        _attend(created, plan, outside)
+        _let_prepare(created, plan, outside)
     except BaseException as failure:
         created._abort_after(failure)
         raise
@@ -236,17 +261,25 @@ def _born_through(created: Created, plan: Plan, outside: Outside, child: birth.C
             os.close(opened)
 
 
-def _attend(created: Created, plan: Plan, outside: Outside) -> None:
-    """The caller's half of the conversation up to READY, and the cgroup's limits."""
-    caller = created._channel
-    assert caller
+def _let_prepare(created: Created, plan: Plan, outside: Outside) -> None:
+    """Do the caller's part of the operations, and let init do its own."""
+    assert created._channel
     if outside.target < 0:
         created.state = outside.state.replace(pid=created.pid, status="creating")
     for operation in plan.operations:
         _assist(operation, outside, created.pid)
     outside.close()
     try:
-        caller.send(channel.PREPARED)
+        created._channel.send(channel.PREPARED)
+    except OSError as failure:
+        raise _broken(failure) from None
+
+
+def _attend(created: Created, plan: Plan) -> None:
+    """The caller's half of the conversation up to READY, and the cgroup's limits."""
+    caller = created._channel
+    assert caller
+    try:
         message, console = caller.receive()
         if message == channel.CREATED:
             hooks.run(plan.hooks.prestart, "prestart", created.state)
@@ -254,7 +287,7 @@ def _attend(created: Created, plan: Plan, outside: Outside) -> None:
             caller.send(channel.HOOKED)
             message, console = caller.receive()
     except OSError as failure:
-        raise Unavailable("start", "the container's process", f"init has died ({_told(failure)})") from None
+        raise _broken(failure) from None
     if console >= 0:
         created.console = console
     if message != channel.READY:
@@ -264,6 +297,10 @@ def _attend(created: Created, plan: Plan, outside: Outside) -> None:
             created.cgroup.apply(plan.cgroup.settings)
         except OSError as failure:
             raise Unavailable("limit", f"the cgroup {created.cgroup.path}", _told(failure)) from None
+
+
+def _broken(failure: OSError) -> OrlopError:
+    return Unavailable("start", "the container's process", f"init has died ({_told(failure)})")
 
 
 def _died(created: Created) -> OrlopError:

@@ -42,7 +42,7 @@ class ProgramCache:
 
     def compile(self, profile: Seccomp, machine: str) -> bytes:
         """Return the program of a profile for a machine. Raises what `seccomp.compile` raises."""
-        key = _digest(f"{GENERATION}\n{machine}\n{profile!r}".encode("utf-8", "surrogatepass"))
+        key = name_of(profile, machine)
         found = self._read(key)
         if found is None:
             from . import seccomp
@@ -82,6 +82,11 @@ class ProgramCache:
             _remove(beside)
         finally:
             os.close(fd)
+
+
+def name_of(profile: Seccomp, machine: str) -> bytes:
+    """Return what the program of a profile for a machine is kept under."""
+    return _digest(f"{GENERATION}\n{machine}\n{profile!r}".encode("utf-8", "surrogatepass"))
 
 
 def _remove(path: str) -> None:

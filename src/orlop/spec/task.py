@@ -17,6 +17,7 @@ from .runtime import Box, Mount, Process
 
 MESSAGE_BYTES_MAX = 128 * 1024
 TREES_MAX = 16
+FDS_MAX = 3 + TREES_MAX  # of a message: the reply socket, the client's, a network namespace
 
 STATUS_FILE = "status.json"
 EXIT_FILE = "exit.json"

@@ -275,7 +275,7 @@ def _run(
         id=task.id, exec_id="0", directory=task.directory, runtime_directory=task.runtime_directory,
         pid=pid, pid_start_time=process.start_time(pid), process=check.process, user=task.user, groups=task.groups,
     )  # fmt: skip
-    created, pipes = prepare.create_exec(message, inherited.facts)
+    created, pipes = prepare.begin_exec(message, inherited.facts)
     assert pipes
     pipes.close_theirs()
     created.start()

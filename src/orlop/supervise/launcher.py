@@ -28,6 +28,7 @@ from ..spec import jsonio
 from ..spec.errors import Conflict, Invalid, OrlopError, Unavailable
 from ..spec.task import (
     ATTACH_SOCKET,
+    FDS_MAX,
     MESSAGE_BYTES_MAX,
     STATUS_FILE,
     ExitRecord,
@@ -38,7 +39,7 @@ from ..spec.task import (
 )
 from . import attach, health, packet, record
 from .failure import told
-from .prepare import Job
+from .prepare import Job, rehearse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,6 +211,21 @@ def main(message: packet.Message, inherited: Inherited, monitor: socket, restart
         os._exit(0)
 
 
+def spare(inherited: Inherited, monitor: socket) -> "NoReturn":
+    """Be a launcher that waits for its message, in a process just forked by a monitor that waits too.
+
+    Until then it goes over what it will do: pages that are written after a fork are copied, one by one.
+    """
+    try:
+        process.close_all_except({monitor.fileno()})
+        rehearse(inherited.facts)
+        message = packet.receive(monitor, MESSAGE_BYTES_MAX, FDS_MAX)
+        if message.fds:
+            _start(message, inherited, monitor)
+    finally:
+        os._exit(0)
+
+
 def _start(message: packet.Message, inherited: Inherited, monitor: socket) -> None:
     reply = Reply(message.fds[0])
     try:
@@ -218,7 +234,9 @@ def _start(message: packet.Message, inherited: Inherited, monitor: socket) -> No
         job = _job(wanted, message.fds, count)
         pid = _launch(job, [socket(fileno=fd) for fd in message.fds[1:count]], inherited, monitor)
     except Exception as failure:
-        reply.failed(told("start", "a container", failure))
+        error = told("start", "a container", failure)
+        _ignoring_errors(lambda: packet.send(monitor, Failure(error.exit_code, str(error)).encode()))
+        reply.failed(error)
     else:
         reply.started(pid)
 
@@ -262,6 +280,8 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
     created = None
     try:
         created, pipes = job.create(inherited.facts, lambda path: packet.send(monitor, _CGROUP + path.encode()))
+        if pipes is None:
+            created.attend()  # the console comes with that; all else is done meanwhile
         listener = attach.listen(job.runtime_directory)
         own_cgroup = created.cgroup if job.owns_cgroup else created.leaf
         cgroup = own_cgroup.path if own_cgroup else ""

@@ -13,8 +13,8 @@ Invariants:
 6. With a restart policy it lives through all runs of its container, one after the other (restart.py). It keeps the
    start message and the network namespace that came with it for the next one.
 
-After the start it is no subreaper: the process's orphans go to the init of its pid namespace, and where it shares the
-host's, they are in its cgroup, which is killed at the end.
+After its launcher's end it is no subreaper: the process's orphans go to the init of its pid namespace, and where it
+shares the host's, they are in its cgroup, which is killed at the end.
 """
 
 import os
@@ -25,7 +25,7 @@ from _socket import socket
 from ..linux import process, signals
 from ..linux.cgroup import Cgroup
 from ..spec import attach, jsonio
-from ..spec.task import ExitRecord
+from ..spec.task import FDS_MAX, MESSAGE_BYTES_MAX, ExitRecord
 from . import health, launcher, packet, record, restart
 from .attach import Clients
 from .failure import told
@@ -56,13 +56,49 @@ def main(message: packet.Message, inherited: Inherited) -> "NoReturn":
     message: a Start, with the engine's reply socket and the first client; its descriptors are owned from now on.
     """
     try:
-        signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # ignored in the spawner; it would reap our child for us
-        os.setsid()
-        os.dup2(1, 2)  # /dev/null: a monitor does not hold its engine's terminal
+        _begin()
         if message.fds:
             _run(message, inherited)
     finally:
         os._exit(0)
+
+
+def spare(spawner: socket, inherited: Inherited) -> "NoReturn":
+    """Be a monitor that waits for its message, with a launcher that waits for it too; in a process just forked.
+
+    spawner: what the message comes on; its end is the end of both.
+    """
+    try:
+        _begin()
+        process.set_title("orlop: spare monitor", inherited.title_area)
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+        ours, theirs = packet.pair()
+        child = os.fork()
+        if child == 0:
+            launcher.spare(inherited, theirs)
+        theirs.close()
+        message = packet.receive(spawner, MESSAGE_BYTES_MAX, FDS_MAX)
+        spawner.close()
+        if message.fds:
+            _run(message, inherited, Waiting(child, ours))
+    finally:
+        os._exit(0)
+
+
+def _begin() -> None:
+    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # ignored in the spawner; it would reap our child for us
+    os.setsid()
+    os.dup2(1, 2)  # /dev/null: a monitor does not hold its engine's terminal
+
+
+class Waiting:
+    """A launcher that waits for its message: its pid, and our end of the socket between us."""
+
+    __slots__ = ("pid", "socket")
+
+    def __init__(self, pid: int, ours: socket) -> None:
+        self.pid = pid
+        self.socket = ours
 
 
 class Monitor:
@@ -79,6 +115,7 @@ class Monitor:
         self.log = Log(self.directory, *handover.log) if handover.log else None
         self._loop = Loop()
         self._exited = False
+        self._launcher: tuple[int, int] | None = None  # its pid and pidfd, until it is reaped
         self.leaf: Cgroup | None = None  # of an exec
         self._terminal: Terminal | None = None
         stdin = streams.pop() if handover.open_stdin and not handover.terminal else -1
@@ -94,6 +131,20 @@ class Monitor:
         for client in clients:
             self.clients.add(client)
         self.clients.accept_on(socket(fileno=listener), self.runtime_directory)
+
+    def await_launcher(self, pid: int) -> None:
+        """Have the launcher reaped when it has ended: that may take longer than the process that it made."""
+        pidfd = os.pidfd_open(pid)
+        self._launcher = pid, pidfd
+        self._loop.watch(pidfd, READ, lambda _: self.reap_launcher())
+
+    def reap_launcher(self) -> None:
+        """Wait for the launcher's end: from then on the process is our child. Idempotent."""
+        if self._launcher is not None:
+            (pid, pidfd), self._launcher = self._launcher, None
+            _reap(pid)
+            self._loop.unwatch(pidfd)
+            os.close(pidfd)
 
     def carry(self) -> None:
         """Carry bytes until the process ends.
@@ -250,8 +301,8 @@ class Shipping:
         return self._pidfd
 
 
-def _run(message: packet.Message, inherited: Inherited) -> None:
-    monitor, _ = _launch(message, inherited, 0)
+def _run(message: packet.Message, inherited: Inherited, waiting: Waiting | None = None) -> None:
+    monitor, _ = _launch(message, inherited, 0, waiting)
     if monitor is None:
         return
     _spare_from_oom()
@@ -270,9 +321,11 @@ def _run(message: packet.Message, inherited: Inherited) -> None:
 def _next_run(monitor: Monitor, kept: packet.Message, series: restart.Series, inherited: Inherited) -> Monitor | None:
     """End a run; wait for the next one and return it, None when there is none."""
     pause_s = series.pause_after(time.monotonic() - monitor.began)
-    ended = _finish(monitor, _cgroup(monitor, inherited), series, pause_s)
-    monitor.clients.broadcast(attach.EXIT, jsonio.dump(ended.to_json()))
-    if not monitor.handover.is_leaf:
+    if monitor.handover.is_leaf:
+        ended = _finish_exec(monitor)
+    else:
+        ended = _finish(monitor, _cgroup(monitor, inherited), series, pause_s)
+        monitor.clients.broadcast(attach.EXIT, jsonio.dump(ended.to_json()))
         _attempt(monitor.defects, lambda: os.fsync(monitor.directory))
     _leave_to_readers(monitor, kept, series, inherited)
     monitor.close()
@@ -287,31 +340,30 @@ def _next_run(monitor: Monitor, kept: packet.Message, series: restart.Series, in
     return following
 
 
-def _launch(message: packet.Message, inherited: Inherited, restarts: int) -> tuple[Monitor | None, Failure]:
+def _launch(
+    message: packet.Message, inherited: Inherited, restarts: int, waiting: Waiting | None = None
+) -> tuple[Monitor | None, Failure]:
     """Have a process made, and take it over; else return why there is none. The first time, the engine hears of it.
 
-    message: for a restart the kept one; its descriptors stay the caller's.
+    message: for a restart the kept one; its descriptors stay the caller's. waiting: a launcher for it, if there is one.
     """
-    process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     try:
-        ours, theirs = packet.pair()
-        child = os.fork()
+        if waiting is None or not _pass(message, waiting):
+            waiting = _fork_launcher(message, inherited, restarts)
     except OSError as refused:
         error = told("start", "a launcher", refused)
         if not restarts:
             launcher.Reply(message.fds[0]).failed(error)
         return None, Failure(error.exit_code, str(error))
-    if child == 0:
-        launcher.main(message, inherited, theirs, restarts)
-    theirs.close()
+    child, ours = waiting.pid, waiting.socket
     if not restarts:
         os.close(message.fds[0])  # only the launcher answers: when it dies, the engine sees the end of this socket
     cgroup, monitor, last = _take_over(ours, () if restarts else message.fds[1:], inherited)
     ours.close()
-    os.waitpid(child, 0)  # from here on the process is our child
-    process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
     if monitor is not None and last == EXECUTED:
+        monitor.await_launcher(child)
         return monitor, Failure(0, "")
+    _reap(child)
     if not last and cgroup:
         _bury(monitor, cgroup, inherited)
     if monitor is not None:
@@ -321,6 +373,33 @@ def _launch(message: packet.Message, inherited: Inherited, restarts: int) -> tup
             record.write_exit(monitor.directory, monitor.exit_fd, failed)
         monitor.close()
     return None, Failure.decode(last)
+
+
+def _pass(message: packet.Message, waiting: Waiting) -> bool:
+    """Give a message to a launcher that waits; tell whether it was taken."""
+    try:
+        packet.send(waiting.socket, message.data, message.fds)
+    except OSError:  # it was killed
+        waiting.socket.close()
+        os.waitpid(waiting.pid, 0)
+        return False
+    return True
+
+
+def _fork_launcher(message: packet.Message, inherited: Inherited, restarts: int) -> Waiting:
+    process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+    ours, theirs = packet.pair()
+    child = os.fork()
+    if child == 0:
+        launcher.main(message, inherited, theirs, restarts)
+    theirs.close()
+    return Waiting(child, ours)
+
+
+def _reap(child: int) -> None:
+    """Wait for the end of a launcher: from then on what it started is our child, and nothing else shall be."""
+    os.waitpid(child, 0)
+    process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
 
 
 def _take_over(launching: socket, clients: tuple[int, ...], inherited: Inherited) -> tuple[str, Monitor | None, bytes]:
@@ -392,18 +471,16 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
     if monitor.checks:
         monitor.checks.stop()
         acted = monitor.checks.acted
+    monitor.reap_launcher()
     wait_status = process.wait_pidfd(monitor.pidfd)
     notes = monitor.defects
-    oom_peak = _attempt(notes, lambda: _end_members(cgroup)) if cgroup and not monitor.leaf else None
+    oom_peak = _attempt(notes, lambda: _end_members(cgroup)) if cgroup else None
     _attempt(notes, monitor.drain)
     _attempt(notes, monitor.clients.stop_listening)
     if monitor.log:
         _attempt(notes, monitor.log.finish)
     if cgroup:
-        # What an exec leaves in the background stays (a daemon that was started so), and its cgroup with it.
-        _attempt(notes, cgroup.prune if monitor.leaf else cgroup.remove)
-    if monitor.handover.own_directory:
-        _attempt(notes, lambda: os.rmdir(monitor.handover.own_directory))
+        _attempt(notes, cgroup.remove)
     ended = record.ended(monitor.handover.started_at, wait_status, oom_peak is not None, "; ".join(notes))
     if oom_peak:
         ended = ended.replace(memory_peak_bytes=oom_peak)
@@ -414,7 +491,26 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
         ended = ended.replace(restart_at=record.now(pause_s))
     else:
         _attempt(notes, lambda: record.release(series.directory))
-    _attempt(notes, lambda: record.write_exit(monitor.directory, monitor.exit_fd, ended, not monitor.handover.is_leaf))
+    _attempt(notes, lambda: record.write_exit(monitor.directory, monitor.exit_fd, ended))
+    return ended
+
+
+def _finish_exec(monitor: Monitor) -> ExitRecord:
+    """The process of an exec has ended: say how, and then gather what is left of it. Its client is not kept waiting.
+
+    What it leaves in the background stays (a daemon that was started so), and its cgroup with it.
+    """
+    monitor.reap_launcher()
+    wait_status = process.wait_pidfd(monitor.pidfd)
+    notes = monitor.defects
+    _attempt(notes, monitor.drain)
+    _attempt(notes, monitor.clients.stop_listening)
+    ended = record.ended(monitor.handover.started_at, wait_status, False, "; ".join(notes))
+    _attempt(notes, lambda: record.write_exit(monitor.directory, monitor.exit_fd, ended, False))
+    monitor.clients.broadcast(attach.EXIT, jsonio.dump(ended.to_json()))
+    if monitor.leaf is not None:
+        _attempt(notes, monitor.leaf.prune)
+    _attempt(notes, lambda: os.rmdir(monitor.handover.own_directory))
     return ended
 
 

@@ -4,13 +4,13 @@ import os
 from contextlib import ExitStack
 
 from ..linux import mount, process
-from ..runtime import enter, launch, plan, rootfs, users
+from ..runtime import enter, launch, plan, rootfs, seccomp_cache, users
 from ..runtime.operations import mount_options
 from ..runtime.seccomp_cache import ProgramCache
 from ..spec import jsonio
-from ..spec.errors import Conflict, Invalid
+from ..spec.errors import Conflict, Invalid, OrlopError
 from ..spec.runtime import OCI_VERSION, Box, Namespace, Process, Spec, State, User
-from ..spec.task import LOG_DRIVERS, SPEC_FILE, LogOptions, StartExec, StartTask
+from ..spec.task import LOG_DRIVERS, SPEC_FILE, LogOptions, Start, StartExec, StartTask
 from .stdio import Pipes
 
 TYPE_CHECKING = False
@@ -19,10 +19,30 @@ if TYPE_CHECKING:
 
     from ..runtime.host import HostFacts
     from ..runtime.launch import Created
+    from ..spec.runtime import Seccomp
 
 SPEC_BYTES_MAX = 8 * 1024 * 1024
+REHEARSALS = 10  # the interpreter rewrites a function when it has run a few times (PEP 659)
 EXEC_DIRECTORY = "exec"
 _HEX = frozenset("0123456789abcdef")
+_REHEARSED_PROCESS = (
+    b'{"cwd":"/","args":["true"],"env":["PATH=/bin","HOME=/"],"user":{"umask":18},"noNewPrivileges":true,'
+    b'"capabilities":{"bounding":["CAP_CHOWN","CAP_KILL"],"effective":["CAP_KILL"],"permitted":["CAP_KILL"]}}'
+)
+_REHEARSED_START = (
+    b'{"exec":{"id":"00","execId":"00","directory":"/","runtimeDirectory":"/","pid":1,"pidStartTime":1,"attached":true,'
+    b'"user":"0:0","process":' + _REHEARSED_PROCESS + b"}}"
+)
+_REHEARSED_SPEC = (
+    b'{"ociVersion":"1.2.1","root":{"path":"/"},"process":' + _REHEARSED_PROCESS + b',"hostname":"a","mounts":['
+    b'{"destination":"/proc","type":"proc","source":"proc","options":["nosuid","noexec","nodev"]},'
+    b'{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","mode=755"]}],'
+    b'"linux":{"cgroupsPath":"/orlop/rehearsal","namespaces":[{"type":"pid"},{"type":"mount"},{"type":"uts"},'
+    b'{"type":"ipc"}],"resources":{"pids":{"limit":100}},"maskedPaths":["/proc/kcore"],"readonlyPaths":["/proc/sys"],'
+    b'"seccomp":{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"architectures":["SCMP_ARCH_X86_64"],'
+    b'"syscalls":[{"names":["read","write","clone"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,'
+    b'"op":"SCMP_CMP_MASKED_EQ"}]},{"names":["exit"],"action":"SCMP_ACT_ALLOW"}]}}}'
+)
 
 
 class Job:
@@ -103,10 +123,11 @@ class Job:
     def create(self, facts: "HostFacts", announce: "Callable[[str], object]") -> "tuple[Created, Pipes | None]":
         """Make the process; the streams are None when it has a terminal. Raises OrlopError, OSError.
 
+        An exec's may still be setting itself up when this returns (`Created.attend`).
         announce: called with the path of a cgroup before it is made.
         """
         if isinstance(self.message, StartExec):
-            return create_exec(self.message, facts, f"exec-{self.message.exec_id}")
+            return begin_exec(self.message, facts, f"exec-{self.message.exec_id}")
         return _create_task(self, self.message, facts, announce)
 
 
@@ -134,8 +155,43 @@ def _create_task(
     return created, pipes
 
 
-def create_exec(message: StartExec, facts: "HostFacts", leaf: str = "") -> "tuple[Created, Pipes | None]":
-    """Make a process in a running container; its streams are None with a terminal. Raises OrlopError, OSError."""
+def rehearse(facts: "HostFacts") -> None:
+    """Compute what a start of an exec and of a container computes, for a process of our own; nothing is made."""
+    try:
+        pidfd = process.pidfd_of(os.getpid(), process.start_time(os.getpid()))
+        try:
+            root = enter.open_root(os.getpid(), pidfd)
+            try:
+                for _ in range(REHEARSALS):
+                    _rehearse_once(facts, root)
+            finally:
+                os.close(root)
+        finally:
+            os.close(pidfd)
+    except (OrlopError, OSError):
+        pass  # on this machine it goes another way
+
+
+def _rehearse_once(facts: "HostFacts", root: int) -> None:
+    start = Start.from_json(jsonio.parse_object(_REHEARSED_START, "a rehearsal"), "a rehearsal")
+    spec = Spec.from_json(jsonio.parse(_REHEARSED_SPEC, "a rehearsal"), "a rehearsal")
+    assert start.exec
+    told = _resolved(start.exec.process, root, start.exec.user, start.exec.groups)
+    enter.compile_exec(told, spec, facts, _no_program, "rehearsal")
+    plan.compile(spec.replace(process=told), facts, _no_program)
+    jsonio.dump(start.to_json())
+
+
+def _no_program(profile: "Seccomp", machine: str) -> bytes:
+    seccomp_cache.name_of(profile, machine)
+    return b""
+
+
+def begin_exec(message: StartExec, facts: "HostFacts", leaf: str = "") -> "tuple[Created, Pipes | None]":
+    """Make a process in a running container; its streams are None with a terminal. Raises OrlopError, OSError.
+
+    It may still be setting itself up when this returns (`Created.attend`).
+    """
     try:
         pidfd = process.pidfd_of(message.pid, message.pid_start_time)
     except ProcessLookupError:
@@ -158,7 +214,7 @@ def create_exec(message: StartExec, facts: "HostFacts", leaf: str = "") -> "tupl
             bundle=message.directory,
             annotations=spec.annotations,
         )
-        created = enter.create_exec(compiled, message.pid, pidfd, pipes.theirs if pipes else (), state)
+        created = enter.begin_exec(compiled, message.pid, pidfd, pipes.theirs if pipes else (), state)
     finally:
         os.close(pidfd)
     return created, pipes

@@ -1,10 +1,14 @@
 """The spawner: a small warm process that does nothing but fork. Its children become monitors.
 
-    engine --SEQPACKET: one Start message + descriptors--> spawner --fork--> monitor
+    engine --SEQPACKET: one Start message + descriptors--> spawner --fork, or the spare one--> monitor
+
+While nobody wants anything, a spare monitor and its launcher wait, forked and rehearsed: whoever wants the next process
+does not wait for that (docs/adr/0015-a-spare-monitor.md). In a burst of starts, and when somebody killed the spare one,
+a monitor is forked as it is wanted.
 
 Invariants:
-1. One thread, no state: a message is received, a child is forked, its descriptors are closed. What the message says is
-   read in the child, so that no message can harm the spawner.
+1. One thread, no state: a message is received, passed to a child, and its descriptors are closed. What it says is read
+   in the child, so that no message can harm the spawner.
 2. Everything that monitors and inits need is imported before the first fork, and shared by all of them.
 3. It ends with the engine's end of the socket. Its children do not.
 
@@ -16,7 +20,7 @@ import gc
 import os
 import resource
 import select
-from _socket import socket
+from _socket import MSG_DONTWAIT, socket
 
 from .. import frozen
 from ..linux import process, signals
@@ -24,15 +28,15 @@ from ..runtime import host
 from ..spec.attach import STDOUT
 from ..spec.errors import Unavailable
 from ..spec.record import prepare
-from ..spec.task import MESSAGE_BYTES_MAX, TREES_MAX
+from ..spec.task import FDS_MAX, MESSAGE_BYTES_MAX
 from . import monitor, packet
 from .launcher import HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX, Handover, Inherited, Reply
 from .log import Framer, timestamp
 from .loop import Loop
 from .stdio import Input, Output
 
-FDS_MAX = 3 + TREES_MAX  # the reply socket, the client's, a network namespace
 REHEARSALS = 10
+SPARE_AFTER_MS = 10  # without a message: in a burst, a spare one would only take its turn of the processor
 
 
 def main(fd: int, nofile: int = 0) -> None:
@@ -55,15 +59,25 @@ def main(fd: int, nofile: int = 0) -> None:
     engine = socket(fileno=fd)
     inherited = Inherited(host.facts(), area)
     _warm_up()
+    spare: socket | None = None
     while True:
+        if spare is None and not _wakes(fd, select.POLLIN, SPARE_AFTER_MS):
+            spare = _fork_spare(engine, inherited)
         message = packet.receive(engine, MESSAGE_BYTES_MAX, FDS_MAX)
-        if not message.data and not message.fds and _is_gone(fd):
-            return
-        _fork(message, engine, inherited)
+        if not message.data and not message.fds and _wakes(fd, select.POLLRDHUP, 0):
+            return  # an empty message looks like the end of the connection; only the end hangs up
+        if spare is None or not _pass(message, spare):
+            _fork(message, engine, inherited)
+        for one in message.fds:
+            os.close(one)
+        if spare is not None:
+            spare.close()
+            spare = None
 
 
 def _warm_up() -> None:
     """Do now what every child would do again for itself: a page that is written after the fork is not shared."""
+    import _blake2  # noqa: F401
     import encodings.ascii
     import encodings.latin_1
     import encodings.utf_8  # noqa: F401
@@ -108,11 +122,38 @@ def _rehearse() -> None:
     theirs.close()
 
 
-def _is_gone(fd: int) -> bool:
-    # An empty message looks like the end of the connection; only the end hangs up.
+def _wakes(fd: int, events: int, timeout_ms: int) -> bool:
     poll = select.poll()
-    poll.register(fd, select.POLLRDHUP)
-    return bool(poll.poll(0))
+    poll.register(fd, events)
+    return bool(poll.poll(timeout_ms))
+
+
+def _fork_spare(engine: socket, inherited: Inherited) -> socket | None:
+    """Return the way to a monitor that waits for its message, None when there is none to be had."""
+    ours, theirs = packet.pair()
+    try:
+        pid = os.fork()
+    except OSError:
+        theirs.close()
+        ours.close()
+        return None
+    if pid == 0:
+        engine.close()
+        ours.close()
+        monitor.spare(theirs, inherited)
+    theirs.close()
+    return ours
+
+
+def _pass(message: packet.Message, spare: socket) -> bool:
+    """Give a message to the spare monitor; tell whether it was taken."""
+    if message.is_cut:
+        return False
+    try:
+        packet.send(spare, message.data, message.fds, MSG_DONTWAIT)
+    except OSError:
+        return False  # it was killed, or the message does not fit
+    return True
 
 
 def _fork(message: packet.Message, engine: socket, inherited: Inherited) -> None:
@@ -124,8 +165,6 @@ def _fork(message: packet.Message, engine: socket, inherited: Inherited) -> None
     if pid == 0:
         engine.close()
         monitor.main(message, inherited)
-    for fd in message.fds:
-        os.close(fd)
 
 
 def _refuse(message: packet.Message, failure: OSError) -> None:

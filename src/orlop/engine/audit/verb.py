@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ...linux.netlink import namespace
-from ..containers import execs, state
+from ..containers import state
 from .facts import NAMESPACES, Seen, facts, verdicts
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ def audit(engine: Engine, reference: str) -> dict[str, object]:
     """Return {"container", "properties": {name: passed}, "facts": [fact]}. Raises NotFound, Invalid."""
     record = engine.records.find(reference)
     task = engine.observe(record.id)
-    spec = execs.read_spec(engine, record)
+    spec = engine.records.spec(record.id)
     seen = Seen(
         has_cgroup=bool(engine.host.runtime.layout.hierarchies()),
         engine_is_root=engine.host.runtime.initial_user_namespace,

@@ -13,7 +13,7 @@ from .. import events, host
 from ..compile import resources
 from ..networks import names as resolver_names
 from ..supervision import orders
-from . import execs, names
+from . import names
 from .record import disk_trouble_told, write_durably
 
 TYPE_CHECKING = False
@@ -90,7 +90,7 @@ def _limits(
     except OrlopError as wrong:
         wrong.verb = "update"
         raise
-    before = execs.read_spec(engine, record).linux.resources or Resources()
+    before = engine.records.spec(record.id).linux.resources or Resources()
     return before, after.replace(devices=before.devices), warnings
 
 
@@ -121,7 +121,7 @@ def _put_back(engine: Engine, cgroup: Cgroup, changed: Resources) -> None:
 
 
 def _write(engine: Engine, record: ContainerRecord, request: ContainerRequest, limits: Resources) -> None:
-    spec = execs.read_spec(engine, record)
+    spec = engine.records.spec(record.id)
     after = spec.replace(linux=spec.linux.replace(resources=limits))
     with disk_trouble_told("update", record.subject):
         path = f"{engine.records.path(record.id)}/{SPEC_FILE}"

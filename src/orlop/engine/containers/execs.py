@@ -20,8 +20,8 @@ from ...linux.cgroup import Cgroup
 from ...spec import errors, jsonio, signals
 from ...spec.container import ExecRequest
 from ...spec.errors import Conflict, Invalid, NotFound, Unavailable
-from ...spec.runtime import Capabilities, Process, Spec, User
-from ...spec.task import EXIT_FILE, SPEC_FILE, ExitRecord, StartExec
+from ...spec.runtime import Capabilities, Process, User
+from ...spec.task import EXIT_FILE, ExitRecord, StartExec
 from ...supervise.attach import connect
 from .. import events
 from ..compile import config
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..engine import Engine
     from .record import ContainerRecord
 
-SPEC_BYTES_MAX = 8 * 1024 * 1024
+_EXIT_BYTES_MAX = 64 * 1024
 KEPT_AFTER_END_S = 300.0  # docker's time
 KEPT_ENDED_MAX = 64
 _DIRECTORY = "exec"
@@ -57,7 +57,6 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client, 
     task = engine.observe(record.id)
     state.step(task, "exec", record)
     assert task.status is not None
-    _forget_ended(engine, record)
     is_new = not exec_id
     exec_id = exec_id or names.new_id()
     message = StartExec(
@@ -85,6 +84,7 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client, 
         raise errors.from_json(started.error)
     events.exec_started(engine, record, exec_id, request.args, made=is_new)
     watch(engine, record, exec_id)
+    _forget_ended(engine, record)
     return exec_id, started.pid
 
 
@@ -202,20 +202,9 @@ def ended(engine: Engine, record: ContainerRecord, exec_id: str) -> ExitRecord |
     path = f"{engine.records.path(record.id)}/{_DIRECTORY}/{exec_id}/{EXIT_FILE}"
     try:
         with open(path, "rb", buffering=0) as file:
-            return ExitRecord.from_json(jsonio.parse(file.read(SPEC_BYTES_MAX), path), path)
+            return ExitRecord.from_json(jsonio.parse(file.read(_EXIT_BYTES_MAX), path), path)
     except FileNotFoundError:
         return None
-
-
-def read_spec(engine: Engine, record: ContainerRecord) -> Spec:
-    """Return the stored OCI spec of a container. Raises Internal, Invalid for a damaged one."""
-    path = f"{engine.records.path(record.id)}/{SPEC_FILE}"
-    try:
-        with open(path, "rb", buffering=0) as file:
-            data = file.read(SPEC_BYTES_MAX + 1)
-    except OSError as wrong:
-        raise errors.Internal("read", path, wrong.strerror or str(wrong)) from None
-    return Spec.from_json(jsonio.parse(data, path, bytes_max=SPEC_BYTES_MAX), path)
 
 
 def _process(engine: Engine, record: ContainerRecord, request: ExecRequest) -> Process:
@@ -229,7 +218,7 @@ def _process(engine: Engine, record: ContainerRecord, request: ExecRequest) -> P
             hint="write it from the container's root: -w /path",
             code="E0204",
         )
-    base = read_spec(engine, record).process
+    base = engine.records.process(record.id)
     capabilities = base.capabilities if base is not None else None
     if request.privileged:
         everything = engine.host.capabilities

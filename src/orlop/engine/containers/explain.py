@@ -7,7 +7,7 @@ import os
 from ...runtime import plan, seccomp_words
 from ...runtime.plan import Step
 from ...spec.runtime import User
-from . import execs, lifecycle
+from . import lifecycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def explained(engine: Engine, reference: str) -> list[dict[str, object]]:
     """Return the steps of an existing container, and what lives of it. Raises NotFound, Invalid."""
     record = engine.records.find(reference)
     task = engine.observe(record.id)
-    spec = execs.read_spec(engine, record)
+    spec = engine.records.spec(record.id)
     if task.lives and task.status is not None:
         steps = (*_root(record), *_steps(engine, _as_it_runs(spec, task.status)), *_live(task.status))
     else:

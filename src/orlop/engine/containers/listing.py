@@ -80,7 +80,7 @@ def details(engine: Engine, reference: str, *, size: bool = False) -> dict[str, 
     record = engine.records.find(reference)
     task = engine.observe(record.id)
     try:
-        spec = execs.read_spec(engine, record)
+        spec = engine.records.spec(record.id)
     except OrlopError:
         engine.records.load(record.id)  # NotFound, when it was removed meanwhile
         raise

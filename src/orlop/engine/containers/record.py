@@ -20,7 +20,8 @@ from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Un
 from ...spec.health import Healthcheck
 from ...spec.mount import MountPoint
 from ...spec.record import Record
-from ...spec.runtime import IdMapping
+from ...spec.runtime import IdMapping, Process, Spec
+from ...spec.task import SPEC_FILE
 from . import names
 
 TYPE_CHECKING = False
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 RECORD_FILE = "container.json"
 CGROUP = "/orlop"  # below it, each container's own is named by its id; all engines of a machine share it
+SPEC_BYTES_MAX = 8 * 1024 * 1024
 RECORD_BYTES_MAX = 8 * 1024 * 1024  # a request of the native socket is 4 MiB at most
 _REMOVED = ".removed"
 _TAKES_VOLUMES = "takes-volumes"  # a file in the directory of a removal that takes the nameless volumes along
@@ -137,6 +139,7 @@ class Records:
         self.directory = directory
         # Parsed records by id, valid for one inode and mtime: a replaced file has another inode.
         self._parsed: dict[str, tuple[tuple[int, int], ContainerRecord]] = {}
+        self._processes: dict[str, tuple[tuple[int, int], Process | None]] = {}  # the same, of their specs
         self._naming = threading.Lock()
         self._reserved: dict[str, str] = {}  # names of containers that are being created
 
@@ -163,6 +166,29 @@ class Records:
             raise no_such_container(container_id) from None
         self._parsed[container_id] = (version, record)
         return record
+
+    def spec(self, container_id: str) -> Spec:
+        """Return the stored OCI spec of a container. Raises Internal, Invalid for a damaged one."""
+        path = f"{self.directory}/{container_id}/{SPEC_FILE}"
+        try:
+            with open(path, "rb", buffering=0) as file:
+                data = file.read(SPEC_BYTES_MAX + 1)
+        except OSError as wrong:
+            raise Internal("read", path, wrong.strerror or str(wrong)) from None
+        return Spec.from_json(jsonio.parse(data, path, bytes_max=SPEC_BYTES_MAX), path)
+
+    def process(self, container_id: str) -> "Process | None":
+        """Return the process of the stored OCI spec: what an exec has from it. Raises as `spec`."""
+        path = f"{self.directory}/{container_id}/{SPEC_FILE}"
+        try:
+            found = os.stat(path)
+        except OSError as wrong:
+            raise Internal("read", path, wrong.strerror or str(wrong)) from None
+        version = (found.st_ino, found.st_mtime_ns)
+        parsed = self._processes.get(container_id)
+        if parsed is None or parsed[0] != version:
+            parsed = self._processes[container_id] = (version, self.spec(container_id).process)
+        return parsed[1]
 
     def all(self) -> "Iterator[ContainerRecord]":
         """Yield every container that can be read, in no order. One that is damaged never hides the others."""
@@ -234,6 +260,7 @@ class Records:
         except FileNotFoundError:
             raise no_such_container(container_id) from None
         self._parsed.pop(container_id, None)
+        self._processes.pop(container_id, None)
 
     def condemned(self) -> list[str]:
         """Return the ids of removals that were cut short."""

@@ -14,7 +14,6 @@ from ...snapshot.layered import open_layers
 from ...snapshot.pack import Packer
 from ...spec.errors import OrlopError, Unavailable, Unsupported
 from .. import events
-from ..containers import execs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def difference(engine: Engine, record: ContainerRecord) -> Difference:
         cause = f"it runs in {record.request.rootfs} itself, which nothing is kept to compare with"
         raise Unsupported("compare", record.subject, cause, hint="make an image of the directory, and run that")
     upper, *lower = engine.snapshots.layers(record.id)
-    mounts = execs.read_spec(engine, record).mounts
+    mounts = engine.records.spec(record.id).mounts
     try:
         return compare(upper, lower, {os.fsencode(mount.destination.strip("/")) for mount in mounts})
     except OSError as wrong:

@@ -24,7 +24,7 @@ from ...runtime.operations import mount_options
 from ...runtime.operations.mounts import BindMount
 from ...snapshot.owners import Shift
 from ...spec.errors import NotFound, Unavailable
-from ..containers import execs, lifecycle, state
+from ..containers import lifecycle, state
 from ..containers.record import disk_trouble_told
 
 TYPE_CHECKING = False
@@ -132,7 +132,7 @@ def _mount_all(engine: Engine, record: ContainerRecord) -> int:
         finally:
             os.close(place)
         own = engine.records.path(record.id)
-        for wanted in execs.read_spec(engine, record).mounts:
+        for wanted in engine.records.spec(record.id).mounts:
             if wanted.type == "bind" and not wanted.source.startswith(f"{own}/"):
                 _bind(root, wanted)
         if record.request.read_only:

@@ -21,7 +21,7 @@ from ...spec.mount import IMAGE
 from ...spec.task import SPEC_FILE
 from .. import events
 from ..compile import mounts as compiled
-from ..containers import execs, state
+from ..containers import state
 from ..containers.record import disk_trouble_told, write_durably
 from . import mountpoints, preparation, shared, visit
 
@@ -124,7 +124,7 @@ def _changed(
 
 
 def _write(engine: Engine, record: ContainerRecord, wanted: tuple[Mount, ...], places: set[str]) -> None:
-    spec: Spec = execs.read_spec(engine, record)
+    spec: Spec = engine.records.spec(record.id)
     kept = tuple(one for one in spec.mounts if one.destination not in places)
     directory = engine.records.path(record.id)
     data = jsonio.dump(spec.replace(mounts=(*kept, *wanted)).to_json())

@@ -41,7 +41,8 @@ def entry() -> None:
     _open_missing_descriptors()
     _use_utf8()
     status = main(sys.argv[1:])
-    frozen.freeze(next((word for word in sys.argv[1:2] if commands.find("", word)), ""))
+    # What a failure imports beside is no part of a verb's order.
+    frozen.freeze(next((word for word in sys.argv[1:2] if not status and commands.find("", word)), ""))
     try:
         sys.stdout.flush()
     except BrokenPipeError:

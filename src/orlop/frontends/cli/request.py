@@ -1,12 +1,11 @@
-"""The flags that describe a container, and what they ask the engine for: a `ContainerRequest` or an `ExecRequest`."""
+"""The flags that describe a container, and what they ask the engine for: a `ContainerRequest`."""
 
 from __future__ import annotations
 
-import os
-
 from ...spec import jsonio
-from ...spec.container import BindRequest, ContainerRequest, ExecRequest, TmpfsRequest
+from ...spec.container import BindRequest, ContainerRequest, TmpfsRequest
 from ...spec.errors import Invalid
+from .containers.environment import environment, read_lines, reason
 from .containers.podman import PODMAN_FLAGS
 from .containers.podman import binds as podman_binds
 from .containers.podman import environment as podman_environment
@@ -22,8 +21,7 @@ from .networking import fields as network_fields
 from .values import (
     BYTES,
     CPUS,
-    DETACH_KEYS,
-    DETACH_KEYS_DEFAULT,
+    DETACH_KEYS_FLAG,
     ENV,
     LABEL,
     MEMORY_SWAP,
@@ -33,15 +31,8 @@ from .values import (
     SECRET,
     STREAM,
     TMPFS,
-    of_caller,
     parse_label,
 )  # fmt: skip
-
-ENV_FILE_BYTES_MAX = 1 << 20
-
-DETACH_KEYS_FLAG = Flag(
-    "detach-keys", "", DETACH_KEYS, "Override the key sequence for detaching a container", default=DETACH_KEYS_DEFAULT
-)
 
 # fmt: off
 NESTED_DATA = "/var/lib/orlop"  # ORLOP_ROOT of root, which an engine inside is
@@ -101,17 +92,6 @@ RUN_FLAGS = (
     Flag("detach", "d", BOOL, "Run container in background and print container ID", default=False),
     DETACH_KEYS_FLAG,
     Flag("sig-proxy", "", BOOL, "Proxy received signals to the process", default=True),
-)
-EXEC_FLAGS = (
-    Flag("detach", "d", BOOL, "Detached mode: run command in the background", default=False),
-    DETACH_KEYS_FLAG,
-    Flag("env", "e", ENV, "Set environment variables"),
-    Flag("env-file", "", LIST, "Read in a file of environment variables"),
-    Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached", default=False),
-    Flag("privileged", "", BOOL, "Give extended privileges to the command", default=False),
-    Flag("tty", "t", BOOL, "Allocate a pseudo-TTY", default=False),
-    Flag("user", "u", STRING, "Username or UID (format: <name|uid>[:<group|gid>])", default=""),
-    Flag("workdir", "w", STRING, "Working directory inside the container", default=""),
 )
 # fmt: on
 
@@ -175,71 +155,10 @@ def container_request(options: Options, arguments: list[str], attached: frozense
     )
 
 
-def exec_request(options: Options, command: list[str]) -> ExecRequest:
-    """Return what the flags of exec ask for."""
-    return ExecRequest(
-        args=tuple(command),
-        env=environment(options),
-        user=options["user"],
-        working_dir=options["workdir"],
-        terminal=options["tty"],
-        open_stdin=options["interactive"],
-        privileged=options["privileged"],
-        ends_with_client=not options["detach"],
-    )
-
-
 def _labels(options: Options) -> dict[str, str]:
     """Return the labels of --label-file, then those of -l, which are stronger."""
-    lines = (line for path in options["label-file"] for line in _read_lines("label file", path))
+    lines = (line for path in options["label-file"] for line in read_lines("label file", path))
     return dict([*(parse_label(line) for line in lines), *options["label"]])
-
-
-def environment(options: Options) -> tuple[str, ...]:
-    """Return the variables of --env-file, then those of -e, which are stronger."""
-    return (*(line for path in options["env-file"] for line in read_env_file(path)), *options["env"])
-
-
-def read_env_file(path: str) -> list[str]:
-    """Return the variables of one file: NAME=value or NAME in each line, # begins a comment. Raises Invalid."""
-    return [_of_environment(line) for line in _read_lines("env file", path) if "=" in line or line in os.environ]
-
-
-def _of_environment(line: str) -> str:
-    return line if "=" in line else f"{line}={of_caller(line)}"
-
-
-def _read_lines(what: str, path: str) -> list[str]:
-    """Return the lines of a file of NAME=value or NAME. Raises Invalid."""
-    subject = f"{what} {path}"
-    try:
-        with open(path, "rb") as file:
-            data = file.read(ENV_FILE_BYTES_MAX + 1)
-    except OSError as wrong:
-        hint = "name a file with one NAME=value in each line"
-        raise Invalid("read", subject, _reason(wrong), hint=hint) from None
-    if len(data) > ENV_FILE_BYTES_MAX:
-        raise Invalid("read", subject, f"it is larger than {ENV_FILE_BYTES_MAX} bytes", hint="name a smaller file")
-    lines = (
-        _checked_line(subject, number, raw)
-        for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)
-    )
-    return [line for line in lines if line]
-
-
-def _checked_line(subject: str, number: int, raw: bytes) -> str:
-    """Return a line without its indentation, "" for a comment."""
-    try:
-        line = raw.decode().removesuffix("\r").lstrip()
-    except UnicodeDecodeError:
-        raise Invalid("read", subject, f"line {number} is not UTF-8", hint="save the file as UTF-8") from None
-    if not line or line.startswith("#"):
-        return ""
-    name = line.partition("=")[0]
-    if not name or name != "".join(name.split()) or "\0" in line:
-        cause = f"variable '{name}' contains whitespaces" if name else f"no variable name on line '{line}'"
-        raise Invalid("read", subject, cause, hint=f"correct line {number}: NAME=value")
-    return line
 
 
 def _image(reference: str) -> str:
@@ -307,8 +226,4 @@ def _read_profile(path: str) -> bytes:
             return file.read(jsonio.DOCUMENT_BYTES_MAX + 1)
     except OSError as wrong:
         hint = "name a JSON file, or write seccomp=unconfined"
-        raise Invalid("read", f"seccomp profile {path}", _reason(wrong), hint=hint) from None
-
-
-def _reason(wrong: OSError) -> str:
-    return (wrong.strerror or str(wrong)).lower()
+        raise Invalid("read", f"seccomp profile {path}", reason(wrong), hint=hint) from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from .flags import INT64_MAX, BadValue, Kind, quote
+from .flags import INT64_MAX, BadValue, Flag, Kind, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -251,5 +251,8 @@ TMPFS = Kind("list", parse_tmpfs, repeatable=True)
 SECRET = Kind("list", parse_secret, repeatable=True)
 RESTART = Kind("string", parse_restart)
 DETACH_KEYS = Kind("string", parse_detach_keys)
+DETACH_KEYS_FLAG = Flag(
+    "detach-keys", "", DETACH_KEYS, "Override the key sequence for detaching a container", default=DETACH_KEYS_DEFAULT
+)
 DURATION = Kind("duration", parse_duration)
 ROOTFS = Kind("string", parse_rootfs)

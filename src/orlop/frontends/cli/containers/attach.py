@@ -9,7 +9,7 @@ from ....spec.errors import OrlopError, Unavailable
 from ..command import Command, Invocation, for_output, write_line
 from ..flags import BOOL, EXIT_USAGE, Flag, UsageError
 from ..main import explain
-from ..request import DETACH_KEYS_FLAG
+from ..values import DETACH_KEYS_FLAG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,17 +5,18 @@ The words ls and kill mean that only where no container is called so: docker's u
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ....spec.errors import NotFound
-from .. import request
 from ..command import Command, Invocation, visible, write_line
-from ..request import EXEC_FLAGS
-from ..units import ago, epoch_ns
+from ..flags import BOOL, LIST, STRING, Flag
+from ..values import DETACH_KEYS_FLAG, ENV
+from .environment import environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    from ..flags import Options
 
 COMMAND_CHARACTERS_MAX = 60
 
@@ -25,13 +26,30 @@ def _exec(invocation: Invocation) -> int:
     container, *command = invocation.arguments
     if container in _OTHERS and not options.given and not _is_container(invocation, container):
         return _OTHERS[container](invocation, command)
-    wanted = request.exec_request(options, command)
-    args: dict[str, object] = {"container": container, "request": wanted.to_json()}
+    args: dict[str, object] = {"container": container, "request": asked(options, command)}
     if options["detach"]:
         with invocation.connect() as engine:
             engine.call("containers.exec", args | {"attached": False, "console_size": None})
         return 0
     return _attached(invocation, args)
+
+
+def asked(options: Options, command: list[str]) -> dict[str, object]:
+    """Return what the flags ask for: an ExecRequest as the engine's socket takes it.
+
+    Not made of the record itself, which would import all that can be asked of a container: 2 ms of each exec.
+    """
+    wanted: dict[str, object] = {
+        "args": command,
+        "env": [*environment(options)],
+        "user": options["user"],
+        "workingDir": options["workdir"],
+        "terminal": options["tty"],
+        "openStdin": options["interactive"],
+        "privileged": options["privileged"],
+        "endsWithClient": not options["detach"],
+    }
+    return {name: value for name, value in wanted.items() if value}
 
 
 def _attached(invocation: Invocation, args: dict[str, object]) -> int:
@@ -74,6 +92,8 @@ def _list(invocation: Invocation, containers: list[str]) -> int:
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    from ..units import ago, epoch_ns
+
     process = one["ProcessConfig"]
     started = epoch_ns(one["StartedAt"])
     command = " ".join((process["entrypoint"], *process["arguments"]))
@@ -96,6 +116,20 @@ def _kill(invocation: Invocation, words: list[str]) -> int:
 
 
 _OTHERS: dict[str, Callable[[Invocation, list[str]], int]] = {"ls": _list, "kill": _kill}
+
+# fmt: off
+EXEC_FLAGS = (
+    Flag("detach", "d", BOOL, "Detached mode: run command in the background", default=False),
+    DETACH_KEYS_FLAG,
+    Flag("env", "e", ENV, "Set environment variables"),
+    Flag("env-file", "", LIST, "Read in a file of environment variables"),
+    Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached", default=False),
+    Flag("privileged", "", BOOL, "Give extended privileges to the command", default=False),
+    Flag("tty", "t", BOOL, "Allocate a pseudo-TTY", default=False),
+    Flag("user", "u", STRING, "Username or UID (format: <name|uid>[:<group|gid>])", default=""),
+    Flag("workdir", "w", STRING, "Working directory inside the container", default=""),
+)
+# fmt: on
 
 EXEC = Command(
     _exec,
