@@ -78,6 +78,7 @@ def load(engine: Engine, archive: int, platform: str = "", *, force: bool = Fals
             raise
         for one in loaded:
             yield from _name(engine, one)
+        _forget(engine, lease.held)  # the archive's own index.json and its like are no part of any image
 
 
 def _prove(engine: Engine, loaded: Loaded, platform: str) -> None:
@@ -120,11 +121,11 @@ def _name(engine: Engine, loaded: Loaded) -> Iterator[Message]:
 
 
 def _forget(engine: Engine, held: set[Digest]) -> None:
-    """Remove what a refused archive had brought and nothing else needs."""
+    """Remove what an archive brought and no image needs."""
     behind = collection.Marked()
     behind.blobs |= held
     held.clear()
     try:
         collection.collect(engine.store, engine.snapshots, behind)
     except OrlopError as wrong:
-        engine.log.write(f"what a refused archive had brought stays: {wrong}")
+        engine.log.write(f"what an archive brought and no image needs stays: {wrong}")

@@ -267,6 +267,9 @@ class Door(Exchange):
             self._take(upload)
             if digest is not None:
                 self.repositories.finish(upload, digest)
+        except OrlopError:  # the disk is full: what has come is in the way of others
+            self.repositories.uploads.end(upload)
+            raise
         finally:
             upload.lock.release()
 

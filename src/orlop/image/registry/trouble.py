@@ -18,6 +18,14 @@ MESSAGE_CHARACTERS_MAX = 300
 RETRIED = frozenset((408, 429, 500, 502, 503, 504))
 
 
+class Troubled(Broken):
+    """An answer of RETRIED to a request that is not simply sent again. error: what it says."""
+
+    def __init__(self, error: OrlopError) -> None:
+        super().__init__(error.cause)
+        self.error = error
+
+
 def told(data: bytes) -> str:
     """Return what an error document says, "" when it says nothing we understand."""
     try:
@@ -30,8 +38,8 @@ def told(data: bytes) -> str:
     first = errors[0] if isinstance(errors, list) and errors else document
     if not isinstance(first, dict):
         return ""
-    code, message = first.get("code"), first.get("message") or first.get("details")
-    words = [text for text in (code, message) if isinstance(text, str) and text]
+    code, message, detail = first.get("code"), first.get("message") or first.get("details"), first.get("detail")
+    words = [text for text in (code, message, detail) if isinstance(text, str) and text]
     if words and isinstance(code, str):
         words[0] = words[0].lower().replace("_", " ")
     return ": ".join(words)[:MESSAGE_CHARACTERS_MAX]

@@ -12,7 +12,7 @@ from urllib.parse import quote, urljoin
 from orlop.spec.errors import Invalid, OrlopError, Unavailable
 
 from .transport import Broken, send_piece
-from .trouble import RETRIED, refusal
+from .trouble import RETRIED, Troubled, refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Upload:
             if response.status == 201:
                 return ""
             if response.status != 202:
-                raise self._refused(response)
+                raise self._refusal(response)
             least = response.header("OCI-Chunk-Min-Length")
             if least.isdigit():
                 self._chunk_bytes = max(CHUNK_BYTES, min(int(least[:12]), CHUNK_BYTES_MAX))
@@ -99,17 +99,17 @@ class Upload:
 
     def _failed(self, broken: Broken, failures: int) -> int:
         if not self._patience.pause(failures + 1):
-            raise self._repository.unreachable(broken) from None
+            raise broken.error if isinstance(broken, Troubled) else self._repository.unreachable(broken) from None
         return failures + 1
 
     def _put(self, file: io.FileIO, location: str, offset: int, count: int) -> bool:
-        """End the upload with count more bytes. False when the server is in trouble and it may be gone on with."""
+        """End the upload with count more bytes. False when that was too much at once. Raises Broken."""
         url = location + ("&" if "?" in location else "?") + f"digest={quote(self._blob.digest, safe='')}"
         headers = {"Content-Type": OCTET_STREAM, "Content-Length": str(count)}
         with self._request("PUT", url, headers, file, offset, count) as response:
             if response.status in (201, 204):
                 return True
-            if response.status in RETRIED or response.status == 413:
+            if response.status == 413:
                 return False
             raise self._refused(response)
 
@@ -125,7 +125,7 @@ class Upload:
             if response.status == 202:
                 reached = _reached(response)
                 return (offset + count if reached is None else reached), _location(response)
-            if response.status in RETRIED or response.status == 416:
+            if response.status == 416:
                 raise Broken(f"status {response.status}")
             raise self._refused(response)
 
@@ -135,7 +135,7 @@ class Upload:
             if response.status == 204:
                 return _reached(response) or 0, _location(response, location)
             if response.status not in (404, 405):
-                raise Broken(f"status {response.status}")
+                raise Troubled(self._refusal(response))
         return 0, self._begin()
 
     def _request(
@@ -153,7 +153,12 @@ class Upload:
 
         return self._repository.remote.request(method, url, self._repository.scopes, headers, send if count else None)
 
-    def _refused(self, response: Response) -> OrlopError:
+    def _refused(self, response: Response) -> OrlopError | Broken:
+        """Return what an answer says: for good, or (Broken) until the next try."""
+        error = self._refusal(response)
+        return Troubled(error) if response.status in RETRIED else error
+
+    def _refusal(self, response: Response) -> OrlopError:
         return refusal(response, "push", f"blob {self._blob.digest.short} to {self._repository.name}")
 
 

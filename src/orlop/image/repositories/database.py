@@ -1,14 +1,19 @@
 """repositories.db: which repository holds which blob, manifest and tag. The blobs' bytes lie in the content store.
 
 Every fact is a row; a transaction is durable when it returns (synchronous=FULL: a tag that a client was told of
-survives a power failure). Readers never wait for a writer (write-ahead log).
+survives a power failure). Readers never wait for a writer (write-ahead log). A disk that does not take a change, or
+does not give what was written, is Unavailable to the caller.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import threading
 from contextlib import contextmanager
+
+from orlop.spec.errors import Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +74,12 @@ class Database:
             connection.execute("PRAGMA synchronous=FULL")
         try:
             yield connection
+        except sqlite3.OperationalError as wrong:
+            connection.close()
+            if wrong.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                hint = f"free some space below {os.path.dirname(self._path)}"
+                raise Unavailable("write", self._path, os.strerror(errno.ENOSPC), hint=hint) from None
+            raise Unavailable("use", self._path, str(wrong)) from None
         except BaseException:
             connection.close()
             raise
@@ -83,7 +94,8 @@ class Database:
             try:
                 yield connection
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # a full disk has ended it already
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 

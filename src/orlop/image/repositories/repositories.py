@@ -71,6 +71,9 @@ class Repositories:
         except sqlite3.Error as wrong:
             os.close(self._lock)
             raise Unavailable("open", f"{root}/repositories.db", str(wrong)) from None
+        except Unavailable:
+            os.close(self._lock)
+            raise
         self.uploads = Uploads(self.store, self.rules)
         self._leases = Leases()
 
