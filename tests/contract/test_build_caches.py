@@ -76,7 +76,7 @@ def test_a_cache_in_a_registry(orlop: Environment, registry: str, context: Path,
     # The layers of the other stage are needed now: `max` has them, `min` has only promised.
     (context / "Dockerfile").write_text(DOCKERFILE.replace("/vv", "/vvv"))
     changed = build(orlop, context, "--cache-from", reference)
-    assert ("date +%N > /x\n#4 CACHED" in changed) and changed.count("RUN true\n") == {"min": 2, "max": 1}[mode]
+    assert "\n#4 CACHED\n" in changed and changed.count("RUN true\n") == {"min": 2, "max": 1}[mode]
     assert orlop("run", "--rm", "--network=none", changed.split()[-1], "cat", "/vvv").stdout == "1\n"
 
 

@@ -441,6 +441,7 @@ def test_attestations_lie_beside_the_image(orlop, context, tmp_path):
     ]
     (base,) = statements[1]["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert base["uri"] == "pkg:docker/host" and "value-of-it" not in json.dumps(statements)
+    orlop("load", "-i", tmp_path / "o.tar")
     assert run(orlop, "x:1", "cat", "/x") == "x\n"
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orlop.build import packages, scan
+from orlop.build.output import packages, scan
 from orlop.build.solver import glob
 from orlop.build.solver.cachemounts import name_of
 from orlop.build.solver.chmod import changed_mode, check_mode

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from orlop.build.request import BuildRequest
 from orlop.frontends.buildkit import control, filesync, frontend, grpc, outputs, session, status
 from orlop.frontends.buildkit.http2 import Broken, Connection
 from orlop.spec import protobuf
@@ -317,7 +318,7 @@ def asked(tmp_path: Path, stats: list[protobuf.Message], content: dict[int, byte
     with served({session.FILE_SYNC: sender(stats, content)}) as connection:
         own = session.Session("s", "k", (session.FILE_SYNC,), connection)
         wished = {name.replace("__", ":").replace("_", "-"): value for name, value in options.items()}
-        return frontend.request_of(_Folders(tmp_path), own, wished, (), ())  # type: ignore[arg-type]
+        return frontend.request_of(_Folders(tmp_path), own, wished, BuildRequest())  # type: ignore[arg-type]
 
 
 def test_options_are_a_request(tmp_path: Path) -> None:
@@ -357,7 +358,7 @@ def test_broken_options_are_refused(tmp_path: Path, options: dict[str, str]) -> 
         wished = {name.replace("__", ":").replace("_", "-"): value for name, value in options.items()}
         engine = _Folders(tmp_path)
         with pytest.raises(OrlopError), frontend.upload(engine, own, wished):  # type: ignore[arg-type]
-            frontend.request_of(engine, own, wished, (), ())  # type: ignore[arg-type]
+            frontend.request_of(engine, own, wished, BuildRequest())  # type: ignore[arg-type]
 
 
 BROKEN = (

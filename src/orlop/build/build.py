@@ -16,12 +16,11 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 
-from orlop.engine import events
 from orlop.spec.errors import Invalid, OrlopError, Unavailable
 from orlop.spec.platform import Platform
 from orlop.spec.reference import Reference
 
-from . import contexts, export, graph, history, verify
+from . import contexts, graph, history, verify
 from .cache.places import INLINE
 from .dockerfile.compile import compile as compile_graph
 from .dockerfile.options import Options
@@ -33,7 +32,7 @@ from .solver.solve import Solver, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from orlop.engine.engine import Engine
     from orlop.spec.image import ContainerConfig
@@ -51,18 +50,19 @@ TAIL_LINES = 40
 
 
 def build(
-    engine: Engine, request: BuildRequest, archive: int = -1, hangup: int = -1
+    engine: Engine, request: BuildRequest, archive: int = -1, hangup: int = -1, sinks: Sequence[int] = ()
 ) -> Generator[Message, None, dict[str, object]]:
     """Build; yield the journal's messages. The generator's value is {build, id, digest, names}.
 
     archive: the context as a descriptor, -1 for none. hangup: the client's connection: its end cancels the build.
+    sinks: descriptors that take the archives of the request's outputs.
     Raises DockerfileError, CommandFailed for a failing step, NotFound, Invalid, Denied, Unavailable.
     """
     directory = history.begin(engine)
     journal = Journal(directory)
     with engine.store.leases.hold() as lease, ExitStack() as held:
         solver = Solver(engine, Settings(request, _platform(engine, request), _salt(engine)), journal, lease, directory)
-        work = _Work(solver, request, archive)
+        work = _Work(solver, request, archive, sinks)
         held.callback(solver.close)
         held.callback(work.finish)
         thread = threading.Thread(target=work.run, name="build", daemon=True)
@@ -102,10 +102,11 @@ def prepared(engine: Engine, request: BuildRequest, archive: int) -> Iterator[Wr
 class _Work:
     """One build, on a thread."""
 
-    def __init__(self, solver: Solver, request: BuildRequest, archive: int) -> None:
+    def __init__(self, solver: Solver, request: BuildRequest, archive: int, sinks: Sequence[int]) -> None:
         self.solver = solver
         self.request = request
         self.archive = archive
+        self.sinks = sinks
         self.result: dict[str, object] = {}
         self.failure: BaseException | None = None
         self.done = os.eventfd(0, os.EFD_CLOEXEC)
@@ -168,29 +169,9 @@ class _Work:
         return result
 
     def _export(self, compiled: Compiled) -> dict[str, object]:
-        engine = self.solver.engine
-        written = [(target, export.write(self.solver, target)) for target in compiled.targets]
-        if self.request.attestations:
-            from .attest import write_index
+        from .output.deliver import deliver
 
-            descriptor = write_index(self.solver, written)
-        else:
-            descriptor = written[0][1] if len(written) == 1 else export.write_index(self.solver, written)
-        names = []
-        for tag in self.request.tags:
-            reference = Reference.parse(tag).tagged()
-            engine.store.names.put(reference, descriptor)
-            names.append(reference.familiar)
-            events.publish(engine, "image", "tag", engine.images.id_of(descriptor), {"name": reference.familiar})
-        if not self.request.tags:
-            engine.store.names.put(None, descriptor)
-        return {
-            "build": self.solver.name,
-            "id": engine.images.id_of(descriptor),
-            "digest": str(descriptor.digest),
-            "names": names,
-            "descriptor": descriptor.to_json(),
-        }
+        return {"build": self.solver.name, **deliver(self.solver, compiled.targets, self.sinks)}
 
     def _tell_failure(self, failure: BaseException) -> None:
         if isinstance(failure, DockerfileError):

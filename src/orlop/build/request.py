@@ -5,6 +5,7 @@ from orlop.spec.record import Record
 from orlop.spec.registry import Credentials
 
 from .cache.places import CachePlace
+from .output.wanted import Output
 
 
 class SecretSource(Record):
@@ -41,6 +42,7 @@ class BuildRequest(Record):
     keep_failed: a failing step's tree stays, for `build shell`.
     verify: make every step once more and compare. secrets_policy: block, warn or off (build.scan).
     cache_from, cache_to: build.cache.places; their paths are absolute.
+    outputs: () is an image in our store. squash: the layers that are made become one.
     attestations: of "provenance", "provenance=max" and "sbom".
     """
 
@@ -82,5 +84,7 @@ class BuildRequest(Record):
     verify: bool = False
     secrets_policy: str = "block"
     attestations: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    squash: bool = False
     cache_from: tuple[CachePlace, ...] = ()
     cache_to: tuple[CachePlace, ...] = ()

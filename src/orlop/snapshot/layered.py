@@ -35,14 +35,16 @@ class Entry:
 class Directory:
     """The same directory in several layers, the topmost first. Owns its descriptors.
 
-    plain: a tree of its own; a device 0:0 is then a device, and not a whiteout.
+    plain: a tree of its own; a device 0:0 is then a device, and not a whiteout. hides: one of these layers says that
+    nothing of the same directory below it shows.
     """
 
-    __slots__ = ("_fds", "plain")
+    __slots__ = ("_fds", "hides", "plain")
 
-    def __init__(self, fds: Sequence[int], *, plain: bool) -> None:
+    def __init__(self, fds: Sequence[int], *, plain: bool, hides: bool = False) -> None:
         self._fds = tuple(fds)
         self.plain = plain
+        self.hides = hides
 
     @property
     def fd(self) -> int:
@@ -72,9 +74,10 @@ class Directory:
     def enter(self, name: bytes, entry: Entry) -> Directory:
         """Return the directory that an entry of ours is. The entry's place stays the caller's. Raises OSError."""
         found = [os.open(".", DIRECTORY_FLAGS, dir_fd=entry.place)]
+        hides = entry.layer + 1 < len(self._fds) and is_opaque(found[-1])
         try:
             for fd in self._fds[entry.layer + 1 :]:
-                if is_opaque(found[-1]):
+                if hides:
                     break
                 try:
                     below = os.open(name, PLACE_FLAGS, dir_fd=fd)
@@ -82,15 +85,17 @@ class Directory:
                     continue
                 try:
                     if not stat.S_ISDIR(os.fstat(below).st_mode):
+                        hides = True
                         break
                     found.append(os.open(".", DIRECTORY_FLAGS, dir_fd=below))
+                    hides = is_opaque(found[-1])
                 finally:
                     os.close(below)
         except BaseException:
             for fd in found:
                 os.close(fd)
             raise
-        return Directory(found, plain=self.plain)
+        return Directory(found, plain=self.plain, hides=hides)
 
     def close(self) -> None:
         for fd in self._fds:

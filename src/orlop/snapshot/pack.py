@@ -142,7 +142,7 @@ class Packer:
         member.xattrs = _xattrs(directory.fd)
         owners.restore(member, directory.fd)
         self._emit(encode(member))
-        if self._whiteouts and is_opaque(directory.fd):
+        if self._whiteouts and (directory.hides or is_opaque(directory.fd)):
             self._mark(info, (b"" if name == b"." else name + b"/") + OPAQUE_MARKER)
 
     def _member(self, info: os.stat_result, name: bytes, kind: str) -> Member:

@@ -13,15 +13,18 @@ containers of frontends are refused by name. Source: moby/buildkit, control.prot
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import threading
 
 from ... import __version__
-from ...spec import protobuf
+from ...build.cache import places
+from ...build.request import BuildRequest
+from ...spec import jsonio, protobuf
 from ...spec.errors import Conflict, Denied, Invalid, NotFound, OrlopError, Unsupported
 from . import grpc, outputs
-from .frontend import FRONTEND, request_of, upload
+from .frontend import FRONTEND, cache_sources, of_registry, request_of, upload
 from .http2 import Stream
 from .status import Progress
 
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
 BUILDS_MAX = 200
 ENDED_MAX = 20  # builds that are over, kept for a client whose question about them comes late
 WAIT_S_MAX = 60.0
-IN_STORE = frozenset(("moby", "image", ""))
 _CAPABILITIES = (
     "solve.base", "resolveimage", "readfile", "readdir", "statfile", "return", "returnmap", "proto.refarray",
     "importcaches", "gateway.solve.metadata", "gateway.warnings", "reference.output",
@@ -71,6 +73,15 @@ class Build:
             found = protobuf.decode(_bytes(self.solve[13][0]))
             return protobuf.text(found, 1), _pairs(found, 2)
         return protobuf.text(self.solve, 3), _pairs(self.solve, 4)
+
+    def caches(self, number: int) -> list[dict[str, str]]:
+        """Return the attributes of caches: 4 are those to write, 5 to read (CacheOptions of the request)."""
+        found = []
+        for options in map(_bytes, self.solve.get(8, ())):
+            for entry in map(_bytes, protobuf.decode(options).get(number, ())):
+                fields = protobuf.decode(entry)
+                found.append({"type": protobuf.text(fields, 1), **_pairs(fields, 2)})
+        return found
 
 
 class Control:
@@ -125,37 +136,14 @@ class Control:
         call.send(protobuf.encode(tuple((1, ((1, name), (2, value))) for name, value in answer.items())))
 
     def _export(self, build: Build) -> dict[str, str]:
-        kind, attributes = build.exporter
         if not build.result:
             return {}
         answer = {"containerimage.digest": str(build.result["digest"])}
         answer["containerimage.config.digest"] = str(build.result["id"])
+        answer["containerimage.descriptor"] = base64.b64encode(jsonio.dump(build.result["descriptor"])).decode()
         if build.result["names"]:
-            answer["image.name"] = attributes.get("name", "")
-        if kind in outputs.TO_FILE or kind == "local":
-            names = build.result["names"]
-            outputs.send(
-                self._engine, self._session(build), kind, attributes, names[0] if names else build.result["id"]
-            )
-        elif kind not in IN_STORE:
-            raise Unsupported("export", "the build", f"there is no exporter {kind[:60]!r}")
-        if attributes.get("push") == "true":
-            self._push(build)
+            answer["image.name"] = build.exporter[1].get("name", "")
         return answer
-
-    def _push(self, build: Build) -> None:
-        from ...engine.images.push import push
-        from ...spec.reference import Reference
-        from ...spec.registry import Credentials, PushRequest
-
-        session = self._session(build)
-        for name in build.result["names"]:
-            reference = Reference.parse(name).tagged()
-            wanted = PushRequest(
-                image=str(reference), credentials=session.credentials(reference.domain) or Credentials()
-            )
-            for _ in push(self._engine, wanted):
-                continue
 
     def _status(self, call: grpc.Call) -> None:
         build = self._build(protobuf.text(_request(call), 1))
@@ -243,21 +231,31 @@ class Control:
         if frontend != FRONTEND:
             cause = f"there is no frontend {frontend[:60]!r}" if frontend else "it sends a graph of its own"
             raise Unsupported("build", "what the client asks for", cause, hint="build from a Dockerfile")
-        _, attributes = build.exporter
         session = self._session(build)
-        tags = [name for name in attributes.get("name", "").split(",") if name]
-        allow = [value.decode() for value in build.solve.get(9, ()) if isinstance(value, bytes)]
-        with _hangup(call.stream) as hangup, upload(self._engine, session, options) as archive:
-            request = request_of(self._engine, session, options, tags, allow)
+        allow = tuple(value.decode() for value in build.solve.get(9, ()) if isinstance(value, bytes))
+        with (
+            _hangup(call.stream) as hangup,
+            upload(self._engine, session, options) as archive,
+            outputs.Sending(self._engine, session, *build.exporter) as sending,
+        ):
+            asked = BuildRequest(
+                tags=sending.output.names,
+                allow=allow,
+                outputs=(sending.output,),
+                cache_to=tuple(places.destination(of_registry(one)) for one in build.caches(4)),
+                cache_from=cache_sources(options, build.caches(5)),
+            )
+            request = request_of(self._engine, session, options, asked)
             if "requestid" in options:
                 from .subrequests import answer
 
                 return answer(self._engine, request, archive, options["requestid"])
-            messages = solve(self._engine, request, archive, hangup)
+            messages = solve(self._engine, request, archive, hangup, sending.sinks)
             while True:
                 try:
                     build.progress.tell(next(messages))
                 except StopIteration as end:
+                    sending.finish()
                     build.result = end.value
                     return {}
 

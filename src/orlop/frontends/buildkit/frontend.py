@@ -12,13 +12,14 @@ import os
 import re
 import tempfile
 
+from ...build.cache import places
 from ...build.ignore import names_for, parse_lines
+from ...build.registries import HUB, hosts, names_of
 from ...build.request import BuildRequest, SecretSource
 from ...linux.path import read_in_root
-from ...spec import protobuf
+from ...spec import jsonio, protobuf
 from ...spec.container import UlimitRequest
-from ...spec.errors import Invalid, NotFound, OrlopError, Unavailable, Unsupported
-from ...spec.reference import Reference
+from ...spec.errors import Invalid, NotFound, Unavailable, Unsupported
 from . import filesync, grpc
 from .http2 import Broken
 
@@ -26,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from ...build.cache.places import CachePlace
     from ...engine.engine import Engine
     from ...spec.registry import Credentials
     from .session import Session
@@ -33,16 +35,16 @@ if TYPE_CHECKING:
 FRONTEND = "dockerfile.v0"
 DOCKERFILE_BYTES_MAX = 16 << 20
 _SECRET = re.compile(r"--mount=(\S*type=secret\S*)")
-_IMAGE = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)|--from=(\S+)", re.IGNORECASE | re.MULTILINE)
 _LOCAL = "local:"
 _UPLOAD = "/moby.upload.v1.Upload/Pull"
 _UPLOADED = "http://buildkit-session/"  # an archive that came on the client's standard input
 
 
-def request_of(
-    engine: Engine, session: Session, options: Mapping[str, str], tags: Sequence[str], allow: Sequence[str]
-) -> BuildRequest:
-    """Return what a client asks for, after its folders were read. Raises Invalid, Unavailable, Unsupported."""
+def request_of(engine: Engine, session: Session, options: Mapping[str, str], asked: BuildRequest) -> BuildRequest:
+    """Return what a client asks for, after its folders were read. asked: what it says elsewhere than in the options.
+
+    Raises Invalid, Unavailable, Unsupported.
+    """
     folders = _Folders(engine, session)
     name = options.get("filename", "Dockerfile")
     remote = options.get("context", "")
@@ -54,7 +56,7 @@ def request_of(
         lines = parse_lines(shared.decode(errors="surrogateescape"))
         # What a Dockerfile that is excluded needs of itself came on its own.
         main = folders.read(_main_name(options), exclude=lines)
-    return BuildRequest(
+    request = asked.replace(
         context=main,
         archive=is_upload,
         remote="" if is_upload else remote,
@@ -62,7 +64,6 @@ def request_of(
         dockerfile_text=text,
         ignore_text=ignore.decode(errors="surrogateescape") if ignore is not None else None,
         contexts=_contexts(folders, options),
-        tags=tuple(tags),
         build_args=_prefixed(options, "build-arg:"),
         labels=_prefixed(options, "label:"),
         target=options.get("target", ""),
@@ -76,10 +77,33 @@ def request_of(
         ulimits=_ulimits(options.get("ulimit", "")),
         cgroup_parent=options.get("cgroup-parent", ""),
         secrets=_secrets(session, text or ""),
-        credentials=_credentials(session, text or "", tags),
-        allow=tuple(allow),
         source_date_epoch_s=_epoch(options),
     )
+    return request.replace(credentials=_credentials(session, request))
+
+
+def cache_sources(options: Mapping[str, str], given: Sequence[Mapping[str, str]]) -> tuple[CachePlace, ...]:
+    """Return the caches that a build shall read: those of the options, and those that came beside them.
+
+    Raises Invalid, Unsupported.
+    """
+    found = [{"type": places.REGISTRY, "ref": one} for one in options.get("cache-from", "").split(",") if one]
+    told = jsonio.parse(options.get("cache-imports") or "[]", "cache-imports")
+    for one in told if isinstance(told, list) else ():
+        attributes = one.get("Attrs") if isinstance(one, dict) else None
+        if isinstance(attributes, dict):
+            found.append(
+                {**{str(name): str(value) for name, value in attributes.items()}, "type": str(one.get("Type"))}
+            )
+    return tuple(dict.fromkeys(places.source(of_registry(one)) for one in (*found, *given)))
+
+
+def of_registry(attributes: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the attributes of a cache that is no folder: a client's folders are its own. Raises Unsupported."""
+    if attributes.get("type") == places.LOCAL:
+        cause = "a folder of the client's as a cache is not read over its session"
+        raise Unsupported("build", "a cache of type=local", cause, hint="use type=registry or type=inline")
+    return attributes
 
 
 @contextlib.contextmanager
@@ -206,18 +230,11 @@ def _secrets(session: Session, dockerfile: str) -> tuple[SecretSource, ...]:
     return tuple(SecretSource(id=name, data=base64.b64encode(data).decode()) for name, data in found.items())
 
 
-def _credentials(session: Session, dockerfile: str, tags: Sequence[str]) -> dict[str, Credentials]:
+def _credentials(session: Session, request: BuildRequest) -> dict[str, Credentials]:
     """Return what the client knows for the registries that the build may ask."""
-    hosts = {"docker.io"}
-    for name in (*(match[1] or match[2] for match in _IMAGE.finditer(dockerfile)), *tags):
-        try:
-            hosts.add(Reference.parse(name).domain)
-        except OrlopError:
-            continue  # a stage's number, a variable
     found = {}
-    for host in sorted(hosts):
-        asked = "https://index.docker.io/v1/" if host == "docker.io" else host
-        credentials = session.credentials(asked)
+    for host in hosts(request.dockerfile_text or "", names_of(request)):
+        credentials = session.credentials("https://index.docker.io/v1/" if host == HUB else host)
         if credentials is not None:
             found[host] = credentials
     return found

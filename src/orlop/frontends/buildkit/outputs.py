@@ -6,12 +6,12 @@ Source: moby/buildkit, session/filesync (FileSend); tonistiigi/fsutil, send.go.
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import tempfile
 import threading
 
-from ...engine.images import archives
+from ...build.contexts import extract
+from ...build.output import wanted
 from ...spec import protobuf
 from ...spec.errors import OrlopError, Unavailable
 from . import filesync, grpc
@@ -21,7 +21,10 @@ from .session import FILE_SEND
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
+    from typing import Self
 
+    from ...build.output.wanted import Output
     from ...engine.engine import Engine
     from .session import Session
 
@@ -29,83 +32,98 @@ PIECE_BYTES = 32 * 1024
 TO_FILE = frozenset(("oci", "docker", "tar"))
 
 
-def send(engine: Engine, session: Session, kind: str, attributes: Mapping[str, str], image: str) -> None:
-    """Send an image as the exporter `kind` ("oci", "docker", "tar" or "local") would. Raises Unavailable."""
-    if not session.offers(FILE_SEND):
-        raise Unavailable("send", "the build's output", "the client takes none", hint="give --output a destination")
-    metadata = [(f"exporter-md-{name}", value) for name, value in attributes.items() if value.isascii()]
-    try:
-        call = grpc.begin(session.connection, FILE_SEND, metadata)
-        if kind == "local":
-            with tempfile.TemporaryDirectory(dir=f"{engine.paths.root}/build") as directory:
-                _extract(engine, image, directory)
-                _Sender(call, directory).run()
-        else:
-            _send_bytes(call, lambda fd: _write(engine, kind, image, fd))
-        call.end()
-        for _ in call.messages():
-            continue
-        call.check()
-    except grpc.Failed as error:
-        raise Unavailable("send", "the build's output", error.text) from None
-    except Broken as error:
-        raise Unavailable("send", "the build's output", str(error)) from None
+def wanted_of(kind: str, attributes: Mapping[str, str]) -> Output:
+    """Return what an exporter is, in our words. Raises Invalid, Unsupported."""
+    if kind not in ("moby", ""):
+        return wanted.parse({**attributes, "type": kind})
+    given = {name: value for name, value in attributes.items() if name != "load"}  # where it goes in any case
+    return wanted.parse({**given, "type": wanted.IMAGE})
 
 
-def _write(engine: Engine, kind: str, image: str, fd: int) -> None:
-    from ...build.export import write_tree
+class Sending:
+    """What a build writes, on its way to its client. output: what is asked of the build; sinks: what goes with it.
 
-    if kind == "tar":
-        write_tree(engine, image, fd)
-    else:
-        archives.save(engine, [image], fd)
+    Nothing is sent before the build writes. Close it in any case, after `finish` where the build has ended well.
+    """
 
+    def __init__(self, engine: Engine, session: Session, kind: str, attributes: Mapping[str, str]) -> None:
+        self.output = wanted_of(kind, attributes)
+        self.sinks: list[int] = []
+        self._session = session
+        self._metadata = [(f"exporter-md-{name}", value) for name, value in attributes.items() if value.isascii()]
+        self._failure: OrlopError | None = None
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._reading = self._writing = -1
+        if kind in TO_FILE or kind == wanted.LOCAL:
+            if not session.offers(FILE_SEND):
+                hint = "give --output a destination"
+                raise Unavailable("send", "the build's output", "the client takes none", hint=hint)
+            if kind == wanted.LOCAL:
+                os.makedirs(f"{engine.paths.root}/build", 0o700, exist_ok=True)
+                self._directory = tempfile.TemporaryDirectory(dir=f"{engine.paths.root}/build")
+            self._reading, self._writing = os.pipe()
+            self.output = self.output.replace(sink=0)
+            self.sinks = [self._writing]
+            self._thread = threading.Thread(target=self._work, daemon=True)
+            self._thread.start()
 
-def _send_bytes(call: grpc.Outgoing, write: Callable[[int], None]) -> None:
-    reading, writing = socket.socketpair()
-    failure: list[OrlopError] = []
+    def __enter__(self) -> Self:
+        return self
 
-    def produce() -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+        if self._directory is not None:
+            self._directory.cleanup()
+
+    def finish(self) -> None:
+        """The build has written all of it: send what is left. Raises Unavailable."""
+        if not self.sinks:
+            return
+        self._end()
+        if self._failure is not None:
+            raise self._failure
+        if self._directory is not None:
+            directory = self._directory.name
+            self._call(lambda call: _Sender(call, directory).run())
+
+    def _end(self) -> None:
+        if self._writing >= 0:
+            os.close(self._writing)
+            self._writing = -1
+            self._thread.join()
+
+    def _work(self) -> None:
         try:
-            write(writing.fileno())
-        except OrlopError as error:
-            failure.append(error)
+            if self._directory is not None:
+                extract(self._reading, self._directory.name)
+            elif data := os.read(self._reading, PIECE_BYTES):
+                self._call(lambda call: self._send(call, data))
+        except OrlopError as wrong:
+            self._failure = wrong
+        except OSError as wrong:
+            self._failure = Unavailable("send", "the build's output", wrong.strerror or str(wrong))
         finally:
-            writing.close()
+            os.close(self._reading)  # then nobody waits for somebody who reads
 
-    thread = threading.Thread(target=produce, daemon=True)
-    thread.start()
-    with reading:
-        while data := reading.recv(PIECE_BYTES):
+    def _send(self, call: grpc.Outgoing, data: bytes) -> None:
+        while data:
             call.send(protobuf.encode(((1, data),)))
-    thread.join()
-    if failure:
-        raise failure[0]
+            data = os.read(self._reading, PIECE_BYTES)
 
-
-def _extract(engine: Engine, image: str, directory: str) -> None:
-    from ...build.contexts import extract
-
-    reading, writing = os.pipe()
-    failure: list[BaseException] = []
-
-    def produce() -> None:
+    def _call(self, act: Callable[[grpc.Outgoing], None]) -> None:
         try:
-            _write(engine, "tar", image, writing)
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            os.close(writing)
-
-    thread = threading.Thread(target=produce, daemon=True)
-    thread.start()
-    try:
-        extract(reading, directory)
-    finally:
-        os.close(reading)
-        thread.join()
-    if failure:
-        raise failure[0]
+            call = grpc.begin(self._session.connection, FILE_SEND, self._metadata)
+            act(call)
+            call.end()
+            for _ in call.messages():
+                continue
+            call.check()
+        except grpc.Failed as error:
+            raise Unavailable("send", "the build's output", error.text) from None
+        except Broken as error:
+            raise Unavailable("send", "the build's output", str(error)) from None
 
 
 class _Sender:

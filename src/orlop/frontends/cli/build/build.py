@@ -55,12 +55,14 @@ def _solve(invocation: Invocation, request: BuildRequest, archive: int) -> int:
     mode = "quiet" if options["quiet"] else options["progress"] or os.environ.get("BUILDKIT_PROGRESS", "auto")
     if mode not in display.MODES:
         raise UsageError(f"invalid progress mode {mode}", f"one of {', '.join(display.MODES)}")
-    wanted = outputs.parse(options)
     shown: display.Plain = display.Why(sys.stderr) if options["why"] else display.display(mode)
-    with invocation.connect() as engine:
-        messages = engine.messages("build.solve", {"request": request.to_json()}, [archive] if archive >= 0 else [])
+    with outputs.Destinations(options) as places, invocation.connect() as engine:
+        fds = [*([archive] if archive >= 0 else []), *places.sinks]
+        asked = _with_credentials(request.replace(outputs=places.outputs))
+        messages = engine.messages("build.solve", {"request": asked.to_json()}, fds)
         try:
             result = _follow(messages, shown)
+            places.finish()
         except OrlopError as wrong:
             shown.close()
             _tell_failure(shown)
@@ -70,16 +72,30 @@ def _solve(invocation: Invocation, request: BuildRequest, archive: int) -> int:
     shown.close()
     if options["why"]:
         _print_why(shown, options)
-    with invocation.connect() as engine:
-        outputs.write(engine, wanted, result, request)
     _write_files(options, result)
     if options["quiet"]:
         write_line(str(result["id"]))
     elif mode not in ("rawjson",) and not options["why"]:
         shown.stream.write(f"Successfully built {result['id']}\n")
-        for name in request.tags:
+        for name in result["names"]:
             shown.stream.write(f"Successfully tagged {name}\n")
     return 0
+
+
+def _with_credentials(request: BuildRequest) -> BuildRequest:
+    """Return a request with what the user has for the registries that it may ask."""
+    from ....build.registries import hosts, names_of
+    from ..credentials import for_registry
+
+    text = request.dockerfile_text or ""
+    if not text and request.context:
+        try:
+            with open(f"{request.context}/{request.dockerfile or 'Dockerfile'}", errors="replace") as file:
+                text = file.read(DOCKERFILE_BYTES_MAX)
+        except OSError:
+            pass  # the engine says what is wrong with it
+    found = {host: for_registry(host) for host in hosts(text, names_of(request))}
+    return request.replace(credentials={host: one for host, one in found.items() if not one.is_empty})
 
 
 def _follow(messages: Any, shown: display.Plain) -> dict[str, Any]:
@@ -184,9 +200,8 @@ def _common(options: Options) -> dict[str, Any]:
     given = dict(_argument(text) for text in options["build-arg"])
     arguments = {name: value for name, value in given.items() if value is not None}
     epoch = arguments.get("SOURCE_DATE_EPOCH", epoch)
-    outputs_names = [tag for output in options["output"] for tag in _names_of(output)]
     return {
-        "tags": tuple(dict.fromkeys((*options["tag"], *outputs_names))),
+        "tags": tuple(dict.fromkeys(options["tag"])),
         "build_args": arguments,
         "labels": dict(parse_label(text) for text in options["label"]),
         "target": options["target"],
@@ -218,6 +233,7 @@ def _common(options: Options) -> dict[str, Any]:
         "keep_failed": True,
         "verify": options["verify"],
         "secrets_policy": options["secrets-policy"],
+        "squash": options["squash"],
     }
 
 
@@ -256,13 +272,6 @@ def _argument(text: str) -> tuple[str, str | None]:
     if not name:
         raise UsageError(f'invalid build-arg "{text}"', "write NAME=value")
     return name, value if equals else os.environ.get(name)
-
-
-def _names_of(output: str) -> list[str]:
-    from .outputs import attributes
-
-    fields = attributes(output)
-    return [fields["name"]] if fields.get("name") and fields.get("type", "image") in ("image", "registry") else []
 
 
 def _named_context(text: str) -> tuple[str, str]:
@@ -415,6 +424,7 @@ BUILD = Command(
     flags=(
         _flag("add-host", 'Add a custom host-to-IP mapping ("host:ip")', LIST),
         _flag("allow", 'Allow extra privileged entitlement ("network.host", "security.insecure")', LIST),
+        _flag("annotation", 'Add annotation to the image ("[PLACE[,PLACE]:]KEY=VALUE")', LIST),
         _flag("attest", 'Attestation parameters ("type=provenance,mode=max", "type=sbom")', LIST),
         _flag("build-arg", "Set build-time variables", LIST),
         _flag("build-context", 'Additional build contexts ("name=path")', LIST),
@@ -454,6 +464,7 @@ BUILD = Command(
         _flag("secret", 'Secret to expose to the build ("id=mysecret[,src=/local/secret]")', LIST),
         _flag("secrets-policy", 'What a secret in the image does ("block", "warn", "off")', default="block"),
         _flag("shm-size", "Shared memory size for build containers", BYTES, default=0),
+        _flag("squash", "Squash newly built layers into a single new layer", BOOL, default=False),
         _flag("ssh", 'SSH agent socket or keys to expose to the build ("default|<id>[=<socket>]")', LIST),
         _flag("tag", 'Image identifier ("[registry/]repository[:tag]")', LIST, "t"),
         _flag("target", "Set the target build stage to build"),
@@ -461,7 +472,6 @@ BUILD = Command(
         _flag("verify", "Build twice, and name the first file that differs", BOOL, default=False),
         _flag("why", "Tell which input made each step miss the cache", BOOL, default=False),
     ),
-    refused=("squash",),
     arguments=(1, None),
     aliases=("build", "builder build", "image build", "buildx build"),
 )

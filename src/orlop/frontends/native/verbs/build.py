@@ -1,6 +1,7 @@
 """The verbs `build.*`. The builder is imported when somebody builds."""
 
 from ....build.request import BuildRequest
+from ....spec.errors import Invalid
 from ....spec.runtime import Box
 from .call import Args, Call, Reply, Verb
 from .images import told
@@ -17,10 +18,6 @@ class Check(Args):
 
 class Named(Args):
     build: str = ""
-
-
-class NamedImage(Args):
-    image: str
 
 
 class Rebase(Args):
@@ -52,8 +49,13 @@ class Prune(Args):
 def _build(call: Call, args: Build) -> Reply:
     from ....build.build import build
 
-    archive = call.only_fd("build.solve", "the context's archive") if args.request.archive else -1
-    return told(build(call.engine, args.request, archive, call.hangup))
+    wanted = args.request.archive + sum(output.sink >= 0 for output in args.request.outputs)
+    if len(call.fds) != wanted:
+        cause = f"{wanted} descriptors have to come with it, and {len(call.fds)} came"
+        raise Invalid("do", "build.solve", cause)
+    archive = call.fds[0] if args.request.archive else -1
+    sinks = call.fds[1:] if args.request.archive else call.fds
+    return told(build(call.engine, args.request, archive, call.hangup, sinks))
 
 
 def _check(call: Call, args: Check) -> object:
@@ -73,13 +75,6 @@ def _logs(call: Call, args: Logs) -> object:
     from ....build import history
 
     return {"path": history.log_path(call.engine, args.build, args.step)}
-
-
-def _export(call: Call, args: NamedImage) -> object:
-    from ....build.export import write_tree
-
-    write_tree(call.engine, args.image, call.only_fd("build.export", "where to write"))
-    return {}
 
 
 def _rebase(call: Call, args: Rebase) -> object:
@@ -111,7 +106,6 @@ def _prune(call: Call, args: Prune) -> object:
 VERBS: dict[str, Verb] = {
     "build.solve": Verb(Build, _build, lasts=True),
     "build.check": Verb(Check, _check, lasts=True),
-    "build.export": Verb(NamedImage, _export, lasts=True),
     "build.list": Verb(Named, _list),
     "build.logs": Verb(Logs, _logs),
     "build.rebase": Verb(Rebase, _rebase),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from orlop.spec.image import ImageConfig
 
-    from . import graph
-    from .solver.solve import Solver
+    from .. import graph
+    from ..solver.solve import Solver
 
 SECRET_BYTES_MIN = 6  # what is shorter is in every file
 OVERLAP_BYTES = 64 * 1024

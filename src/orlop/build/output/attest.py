@@ -12,24 +12,22 @@ from orlop.spec import jsonio
 from orlop.spec.digest import Digest
 from orlop.spec.image import (
     OCI_CONFIG,
-    OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
     ImageConfig,
-    Index,
     Manifest,
     RootFs,
 )
 from orlop.spec.platform import Platform
 
-from . import graph
+from .. import graph
 from .packages import installed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .solver.solve import Solver
+    from ..solver.solve import Solver
 
 IN_TOTO = "application/vnd.in-toto+json"
 PROVENANCE, SPDX = "https://slsa.dev/provenance/v1", "https://spdx.dev/Document"
@@ -39,13 +37,9 @@ UNKNOWN = Platform(os="unknown", architecture="unknown")
 FILE_BYTES_MAX = 64 * 1024 * 1024
 
 
-def write_index(solver: Solver, images: Sequence[tuple[graph.Target, Descriptor]]) -> Descriptor:
-    """Store an index of images, each with its attestations behind them; return its descriptor."""
-    listed = [descriptor.replace(platform=target.platform) for target, descriptor in images]
-    for target, descriptor in images:
-        listed.append(_attestations(solver, target, descriptor))
-    index = Index(schema_version=2, media_type=OCI_INDEX, manifests=tuple(listed))
-    return solver.engine.store.ingest(jsonio.dump(index.to_json()), media_type=OCI_INDEX)
+def write(solver: Solver, images: Sequence[tuple[graph.Target, Descriptor]]) -> list[Descriptor]:
+    """Store the attestations of images; return what an index says of them, behind the images."""
+    return [_attestations(solver, target, descriptor) for target, descriptor in images]
 
 
 def _attestations(solver: Solver, target: graph.Target, image: Descriptor) -> Descriptor:

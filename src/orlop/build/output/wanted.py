@@ -1,0 +1,238 @@
+"""--output as buildx writes it: every attribute is known, or an error.
+
+Source: docker's documentation of exporters (image, registry, oci, docker, local, tar); BuildKit, exporter/.
+"""
+
+from orlop.spec.errors import Invalid, Unsupported
+from orlop.spec.platform import Platform
+from orlop.spec.record import Record
+from orlop.spec.reference import Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+IMAGE, OCI, DOCKER, TAR, LOCAL, NOWHERE = "image", "oci", "docker", "tar", "local", "cacheonly"
+TYPES = (IMAGE, "registry", DOCKER, OCI, TAR, LOCAL, NOWHERE)
+PLAIN, GZIP, ZSTD = "uncompressed", "gzip", "zstd"
+LEVELS_MAX = {GZIP: 9, ZSTD: 22}
+PLACES = ("manifest", "index", "manifest-descriptor", "index-descriptor")
+
+_FORM = (
+    "compression",
+    "compression-level",
+    "force-compression",
+    "oci-mediatypes",
+    "rewrite-timestamp",
+    "multi-platform",
+)
+_IMAGE = (
+    *("name", "push", "push-by-digest", "store", "unpack", "name-canonical", "dangling-name-prefix"),
+    *("registry.insecure", *_FORM),
+)
+_KNOWN = {
+    IMAGE: _IMAGE,
+    DOCKER: ("dest", "name", "tar", "context", *_FORM),
+    OCI: ("dest", "name", "tar", *_FORM),
+    TAR: ("dest", "platform-split"),
+    LOCAL: ("dest", "platform-split", "mode"),
+    NOWHERE: (),
+}
+
+
+class Annotation(Record):
+    """place: which document has it (PLACES). platform: of which image, "" is of all."""
+
+    strict = True
+    place: str
+    key: str
+    value: str
+    platform: str = ""
+
+
+class Form(Record):
+    """How an image is written. compression: of the layers that the build made, "" leaves them as they are.
+
+    force: of the base image's layers too. docker: docker's media types, not the OCI's. rewrite_times: no file of the
+    base image is later than the build's time either. is_index: an index also for one platform.
+    """
+
+    strict = True
+    compression: str = ""
+    level: int = -1
+    force: bool = False
+    docker: bool = False
+    rewrite_times: bool = False
+    is_index: bool = False
+
+
+class Output(Record):
+    """One place. names: what the image is called there, beside the tags of the build.
+
+    sink: which of the descriptors that came with the request takes the archive, -1 is none. path: the folder of a
+    layout (tar=false), absolute. by_digest: push without a tag; canonical: name@digest is a name too; dangling: the
+    prefix of such a name for an image that has none. split: a folder for each platform, None where there are several.
+    """
+
+    strict = True
+    type: str
+    names: tuple[str, ...] = ()
+    push: bool = False
+    by_digest: bool = False
+    store: bool = True
+    unpack: bool = False
+    canonical: bool = False
+    dangling: str = ""
+    form: Form = Form()
+    annotations: tuple[Annotation, ...] = ()
+    split: bool | None = None
+    sink: int = -1
+    path: str = ""
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it needs somebody who takes an archive."""
+        return self.type in (OCI, TAR, LOCAL) or (self.type == DOCKER and self.sink >= 0)
+
+
+def fields_of(text: str) -> dict[str, str]:
+    """Return the attributes of one --output; a path alone is a folder, "-" an archive on standard output."""
+    import csv
+
+    if text == "-":
+        return {"type": TAR, "dest": "-"}
+    if "=" not in text:
+        return {"type": LOCAL, "dest": text}
+    found: dict[str, str] = {}
+    for part in next(csv.reader([text])):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise Invalid("build", f"output {text[:100]}", f"{part[:60]} is not key=value", hint="write type=TYPE,...")
+        found[{"dst": "dest"}.get(name.strip(), name.strip())] = value
+    return found
+
+
+def parse(attributes: "Mapping[str, str]") -> Output:
+    """Return what one --output asks for. Raises Invalid, Unsupported."""
+    kind = attributes.get("type", "")
+    if kind not in TYPES:
+        raise Invalid("build", f"output type={kind[:40]}", "there is no such type", hint=f"one of {', '.join(TYPES)}")
+    given = {name: value for name, value in attributes.items() if name != "type"}
+    if kind == "registry":
+        kind, given = IMAGE, {"push": "true", **given}
+    annotations = tuple(
+        annotation(name, value) for name, value in given.items() if name.startswith("annotation") and kind in _IMAGES
+    )
+    plain = {name: value for name, value in given.items() if not (name.startswith("annotation") and kind in _IMAGES)}
+    for name in sorted(plain):
+        _check_name(kind, name)
+    form = _form(plain)
+    if annotations and form.docker:
+        raise Invalid("build", "annotations", "docker's media types have none", hint="leave oci-mediatypes=false away")
+    return Output(
+        type=kind,
+        names=tuple(name for name in plain.get("name", "").split(",") if name),
+        push=_flag(plain, "push"),
+        by_digest=_flag(plain, "push-by-digest"),
+        store=_flag(plain, "store", default=True),
+        unpack=_flag(plain, "unpack"),
+        canonical=_flag(plain, "name-canonical"),
+        dangling=plain.get("dangling-name-prefix", ""),
+        form=form,
+        annotations=annotations,
+        split=_flag(plain, "platform-split") if "platform-split" in plain else None,
+    )
+
+
+def annotation(name: str, value: str) -> Annotation:
+    """Return what annotation[-PLACE][[PLATFORM]].KEY=VALUE says. Raises Invalid."""
+    head, dot, key = name.partition(".")
+    where, bracket, platform = head.partition("[")
+    place = where.removeprefix("annotation").removeprefix("-") or PLACES[0]
+    if not dot or not key or place not in PLACES or (bracket and not platform.endswith("]")):
+        hint = f"write annotation.KEY=VALUE, or annotation-PLACE.KEY with one of {', '.join(PLACES)}"
+        raise Invalid("build", f"annotation {name[:80]}", "it names no place that can have one", hint=hint)
+    platform = str(Platform.parse(platform.removesuffix("]"))) if bracket else ""
+    if platform and place.startswith("index"):
+        raise Invalid("build", f"annotation {name[:80]}", "an index is of no platform", hint="leave [PLATFORM] away")
+    return Annotation(place=place, key=key, value=value, platform=platform)
+
+
+def of_flag(text: str) -> tuple[Annotation, ...]:
+    """Return what --annotation [PLACE[,PLACE]:]KEY=VALUE says. Raises Invalid."""
+    key, equals, value = text.partition("=")
+    places, colon, rest = key.partition(":")
+    if not equals or not key:
+        raise Invalid("build", f"annotation {text[:80]}", "it is not KEY=VALUE", hint="write [PLACE:]KEY=VALUE")
+    if not colon or places.partition("[")[0].partition(",")[0] not in PLACES:
+        return (annotation(f"annotation.{key}", value),)
+    found = []
+    for place in places.split(","):
+        found.append(annotation(f"annotation-{place.strip()}.{rest}", value))
+    return tuple(found)
+
+
+_IMAGES = (IMAGE, OCI, DOCKER)
+
+
+def _check_name(kind: str, name: str) -> None:
+    if name not in _KNOWN[kind]:
+        hint = f"it has: {', '.join(_KNOWN[kind]) or 'none'}"
+        raise Invalid("build", f"output type={kind}", f"it has no attribute {name[:60]!r}", hint=hint)
+    if name in ("registry.insecure", "context"):
+        cause, hint = "there is one engine, and no context of docker's to choose another", "leave it away"
+        if name == "registry.insecure":
+            cause = "which hosts are spoken to without TLS is said by the machine's files, not by a build"
+            hint = "name the registry in a hosts.toml or registries.conf"
+        raise Unsupported("build", f"output {name}", cause, hint=hint)
+
+
+def _form(given: "Mapping[str, str]") -> Form:
+    compression = given.get("compression", "")
+    if compression == "estargz":
+        cause = "estargz orders files for lazy pullers of containerd's, and none is here to try it with"
+        raise Unsupported("build", "output compression=estargz", cause, hint="use zstd or gzip")
+    if compression not in ("", PLAIN, GZIP, ZSTD):
+        hint = f"one of {PLAIN}, {GZIP}, {ZSTD}"
+        raise Invalid("build", f"output compression={compression[:40]}", "there is no such compression", hint=hint)
+    docker = not _flag(given, "oci-mediatypes", default=True)
+    if docker and compression == ZSTD:
+        raise Invalid("build", "output compression=zstd", "docker's media types have none for it", hint="use gzip")
+    return Form(
+        compression=compression,
+        level=_level(given.get("compression-level", ""), compression),
+        force=_flag(given, "force-compression"),
+        docker=docker,
+        rewrite_times=_flag(given, "rewrite-timestamp"),
+        is_index=_flag(given, "multi-platform"),
+    )
+
+
+def _level(text: str, compression: str) -> int:
+    if not text:
+        return -1
+    highest = LEVELS_MAX.get(compression)
+    if highest is None:
+        cause = f"{compression or 'a layer that stays as it is'} has no level"
+        raise Invalid("build", f"output compression-level={text[:20]}", cause, hint="say compression=gzip or zstd")
+    if not (text.isascii() and text.isdigit() and len(text) < 4) or int(text) > highest:
+        hint = f"give a number from 0 to {highest}"
+        raise Invalid("build", f"output compression-level={text[:20]}", f"{compression} has no such level", hint=hint)
+    return int(text)
+
+
+def _flag(given: "Mapping[str, str]", name: str, *, default: bool = False) -> bool:
+    text = given.get(name)
+    if text is None:
+        return default
+    if text.lower() in ("true", "1", ""):
+        return True
+    if text.lower() in ("false", "0"):
+        return False
+    raise Invalid("build", f"output {name}={text[:40]}", "it is neither true nor false", hint="write true or false")
+
+
+def check_names(output: Output) -> None:
+    """Raise Invalid for a name that is none, or a tag where a digest is the name."""
+    for name in output.names:
+        Reference.parse(name)
