@@ -24,6 +24,7 @@ from time import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
@@ -223,6 +224,29 @@ def freeze(verb: str = "") -> None:
             archive.complete(verb)
         except (OSError, SyntaxError, ValueError):
             pass  # a read-only clone, a source that is being written
+
+
+def keep(name: str, program: "Callable[[], bytes]") -> None:
+    """Put a program of ours beside the compiled modules, if it is not there. What fails is not told.
+
+    program: called for what it consists of. The script that starts us looks for it there.
+    """
+    prefix = sys.pycache_prefix
+    if prefix is None or os.path.basename(prefix) != _COMPILED:
+        return
+    place = os.path.join(os.path.dirname(prefix), name)
+    if os.access(place, os.X_OK):
+        return
+    beside = f"{place}.{os.getpid()}"
+    try:
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o755)
+        try:
+            os.write(fd, program())
+        finally:
+            os.close(fd)
+        os.rename(beside, place)
+    except OSError:
+        pass
 
 
 def _execute(modules: "list[ModuleType]", code: "list[bytes]") -> None:

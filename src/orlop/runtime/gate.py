@@ -9,6 +9,7 @@
                                 |  execve                           |
                                 |--------- end of file ------------>|   or FAILED + JSON
 
+`start` is mostly a program that knows no more than this (runtime.starter): it leaves what is not the end of file to us.
 The socket lies in a directory that only the runtime's user may enter, so whoever comes through it is that user.
 """
 
@@ -44,9 +45,23 @@ def enter(directory: str, name: str, delivery: "Delivery | None" = None) -> None
         entered, _ = start.receive()
         if entered != channel.ENTERED:
             raise gone
-        message = start.last_message(delivery)
+        _see_through(start, delivery)
     finally:
         start.close()
+
+
+def resume(connection: int, delivery: "Delivery | None" = None) -> None:
+    """Do the rest of `enter` on a connection, which is taken over, on which ENTERED has come."""
+    os.set_inheritable(connection, False)
+    start = channel.Channel(socket(fileno=connection))
+    try:
+        _see_through(start, delivery)
+    finally:
+        start.close()
+
+
+def _see_through(start: channel.Channel, delivery: "Delivery | None") -> None:
+    message = start.last_message(delivery)
     if message:
         raise channel.failure_of(message)
 

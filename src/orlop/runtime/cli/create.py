@@ -18,7 +18,7 @@ from ..planning import namespaces
 from . import descriptors, foreground
 from .call import Call, write_pid_file
 from .removal import destroy as destroy
-from .store import GATE, Entry, check_id, read_spec
+from .store import GATE, PLAIN_GATE, Entry, check_id, read_spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -173,7 +173,8 @@ def _stream_names() -> tuple[str, ...]:
 
 def _waiting(compiled: Plan, directory: str) -> Plan:
     """Return the plan with the gate in front of what `start` sets off; the poststart hooks are that caller's."""
-    gated = (AwaitStart(directory=directory, name=GATE), *compiled.last)
+    name = GATE if compiled.hooks.poststart else PLAIN_GATE
+    gated = (AwaitStart(directory=directory, name=name), *compiled.last)
     return compiled.replace(last=gated, hooks=compiled.hooks.replace(poststart=()))
 
 

@@ -66,6 +66,7 @@ def delete(call: Call) -> int:
 def pause(call: Call) -> int:
     """Freeze every process of the container."""
     entry = _alive(call, "pause", ("running", "created"))
+    call.store.ask_at_start(entry.id)
     _cgroup(entry).freeze()
     return 0
 

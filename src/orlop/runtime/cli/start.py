@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from ...spec.errors import Conflict
-from .. import gate
+from .. import gate, starter
 from .call import Call
-from .store import GATE, Entry, has_hooks
+from .store import Entry, has_hooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,21 +23,27 @@ _REFUSED = {
 def start(call: Call) -> int:
     """Let a created container go."""
     entry = call.store.load(call.container())
-    status = call.store.status(entry)
+    connection = starter.connection()  # with one it has passed the gate, and may have ended
+    status = "created" if connection >= 0 else call.store.status(entry)
     if status != "created":
         raise Conflict("start", f"container {entry.id}", _REFUSED[status])
     directory = call.store.directory(entry.id)
+    name = call.store.gate(entry.id)
     document = call.store.document(entry.id)
     delivery, pidfd = _delivery(call, entry) if b"SCMP_ACT_NOTIFY" in document else (None, -1)
     try:
-        gate.enter(directory, GATE, delivery)
+        if connection >= 0:
+            gate.resume(connection, delivery)
+        else:
+            gate.enter(directory, name, delivery)
     finally:
         if pidfd >= 0:
             os.close(pidfd)
         try:
-            os.unlink(f"{directory}/{GATE}")
+            os.unlink(f"{directory}/{name}")
         except FileNotFoundError:
             pass
+    starter.keep()
     if has_hooks(document, "poststart"):
         from .. import hooks
 

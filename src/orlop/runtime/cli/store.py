@@ -3,6 +3,7 @@
     <root>/<id>/state.json    Entry: written whole (tmp + rename) by create, once
     <root>/<id>/config.json   the spec as it was at create (update changes its resources): a bundle may change meanwhile
     <root>/<id>/gate.sock     init listens here until `start` has come through it (orlop.runtime.gate)
+                plain.sock    the same, where start has nothing else to do
 
 The status is computed: the process (by pid and start time) lives or not, stands at the gate or has passed it, its
 cgroup is frozen or not.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 ID_CHARACTERS_MAX = 1024
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 GATE = "gate.sock"
+PLAIN_GATE = "plain.sock"  # of a container whose start has nothing to do but to let it go: see runtime.starter
 _STATE = "state.json"
 _SPEC = "config.json"
 _SPEC_BYTES_MAX = 16 * 1024 * 1024
@@ -153,7 +155,20 @@ class Store:
         os.close(pidfd)
         if _is_frozen(entry):
             return "paused"
-        return "created" if os.path.exists(f"{self.directory(entry.id)}/{GATE}") else "running"
+        return "created" if self.gate(entry.id) else "running"
+
+    def gate(self, container_id: str) -> str:
+        """Return the name of the gate that the container's process stands at, "" for none."""
+        directory = self.directory(container_id)
+        return next((name for name in (PLAIN_GATE, GATE) if os.path.exists(f"{directory}/{name}")), "")
+
+    def ask_at_start(self, container_id: str) -> None:
+        """Have the next start look at the container before it lets it go."""
+        directory = self.directory(container_id)
+        try:
+            os.rename(f"{directory}/{PLAIN_GATE}", f"{directory}/{GATE}")
+        except FileNotFoundError:
+            pass
 
     def state(self, entry: Entry, spec: "Spec") -> "State":
         """Return the state document."""

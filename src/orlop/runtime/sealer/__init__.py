@@ -11,8 +11,7 @@ Its source stands in `<machine>.S` beside this file, what `as` makes of it below
 The script finds it at `.cache/sealer`, where the first run without it puts it.
 """
 
-import os
-
+from ... import frozen
 from ...linux import abi
 from .. import reaper
 
@@ -43,7 +42,6 @@ _CODE = {
     ),
 }
 FILE = "sealer-2"  # to be numbered anew with the code: what lies in a cache is not looked into
-_CACHE = "pycache"
 
 
 def machines() -> tuple[str, ...]:
@@ -56,18 +54,7 @@ def program(machine: str = abi.MACHINE) -> bytes:
     return reaper.elf(machine, bytes.fromhex(_CODE[machine]))
 
 
-def keep(pycache: str | None) -> None:
-    """Put the program where the script looks for it: beside the compiled modules. Where it can't, nothing is lost."""
-    if pycache is None or os.path.basename(pycache) != _CACHE or abi.MACHINE not in _CODE:
-        return
-    place = os.path.join(os.path.dirname(pycache), FILE)
-    beside = f"{place}.{os.getpid()}"
-    try:
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o755)
-        try:
-            os.write(fd, program())
-        finally:
-            os.close(fd)
-        os.rename(beside, place)
-    except OSError:
-        pass
+def keep() -> None:
+    """Put the program where the script looks for it. Where it can't, nothing is lost."""
+    if abi.MACHINE in _CODE:
+        frozen.keep(FILE, program)
