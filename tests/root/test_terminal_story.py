@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,34 @@ def test_detach_attach_resize_and_exit(orlop, terminal):
     again.send("exit 9\n")
     assert again.wait() == 9
     assert "Exited (9)" in orlop("ps", "-a").stdout
+    assert told(orlop) == [
+        ("resize", "40", "120"), ("detach",), ("attach",), ("resize", "30", "90"), ("resize", "50", "100"),
+    ]  # fmt: skip
+
+
+def told(orlop):
+    """Return the events of clients at terminals, with what they tell, from the first resize on."""
+    lines = orlop("events", "--since", "1970-01-01", "--until", "0s", "--format", "{{json .}}").stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    shown = {"attach": (), "detach": (), "exec_detach": ("execID",), "resize": ("height", "width")}
+    found = [
+        (event["Action"], *(event["Actor"]["Attributes"][name] for name in shown[event["Action"]]))
+        for event in events
+        if event["Action"] in shown
+    ]
+    return found[next(index for index, one in enumerate(found) if one[0] != "attach") :]
+
+
+def test_detaching_from_an_exec_is_told(orlop, terminal):
+    orlop("run", "-d", "--name", "c", "host", "sleep", "1000")
+    shell = terminal("exec", "-it", "c", "sh")
+    shell.send("echo a''b\n")
+    shell.expect("ab")
+    shell.send(b"\x10\x11")
+    assert shell.wait() == 0
+    ((action, exec_id),) = told(orlop)
+    listed = orlop("exec", "ls", "c").stdout
+    assert action == "exec_detach" and exec_id[:12] in listed
 
 
 def test_control_c_reaches_the_process_through_its_terminal(terminal):

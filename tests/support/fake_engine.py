@@ -43,7 +43,7 @@ class FakeEngine:
     """
 
     def __init__(self, answers: Mapping[str, object] | None = None, raw: bytes | None = None) -> None:
-        self.answers = dict(answers or {})
+        self.answers = {"containers.told": {}, **(answers or {})}  # of a terminal, which any client may tell
         self.raw = raw
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self._directory = tempfile.TemporaryDirectory(prefix="fake-engine-", dir="/tmp")

@@ -7,6 +7,7 @@ import resource
 import signal
 import threading
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from orlop.spec import attach
 from orlop.spec.task import LogOptions
-from orlop.supervise import log, logread
+from orlop.supervise import log, logcompress, logread
 
 STAMP = b"2026-01-02T03:04:05.123456789Z"
 UNLIMITED = LogOptions(max_size_bytes=0)
@@ -646,3 +647,48 @@ def test_plain_lines_come_many_at_once(directory):
     write(fd, *(b"line %d\n" % number for number in range(5000)))
     entries = list(logread.read(str(path), coarse=True))
     assert len(entries) < 20 and b"".join(entry.data for entry in entries) == text_of(path)
+
+
+# -- compressed files -------------------------------------------------------------------------------------------------
+
+COMPRESSED_FILE_BYTES = 24 * 1024 * 1024
+READING_BYTES_MAX = 4 * 1024 * 1024
+
+
+@pytest.fixture
+def compressed(directory):
+    """Three rotated files, compressed, and the one that is written; returns the directory and the number of lines."""
+    path, fd = directory
+    entry = b'{"log":"%s\\n","stream":"stdout","time":"' % (b"x" * 1000) + STAMP + b'"}\n'
+    count = COMPRESSED_FILE_BYTES // len(entry)
+    for index in (3, 2, 1):
+        (path / f"log.json.{index}").write_bytes(entry * count)
+        logcompress.compress(fd, f"log.json.{index}", f"log.json.{index}.gz")
+    (path / "log.json").write_bytes(entry)
+    return path, 3 * count + 1
+
+
+@pytest.mark.parametrize("selection", [{}, {"tail": 50_000}, {"since_ns": 0}, {"coarse": True}], ids=str)
+def test_compressed_files_are_read_in_bounded_memory_and_room(compressed, selection):
+    path, count = compressed
+
+    def unpacked():
+        names = []
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                names.append(os.readlink(f"/proc/self/fd/{name}"))
+        return sum(name.endswith("(deleted)") and name.startswith(str(path)) for name in names)
+
+    lines = most = 0
+    tracemalloc.start()
+    try:
+        for number, entry in enumerate(logread.read(str(path), **selection)):
+            lines += entry.data.count(b"\n")
+            if number % 5000 == 0:
+                most = max(most, unpacked())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert lines == min(count, selection.get("tail", count))
+    assert peak < READING_BYTES_MAX < COMPRESSED_FILE_BYTES
+    assert most <= 1 or "tail" in selection or "since_ns" in selection

@@ -271,6 +271,10 @@ class _Segment:
     def size(self) -> int:
         return os.fstat(self.fd).st_size
 
+    def end(self) -> int | None:
+        """Return where the file ends now, None for a compressed one: nobody writes it any more."""
+        return None if self._compressed else self.size()
+
     def first_time(self) -> int | None:
         """Return the time of the first entry, None without one."""
         block = os.pread(self.fd, 4 * BLOCK_BYTES, 0)
@@ -459,9 +463,10 @@ def _ends_line(entry: bytes) -> bool:
 
 def _snapshot(segments: list[_Segment]) -> "Iterator[bytes]":
     """Yield what is in the log now: a writer that is faster than we are does not keep us here."""
-    ends = [segment.size() for segment in segments]
+    ends = [segment.end() for segment in segments]
     for segment, end in zip(segments, ends, strict=True):
         yield from segment.blocks(end)
+        segment.close()  # unpacked, it takes room on the disk: never two of them at once
 
 
 def _followed(directory: str, segments: list[_Segment], wait: "_Wait", follow: Follow) -> "Iterator[bytes]":

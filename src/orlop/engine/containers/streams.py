@@ -7,7 +7,7 @@ import socket
 from urllib.parse import quote
 
 from ...spec import attach as frames
-from ...spec.errors import Unavailable, Unsupported
+from ...spec.errors import Invalid, Unavailable, Unsupported
 from ...supervise import logread
 from ...supervise.attach import connect
 from .. import events
@@ -87,6 +87,21 @@ def resize(engine: Engine, reference: str, rows: int, columns: int) -> None:
     with socket.socket(fileno=_connect(engine, record)) as monitor:
         monitor.sendall(frames.frame(frames.RESIZE, frames.size(rows, columns)))
     events.publish_container(engine, record, "resize", {"height": str(rows), "width": str(columns)})
+
+
+def told(engine: Engine, reference: str, did: str, exec_id: str = "", size: tuple[int, int] | None = None) -> None:
+    """Tell of what an attached client did at its terminal: it spoke with the monitor, so the engine has not seen it.
+
+    did: "detach", from an exec if that is named; or "resize", to size: rows and columns. Raises NotFound, Invalid.
+    """
+    record = engine.records.find(reference)
+    if did == "detach":
+        action, attributes = ("exec_detach", {"execID": exec_id}) if exec_id else (did, {})
+    elif did == "resize" and size is not None:
+        action, attributes = did, {"height": str(size[0]), "width": str(size[1])}
+    else:
+        raise Invalid("tell of", record.subject, f"no client does {did[:40]!r}", hint="known are detach, resize")
+    events.publish_container(engine, record, action, attributes)
 
 
 def _frames(engine: Engine, record: ContainerRecord, wanted: LogRequest, hangup: int) -> Iterator[bytes]:

@@ -98,11 +98,25 @@ def carry(stream: socket, connected: Attachment, signals: Signals) -> Session:
     return session
 
 
+def tell(
+    invocation: Invocation, container: str, did: str, *, exec_id: str = "", size: tuple[int, int] = (0, 0)
+) -> None:
+    """Have the engine tell of what was done at our terminal; nobody misses it where there is none."""
+    args: dict[str, object] = {"container": container, "did": did, "exec": exec_id}
+    args["size"] = {"height": size[0], "width": size[1]}
+    try:
+        with invocation.connect(start=False) as engine:
+            engine.call("containers.told", args)
+    except OrlopError:
+        return
+
+
 def status_of(session: Session, invocation: Invocation, container: str) -> int:
     """Return the exit status of a session: the process's, 0 after a detach, 128+n when signal n ended us."""
     if session.exit_code is not None:
         return session.exit_code
     if session.detached:
+        tell(invocation, container, "detach")
         return 0
     if session.interrupted:
         return 128 + session.interrupted

@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from _socket import socket
+    from collections.abc import Callable
     from types import FrameType, TracebackType
     from typing import Any
 else:
@@ -119,10 +120,10 @@ class Attachment:
     """What a session connects: descriptors, None where a stream is not attached.
 
     terminal: the process has a terminal of its own; detach_keys then end the session. proxy_signals: signals go to
-    the process instead of ending the session.
+    the process instead of ending the session. resized: called with rows and columns when the terminal got that size.
     """
 
-    __slots__ = ("detach_keys", "proxy_signals", "stderr", "stdin", "stdout", "terminal")
+    __slots__ = ("detach_keys", "proxy_signals", "resized", "stderr", "stdin", "stdout", "terminal")
 
     def __init__(
         self,
@@ -140,6 +141,7 @@ class Attachment:
         self.terminal = terminal
         self.detach_keys = detach_keys
         self.proxy_signals = proxy_signals
+        self.resized: Callable[[int, int], object] | None = None
 
 
 class RawTerminal:
@@ -236,8 +238,9 @@ class Session:
 
     def _resize(self) -> None:
         if size := window_size():
-            rows, columns = size
-            self._send(attach.RESIZE, attach.size(rows, columns))
+            self._send(attach.RESIZE, attach.size(*size))
+            if self._attachment.resized is not None:
+                self._attachment.resized(*size)
 
     def _read_stdin(self) -> None:
         fd = self._stdin

@@ -47,6 +47,7 @@ def _join(invocation: Invocation, engine: Engine, container: str, *, with_stdin:
         detach_keys=options["detach-keys"],
         proxy_signals=options["sig-proxy"] and not terminal,
     )
+    connected.resized = lambda *size: foreground.tell(invocation, container, "resize", size=size)
     with Signals() as signals:
         session = foreground.carry(stream, connected, signals)
     return foreground.status_of(session, invocation, container)
@@ -98,6 +99,7 @@ def _start_attached(invocation: Invocation, container: str) -> int:
             detach_keys=options["detach-keys"],
             proxy_signals=options["sig-proxy"] and not terminal,
         )
+        connected.resized = lambda *size: foreground.tell(invocation, container, "resize", size=size)
         session = foreground.run_attached(engine, "containers.start", {"container": container}, connected)
     return foreground.status_of(session, invocation, container)
 

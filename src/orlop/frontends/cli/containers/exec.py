@@ -65,8 +65,11 @@ def _attached(invocation: Invocation, args: dict[str, object]) -> int:
         detach_keys=options["detach-keys"],
         proxy_signals=False,  # docker forwards none to an exec: they end the client
     )
+    made: dict[str, Any] = {}
     with invocation.connect() as engine:
-        session = foreground.run_attached(engine, "containers.exec", args, connected)
+        session = foreground.run_attached(engine, "containers.exec", args, connected, made.update)
+    if session.detached:
+        foreground.tell(invocation, invocation.arguments[0], "detach", exec_id=made.get("exec_id", ""))
     return foreground.status_of_exec(session)
 
 

@@ -88,9 +88,10 @@ def _run_attached(
         detach_keys=options["detach-keys"],
         proxy_signals=options["sig-proxy"],
     )
+    container = wanted.name
+    connected.resized = lambda *size: foreground.tell(invocation, container, "resize", size=size)
     with invocation.connect() as engine:
         _replace(engine, invocation)
-        container = wanted.name
 
         def started(result: dict[str, object]) -> None:
             nonlocal container

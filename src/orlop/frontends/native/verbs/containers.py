@@ -61,6 +61,13 @@ class Exec(Args):
     console_size: Box | None = None
 
 
+class Told(Args):
+    container: str
+    did: str
+    exec: str = ""
+    size: Box | None = None
+
+
 class ExecKill(Args):
     exec: str
     signal: str = ""
@@ -113,6 +120,12 @@ def _exec(call: Call, args: Exec) -> object:
     client = call.client("containers.exec", attached=args.attached, size=args.console_size)
     exec_id, pid = execs.start(call.engine, args.container, args.request, client)
     return {"exec_id": exec_id, "pid": pid}
+
+
+def _told(call: Call, args: Told) -> object:
+    size = (args.size.height, args.size.width) if args.size is not None else None
+    streams.told(call.engine, args.container, args.did, args.exec, size)
+    return {}
 
 
 def _exec_kill(call: Call, args: ExecKill) -> object:
@@ -178,6 +191,7 @@ VERBS: dict[str, Verb] = {
     ),
     "containers.logs": Verb(Logs, _logs, lasts=True),
     "containers.attach": Verb(Named, _attach),
+    "containers.told": Verb(Told, _told),
     "containers.exec": Verb(Exec, _exec),
     "containers.exec_kill": Verb(ExecKill, _exec_kill),
     "containers.exec_inspect": Verb(NamedExec, lambda call, args: execs.inspect(call.engine, args.exec)),
