@@ -384,7 +384,12 @@ class Cgroup:
     def _remove_from(self, mount: str) -> None:
         try:
             with open_directory(mount, self._names[:-1]) as parent:
-                _remove_tree(parent, self._names[-1])
+                try:
+                    parent.remove(self._names[-1])  # mostly it has nothing below it
+                except OSError as error:
+                    if error.errno != errno.EBUSY:
+                        raise
+                    _remove_tree(parent, self._names[-1])
         except FileNotFoundError:
             pass
 
