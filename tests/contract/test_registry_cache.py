@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -214,3 +216,35 @@ def test_a_cache_takes_nothing_and_gives_out_nothing_of_other_repositories(
         refused = cache(method, path)
         assert (refused.status, refused.codes) == (405, ["UNSUPPORTED"])
         assert upstream.name.encode() in refused.body
+
+
+def test_a_cache_that_is_full_forgets_and_fetches_again(content: Content, upstream: Registry, tmp_path: Path) -> None:
+    for number in range(4):
+        tree = bytes(Archive().file(b"f", os.urandom(1_000_000)))
+        content.image(tree, gzip.compress(tree, 1, mtime=0), f"t{number}")
+    root = tmp_path / "cache"
+    with registry_server.ours(root, "--cache-of", upstream.name, "--cache-size", "2500k") as cache:
+        for number in range(4):
+            fetch_image(cache, f"t{number}")
+        deadline = time.monotonic() + 60
+        while occupied(root) > 2500 * 1024:
+            assert time.monotonic() < deadline, occupied(root)
+            time.sleep(0.05)
+        before = upstream.fetched("/blobs/")
+        fetch_image(cache, "t3")
+        assert upstream.fetched("/blobs/") == before
+        fetch_image(cache, "t0")
+        assert upstream.fetched("/blobs/") > before
+
+
+def fetch_image(cache: registry_server.Registry, tag: str) -> None:
+    manifest = cache("GET", f"/v2/{NAME}/manifests/{tag}")
+    assert manifest.status == 200, manifest
+    document = json.loads(manifest.body)
+    for part in (document["config"], *document["layers"]):
+        got = cache("GET", f"/v2/{NAME}/blobs/{part['digest']}")
+        assert got.status == 200 and digest(got.body) == part["digest"]
+
+
+def occupied(root: Path) -> int:
+    return sum(path.stat().st_size for path in (root / "content/blobs/sha256").iterdir())

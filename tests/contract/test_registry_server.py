@@ -11,12 +11,14 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from support import registry_server
+from support.engine import COMMAND
 from support.registry_server import INDEX_TYPE, MANIFEST_TYPE, Answer, Registry
 
 Peer = Callable[[str], Path]
@@ -312,8 +314,8 @@ def test_a_blob_of_another_repository_is_not_given_out(us: Registry) -> None:
 # -- real clients -----------------------------------------------------------------------------------------------------
 
 
-def run(*command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+def run(*command: object, check: bool = True, input: str = "") -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, input=input)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -379,6 +381,44 @@ def test_users_are_asked_for_their_password(layout: str, tmp_path: Path, peer: P
             assert registry("GET", "/v2/app/manifests/1").status == 200
             for broken in ("Basic", "Basic !!!", "Basic " + base64.b64encode(b"anna").decode(), "Bearer x", "x" * 5000):
                 assert registry("GET", "/v2/", Authorization=broken).status == 401
+
+
+def test_an_account_made_here_opens_the_registry(layout: str, tmp_path: Path, peer: Peer) -> None:
+    skopeo, root = peer("skopeo"), tmp_path / "root"
+    user = [str(COMMAND), "registry", "user", "--root", str(root)]
+    assert run(*user, "add", "--password-stdin", "anna", input="first\n").stdout == "anna: added\n"
+    assert run(*user, "add", "--password-stdin", "bob", input="other").stdout == "bob: added\n"
+    assert (root / "users").stat().st_mode & 0o777 == 0o600
+    with registry_server.ours(root) as registry:
+        place = f"docker://{registry.host}/app:1"
+        assert registry("GET", "/v2/app/manifests/1").status == 401
+        run(skopeo, "copy", "--dest-tls-verify=false", "--dest-creds", "anna:first", layout, place)
+        assert run(*user, "add", "--password-stdin", "anna", input="secret").stdout == "anna: has a new password\n"
+        bob = "Basic " + base64.b64encode(b"bob:other").decode()
+        assert registry("GET", "/v2/", Authorization=bob).status == 200
+        assert run(*user, "rm", "bob").stdout == "bob\n"
+        assert registry("GET", "/v2/", Authorization=bob).status == 401
+        credentials = ("--tls-verify=false", "--creds")
+        assert run(skopeo, "list-tags", *credentials, "anna:first", place[:-2], check=False).returncode != 0
+        assert '"1"' in run(skopeo, "list-tags", *credentials, "anna:secret", place[:-2]).stdout
+    assert run(*user, "ls").stdout == "anna\n"
+    for words, told in ((["rm", "bob"], "has no user bob"), (["add", "--password-stdin", "a:b"], "no colon")):
+        done = run(*user, *words, input="x", check=False)
+        assert done.returncode != 0 and told in done.stderr
+    assert (root / "users").read_text().startswith("anna:$2b$10$")
+
+
+def test_what_is_deleted_is_free_at_once_where_nothing_is_kept(layout: str, tmp_path: Path, peer: Peer) -> None:
+    skopeo, root = peer("skopeo"), tmp_path / "root"
+    with registry_server.ours(root, "--keep-untagged", "0s", "--keep-unused", "0s") as registry:
+        run(skopeo, "copy", "--dest-tls-verify=false", layout, f"docker://{registry.host}/app:1")
+        blobs = root / "content/blobs/sha256"
+        assert len(list(blobs.iterdir())) == 3
+        assert registry("DELETE", "/v2/app/manifests/1").status == 202
+        deadline = time.monotonic() + 60
+        while list(blobs.iterdir()):
+            assert time.monotonic() < deadline, list(blobs.iterdir())
+            time.sleep(0.05)
 
 
 def hashed(password: str) -> str:

@@ -264,3 +264,40 @@ def test_content_ranges_that_are_none(header):
 def test_content_ranges():
     assert parse_content_range("0-1023") == (0, 1023)
     assert parse_content_range("bytes 5-9/100") == (5, 9)
+
+
+def test_the_newest_tags_are_kept_and_those_of_a_pattern(open_root, monkeypatch):
+    repositories = open_root(unused_s=0, untagged_s=0, keep_last=2, keep_tags=("v*.*",))
+    now = time.time()
+    for number, tag in enumerate(("a", "v1.0", "b", "c", "d")):
+        monkeypatch.setattr(time, "time", lambda number=number: now - 100 + number)
+        push_image(repositories, "app", tag, b"layer of " + tag.encode())
+        push_image(repositories, "other", "only", b"old")
+    monkeypatch.setattr(time, "time", lambda: now)
+    swept = repositories.sweep()
+    assert (swept.tags, swept.manifests) == (2, 2)
+    assert repositories.tags("app", Page()) == ["c", "d", "v1.0"]
+    assert repositories.tags("other", Page()) == ["only"]
+    assert Digest.of(b"layer of a").hex not in files(repositories)
+    assert blob(repositories, "app", Digest.of(b"layer of v1.0"))
+
+
+def test_who_has_too_much_forgets_what_was_asked_for_longest_ago(open_root, monkeypatch):
+    repositories = open_root(total_bytes=4200)
+    now = time.time()
+    shared = b"s" * 500
+    for number in range(3):
+        monkeypatch.setattr(time, "time", lambda number=number: now - 1000 + number)
+        push_image(repositories, f"app{number}", "1", shared, bytes([number]) * 500)
+    assert not repositories.is_crowded
+    monkeypatch.setattr(time, "time", lambda: now)
+    repositories.touch("app0", repositories.manifest("app0", "1").digest)
+    push_image(repositories, "app3", "1", b"x" * 1000)
+    assert repositories.is_crowded
+    repositories.sweep()
+    assert not repositories.is_crowded
+    with pytest.raises(RegistryError, match="MANIFEST_UNKNOWN"):
+        repositories.manifest("app1", "1")
+    assert Digest.of(bytes([1]) * 500).hex not in files(repositories)
+    for name, data in (("app0", shared), ("app0", bytes([0]) * 500), ("app3", b"x" * 1000)):
+        assert blob(repositories, name, Digest.of(data)) == data

@@ -250,7 +250,10 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     ),
     "registry": (
         "Serve images to others",
-        {"serve": ("verbs.registry", "SERVE", "Serve a registry")},
+        {
+            "serve": ("verbs.registry", "SERVE", "Serve a registry"),
+            "user": ("verbs.registry", "USER", "Manage a registry's users: registry user add|rm|ls"),
+        },
     ),
     "rootfs": (
         "Make root file systems",

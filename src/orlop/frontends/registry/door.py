@@ -55,10 +55,11 @@ class Registry:
     """What a registry serves: its repositories, who may do what, and whether anything can be deleted.
 
     tls: whether clients reach it by https, for the places it sends them to. note: called with a line for each answer.
-    cache: of which other registry it is the cache; then it can only be read.
+    cache: of which other registry it is the cache; then it can only be read. emptied: called after something was
+    deleted, whose space may be had back.
     """
 
-    __slots__ = ("auth", "cache", "deletes", "note", "repositories", "tls")
+    __slots__ = ("auth", "cache", "deletes", "emptied", "note", "repositories", "tls")
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class Registry:
         self.deletes = deletes
         self.tls = tls
         self.note = note
+        self.emptied: Callable[[], None] = lambda: None
 
 
 class Door(Exchange):
@@ -182,6 +184,7 @@ class Door(Exchange):
     def _blob(self, name: str, digest: Digest) -> None:
         if self.command == "DELETE":
             self.repositories.delete_blob(self._enter(name, "DELETE"), digest)
+            self.registry.emptied()
             self.answer(202)
             return
         self._enter(name, "GET", "HEAD")
@@ -311,6 +314,7 @@ class Door(Exchange):
             self.answer(201, headers)
         elif self.command == "DELETE":
             self.repositories.delete_manifest(name, reference)
+            self.registry.emptied()
             self.answer(202)
         else:
             cache = self.registry.cache

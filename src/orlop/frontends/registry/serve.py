@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .auth import Check
 
 
+SOON_S = 1.0
+
+
 class Options:
     """What the command line says. tls: (certificate chain, key), paths of PEM files. sweep_s 0: never.
 
@@ -77,10 +80,11 @@ def serve(options: Options, told: Callable[[str], None]) -> None:
         listener.close()
         raise
     note = _log if options.access_log else None
-    cache = _cache(options, repositories) if options.cache_of else None
-    registry = Registry(repositories, auth, deletes=options.deletes, tls=tls is not None, note=note, cache=cache)
-    server = Server(listener, Door, registry, tls)
     sweeper = _Sweeper(repositories, options.sweep_s)
+    cache = _cache(options, repositories, sweeper.soon) if options.cache_of else None
+    registry = Registry(repositories, auth, deletes=options.deletes, tls=tls is not None, note=note, cache=cache)
+    registry.emptied = sweeper.soon
+    server = Server(listener, Door, registry, tls)
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before the threads, which inherit it
     threads = [threading.Thread(target=server.serve), threading.Thread(target=sweeper.run)]
@@ -108,13 +112,17 @@ class _Sweeper:
         self._repositories = repositories
         self._every_s = every_s or None
         self._wake = threading.Event()
-        self._stopping = False
+        self._asked = False
+        self._stopping = threading.Event()
 
     def run(self) -> None:
         while True:
-            asked = self._wake.wait(self._every_s)
+            self._wake.wait(self._every_s)
             self._wake.clear()
-            if self._stopping:
+            asked, self._asked = self._asked, False
+            if not asked:
+                self._stopping.wait(SOON_S)  # one sweep for all that changes meanwhile
+            if self._stopping.is_set():
                 return
             try:
                 _log_sweep(self._repositories.sweep(), asked)
@@ -122,14 +130,18 @@ class _Sweeper:
                 _log(f"the sweep failed: {wrong}")
 
     def now(self) -> None:
+        self._asked = True
+        self._wake.set()
+
+    def soon(self) -> None:
         self._wake.set()
 
     def stop(self) -> None:
-        self._stopping = True
+        self._stopping.set()
         self._wake.set()
 
 
-def _cache(options: Options, repositories: Repositories) -> Cache:
+def _cache(options: Options, repositories: Repositories, crowded: Callable[[], None]) -> Cache:
     from ...engine.images.registries import Registries
     from ...image.repositories.cache import Cache
 
@@ -139,7 +151,7 @@ def _cache(options: Options, repositories: Repositories) -> Cache:
         return registries.to_pull(Reference.parse(f"{options.cache_of}/{name}"), options.credentials)
 
     places("any/name")  # that its configuration is broken is said now
-    return Cache(repositories, options.cache_of, places)
+    return Cache(repositories, options.cache_of, places, crowded)
 
 
 def _auth(options: Options) -> Check:
@@ -187,8 +199,9 @@ def _listen(address: str) -> socket.socket:
 
 
 def _log_sweep(swept: Swept, asked: bool) -> None:
-    if asked or swept.blobs or swept.links or swept.manifests:
-        _log(f"swept {swept.manifests} manifests, {swept.links} links, {swept.blobs} blobs: {swept.bytes} bytes")
+    if asked or swept.blobs or swept.links or swept.manifests or swept.tags:
+        what = f"{swept.tags} tags, {swept.manifests} manifests, {swept.links} links, {swept.blobs} blobs"
+        _log(f"swept {what}: {swept.bytes} bytes")
 
 
 def _log(line: str) -> None:

@@ -84,11 +84,13 @@ class Arriving:
 class Cache:
     """What `Repositories` holds of another registry, completed as it is asked for.
 
-    places: the ways to a repository of the other registry, by its name here. host names that registry.
+    places: the ways to a repository of the other registry, by its name here. host names that registry. crowded: called
+    when more is held than the rules say.
     """
 
-    def __init__(self, repositories: Repositories, host: str, places: Places) -> None:
+    def __init__(self, repositories: Repositories, host: str, places: Places, crowded: Callable[[], None]) -> None:
         self.host = host
+        self._crowded = crowded
         self.downloads = Downloads(repositories.store)
         self.closing = threading.Event()
         self._repositories = repositories
@@ -99,9 +101,12 @@ class Cache:
         """Return a manifest, and whether it may be an old one because the other registry can't be reached."""
         if isinstance(reference, Digest):
             try:
-                return self._repositories.manifest(name, reference), False
+                known = self._repositories.manifest(name, reference)
             except RegistryError:
                 pass
+            else:
+                self._repositories.touch(name, reference)
+                return known, False
         try:
             return self._fetch(name, reference), False
         except Unavailable as wrong:
@@ -151,6 +156,8 @@ class Cache:
         """Let a repository hold a blob that has arrived."""
         download.wait(self.closing)
         self._repositories.hold(name, descriptor.digest, descriptor.size)
+        if self._repositories.is_crowded:
+            self._crowded()
 
     def close(self) -> None:
         """Give up what is on its way."""

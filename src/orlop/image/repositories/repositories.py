@@ -27,6 +27,8 @@ from .database import Database
 from .rules import Rules
 from .uploads import Lease, Leases, Upload, Uploads
 
+TOUCH_S = 60.0  # so exactly is known when something was asked for last
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import io
@@ -152,6 +154,27 @@ class Repositories:
     def leased(self, digest: Digest) -> Lease:
         """Return a context in which the sweep does not remove a blob."""
         return self._leases.take(digest)
+
+    def touch(self, name: str, digest: Digest) -> None:
+        """Note that a manifest was asked for: of a cache, what was not for longest goes first."""
+        now = time.time()
+        where = "digest = ? AND repository = (SELECT id FROM repository WHERE name = ?) AND pushed_at < ?"
+        with self._database.connection() as connection:
+            known = connection.execute(f"SELECT 1 FROM manifest WHERE {where}", (digest, name, now - TOUCH_S))
+            is_old = known.fetchone() is not None
+        if is_old:
+            with self._database.transaction() as connection:
+                connection.execute(
+                    f"UPDATE manifest SET pushed_at = ? WHERE {where}", (now, digest, name, now - TOUCH_S)
+                )
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more is held than may be: a sweep is due."""
+        if not self.rules.total_bytes:
+            return False
+        with self._database.connection() as connection:
+            return sweep.used_bytes(connection) > self.rules.total_bytes
 
     def mentioned(self, name: str, digest: Digest) -> Descriptor | None:
         """Return how a manifest of the repository describes a blob, None when none does."""
