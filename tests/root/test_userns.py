@@ -127,6 +127,29 @@ def test_low_ports_pings_and_the_machines_namespaces_work(machine: Machine) -> N
     assert machine.lines("run", "--rm", "--userns", "auto", *device) == ["1:5"]
 
 
+def test_a_namespace_is_shared_with_whoever_joins_it(machine: Machine) -> None:
+    machine.lines("run", "-d", "--userns", "auto", "--ipc", "shareable", "--name", "lends", "host", "sleep", "1000")
+    pid = machine.lines("inspect", "-f", "{{.State.Pid}}", "lends")[0]
+    own = os.readlink(f"/proc/{pid}/ns/user")
+    # The PID and IPC namespaces of another range of ids are closed to root in there: with its user namespace they open.
+    joins = ("--userns", "container:lends", "--pid", "container:lends", "--ipc", "container:lends", "-v", "vol:/v")
+    script = "readlink /proc/self/ns/user; kill -0 1 && echo may; touch /v/x; stat -c %u /v/x /bin"
+    assert machine.lines("run", "--rm", *joins, "host", "sh", "-c", script) == [own, "may", "0", "0"]
+    assert (machine.root / "volumes/vol/_data/x").stat().st_uid == 0
+    done = machine.orlop("run", "--rm", "--userns", "container:lends", "--privileged", "host", "true")
+    assert "privileged mode is incompatible with user namespaces" in done.stderr
+    machine.lines("create", "--name", "joins", "--userns", "container:lends", "host", "true")
+    machine.lines("rm", "-f", "lends")
+    done = machine.orlop("start", "joins")
+    assert done.code == 1 and "No such container: lends" in done.stderr, done
+    machine.lines("rm", "joins")
+    machine.lines("volume", "rm", "vol")
+    machine.lines("run", "-d", "--name", "plain", "host", "sleep", "1000")
+    shared = ("--userns", "container:plain", "host", "readlink", "/proc/self/ns/user")
+    assert machine.lines("run", "--rm", *shared) == [os.readlink("/proc/self/ns/user")]
+    machine.lines("rm", "-f", "plain")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -135,6 +158,8 @@ def test_low_ports_pings_and_the_machines_namespaces_work(machine: Machine) -> N
         (("--userns", "auto:size=x"), "invalid USER mode: auto:size=x"),
         (("--userns", "auto:sizes=5"), "invalid USER mode: auto:sizes=5"),
         (("--userns", "remap=stranger"), "stranger has no ids in /etc/subuid"),
+        (("--userns", "container:nobody"), "No such container: nobody"),
+        (("--userns", "container:"), "invalid USER mode: container:"),
         (("--userns", "keep-id"), "needs a copy of every layer"),
         (("--userns", "auto:size=10", "-u", "11"), "11 is not mapped in the user namespace"),
     ],

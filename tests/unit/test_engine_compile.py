@@ -18,7 +18,7 @@ from orlop.engine.host import NO_DEVICES, Host
 from orlop.engine.volumes import mountpoints
 from orlop.linux.capability import NAMES
 from orlop.runtime.host import HostFacts
-from orlop.spec.container import BindRequest, ContainerRequest, TmpfsRequest
+from orlop.spec.container import BindRequest, ContainerRequest, TmpfsRequest, UlimitRequest
 from orlop.spec.errors import Invalid, OrlopError, Unsupported
 from orlop.spec.image import ContainerConfig
 from orlop.spec.runtime import Spec
@@ -410,7 +410,49 @@ def test_a_label_that_nobody_would_apply_is_an_error(word):
 
 def test_a_module_that_we_can_not_direct_is_not_silently_left_on():
     with pytest.raises(Unsupported, match="is active on this machine"):
-        options("apparmor=unconfined", host=HOST.replace(security_modules=("apparmor",)))
+        options("label=disable", host=HOST.replace(security_modules=("selinux",)))
+
+
+ARMORED = HOST.replace(security_modules=("apparmor",), loads_profiles=True)
+
+
+def test_apparmor_confines_whoever_asks_for_nothing_else():
+    found = {
+        word: options(*filter(None, [word]), host=ARMORED).apparmor
+        for word in ("", "apparmor=unconfined", "apparmor=mine", "nesting")
+    }
+    assert found == {
+        "": "orlop-default",
+        "apparmor=unconfined": "",
+        "apparmor=mine": "mine",
+        "nesting": "orlop-nesting",
+    }
+    assert security.options(request(privileged=True), ARMORED, "container web").apparmor == ""
+
+
+def test_without_its_parser_or_root_only_what_was_not_asked_for_is_left_away():
+    assert options(host=ARMORED.replace(loads_profiles=False)).apparmor == ""
+    runtime = ARMORED.runtime.replace(initial_user_namespace=False)
+    with pytest.raises(Unsupported, match="can't load AppArmor's profiles"):
+        options("apparmor=mine", host=ARMORED.replace(runtime=runtime, loads_profiles=False))
+
+
+def test_a_limit_of_a_process_that_is_clamped_is_told():
+    asked = request(
+        ulimits=(UlimitRequest(name="nofile", soft=5, hard=4096), UlimitRequest(name="nproc", soft=1, hard=-1))
+    )
+    most = {"RLIMIT_NOFILE": 1024, "RLIMIT_NPROC": 2**64 - 1}
+    user = HOST.replace(runtime=HOST.runtime.replace(initial_user_namespace=False, rlimits_hard=most))
+    told = ("The limit RLIMIT_NOFILE is 1024: only root may raise it to 4096.",)
+    assert resources.rlimit_warnings(asked, user) == told
+    root = HOST.replace(capabilities=("CAP_SYS_RESOURCE",))
+    assert resources.rlimit_warnings(asked, root) == ()
+
+
+def test_each_limit_says_to_a_user_that_nothing_is_delegated():
+    runtime = HOST.runtime.replace(initial_user_namespace=False)
+    with pytest.raises(Unsupported, match="no cgroup with the memory controller is delegated to you"):
+        limits(HOST.replace(controllers=(), runtime=runtime), memory_bytes=20 << 20)
 
 
 # -- mounts ---------------------------------------------------------------------------------------------------------

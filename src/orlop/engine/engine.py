@@ -20,6 +20,7 @@ from ..spec.container import CONFIG, SECRET
 from ..spec.errors import Unavailable
 from ..supervise import Spawner
 from . import host, reconcile, secrets
+from .apparmor import Profiles
 from .containers import ends, execs, state
 from .containers.record import CGROUP, Records
 from .containers.watch import Run, Watcher
@@ -97,6 +98,7 @@ class Engine:
         self.networks.resolver_lost = functools.partial(resolver_names.tell_everybody, self)
         self.networks.attempted = functools.partial(egress.told, self)
         self.locks = Locks()
+        self.profiles = Profiles()
         self.id_ranges = Ranges(os.environ.get(USERNS_DEFAULT, ""))
         self.sockets = Sockets(paths.root)
         self.owners = Owners(self)

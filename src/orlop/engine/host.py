@@ -8,6 +8,7 @@ from ..runtime.host import HostFacts, facts
 from ..spec.container import ContainerRequest
 from ..spec.record import Record
 from ..spec.runtime import Device
+from . import apparmor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Host(Record):
 
     capabilities: names of the bounding set, with CAP_. controllers: of cgroups, as linux.cgroup names them.
     swap_limit: whether memory plus swap can be limited. security_modules: of apparmor and selinux, those in force.
+    loads_profiles: whether this engine may give AppArmor profiles of its own, and apparmor_parser is there to do it.
     thermal_throttle: the directories below /sys that tell how hot the processors are (GHSA-6fw5-f8r9-fgfm).
     cpus, memory_nodes: the numbers of those that are there; none where nobody knows. oom_score_adj: the engine's own.
     """
@@ -38,6 +40,7 @@ class Host(Record):
     controllers: tuple[str, ...]
     swap_limit: bool
     security_modules: tuple[str, ...] = ()
+    loads_profiles: bool = False
     thermal_throttle: tuple[str, ...] = ()
     cpus: tuple[int, ...] = ()
     memory_nodes: tuple[int, ...] = ()
@@ -62,13 +65,15 @@ def look() -> Host:
     """Return the facts of the running machine. Raises OSError."""
     runtime = facts()
     layout = runtime.layout
+    modules = tuple(name for name in _LSM_MODULES if _is_active(name, runtime.lsms))
     return Host(
         processors=len(os.sched_getaffinity(0)),
         hostname=os.uname().nodename,
         capabilities=tuple(capability.names_of(runtime.cap_bounding)),
         controllers=_controllers(layout),
         swap_limit=_swap_limit(layout.directory("memory"), layout.version("memory")),
-        security_modules=tuple(name for name in _LSM_MODULES if _is_active(name, runtime.lsms)),
+        security_modules=modules,
+        loads_profiles="apparmor" in modules and runtime.initial_user_namespace and bool(apparmor.parser()),
         thermal_throttle=_below("/sys/devices/system/cpu", "thermal_throttle"),
         cpus=_numbers("/sys/devices/system/cpu/online"),
         memory_nodes=_numbers("/sys/devices/system/node/online"),

@@ -91,6 +91,7 @@ def _process(record: ContainerRecord, spec: Spec, environment: tuple[str, ...], 
         args=args,
         capabilities=base.capabilities if base is not None else None,
         no_new_privileges=base.no_new_privileges if base is not None else False,
+        apparmor_profile=base.apparmor_profile if base is not None else "",
     )
 
 

@@ -53,6 +53,18 @@ def rlimits(request: ContainerRequest) -> tuple[Rlimit, ...]:
     )
 
 
+def rlimit_warnings(request: ContainerRequest, host: Host) -> tuple[str, ...]:
+    """Return a sentence for each limit of --ulimit that only root may give (setrlimit(2)): the runtime clamps it."""
+    if host.runtime.initial_user_namespace and "CAP_SYS_RESOURCE" in host.capabilities:
+        return ()
+    most = host.runtime.rlimits_hard
+    return tuple(
+        f"The limit {wanted.type} is {most[wanted.type]}: only root may raise it to {wanted.hard}."
+        for wanted in rlimits(request)
+        if wanted.hard > most.get(wanted.type, wanted.hard)
+    )
+
+
 def oom_score_adj(request: ContainerRequest, subject: str) -> int | None:
     """Return the process's oom_score_adj, None to leave it as it is. Raises Invalid with docker's text."""
     if abs(request.oom_score_adj) > OOM_SCORE_ADJ_MAX:
@@ -251,9 +263,15 @@ def _block_io(request: ContainerRequest, host: Host, devices: Devices, subject: 
 
 
 def _need(host: Host, controller: str, subject: str) -> None:
-    if controller not in host.controllers:
+    if controller in host.controllers:
+        return
+    if not host.runtime.initial_user_namespace:
+        cause = f"no cgroup with the {controller} controller is delegated to you, so the limit can't be enforced"
+        hint = f"`orlop doctor` says how to get one, or leave the {controller} limit out"
+    else:
         cause = f"no cgroup hierarchy with the {controller} controller is mounted, so the limit can't be enforced"
-        raise Unsupported("create", subject, cause, hint=f"mount it, or leave the {controller} limit out", code="E0504")
+        hint = f"mount it, or leave the {controller} limit out"
+    raise Unsupported("create", subject, cause, hint=hint, code="E0504")
 
 
 def _invalid(subject: str, cause: str, hint: str) -> Invalid:

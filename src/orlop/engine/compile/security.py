@@ -10,6 +10,7 @@ from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid, Unsupported
 from ...spec.record import Record
 from ...spec.runtime import Capabilities
+from .. import apparmor
 from ..host import Host
 
 CAPABILITIES_DEFAULT = tuple(
@@ -46,6 +47,7 @@ class Security(Record):
 
     seccomp: "default", "unconfined", or the JSON text of a profile. system_paths: hide the kernel's paths.
     writable_cgroups: the container may make cgroups below its own. nesting: it may run containers of its own.
+    apparmor: the profile's name, "" for none.
     """
 
     no_new_privileges: bool = True
@@ -53,6 +55,7 @@ class Security(Record):
     system_paths: bool = True
     writable_cgroups: bool = False
     nesting: bool = False
+    apparmor: str = ""
 
 
 def options(request: ContainerRequest, host: Host, subject: str) -> Security:
@@ -63,10 +66,18 @@ def options(request: ContainerRequest, host: Host, subject: str) -> Security:
         no_new_privileges=not privileged,
         seccomp="unconfined" if privileged else "default",
         system_paths=not privileged,
+        apparmor=apparmor.PROFILE if host.loads_profiles and not privileged else "",
     )
     for option in request.security_opt:
         found = _apply(found, option, host, subject)
+    if found.nesting and found.apparmor == apparmor.PROFILE:
+        return found.replace(apparmor=apparmor.NESTING_PROFILE)
     return found
+
+
+def profile(request: ContainerRequest, host: Host, subject: str) -> str:
+    """Return the name of a container's AppArmor profile, "" for none. Raises as `options` does."""
+    return options(request, host, subject).apparmor if "apparmor" in host.security_modules else ""
 
 
 def capabilities(request: ContainerRequest, host: Host, subject: str) -> Capabilities:
@@ -127,8 +138,7 @@ def _apply(found: Security, option: str, host: Host, subject: str) -> Security:
     if key == "seccomp" and value:
         return found.replace(seccomp=_seccomp(value, subject))
     if key == "apparmor" and value:
-        _refuse_module("apparmor", value, host, subject)
-        return found
+        return found.replace(apparmor=_apparmor(value, host, subject))
     if key == "label" and value:
         _refuse_module("selinux", "unconfined" if value == "disable" else value, host, subject)
         return found
@@ -157,10 +167,21 @@ def _seccomp(value: str, subject: str) -> str:
     return value
 
 
+def _apparmor(value: str, host: Host, subject: str) -> str:
+    """Return the profile that an option names, "" for none."""
+    if value == apparmor.UNCONFINED or "apparmor" not in host.security_modules:
+        _refuse_module("apparmor", value, host, subject)
+        return ""
+    if not host.runtime.initial_user_namespace:
+        cause = "an engine in a user namespace can't load AppArmor's profiles, nor see which there are"
+        raise Unsupported("create", subject, cause, hint="leave the option out, or run the engine as root")
+    return value
+
+
 def _refuse_module(module: str, value: str, host: Host, subject: str) -> None:
     """Let pass what asks for no confinement by a module that is not active; everything else is an error (I3)."""
     present = module in host.security_modules
-    if value == "unconfined" and not present:
+    if value == "unconfined" and (module == "apparmor" or not present):
         return
     cause = (
         f"{module} is active on this machine, and this version of orlop can't set its labels"

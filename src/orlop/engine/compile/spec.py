@@ -57,6 +57,7 @@ def container(
         user=User(umask=request.umask),
         capabilities=capabilities,
         no_new_privileges=options.no_new_privileges,
+        apparmor_profile=options.apparmor,
         rlimits=resources.rlimits(request),
         oom_score_adj=resources.oom_score_adj(request, subject),
     )
@@ -85,6 +86,7 @@ def container(
     )
     spec = unprivileged.with_ids(spec, record, directory)
     spec, lessened = unprivileged.adapted(spec, request, host, devices)
+    lessened += resources.rlimit_warnings(request, host)
     return Compiled(spec, (*warnings, *lessened, *_capability_warnings(request, host), *mounts.warnings(request)))
 
 

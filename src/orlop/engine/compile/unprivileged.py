@@ -55,9 +55,10 @@ def adapted(spec: Spec, request: ContainerRequest, host: Host, devices: Devices)
     linux = spec.linux.replace(devices=())
     process = spec.process
     warnings: tuple[str, ...] = ()
-    lowers = process is not None and (process.oom_score_adj or 0) < host.oom_score_adj
+    asked = process.oom_score_adj if process is not None else None
+    lowers = asked is not None and asked < host.oom_score_adj
     if lowers and process is not None and not host.runtime.initial_user_namespace:
-        text = f"The OOM score adjustment is {host.oom_score_adj}: only root may lower it to {process.oom_score_adj}."
+        text = f"The OOM score adjustment is {host.oom_score_adj}: only root may lower it to {asked}."
         process, warnings = process.replace(oom_score_adj=host.oom_score_adj), (text,)
     return spec.replace(mounts=(*mounts, *shown), linux=linux, process=process), warnings
 

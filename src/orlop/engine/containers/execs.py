@@ -231,6 +231,7 @@ def _process(engine: Engine, record: ContainerRecord, request: ExecRequest) -> P
         user=User(umask=base.user.umask if base is not None else None),
         capabilities=capabilities,
         no_new_privileges=base.no_new_privileges if base is not None and not request.privileged else False,
+        apparmor_profile=base.apparmor_profile if base is not None and not request.privileged else "",
     )
 
 

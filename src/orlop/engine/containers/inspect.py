@@ -79,7 +79,7 @@ def details(
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": spec.process.apparmor_profile if spec.process is not None else "",
         "HostConfig": host_config(request, spec),
         "GraphDriver": {"Name": "overlay2", "Data": None},
         "Mounts": objects.mount_points(record.mounts),

@@ -17,7 +17,7 @@ from ...spec.platform import Platform
 from ...spec.runtime import Mount, Spec
 from ...spec.task import SPEC_FILE, HealthCheck, JoinedNamespace, StartTask, TaskStatus
 from .. import compile, events, host, images, secrets
-from ..compile import config, health, logging
+from ..compile import config, health, logging, security
 from ..compile.namespaces import CONTAINER
 from ..images.notes import notes as image_notes
 from ..networks import attach, reach
@@ -260,6 +260,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
     directory, runtime_directory = engine.records.path(record.id), engine.task_directory(record.id)
     with ExitStack() as undo, attach.prepare(engine, record) as joined, ExitStack() as held:
         undo.callback(attach.release, engine, record.id)
+        engine.profiles.ensure(security.profile(record.request, engine.host, record.subject), record.subject)
         preparation.make_sources(record)
         files.write(engine, record, joined.attachment)
         secrets.materialise(engine, record)
@@ -315,7 +316,9 @@ def _joined(engine: Engine, record: ContainerRecord) -> tuple[JoinedNamespace, .
     """Return the namespaces of other containers that a container joins. Raises NotFound, Conflict in docker's words."""
     lenders = {}
     if record.request.pid.startswith(CONTAINER):
-        lenders["pid"] = _pid_lender(engine, record)
+        lenders["pid"] = _lender(engine, record, "PID", record.request.pid)
+    if record.uid_mappings and record.request.userns.startswith(CONTAINER):
+        lenders["user"] = _lender(engine, record, "user", record.request.userns)
     if record.request.ipc.startswith(CONTAINER):
         lenders["ipc"] = shared.ipc_lender(engine, record)
     return tuple(
@@ -324,11 +327,11 @@ def _joined(engine: Engine, record: ContainerRecord) -> tuple[JoinedNamespace, .
     )
 
 
-def _pid_lender(engine: Engine, record: ContainerRecord) -> tuple[ContainerRecord, TaskStatus]:
-    other = engine.records.find(record.request.pid.removeprefix(CONTAINER))
+def _lender(engine: Engine, record: ContainerRecord, kind: str, mode: str) -> tuple[ContainerRecord, TaskStatus]:
+    other = engine.records.find(mode.removeprefix(CONTAINER))
     task = engine.observe(other.id)
     if not task.lives or task.status is None:
-        cause = f"cannot join PID namespace of a non running container: {other.id}"
+        cause = f"cannot join {kind} namespace of a non running container: {other.id}"
         raise Conflict("start", record.subject, cause, hint=f"start it first: orlop start {other.name}")
     return other, task.status
 

@@ -132,6 +132,8 @@ def _start(
         os.mkdir(runtime_directory, 0o700)
         devices = host.devices(record.request)
         compiled = compile.container(record, directory, engine.host, devices)
+        assert compiled.spec.process is not None
+        engine.profiles.ensure(compiled.spec.process.apparmor_profile, record.subject)
         with open(f"{directory}/{SPEC_FILE}", "xb") as file:
             file.write(jsonio.dump(_with_mounts(compiled.spec, command).to_json()))
         with attach.prepare(engine, record) as joined:

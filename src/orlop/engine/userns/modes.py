@@ -3,6 +3,7 @@
 "" host           the engine's own user namespace
 auto[:size=N]     ids of its own, of those that /etc/subuid gives to `orlop` or `containers`
 remap[=USER]      USER's first 65536 ids, shared with whoever else asks for them (docker's --userns-remap)
+container:NAME    that container's user namespace, while it runs
 keep-id nomap     an ordinary user's (podman): their files would have to be copied, so they are refused for now
 """
 
@@ -14,18 +15,19 @@ SIZE_DEFAULT = 65536
 SIZE_MAX = 2**31
 REMAP_USER = "dockremap"
 POOL_USERS = ("orlop", "containers")
-HOST, AUTO, REMAP = "host", "auto", "remap"
+HOST, AUTO, REMAP, CONTAINER = "host", "auto", "remap", "container"
 
 
 class Mode:
-    """kind: HOST, AUTO or REMAP. size: of AUTO. user: of REMAP."""
+    """kind: HOST, AUTO, REMAP or CONTAINER. size: of AUTO. user: of REMAP. container: its name or id."""
 
-    __slots__ = ("kind", "size", "user")
+    __slots__ = ("container", "kind", "size", "user")
 
-    def __init__(self, kind: str, size: int = SIZE_DEFAULT, user: str = "") -> None:
+    def __init__(self, kind: str, size: int = SIZE_DEFAULT, user: str = "", container: str = "") -> None:
         self.kind = kind
         self.size = size
         self.user = user
+        self.container = container
 
 
 def parse(text: str, subject: str) -> Mode:
@@ -35,13 +37,15 @@ def parse(text: str, subject: str) -> Mode:
         return Mode(HOST)
     if kind == AUTO:
         return Mode(AUTO, _size(options, text, subject))
+    if kind == CONTAINER and options:
+        return Mode(CONTAINER, container=options)
     if kind == REMAP:
         return Mode(REMAP, user=options if options not in ("", "default") else REMAP_USER)
     if kind in ("keep-id", "nomap"):
         cause = f"--userns {kind} needs a copy of every layer with other owners: an ordinary user can't map mounts"
         hint = "leave --userns away: root in the container is you, on disk and for the machine"
         raise Unsupported("create", subject, cause, hint=hint)
-    hint = "known are host, auto, auto:size=N and remap=USER"
+    hint = "known are host, auto, auto:size=N, remap=USER and container:NAME"
     raise Invalid("create", subject, f"invalid USER mode: {text[:100]}", hint=hint)
 
 

@@ -39,9 +39,16 @@ class Ranges:
     def hold(self, engine: Engine, request: ContainerRequest, container_id: str, subject: str) -> Iterator[Maps]:
         """Decide the maps of a container, and keep others from them meanwhile.
 
-        Raises Invalid and Unsupported for the request, Unavailable when there are no ids.
+        Raises Invalid and Unsupported for the request, NotFound for another container, Unavailable when there are no
+        ids.
         """
         mode = modes.parse(request.userns or self.default or _needed(engine, request), subject)
+        if mode.kind == modes.CONTAINER:
+            lender = engine.records.find(mode.container)
+            if lender.uid_mappings:
+                _check(engine, request, subject)
+            yield lender.uid_mappings, lender.gid_mappings  # none: it lives in the engine's own, and so will this one
+            return
         if mode.kind == modes.HOST:
             yield NONE
             return

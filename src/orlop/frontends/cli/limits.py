@@ -212,11 +212,14 @@ def parse_uts(text: str) -> str:
     raise BadValue("--uts: invalid UTS mode", "write host, or leave it away")
 
 
+_USERNS = ("host", "auto", "remap", "container", "keep-id", "nomap")
+
+
 def parse_userns(text: str) -> str:
     words = (text, text.partition(":")[0], text.partition("=")[0])
-    if not text or any(word in ("host", "auto", "remap", "keep-id", "nomap") for word in words):
+    if not text or any(word in _USERNS for word in words):
         return text  # which of them there are with which options is for the engine to say
-    raise BadValue("--userns: invalid USER mode", "write host, auto, auto:size=N or remap=USER, or leave it away")
+    raise BadValue("--userns: invalid USER mode", "write host, auto, auto:size=N, remap=USER or container:NAME")
 
 
 def parse_cgroupns(text: str) -> str:
