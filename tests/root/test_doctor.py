@@ -50,6 +50,38 @@ def foreign_run_directory(user: User) -> str:
     return ""
 
 
+def few_ids(user: User) -> str:
+    for name in ("subuid", "subgid"):
+        (user.directory / "etc" / name).write_text(f"{NAME}:1200000000:1000\n")
+    return ""
+
+
+def full_disk(user: User) -> str:
+    return on_a_disk_of_its_own(user, "size=64k")
+
+
+def read_only_disk(user: User) -> str:
+    return on_a_disk_of_its_own(user, "ro")
+
+
+def no_inodes(user: User) -> str:
+    return on_a_disk_of_its_own(user, "nr_inodes=1")
+
+
+def on_a_disk_of_its_own(user: User, options: str) -> str:
+    place = user.home / ".local/share/orlop"
+    place.mkdir(parents=True)
+    mode = f"mode=0700,uid={rootless.UID},{options}"
+    done = user.as_root("mount", "-t", "tmpfs", "-o", mode, "none", place, path=user.path)
+    assert done.code == 0, done
+    return ""
+
+
+def foreign_data_directory(user: User) -> str:
+    (user.home / ".local/share/orlop").mkdir(parents=True)
+    return ""
+
+
 def nothing(user: User) -> str:
     return ""
 
@@ -104,6 +136,44 @@ BROKEN: dict[str, tuple[bool, str, Callable[[User], str], str, str, str, str, bo
         *(True, "", foreign_run_directory, "run directory", "impossible", "DIR/run belongs to uid 0"),
         "log in through pam_systemd or loginctl, or set XDG_RUNTIME_DIR to a directory of yours, mode 0700",
         True,
+    ),
+    "few ids": (
+        *(True, "", few_ids, "ids", "clamped"),
+        "1001 ids are yours to use, for /etc/subgid gives so few: files of owners from 1001 on can't be made",
+        f"as root: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {NAME}, of 65536 ids",
+        False,
+    ),
+    "no lingering": (
+        *(True, "mount -t tmpfs none /run; mkdir -p /run/systemd/system", nothing, "running after logout", "clamped"),
+        "systemd ends what runs with your last session",
+        f"as root: loginctl enable-linger {NAME}",
+        False,
+    ),
+    "no pings": (
+        *(True, masked("proc/sys/net/ipv4/ping_group_range", "1 0"), nothing, "ping", "clamped"),
+        "among containers; to the outside it is not for you: net.ipv4.ping_group_range is 1 0",
+        "as root: sysctl 'net.ipv4.ping_group_range=0 2147483647'",
+        False,
+    ),
+    "full disk": (
+        *(True, "", full_disk, "data directory", "clamped", "DIR/home/.local/share/orlop has 0 MiB left"),
+        "orlop system df; orlop system prune; or set ORLOP_ROOT to a directory on another disk",
+        False,
+    ),
+    "no inodes": (
+        *(True, "", no_inodes, "data directory", "impossible"),
+        "the disk of DIR/home/.local/share/orlop has no inode left",
+        *("make it writable for you, or set ORLOP_ROOT to a directory of yours", True),
+    ),
+    "read-only disk": (
+        *(True, "", read_only_disk, "data directory", "impossible"),
+        "DIR/home/.local/share/orlop lies on a file system that is mounted read-only",
+        *("make it writable for you, or set ORLOP_ROOT to a directory of yours", True),
+    ),
+    "foreign data directory": (
+        *(True, "", foreign_data_directory, "data directory", "impossible"),
+        "DIR/home/.local/share/orlop belongs to uid 0",
+        *("make it writable for you, or set ORLOP_ROOT to a directory of yours", True),
     ),
     "old seccomp": (
         *(True, masked("proc/sys/kernel/seccomp/actions_avail", "allow errno kill_process"), nothing, "seccomp"),

@@ -48,9 +48,14 @@ class Paths:
 
 def from_environment(environ: Mapping[str, str], uid: int) -> Paths:
     """Return this user's directories. Raises Invalid for a relative path, Unavailable when there is no default."""
-    root = _given(environ, "ORLOP_ROOT") or (_root_of_user(environ) if uid else "/var/lib/orlop")
+    root = data_directory(environ, uid)
     run = _given(environ, "ORLOP_RUN") or (_run_of_user(environ) if uid else "/run/orlop")
     return Paths(root, run)
+
+
+def data_directory(environ: Mapping[str, str], uid: int) -> str:
+    """Return where this user's data goes. Raises as `from_environment` does."""
+    return _given(environ, "ORLOP_ROOT") or (_root_of_user(environ) if uid else "/var/lib/orlop")
 
 
 def _given(environ: Mapping[str, str], name: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FULL, EMULATED, CLAMPED, IMPOSSIBLE = "full", "emulated", "clamped", "impossible"
 IDS = 65536
 FIRST_ID = 100000
+FREE_BYTES_MIN = 64 * 1024 * 1024  # less holds no image
 KERNEL_OVERLAY, KERNEL_IDMAP, KERNEL_EXIT = (5, 11), (5, 12), (6, 15)
 LIMITS = ("cpu", "memory", "pids", "io", "cpuset")
 _SECCOMP = ("errno", "kill_process", "allow", "user_notif")
@@ -46,6 +47,18 @@ def _run_directory(facts: Facts) -> Finding:
         step = "log in through pam_systemd or loginctl, or set XDG_RUNTIME_DIR to a directory of yours, mode 0700"
         return Finding(feature=name, state=IMPOSSIBLE, why=facts.run_trouble, next=step, needed=True)
     return Finding(feature=name, state=FULL, why=f"sockets lie in {facts.run_directory}")
+
+
+def _data_directory(facts: Facts) -> Finding:
+    name, path = "data directory", facts.data_directory
+    if facts.data_trouble:
+        step = "make it writable for you, or set ORLOP_ROOT to a directory of yours"
+        return Finding(feature=name, state=IMPOSSIBLE, why=facts.data_trouble, next=step, needed=True)
+    if facts.data_free_bytes < FREE_BYTES_MIN:
+        why = f"{path} has {facts.data_free_bytes >> 20} MiB left"
+        step = "orlop system df; orlop system prune; or set ORLOP_ROOT to a directory on another disk"
+        return Finding(feature=name, state=CLAMPED, why=why, next=step)
+    return Finding(feature=name, state=FULL, why=f"images and containers lie in {path}")
 
 
 def _user_namespaces(facts: Facts) -> Finding:
@@ -84,7 +97,14 @@ def _subordinate_ids(facts: Facts) -> Finding:
         step = f"as root: chmod u+s {path}"
         chmod = (("chmod", "u+s", path),)
         return Finding(feature=name, state=IMPOSSIBLE, why=f"{path} is not setuid", next=step, needed=True, fix=chmod)
-    return Finding(feature=name, state=FULL, why=f"{min(facts.subuids, facts.subgids) + 1} ids are yours to use")
+    count = min(facts.subuids, facts.subgids) + 1
+    if count < IDS:
+        file = "/etc/subuid" if facts.subuids < facts.subgids else "/etc/subgid"
+        why = f"{count} ids are yours to use, for {file} gives so few: files of owners from {count} on can't be made"
+        # Which ids are nobody's is for the administrator to know: there are some already.
+        step = f"as root: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {facts.user}, of {IDS} ids"
+        return Finding(feature=name, state=CLAMPED, why=why, next=step)
+    return Finding(feature=name, state=FULL, why=f"{count} ids are yours to use")
 
 
 def _file_systems(facts: Facts) -> Finding:
@@ -120,7 +140,8 @@ def _limits(facts: Facts) -> Finding:
         why = f"these controllers are not there: {', '.join(missing)}"
         step = f"as root: {script}" if not facts.is_root else "enable them in cgroup.subtree_control, or in the kernel"
         return Finding(feature=name, state=CLAMPED, why=why, next=step, fix=() if facts.is_root else fix)
-    return Finding(feature=name, state=FULL, why=f"cgroup {'v2' if layout.mode == 'unified' else layout.mode}")
+    where = f", delegated to {facts.delegated_to}" if facts.delegated_to and not facts.is_root else ""
+    return Finding(feature=name, state=FULL, why=f"cgroup {'v2' if layout.mode == 'unified' else layout.mode}{where}")
 
 
 def _networks(facts: Facts) -> Finding:
@@ -149,6 +170,21 @@ def _ports(facts: Facts) -> Finding:
         # Nothing to put right: who may listen there is for the administrator to choose.
         return Finding(feature=name, state=CLAMPED, why=why, next=f"as root: sysctl {sysctl}")
     return Finding(feature=name, state=EMULATED, why="all; the containers see the bridge's address, not the client's")
+
+
+def _ping(facts: Facts) -> Finding:
+    name = "ping"
+    if facts.is_root:
+        return Finding(feature=name, state=FULL, why="raw sockets and ping sockets")
+    told = facts.sysctls.get("net/ipv4/ping_group_range", "1 0")
+    lowest, highest = (int(word) for word in told.split())
+    if any(lowest <= group <= highest for group in facts.group_ids):
+        return Finding(feature=name, state=FULL, why="among containers, and to the outside")
+    value = "net.ipv4.ping_group_range=0 2147483647"
+    why = f"among containers; to the outside it is not for you: net.ipv4.ping_group_range is {' '.join(told.split())}"
+    return Finding(
+        feature=name, state=CLAMPED, why=why, next=f"as root: sysctl '{value}'", fix=(("sysctl", "-w", value),)
+    )
 
 
 def _devices(facts: Facts) -> Finding:
@@ -180,8 +216,16 @@ def _labels(facts: Facts) -> Finding:
     if not facts.lsms:
         why = "neither is active: seccomp, capabilities and namespaces confine"
         return Finding(feature=name, state=IMPOSSIBLE, why=why)
-    why = f"{', '.join(facts.lsms)} is active, and this version sets no labels"
-    return Finding(feature=name, state=IMPOSSIBLE, why=why)
+    if "apparmor" not in facts.lsms:
+        return Finding(feature=name, state=IMPOSSIBLE, why="SELinux is active, and this version sets no labels")
+    if not facts.is_root:
+        why = "AppArmor is active, and lets root alone load profiles: seccomp, capabilities and namespaces confine"
+        return Finding(feature=name, state=IMPOSSIBLE, why=why)
+    if "apparmor_parser" not in facts.programs:
+        why = "AppArmor is active, and apparmor_parser is not installed: containers have no profile"
+        fix = (("apt-get", "install", "-y", "apparmor"),)
+        return Finding(feature=name, state=CLAMPED, why=why, next="as root: apt-get install apparmor", fix=fix)
+    return Finding(feature=name, state=FULL, why="AppArmor: containers have the profile orlop-default")
 
 
 def _idmap(facts: Facts) -> Finding:
@@ -222,12 +266,14 @@ def _checkpoints(facts: Facts) -> Finding:
 
 _CHECKS: "tuple[Callable[[Facts], Finding], ...]" = (
     _run_directory,
+    _data_directory,
     _user_namespaces,
     _subordinate_ids,
     _file_systems,
     _limits,
     _networks,
     _ports,
+    _ping,
     _devices,
     _scores,
     _seccomp,

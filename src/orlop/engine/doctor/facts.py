@@ -5,20 +5,22 @@ import shutil
 
 from ...linux import capability
 from ...linux.cgroup import Layout, detect, usable
-from ...runtime.host import kernel_version
+from ...runtime.host import facts, kernel_version
 from ...snapshot.overlay import is_initial_namespace
-from ...spec.errors import NotFound
+from ...spec import paths
+from ...spec.errors import NotFound, OrlopError
 from ...spec.record import Record
 from ..rootless import subids
 from ..rootless.enter import user_name
 from ..rootless.uplink import TUN
 
-PROGRAMS = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "criu", "git")
+PROGRAMS = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "criu", "git", "apparmor_parser")
 SYSCTLS = (
     "user/max_user_namespaces",
     "kernel/unprivileged_userns_clone",
     "kernel/apparmor_restrict_unprivileged_userns",
     "net/ipv4/ip_unprivileged_port_start",
+    "net/ipv4/ping_group_range",
 )
 _MAPPERS = ("newuidmap", "newgidmap")
 _SETUID = 0o4000
@@ -30,8 +32,10 @@ class Facts(Record):
 
     programs: name -> path of those that are there; unprivileged_mappers: those of newuidmap and newgidmap that may not
     map. subuids, subgids: how many. sysctls: name -> value of those that are there. layout, usable: the
-    cgroups of the machine, and those that this user may use. run_directory: where sockets go, "" for nowhere;
-    run_trouble: why it can't be used. has_systemd: as process 1.
+    cgroups of the machine, and those that this user may use; delegated_to: the unit of systemd that has them, below
+    which an engine has to be started. run_directory: where sockets go, "" for nowhere;
+    run_trouble: why it can't be used. data_directory: where images and containers go; data_trouble: why nothing can be
+    written there; data_free_bytes. group_ids: the primary group and the others. has_systemd: as process 1.
     """
 
     uid: int
@@ -50,9 +54,14 @@ class Facts(Record):
     lsms: tuple[str, ...] = ()
     layout: Layout = Layout("none")
     usable: Layout = Layout("none")
+    delegated_to: str = ""
     has_tun: bool = True
     run_directory: str = ""
     run_trouble: str = ""
+    data_directory: str = ""
+    data_trouble: str = ""
+    data_free_bytes: int = 0
+    group_ids: tuple[int, ...] = ()
     has_systemd: bool = False
     lingers: bool = False
 
@@ -63,11 +72,13 @@ def look(environ: "dict[str, str]", user: str = "") -> Facts:
     is_other = uid != os.geteuid()
     user = user or user_name(uid)
     if is_other:
-        environ = {"XDG_RUNTIME_DIR": f"/run/user/{uid}"}
+        environ = {"XDG_RUNTIME_DIR": f"/run/user/{uid}", "HOME": _home_of(uid)}
     programs = {name: path for name in PROGRAMS if (path := shutil.which(name))}
     run_directory, trouble = _run_directory(environ, uid)
+    data_directory, data_trouble, data_free = _data_directory(environ, uid)
     sysctls = {name: _read(f"/proc/sys/{name}").strip() for name in SYSCTLS}
     layout = detect()
+    unit, delegated = _delegated(layout, uid)
     return Facts(
         uid=uid,
         user=user,
@@ -80,18 +91,45 @@ def look(environ: "dict[str, str]", user: str = "") -> Facts:
         subuids=sum(each.count for each in subids.read(subids.SUBUID, user, uid)),
         subgids=sum(each.count for each in subids.read(subids.SUBGID, user, uid)),
         sysctls={name: value for name, value in sysctls.items() if value},
-        filesystems=tuple(line.split()[-1] for line in _read("/proc/filesystems").splitlines() if line.split()),
+        filesystems=_filesystems(),
         seccomp_actions=tuple(_read("/proc/sys/kernel/seccomp/actions_avail").split()),
-        lsms=tuple(name for name in ("apparmor", "selinux") if os.path.isdir(f"/sys/module/{name}")),
+        lsms=tuple(name for name in facts().lsms if name in ("apparmor", "selinux")),
         layout=layout,
-        # What is delegated to somebody else shows in that user's session alone.
-        usable=(layout if layout.mode == "unified" else Layout("none")) if is_other else usable(layout),
+        usable=delegated if delegated.hierarchies() else (Layout("none") if is_other else usable(layout)),
+        delegated_to=unit if delegated.hierarchies() else "",
         has_tun=_opens(TUN, uid),
         run_directory=run_directory,
         run_trouble=trouble,
+        data_directory=data_directory,
+        data_trouble=data_trouble,
+        data_free_bytes=data_free,
+        group_ids=tuple(_groups_of(user)) if is_other else (os.getegid(), *os.getgroups()),
         has_systemd=os.path.isdir("/run/systemd/system"),
         lingers=os.path.exists(f"/var/lib/systemd/linger/{user}"),
     )
+
+
+def _delegated(layout: Layout, uid: int) -> tuple[str, Layout]:
+    """Return the unit below which systemd runs a user's services, and the cgroups that are delegated to it."""
+    unit = f"user@{uid}.service"
+    directory = f"{layout.v2}/user.slice/user-{uid}.slice/{unit}"
+    if uid == 0 or layout.mode != "unified":
+        return unit, Layout("none")
+    try:
+        if os.stat(f"{directory}/cgroup.procs").st_uid != uid:
+            return unit, Layout("none")
+    except OSError:
+        return unit, Layout("none")
+    return unit, Layout("unified", {}, directory, frozenset(_read(f"{directory}/cgroup.controllers").split()))
+
+
+def _filesystems() -> tuple[str, ...]:
+    """Return the file systems that the kernel has, and of those that it would load the one that we need."""
+    names = [line.split()[-1] for line in _read("/proc/filesystems").splitlines() if line.split()]
+    modules = f"/lib/modules/{os.uname().release}/modules.dep"
+    if "overlay" not in names and "/overlay.ko" in _read(modules):
+        names.append("overlay")  # whoever mounts one has it loaded, also in a user namespace (get_fs_type)
+    return tuple(names)
 
 
 def _uid_of(user: str) -> int:
@@ -102,6 +140,42 @@ def _uid_of(user: str) -> int:
     except KeyError:
         cause = f"there is no user {user[:100]}"
         raise NotFound("look for", "the user", cause, hint="see who there is: getent passwd") from None
+
+
+def _home_of(uid: int) -> str:
+    import pwd
+
+    return pwd.getpwuid(uid).pw_dir
+
+
+def _groups_of(user: str) -> list[int]:
+    import pwd
+
+    return os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+
+
+def _data_directory(environ: "dict[str, str]", uid: int) -> tuple[str, str, int]:
+    """Return where data goes, what keeps the user from writing there ("" for nothing), and how much is free."""
+    try:
+        path = paths.data_directory(environ, uid)
+    except OrlopError as wrong:
+        return "", wrong.cause, 0
+    there = path
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    try:
+        status, space = os.stat(there), os.statvfs(there)
+    except OSError as failure:
+        return path, f"{there}: {failure.strerror}", 0
+    if space.f_flag & os.ST_RDONLY:
+        return path, f"{there} lies on a file system that is mounted read-only", 0
+    if there == path and status.st_uid != uid:
+        return path, f"{path} belongs to uid {status.st_uid}", 0
+    if uid == os.geteuid() and not os.access(there, os.W_OK | os.X_OK):
+        return path, f"{there} can't be written", 0
+    if space.f_files and not space.f_favail:
+        return path, f"the disk of {there} has no inode left", 0
+    return path, "", space.f_bavail * space.f_frsize
 
 
 def _opens(path: str, uid: int) -> bool:
