@@ -94,9 +94,9 @@ def run(
         initramfs.checkout({**(files or {}), "/job.json": json.dumps(job).encode()}).write(file)
         file.flush()
         started = time.monotonic()
-        machine = _start(_qemu(linux, file.fileno(), Path(directory)), file.fileno())
-        output = _follow(machine, Path(directory), timeout_s, stream)
-    return Completed(command, _status(output), output, time.monotonic() - started)
+        machine = start(argv(linux, file.fileno(), Path(directory), _KERNEL_WORDS), file.fileno())
+        output = follow(machine, Path(directory), timeout_s, stream)
+    return Completed(command, status(output), output, time.monotonic() - started)
 
 
 def run_tests(*arguments: str, timeout_s: float, stream: bool = False) -> Completed:
@@ -104,7 +104,9 @@ def run_tests(*arguments: str, timeout_s: float, stream: bool = False) -> Comple
     return run([PYTHON, "-m", "pytest", *arguments], timeout_s=timeout_s, stream=stream)
 
 
-def _qemu(linux: kernel.Kernel, archive: int, directory: Path) -> list[str]:
+def argv(linux: kernel.Kernel, archive: int, directory: Path, kernel_words: str) -> list[str]:
+    """Return the command of an emulator. archive: a descriptor of the initial file system; directory: for what the
+    ports say, as `follow` reads it. Raises RuntimeError when there is none."""
     program = peers.find("qemu-system-x86_64")
     if program is None:
         raise RuntimeError("qemu-system-x86_64 is missing: apt-get install qemu-system-x86")
@@ -113,20 +115,21 @@ def _qemu(linux: kernel.Kernel, archive: int, directory: Path) -> list[str]:
     for part in ("qemu", "seabios"):
         if (firmware := peers.DIRECTORY / "usr/share" / part).is_dir():
             words += ["-L", str(firmware)]
-    words += ["-kernel", str(linux.image), "-initrd", f"/proc/self/fd/{archive}", "-append", _KERNEL_WORDS]
+    words += ["-kernel", str(linux.image), "-initrd", f"/proc/self/fd/{archive}", "-append", kernel_words]
     for name in _PORTS:
         words += ["-chardev", f"file,id={name},path={directory / name}", "-serial", f"chardev:{name}"]
     return words
 
 
-def _start(words: list[str], archive: int) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, *words]
+def start(words: list[str], archive: int) -> subprocess.Popen[bytes]:
+    """Start an emulator that ends with this process."""
+    command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, *words]
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
-    return subprocess.Popen(argv, stdin=null, stdout=pipe, stderr=subprocess.STDOUT, pass_fds=[archive])
+    return subprocess.Popen(command, stdin=null, stdout=pipe, stderr=subprocess.STDOUT, pass_fds=[archive])
 
 
-def _follow(qemu: subprocess.Popen[bytes], directory: Path, timeout_s: float, stream: bool) -> dict[str, bytes]:
-    """Wait for qemu's end; return what each port said."""
+def follow(qemu: subprocess.Popen[bytes], directory: Path, timeout_s: float, stream: bool) -> dict[str, bytes]:
+    """Wait for qemu's end; return what each port said. Raises TimeoutError, with what the machine has said."""
     shown = dict.fromkeys(_PORTS[:3], 0)
     deadline = time.monotonic() + timeout_s
     try:
@@ -168,7 +171,8 @@ def _show(directory: Path, shown: dict[str, int]) -> None:
     sys.stderr.flush()
 
 
-def _status(output: Mapping[str, bytes]) -> int:
+def status(output: Mapping[str, bytes]) -> int:
+    """Return the command's return code. Raises GuestError for a machine that told none."""
     try:
         outcome = json.loads(output["outcome"])
     except ValueError:

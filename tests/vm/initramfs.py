@@ -165,14 +165,27 @@ def checkout(files: Mapping[str, bytes | Path]) -> Archive:
     init = Path(__file__).with_name("init.py").read_bytes()
     archive.file("/init", f"#!{_interpreter()} -IS\n".encode() + init, 0o755)
     archive.link("/usr/sbin/modprobe", "/init")
-    for name in ("src", "tests", "tools"):
+    add_checkout(archive)
+    for path, content in files.items():
+        archive.file(path, content, 0o755)
+    return archive
+
+
+def add_checkout(archive: Archive) -> None:
+    """Add this checkout at CHECKOUT."""
+    for name in ("src", "tests", "tools", "docs"):
         archive.tree(ROOT / name, f"{CHECKOUT}/{name}")
     for name in ("pyproject.toml", "README.md", "dev", "orlop", "orlop-runtime"):
         if (ROOT / name).exists():
             archive.file(f"{CHECKOUT}/{name}", ROOT / name, 0o755)
-    for path, content in files.items():
-        archive.file(path, content, 0o755)
-    return archive
+
+
+def add_packages(archive: Archive, interpreter: str, minor: int) -> None:
+    """Add the packages of this machine's Python that tests need, as a virtual environment for that interpreter."""
+    venv = f"{CHECKOUT}/.venv"
+    archive.tree(Path(sysconfig.get_path("purelib")), f"{venv}/lib/python3.{minor}/site-packages", _SITE_UNUSED)
+    archive.link(f"{venv}/bin/python", interpreter)
+    archive.file(f"{venv}/pyvenv.cfg", f"home = {os.path.dirname(interpreter)}\n".encode())
 
 
 def _add_python(archive: Archive) -> None:
@@ -181,11 +194,7 @@ def _add_python(archive: Archive) -> None:
     archive.tree(stdlib, str(stdlib), _STDLIB_UNUSED)
     if not _dynload().is_relative_to(stdlib):
         archive.tree(_dynload(), str(_dynload()))
-    venv = f"{CHECKOUT}/.venv"
-    site = Path(sysconfig.get_path("purelib"))
-    archive.tree(site, f"{venv}/lib/python3.{sys.version_info.minor}/site-packages", _SITE_UNUSED)
-    archive.link(f"{venv}/bin/python", _interpreter())
-    archive.file(f"{venv}/pyvenv.cfg", f"home = {os.path.dirname(_interpreter())}\n".encode())
+    add_packages(archive, _interpreter(), sys.version_info.minor)
     for name in ("python3", "python"):
         archive.link(f"/usr/local/bin/{name}", _interpreter())
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .failure import Failure
 
-_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _QUIET = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
 
 
@@ -64,7 +64,7 @@ def unpack_release(release: str, packages: Sequence[str], directory: Path) -> No
     for name in ("lists/partial", "cache/archives/partial", "archives"):
         (state / name).mkdir(parents=True, exist_ok=True)
     (state / "status").touch()
-    (state / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {_mirror()} {release} main\n")
+    (state / "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror()} {release} main\n")
     places = {
         "Dir::State": state, "Dir::State::status": state / "status", "Dir::State::lists": state / "lists",
         "Dir::Cache": state / "cache", "Dir::Etc::sourcelist": state / "sources.list",
@@ -83,7 +83,7 @@ def unpack_release(release: str, packages: Sequence[str], directory: Path) -> No
     shutil.rmtree(state)
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Return where this machine gets Debian from."""
     told = _apt("indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages").stdout
     mirrors = re.findall(r"^Debian (\S+)$", told, re.MULTILINE)

@@ -27,7 +27,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
                     "procps", "slirp4netns", "strace", "uidmap"),
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
-    "vm":          ("qemu-system-x86", "busybox-static", "iproute2", "procps"),
+    "vm":          ("qemu-system-x86", "mmdebstrap", "busybox-static", "iproute2", "procps"),
     "bench":       ("docker.io", "buildah", "docker-compose", "docker-registry", "podman", "runc", "crun", "bubblewrap",
                     "curl", "busybox-static", "iperf3", "iptables"),
 }
@@ -68,6 +68,7 @@ TOOLS: dict[str, str] = {
     "iptables": "iptables",
     "kill": "procps",
     "ps": "procps",
+    "mmdebstrap": "mmdebstrap",
     "qemu-system-x86_64": "qemu-system-x86",
 }
 # Not from the machine's own release: Debian 12's CRIU 3.17 can't read the vDSO of a kernel from 6.16 on, and its
