@@ -4,15 +4,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
+import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from orlop.linux.netlink.nftables import IPV4, Batch, Nftables
 from orlop.network.dns import attempts, message
 from support.boxes import Box, serving, silent
 from support.boxes import ask as connect
+from support.certificates import CERTIFICATE, KEY
 from support.engine import Environment
 from support.netns import Netns
 from support.tasks import wait_until
@@ -43,6 +50,202 @@ def test_only_allowed_names_are_reached_and_asked_for(run: Run, outside: Upstrea
         assert connect(box, C, 81) == A
     assert outside.asked == ["api.test", "a.b.wide.test"]
     assert web.peers == [A]
+
+
+class Secure:
+    """A server of TLS that has every name: says the one it was asked by. asked: all of them."""
+
+    def __init__(self, place: Netns, address: str, directory: Path, port: int = 443):
+        self.asked: list[str | None] = []
+        (directory / "server.pem").write_text(CERTIFICATE + KEY)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(directory / "server.pem")
+        self._context.sni_callback = lambda _, name, __: self.asked.append(name)
+        self._family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._listener = place.inside(lambda: socket.create_server((address, port), family=self._family))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                with self._context.wrap_socket(connection, server_side=True) as client:
+                    client.sendall((self.asked[-1] or "nobody").encode())
+                    client.unwrap()
+            except OSError:
+                connection.close()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def fetch(box: Box, address: str, name: str | None, port: int = 443) -> str:
+    """Return what a server of TLS says to a container that asks for a name, "" when the connection is refused."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    raw = box.inside(lambda: socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET))
+    try:
+        with raw:
+            raw.settimeout(20)
+            raw.connect((address, port))
+            with context.wrap_socket(raw, server_hostname=name) as client:
+                return client.recv(100).decode()
+    except OSError:
+        return ""
+
+
+def say(box: Box, address: str, port: int, data: bytes) -> bytes:
+    """Return what comes back when a container says this to a port, b"" when nothing does."""
+
+    def go() -> bytes:
+        try:
+            with socket.create_connection((address, port), timeout=20) as client:
+                client.sendall(data)
+                return client.recv(100)
+        except OSError:
+            return b""
+
+    return box.inside(go)
+
+
+def test_two_names_with_one_address_are_told_apart(
+    run: Run, orlop: Environment, outside: Upstream, tmp_path: Path
+) -> None:
+    # P07: both lead to C; what is allowed is a name, however the address is found.
+    box = run("--egress", "deny", "--egress-allow", "a.test", "--dns", B, "--name", "caged")
+    secure = Secure(outside.place, C, tmp_path)
+    with serving(outside.place, 25) as mail:
+        assert fetch(box, C, "a.test") == ""  # nobody has asked for the name yet
+        assert ask(box, "a.test") == (0, [C])
+        assert fetch(box, C, "a.test") == "a.test"
+        assert fetch(box, C, "A.test") == "A.test"
+        for name in ("b.test", "xa.test", "a.test.b.test", None):
+            assert fetch(box, C, name) == "", name
+        assert fetch(box, B, "a.test") == ""  # another address
+        assert connect(box, C, 25) == A  # a protocol that says no name passes by the address
+        assert mail.peers == [A]
+        assert box.inside(lambda: _quic(C)) == errno.ECONNREFUSED  # rejected: names of QUIC can't be read
+    assert secure.asked == ["a.test", "A.test"]
+    # Who takes the rule away in the container, which takes CAP_NET_ADMIN, reaches nothing at all.
+    with box.inside(Nftables) as rules:
+        batch = Batch()
+        batch.delete_table(IPV4, "orlop-names")
+        rules.commit(batch)
+    assert fetch(box, C, "a.test") == ""
+    assert len(secure.asked) == 2
+    secure.close()
+    told = orlop("network", "egress", "caged").stdout
+    assert "denied: b.test:443/tcp" in told.splitlines()
+    orlop("stop", "-t", "0", "caged")
+
+
+def _quic(address: str) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(20)
+        sender.connect((address, 443))
+        sender.send(b"x")
+        try:
+            sender.recv(1)
+        except OSError as failure:
+            return failure.errno or 0
+    return 0
+
+
+def test_a_host_of_http_is_asked_for_too(run: Run, outside: Upstream) -> None:
+    box = run("--egress", "deny", "--egress-allow", "a.test:80", "--egress-allow", "*.wide.test:80", "--dns", B)
+    said: list[bytes] = []
+    listener = outside.place.inside(lambda: socket.create_server((C, 80)))
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with client:
+                said.append(client.recv(1000))
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n") if said[-1] else None
+
+    threading.Thread(target=serve, daemon=True).start()
+    assert ask(box, "a.test") == (0, [C])
+    assert say(box, C, 80, b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").startswith(b"HTTP/1.1 200")
+    assert say(box, C, 80, b"GET / HTTP/1.1\r\nHost: x.wide.test:80\r\n\r\n").startswith(b"HTTP/1.1 200")
+    for head in (b"Host: b.test", b"Host: a.test\r\nHost: b.test", b"X: y"):
+        assert say(box, C, 80, b"GET / HTTP/1.1\r\n" + head + b"\r\n\r\n") == b""
+    assert say(box, C, 80, b"GET http://b.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n") == b""
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    assert [one for one in said if one and b"b.test" in one] == []
+    assert len([one for one in said if one]) == 2
+
+
+def test_names_are_told_apart_by_ipv6_too(
+    run: Run, orlop: Environment, outside: Upstream, host: Netns, tmp_path: Path
+) -> None:
+    for side, address in ((host, "2001:db8::1"), (outside.place, "2001:db8::2")):
+        side.route.add_address(side.index("up0"), address, 64, 0x02)
+    orlop("network", "create", "--ipv6", "six")
+    outside.says = "2001:db8::2"
+    box = run("--network", "six", "--egress", "deny", "--egress-allow", "a.test:443", "--dns", B)
+    secure = Secure(outside.place, "2001:db8::2", tmp_path)
+    assert ask(box, "a.test", message.AAAA) == (0, ["2001:db8::2"])
+    assert fetch(box, "2001:db8::2", "a.test") == "a.test"
+    assert fetch(box, "2001:db8::2", "b.test") == ""
+    assert secure.asked == ["a.test"]
+    secure.close()
+
+
+def test_what_is_allowed_twice_is_allowed(run: Run, outside: Upstream, tmp_path: Path) -> None:
+    run("--egress", "deny", "--egress-allow", "10.0.0.0/8")  # with fewer entries than the next one
+    allowed = (
+        "a.test",
+        "a.test:443",
+        "*.test:443/tcp",
+        "192.0.2.0/24:25",
+        "192.0.2.2:25/tcp",
+        "192.0.2.2",
+        "10.0.0.0/8",
+    )
+    box = run("--egress", "deny", *(word for one in allowed for word in ("--egress-allow", one)), "--dns", B)
+    secure = Secure(outside.place, C, tmp_path)
+    assert ask(box, "a.test") == (0, [C])
+    assert ask(box, "b.test") == (0, [C])
+    assert [fetch(box, C, name) for name in ("a.test", "b.test", "c.other")] == ["a.test", "b.test", ""]
+    with serving(outside.place, 25), serving(outside.place, 26):
+        assert connect(box, B, 25) == A
+        assert connect(box, B, 26) == A
+        assert connect(box, C, 25) == A
+        assert connect(box, C, 26) == A  # by its name
+    secure.close()
+
+
+def test_names_lead_out_again_after_the_resolver_died(
+    run: Run, orlop: Environment, outside: Upstream, tmp_path: Path
+) -> None:
+    box = run("--egress", "deny", "--egress-allow", "a.test", "--dns", B)
+    secure = Secure(outside.place, C, tmp_path)
+    assert ask(box, "a.test") == (0, [C])
+    assert fetch(box, C, "a.test") == "a.test"
+    (pid,) = _resolver(orlop)
+    _kill(pid)
+    wait_until(lambda: _resolver(orlop) not in ([], [pid]))
+    assert fetch(box, C, "a.test") == ""  # what the one before has opened is closed
+    wait_until(lambda: ask_again(box, "a.test"))
+    assert fetch(box, C, "a.test") == "a.test"
+    assert fetch(box, C, "b.test") == ""
+    secure.close()
+
+
+def ask_again(box: Box, name: str) -> bool:
+    try:
+        return ask(box, name) == (0, [C])
+    except OSError:
+        return False
 
 
 def test_subnets_are_allowed_by_port(run: Run, outside: Upstream, host: Netns) -> None:

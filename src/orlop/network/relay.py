@@ -6,14 +6,11 @@ container that publishes ports. A user's containers see the client's address (`t
 see the bridge's, and never their own loopback (CVE-2021-20199). In root's engine both are one namespace, and only what
 no rule can lead comes this way.
 
-Invariants:
-1. It ends with the container's link, whoever else has died by then.
-2. Nothing is read that can't be passed on: of a stream at most PIECE_BYTES wait in each direction.
+Invariant: it ends with the container's link, whoever else has died by then.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import socket
@@ -26,6 +23,7 @@ from ..linux.netlink.rtnetlink import Rtnetlink
 from ..spec import jsonio
 from ..spec.network import RelayOrders, RelayPort
 from . import subnet, transparent
+from .streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     Client = tuple[object, ...]
     Opened = tuple[socket.socket, str, int, tuple[str, ...]]
 
-PIECE_BYTES = 256 * 1024
 DATAGRAM_BYTES_MAX = 65536
 STREAMS_MAX = 4096
 FLOWS_MAX = 1024
@@ -112,43 +109,6 @@ def main(text: str) -> None:
     carry(orders)
 
 
-class _End:
-    """One end of a stream. waiting: what came from the other one and was not taken yet. is_open: more may come."""
-
-    __slots__ = ("is_connecting", "is_open", "other", "sock", "waiting", "watched")
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self.waiting = b""
-        self.is_open = True
-        self.is_connecting = False
-        self.watched = 0
-        self.other = self
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether what comes from the other end can be taken."""
-        return not self.waiting and not self.is_connecting
-
-    def give(self, data: bytes) -> None:
-        """Pass on what the socket takes now; the rest waits. Raises OSError."""
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        self.waiting = data[sent:]
-        if not self.waiting and not self.other.is_open:
-            self.finish()
-
-    def finish(self) -> None:
-        """Tell the peer that nothing more comes."""
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # it is gone
-
-
 class Faces:
     """Whom a relay can speak as to containers: families, and subnets that are the containers' own."""
 
@@ -172,87 +132,18 @@ class Faces:
         return socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
 
-class Streams:
-    """The TCP connections of a relay."""
-
-    def __init__(self, epoll: select.epoll, faces: Faces) -> None:
-        self._epoll = epoll
-        self._faces = faces
-        self._ends: dict[int, _End] = {}
-
-    def accept(self, public: socket.socket, target: tuple[str, int], sources: Sequence[Subnet]) -> None:
-        """Take one client, and connect it."""
-        try:
-            sock, who = public.accept()
-        except OSError:
-            return  # it went away, or we are out of descriptors: it waits
-        if len(self._ends) >= 2 * STREAMS_MAX or not _may_come(who, sources):
-            sock.close()
-            return
-        client = _End(sock)
-        inner = _End(self._faces.socket_for(who, target, socket.SOCK_STREAM))
-        client.other, inner.other = inner, client
-        inner.is_connecting = True
-        for end in (client, inner):
-            self._ends[end.sock.fileno()] = end
-        failure = inner.sock.connect_ex(target)
-        if failure not in (0, errno.EINPROGRESS):
-            self._close(inner)
-        else:
-            self._settle(client)
-
-    def handle(self, fd: int, events: int) -> None:
-        """Carry what can be carried. fd: of one of the ends."""
-        end = self._ends.get(fd)
-        if end is None:
-            return  # closed since
-        try:
-            self._carry(end, events)
-        except OSError:
-            self._close(end)
-            return
-        other = end.other
-        if not (end.is_open or other.is_open or end.waiting or other.waiting):
-            self._close(end)
-        else:
-            self._settle(end)
-
-    def _carry(self, end: _End, events: int) -> None:
-        if end.is_connecting:
-            if failure := end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                raise OSError(failure, os.strerror(failure))
-            end.is_connecting = False
-        if end.waiting and events & select.EPOLLOUT:
-            end.give(end.waiting)
-        if end.is_open and end.other.is_ready and events & ~select.EPOLLOUT:
-            try:
-                data = end.sock.recv(PIECE_BYTES)
-            except BlockingIOError:
-                return
-            if data:
-                end.other.give(data)
-            else:
-                end.is_open = False
-                end.other.finish()
-
-    def _settle(self, end: _End) -> None:
-        for one in (end, end.other):
-            wanted = select.EPOLLIN if one.is_open and one.other.is_ready else 0
-            if one.waiting or one.is_connecting:
-                wanted |= select.EPOLLOUT
-            # Hang-ups are told whatever is asked for: who is waited for by nobody is not watched at all.
-            if wanted and not one.watched:
-                self._epoll.register(one.sock, wanted)
-            elif not wanted and one.watched:
-                self._epoll.unregister(one.sock)
-            elif wanted != one.watched:
-                self._epoll.modify(one.sock, wanted)
-            one.watched = wanted
-
-    def _close(self, end: _End) -> None:
-        for one in (end, end.other):
-            self._ends.pop(one.sock.fileno(), None)
-            one.sock.close()
+def _admit(
+    streams: Streams, faces: Faces, public: socket.socket, target: tuple[str, int], sources: Sequence[Subnet]
+) -> None:
+    """Take one client, and connect it."""
+    try:
+        sock, who = public.accept()
+    except OSError:
+        return  # it went away, or we are out of descriptors: it waits
+    if streams.count >= STREAMS_MAX or not _may_come(who, sources):
+        sock.close()
+        return
+    streams.join(sock, faces.socket_for(who, target, socket.SOCK_STREAM), target)
 
 
 class _Flow:
@@ -336,7 +227,7 @@ def carry(orders: RelayOrders) -> None:
     """Carry until the container's link is gone."""
     epoll = select.epoll()
     faces = Faces(orders.keeps_clients)
-    streams, datagrams = Streams(epoll, faces), Datagrams(epoll, faces)
+    streams, datagrams = Streams(epoll), Datagrams(epoll, faces)
     ports = {
         port.fd: (port, socket.socket(fileno=port.fd), [subnet.parse_source(text) for text in port.sources])
         for port in orders.ports
@@ -349,17 +240,17 @@ def carry(orders: RelayOrders) -> None:
         while route.link(orders.link) is not None:
             datagrams.expire(time.monotonic())
             faces.look(route)
-            _serve(epoll, told, ports, streams, datagrams)
+            _serve(epoll, told, ports, (streams, datagrams, faces))
 
 
 def _serve(
     epoll: select.epoll,
     told: changes.Changes,
     ports: Mapping[int, tuple[RelayPort, socket.socket, Sequence[Subnet]]],
-    streams: Streams,
-    datagrams: Datagrams,
+    carriers: tuple[Streams, Datagrams, Faces],
 ) -> None:
     """Carry until a link has changed, or LOOK_S_MAX has passed."""
+    streams, datagrams, faces = carriers
     until = time.monotonic() + LOOK_S_MAX
     while (left := until - time.monotonic()) > 0:
         for fd, events in epoll.poll(left):
@@ -368,8 +259,11 @@ def _serve(
                 until = 0.0
             elif fd in ports:
                 port, public, sources = ports[fd]
-                take = datagrams.receive if port.protocol == "udp" else streams.accept
-                take(public, (port.address, port.port), sources)
+                target = (port.address, port.port)
+                if port.protocol == "udp":
+                    datagrams.receive(public, target, sources)
+                else:
+                    _admit(streams, faces, public, target, sources)
             else:
                 streams.handle(fd, events)
                 datagrams.answer(fd)

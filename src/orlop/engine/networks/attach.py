@@ -17,7 +17,7 @@ from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from ...spec.network import Attachment, Endpoint, EndpointRequest, Published
 from ..containers import state
 from ..containers.names import short_id
-from . import cni, mtu, names, ports
+from . import cni, egress, mtu, names, ports
 from .host import OPTION_HOST_IP, OPTION_ICC, forwards_of
 from .store import new_id
 
@@ -52,13 +52,14 @@ class Joined:
         self._record = record
         self.fd = fd
         self.attachment = attachment
-        self._sockets: tuple[socket, socket] | None = None
+        self._sockets: list[socket] | None = None
 
     def listen_for_questions(self) -> None:
         """Open the resolver's sockets, before the container's first instruction: what it asks waits there."""
         if self.attachment is not None and names.is_wanted(self._engine, self._record, self.attachment):
             names.restrict(self._engine, self._record, self.attachment)
-            self._sockets = namespace.inside(self.fd, client.open_sockets)
+            restricted = self._record.request.egress == egress.DENY
+            self._sockets = namespace.inside(self.fd, lambda: client.open_all(restricted))
 
     def started(self) -> None:
         """The container runs: have its questions answered."""

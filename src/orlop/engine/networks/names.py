@@ -60,14 +60,14 @@ def of_host() -> resolver.ResolvConf:
         return resolver.parse(b"")
 
 
-def register(engine: Engine, record: ContainerRecord, sockets: tuple[socket, socket], attachment: Attachment) -> None:
+def register(engine: Engine, record: ContainerRecord, sockets: list[socket], attachment: Attachment) -> None:
     """Have a container that has just started answered on its sockets, until its monitor ends."""
     task = state.observe(engine.records.path(record.id), engine.boot_id)
     monitor = state.open_monitor(task.status, engine.boot_id) if task.status is not None else None
     if monitor is None:
         return  # it has ended already
     try:
-        fds = [*(one.fileno() for one in sockets), monitor]
+        fds = [monitor, *(one.fileno() for one in sockets)]
         engine.networks.resolver.add(_member(engine, record, attachment), fds)
     finally:
         os.close(monitor)
@@ -149,7 +149,8 @@ def trace(engine: Engine, reference: str, name: str, kind: str) -> dict[str, obj
 
 def _open_and_register(engine: Engine, record: ContainerRecord, attachment: Attachment, netns: int) -> None:
     restrict(engine, record, attachment)
-    sockets = namespace.inside(netns, client.open_sockets)
+    restricted = record.request.egress == egress.DENY
+    sockets = namespace.inside(netns, lambda: client.open_all(restricted))
     try:
         register(engine, record, sockets, attachment)
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...network import resolver, subnet
-from ...network.dns.egress import Allowed
+from ...network.dns.egress import ENTRIES_MAX, Allowed
 from ...spec.errors import Invalid
 from ...spec.network import SOURCES_MAX, EndpointRequest
 from . import cni, egress, links, ports
@@ -33,6 +33,9 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
     if request.egress not in ("", "allow", *egress.WATCHED) or (request.egress_allow and request.egress != "deny"):
         cause = f"invalid egress: {request.egress[:40]!r}" if request.egress else "--egress-allow needs --egress deny"
         raise Invalid("create", subject, cause, hint="use --egress deny with --egress-allow NAME:PORT or SUBNET:PORT")
+    if len(request.egress_allow) > ENTRIES_MAX:
+        cause = f"more than {ENTRIES_MAX} entries of --egress-allow"
+        raise Invalid("create", subject, cause, hint="allow *.example.org or a subnet in the place of many")
     for text in request.egress_allow:
         try:
             Allowed(text)

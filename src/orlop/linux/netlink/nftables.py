@@ -20,6 +20,7 @@ from .wire import CREATE, attribute, be32, nested, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Iterable, Iterator, Sequence
 
 INET, IPV4, IPV6 = 1, 2, 10  # NFPROTO_*
@@ -336,8 +337,9 @@ class Chain:
 class Nftables(wire.Socket):
     """A socket that speaks nf_tables."""
 
-    def __init__(self) -> None:
-        super().__init__(wire.NETFILTER)
+    def __init__(self, made: socket | None = None) -> None:
+        """made: as in `wire.Socket`. Raises OSError."""
+        super().__init__(wire.NETFILTER, made)
 
     def __enter__(self) -> Nftables:
         return self

@@ -179,9 +179,12 @@ class Refusal:
 class Socket:
     """A netlink socket of the network namespace in which it was made, wherever it is used. One thread at a time."""
 
-    def __init__(self, protocol: int) -> None:
-        """Raises OSError."""
-        self._socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
+    def __init__(self, protocol: int, made: socket | None = None) -> None:
+        """made: by another one of these, and given away as its `raw`. Raises OSError."""
+        self._sequence = int.from_bytes(os.urandom(3), "big")
+        self._socket = made or socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
+        if made is not None:
+            return
         try:
             self._socket.setsockopt(SOL_NETLINK, _CAP_ACK, 1)
             self._socket.setsockopt(SOL_NETLINK, _EXT_ACK, 1)
@@ -195,7 +198,11 @@ class Socket:
         except OSError:
             self._socket.close()
             raise
-        self._sequence = int.from_bytes(os.urandom(3), "big")
+
+    @property
+    def raw(self) -> socket:
+        """The socket itself, for who passes it to another process."""
+        return self._socket
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -76,7 +76,7 @@ class Attempts:
 
     def refused(self, member_id: str, name: str) -> None:
         """A name was asked for that is not allowed."""
-        self._note(member_id, Attempt(verdict=DENIED, name=name))
+        self.note(member_id, Attempt(verdict=DENIED, name=name))
 
     def readable(self) -> None:
         """Take what the rules have told of."""
@@ -90,9 +90,10 @@ class Attempts:
             if member_id is None or traveller is None:
                 continue
             name = traveller.names.get(address, "")
-            self._note(member_id, Attempt(verdict=prefix, name=name, address=address, port=port, protocol=protocol))
+            self.note(member_id, Attempt(verdict=prefix, name=name, address=address, port=port, protocol=protocol))
 
-    def _note(self, member_id: str, attempt: Attempt) -> None:
+    def note(self, member_id: str, attempt: Attempt) -> None:
+        """Keep and tell of an attempt that is new."""
         traveller = self._travellers.get(member_id)
         key = (attempt.verdict, attempt.name, attempt.address, attempt.port, attempt.protocol)
         if traveller is None or key in traveller.known or len(traveller.known) >= LINES_MAX:

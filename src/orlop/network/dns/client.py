@@ -44,6 +44,24 @@ _BOOTSTRAP = (
 TABLE = "orlop-dns"
 
 
+def open_all(restricted: bool) -> list[socket]:
+    """Return the sockets of `open_sockets`, and for a container with --egress deny those of `passage.open_sockets`.
+
+    Raises OSError.
+    """
+    opened = list(open_sockets())
+    if restricted:
+        from . import passage
+
+        try:
+            opened += passage.open_sockets()
+        except OSError:
+            for one in opened:
+                one.close()
+            raise
+    return opened
+
+
 def open_sockets() -> tuple[socket, socket]:
     """Return the sockets that answer at 127.0.0.11:53 in the calling thread's network namespace: UDP and TCP.
 
@@ -107,7 +125,7 @@ class Resolver:
         self._closed = False
 
     def add(self, member: Member, fds: Sequence[int] = ()) -> None:
-        """Tell who runs, in the place of what was told before. fds: of `open_sockets`, and the monitor's pidfd.
+        """Tell who runs, in the place of what was told before. fds: of the monitor, a pidfd, and of `open_all`.
 
         Raises Unavailable.
         """

@@ -10,6 +10,8 @@ Invariants:
 1. A table of its own, whose owner is the resolver: it persists when that is killed, with everything that is closed.
 2. Whoever is restricted reaches nothing new but what is allowed, on other machines and on this one; what was opened by
    name closes when the name's time is over. Connections that stand are left alone.
+3. By TCP nothing goes straight to an address that was opened by name: it goes by the passage, which asks for the name
+   again (`passage`); nor does QUIC, whose names nobody can read, unless /udp was written.
 """
 
 from __future__ import annotations
@@ -19,19 +21,28 @@ import zlib
 
 from ...linux.netlink import nftables as nft
 from ...linux.netlink.nftables import ACCEPT, DROP, IPV6, Batch, Element, Hook
+from ...spec.network import Attempt
 from .. import firewall, subnet
 from ..firewall import FAMILIES, NUMBERS
 from .attempts import DENIED, LEARNED, Attempts
+from .passage import Passage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable, Sequence
 
-    from ...spec.network import Attempt
     from ..firewall import Family
+    from .server import Loop
+
+    Edges = tuple[int, int]  # first and last
+    Key = tuple[int, int, bytes, bytes]  # family, number of the entry, first key, last key
+    Led = tuple[str, int]  # an address and its port, 0 for all
 
 LIFE_S_MIN = 300  # programs keep addresses longer than the name's time to live
-OPENED_MAX = 4096  # of one container
+OPENED_MAX = 16384  # of one container
+ENTRIES_MAX = 256
+_TCP, _UDP, _QUIC = 6, 17, 443
 _PRIORITY = -10
 _R = 8
 
@@ -55,6 +66,26 @@ class Allowed:
             self.subnet = subnet.parse(host if "/" in host else f"{host}/{128 if ':' in host else 32}")
         except ValueError:
             self.name = _domain(host, text)
+
+    @property
+    def is_led(self) -> bool:
+        """Whether it opens a way by name that goes by the passage: by TCP."""
+        return bool(self.name) and self.protocol in ("", "tcp")
+
+    def ways(self) -> list[tuple[Edges, Edges]]:
+        """Return what it opens straight to an address: (first and last protocol, first and last port)."""
+        first, last = (self.port, self.port) if self.port else (0, 65535)
+        if self.protocol:
+            number = NUMBERS[self.protocol]
+            return [] if self.is_led else [((number, number), (first, last))]
+        if not self.name:
+            return [((0, 255), (first, last))]
+        datagrams = ((first, min(last, _QUIC - 1)), (max(first, _QUIC + 1), last))
+        others = ((0, _TCP - 1), (_TCP + 1, _UDP - 1), (_UDP + 1, 255))
+        return [
+            *((one, (first, last)) for one in others),
+            *(((_UDP, _UDP), one) for one in datagrams if one[0] <= one[1]),
+        ]
 
     def names(self, name: str) -> bool:
         """Tell whether this entry allows a name."""
@@ -83,15 +114,19 @@ def _domain(host: str, text: str) -> str:
 
 
 class Restricted:
-    """A container that may reach what is allowed. opened: what was let through for it, by key of the set."""
+    """A container that may reach what is allowed. opened: what was let through for it, by key of the set.
 
-    __slots__ = ("addresses", "allowed", "learns", "opened")
+    led: what its passage takes, as long as a name leads there; values of both are timers, 0 for none.
+    """
+
+    __slots__ = ("addresses", "allowed", "learns", "led", "opened")
 
     def __init__(self, addresses: Sequence[str], allowed: Sequence[Allowed], learns: bool) -> None:
         self.addresses = tuple(addresses)
         self.learns = learns
         self.allowed = tuple(allowed)
-        self.opened: dict[tuple[int, bytes, bytes], int] = {}  # (family, first key, last key) -> timer, 0 for none
+        self.opened: dict[Key, int] = {}
+        self.led: dict[Led, int] = {}
 
     @property
     def set_name(self) -> str:
@@ -120,6 +155,8 @@ class Gatekeeper:
         self._cancel = cancel
         self._socket = nft.Nftables()
         self._members: dict[str, Restricted] = {}
+        self._passages: dict[str, Passage] = {}
+        self._ways = 0  # how many sets there are
         self._ensure()
 
     def restrict(self, member_id: str, addresses: Sequence[str], allowed: Sequence[Allowed] | None, path: str) -> None:
@@ -130,17 +167,21 @@ class Gatekeeper:
         self.release(member_id)
         member = Restricted(addresses, allowed or (), learns=allowed is None)
         batch = Batch()
+        if len(member.allowed) > self._ways:
+            for family in FAMILIES:
+                _write_ways(batch, self._table, family, len(member.allowed))
         for address in addresses:
             family, data = _of(address)
             batch.add_elements(family.number, self._table, member.set_name, [Element(data)])
-        for entry in member.allowed:
+        for number, entry in enumerate(member.allowed):
             if entry.subnet is not None:
-                self._open(batch, member, entry.subnet, entry, 0)
+                self._open(batch, member, entry.subnet, number, 0)
         if member.learns and self.attempts is None:
             raise OSError(
                 errno.EOPNOTSUPP, "nobody could learn: the kernel has no nfnetlink_log, or another has its group"
             )
         self._socket.commit(batch)
+        self._ways = max(self._ways, len(member.allowed))
         self._members[member_id] = member
         if self.attempts is not None:
             self.attempts.watch(member_id, addresses, path)
@@ -152,13 +193,41 @@ class Gatekeeper:
             return
         if self.attempts is not None:
             self.attempts.forget(member_id)
-        for (number, low, high), timer in member.opened.items():
+        for led in list(member.led):
+            self._cancel(member.led[led])
+            self._leave(member_id, member, led)
+        for key, timer in member.opened.items():
             self._cancel(timer)
-            self._try(lambda b, n=number, lo=low, hi=high: _drop(b, n, self._table, lo, hi))  # type: ignore[misc]
+            self._try(lambda batch, key=key: _drop(batch, self._table, key))  # type: ignore[misc]
         for address in member.addresses:
             family, data = _of(address)
             name = member.set_name
             self._try(lambda b, f=family, d=data, n=name: b.delete_elements(f.number, self._table, n, [Element(d)]))  # type: ignore[misc]
+
+    def open_passage(self, member_id: str, loop: Loop, sockets: Sequence[socket]) -> None:
+        """Lead what a container connects to by name. sockets: of `passage.open_sockets`."""
+        self.close_passage(member_id)
+        self._passages[member_id] = Passage(loop, member_id, sockets, self.may_pass)
+
+    def close_passage(self, member_id: str) -> None:
+        """Its container has ended, or gets another one."""
+        passage = self._passages.pop(member_id, None)
+        if passage is not None:
+            passage.close()
+
+    def may_pass(self, member_id: str, address: str, port: int, name: str | None) -> bool:
+        """Tell whether a container may speak to a port of an address, and by this name; None: it has said none yet."""
+        member = self._members.get(member_id)
+        if member is None:
+            return False
+        if name is None:
+            may = (address, port) in member.led or (address, 0) in member.led
+        else:
+            may = any(one.is_led and one.port in (0, port) and one.names(name) for one in member.allowed)
+        if not may and self.attempts is not None:
+            attempt = Attempt(verdict=DENIED, name=name or "", address=address, port=port, protocol="tcp")
+            self.attempts.note(member_id, attempt)
+        return may
 
     def close(self) -> None:
         """Remove the table: nobody is in it any more."""
@@ -187,37 +256,59 @@ class Gatekeeper:
         batch = Batch()
         for address, life_s in found:
             value, bits = subnet.number(address)
-            for entry in member.allowed:
-                if entry.names(name):
-                    self._open(batch, member, subnet.Subnet(bits, value, bits), entry, max(life_s, LIFE_S_MIN))
+            for number, entry in enumerate(member.allowed):
+                if not entry.names(name):
+                    continue
+                self._open(batch, member, subnet.Subnet(bits, value, bits), number, max(life_s, LIFE_S_MIN))
+                if entry.is_led:
+                    self._lead(member_id, member, (address, entry.port), max(life_s, LIFE_S_MIN))
         if batch.messages:
             self._socket.commit(batch)
 
-    def _open(self, batch: Batch, member: Restricted, where: subnet.Subnet, entry: Allowed, life_s: int) -> None:
-        protocols = (NUMBERS[entry.protocol],) * 2 if entry.protocol else (0, 255)
-        ports = (entry.port, entry.port) if entry.port else (0, 65535)
+    def _open(self, batch: Batch, member: Restricted, where: subnet.Subnet, number: int, life_s: int) -> None:
+        """Let a container straight through to a subnet, as the entry with this number says."""
+        entry = member.allowed[number]
         for source in member.addresses:
             family, data = _of(source)
-            if family.bits != where.bits:
-                continue
-            ends = [
-                nft.fields(
-                    data, edge.to_bytes(family.size, "big"), bytes([protocols[at]]), ports[at].to_bytes(2, "big")
+            for protocols, ports in entry.ways() if family.bits == where.bits else ():
+                low, high = (
+                    nft.fields(data, edge.to_bytes(family.size, "big"), bytes([protocol]), port.to_bytes(2, "big"))
+                    for edge, protocol, port in zip((where.first, where.last), protocols, ports, strict=True)
                 )
-                for at, edge in enumerate((where.first, where.last))
-            ]
-            key = (family.number, ends[0], ends[1])
-            if key in member.opened:
-                self._cancel(member.opened[key])
-            elif len(member.opened) >= OPENED_MAX:
-                continue
-            else:
-                batch.add_elements(family.number, self._table, "allowed", [Element(ends[0], end=ends[1])])
-            member.opened[key] = self._after(life_s, lambda key=key: self._expire(member, key)) if life_s else 0  # type: ignore[misc]
+                self._open_way(batch, member, (family.number, number, low, high), life_s)
 
-    def _expire(self, member: Restricted, key: tuple[int, bytes, bytes]) -> None:
+    def _open_way(self, batch: Batch, member: Restricted, key: Key, life_s: int) -> None:
+        if key in member.opened:
+            self._cancel(member.opened[key])
+        elif len(member.opened) >= OPENED_MAX:
+            return
+        else:
+            batch.add_elements(key[0], self._table, _set_name(key[1]), [Element(key[2], end=key[3])])
+        member.opened[key] = self._after(life_s, lambda: self._expire(member, key)) if life_s else 0
+
+    def _lead(self, member_id: str, member: Restricted, led: Led, life_s: int) -> None:
+        """Have the passage take what goes there, for a time. Raises OSError."""
+        passage = self._passages.get(member_id)
+        if led in member.led:
+            self._cancel(member.led[led])
+        elif passage is None or len(member.led) >= OPENED_MAX:
+            return
+        else:
+            passage.lead(*led)
+        member.led[led] = self._after(life_s, lambda: self._leave(member_id, member, led))
+
+    def _leave(self, member_id: str, member: Restricted, led: Led) -> None:
+        passage = self._passages.get(member_id)
+        if member.led.pop(led, None) is not None and passage is not None:
+            try:
+                passage.forget(*led)
+            except OSError as failure:
+                if failure.errno != errno.ENOENT:
+                    raise
+
+    def _expire(self, member: Restricted, key: Key) -> None:
         if member.opened.pop(key, None) is not None:
-            self._try(lambda batch: _drop(batch, key[0], self._table, key[1], key[2]))
+            self._try(lambda batch: _drop(batch, self._table, key))
 
     def _try(self, change: Callable[[Batch], None]) -> None:
         batch = Batch()
@@ -239,10 +330,25 @@ class Gatekeeper:
                     _write_rules(batch, self._table, family)
             try:
                 self._socket.commit(batch)
-                return
+                break
             except OSError as failure:
                 if not flags or failure.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                     raise
+        if existed:
+            self._close_ways()
+
+    def _close_ways(self) -> None:
+        """Close what an earlier resolver has let through: nobody would close it in time. Who runs is told of again."""
+        for family in FAMILIES:
+            for number in range(ENTRIES_MAX):
+                batch = Batch()
+                batch.replace_elements(family.number, self._table, _set_name(number), [])
+                try:
+                    self._socket.commit(batch)
+                except OSError as failure:
+                    if failure.errno != errno.ENOENT:
+                        raise
+                    break
 
 
 def group_of(table: str) -> int:
@@ -250,8 +356,15 @@ def group_of(table: str) -> int:
     return 1024 + zlib.crc32(table.encode()) % 60000
 
 
-def _drop(batch: Batch, number: int, table: str, low: bytes, high: bytes) -> None:
-    batch.delete_elements(number, table, "allowed", [Element(low, end=high)])
+def _drop(batch: Batch, table: str, key: Key) -> None:
+    family, number, low, high = key
+    batch.delete_elements(family, table, _set_name(number), [Element(low, end=high)])
+
+
+def _set_name(number: int) -> str:
+    """Return the set of every container's entry with this number: those of one entry never overlap, as an interval of
+    a set must not."""
+    return f"allowed-{number}"
 
 
 def _of(address: str) -> tuple[Family, bytes]:
@@ -263,16 +376,8 @@ def _write_rules(batch: Batch, table: str, family: Family) -> None:
     number = family.number
     batch.add_set(number, table, "restricted", [family.key])
     batch.add_set(number, table, "learning", [family.key])
-    batch.add_set(
-        number, table, "allowed", [family.key, family.key, "inet_proto", "inet_service"], flags=nft.SET_INTERVAL
-    )
     source = nft.payload(nft.NETWORK_HEADER, family.source, family.size, _R)
-    whole = [
-        source,
-        nft.payload(nft.NETWORK_HEADER, family.destination, family.size, _R + family.words),
-        nft.meta(nft.L4PROTO, _R + 2 * family.words),
-        nft.payload(nft.TRANSPORT_HEADER, 2, 2, _R + 2 * family.words + 1),
-    ]
+    batch.add_chain(number, table, "ways")
     known = nft.CT_ESTABLISHED | nft.CT_RELATED
     group = group_of(table)
     refuse = nft.verdict(DROP) if number == IPV6 else nft.reject()
@@ -282,8 +387,24 @@ def _write_rules(batch: Batch, table: str, family: Family) -> None:
             [nft.conntrack(nft.CT_STATE, _R), *nft.any_of(_R, known), nft.verdict(ACCEPT)],
             [source, nft.lookup("learning", _R), nft.log(LEARNED, group), nft.verdict(ACCEPT)],
             [source, nft.lookup("restricted", _R, invert=True), nft.verdict(ACCEPT)],
-            [*whole, nft.lookup("allowed", _R), nft.verdict(ACCEPT)],
+            [nft.verdict(nft.JUMP, "ways")],
             [nft.log(DENIED, group)],
             [refuse],
         ):
             batch.add_rule(number, table, chain, rule)
+
+
+def _write_ways(batch: Batch, table: str, family: Family, count: int) -> None:
+    """Have this many sets looked up; those that are there stay as they are."""
+    number = family.number
+    whole = [
+        nft.payload(nft.NETWORK_HEADER, family.source, family.size, _R),
+        nft.payload(nft.NETWORK_HEADER, family.destination, family.size, _R + family.words),
+        nft.meta(nft.L4PROTO, _R + 2 * family.words),
+        nft.payload(nft.TRANSPORT_HEADER, 2, 2, _R + 2 * family.words + 1),
+    ]
+    batch.flush_chain(number, table, "ways")
+    for one in range(count):
+        keys = [family.key, family.key, "inet_proto", "inet_service"]
+        batch.add_set(number, table, _set_name(one), keys, flags=nft.SET_INTERVAL)
+        batch.add_rule(number, table, "ways", [*whole, nft.lookup(_set_name(one), _R), nft.verdict(ACCEPT)])

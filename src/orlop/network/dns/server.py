@@ -172,9 +172,11 @@ class Server:
         verb = order.get("verb")
         if verb == "add":
             member = Member.from_json(order.get("member"), "a member")
-            if len(fds) == 3:
+            if len(fds) >= 3:
                 self._close(member.id, goes=False)
-                self._serve(member.id, Served(socket(fileno=fds[0]), socket(fileno=fds[1]), fds[2]))
+                self._serve(member.id, Served(socket(fileno=fds[1]), socket(fileno=fds[2]), fds[0]))
+                if len(fds) > 3 and self._gatekeeper is not None:
+                    self._gatekeeper.open_passage(member.id, self.loop, [socket(fileno=fd) for fd in fds[3:]])
             elif member.id not in self._served:
                 raise ValueError("the sockets of a new member are missing")
             self.zone.add(member)
@@ -242,6 +244,7 @@ class Server:
         self.zone.remove(member_id)
         if goes and self._gatekeeper is not None:
             self._gatekeeper.release(member_id)
+            self._gatekeeper.close_passage(member_id)
         served = self._served.pop(member_id, None)
         if served is None:
             return

@@ -1,4 +1,4 @@
-"""Orders between an engine and its resolver: one JSON object and up to three descriptors in each message."""
+"""Orders between an engine and its resolver: one JSON object and some descriptors in each message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MESSAGE_BYTES_MAX = 256 * 1024
-FDS_MAX = 3
+FDS_MAX = 6
 _INT_BYTES = 4
 
 
