@@ -253,3 +253,28 @@ def test_a_collection_beside_pulls_takes_nothing_that_they_need(tmp_path: Path) 
         assert image.chain_id in puller.snapshots.unpacked()
     assert len(puller.images.list()) == 12
     puller.close()
+
+
+# -- many at once -----------------------------------------------------------------------------------------------------
+
+
+def test_twenty_commands_at_once_fetch_each_blob_once(orlop: Environment) -> None:
+    content = Content()
+    trees = [tree(number) for number in range(5)]
+    for number in range(4):
+        content.layered([trees[0], trees[1 + number]], f"{number}")
+
+    def slow(_: Request) -> bool:
+        time.sleep(0.05)  # so that the commands meet
+        return False
+
+    with orlop.inside(lambda: Registry(content, slow)) as registry:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        clients = [orlop.popen("pull", "-q", f"{registry.name}/lib/x:{number % 4}", **quiet) for number in range(20)]
+        for client in clients:
+            _, errors = client.communicate(timeout=120)
+            assert client.returncode == 0, errors
+        for blob in content.blobs:
+            assert registry.fetched(f"/blobs/{blob}") == 1
+    assert len(orlop("images", "-q").stdout.split()) == 4
+    assert orlop("system", "fsck").stdout == "Everything is in order.\n"
