@@ -12,6 +12,7 @@ import pytest
 
 from orlop.linux import abi
 from orlop.runtime import command
+from orlop.spec import catalog
 from orlop.spec.errors import CommandFailed
 
 
@@ -150,3 +151,31 @@ def test_an_interpreter_that_can_not_be_executed(place: Path) -> None:
     path = script(place / "tool", f"#!{interpreter}\n")
     if shutil.which("sh"):
         assert f"its interpreter {interpreter} is not executable" in refused(path, errno.EACCES)
+
+
+@pytest.mark.parametrize(
+    ("content", "number", "code"),
+    [
+        (b"", errno.ENOEXEC, "E0310"),
+        (b"text\n", errno.ENOEXEC, "E0310"),
+        (b"#!/bin/sh\r\n", errno.ENOENT, "E0305"),
+        (b"#!\n", errno.ENOEXEC, "E0310"),
+        (b"#!/no/such\n", errno.ENOENT, "E0306"),
+        (b"#!/etc\n", errno.ENOEXEC, "E0307"),
+        (b"#!/etc/passwd\n", errno.EACCES, "E0307"),
+        (b"plain", errno.EACCES, "E0303"),
+        (b"plain", errno.E2BIG, "E0311"),
+    ],
+)
+def test_who_computes_the_cause_gives_its_code(place: Path, content: bytes, number: int, code: str) -> None:
+    found = command.refused(script(place / "x", content), (b"x",), number)
+    assert found.code == code == catalog.code_of(CommandFailed("start", "x", found.cause))
+    assert catalog.find(found.code)
+
+
+def test_a_search_gives_codes_too(place: Path) -> None:
+    plain = script(place / "plain", mode=0o644)
+    for name, code in (("nosuch", "E0301"), (f"{place}/nosuch", "E0301"), (str(place), "E0302"), (plain, "E0303")):
+        with pytest.raises(CommandFailed) as caught:
+            command.lookup(name, "/bin")
+        assert caught.value.code == code

@@ -16,6 +16,14 @@ from ..spec.errors import CommandFailed
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 
+# Rows of orlop.spec.catalog for errors that have no further cause.
+_CODES = {
+    errno.ENOENT: "E0301",
+    errno.ENOTDIR: "E0301",
+    errno.EACCES: "E0303",
+    errno.ENOEXEC: "E0310",
+    errno.E2BIG: "E0311",
+}  # fmt: skip
 _HEAD_BYTES = 4096
 _ELF_HEADER_BYTES = 64
 _PT_INTERP = 3
@@ -43,6 +51,7 @@ def lookup(name: str, search_path: str) -> str:
         f'exec: "{name}": executable file not found in $PATH',
         NOT_FOUND,
         f"install {name} in the image, or give its path; PATH is {search_path or 'empty'}",
+        "E0301",
     )
 
 
@@ -62,11 +71,13 @@ def _check(name: str) -> None:
         closed = _closed_directory(name) if isinstance(failure, PermissionError) else ""
         cause = f" (the directory {closed} may not be searched by this user)" if closed else ""
         hint = f"give everybody the right to (chmod o+x {closed}), or run it as another user" if closed else ""
-        raise _failed(f'exec: "{name}": stat {name}: {abi.strerror(failure.errno)}{cause}', code, hint) from None
+        row = "E0314" if closed else _CODES.get(failure.errno or 0, "")
+        raise _failed(f'exec: "{name}": stat {name}: {abi.strerror(failure.errno)}{cause}', code, hint, row) from None
     if stat.S_ISDIR(info.st_mode):
-        raise _failed(f'exec: "{name}": is a directory', NOT_EXECUTABLE, "name a program in it")
+        raise _failed(f'exec: "{name}": is a directory', NOT_EXECUTABLE, "name a program in it", "E0302")
     if not info.st_mode & 0o111 or not os.access(name, os.X_OK, effective_ids=True):
-        raise _failed(f'exec: "{name}": permission denied', NOT_EXECUTABLE, _permission_hint(name, info.st_mode))
+        hint, row = _permission_hint(name, info.st_mode)
+        raise _failed(f'exec: "{name}": permission denied', NOT_EXECUTABLE, hint, row)
 
 
 def _closed_directory(name: str) -> str:
@@ -79,38 +90,41 @@ def _closed_directory(name: str) -> str:
     return ""
 
 
-def _permission_hint(name: str, mode: int) -> str:
+def _permission_hint(name: str, mode: int) -> tuple[str, str]:
+    """Return the next step and the error's code."""
     if not mode & 0o111:
-        return f"make it executable (chmod +x {name})"
+        return f"make it executable (chmod +x {name})", "E0303"
     if os.statvfs(name).f_flag & os.ST_NOEXEC:
-        return "mount its file system without noexec"
-    return "run it as a user who may execute it"
+        return "mount its file system without noexec", "E0304"
+    return "run it as a user who may execute it", "E0303"
 
 
 def refused(name: str, args: tuple[bytes, ...], number: int) -> CommandFailed:
     """Return the error of an execve of `name` that failed with an errno, with the cause where it can be found."""
     text = f'exec: "{name}": {abi.strerror(number)}'
     cause = hint = ""
+    row = _CODES.get(number, "")
     if number == errno.E2BIG:
         cause = f"the arguments and the environment have {sum(len(arg) for arg in args)} bytes and more"
         hint = "pass large values in a file"
     elif number in (errno.ENOENT, errno.ENOEXEC, errno.EACCES, errno.ELOOP):
         try:
-            cause, hint = _diagnosed(name, number)
+            cause, hint, row = _diagnosed(name, number)
         except OSError:
             pass  # a seccomp filter may forbid the look; the errno stands
     code = NOT_FOUND if number in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
-    return _failed(text + (f" ({cause})" if cause else ""), code, hint)
+    return _failed(text + (f" ({cause})" if cause else ""), code, hint, row)
 
 
-def _diagnosed(name: str, number: int) -> tuple[str, str]:
+def _diagnosed(name: str, number: int) -> tuple[str, str, str]:
+    """Return the cause and the next step, "" where there is none, and the error's code."""
     if number == errno.EACCES:
         if os.statvfs(name).f_flag & os.ST_NOEXEC:
-            return "it lies on a file system mounted noexec", "mount it with exec"
+            return "it lies on a file system mounted noexec", "mount it with exec", "E0304"
         interpreter = _interpreter(name)
         if interpreter:
-            return f"its interpreter {interpreter} is not executable", ""
-        return "", ""
+            return f"its interpreter {interpreter} is not executable", "", "E0307"
+        return "", "", _CODES[number]
     head = _head(name)
     if head.startswith(b"#!"):
         return _script(head)
@@ -118,25 +132,27 @@ def _diagnosed(name: str, number: int) -> tuple[str, str]:
         return _elf(name, head)
     if number == errno.ENOEXEC:
         if not head:
-            return "the file is empty", ""
-        return 'it is neither a program for this machine nor a script with a "#!" line', 'begin it with "#!/bin/sh"'
-    return "", ""
+            return "the file is empty", "", "E0310"
+        cause = 'it is neither a program for this machine nor a script with a "#!" line'
+        return cause, 'begin it with "#!/bin/sh"', "E0310"
+    return "", "", _CODES.get(number, "")
 
 
-def _script(head: bytes) -> tuple[str, str]:
+def _script(head: bytes) -> tuple[str, str, str]:
     line = head.split(b"\n", 1)[0]
     if line.endswith(b"\r"):
-        return 'its "#!" line ends with CR LF', "save it with Unix line ends"
+        return 'its "#!" line ends with CR LF', "save it with Unix line ends", "E0305"
     words = line[2:].split(None, 1)
     if not words:
-        return 'its "#!" line names no interpreter', 'begin it with "#!/bin/sh"'
+        return 'its "#!" line names no interpreter', 'begin it with "#!/bin/sh"', "E0310"
     interpreter = words[0].decode(errors="replace")
     if not os.path.exists(interpreter):
-        return f"its interpreter {interpreter} does not exist in the container", "install it or change the first line"
-    return f"its interpreter {interpreter} can't be executed", ""
+        cause = f"its interpreter {interpreter} does not exist in the container"
+        return cause, "install it or change the first line", "E0306"
+    return f"its interpreter {interpreter} can't be executed", "", "E0307"
 
 
-def _elf(name: str, head: bytes) -> tuple[str, str]:
+def _elf(name: str, head: bytes) -> tuple[str, str, str]:
     order = "little" if head[5:6] == b"\x01" else "big"
     number = int.from_bytes(head[18:20], order)  # type: ignore[arg-type]
     machine = _MACHINES.get(number, f"machine {number}")
@@ -144,11 +160,13 @@ def _elf(name: str, head: bytes) -> tuple[str, str]:
         return (
             f"it is a program for {machine}, this machine is {abi.MACHINE}",
             f"use an image for {abi.MACHINE}, or install qemu-user-static with binfmt_misc",
+            "E0308",
         )
     loader = _interpreter(name)
     if loader and not os.path.exists(loader):
-        return f"its loader {loader} does not exist in the container", "install its C library, or link it statically"
-    return "", ""
+        cause = f"its loader {loader} does not exist in the container"
+        return cause, "install its C library, or link it statically", "E0309"
+    return "", "", ""
 
 
 def _interpreter(name: str) -> str:
@@ -180,5 +198,5 @@ def _head(name: str) -> bytes:
         os.close(fd)
 
 
-def _failed(cause: str, exit_code: int, hint: str = "") -> CommandFailed:
-    return CommandFailed("start", "the container's process", cause, hint=hint, exit_code=exit_code)
+def _failed(cause: str, exit_code: int, hint: str, code: str) -> CommandFailed:
+    return CommandFailed("start", "the container's process", cause, hint=hint, exit_code=exit_code, code=code)

@@ -48,7 +48,8 @@ def resolve(root_fd: int, user: str, groups: Sequence[str] = ()) -> Identity:
     """
     name, colon, group = user.partition(":")
     if colon and (not name or not group or ":" in group):
-        raise Invalid("use", f"the user {user!r}", "it is not user or user:group", hint="write uid:gid or name:group")
+        hint = "write uid:gid or name:group"
+        raise Invalid("use", f"the user {user!r}", "it is not user or user:group", hint=hint, code="E0603")
     uid, gid, home, login = _user(root_fd, name)
     gids, own = _groups(root_fd, {group, *groups} - {""}, login)
     if group:
@@ -88,6 +89,7 @@ def _user(root: int, name: str) -> tuple[int, int, str, str]:
             f"user {name}",
             f"unable to find user {name}: no matching entries in passwd file",
             hint="name a user of the image's /etc/passwd, or give a number",
+            code="E0601",
         )
     return _checked(number), 0, "/", ""
 
@@ -116,6 +118,7 @@ def _group(wanted: str, gids: dict[str, int]) -> int:
             f"group {wanted}",
             f"unable to find group {wanted}: no matching entries in group file",
             hint="name a group of the image's /etc/group, or give a number",
+            code="E0602",
         )
     return _checked(number)
 
@@ -132,6 +135,7 @@ def _checked(number: int) -> int:
             f"the id {number}",
             f"uids and gids must be in range 0-{ID_MAX}",
             hint="give a smaller number or a name",
+            code="E0603",
         )
     return number
 

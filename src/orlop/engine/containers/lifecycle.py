@@ -138,7 +138,7 @@ def _start_once(engine: Engine, record: ContainerRecord, client: Client, restart
             _note_failure(engine, record, wrong)
             raise
         if record.start_error:
-            engine.records.save(record.replace(start_error="", start_exit_code=0))
+            engine.records.save(record.replace(start_error="", start_error_code="", start_exit_code=0))
         events.publish_mounts(engine, record, "mount")
         events.publish_container(engine, record, "start")
         ends.watch_started(engine, record)
@@ -344,8 +344,11 @@ def _discard_failed(engine: Engine, record: ContainerRecord) -> None:
 
 
 def _note_failure(engine: Engine, record: ContainerRecord, wrong: OrlopError) -> None:
+    from ...spec import catalog  # a long table, for failures only
+
     code = wrong.exit_code if isinstance(wrong, errors.CommandFailed) else EXIT_CODE_FAILED_START
     try:
-        engine.records.save(record.replace(start_error=str(wrong), start_exit_code=code))
+        row = catalog.code_of(wrong)
+        engine.records.save(record.replace(start_error=str(wrong), start_error_code=row, start_exit_code=code))
     except OSError as unwritten:
         engine.log.write(f"container {record.id}: its failed start can't be noted: {unwritten}")

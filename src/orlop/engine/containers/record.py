@@ -64,7 +64,8 @@ class ContainerRecord(Record):
 
     image_id: the digest of the image configuration, "" with --rootfs. snapshot_parent: the chain id of its layers.
     uid_mappings, gid_mappings: of its user namespace, none where that is the engine's (engine.userns.ranges).
-    created_at: RFC 3339 in UTC. start_error, start_exit_code: of the last start that failed, else "" and 0.
+    created_at: RFC 3339 in UTC. start_error, start_error_code, start_exit_code: of the last start that failed, else ""
+    and 0.
     """
 
     id: str
@@ -78,6 +79,7 @@ class ContainerRecord(Record):
     uid_mappings: tuple[IdMapping, ...] = ()
     gid_mappings: tuple[IdMapping, ...] = ()
     start_error: str = ""
+    start_error_code: str = ""
     start_exit_code: int = 0
 
     @property

@@ -109,6 +109,7 @@ _REFUSALS_RESTARTING = {
     ),
 }
 _REFUSALS_OF = {PAUSED: _REFUSALS_PAUSED, RESTARTING: _REFUSALS_RESTARTING}
+_REFUSAL_CODES = {PAUSED: "E1003", RESTARTING: "E1004"}
 _VERBS = {"exec": "execute a command in", "attach": "attach to", "top": "list the processes of"}
 
 
@@ -168,7 +169,18 @@ def step(task: Task, verb: str, record: ContainerRecord) -> str:
         record.subject,
         cause.format(id=record.id, name=record.name),
         hint=hint.format(id=record.id, name=record.name),
+        code=_refusal_code(task, verb),
     )
+
+
+def _refusal_code(task: Task, verb: str) -> str:
+    if task.state in _REFUSAL_CODES and verb in _REFUSALS_OF[task.state]:
+        return _REFUSAL_CODES[task.state]
+    if verb == "unpause":
+        return _REFUSAL_CODES[PAUSED]
+    if verb == "attach":
+        return "E1005"
+    return "E1002" if verb == "remove" else "E1001"
 
 
 def open_monitor(status: TaskStatus, boot_id: str) -> int | None:

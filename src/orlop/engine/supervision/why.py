@@ -114,12 +114,15 @@ def _of(engine: Engine, record: ContainerRecord, task: Task) -> Answer:
 
 
 def _failed_start(record: ContainerRecord) -> Answer:
-    error = errors.Unavailable("start", record.subject, record.start_error)
-    code = catalog.code_of(error)
-    entry = catalog.find(code)
+    entry = catalog.find(record.start_error_code)
+    if entry is None:  # noted by an earlier version
+        entry = catalog.find(catalog.code_of(errors.Unavailable("start", record.subject, record.start_error)))
     assert entry
     return Answer(
-        "start-failed", f"it could not be started: {record.start_error}", entry.remedy, (f"{code}: {entry.title}",)
+        "start-failed",
+        f"it could not be started: {record.start_error}",
+        entry.remedy,
+        (f"{entry.code}: {entry.title}",),
     )
 
 
