@@ -27,6 +27,7 @@ def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, 
     host_name: the machine's own, which `--network host` and `--uts host` show. Raises Invalid with docker's texts.
     """
     subject = subject_of(request)
+    _hostname(request.domainname, subject)
     entrypoint, cmd = _command(request, image)
     if not entrypoint + cmd:
         hint = "give a command after the image, or an image that has one"

@@ -11,6 +11,7 @@ import os
 from ...linux import path
 from ...network import resolver
 from ...network.dns import client
+from ...spec.errors import Invalid
 from ..compile.mounts import FILES
 from ..networks import attach, links
 from ..networks import names as resolver_names
@@ -18,6 +19,8 @@ from .record import ContainerRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ...spec.network import Attachment
     from ..engine import Engine
 
@@ -78,7 +81,17 @@ def _hosts(engine: Engine, record: ContainerRecord, attachment: Attachment | Non
     full = f"{name}.{request.domainname} {name}" if request.domainname else name
     for endpoint in attachment.endpoints if attachment else ():
         lines += [f"{address}\t{full}" for address in (endpoint.ipv4, endpoint.ipv6) if address]
-    return ("\n".join(lines) + "\n").encode()
+    return _written(lines[0], lines[1:], "/etc/hosts", record)
+
+
+def _written(first: str, lines: Sequence[str], name: str, record: ContainerRecord) -> bytes:
+    """Return a file of lines. first: text of ours. Raises Invalid for one that would be two, whatever let it come as
+    far as here: a container's request, a build's, a link's alias (SEC-25: CVE-2022-4318, CVE-2026-15809)."""
+    for line in lines:
+        if not line.replace("\t", " ").isprintable():
+            cause = f"a line of {name} would be {line[:100]!r}"
+            raise Invalid("start", record.subject, cause, hint="use names of letters, digits, dots and hyphens")
+    return ("\n".join((first, *lines)) + "\n").encode()
 
 
 def _gateway(engine: Engine, attachment: Attachment | None) -> str:
@@ -96,6 +109,7 @@ def _resolv_conf(engine: Engine, record: ContainerRecord, attachment: Attachment
     told = of_host.overridden(resolver.for_every_name(request.dns), request.dns_search, request.dns_options)
     if attachment is None or request.network == attach.HOST:
         return told.render()
+    _written("", (*told.search, *told.options), "/etc/resolv.conf", record)
     if resolver_names.is_wanted(engine, record, attachment):
         options = told.options if any(one.startswith("ndots:") for one in told.options) else (*told.options, "ndots:0")
         return resolver.ResolvConf((client.ADDRESS,), told.search, options).render()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def split(link: str) -> tuple[str, str]:
     """Return (container, alias) of "container" or "container:alias". Raises ValueError."""
     name, colon, alias = link.partition(":")
-    if not name or (colon and not alias) or ":" in alias:
+    if not name or (colon and not alias) or ":" in alias or not alias.isprintable() or " " in alias:
         raise ValueError(f"bad format for links: {link[:100]}")
     return name, alias or name
 

@@ -156,6 +156,8 @@ def _link_target(root: int, path: str) -> str:
             continue  # what is not there can't lead elsewhere
         try:
             target = os.readlink("", dir_fd=fd) if modes.S_ISLNK(os.fstat(fd).st_mode) else ""
+        except FileNotFoundError:
+            continue  # one of procfs's, that leads to no name of ours (proc_pid_fd(5))
         finally:
             os.close(fd)
         if target and links_left:

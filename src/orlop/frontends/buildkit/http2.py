@@ -143,8 +143,8 @@ class Connection:
                         self._take(event)
                     self._flush()
                     self._changed.notify_all()
-        except (OSError, self._errors.ProtocolError):
-            pass
+        except (OSError, UnicodeDecodeError, self._errors.ProtocolError):
+            pass  # h2 decodes names and values of headers, and lets what is no UTF-8 through
         finally:
             self.close()
 
