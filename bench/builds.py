@@ -1,8 +1,9 @@
-"""Builds: the same Dockerfiles by ours, docker's classic builder and buildah (runc, as everywhere here)."""
+"""Builds: the same Dockerfiles by ours, docker's classic builder, its BuildKit, and buildah (all with runc)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from devtools import peers
@@ -17,6 +18,7 @@ CACHED_STEPS = 30
 FILES = 50_000
 BIG_BYTES = 1 << 30
 ROUNDS_MAX = 3
+STAGE_S = 2
 
 
 def steps(work: Workspace, platforms: Sequence[Platform]) -> list[Subject]:
@@ -47,15 +49,50 @@ def copy(work: Workspace, platforms: Sequence[Platform]) -> list[Subject]:
     ]
 
 
+def stages(work: Workspace, platforms: Sequence[Platform]) -> list[Subject]:
+    """Two stages that need nothing of each other, each of which waits for STAGE_S."""
+    context = _context(work, "stages", [f"RUN sleep {STAGE_S}", f"FROM bench AS other\nRUN sleep {STAGE_S}"])
+    with (context / "Dockerfile").open("a") as file:
+        file.write("FROM bench\nCOPY --from=0 /bin/sh /one\nCOPY --from=other /bin/sh /other\n")
+    return [
+        *_subjects(work, platforms, context, ["--no-cache"]),
+        *_buildah(work, context, ["--layers", "--no-cache", "--jobs=2"]),
+    ]
+
+
 def big(work: Workspace, platforms: Sequence[Platform]) -> list[Subject]:
-    """A context of 1 GiB of which nothing has changed: what a second build costs."""
+    """A step of one file of a context of 1 GiB, in which that file alone has changed since the last build."""
     context = _context(work, "big", ["COPY data/f0 /"])
+    _gibibyte(context)
+
+    def change() -> None:
+        with (context / "data/f0").open("r+b") as file:
+            file.write(os.urandom(8))
+
+    return _subjects(work, platforms, context, [], ahead=True, before=change)
+
+
+def sent(work: Workspace, platforms: Sequence[Platform]) -> list[Subject]:
+    """A context of 1 GiB that nobody has seen before: read, hashed, copied into a layer."""
+    context = _context(work, "sent", ["COPY data /data"])
+    _gibibyte(context)
+
+    def touch() -> None:
+        for file in (context / "data").iterdir():
+            os.utime(file)  # its change time too: what is known of it does not count any more
+
+    return [
+        *_subjects(work, platforms, context, ["--no-cache"], before=touch),
+        *_buildah(work, context, ["--layers", "--no-cache"]),
+    ]
+
+
+def _gibibyte(context: Path) -> None:
     (context / "data").mkdir()
     for number in range(64):
         with (context / f"data/f{number}").open("wb") as file:
             for block in range(16):
                 file.write(bytes([number, block]) * (BIG_BYTES // 64 // 16 // 2))
-    return _subjects(work, platforms, context, [], ahead=True)
 
 
 def _context(work: Workspace, name: str, lines: Sequence[str]) -> Path:
@@ -65,22 +102,55 @@ def _context(work: Workspace, name: str, lines: Sequence[str]) -> Path:
     return place
 
 
+def _nothing() -> None:
+    pass
+
+
 def _subjects(
-    work: Workspace, platforms: Sequence[Platform], context: Path, options: Sequence[str], *, ahead: bool = False
+    work: Workspace,
+    platforms: Sequence[Platform],
+    context: Path,
+    options: Sequence[str],
+    *,
+    ahead: bool = False,
+    before: Callable[[], None] = _nothing,
 ) -> list[Subject]:
+    """Return our command and docker's, each by every way it has to a builder."""
     found = []
-    for one in platforms:
-        if one.name not in ("orlop", "docker"):
-            continue
-        command = one.run.argv[: one.run.argv.index("run")]
-        env = {**one.run.env, "DOCKER_BUILDKIT": "0"}
-        if one.name == "orlop":
-            work.run([*command, "import", work.archive(), "bench:latest"], env)
-        argv = [*command, "build", "-q", "--network=none", *options, str(context)]
-        if ahead:
-            work.run(argv, env)
-        found.append(Subject(f"{one.name} build", argv, env))
+    named = {one.name: one for one in platforms}
+    words = ["-q", "--network=none", *options, str(context)]
+    docker = named["docker"].run.argv[0] if "docker" in named else ""
+    if "orlop" in named:
+        run = named["orlop"].run
+        work.run([run.argv[0], "import", work.archive(), "bench:latest"], run.env)
+        found.append(Subject("orlop build", [run.argv[0], "build", *words], run.env, before=before))
+        if docker:
+            env = {**run.env, "DOCKER_HOST": f"unix://{run.env['ORLOP_RUN']}/docker.sock", **_plugins(work)}
+            found.append(Subject("docker buildx, with orlop", [docker, "buildx", "build", *words], env, before=before))
+            env = {**env, "DOCKER_BUILDKIT": "0"}
+            found.append(
+                Subject("docker build (classic API), with orlop", [docker, "build", *words], env, before=before)
+            )
+    if docker:
+        env = {**named["docker"].run.env, "DOCKER_BUILDKIT": "0"}
+        found.append(Subject("docker build (classic)", [docker, "build", *words], env, before=before))
+        env = {**named["docker"].run.env, **_plugins(work)}
+        found.append(Subject("docker buildx (its BuildKit)", [docker, "buildx", "build", *words], env, before=before))
+    for one in found if ahead else ():
+        work.run(one.argv, one.env)
     return found
+
+
+def _plugins(work: Workspace) -> dict[str, str]:
+    """Return what docker's command needs to find buildx. Raises Failure."""
+    program = peers.find("docker-buildx")
+    if program is None:
+        raise Failure("docker-buildx is missing")
+    place = work.directory / "docker-config/cli-plugins"
+    if not place.exists():
+        place.mkdir(parents=True)
+        (place / "docker-buildx").symlink_to(program)
+    return {"DOCKER_CONFIG": str(place.parent), "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 
 
 def _buildah(work: Workspace, context: Path, options: Sequence[str], *, ahead: bool = False) -> list[Subject]:

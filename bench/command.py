@@ -102,14 +102,15 @@ def listing(bench: Bench, rounds: int) -> list[str]:
 
 
 def build(bench: Bench, rounds: int) -> list[str]:
-    """Builds without and with the cache, by docker's classic builder and buildah too.
+    """Builds without and with the cache, by docker's classic builder, its BuildKit and buildah too.
 
-    In this order: ten small RUN steps without the cache; thirty steps that are all cached; COPY of 50,000 files; a step
-    of a context of 1 GiB, the second time.
+    In this order: ten small RUN steps without the cache; thirty steps that are all cached; COPY of 50,000 files; two
+    stages of two seconds each that need nothing of each other; a step of one file of a context of 1 GiB in which that
+    file alone has changed; a context of 1 GiB that is new.
     """
     tables = [
         _timed(make(bench.work, bench.platforms), min(rounds, builds.ROUNDS_MAX))
-        for make in (builds.steps, builds.cached, builds.copy, builds.big)
+        for make in (builds.steps, builds.cached, builds.copy, builds.stages, builds.big, builds.sent)
     ]
     return [line for table in tables for line in (*table, "")][:-1]
 

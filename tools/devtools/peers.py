@@ -28,8 +28,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "mmdebstrap", "busybox-static", "iproute2", "procps"),
-    "bench":       ("docker.io", "buildah", "docker-compose", "docker-registry", "podman", "runc", "crun", "bubblewrap",
-                    "curl", "busybox-static", "iperf3", "iptables"),
+    "bench":       ("docker.io", "docker-buildx", "buildah", "docker-compose", "docker-registry", "podman", "runc",
+                    "crun", "bubblewrap", "curl", "busybox-static", "iperf3", "iptables"),
 }
 TOOLS: dict[str, str] = {
     "runc": "runc",
