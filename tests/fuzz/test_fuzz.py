@@ -167,6 +167,7 @@ TARGETS = [
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_a_parser_takes_or_refuses(target: Target) -> None:
+    assert target.corpus(), "it has none in tests/fuzz/corpus"
     for seed in target.seeds:
         assert target.show(seed), "a seed is a good input"
     target.attack(SECONDS, SEED)

@@ -1,13 +1,17 @@
 """Broken inputs from good ones: a seeded mutator, and the loop that shows them to a parser.
 
-The same seed gives the same inputs, so a finding is repeated by running the same test again; the input itself is kept
-below `.cache/fuzz` too.
+Each target has a corpus in the repository (tests/fuzz/corpus/NAME): good inputs, and broken ones that a parser answers
+in a way of its own. Mutations start from all of it, and from what a run itself finds to be answered in a new way; the
+long form writes that below tests/fuzz/corpus when it is told to keep it (`./dev fuzz --keep`). The same seed gives the
+same inputs, so a finding is repeated by running the same test again; the input itself is kept below `.cache/fuzz` too.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +22,10 @@ INPUT_BYTES_MAX = 64 * 1024
 INPUTS_DEFAULT = 300
 INPUT_S_MAX = 5.0
 KEPT = CACHE / "fuzz"
+CORPUS = Path(__file__).parents[1] / "fuzz/corpus"
+CORPUS_FILES_MAX = 24  # of one target: a corpus is read by people, too
+CORPUS_BYTES_MAX = 2048  # of a file that a run finds
+_POOL_MAX = 1000
 
 _NUMBERS = [0, 1, -1, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
 _TOKENS = [
@@ -35,16 +43,22 @@ class Mutator:
 
     def __init__(self, seeds: Sequence[bytes], seed: int) -> None:
         self._seeds = list(seeds)
+        self._first = list(seeds)
         self._random = random.Random(seed)
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._seeds
+        yield from self._first
         yield from (b"", b"\0", b"\xff" * 512)
         while True:
             data = bytearray(self._random.choice(self._seeds))
             for _ in range(self._random.choice((1, 1, 1, 2, 4, 16))):
                 self._random.choice(self._STEPS)(self, data)
             yield bytes(data[:INPUT_BYTES_MAX])
+
+    def learn(self, data: bytes) -> None:
+        """Mutate this one as well from now on."""
+        if len(self._seeds) < _POOL_MAX:
+            self._seeds.append(data)
 
     def _flip(self, data: bytearray) -> None:
         if data:
@@ -82,39 +96,71 @@ class Mutator:
 
 
 class Target:
-    """A parser under test. refusals: the exceptions by which it may refuse an input; anything else is a finding."""
+    """A parser under test. refusals: the exceptions by which it may refuse an input; anything else is a finding.
+
+    seeds: good inputs, beside the corpus, whose files need not be good.
+    """
 
     def __init__(
-        self, name: str, parse: Callable[[bytes], object], seeds: Sequence[bytes], refusals: tuple[type[Exception], ...]
+        self,
+        name: str,
+        parse: Callable[[bytes], object],
+        seeds: Sequence[bytes],
+        refusals: tuple[type[BaseException], ...],
     ) -> None:
         self.name, self.parse, self.seeds, self.refusals = name, parse, seeds, refusals
 
+    def corpus(self) -> list[bytes]:
+        """Return what the repository has for this target."""
+        return [path.read_bytes() for path in sorted((CORPUS / self.name).glob("*"))]
+
     def show(self, data: bytes) -> bool:
         """Show one input to the parser; return whether it was taken. Other exceptions than refusals pass through."""
+        return not self.told(data)
+
+    def told(self, data: bytes) -> str:
+        """Show one input; return in which words it was refused, numbers and quoted text left out, "" when taken."""
         started = time.monotonic()
         try:
             self.parse(data)
-        except self.refusals:
-            return False
+        except self.refusals as refusal:
+            return f"{type(refusal).__name__} {_PARTICULARS.sub('', str(refusal))[:120]}"
         finally:
             assert time.monotonic() - started < INPUT_S_MAX, f"{self.name} took too long for {data[:200]!r}"
-        return True
+        return ""
 
     def attack(self, seconds: float, seed: int) -> int:
         """Show inputs for so long, or INPUTS_DEFAULT when seconds is 0; return how many. Keeps what breaks it."""
         deadline = time.monotonic() + seconds
-        for count, data in enumerate(Mutator(self.seeds, seed)):
-            if time.monotonic() >= deadline if seconds else count >= INPUTS_DEFAULT:
+        known = [*self.seeds, *self.corpus()]
+        inputs = Mutator(known, seed)
+        answers: set[str] = set()
+        for count, data in enumerate(inputs):
+            if time.monotonic() >= deadline if seconds else count >= INPUTS_DEFAULT + len(known):
                 return count
             try:
-                self.show(data)
+                answer = self.told(data)
             except BaseException as finding:
                 finding.add_note(f"the input lies in {self._keep(data)}; in tests/fuzz/regressions it is always tried")
                 raise
+            if answer not in answers:
+                answers.add(answer)
+                inputs.learn(data)
+                if count >= len(known) and os.environ.get("ORLOP_FUZZ_KEEP"):
+                    self._add(data)
         return 0
+
+    def _add(self, data: bytes) -> None:
+        place = CORPUS / self.name
+        place.mkdir(parents=True, exist_ok=True)
+        if len(data) <= CORPUS_BYTES_MAX and len(list(place.iterdir())) < CORPUS_FILES_MAX:
+            (place / hashlib.sha256(data).hexdigest()[:12]).write_bytes(data)
 
     def _keep(self, data: bytes) -> Path:
         KEPT.mkdir(parents=True, exist_ok=True)
         path = KEPT / f"{self.name}-{hashlib.sha256(data).hexdigest()[:12]}"
         path.write_bytes(data)
         return path
+
+
+_PARTICULARS = re.compile(r"""\d+|'[^']*'|"[^"]*"|[^\x20-\x7e]""")
