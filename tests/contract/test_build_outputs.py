@@ -183,3 +183,34 @@ def test_a_squashed_image_has_one_layer_and_the_same_files(orlop: Environment, c
 def test_what_cant_be_honoured_is_refused(orlop: Environment, context: Path, words: list[str], told: str) -> None:
     done = orlop("build", *words, context, check=False)
     assert done.code and told in done.stderr
+
+
+def test_platforms_cross_built_copied_to_and_not_run(orlop: Environment, context: Path, tmp_path: Path) -> None:
+    (context / "Dockerfile").write_text(
+        "FROM --platform=$BUILDPLATFORM host AS build\nARG BUILDPLATFORM TARGETPLATFORM TARGETARCH TARGETVARIANT\n"
+        "RUN echo $TARGETPLATFORM $TARGETARCH $TARGETVARIANT > /made\nFROM scratch\nCOPY --from=build /made /made\n"
+    )
+    both = ["--platform", "linux/arm64,linux/arm/v6"]
+    orlop("build", "-q", *both, "-t", "cross:1", "-o", tmp_path / "a", "-o", "type=image", context)
+    assert (tmp_path / "a/linux_arm_v6/made").read_text() == "linux/arm/v6 arm v6\n"
+    (context / "Dockerfile").write_text("FROM base\nCOPY f /f\n")
+    given = [*both, "--build-context", "base=docker-image://cross:1"]
+    orlop("build", "-q", *given, "-o", tmp_path / "b", context)
+    found = [(tmp_path / "b" / name / "made").read_text() for name in ("linux_arm64", "linux_arm_v6")]
+    assert found == ["linux/arm64 arm64\n", "linux/arm/v6 arm v6\n"], "each has its own base"
+    (context / "Dockerfile").write_text("FROM cross:1\nRUN true\n")
+    done = orlop("build", "--platform", "linux/arm64", context, check=False)
+    assert done.code and "executes none of those" in done.stderr and "BUILDPLATFORM" in done.stderr
+
+
+def test_a_layout_as_a_named_context(orlop: Environment, context: Path, tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    orlop("build", "-q", "-t", "x:v1", "-o", f"type=oci,dest={layout},tar=false", context)
+    (context / "Dockerfile").write_text("FROM given\nCOPY f /new\nFROM scratch\nCOPY --from=given /h /h\n")
+    given = ["--build-context", f"given=oci-layout://{layout}:v1"]
+    orlop("build", "-q", *given, "--target", "0", "-o", tmp_path / "out", context)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["d", "h", "new"]
+    orlop("build", "-q", *given, context)
+    for wrong, told in ((":v2", "has no image v2"), ("/none:v1", "No such file")):
+        refused = orlop("build", "--build-context", f"given=oci-layout://{layout}{wrong}", context, check=False)
+        assert refused.code and told in refused.stderr

@@ -17,6 +17,7 @@ from orlop.spec.tar import Limits, Reader
 from . import graph
 from .dockerfile.remote import filename, is_http, parse_git_url
 from .ignore import Matcher, names_for, parse_lines
+from .registries import IMAGE_PREFIX, LAYOUT_PREFIX
 from .solver.digests import Digests
 from .solver.tree import Tree
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 DOCKERFILE = "Dockerfile"
 DOCKERFILE_BYTES_MAX = 16 * 1024 * 1024
 IGNORE_FILE = ".dockerignore"
-IMAGE_PREFIX, LAYOUT_PREFIX = "docker-image://", "oci-layout://"
 MAGIC_BYTES = 512
 LIMITS = Limits(entries=2**40, total_bytes=2**60)  # the client's own, on its own disk
 
@@ -149,7 +149,9 @@ def _read(root: str, name: str) -> bytes | None:
 
 def _named(solver: Solver, name: str, source: str) -> graph.Vertex:
     if source.startswith(IMAGE_PREFIX):
-        return graph.ImageSource(reference=source.removeprefix(IMAGE_PREFIX), platform=solver.settings.platform)
+        return graph.ImageSource(reference=source.removeprefix(IMAGE_PREFIX))
+    if source.startswith(LAYOUT_PREFIX):
+        return graph.ImageSource(reference=source)
     if source.startswith("/"):
         if not os.path.isdir(source):
             raise NotFound("build", f"context {name}", f"{source} is not a directory", hint="name a folder")
@@ -168,7 +170,7 @@ def _named(solver: Solver, name: str, source: str) -> graph.Vertex:
         return _git_source(url)
     if is_http(source):
         return graph.HttpSource(url=source, filename=filename(source))
-    hint = "give a folder, docker-image://REFERENCE, a git repository or a URL"
+    hint = "give a folder, docker-image://REFERENCE, oci-layout://FOLDER[:NAME], a git repository or a URL"
     raise Unsupported("build", f"context {name}", f"{source} is none of the known kinds", hint=hint)
 
 

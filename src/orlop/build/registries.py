@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .request import BuildRequest
 
-IMAGE_PREFIX = "docker-image://"
+IMAGE_PREFIX, LAYOUT_PREFIX = "docker-image://", "oci-layout://"  # of named contexts
 HUB = "docker.io"
 _IMAGE = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)|--from=(\S+)|,from=([^,\s]+)", re.IGNORECASE | re.MULTILINE)
 

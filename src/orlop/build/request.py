@@ -5,7 +5,7 @@ from orlop.spec.record import Record
 from orlop.spec.registry import Credentials
 
 from .cache.places import CachePlace
-from .output.wanted import Output
+from .output.wanted import Attestation, Output
 
 
 class SecretSource(Record):
@@ -43,7 +43,6 @@ class BuildRequest(Record):
     verify: make every step once more and compare. secrets_policy: block, warn or off (build.scan).
     cache_from, cache_to: build.cache.places; their paths are absolute.
     outputs: () is an image in our store. squash: the layers that are made become one.
-    attestations: of "provenance", "provenance=max" and "sbom".
     """
 
     strict = True
@@ -65,6 +64,10 @@ class BuildRequest(Record):
     pull: bool = False
     network: str = ""
     extra_hosts: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
     shm_bytes: int = 0
     ulimits: tuple[UlimitRequest, ...] = ()
     memory_bytes: int = 0
@@ -83,7 +86,7 @@ class BuildRequest(Record):
     keep_failed: bool = False
     verify: bool = False
     secrets_policy: str = "block"
-    attestations: tuple[str, ...] = ()
+    attestations: tuple[Attestation, ...] = ()
     outputs: tuple[Output, ...] = ()
     squash: bool = False
     cache_from: tuple[CachePlace, ...] = ()

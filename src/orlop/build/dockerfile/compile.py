@@ -282,7 +282,7 @@ class Stages:
         stage = Stage(self._shared, "" if alone else written.title, self._bases.scratch, platform or self._platform)
         stage.step_total = sum(makes_a_step(one) for one in written.instructions)
         # A named context called like a stage stands for the whole of it.
-        context = self._contexts.get(written.base.stage)
+        context = self._given(written.base.stage, stage.platform, stage.origin(written.base))
         earlier = self._earlier(name, written.index, by_index=False)
         if context is None and earlier is not None:
             base = self._compiled[earlier]
@@ -378,17 +378,24 @@ class Stages:
         self._trigger_depth -= 1
         return stage
 
+    def _given(self, name: str, platform: Platform, origin: graph.Origin) -> graph.Vertex | None:
+        """Return a named context; an image's for the platform that is wanted here."""
+        found = self._contexts.get(name)
+        if isinstance(found, graph.ImageSource) and found.platform is None:
+            return self._bases.vertex(found.reference, platform, origin)
+        return found
+
     def _outside(self, name: str, platform: Platform, one: kinds.Instruction, origin: graph.Origin) -> graph.Vertex:
         """Return the tree of a named context or an image."""
         try:
             reference = Reference.parse(name)
         except Invalid as wrong:
-            if name in self._contexts:
-                return self._contexts[name]
+            if (context := self._given(name, platform, origin)) is not None:
+                return context
             self._source.wrong(one.lines, f'failed to parse stage name "{name[:200]}": {wrong.cause}', hint=wrong.hint)
         for spelling in (name, name.lower(), reference.familiar, reference.familiar.removesuffix(":latest")):
-            if spelling in self._contexts:
-                return self._contexts[spelling]
+            if (context := self._given(spelling, platform, origin)) is not None:
+                return context
         return self._bases.vertex(name, platform, origin)
 
     def _config_of(self, vertex: graph.Vertex, platform: Platform, base: kinds.From) -> ContainerConfig:

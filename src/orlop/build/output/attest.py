@@ -21,6 +21,7 @@ from orlop.spec.image import (
 from orlop.spec.platform import Platform
 
 from .. import graph
+from . import wanted as wished
 from .packages import installed
 
 TYPE_CHECKING = False
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..solver.solve import Solver
+    from .wanted import Attestation
 
 IN_TOTO = "application/vnd.in-toto+json"
 PROVENANCE, SPDX = "https://slsa.dev/provenance/v1", "https://spdx.dev/Document"
@@ -46,10 +48,11 @@ def _attestations(solver: Solver, target: graph.Target, image: Descriptor) -> De
     store = solver.engine.store
     wanted = solver.settings.request.attestations
     predicates: list[tuple[str, dict[str, object]]] = []
-    if "sbom" in wanted:
+    if any(one.kind == wished.SBOM for one in wanted):
         predicates.append((SPDX, _document(solver, target)))
-    if "provenance" in wanted or "provenance=max" in wanted:
-        predicates.append((PROVENANCE, _provenance(solver, target, everything="provenance=max" in wanted)))
+    for one in wanted:
+        if one.kind == wished.PROVENANCE:
+            predicates.append((PROVENANCE, _provenance(solver, target, one)))
     layers = []
     for kind, predicate in predicates:
         statement = {
@@ -78,7 +81,7 @@ def _names(solver: Solver) -> list[str]:
     return [f"pkg:docker/{tag}" for tag in solver.settings.request.tags] or ["_"]
 
 
-def _provenance(solver: Solver, target: graph.Target, *, everything: bool) -> dict[str, object]:
+def _provenance(solver: Solver, target: graph.Target, asked: Attestation) -> dict[str, object]:
     request = solver.settings.request
     materials = []
     for vertex, solved in solver.solved.items():
@@ -93,7 +96,7 @@ def _provenance(solver: Solver, target: graph.Target, *, everything: bool) -> di
     parameters: dict[str, object] = {"frontend": "dockerfile.v0"}
     if request.target:
         parameters["target"] = request.target
-    if everything:
+    if asked.everything:
         parameters["buildArguments"] = sorted(request.build_args)
         parameters["secrets"] = sorted(solver.settings.secrets)
         parameters["steps"] = [step.origin.text for step in target.steps if step.vertex is not None]
@@ -107,7 +110,7 @@ def _provenance(solver: Solver, target: graph.Target, *, everything: bool) -> di
             "internalParameters": {"builderPlatform": str(solver.engine.images.platform)},
             "resolvedDependencies": sorted(materials, key=lambda one: str(one["uri"])),
         },
-        "runDetails": {"builder": {"id": BUILDER}, "metadata": {"buildkit_reproducible": True}},
+        "runDetails": {"builder": {"id": asked.builder or BUILDER}, "metadata": {"buildkit_reproducible": True}},
     }
 
 

@@ -6,7 +6,6 @@ Source: docker's documentation of exporters (image, registry, oci, docker, local
 from orlop.spec.errors import Invalid, Unsupported
 from orlop.spec.platform import Platform
 from orlop.spec.record import Record
-from orlop.spec.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -232,7 +231,52 @@ def _flag(given: "Mapping[str, str]", name: str, *, default: bool = False) -> bo
     raise Invalid("build", f"output {name}={text[:40]}", "it is neither true nor false", hint="write true or false")
 
 
-def check_names(output: Output) -> None:
-    """Raise Invalid for a name that is none, or a tag where a digest is the name."""
-    for name in output.names:
-        Reference.parse(name)
+# -- attestations -----------------------------------------------------------------------------------------------------
+
+
+class Attestation(Record):
+    """What is said of an image beside it. kind: PROVENANCE or SBOM. everything: mode=max. builder: who says it."""
+
+    strict = True
+    kind: str
+    everything: bool = False
+    builder: str = ""
+
+
+def attestation(attributes: "Mapping[str, str]") -> Attestation | None:
+    """Return what --attest (or an option of BuildKit's) asks for, None for one that is disabled.
+
+    Raises Invalid, Unsupported.
+    """
+    kind = attributes.get("type", "")
+    if kind not in _ATTESTED:
+        cause, hint = f"there is no attestation type {kind[:40]!r}", "write type=provenance or type=sbom"
+        raise Invalid("build", "--attest", cause, hint=hint)
+    given = {name: value for name, value in attributes.items() if name != "type"}
+    for name in sorted(given.keys() - set(_ATTESTED[kind])):
+        hint = f"it has: {', '.join(_ATTESTED[kind])}"
+        raise Invalid("build", f"attestation {kind}", f"it has no attribute {name[:60]!r}", hint=hint)
+    if _flag(given, "disabled"):
+        return None
+    if given.get("generator"):
+        cause = "the packages of an image are found by this program, not by an image that is run for it"
+        raise Unsupported("build", "attestation sbom,generator=", cause, hint="leave generator away")
+    if given.get("filename"):
+        cause = "attestations lie beside images in an index, not in folders"
+        raise Unsupported("build", f"attestation {kind},filename=", cause, hint="use an output of type oci or registry")
+    if given.get("version", "v1") != "v1":
+        cause = "provenance is written in version v1 of SLSA"
+        raise Unsupported("build", "attestation provenance,version=", cause, hint="leave version away")
+    mode = given.get("mode", "min")
+    if mode not in ("min", "max"):
+        raise Invalid("build", f"attestation mode={mode[:40]}", "there is no such mode", hint="mode=min or mode=max")
+    _flag(given, "reproducible")
+    _flag(given, "inline-only")
+    return Attestation(kind=kind, everything=mode == "max", builder=given.get("builder-id", ""))
+
+
+PROVENANCE, SBOM = "provenance", "sbom"
+_ATTESTED = {
+    PROVENANCE: ("disabled", "mode", "version", "builder-id", "reproducible", "inline-only", "filename"),
+    SBOM: ("disabled", "generator", "filename"),
+}

@@ -8,7 +8,7 @@ from orlop.engine.steps import run as steps
 from orlop.spec.errors import CommandFailed, Denied
 
 from .. import graph
-from . import keys
+from . import foreign, keys
 from .mounts import Mounted
 from .solve import Solved, base_of
 
@@ -33,6 +33,7 @@ def solve(solver: Solver, step: graph.Run, log: StepLog) -> Solved:
         key.add("times", str(solver.settings.mtime_max_ns))
         if (found := solver.cached(step, key, base)) is not None:
             return found
+        foreign.check(solver, step)
         solver.why(step, key, log)
         space = solver.open_space(base.layers)
         try:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 
 from orlop.engine.images import listing as images
-from orlop.spec.errors import Internal, NotFound
+from orlop.image.transports.layout import LayoutDirectory
+from orlop.image.transports.transfer import Taking
+from orlop.spec.errors import Internal, Invalid, NotFound
 from orlop.spec.reference import Reference
 from orlop.spec.registry import ANONYMOUS, PullRequest
 
 from .. import graph
+from ..registries import LAYOUT_PREFIX
 from .solve import Solved, tree_of
 from .tree import Tree
 
@@ -54,6 +57,8 @@ def find_image(solver: Solver, reference: str, platform: Platform | None, log: S
 
 def _find_image(solver: Solver, reference: str, platform: Platform | None, log: StepLog) -> Image:
     engine = solver.engine
+    if reference.startswith(LAYOUT_PREFIX):
+        return _of_layout(solver, reference.removeprefix(LAYOUT_PREFIX), platform)
     if not solver.settings.request.pull or reference in images.HOST_NAMES:
         try:
             image = images.find(engine, reference)
@@ -76,6 +81,28 @@ def _find_image(solver: Solver, reference: str, platform: Platform | None, log: 
     if platform is None or platform.runs(image.config.platform):
         return image
     return engine.images.load(engine.images.for_platform(image.target, platform))
+
+
+def _of_layout(solver: Solver, place: str, platform: Platform | None) -> Image:
+    """Return the image of FOLDER[:NAME][@DIGEST], taken into our store. Raises NotFound, Invalid."""
+    engine = solver.engine
+    place, _, digest = place.partition("@")
+    folder, colon, name = place.rpartition(":")
+    if not colon or "/" in name:
+        folder, name = place, ""
+    if not os.path.isabs(folder):
+        raise Invalid("build", f"{LAYOUT_PREFIX}{place}", "the folder is not an absolute path")
+    layout = LayoutDirectory(folder)
+    try:
+        taking = Taking(layout, engine.store, solver.lease, platform or engine.images.platform)
+        moves = taking.run(layout.resolve(digest or name))
+        while True:
+            try:
+                next(moves)
+            except StopIteration as end:
+                return engine.images.load(end.value)
+    finally:
+        layout.close()
 
 
 def _image(solver: Solver, vertex: graph.ImageSource, log: StepLog) -> Solved:

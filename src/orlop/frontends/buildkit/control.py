@@ -24,7 +24,7 @@ from ...build.request import BuildRequest
 from ...spec import jsonio, protobuf
 from ...spec.errors import Conflict, Denied, Invalid, NotFound, OrlopError, Unsupported
 from . import grpc, outputs
-from .frontend import FRONTEND, cache_sources, of_registry, request_of, upload
+from .frontend import FRONTEND, attestations_of, cache_sources, of_registry, request_of, upload
 from .http2 import Stream
 from .status import Progress
 
@@ -209,7 +209,7 @@ class Control:
     def _ping(self, call: grpc.Call) -> None:
         _request(call)
         capabilities = tuple((1, ((1, name), (2, True))) for name in _CAPABILITIES)
-        call.send(protobuf.encode((*capabilities, (2, ((1, "source.image"), (2, True))), (3, self._worker()))))
+        call.send(protobuf.encode((*capabilities, *_of_graphs(), (3, self._worker()))))
 
     def _bridge_solve(self, call: grpc.Call) -> None:
         fields = _request(call)
@@ -243,7 +243,8 @@ class Control:
                 allow=allow,
                 outputs=(sending.output,),
                 cache_to=tuple(places.destination(of_registry(one)) for one in build.caches(4)),
-                cache_from=cache_sources(options, build.caches(5)),
+                cache_from=cache_sources(self._engine, session, options, build.caches(5)),
+                attestations=attestations_of(options, pushed=sending.output.is_archive or sending.output.push),
             )
             request = request_of(self._engine, session, options, asked)
             if "requestid" in options:
@@ -303,6 +304,11 @@ class Control:
 
     def _session(self, build: Build) -> Session:
         return self._sessions.find(protobuf.text(build.solve, 5))
+
+
+def _of_graphs() -> protobuf.Message:
+    """Return what the bridge says of graphs and exporters: with the second, attestations are asked for."""
+    return tuple((2, ((1, name), (2, True))) for name in ("source.image", "exporter.image.attestations"))
 
 
 def _version() -> protobuf.Message:

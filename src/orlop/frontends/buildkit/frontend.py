@@ -14,13 +14,15 @@ import tempfile
 
 from ...build.cache import places
 from ...build.ignore import names_for, parse_lines
-from ...build.registries import HUB, hosts, names_of
+from ...build.output import wanted
+from ...build.registries import HUB, LAYOUT_PREFIX, hosts, names_of
 from ...build.request import BuildRequest, SecretSource
 from ...linux.path import read_in_root
 from ...spec import jsonio, protobuf
 from ...spec.container import UlimitRequest
-from ...spec.errors import Invalid, NotFound, Unavailable, Unsupported
+from ...spec.errors import Invalid, NotFound, OrlopError, Unavailable, Unsupported
 from . import filesync, grpc
+from .content import layout_of
 from .http2 import Broken
 
 TYPE_CHECKING = False
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ...build.cache.places import CachePlace
+    from ...build.output.wanted import Attestation
     from ...engine.engine import Engine
     from ...spec.registry import Credentials
     from .session import Session
@@ -82,7 +85,9 @@ def request_of(engine: Engine, session: Session, options: Mapping[str, str], ask
     return request.replace(credentials=_credentials(session, request))
 
 
-def cache_sources(options: Mapping[str, str], given: Sequence[Mapping[str, str]]) -> tuple[CachePlace, ...]:
+def cache_sources(
+    engine: Engine, session: Session, options: Mapping[str, str], given: Sequence[Mapping[str, str]]
+) -> tuple[CachePlace, ...]:
     """Return the caches that a build shall read: those of the options, and those that came beside them.
 
     Raises Invalid, Unsupported.
@@ -95,15 +100,40 @@ def cache_sources(options: Mapping[str, str], given: Sequence[Mapping[str, str]]
             found.append(
                 {**{str(name): str(value) for name, value in attributes.items()}, "type": str(one.get("Type"))}
             )
-    return tuple(dict.fromkeys(places.source(of_registry(one)) for one in (*found, *given)))
+    return tuple(dict.fromkeys(places.source(_of_client(engine, session, one)) for one in (*found, *given)))
+
+
+def attestations_of(options: Mapping[str, str], *, pushed: bool) -> tuple[Attestation, ...]:
+    """Return what a client wants to be attested. What it only wants beside images that leave (inline-only, buildx's
+    default) is said of those. Raises Invalid, Unsupported.
+    """
+    found = []
+    for kind, text in _prefixed(options, "attest:").items():
+        attributes = {} if text in ("", "true") else dict(part.partition("=")[::2] for part in text.split(","))
+        if attributes.get("inline-only") == "true" and not pushed:
+            continue
+        found.append(wanted.attestation({**attributes, "type": kind}))
+    return tuple(one for one in found if one is not None)
 
 
 def of_registry(attributes: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the attributes of a cache that is no folder: a client's folders are its own. Raises Unsupported."""
+    """Return the attributes of a cache to write that is no folder: a client's are its own. Raises Unsupported."""
     if attributes.get("type") == places.LOCAL:
-        cause = "a folder of the client's as a cache is not read over its session"
-        raise Unsupported("build", "a cache of type=local", cause, hint="use type=registry or type=inline")
+        cause = "a cache is not written into a client's folder over its session"
+        raise Unsupported("build", "--cache-to type=local", cause, hint="use type=registry or type=inline")
     return attributes
+
+
+def _of_client(engine: Engine, session: Session, attributes: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the attributes of a cache to read, a client's folder being one of ours then."""
+    if attributes.get("type") != places.LOCAL:
+        return attributes
+    store, digest = f"local:{attributes.get('src', '')}", attributes.get("digest", "")
+    try:
+        folder = layout_of(engine, session, store, digest, places.TAG_DEFAULT)
+    except OrlopError as wrong:
+        folder = f"/nowhere ({wrong.cause})"  # what can't be read is told as a warning
+    return {"type": places.LOCAL, "src": folder}
 
 
 @contextlib.contextmanager
@@ -138,6 +168,7 @@ class _Folders:
 
     def __init__(self, engine: Engine, session: Session) -> None:
         self._root = f"{engine.paths.root}/build/synced"
+        self._engine = engine
         self._session = session
 
     def read(self, name: str, *, exclude: Sequence[str] = (), follow: Sequence[str] = (), purpose: str = "") -> str:
@@ -146,6 +177,14 @@ class _Folders:
         directory = f"{self._root}/{hashlib.sha256(key.encode()).hexdigest()[:32]}"
         filesync.receive(self._session, name, directory, exclude=exclude, follow=follow)
         return directory
+
+    def layout(self, name: str, source: str) -> str:
+        """Return the named context that the client's layout is: STORE[:TAG]@DIGEST. Raises Invalid, Unavailable."""
+        place, at, digest = source.partition("@")
+        if not at:
+            raise Invalid("build", f"context {name[:60]}", "a layout of a client's is named with its digest")
+        store = f"oci:{place.partition(':')[0]}"
+        return f"{LAYOUT_PREFIX}{layout_of(self._engine, self._session, store, digest, 'context')}:context"
 
     def file(self, name: str, paths: Sequence[str], purpose: str) -> dict[str, bytes]:
         """Return those of these files that the client's folder has; links lead nowhere out of it. Raises Invalid."""
@@ -186,7 +225,9 @@ def _contexts(folders: _Folders, options: Mapping[str, str]) -> dict[str, str]:
     for name, source in _prefixed(options, "context:").items():
         if source.startswith(_LOCAL):
             found[name] = folders.read(source.removeprefix(_LOCAL))
-        elif source.startswith(("input:", "oci-layout:")):
+        elif source.startswith(LAYOUT_PREFIX):
+            found[name] = folders.layout(name, source.removeprefix(LAYOUT_PREFIX))
+        elif source.startswith(("input:", "/")):
             raise Unsupported("build", f"context {name[:60]}", "a context of this kind is not served")
         else:
             found[name] = source

@@ -6,8 +6,10 @@ import os
 import sys
 
 from ....build.cache import places
+from ....build.output import wanted
+from ....build.registries import LAYOUT_PREFIX
 from ....build.request import AgentSource, BuildRequest, SecretSource
-from ....spec.errors import CommandFailed, Invalid, NotFound, OrlopError, Unavailable
+from ....spec.errors import CommandFailed, Invalid, NotFound, OrlopError, Unavailable, Unsupported
 from ..command import Command, Invocation, warn, write_line
 from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, Kind, Options, UsageError
 from ..limits import parse_ulimit
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ....build.cache.places import CachePlace
+    from ....build.output.wanted import Attestation
 
 DOCKERFILE_BYTES_MAX = 16 * 1024 * 1024
 REMOTE_PREFIXES = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
@@ -200,6 +203,9 @@ def _common(options: Options) -> dict[str, Any]:
     given = dict(_argument(text) for text in options["build-arg"])
     arguments = {name: value for name, value in given.items() if value is not None}
     epoch = arguments.get("SOURCE_DATE_EPOCH", epoch)
+    if options["timestamp"] >= 0:
+        epoch = str(options["timestamp"])
+    _check_refused(options)
     return {
         "tags": tuple(dict.fromkeys(options["tag"])),
         "build_args": arguments,
@@ -212,6 +218,11 @@ def _common(options: Options) -> dict[str, Any]:
         "pull": options["pull"],
         "network": "" if options["network"] in ("", "default") else options["network"],
         "extra_hosts": options["add-host"],
+        "security_opt": options["security-opt"],
+        "dns": options["dns"],
+        "dns_options": options["dns-option"],
+        "dns_search": options["dns-search"],
+        **_ignored(options["ignorefile"]),
         "shm_bytes": options["shm-size"],
         "ulimits": options["ulimit"],
         "memory_bytes": options["memory"],
@@ -247,23 +258,32 @@ def _cache_destination(text: str) -> CachePlace:
     return found.replace(path=os.path.abspath(found.path)) if found.path else found
 
 
-def _attestations(options: Options) -> tuple[str, ...]:
+def _attestations(options: Options) -> tuple[Attestation, ...]:
     """Return what is attested: --attest, and its shorthands over it."""
-    found: dict[str, str] = {}
-    for text in options["attest"]:
-        fields = dict(part.partition("=")[::2] for part in text.split(","))
-        kind = fields.get("type", "")
-        if kind not in ("provenance", "sbom"):
-            raise UsageError(f"unknown attestation type {kind!r}", "write type=provenance or type=sbom")
-        found[kind] = "" if fields.get("disabled") == "true" else fields.get("mode", "min")
-    for kind in ("provenance", "sbom"):
+    given = [dict(part.partition("=")[::2] for part in text.split(",")) for text in options["attest"]]
+    for kind in (wanted.PROVENANCE, wanted.SBOM):
         text = options[kind]
-        if text in ("false", "0"):
-            found[kind] = ""
-        elif text:
-            found[kind] = "max" if "mode=max" in text else "min"
-    names = {"max": "provenance=max", "min": "provenance"}
-    return tuple(names[mode] if kind == "provenance" else kind for kind, mode in found.items() if mode)
+        if text:
+            off, on = text in ("false", "0"), text in ("true", "1")
+            fields = {} if off or on else dict(part.partition("=")[::2] for part in text.split(","))
+            given.append({"type": kind, **fields, **({"disabled": "true"} if off else {})})
+    found = {fields.get("type", ""): wanted.attestation(fields) for fields in given}
+    return tuple(one for one in found.values() if one is not None)
+
+
+def _ignored(path: str) -> dict[str, str]:
+    """Return the text of --ignorefile, if there is one. Raises NotFound."""
+    return {"ignore_text": _read(path, path).decode(errors="surrogateescape")} if path else {}
+
+
+def _check_refused(options: Options) -> None:
+    """Raise Unsupported for values that only other systems have."""
+    if options["isolation"] not in ("", "default"):
+        cause = "steps run in containers with namespaces of their own, and in nothing else"
+        raise Unsupported("build", f"--isolation={options['isolation'][:40]}", cause, hint="leave it away")
+    if not options["disable-content-trust"]:
+        cause = "Notary's signatures of tags are read no more"
+        raise Unsupported("build", "--disable-content-trust=false", cause, hint="name the base image by its digest")
 
 
 def _argument(text: str) -> tuple[str, str | None]:
@@ -278,6 +298,8 @@ def _named_context(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name or not value:
         raise UsageError(f"invalid context value: {text}, expected key=value")
+    if value.startswith(LAYOUT_PREFIX):
+        return name, LAYOUT_PREFIX + os.path.abspath(value.removeprefix(LAYOUT_PREFIX))
     if "://" in value or value.endswith(".git"):
         return name, value
     return name, _folder(value)
@@ -439,10 +461,16 @@ BUILD = Command(
         _flag("cpu-shares", "CPU shares (relative weight)", INT, "c", default=0),
         _flag("cpuset-cpus", 'CPUs in which to allow execution ("0-3", "0,1")'),
         _flag("cpuset-mems", 'MEMs in which to allow execution ("0-3", "0,1")'),
+        _flag("disable-content-trust", "Skip image verification", BOOL, default=True),
+        _flag("dns", 'Set custom DNS servers of the "RUN" instructions', LIST),
+        _flag("dns-option", 'Set DNS options of the "RUN" instructions', LIST),
+        _flag("dns-search", 'Set custom DNS search domains of the "RUN" instructions', LIST),
         _flag("file", 'Name of the Dockerfile (default: "PATH/Dockerfile")', STRING, "f"),
         _flag("force-rm", "Always remove intermediate containers", BOOL, default=False),
         _flag("format", "Format the output of --why (json)"),
         _flag("iidfile", "Write the image ID to a file"),
+        _flag("ignorefile", "Name of the file that is read instead of .dockerignore"),
+        _flag("isolation", "Container isolation technology"),
         _flag("label", "Set metadata for an image", LIST),
         _flag("load", 'Shorthand for "--output=type=docker"', BOOL, default=False),
         _flag("memory", "Memory limit", BYTES, "m", default=0),
@@ -463,15 +491,18 @@ BUILD = Command(
         _flag("sbom", 'Shorthand for "--attest=type=sbom" ("true", "false")'),
         _flag("secret", 'Secret to expose to the build ("id=mysecret[,src=/local/secret]")', LIST),
         _flag("secrets-policy", 'What a secret in the image does ("block", "warn", "off")', default="block"),
+        _flag("security-opt", 'Security options of the "RUN" instructions', LIST),
         _flag("shm-size", "Shared memory size for build containers", BYTES, default=0),
         _flag("squash", "Squash newly built layers into a single new layer", BOOL, default=False),
         _flag("ssh", 'SSH agent socket or keys to expose to the build ("default|<id>[=<socket>]")', LIST),
         _flag("tag", 'Image identifier ("[registry/]repository[:tag]")', LIST, "t"),
         _flag("target", "Set the target build stage to build"),
+        _flag("timestamp", "Seconds since the epoch: no time in the image is later", INT, default=-1),
         _flag("ulimit", "Ulimit options", _ULIMIT),
         _flag("verify", "Build twice, and name the first file that differs", BOOL, default=False),
         _flag("why", "Tell which input made each step miss the cache", BOOL, default=False),
     ),
+    refused=("builder",),
     arguments=(1, None),
     aliases=("build", "builder build", "image build", "buildx build"),
 )
