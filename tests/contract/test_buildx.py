@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.engine import Environment
+from support.registries import debian_registry
 
 DOCKERFILE = """\
 FROM host AS base
@@ -222,3 +223,43 @@ def test_without_an_upgrade_the_answer_is_an_error(orlop: Environment) -> None:
             return client.recv(4096)
 
     assert orlop.inside(talk).startswith(b"HTTP/1.1 400 ")
+
+
+def test_caches_layouts_and_attestations(
+    docker: Docker, orlop: Environment, context: Path, tmp_path: Path, peer: Callable[[str], Path]
+) -> None:
+    (context / "Dockerfile").write_text("FROM host\nRUN date +%N > /x\nCOPY a /a\n")
+    with debian_registry(peer("docker-registry"), tmp_path / "registry", orlop) as registry:
+        cache = f"type=registry,ref={registry}/cache:1"
+        docker.build("--cache-to", f"{cache},mode=max", context)
+        orlop("builder", "prune", "-af")
+        assert docker.build("--cache-from", cache, context).count("CACHED") == 2
+        docker.build("-t", f"{registry}/inline:1", "--push", "--cache-to", "type=inline", context)
+        orlop("builder", "prune", "-af")
+        assert docker.build("--cache-from", f"{registry}/inline:1", context).count("CACHED") == 2
+    orlop("build", "-q", "--cache-to", f"type=local,dest={tmp_path}/cache", context)
+    layout = tmp_path / "layout"
+    orlop("build", "-q", "-t", "x:v1", "-o", f"type=oci,dest={layout},tar=false", context)
+    orlop("builder", "prune", "-af")
+    assert docker.build("--cache-from", f"type=local,src={tmp_path}/cache", context).count("CACHED") == 2
+    refused = docker.build("--cache-to", f"type=local,dest={tmp_path}/other", context, check=False)
+    assert "not written into a client's folder" in refused
+    (context / "Dockerfile").write_text("FROM given\nCOPY a /b\n")
+    out = ("--attest", "type=provenance,mode=max,builder-id=me", "--sbom=true", "-o", f"type=oci,dest={tmp_path}/o.tar")
+    docker.build("--build-context", f"given=oci-layout://{layout}:v1", *out, context)
+    with tarfile.open(tmp_path / "o.tar") as archive:
+
+        def blob(descriptor: dict[str, str]) -> dict[str, object]:
+            file = archive.extractfile(f"blobs/{descriptor['digest'].replace(':', '/')}")
+            assert file is not None
+            found: dict[str, object] = json.loads(file.read())
+            return found
+
+        top = archive.extractfile("index.json")
+        assert top is not None
+        index = blob(json.loads(top.read())["manifests"][0])
+        attestation = blob(index["manifests"][1])  # type: ignore[index]
+        statements = [blob(layer) for layer in attestation["layers"]]  # type: ignore[attr-defined]
+    kinds = [one["predicateType"] for one in statements]
+    assert sorted(map(str, kinds)) == ["https://slsa.dev/provenance/v1", "https://spdx.dev/Document"]
+    assert '"id": "me"' in json.dumps(statements)
