@@ -112,3 +112,33 @@ def test_a_clone_has_the_configuration_of_another(orlop: Environment) -> None:
     assert len({orlop("inspect", "-f", form, name).stdout.split('"HOSTNAME')[0] for name in states(orlop)}) == 1
     assert orlop("exec", "two", "sh", "-c", "echo $A; umask").stdout == "1\n0027\n"
     assert orlop("container", "clone", "nosuch", check=False).code == 125
+
+
+def test_lists_without_titles_and_logs_with_names(orlop: Environment) -> None:
+    orlop("volume", "create", "data")
+    assert orlop("volume", "ls", "--noheading").stdout.split() == ["local", "data"]
+    assert orlop("network", "ls", "--noheading", "--format", "table {{.Name}}").stdout.split()[0] == "bridge"
+    orlop("run", "--network", "none", "--name", "told", "host", "sh", "-c", "printf 'a\\nb'; echo c >&2; printf d")
+    assert "NAMES" not in orlop("ps", "-a", "--noheading").stdout and "told" in orlop("ps", "-a", "--noheading").stdout
+    shown = orlop("logs", "--names", "told")
+    assert (shown.stdout, shown.stderr) == ("told a\ntold bd", "told c\n")
+    assert "\x1b[" in orlop("logs", "--names", "--color", "told").stdout
+
+
+def test_waiting_for_a_state(orlop: Environment) -> None:
+    start(orlop, "here")
+    assert orlop("wait", "--condition", "running", "here").stdout == "-1\n"
+    assert orlop("wait", "--condition", "running", "--ignore", "nosuch").stdout == "-1\n"
+    assert orlop("wait", "--condition", "running", "nosuch", check=False).code == 1
+    assert "no such state" in orlop("wait", "--condition", "removing", "here", check=False).stderr
+    orlop("kill", "here")
+    assert orlop("wait", "--condition", "exited", "--interval", "10ms", "here").stdout == "137\n"
+
+
+def test_a_health_check_and_an_entrypoint_as_json(orlop: Environment) -> None:
+    flags = ("--health-cmd", '["test", "-d", "/"]', "--health-interval", "1s")
+    orlop("run", "-d", "--network", "none", "--name", "sound", *flags, "--entrypoint", '["sleep", "100"]', "host")
+    assert orlop("wait", "--condition", "healthy", "sound").stdout == "-1\n"
+    assert orlop("inspect", "-f", "{{json .Config.Healthcheck.Test}} {{.Path}} {{.Args}}", "sound").stdout == (
+        '["CMD","test","-d","/"] sleep [100]\n'
+    )

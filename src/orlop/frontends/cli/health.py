@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...spec.health import Healthcheck
 from .flags import BOOL, EXIT_FLAGS, INT, STRING, Flag, Options, UsageError
-from .values import DURATION
+from .values import DURATION, json_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ HEALTH_FLAGS = (
     ),
     Flag("health-retries", "", INT, "Consecutive failures needed to report unhealthy", default=0),
     Flag("health-start-interval", "", DURATION, "Time between running the check during the start period", default=0),
+    Flag("health-startup-interval", "", DURATION, "podman's --health-start-interval", default=0, hidden=True),
     Flag("health-start-period", "", DURATION, "Time to initialize before counting retries towards unstable", default=0),
     Flag("health-tcp", "", STRING, "Check health by a connection from outside the container: :PORT", default=""),
     Flag("health-timeout", "", DURATION, "Maximum time to allow one check to run", default=0),
@@ -44,7 +45,7 @@ def fields(options: Options) -> dict[str, Any]:
     tests = [
         test
         for name, test in (
-            ("health-cmd", ("CMD-SHELL", options["health-cmd"])),
+            ("health-cmd", _command(options["health-cmd"])),
             ("health-http", ("HTTP", options["health-http"])),
             ("health-tcp", ("TCP", options["health-tcp"])),
         )
@@ -57,10 +58,18 @@ def fields(options: Options) -> dict[str, Any]:
         interval=options["health-interval"],
         timeout=options["health-timeout"],
         start_period=options["health-start-period"],
-        start_interval=options["health-start-interval"],
+        start_interval=options["health-start-interval"] or options["health-startup-interval"],
         retries=options["health-retries"],
     )
     return {"health": health if given else None, "health_on_failure": options["health-on-failure"]}
+
+
+def _command(text: str) -> tuple[str, ...]:
+    """Return the test of a --health-cmd: for a shell, or podman's array of JSON, with or without the kind in front."""
+    words = json_words(text)
+    if words is None:
+        return ("CMD-SHELL", text)
+    return words if words[0] in ("CMD", "CMD-SHELL", "NONE") else ("CMD", *words)
 
 
 def _wrong(message: str, hint: str) -> UsageError:

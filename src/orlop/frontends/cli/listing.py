@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .command import for_output, write
-from .flags import STRING, Flag
+from .flags import BOOL, STRING, Flag
 from .table import render
 
 TYPE_CHECKING = False
@@ -24,6 +24,8 @@ FORMAT_FLAG = Flag(
     default="",
 )
 
+NOHEADING_FLAG = Flag("noheading", "", BOOL, "Leave the titles of a table away", default=False)
+
 
 def filters_of(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     """Return what --filter named as the engine's verbs take it; an empty one asks for nothing, as in docker."""
@@ -34,12 +36,14 @@ def filters_of(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     return found
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    write(render([header, *([for_output(_one_line(cell)) for cell in row] for row in rows)]))
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, titled: bool = True) -> None:
+    """Print rows as a table, below its titles unless they are not wanted."""
+    lines = ([for_output(_one_line(cell)) for cell in row] for row in rows)
+    write(render([header, *lines] if titled else list(lines)))
 
 
-def print_formatted(form: str, rows: Sequence[Row], headers: dict[str, object]) -> None:
-    """Print rows through a format. headers: field name -> title, for `table TEMPLATE`. Raises Invalid."""
+def print_formatted(form: str, rows: Sequence[Row], headers: dict[str, object], *, titled: bool = True) -> None:
+    """Print rows through a format. headers: field name -> title, for `table TEMPLATE` when titled. Raises Invalid."""
     from .template import Row, Template
 
     if form == "json":
@@ -52,7 +56,7 @@ def print_formatted(form: str, rows: Sequence[Row], headers: dict[str, object]) 
         return
     title = template.render(Row("formatter.SubHeaderContext", headers))
     lines = [for_output(_one_line(template.render(row))) for row in rows]
-    write(render([line.split("\t") for line in (title, *lines)]))
+    write(render([line.split("\t") for line in ([title, *lines] if titled else lines)]))
 
 
 def ellipsis(text: str, length: int) -> str:

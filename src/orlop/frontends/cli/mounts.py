@@ -310,7 +310,9 @@ def parse_bind(text: str) -> BindRequest:
     source, target = parts[:2]
     if source.startswith("."):
         source = os.path.abspath(source)
-    return BindRequest(source=source, target=target, options=tuple(options.split(",")) if options else ())
+    # podman's rbind is what is done anyway: what is mounted below comes along.
+    words = tuple(word for word in options.split(",") if word and word != "rbind")
+    return BindRequest(source=source, target=target, options=words)
 
 
 def parse_storage_opts(texts: tuple[str, ...]) -> dict[str, str]:

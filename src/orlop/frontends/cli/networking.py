@@ -107,12 +107,16 @@ def _is_address(text: str) -> bool:
 
 
 def parse_network(text: str) -> Chosen:
-    """A network's name, or docker's comma-separated fields."""
+    """A network's name, docker's comma-separated fields, or podman's NAME:field,field."""
     if "=" not in text:
         if not text:
             raise BadValue("invalid network: the name is empty", _HINT_NETWORK)
         return Chosen(text, {})
-    name = ""
+    name, colon, rest = text.partition(":")
+    if colon and "=" in rest and "=" not in name:
+        text = _of_podman(rest)
+    else:
+        name = ""
     fields: dict[str, Any] = {"aliases": (), "options": {}}
     for part in text.split(","):
         key, equals, value = part.strip().partition("=")
@@ -139,6 +143,17 @@ def parse_network(text: str) -> Chosen:
     return Chosen(name, fields)
 
 
+def _of_podman(text: str) -> str:
+    """Return podman's fields of a network in docker's words (podman-run(1), --network)."""
+    names = {"mac": "mac-address", "interface_name": "driver-opt=com.docker.network.endpoint.ifname"}
+    out = []
+    for part in text.split(","):
+        key, equals, value = part.strip().partition("=")
+        known = "ip6" if key == "ip" and ":" in value else names.get(key, key)
+        out.append(f"{known}{equals}{value}")
+    return ",".join(out)
+
+
 _FIELDS = {"ip": "ipv4", "ip6": "ipv6", "mac-address": "mac_address"}
 
 PORT = Kind("list", parse_port, repeatable=True)
@@ -154,6 +169,7 @@ NETWORK_FLAGS = (
     Flag("dns-search", "", LIST, "Set custom DNS search domains"),
     Flag("egress", "", STRING, 'What it may reach: "allow" all, "deny" but for --egress-allow, "learn"', default=""),
     Flag("egress-allow", "", LIST, "Let it reach NAME[:PORT], *.NAME[:PORT] or SUBNET[:PORT]"),
+    Flag("host-access", "", LIST, "Let it reach PORT[-PORT][/PROTO] of the host's loopback at host.docker.internal"),
     Flag("ip", "", STRING, "IPv4 address (e.g., 172.30.100.104)", default=""),
     Flag("ip6", "", STRING, "IPv6 address (e.g., 2001:db8::33)", default=""),
     Flag("link", "", LIST, "Add link to another container"),
@@ -192,6 +208,7 @@ def fields(options: Options) -> dict[str, Any]:
         "extra_hosts": options["add-host"],
         "egress": options["egress"],
         "egress_allow": options["egress-allow"],
+        "host_access": options["host-access"],
         "links": options["link"] if mode in ("", "default", "bridge") else (),
     }
 

@@ -31,6 +31,7 @@ from .values import (
     SECRET,
     STREAM,
     TMPFS,
+    json_words,
     parse_label,
 )  # fmt: skip
 
@@ -108,7 +109,9 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         image="" if rootfs else _image(arguments[0]),
         rootfs=rootfs,
         name=options["name"],
-        entrypoint=(options["entrypoint"],) if "entrypoint" in options.given else None,
+        entrypoint=(json_words(options["entrypoint"]) or (options["entrypoint"],))
+        if "entrypoint" in options.given
+        else None,
         args=tuple(command) or None,
         env=(*podman_environment(options), *environment(options)),
         user=options["user"],

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from ...spec import jsonio
+from ...spec.errors import Invalid
 from .flags import INT64_MAX, BadValue, Flag, Kind, quote
 
 TYPE_CHECKING = False
@@ -24,6 +26,19 @@ _NANOS = {"ns": 1, "us": 10**3, "\u00b5s": 10**3, "\u03bcs": 10**3, "ms": 10**6}
 _NANOS |= {"s": _NANO, "m": 60 * _NANO, "h": 3600 * _NANO}
 
 DETACH_KEYS_DEFAULT = b"\x10\x11"  # ctrl-p, ctrl-q
+
+
+def json_words(text: str) -> tuple[str, ...] | None:
+    """Return the words of an array of JSON, as podman takes a command in one flag; None for any other text."""
+    if not text.startswith("["):
+        return None
+    try:
+        found = jsonio.parse(text, "the words")
+    except Invalid:
+        return None  # a command of the shell's may begin so: [ -f /ready ]
+    if not isinstance(found, list) or not found or not all(isinstance(word, str) for word in found):
+        return None
+    return tuple(found)
 
 
 def parse_bytes(text: str) -> int:

@@ -10,7 +10,7 @@ import sys
 from ....spec.errors import Invalid, NotFound, OrlopError
 from .. import listing
 from ..command import Command, Invocation, for_output, write_line
-from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag
+from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, STRINGS, Flag
 from ..main import explain
 from ..units import moment_ns, size
 from ..values import FILTER
@@ -111,11 +111,22 @@ def _rm(invocation: Invocation) -> int:
 
 
 def _wait(invocation: Invocation) -> int:
+    if invocation.options["condition"]:
+        from ..podman import waiting
+
+        return waiting.wait(invocation)
+
     def show(_: str, result: object) -> str:
         code = result.get("exit_code") if isinstance(result, dict) else None
         return str(code if isinstance(code, int) else 255)
 
-    return each(invocation, "containers.wait", {"condition": "exited"}, show=show)
+    return each(
+        invocation,
+        "containers.wait",
+        {"condition": "exited"},
+        show=show,
+        forgives_missing=invocation.options["ignore"],
+    )
 
 
 def chosen(invocation: Invocation, *, ended: bool = False, status: str = "") -> Invocation:
@@ -243,7 +254,12 @@ RM = Command(
 WAIT = Command(
     _wait,
     "Block until one or more containers stop, then print their exit codes",
-    "CONTAINER [CONTAINER...]",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    flags=(
+        Flag("condition", "", STRINGS, "Wait for one of these states instead: running, healthy, exited ..."),
+        Flag("ignore", "", BOOL, "Ignore containers that are not there", default=False),
+        Flag("interval", "i", STRING, "Between two looks, with --condition", default="250ms"),
+    ),
     arguments=(1, None),
     aliases=("container wait", "wait"),
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RECEIVE_BYTES = 256 * 1024
 SILENT_MAX = 5
+_COLORS = (36, 33, 32, 35, 34)
 
 
 def _logs(invocation: Invocation) -> int:
@@ -34,12 +35,13 @@ def _logs(invocation: Invocation) -> int:
         "marks": options["follow"],
     }
     place: list[int] | None = None
+    named = _Named(container, in_color=options["color"]) if options["names"] else None
     silent = 0
     while silent < SILENT_MAX:
         before = place
         with invocation.connect() as engine:
             engine.call("containers.logs", {**args, "place": place})
-            place, has_ended = _copy(engine.stream, container, place)
+            place, has_ended = _copy(engine.stream, container, place, named)
         # An engine that was killed leaves its socket behind: the container runs on, and the next engine tells what it
         # says. One that was stopped does not, and is not started again by who follows a log.
         if has_ended or not options["follow"] or not os.path.exists(invocation.paths.engine_socket):
@@ -51,7 +53,24 @@ def _logs(invocation: Invocation) -> int:
     )
 
 
-def _copy(stream: socket, container: str, place: list[int] | None) -> tuple[list[int] | None, bool]:
+class _Named:
+    """Puts the container's name in front of each line, in a colour if asked, as podman's --names and --color do."""
+
+    def __init__(self, name: str, *, in_color: bool) -> None:
+        color = sum(name.encode()) % len(_COLORS)
+        self._name = f"\x1b[{_COLORS[color]}m{name}\x1b[0m ".encode() if in_color else f"{name} ".encode()
+        self._inside = [False, False, False]  # by descriptor: whether a line has begun
+
+    def __call__(self, fd: int, data: bytes) -> bytes:
+        out = b"".join(self._name + line for line in data.splitlines(keepends=True))
+        out = out[len(self._name) :] if self._inside[fd] else out
+        self._inside[fd] = not data.endswith(b"\n")
+        return out
+
+
+def _copy(
+    stream: socket, container: str, place: list[int] | None, named: _Named | None
+) -> tuple[list[int] | None, bool]:
     """Print what comes; return up to which place of the log that was, and whether the log has ended."""
     sys.stdout.flush()
     decoder = attach.Decoder()
@@ -62,7 +81,8 @@ def _copy(stream: socket, container: str, place: list[int] | None) -> tuple[list
             raise Unavailable("read", f"the log of container {container}", str(wrong)) from None
         for kind, payload in frames:
             if kind in (attach.STDOUT, attach.STDERR):
-                _write_all(1 if kind == attach.STDOUT else 2, payload)
+                fd = 1 if kind == attach.STDOUT else 2
+                _write_all(fd, named(fd, payload) if named else payload)
             elif kind == attach.PLACE and not payload:
                 return place, True
             elif kind == attach.PLACE:
@@ -104,8 +124,10 @@ LOGS = Command(
     "Fetch the logs of a container",
     "[OPTIONS] CONTAINER",
     flags=(
+        Flag("color", "", BOOL, "With --names: the name in a colour", default=False),
         Flag("details", "", BOOL, "Show extra details provided to logs", default=False),
         Flag("follow", "f", BOOL, "Follow log output", default=False),
+        Flag("names", "", BOOL, "The container's name in front of each line", default=False),
         Flag("since", "", STRING, 'Show logs since a time ("2026-01-31T12:00:00Z") or a while ago ("42m")', default=""),
         Flag("tail", "n", STRING, "Number of lines to show from the end of the logs", default="all"),
         Flag("timestamps", "t", BOOL, "Show timestamps", default=False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ....spec.container import BindRequest, TmpfsRequest
-from ..flags import BOOL, EXIT_FLAGS, LIST, STRING, BadValue, Flag, Kind, Options, UsageError, quote
+from ..flags import BOOL, EXIT_FLAGS, LIST, STRING, STRINGS, BadValue, Flag, Kind, Options, UsageError, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PODMAN_FLAGS = (
     Flag("pidfile", "", STRING, "Write the process ID of the container's first process to the file", default=""),
     Flag("read-only-tmpfs", "", BOOL, "With --read-only, mount a tmpfs at /run, /tmp and /var/tmp", default=False),
     Flag("replace", "", BOOL, "Remove the container that has the name, if there is one", default=False),
-    Flag("requires", "", LIST, "Start this container first", hidden=True),
+    Flag("requires", "", STRINGS, "Start this container first", hidden=True),
     Flag("tz", "", STRING, "Time zone of the container: Area/City, or local for this machine's", default=""),
     Flag("umask", "", Kind("string", parse_umask), "umask of the container's process, in octal digits"),
     Flag("unsetenv", "", LIST, "Leave out a variable of the image's"),

@@ -54,13 +54,18 @@ def _ps(invocation: Invocation) -> int:
     if options["quiet"] and not form:
         write("".join(f"{for_output(_identifier(item, whole))}\n" for item in summaries))
     elif form in ("", "table"):
-        _print_table(summaries, whole, sized)
+        _print_table(summaries, whole, sized, titled=not options["noheading"])
+    elif form == "podman-json":
+        from ..podman.shapes import containers
+
+        write(containers(summaries))
     else:
-        listing.print_formatted(form, [_row(item, whole) for item in summaries], _HEADERS)
+        rows = [_row(item, whole) for item in summaries]
+        listing.print_formatted(form, rows, _HEADERS, titled=not options["noheading"])
     return 0
 
 
-def _print_table(summaries: list[dict[str, Any]], whole: bool, sized: bool) -> None:
+def _print_table(summaries: list[dict[str, Any]], whole: bool, sized: bool, *, titled: bool) -> None:
     header = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES", *(["SIZE"] if sized else []))
     listing.print_table(
         header,
@@ -77,6 +82,7 @@ def _print_table(summaries: list[dict[str, Any]], whole: bool, sized: bool) -> N
             )
             for item in summaries
         ],
+        titled=titled,
     )
 
 
@@ -190,6 +196,7 @@ PS = Command(
         Flag("last", "n", INT, "Show n last created containers (includes all states)", default=-1),
         Flag("latest", "l", BOOL, "Show the latest created container (includes all states)", default=False),
         Flag("no-trunc", "", BOOL, "Don't truncate output", default=False),
+        listing.NOHEADING_FLAG,
         Flag("quiet", "q", BOOL, "Only display container IDs", default=False),
         Flag("size", "s", BOOL, "Display total file sizes", default=False),
     ),

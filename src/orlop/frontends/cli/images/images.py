@@ -78,20 +78,23 @@ def _images(invocation: Invocation) -> int:
     if invocation.arguments:
         lines = [line for line in lines if _matches(line, invocation.arguments[0])]
     form: str = options["format"]
+    titled: bool = not options["noheading"]
     if options["quiet"] and not form:
         write("".join(f"{for_output(line.identifier)}\n" for line in lines))
     elif form in ("", "table") and options["digests"]:
         listing.print_table(
             ("REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"),
             [(line.repository, line.tag, line.digest, line.identifier, line.since, line.size) for line in lines],
+            titled=titled,
         )
     elif form in ("", "table"):
         listing.print_table(
             ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"),
             [(line.repository, line.tag, line.identifier, line.since, line.size) for line in lines],
+            titled=titled,
         )
     else:
-        listing.print_formatted(form, [line.row() for line in lines], _HEADERS)
+        listing.print_formatted(form, [line.row() for line in lines], _HEADERS, titled=titled)
     return 0
 
 
@@ -184,6 +187,7 @@ IMAGES = Command(
         Flag("digests", "", BOOL, "Show digests", default=False),
         Flag("filter", "f", FILTER, "Filter output based on conditions provided"),
         listing.FORMAT_FLAG,
+        listing.NOHEADING_FLAG,
         Flag("no-trunc", "", BOOL, "Don't truncate output", default=False),
         Flag("quiet", "q", BOOL, "Only show image IDs", default=False),
         Flag("tree", "", BOOL, "List multi-platform images as a tree (EXPERIMENTAL)", default=False),

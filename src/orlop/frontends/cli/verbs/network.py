@@ -115,9 +115,10 @@ def _ls(invocation: Invocation) -> int:
             )
             for item in items
         ]
-        listing.print_table(("NETWORK ID", "NAME", "DRIVER", "SCOPE"), rows)
+        listing.print_table(("NETWORK ID", "NAME", "DRIVER", "SCOPE"), rows, titled=not options["noheading"])
     else:
-        listing.print_formatted(form, [_row(item, whole) for item in items], _HEADERS)
+        rows_shown = [_row(item, whole) for item in items]
+        listing.print_formatted(form, rows_shown, _HEADERS, titled=not options["noheading"])
     return 0
 
 
@@ -327,6 +328,7 @@ LS = Command(
     flags=(
         Flag("filter", "f", FILTER, 'Provide filter values (e.g. "driver=bridge")'),
         listing.FORMAT_FLAG,
+        listing.NOHEADING_FLAG,
         Flag("no-trunc", "", BOOL, "Do not truncate the output", default=False),
         Flag("quiet", "q", BOOL, "Only display network IDs", default=False),
     ),

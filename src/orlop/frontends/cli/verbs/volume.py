@@ -65,9 +65,9 @@ def _ls(invocation: Invocation) -> int:
         write("".join(f"{for_output(str(item.get('Name', '')))}\n" for item in items))
     elif form in ("", "table"):
         rows = [(str(item.get("Driver", "")), str(item.get("Name", ""))) for item in items]
-        listing.print_table(("DRIVER", "VOLUME NAME"), rows)
+        listing.print_table(("DRIVER", "VOLUME NAME"), rows, titled=not options["noheading"])
     else:
-        listing.print_formatted(form, [_row(item) for item in items], _HEADERS)
+        listing.print_formatted(form, [_row(item) for item in items], _HEADERS, titled=not options["noheading"])
     return 0
 
 
@@ -156,6 +156,7 @@ LS = Command(
     flags=(
         Flag("filter", "f", FILTER, 'Provide filter values (e.g. "dangling=true")'),
         listing.FORMAT_FLAG,
+        listing.NOHEADING_FLAG,
         Flag("quiet", "q", BOOL, "Only display volume names", default=False),
     ),
     aliases=("volume ls", "volume list"),
