@@ -1,6 +1,6 @@
-"""The entry of a program called `podman` (a link to `orlop` on PATH), for programs that drive podman and parse what it
-prints: podman-compose and scripts. Nearly all of podman's words are orlop's own; here are those that docker's users mean
-otherwise.
+"""The entry of a program called `podman` (a link to `orlop` on PATH), for programs that drive podman: podman-compose.
+
+Nearly all of podman's words are orlop's own; here are those that docker's users mean otherwise.
 """
 
 from __future__ import annotations
