@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from orlop.linux.netlink import rtnetlink
 from support import doors
 from support.archives import Archive
 from support.docker_http import Api
@@ -166,6 +167,21 @@ def test_sec_66_a_hostile_image_blocks_nobody(orlop: Environment, tmp_path: Path
     orlop("rmi", "good:1")
     orlop("load", "-i", tmp_path / "good.tar")
     assert time.monotonic() - started < SOON_S
+
+
+@pytest.mark.parametrize("kind", ["veth", "bridge"])
+def test_a_network_that_is_called_like_a_link_of_the_machine_removes_nothing(orlop: Environment, kind: str) -> None:
+    """Whoever may make networks could end the machine's own, by the name of its link."""
+    net = orlop.net
+    assert net is not None
+    net.route.add_link("own0", rtnetlink.veth("own1") if kind == "veth" else rtnetlink.bridge())
+    orlop("network", "create", "-o", "com.docker.network.bridge.name=own0", "taken")
+    orlop("network", "create", "-o", "com.docker.network.bridge.name=lo", "loopback")
+    orlop("run", "--rm", "--network", "taken", "host", "true", check=False)
+    orlop("network", "rm", "taken", "loopback")
+    found = net.route.link("own0")
+    assert found is not None and found.kind == kind
+    net.route.delete_link(found.index)
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,16 @@ def ensure_bridge(route: Rtnetlink, plan: BridgePlan) -> int:
     return found.index
 
 
+def delete_bridge(route: Rtnetlink, name: str, note: str) -> None:
+    """Remove a bridge that `ensure_bridge` made. One that others made stays: a network may have the name of any link.
+
+    note: the alias that says whose it is.
+    """
+    found = route.link(name)
+    if found is not None and found.kind == "bridge" and found.alias == note:
+        delete_link(route, name)
+
+
 def delete_link(route: Rtnetlink, name: str) -> None:
     """Remove a link; one that is gone is as it should be."""
     found = route.link(name)

@@ -135,7 +135,7 @@ class Networks:
     def lower_bridge(self, network: Network) -> None:
         """Remove a network's bridge and its rules. The caller knows that nobody is on it."""
         bridge = self._bridges.pop(network.id, None)
-        links.delete_link(self.route, self.link_name(network))
+        links.delete_bridge(self.route, self.link_name(network), self.footprint.alias(network.name))
         if bridge is not None and self._gate is not None:
             self.firewall.remove(self.nft, [bridge], [])
 
