@@ -625,6 +625,52 @@ def test_a_network_that_went_is_missed_at_the_start(orlop: Environment) -> None:
     assert orlop("ps", "--format", "{{.Names}} {{.Networks}}").stdout == "late gone\n"
 
 
+def test_a_container_reaches_the_loopback_that_it_was_given(run: Run, orlop: Environment, host: Netns) -> None:
+    # P60: host.docker.internal leads to what listens on 127.0.0.1 there, at the ports that were given, and no other.
+    box = run("--host-access", "9000-9002", "--host-access", "9001", "--host-access", "53/udp")
+    other = run("-p", "9002:80")
+    gateway = box.address(key="Gateway")
+    assert f"{gateway}\thost.docker.internal" in box.read("/etc/hosts")
+    with loopback(host, 9000), loopback(host, 9005), loopback(host, 53, UDP), serving(host, 9001), serving(other, 80):
+        assert ask(box, gateway, 9000) == box.address()
+        assert ask(box, gateway, 53, kind=UDP) == box.address()
+        assert ask(box, gateway, 9001) == box.address()
+        assert ask(box, gateway, 9002)  # what is published stays what it is
+        assert silent(box, gateway, 9005)
+        assert silent(box, "127.0.0.1", 9000)
+        assert silent(other, gateway, 9000)
+        assert ask(other, gateway, 9001) == other.address()
+        caged = run("--egress", "deny", "--host-access", "9000")
+        assert ask(caged, gateway, 9000) == caged.address()
+        assert silent(caged, gateway, 9001)
+        orlop("network", "create", "left")
+        orlop("network", "connect", "left", box.id)
+        assert ask(box, gateway, 9000) == box.address()
+        pid = orlop.engine_pid()
+        assert pid is not None
+        processes.kill(pid, processes.start_time(pid), signal.SIGKILL)
+        assert ask(other, gateway, 9001) == other.address()
+        orlop("rm", "-f", box.id)
+        assert silent(other, gateway, 9000)
+    assert "--host-access=9000" in orlop("show-run", caged.id).stdout
+    for words, cause in (
+        (("--host-access", "x"), "invalid containerPort: x"),
+        (("--host-access", "80/sctp"), "invalid proto: sctp"),
+        (("--host-access", "1-65535", "--egress", "deny"), "more than 256 ports"),
+        (("--host-access", "80", "--network", "host"), "conflicting options: --host-access"),
+    ):
+        refused = orlop("run", "--rm", *words, "host", "true", check=False)
+        assert refused.code == 125
+        assert cause in refused.stderr
+
+
+@contextlib.contextmanager
+def loopback(place: Netns, port: int, kind: int = socket.SOCK_STREAM) -> Iterator[None]:
+    """Serve at 127.0.0.1 alone."""
+    with serving(place, port, kind=kind, address="127.0.0.1"):
+        yield
+
+
 def test_the_machines_network_and_none(orlop: Environment, host: Netns) -> None:
     shared = orlop("run", "--rm", "--network", "host", "-p", "80:80", "host", "cat", "/proc/net/dev")
     assert "Published ports are discarded when using host network mode" in shared.stderr

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from orlop.linux.netlink import namespace
 
@@ -55,11 +55,19 @@ class Box:
 class Server:
     """Answers each TCP client, or each datagram, with the client's address. peers: who came."""
 
-    def __init__(self, place: Box | Netns, port: int, *, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET):
+    def __init__(
+        self,
+        place: Box | Netns,
+        port: int,
+        *,
+        kind: int = socket.SOCK_STREAM,
+        family: int = socket.AF_INET,
+        address: str = "",
+    ):
         self.peers: list[str] = []
         self._socket = place.inside(lambda: socket.socket(family, kind))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("", port))
+        self._socket.bind((address, port))
         if kind == socket.SOCK_STREAM:
             self._socket.listen(64)
         self._stream = kind == socket.SOCK_STREAM
@@ -112,7 +120,7 @@ def silent(place: Box | Netns, address: str, port: int, *, kind: int = socket.SO
 
 
 @contextmanager
-def serving(place: Box | Netns, port: int, **how: int) -> Iterator[Server]:
+def serving(place: Box | Netns, port: int, **how: Any) -> Iterator[Server]:
     server = Server(place, port, **how)
     try:
         yield server

@@ -136,6 +136,7 @@ FIELDS = {
     "dns": words(VALUE),
     "egress": VALUE,
     "egress_allow": words(VALUE),
+    "host_access": words(VALUE),
     "dns_search": words(VALUE),
     "dns_options": words(VALUE),
     "extra_hosts": words(VALUE),

@@ -112,6 +112,7 @@ class ContainerRequest(Record):
     networks, the first of them in `network`; none is one without wishes. publish_all: every exposed port (-P).
     unplugged: it has left its last network, and may be put into another one; `network` is "none" meanwhile.
     egress: "" or "allow", "deny" but for egress_allow ("api.example.org:443", "*.example.org", "10.0.0.0/8:5432/tcp").
+    host_access: "PORT[-PORT][/PROTO]" of the machine's loopback that it reaches at the gateway's address.
     dns, dns_search, dns_options: for resolv.conf. extra_hosts: "name:address". links: "container:alias".
     restart_policy: "no" ("" too), "on-failure", "always" or "unless-stopped"; retries_max 0 is no limit.
     depends_on: "container" or "container:condition", see engine.supervision.dependencies.
@@ -174,6 +175,7 @@ class ContainerRequest(Record):
     unplugged: bool = False
     egress: str = ""
     egress_allow: tuple[str, ...] = ()
+    host_access: tuple[str, ...] = ()
     stop_signal: str = ""
     stop_timeout_s: int | None = None
     restart_policy: str = ""

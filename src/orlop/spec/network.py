@@ -10,6 +10,7 @@ PORT_MAX = 65535
 # How a port is published: what comes passes the machine's rules for incoming packets (the default); it passes them by,
 # as docker's does; the container's own address is reached, and nothing translated.
 HOST_INPUT, NAT, ROUTED = "host-input", "nat", "routed"
+INWARD = "inward"  # not published: the machine's loopback, as one container sees it at its gateway
 MODES = ("", HOST_INPUT, NAT, ROUTED)
 SOURCES_MAX = 64
 
@@ -187,6 +188,7 @@ class Attachment(Record):
 
     gateway: the id of the network that the default route leads through.
     relay, relay_start_time: the process that carries what comes to the ports, 0 where the firewall does.
+    host_access: ports of the machine's loopback that it reaches, of mode INWARD; host_ip is its gateway, sources it.
     """
 
     boot_id: str
@@ -195,6 +197,7 @@ class Attachment(Record):
     gateway: str = ""
     relay: int = 0
     relay_start_time: int = 0
+    host_access: tuple[Published, ...] = ()
 
 
 class Attempt(Record):

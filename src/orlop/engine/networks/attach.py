@@ -291,6 +291,7 @@ def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: End
             after = held.replace(endpoints=(*held.endpoints, endpoint))
             asked = {**_asked(engine, record), network.id: wish}
             after = after.replace(gateway=_gateway(engine, after.endpoints, asked))
+            after = after.replace(host_access=ports.host_access(record.request.host_access, _of(after, after.gateway)))
             networks.attachments.hold(record.id, after)
             try:
                 _plug(engine, record, endpoint, inside, fd, wish)
@@ -325,6 +326,7 @@ def disconnect_running(engine: Engine, record: ContainerRecord, pid: int, networ
                 return
             left = tuple(one for one in held.endpoints if one.id != endpoint.id)
             after = held.replace(endpoints=left, gateway=_gateway(engine, left, _asked(engine, record)))
+            after = after.replace(host_access=ports.host_access(record.request.host_access, _of(after, after.gateway)))
             if network.driver != cni.DRIVER:
                 links.unplug(inside, endpoint)
             if endpoint.link:
@@ -382,7 +384,8 @@ def _hold(engine: Engine, record: ContainerRecord) -> Attachment:
     try:
         gateway = _gateway(engine, attachment.endpoints, asked)
         published = _published(engine, record, gateway)
-        attachment = attachment.replace(gateway=gateway, ports=published)
+        reached = ports.host_access(record.request.host_access, _of(attachment, gateway))
+        attachment = attachment.replace(gateway=gateway, ports=published, host_access=reached)
         networks.reserved[record.id] = _reserve(attachment, record.subject)
     except BaseException:
         networks.attachments.drop(record.id)

@@ -362,7 +362,7 @@ def forwards_of(held: Attachment) -> list[Forward]:
         if address
         and not needs_relay(port, endpoint)
         and (not port.host_ip or (":" in port.host_ip) == (":" in address))
-    ]
+    ] + [Forward(port, "127.0.0.1") for port in held.host_access]
 
 
 def _gateways(network: Network) -> list[tuple[str, int]]:

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
 
-    from ...spec.network import Attachment
+    from ...spec.network import Attachment, Published
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
@@ -47,7 +47,11 @@ def restrict(engine: Engine, record: ContainerRecord, attachment: Attachment) ->
     if record.request.egress in egress.WATCHED:
         addresses = [address for one in attachment.endpoints for address in (one.ipv4, one.ipv6) if address]
         table = engine.networks.footprint.egress_table
-        allowed = record.request.egress_allow if record.request.egress == egress.DENY else None
+        # What --host-access leads to is on this machine's loopback when these rules see it.
+        inward = tuple(
+            f"127.0.0.1:{number}/{port.protocol}" for port in attachment.host_access for number in _each(port)
+        )
+        allowed = (*record.request.egress_allow, *inward) if record.request.egress == egress.DENY else None
         engine.networks.resolver.restrict(record.id, table, addresses, allowed, egress.path(engine, record.id))
 
 
@@ -190,3 +194,7 @@ def _links(engine: Engine, wanted: tuple[str, ...]) -> dict[str, str]:
         except OrlopError:
             continue
     return found
+
+
+def _each(port: Published) -> range:
+    return range(port.host_first, port.host_first + port.count)

@@ -7,7 +7,7 @@ import errno
 from ...linux.netlink import namespace
 from ...network import hostports
 from ...spec.errors import Conflict, Invalid
-from ...spec.network import PORT_MAX, ROUTED, PortRequest, Published
+from ...spec.network import INWARD, PORT_MAX, ROUTED, PortRequest, Published
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +48,37 @@ def parse_exposed(text: str) -> tuple[int, int, str]:
         raise ValueError(f"invalid containerPort: {text[:40]}")
     found = PortRequest(first=int(low), last=int(high or low), protocol=protocol or "tcp")
     return found.first, found.last, found.protocol
+
+
+def merged(texts: Iterable[str]) -> list[tuple[int, int, str]]:
+    """Return (first, last, protocol) of entries of --host-access, without overlaps. Raises ValueError."""
+    found: list[tuple[int, int, str]] = []
+    for protocol, first, last in sorted((protocol, first, last) for first, last, protocol in map(parse_exposed, texts)):
+        if protocol not in ("tcp", "udp"):
+            raise ValueError(f"invalid proto: {protocol}")
+        if found and found[-1][2] == protocol and first <= found[-1][1] + 1:
+            first, last = found[-1][0], max(last, found.pop()[1])
+        found.append((first, last, protocol))
+    return found
+
+
+def host_access(wanted: Iterable[str], endpoint: Endpoint | None) -> tuple[Published, ...]:
+    """Return what a container reaches of the machine's loopback. endpoint: of its gateway; None, or one without IPv4,
+    leads nowhere. Raises ValueError."""
+    if endpoint is None or not endpoint.ipv4 or not endpoint.gateway:
+        return ()
+    return tuple(
+        Published(
+            host_ip=endpoint.gateway,
+            host_first=first,
+            first=first,
+            count=last - first + 1,
+            protocol=protocol,
+            mode=INWARD,
+            sources=(endpoint.ipv4,),
+        )
+        for first, last, protocol in merged(wanted)
+    )
 
 
 def allocate(

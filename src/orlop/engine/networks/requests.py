@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ...linux.netlink import namespace
 from ...network import resolver, subnet
 from ...network.dns.egress import ENTRIES_MAX, Allowed
-from ...spec.errors import Invalid
+from ...spec.errors import Invalid, Unsupported
 from ...spec.network import SOURCES_MAX, EndpointRequest
 from . import cni, egress, links, ports
 from .attach import CONTAINER, HOST, NONE
@@ -41,6 +42,7 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
             Allowed(text)
         except ValueError as wrong:
             raise Invalid("create", subject, str(wrong), hint="write it as api.example.org:443 or 10.0.0.0/8") from None
+    _check_host_access(request, subject)
     for text in request.dns:
         try:
             resolver.parse_upstream(text)
@@ -72,6 +74,22 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
             except ValueError as wrong:
                 raise Invalid("create", subject, str(wrong), hint="write it as from=10.0.0.0/8") from None
     return ()
+
+
+def _check_host_access(request: ContainerRequest, subject: str) -> None:
+    if not request.host_access:
+        return
+    try:
+        ranges = ports.merged(request.host_access)
+    except ValueError as wrong:
+        raise Invalid("create", subject, str(wrong), hint="write it as 5432, 53/udp or 8000-8010") from None
+    if namespace.has_left():
+        cause = "--host-access needs the machine's own network namespace, which an ordinary user's engine has left"
+        raise Unsupported("create", subject, cause, hint="run it as root, or with --network host")
+    count = len(request.egress_allow) + sum(last - first + 1 for first, last, _ in ranges)
+    if request.egress == egress.DENY and count > ENTRIES_MAX:
+        cause = f"with --egress deny, more than {ENTRIES_MAX} ports and entries of --host-access and --egress-allow"
+        raise Invalid("create", subject, cause, hint="give fewer ports")
 
 
 def check_wish(network: Network, wish: EndpointRequest, subject: str) -> None:
@@ -123,6 +141,9 @@ def _check_shared(request: ContainerRequest, subject: str) -> tuple[str, ...]:
     if chosen in (NONE, HOST) and len(resolver.for_every_name(request.dns)) < len(request.dns):
         cause = "a server for a domain needs the engine's resolver, which answers on networks of its own"
         raise Invalid("create", subject, cause, hint="leave --network out, or give --dns an address alone")
+    if request.host_access:
+        cause = "conflicting options: --host-access and the network mode"
+        raise Invalid("create", subject, cause, hint="leave --network out, or name one with a gateway")
     if joined and request.dns:
         cause = "conflicting options: dns and the network mode"
         raise Invalid("create", subject, cause, hint="a container's network comes with its resolv.conf")

@@ -82,6 +82,7 @@ _LISTS = {
     "device_cgroup_rules": "device-cgroup-rule",
     "exposed_ports": "expose",
     "egress_allow": "egress-allow",
+    "host_access": "host-access",
 }
 _TABLES = {
     "labels": "label",
