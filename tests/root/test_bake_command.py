@@ -108,3 +108,34 @@ def test_a_dockerfile_says_what_it_takes(orlop: Environment, tmp_path: Path) -> 
     (tmp_path / "Dockerfile").write_text("# check=error=true\nFROM scratch\nCMD x\n")
     refused = orlop("build", tmp_path, check=False)
     assert "lint violation found for rules: JSONArgsRecommended" in refused.stderr
+
+
+def test_targets_that_need_nothing_of_each_other_are_built_together(orlop: Environment, place: Path) -> None:
+    # Each of the two waits until it sees that the other has begun: one after the other, neither would end.
+    script = "touch /meet/$ME; for i in $(seq 300); do test -e /meet/$OTHER && exit 0; sleep 0.1; done; exit 1"
+    steps = f"FROM host\\nARG ME\\nARG OTHER\\nRUN --mount=type=cache,target=/meet,id=meet {script}\\n"
+    (place / "docker-bake.hcl").write_text(
+        'group "default" { targets = ["one", "two"] }\n'
+        f'target "one" {{ \n dockerfile-inline = "{steps}" \n args = {{ ME = "a", OTHER = "b" }} \n'
+        ' annotations = ["manifest:of=one"] \n tags = ["one"] \n }\n'
+        f'target "two" {{ \n dockerfile-inline = "{steps}" \n args = {{ ME = "b", OTHER = "a" }} \n }}\n'
+    )
+    told = orlop("bake", "--metadata-file", place / "told.json").stderr
+    assert "[one] #" in told and "[two] #" in told
+    metadata = json.loads((place / "told.json").read_text())
+    assert sorted(metadata) == ["one", "two"] and metadata["one"]["image.name"] == "one:latest"
+    orlop("image", "copy", "one", f"dir:{place}/image")
+    assert json.loads((place / "image/manifest.json").read_text())["annotations"] == {"of": "one"}
+
+
+def test_a_target_that_fails_fails_the_bake(orlop: Environment, place: Path) -> None:
+    (place / "docker-bake.hcl").write_text(
+        'group "default" { targets = ["good", "bad", "never"] }\n'
+        'target "good" { \n dockerfile-inline = "FROM scratch\\nENV A=b" \n tags = ["good"] \n }\n'
+        'target "bad" { dockerfile-inline = "FROM host\\nRUN exit 3" }\n'
+        'target "never" { \n dockerfile-inline = "FROM bad" \n contexts = { bad = "target:bad" }\n'
+        ' tags = ["never"] \n }\n'
+    )
+    done = orlop("bake", check=False)
+    assert done.code == 1 and "exit code: 3" in done.stderr
+    assert "never" not in orlop("images", "--format", "{{.Repository}}").stdout

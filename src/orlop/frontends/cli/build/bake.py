@@ -1,10 +1,17 @@
-"""`orlop bake`: the targets of a bake file, each built as `orlop build` would build it, one after the other."""
+"""`orlop bake`: the targets of a bake file, each built as `orlop build` would build it.
+
+What does not need each other is built at the same time. The first failure lets what is on its way end, and begins
+nothing more.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
+from secrets import token_hex
 
-from ....spec.errors import Denied, Invalid, NotFound, OrlopError, Unsupported
+from ....spec import jsonio
+from ....spec.errors import Denied, Invalid, NotFound, OrlopError, Unavailable
 from ..command import Command, Invocation, warn, write
 from ..flags import BOOL, LIST, STRING, Flag, Kind, Options, UsageError
 
@@ -18,6 +25,8 @@ if TYPE_CHECKING:
     Target = dict[str, Any]
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
+METADATA_BYTES_MAX = 4 * 1024 * 1024
+THREADS_MAX = 8  # targets at the same time
 DEFAULT_FILES = (
     "compose.yaml",
     "compose.yml",
@@ -33,7 +42,7 @@ _REMOTE = ("http://", "https://", "git://", "git@", "ssh://")
 _CURRENT = "cwd://"
 _PASSED = {"tags": "tag", "platforms": "platform", "secret": "secret", "ssh": "ssh", "ulimits": "ulimit"}
 _PASSED |= {"cache-from": "cache-from", "cache-to": "cache-to", "output": "output", "attest": "attest"}
-_PASSED |= {"no-cache-filter": "no-cache-filter"}
+_PASSED |= {"no-cache-filter": "no-cache-filter", "annotations": "annotation"}
 _TEXTS = ("target", "network", "shm-size", "call")
 
 
@@ -51,7 +60,11 @@ def _bake(invocation: Invocation) -> int:
         write(f"{dumps(made.to_json(), indent=2)}\n")
         return 0
     _check_entitlements(made, options["allow"])
-    return _build_all(invocation, made)
+    baking = _Baking(invocation, made)
+    status = baking.run()
+    if options["metadata-file"] and not status:
+        _write_metadata(options["metadata-file"], baking.metadata)
+    return status
 
 
 # -- what is read ---------------------------------------------------------------------------------------------------
@@ -140,22 +153,99 @@ def _check_entitlements(made: Plan, allowed: tuple[str, ...]) -> None:
 # -- what is built --------------------------------------------------------------------------------------------------
 
 
-def _build_all(invocation: Invocation, made: Plan) -> int:
-    from secrets import token_hex
+class _Baking:
+    """All targets of a bake, each as soon as those are built that it takes from."""
 
-    prefix = f"{LINKS}-{token_hex(6)}"
-    linked = {name for target in made.targets.values() for name in _links(target).values()}
-    names: dict[str, str] = {}
-    try:
-        for name, target in made.targets.items():
-            extra = f"{prefix}/{name.lower()}" if name in linked else ""
-            status = _build(invocation, name, target, names, extra)
-            if status:
-                return status
-            names[name] = extra
-    finally:
-        _forget(invocation, [name for name in names.values() if name])
-    return 0
+    def __init__(self, invocation: Invocation, made: Plan) -> None:
+        self._invocation = invocation
+        self._targets = made.targets
+        self._prefix = f"{LINKS}-{token_hex(6)}"
+        self._linked = {name for target in made.targets.values() for name in _links(target).values()}
+        self._waiting = {name: set(_links(target).values()) for name, target in made.targets.items()}
+        self._changed = threading.Condition()
+        self._names: dict[str, str] = {}
+        self._running = 0
+        self._status = 0
+        self._failure: BaseException | None = None
+        self.metadata: dict[str, object] = {}
+
+    def run(self) -> int:
+        """Build; return the status. Raises what the first failing target raised."""
+        options = self._invocation.options
+        alone = len(self._targets) == 1 or options["check"] or options["call"]
+        threads = [
+            threading.Thread(target=self._work, args=(not alone,), daemon=True)
+            for _ in range(1 if alone else min(THREADS_MAX, len(self._targets)))
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            _forget(self._invocation, [name for name in self._names.values() if name])
+        if self._failure is not None:
+            raise self._failure
+        return self._status
+
+    def _work(self, titled: bool) -> None:
+        while (name := self._next()) is not None:
+            extra = f"{self._prefix}/{name.lower()}" if name in self._linked else ""
+            status, failure = 0, None
+            try:
+                status = self._build(name, extra, titled)
+            except BaseException as wrong:  # of this thread: `run` raises it
+                failure = wrong
+            with self._changed:
+                self._running -= 1
+                self._names[name] = extra
+                self._failure = self._failure or failure
+                self._status = self._status or status
+                for waits in self._waiting.values():
+                    waits.discard(name)
+                self._changed.notify_all()
+
+    def _next(self) -> str | None:
+        """Return a target that can be built now, None when there is nothing more to do."""
+        with self._changed:
+            while True:
+                if self._failure is not None or self._status or not self._waiting:
+                    return None
+                for name, waits in self._waiting.items():
+                    if not waits:
+                        del self._waiting[name]
+                        self._running += 1
+                        return name
+                if not self._running:
+                    raise Invalid("bake", ", ".join(self._waiting), "these targets wait for each other")
+                self._changed.wait()
+
+    def _build(self, name: str, extra: str, titled: bool) -> int:
+        from .build import BUILD
+
+        target = self._targets[name]
+        descriptor = -1
+        if "dockerfile-inline" in target:
+            descriptor = os.memfd_create("Dockerfile", os.MFD_CLOEXEC)
+            os.write(descriptor, target["dockerfile-inline"].encode())
+        metadata = os.memfd_create("metadata", os.MFD_CLOEXEC)
+        try:
+            words, context = arguments_of(target, self._names, descriptor)
+            words += ["--tag", extra] if extra else []
+            words += _common(self._invocation.options)
+            words += ["--title", f"[{name}]"] if titled else []
+            words += ["--metadata-file", f"/proc/self/fd/{metadata}"]
+            options, arguments = BUILD.parse([*words, "--", context])
+            if not titled:
+                warn(f"[{name}]")
+            status = BUILD.action(Invocation(options, arguments, self._invocation.paths))
+            if told := os.pread(metadata, METADATA_BYTES_MAX, 0):
+                self.metadata[name] = jsonio.parse(told, f"the metadata of {name}")
+            return status
+        finally:
+            os.close(metadata)
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 def _links(target: Target) -> dict[str, str]:
@@ -165,32 +255,11 @@ def _links(target: Target) -> dict[str, str]:
     return {name: value.removeprefix(LINK) for name, value in contexts.items() if value.startswith(LINK)}
 
 
-def _build(invocation: Invocation, name: str, target: Target, names: dict[str, str], extra: str) -> int:
-    from .build import BUILD
-
-    descriptor = -1
-    if "dockerfile-inline" in target:
-        descriptor = os.memfd_create("Dockerfile", os.MFD_CLOEXEC)
-        os.write(descriptor, target["dockerfile-inline"].encode())
-    try:
-        words, context = arguments_of(target, names, descriptor)
-        words += ["--tag", extra] if extra else []
-        words += _common(invocation.options, name)
-        options, arguments = BUILD.parse([*words, "--", context])
-        warn(f"[{name}]")
-        return BUILD.action(Invocation(options, arguments, invocation.paths))
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
 def arguments_of(target: Target, names: dict[str, str], inline: int = -1) -> tuple[list[str], str]:
     """Return the flags of the `orlop build` that builds a target, and its context.
 
-    names: of the images that other targets became. inline: a descriptor of its Dockerfile. Raises Unsupported.
+    names: of the images that other targets became. inline: a descriptor of its Dockerfile.
     """
-    if target.get("annotations"):
-        raise Unsupported("bake", "annotations", "images are written without annotations", hint="use labels")
     context = target["context"].removeprefix(_CURRENT) or "."
     words = []
     if inline >= 0:
@@ -215,14 +284,20 @@ def arguments_of(target: Target, names: dict[str, str], inline: int = -1) -> tup
     return words, context
 
 
-def _common(options: Options, name: str) -> list[str]:
+def _common(options: Options) -> list[str]:
     words = ["--progress", options["progress"]] if options["progress"] else []
     words += ["--check"] if options["check"] else []
     words += ["--call", options["call"]] if options["call"] else []
-    if options["metadata-file"]:
-        base, extension = os.path.splitext(options["metadata-file"])
-        words += ["--metadata-file", f"{base}.{name}{extension}"]
     return words
+
+
+def _write_metadata(path: str, metadata: dict[str, object]) -> None:
+    """Write what became of all targets, by their names, as buildx does. Raises Unavailable."""
+    try:
+        with open(path, "wb") as file:
+            file.write(jsonio.dump(metadata))
+    except OSError as wrong:
+        raise Unavailable("write", path, wrong.strerror or str(wrong)) from None
 
 
 def _forget(invocation: Invocation, names: list[str]) -> None:
@@ -252,7 +327,7 @@ BAKE = Command(
         _flag("file", "Build definition file", LIST, "f"),
         _flag("list", 'List targets or variables ("targets", "variables")'),
         _flag("load", 'Shorthand for "--set=*.output=type=docker"', BOOL, default=False),
-        _flag("metadata-file", "Write build result metadata to a file for each target"),
+        _flag("metadata-file", "Write build result metadata to a file"),
         _flag("no-cache", "Do not use cache when building the image", BOOL, default=False),
         _flag("print", "Print the options without building", BOOL, default=False),
         _flag("progress", 'Set type of progress output ("auto", "plain", "tty", "quiet", "rawjson")'),
@@ -263,6 +338,7 @@ BAKE = Command(
         _flag("set", 'Override target value ("targetpattern.key=value")', LIST),
         _flag("var", 'Set a variable value ("name=value")', LIST),
     ),
+    refused=("builder",),
     arguments=(0, None),
     aliases=("bake", "buildx bake"),
 )

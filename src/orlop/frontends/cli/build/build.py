@@ -58,7 +58,7 @@ def _solve(invocation: Invocation, request: BuildRequest, archive: int) -> int:
     mode = "quiet" if options["quiet"] else options["progress"] or os.environ.get("BUILDKIT_PROGRESS", "auto")
     if mode not in display.MODES:
         raise UsageError(f"invalid progress mode {mode}", f"one of {', '.join(display.MODES)}")
-    shown: display.Plain = display.Why(sys.stderr) if options["why"] else display.display(mode)
+    shown: display.Plain = display.Why(sys.stderr) if options["why"] else display.display(mode, title=options["title"])
     with outputs.Destinations(options) as places, invocation.connect() as engine:
         fds = [*([archive] if archive >= 0 else []), *places.sinks]
         asked = _with_credentials(request.replace(outputs=places.outputs))
@@ -498,6 +498,7 @@ BUILD = Command(
         _flag("tag", 'Image identifier ("[registry/]repository[:tag]")', LIST, "t"),
         _flag("target", "Set the target build stage to build"),
         _flag("timestamp", "Seconds since the epoch: no time in the image is later", INT, default=-1),
+        Flag("title", "", STRING, "What stands before each line of the progress", default="", hidden=True),
         _flag("ulimit", "Ulimit options", _ULIMIT),
         _flag("verify", "Build twice, and name the first file that differs", BOOL, default=False),
         _flag("why", "Tell which input made each step miss the cache", BOOL, default=False),

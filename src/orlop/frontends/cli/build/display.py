@@ -22,9 +22,14 @@ REDRAW_S = 0.1
 MODES = ("auto", "plain", "tty", "quiet", "rawjson")
 
 
-def display(mode: str, stream: TextIO | None = None) -> Plain:
-    """Return what shows messages. mode: of --progress; auto is tty on a terminal."""
+def display(mode: str, stream: TextIO | None = None, title: str = "") -> Plain:
+    """Return what shows messages. mode: of --progress; auto is tty on a terminal.
+
+    title: of a build that is not alone: it stands before each line, and nothing is drawn over.
+    """
     stream = stream or sys.stderr
+    if title and mode in ("auto", "tty", "plain"):
+        return Plain(Titled(stream, title))  # type: ignore[arg-type]  # what of a stream is used here
     if mode == "quiet":
         return Quiet(stream)
     if mode == "rawjson":
@@ -32,6 +37,25 @@ def display(mode: str, stream: TextIO | None = None) -> Plain:
     if mode == "tty" or (mode == "auto" and stream.isatty()):
         return Terminal(stream)
     return Plain(stream)
+
+
+class Titled:
+    """A stream whose lines begin with a title, each written whole: builds beside each other write to one terminal."""
+
+    def __init__(self, stream: TextIO, title: str) -> None:
+        self._stream = stream
+        self._title = title
+        self._rest = ""
+
+    def write(self, text: str) -> None:
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._stream.write("".join(f"{self._title} {line}\n" for line in lines if line))
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return False
 
 
 class Plain:
