@@ -188,6 +188,30 @@ def test_an_include_of_itself_is_refused(tmp_path: Path) -> None:
     assert "include cycle" in refused(tmp_path, "include: [compose.yaml]\n" + HEAD)
 
 
+REMOTE = ("oci://registry.example/../../etc/shop:1", "https://example.org/shop.git", "git@example.org:shop.git")
+
+
+@pytest.mark.parametrize("name", REMOTE)
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('include: ["{}"]\n', ":1:"),
+        ('include: [{{path: ["{}"]}}]\n', ":1:"),
+        ('services: {{a: {{image: x, extends: {{file: "{}", service: b}}}}}}\n', ":1:"),
+    ],
+)
+def test_no_file_is_fetched_from_elsewhere(tmp_path: Path, name: str, text: str, where: str) -> None:
+    """SEC-76. A directory called oci: is no way to one either."""
+    inside = tmp_path / name
+    if not name.startswith("oci"):
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        inside.write_text(HEAD)
+    told = refused(tmp_path, text.format(name))
+    assert f"compose.yaml{where}" in told and "not fetched from elsewhere" in told
+    with pytest.raises(Invalid, match="not fetched from elsewhere"):
+        loading.load(loading.Sources(files=(name,), environ={}))
+
+
 def test_services_that_extend_each_other_are_refused(tmp_path: Path) -> None:
     text = "services: {a: {extends: b, image: x}, b: {extends: a, image: x}}\n"
     assert "circular reference" in refused(tmp_path, text)

@@ -39,6 +39,12 @@ from .values import (
 
 CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
 PORTS_MAX = 65536
+REMOTE_HINT = "fetch it yourself, look at it, and name the file"
+
+
+def is_remote(name: str) -> bool:
+    """Whether docker compose would fetch a compose file of this name: of a registry, or out of a repository."""
+    return "://" in name or name.startswith("git@")
 
 
 class Fields:
@@ -52,6 +58,12 @@ class Fields:
         """An absolute path; ~ is the user's home."""
         found = os.path.expanduser(text(value, path, place))
         return os.path.normpath(os.path.join(self.directory, found))
+
+    def file(self, value: Any, path: str, place: Place) -> str:
+        """Another compose file. None is fetched: what a registry or a repository names could lie anywhere (SEC-76)."""
+        if is_remote(text(value, path, place)):
+            raise wrong(place, path, "compose files are not fetched from elsewhere", REMOTE_HINT)
+        return self.path(value, path, place)
 
     def source(self, value: Any, path: str, place: Place) -> str:
         """A build context or the like: a URL and what has a scheme stays as it is."""
@@ -78,10 +90,10 @@ class Fields:
     def _include(self, value: Any, path: str, place: Place) -> Map:
         if isinstance(value, str):
             made = Map(place)
-            made.put("path", [self.path(value, path, place)], place)
+            made.put("path", [self.file(value, path, place)], place)
             return made
         keys = {
-            "path": one_or_list(self.path),
+            "path": one_or_list(self.file),
             "project_directory": self.path,
             "env_file": one_or_list(self.path),
         }
@@ -142,7 +154,7 @@ class Fields:
             made = Map(place)
             made.put("service", value, place)
             return made
-        found: Map = record({"service": text, "file": self.path}, required=("service",))(value, path, place)
+        found: Map = record({"service": text, "file": self.file}, required=("service",))(value, path, place)
         return found
 
     def _mount(self, value: Any, path: str, place: Place) -> Map:

@@ -12,7 +12,7 @@ import sys
 from ...spec.errors import Invalid, NotFound
 from . import document, dotenv
 from .document import Map, Place, wrong
-from .fields import Fields
+from .fields import REMOTE_HINT, Fields, is_remote
 from .interpolation import interpolate
 from .merging import merge
 
@@ -72,6 +72,8 @@ def _files(sources: Sources, environ: Mapping[str, str]) -> tuple[list[str], str
     named = sources.files
     if not named and environ.get("COMPOSE_FILE"):
         named = environ["COMPOSE_FILE"].split(environ.get("COMPOSE_PATH_SEPARATOR", ":"))
+    if remote := next((name for name in named if is_remote(name)), None):
+        raise Invalid("read", remote, "compose files are not fetched from elsewhere", hint=REMOTE_HINT)
     if named:
         files = [name if name == "-" else os.path.abspath(name) for name in named]
         return files, os.getcwd() if files[0] == "-" else os.path.dirname(files[0])
