@@ -268,6 +268,19 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "rm": ("verbs.secret", "RM", "Remove one or more secrets"),
         },
     ),
+    "skopeo": (
+        "Work with images wherever they are, in skopeo's words",
+        {
+            "copy": ("images.skopeo", "COPY", "Copy an image from one place to another"),
+            "delete": ("images.skopeo", "DELETE", "Delete an image of a registry"),
+            "inspect": ("images.skopeo", "INSPECT", "Describe an image without bringing it here"),
+            "list-tags": ("images.skopeo", "LIST_TAGS", "List the tags of a registry's repository"),
+            "login": COMMANDS["login"],
+            "logout": COMMANDS["logout"],
+            "manifest-digest": ("images.skopeo", "MANIFEST_DIGEST", "Compute the digest of a manifest's file"),
+            "sync": ("images.skopeo", "SYNC", "Copy all tags of a repository: --src docker --dest dir|docker"),
+        },
+    ),
     "socket": (
         "Manage sockets that speak docker's API with less power",
         {

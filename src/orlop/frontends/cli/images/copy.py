@@ -29,7 +29,7 @@ def _run(invocation: Invocation, verb: str) -> int:
     options = invocation.options
     if options["all-platforms"] and options["platform"]:
         raise Invalid("copy", "an image", "--all-platforms and --platform exclude each other", hint="leave one away")
-    source, destination = map(_located, invocation.arguments)
+    source, destination = map(located, invocation.arguments)
     request = CopyRequest(
         source=source,
         destination=destination,
@@ -50,7 +50,27 @@ def _run(invocation: Invocation, verb: str) -> int:
     return 0
 
 
-def _located(text: str) -> Location:
+def take_in(invocation: Invocation, source: str, name: str) -> int:
+    """Copy an image into the store and print its ID. Without a name it is called as its place: oci:lay:1 is lay:1."""
+    place = located(source)
+    if not name:
+        tag = place.name if place.name and ":" not in place.name and "/" not in place.name else ""
+        name = ":".join(part for part in (os.path.basename(place.path).partition(".")[0].lower(), tag) if part)
+    request = CopyRequest(
+        source=place,
+        destination=Location(transport=STORE, name=name),
+        platform=invocation.options["platform"],
+        all_platforms=not invocation.options["platform"],
+    )
+    with invocation.connect() as engine:
+        for _ in engine.messages("images.copy", {"request": request.to_json()}):
+            pass
+        found = engine.call("images.inspect", {"image": name})
+    write_line(str(found.get("Id", "")) if isinstance(found, dict) else "")
+    return 0
+
+
+def located(text: str) -> Location:
     """Return a place as the engine is to find it: with a path that does not depend on where we are, and credentials."""
     from ..credentials import for_registry
 

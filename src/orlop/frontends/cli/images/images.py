@@ -137,6 +137,13 @@ def _matches(line: _Line, wanted: str) -> bool:
 def _import(invocation: Invocation) -> int:
     options = invocation.options
     source, name = (*invocation.arguments, "")[:2]
+    if source.partition(":")[0] in ("oci", "oci-archive", "docker-archive", "dir") and not os.path.exists(source):
+        if options["change"] or options["message"]:
+            hint = "import it as it is, then change it in a build"
+            raise Invalid("import", source, "a whole image has its own configuration", hint=hint)
+        from .copy import take_in
+
+        return take_in(invocation, source, name)
     if "://" in source:
         from .fetch import fetched
 

@@ -1,6 +1,6 @@
 """The verbs `registries.*`."""
 
-from ....spec.registry import Credentials
+from ....spec.registry import Credentials, Location
 from .call import Args, Call, Verb
 
 
@@ -15,6 +15,15 @@ class Search(Args):
     credentials: Credentials = Credentials()
 
 
+class Look(Args):
+    place: Location
+    platform: str = ""
+
+
+class Place(Args):
+    place: Location
+
+
 def _login(call: Call, args: Login) -> object:
     from ....engine.images.login import login
 
@@ -27,7 +36,29 @@ def _search(call: Call, args: Search) -> object:
     return search(call.engine, args.term, args.limit, args.credentials)
 
 
+def _look(call: Call, args: Look) -> object:
+    from ....engine.images.distribution import look
+
+    return look(call.engine, args.place, args.platform)
+
+
+def _tags(call: Call, args: Place) -> object:
+    from ....engine.images.distribution import tags
+
+    return tags(call.engine, args.place)
+
+
+def _delete(call: Call, args: Place) -> object:
+    from ....engine.images.distribution import delete
+
+    delete(call.engine, args.place)
+    return {}
+
+
 VERBS: dict[str, Verb] = {
+    "registries.delete": Verb(Place, _delete, lasts=True),
     "registries.login": Verb(Login, _login, lasts=True),
+    "registries.look": Verb(Look, _look, lasts=True),
     "registries.search": Verb(Search, _search, lasts=True),
+    "registries.tags": Verb(Place, _tags, lasts=True),
 }
