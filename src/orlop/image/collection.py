@@ -60,6 +60,14 @@ def mark(store: Store) -> Marked:
     return marked
 
 
+def mark_kept(store: Store, marked: Marked) -> None:
+    """Add what others than images need: what the cache of builds names."""
+    for keeper in store.leases.keepers:
+        kept = set(keeper())
+        marked.blobs |= kept
+        marked.layers |= kept
+
+
 def reachable(store: Store, target: Descriptor) -> Marked:
     """Return what one image needs."""
     marked = Marked()
@@ -77,10 +85,7 @@ def collect(store: Store, layers: Layers, candidates: Marked | None = None) -> S
             hint = "`orlop system fsck --repair` removes images that can't be read"
             raise Invalid("collect", "images", marked.broken[0], hint=hint)
         marked.layers |= layers.in_use()
-        for keeper in store.leases.keepers:
-            kept = set(keeper())
-            marked.blobs |= kept
-            marked.layers |= kept
+        mark_kept(store, marked)
         for chain_id in set(layers.unpacked()) - marked.layers:
             wanted = candidates is None or chain_id in candidates.layers
             if wanted and remove_unless_leased(chain_id, _retirement(layers, chain_id, retired)):

@@ -142,11 +142,12 @@ def _has_writer(path: str) -> bool:
 
 
 def _garbage(engine: Engine, repair: bool) -> Iterator[Problem]:
-    """Find what no image, container or lease needs."""
+    """Find what no image, no container, no lease and no cache of builds needs."""
     marked = collection.mark(engine.store)
     leased = set(engine.store.leases.leased())
     if marked.broken:
         return  # what those need is not known: `_images` has told
+    collection.mark_kept(engine.store, marked)
     found = [
         *(
             (digest, Problem(LEFTOVER, f"blob {digest}", "no image needs it"))
