@@ -84,8 +84,11 @@ def docker(work: Workspace) -> Platform:
     return platform
 
 
-def podman(work: Workspace) -> Platform:
-    """podman with runc and cgroupfs: crun refuses hybrid cgroups, and nothing here runs under systemd."""
+def podman_command(work: Workspace) -> tuple[list[str], dict[str, str]]:
+    """Return podman's command line and environment, on directories of its own.
+
+    With runc and cgroupfs: crun refuses hybrid cgroups, and nothing here runs under systemd.
+    """
     home = work.path("podman")
     config = home / "containers.conf"
     # Its default ulimits are above the hard limits of a machine without CAP_SYS_RESOURCE.
@@ -106,7 +109,13 @@ def podman(work: Workspace) -> Platform:
         """
     )
     env = work.environment(CONTAINERS_CONF=str(config))
-    command = [str(_program("podman")), f"--root={home / 'root'}", f"--runroot={home / 'run'}"]
+    return [str(_program("podman")), f"--root={home / 'root'}", f"--runroot={home / 'run'}"], env
+
+
+def podman(work: Workspace) -> Platform:
+    """podman, as `podman_command` has it."""
+    command, env = podman_command(work)
+    home = work.directory / "podman"
     work.run([*command, "import", work.archive(), "bench:latest"], env)
     limits = [f"--cgroup-parent=/{CGROUP}", "--network=none"]
     work.run([*command, "run", "-d", "--name", SLEEPER, *limits, "bench", "/bin/sleep", SLEEP_S], env)
