@@ -17,10 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from orlop.image.pull import Pull
 from orlop.image.registry import Patience, client
 from orlop.spec.digest import Digest
 from orlop.spec.errors import OrlopError
 from orlop.spec.image import OCI_INDEX, OCI_MANIFEST
+from orlop.spec.platform import Platform
+from orlop.spec.reference import Reference
 from support.archives import Archive
 from support.pulling import Puller
 from support.registries import Content, Registry, Request, Rule, digest
@@ -236,6 +239,25 @@ def test_retry_after_is_heeded(puller: Puller) -> None:
     with Registry(honest(), rule) as registry:
         puller.pull(registry)
     assert times[1] - times[0] >= 0.95
+
+
+@pytest.mark.parametrize("trouble", ["429", "500", "cut"])
+def test_a_mirror_in_trouble_is_left_for_the_next_place(puller: Puller, trouble: str) -> None:
+    def broken(request: Request) -> bool:
+        if trouble == "cut":
+            request.close_connection = True
+            return True
+        return request.reply(int(trouble))
+
+    with Registry(honest(), broken) as mirror, Registry(honest()) as registry:
+        reference = Reference.parse(f"{registry.name}/lib/x:1")
+        places = [puller.repository(mirror.name), puller.repository(registry.name)]
+        one = Pull(puller.store, puller.downloads, places, reference, Platform.parse("linux/amd64"))
+        with puller.store.leases.hold() as lease:
+            told = list(one.run(lease, puller.snapshots.unpack))
+        assert {"status": f"Status: Downloaded newer image for {reference.familiar}"} in told
+        # name, manifest, configuration, layer: each of them is tried a second time at the most
+        assert 0 < len(mirror.requests) <= 8
 
 
 def test_twenty_pulls_fetch_each_blob_once(puller: Puller) -> None:

@@ -15,7 +15,7 @@ import threading
 
 from orlop.spec.errors import Internal, Invalid, NotFound, OrlopError
 
-from .registry import Broken, Canceled, Patience
+from .registry import TRIES_ELSEWHERE, Broken, Canceled, Patience
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Download:
 
     def _fill(self, ingest: Ingest, repository: Repository) -> None:
         """Write what is missing from one registry; a broken connection is resumed where it broke."""
-        patience = Patience(self.cancel)
+        patience = Patience(self.cancel) if repository is self.sources[-1] else Patience(self.cancel, TRIES_ELSEWHERE)
         failures = 0
         while ingest.size < self.descriptor.size:
             before = ingest.size

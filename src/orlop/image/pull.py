@@ -27,7 +27,7 @@ from orlop.spec.image import (
 )
 from orlop.spec.jsonio import parse
 
-from .registry import Canceled, Patience
+from .registry import TRIES_ELSEWHERE, Canceled, Patience
 from .selection import ATTESTATION_OF, best_for
 
 TYPE_CHECKING = False
@@ -88,6 +88,7 @@ class Pull:
         self._platform = platform
         self._all = all_platforms
         self._patience = Patience(self.cancel)
+        self._impatience = Patience(self.cancel, TRIES_ELSEWHERE)
 
     def run(self, lease: Lease, unpack: Unpack) -> Iterator[Message]:
         """Pull; yield docker's progress messages; at the end the name is in the index.
@@ -138,14 +139,15 @@ class Pull:
             if self._store.stat(described.digest) == described.size:
                 return described, self._store.get(described.digest)
         for repository in self._repositories:
+            patience = self._patience if repository is self._repositories[-1] else self._impatience
             try:
                 if described is None:
-                    found = repository.resolve(reference, self._patience)
+                    found = repository.resolve(reference, patience)
                     lease.add(found.digest)
                     if self._store.stat(found.digest) == found.size:
                         return found, self._store.get(found.digest)
                     described = found if found.digest == reference else None
-                found, data = repository.manifest(reference, self._patience)
+                found, data = repository.manifest(reference, patience)
                 if described is not None and (found.media_type, found.size) != (described.media_type, described.size):
                     raise Invalid("pull", f"manifest {found.digest}", "type or size are not those of its descriptor")
                 lease.add(found.digest)
