@@ -8,7 +8,7 @@ from ...linux.cgroup import Cgroup
 from ...spec.errors import Unsupported
 from ...spec.runtime import OCI_VERSION, Spec, State
 from .. import channel, hooks, host, plan, rootfs
-from ..criu import options
+from ..criu import masks, options
 from ..criu.restore import Ground, RestoreOptions, kill
 from ..criu.restore import restore as make_again
 from ..criu.service import Criu
@@ -74,6 +74,7 @@ def _restored(call: Call, criu: Criu, spec: Spec, directory: str, wanted: Restor
             hooks.run(compiled.hooks.prestart, "prestart", now)
             hooks.run(compiled.hooks.create_runtime, "createRuntime", now)
         elif script == "post-restore":  # everything is there, nothing runs yet
+            masks.protect(spec, pid)
             call.store.save(create.entry_of(now, spec, cgroup), spec)
 
     root = rootfs.open_bundle_root(spec.root, state.bundle)

@@ -98,8 +98,11 @@ def restore(
         console = consoles[0] if consoles else None
         pidfd = process.pidfd_open(pid)
         return Restored(pid=pid, pidfd=pidfd, console=console, cgroup=cgroup, wanted=ground.cgroup)
-    except BaseException:
-        _undo(cgroup, ground.cgroup, consoles)
+    except BaseException as failure:
+        try:
+            _undo(cgroup, ground.cgroup, consoles)
+        except OSError as left:
+            failure.add_note(f"left behind: {left}")
         raise
     finally:
         for fd in extra:
@@ -227,7 +230,9 @@ def _make_cgroup(wanted: CgroupPlan | None) -> Cgroup | None:
     try:
         cgroup.create()
     except OSError as failure:
-        raise Conflict("make", f"the cgroup {wanted.path}", failure.strerror or str(failure)) from None
+        cause = f"the cgroup {wanted.path}: {failure.strerror or failure}"
+        hint = "another container's processes are in it: end them, or change linux.cgroupsPath"
+        raise Conflict("make", f"the cgroup {wanted.path}", cause, hint=hint) from None
     return cgroup
 
 

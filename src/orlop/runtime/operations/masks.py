@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import Init, Outside
 
-_HIDDEN = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC
+HIDDEN = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC
 _NULL_DEVICE = os.makedev(1, 3)
 
 
@@ -41,7 +41,7 @@ class MaskedPaths(Operation):
         finally:
             os.close(null)
         outside.keep(self, tree)
-        mount.mount_setattr(tree, set_=_HIDDEN, propagation=mount.MS_PRIVATE)
+        mount.mount_setattr(tree, set_=HIDDEN, propagation=mount.MS_PRIVATE)
 
     def act(self, init: "Init") -> None:
         file_mask, directory_mask = init.source(self), -1
@@ -58,7 +58,7 @@ class MaskedPaths(Operation):
                     file_mask_attached = True
                 elif directory_mask < 0:
                     options = (("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "555"), ("ro", None))
-                    directory_mask = mount.new_filesystem("tmpfs", options, _HIDDEN | mount.MOUNT_ATTR_NODEV)
+                    directory_mask = mount.new_filesystem("tmpfs", options, HIDDEN | mount.MOUNT_ATTR_NODEV)
                     mount.move_mount(directory_mask, target)
                 else:
                     mount.move_mount(mount.clone_tree(directory_mask), target)
