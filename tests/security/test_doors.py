@@ -95,6 +95,13 @@ def test_sec_27_no_id_wraps_to_root(door: Door) -> None:
         assert said.code != 0 or "uid=0." not in said.output, (user, said)
 
 
+def test_sec_29_the_primary_group_counts(door: Door) -> None:
+    """CVE-2023-25173, CVE-2022-36109: who leaves the primary group by a set-group-ID program is in it all the same."""
+    said = asked(door, Ask(("cat", "/proc/self/status"), user="1000:4000"))
+    (groups,) = [line for line in said.output.splitlines() if "Groups:" in line]
+    assert groups.split("Groups:")[1].split() == ["4000"], said
+
+
 @pytest.mark.parametrize("door", [name for name in doors.DOORS if name != "build"], indirect=True)
 def test_sec_24_a_sysctl_is_the_containers(door: Door) -> None:
     """CVE-2022-0811: of a namespace of the container's own, one value, whatever it contains."""
@@ -106,6 +113,7 @@ def test_sec_24_a_sysctl_is_the_containers(door: Door) -> None:
         ("kernel.shm_rmid_forced", "1\nkernel.core_pattern=|/x"),
         ("net.ipv4.ip_forward/../../../kernel/core_pattern", "|/x"),
         ("vm.overcommit_memory", "1"),
+        ("kernel.printk_ratelimit", Path("/proc/sys/kernel/printk_ratelimit").read_text().strip()),
     ):
         said = asked(door, Ask(("true",), sysctl=(name, value)))
         assert said.code != 0, (name, said)
@@ -172,6 +180,14 @@ def test_sec_16_files_of_ours_follow_no_link_of_an_image(door: Door, shared: Pat
             assert door.read(canary) == "host"
     finally:
         Path(canary).unlink(missing_ok=True)
+
+
+def test_sec_16_nothing_is_made_where_a_link_of_an_image_leads(door: Door, shared: Path) -> None:
+    """Not even an empty file: what a link dangles to is made inside, or the start is refused."""
+    place = f"/tmp/orlop-absent-16-{os.getpid()}"
+    image = made(door, shared, "dangling-etc", link("etc/hosts", place) | link("etc/hostname", f"{place}.too"))
+    door.ask(Ask(("true",), image))
+    assert not door.exists(place) and not door.exists(f"{place}.too")
 
 
 @pytest.mark.parametrize("kind", ["fifo", "zero"])

@@ -201,6 +201,7 @@ TARGETS = {
     "socket": "unix:///var/run/docker.sock",
     "ftp": "ftp://127.0.0.1/x",
     "loop": "/loop",
+    "own": "/file",  # this machine's own services are nobody's to be sent to
 }
 
 

@@ -121,6 +121,14 @@ def test_sec_23_an_id_that_is_a_path(box: Box, path: str) -> None:
         done = subprocess.run([*box.runtime.argv, verb, path], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert not (box.directory / "x").exists()
+    argv = [*box.runtime.argv, "create", "--bundle", str(box.directory), path]
+    (box.directory / "config.json").write_text(json.dumps(box.config))
+    try:
+        null = subprocess.DEVNULL  # a container that was made would hold a pipe open
+        done = subprocess.run(argv, stdin=null, stdout=null, stderr=null, timeout=60, check=False)
+        assert done.returncode == 1 and not (box.directory / "x").exists(), done
+    finally:
+        box.runtime("delete", "--force", path)
 
 
 def sized(name: str) -> Callable[[Config], object]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import _ctypes
 import io
 import json
+import os
 import shlex
 import tarfile
 import tempfile
@@ -109,6 +110,9 @@ class Door:
 
     def read(self, path: str) -> str:
         return Path(path).read_text()
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
 
 
 def said(finished: Finished) -> Said:
@@ -211,6 +215,9 @@ class Nested(Door):
 
     def read(self, path: str) -> str:
         return self.user.orlop("exec", "outer", "cat", path).stdout
+
+    def exists(self, path: str) -> bool:
+        return self.user.orlop("exec", "outer", "ls", "-d", path).code == 0
 
 
 DOORS = ("root", "rootless", "api", "build", "nested")

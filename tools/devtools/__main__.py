@@ -35,8 +35,11 @@ def _help(words: Sequence[str]) -> int:
 
 CHORES: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "check": (check.main, "format, lint, types, the import law, size budgets; `check --fix` mends what can be mended"),
-    "test": (testing.main, f"[{'|'.join(testing.GROUPS)}] [pytest arguments]; without a group: all"),
-    "fuzz": (testing.fuzz, "[-s SECONDS] [pytest arguments]: the parsers against random input, for longer"),
+    "test": (
+        testing.main,
+        f"[{'|'.join(testing.GROUPS)}] [pytest arguments]; without a group: all; `security --weakened`",
+    ),
+    "fuzz": (testing.fuzz, "[-s SECONDS] [--keep] [pytest arguments]: the parsers against random input, for longer"),
     "bench": (_bench, "[NAME ...] [-n RUNS] [--write]: whole-process times of ours and of the peers, in turn"),
     "clean": (clean.main, "remove caches and build output; `clean --all` the prepared .venv and .cache too"),
     "setup": (_setup, "only prepare .venv"),

@@ -28,6 +28,12 @@ TESTS_FAILED = 1  # pytest's exit status: tests ran and some failed; anything el
 
 def main(words: Sequence[str]) -> int:
     """Run the named groups and return pytest's exit status; words that name no group go to pytest."""
+    if "--weakened" in words:
+        # Behind the other groups: it imports the tests' support.
+        from . import weakened
+
+        peers.prepare(GROUPS)
+        return weakened.main([word for word in words if word not in ("security", "--weakened")])
     named = [word for word in words if word in (*GROUPS, "all")]
     groups = GROUPS if "all" in named else tuple(named) or GROUPS
     arguments = [word for word in words if word not in named]
@@ -46,9 +52,11 @@ def main(words: Sequence[str]) -> int:
 
 
 def fuzz(words: Sequence[str]) -> int:
-    """Run tests/fuzz with a new seed, each target for -s SECONDS (60)."""
+    """Run tests/fuzz with a new seed, each target for -s SECONDS (60). --keep: what is answered anew is kept."""
     prepare()
-    arguments = list(words)
+    arguments = [word for word in words if word != "--keep"]
+    if "--keep" in words:
+        os.environ["ORLOP_FUZZ_KEEP"] = "1"
     seconds = "60"
     if "-s" in arguments:
         at = arguments.index("-s")

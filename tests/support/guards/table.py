@@ -1,0 +1,94 @@
+"""What is said of rows that no test can say: at which doors a row has no meaning, and which rows have none here."""
+
+from __future__ import annotations
+
+from .model import DOORS, Guard
+
+# What stands in a test's file name -> the doors that the test uses.
+_BY_FILE = {
+    "security/test_doors.py": DOORS,
+    "security/test_hostile_builds.py": ("build",),
+    "root/test_build": ("build",),
+    "root/test_rootless": ("rootless",),
+    "root/test_nesting.py": ("nested",),
+    "contract/test_docker_": ("api",),
+    "contract/test_scoped_sockets.py": ("api",),
+    "contract/test_serve.py": ("api",),
+    "root/test_disk.py": ("root",),
+}
+_NO_SYSCTL = "test_sec_24_a_sysctl_is_the_containers"
+
+_RUNTIME = (
+    "the runtime's own steps hold it, by the same code and the same plan whoever asked: tried between all of a start's "
+    "steps at the runtime itself"
+)
+_READER = "the engine reads what came from outside before any container is made, by the same function at every door"
+_BUILDER = "only a Dockerfile has words for it"
+_SERVICE = "it is an attack on the service that answers, not on a container"
+_NETWORK = "rules of the machine's own namespace, where only root's engine has bridges; nothing in a container differs"
+_RELAYS = "an ordinary user's engine has relays instead of rules (docs/rootless.md)"
+_STATE = "it is about files and sockets of one engine, which every door of that engine shares"
+
+# row -> why it has no test of its own at the doors that its tests do not use
+ELSEWHERE: dict[str, str] = {
+    **{f"SEC-{number:02}": _RUNTIME for number in (5, 6, 7, 8, 10, 12, 15, 18, 19, 20, 22, 23, 26)},
+    **{f"SEC-{number}": _READER for number in (*range(40, 51), 52, 66, 76, 77)},
+    **{f"SEC-{number}": _BUILDER for number in (60, 61, 62, 63, 64, 67)},
+    **{f"SEC-{number}": _SERVICE for number in (70, 71, 72, 73, 74, 75, 78, 79)},
+    **{f"SEC-{number}": f"{_NETWORK}; {_RELAYS}" for number in (90, 91, 92, 93, 94)},
+    "SEC-24": "a Dockerfile has no words for sysctls",
+    "SEC-35": _STATE,
+    "SEC-48": "checkpoints are the runtime's command alone: no door of the engine takes one",
+}
+
+# Guards that can't be taken out: what holds the attack off is how the thing is made, or code that is not there.
+NEVER_RED: dict[str, str] = {
+    "SEC-06": "the copier joins the container's mount namespace and works on its root: without that it copies nothing",
+    "SEC-07": "it is no guard: it holds that guards let honest links through",
+    "SEC-10": "no label is written where no security module is active; tried in a guest that has one",
+    "SEC-22": "no code relabels or changes owners of the host's files",
+    "SEC-26": "the kernel refuses what is too long, and so do we, sooner and in words",
+    "SEC-35": "the state's directory (SEC-34) and the kernel's own rules for /proc hold it",
+    "SEC-48": "a checkpoint is read by a table of a few names: nothing else of it has a reader",
+    "SEC-50": "no code reads an image's history as a cache",
+    "SEC-61": "a mount's place is the workspace's own directory: there is no clean-up by name",
+    "SEC-66": "a store without locks between images: what is broken is thrown away by who brought it",
+    "SEC-71": "no listener is opened on a network but by `serve --host`, with TLS",
+    "SEC-74": "no code logs requests or variables",
+    "SEC-75": "each request has a thread and a container record of its own",
+    "SEC-76": "no code fetches parts of a project",
+    "SEC-77": "the same resolution as SEC-08's, of a volume's directory",
+    "SEC-91": "the rules translate destinations; a source is never translated",
+    "SEC-94": "rules of a table with an owner, which the kernel keeps from others' flush",
+}
+
+NOT_APPLICABLE: dict[str, str] = {
+    "SEC-53": "there is no such row",
+    "SEC-95": "there is no `orlop sandbox`",
+    "SEC-96": "no virtual machines are run for users",
+    "SEC-97": "no WASM is run",
+    "SEC-98": "no file system of an image is mounted by the kernel: layers are unpacked",
+}
+
+
+def doors_of(tests: list[str]) -> list[str]:
+    """Return the doors that tests use; what names no other is root's command line, or its runtime."""
+    found: set[str] = set()
+    for test in tests:
+        doors = next((doors for part, doors in _BY_FILE.items() if test.startswith(part)), ("root",))
+        found |= set(doors) - ({"build"} if test.endswith(_NO_SYSCTL) else set())
+    return [door for door in DOORS if door in found]
+
+
+def missing(rows: dict[str, tuple[str, list[str]]], guards: tuple[Guard, ...]) -> list[str]:
+    """Return a line for each thing that the tables do not say."""
+    found = []
+    for row, (_, tests) in rows.items():
+        if set(doors_of(tests)) != set(DOORS) and row not in ELSEWHERE:
+            found.append(f"{row}: neither a test nor a reason at {sorted(set(DOORS) - set(doors_of(tests)))}")
+        if not any(row in guard.rows for guard in guards) and row not in NEVER_RED:
+            found.append(f"{row}: no guard is taken out for it, and nothing says why")
+    known = {row for guard in guards for row in guard.rows}
+    found += [f"{row}: a guard is for it, so it is not never red" for row in sorted(known & set(NEVER_RED))]
+    found += [f"{row}: it has no tests" for row in sorted((known | set(ELSEWHERE) | set(NEVER_RED)) - set(rows))]
+    return found

@@ -1,0 +1,267 @@
+"""./dev test security --weakened: every test of an attack, seen red without the guard that it is there for.
+
+The product has no switch that weakens it. A copy of this tree is made for each guard of support.guards, the guard's few
+lines are taken out of the copy, and the tests that must see it run there, in a mount namespace in which the machine's
+own directories are read-only: attacks that succeed meet nothing of value. A test counts as red when it failed by an
+assertion or in the product, not when it could not begin, and not when the weakened copy does not even run.
+
+Words: rows (SEC-30) or parts of guards' names; without any, all. `--write` writes docs/SECURITY-REPORT.md anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import peers
+from .environment import CACHE, PYTHON, ROOT, VENV, prepare
+from .failure import Failure
+
+if TYPE_CHECKING:
+    from support.guards import Guard
+
+REPORT = ROOT / "docs/SECURITY-REPORT.md"
+COPIED = (
+    "src",
+    "tests",
+    "tools",
+    "bench",
+    "docs",
+    "dev",
+    "orlop",
+    "pyproject.toml",
+    "requirements-dev.txt",
+    "README.md",
+)
+READ_ONLY = (
+    "/bin",
+    "/boot",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib64",
+    "/opt",
+    "/root",
+    "/sbin",
+    "/srv",
+    "/usr",
+    str(ROOT),
+    str(VENV.resolve().parent),
+)
+SETTINGS = ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/overcommit_memory")
+JOBS = 3
+TIMEOUT_S = 560
+# What a copy says that is broken, not weakened: a failure with these words proves nothing.
+BROKEN = (
+    "SyntaxError",
+    "NameError",
+    "ImportError",
+    "ModuleNotFoundError",
+    "UnboundLocalError",
+    "a defect of the engine",
+)
+
+
+class Outcome(NamedTuple):
+    """What the tests of one guard said without it. red, green: ids of tests; doubtful: red for another reason.
+
+    date: when.
+    """
+
+    guard: Guard
+    red: tuple[str, ...]
+    green: tuple[str, ...]
+    doubtful: tuple[str, ...]
+    trouble: str = ""
+    date: str = ""
+
+    def unseen(self) -> list[str]:
+        """Return the tests that should have been red and were not, in no variant."""
+        seen = {one.partition("[")[0] for one in self.red} | set(self.red)
+        return [test for test in self.guard.tests if test not in seen]
+
+    def failed(self) -> list[str]:
+        """Return a line for each thing that is wrong."""
+        lines = [f"{self.guard.name}: {self.trouble}"] if self.trouble else []
+        if self.unseen():
+            lines += [f"{self.guard.name}: not red without it: {test}" for test in self.unseen()]
+            lines += [f"{self.guard.name}: red for another reason: {test}" for test in self.doubtful]
+        return lines
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the tests of the guards without them; return 1 when one of them is not red."""
+    from support.guards import GUARDS
+
+    prepare()
+    chosen = [word for word in words if not word.startswith("-")]
+    guards = [one for one in GUARDS if not chosen or any(word in one.rows or word in one.name for word in chosen)]
+    started = time.monotonic()
+    before = {name: Path(name).read_text() for name in SETTINGS if os.path.exists(name)}
+    try:
+        with ThreadPoolExecutor(JOBS) as pool:
+            outcomes = list(pool.map(_tell, guards))
+    finally:
+        for name, text in before.items():
+            if Path(name).read_text() != text:
+                Path(name).write_text(text)
+    failed = [line for outcome in outcomes for line in outcome.failed()]
+    print("\n".join(failed))
+    print(f"{len(guards)} guards, {len(failed)} complaints, {time.monotonic() - started:.0f} s")
+    if "--write" in words and not failed:
+        known = [found for guard in GUARDS if (found := _recall(guard)) is not None]
+        if len(known) < len(GUARDS):
+            names = ", ".join(sorted({one.name for one in GUARDS} - {one.guard.name for one in known}))
+            raise Failure(f"nothing is written: these were not seen red yet as they are now: {names}")
+        REPORT.write_text(report(known))
+    return int(bool(failed))
+
+
+def _place(guard: Guard) -> Path:
+    """Return where is kept what was seen without a guard, as long as its entry is the same."""
+    return CACHE / "weakened" / f"{hashlib.sha256(repr(guard).encode()).hexdigest()[:16]}.json"
+
+
+def _recall(guard: Guard) -> Outcome | None:
+    try:
+        found = json.loads(_place(guard).read_text())
+    except FileNotFoundError:
+        return None
+    return Outcome(guard, tuple(found["red"]), tuple(found["green"]), (), "", found["date"])
+
+
+def _tell(guard: Guard) -> Outcome:
+    started = time.monotonic()
+    outcome = without(guard)
+    word = "RED" if not outcome.failed() else "NOT RED"
+    if not outcome.failed():
+        _place(guard).parent.mkdir(exist_ok=True)
+        date = time.strftime("%Y-%m-%d", time.gmtime())
+        _place(guard).write_text(json.dumps({"red": outcome.red, "green": outcome.green, "date": date}))
+    print(f"{word:<8}{time.monotonic() - started:6.1f} s  {guard.name} ({len(outcome.red)} red)", flush=True)
+    return outcome
+
+
+def without(guard: Guard) -> Outcome:
+    """Run a guard's tests in a copy of the tree that lacks it."""
+    place = Path(tempfile.mkdtemp(prefix="orlop-weak-", dir="/tmp"))
+    place.chmod(0o755)
+    try:
+        copy_tree(place / "tree")
+        trouble = guard.remove(place / "tree")
+        if trouble:
+            return Outcome(guard, (), (), (), trouble)
+        return _run(guard, place)
+    except subprocess.TimeoutExpired:
+        return Outcome(guard, (), (), (), f"its tests took more than {TIMEOUT_S} s")
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def copy_tree(place: Path) -> None:
+    """Copy what the tests need; programs of others and the interpreter's packages are shared."""
+    place.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, place / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            shutil.copy2(source, place / name)
+    (place / "orlop-runtime").symlink_to("orlop")
+    (place / ".venv").symlink_to(VENV)
+    (place / ".cache").mkdir()
+    for name in ("peers", "vm"):
+        (place / ".cache" / name).symlink_to(CACHE / name)
+
+
+def _run(guard: Guard, place: Path) -> Outcome:
+    tree, told = place / "tree", place / "told.xml"
+    tests = [f"tests/{test}" for test in guard.tests]
+    pytest = [str(PYTHON), "-m", "pytest", "-n", "0", "--timeout", "120", f"--junitxml={told}", *tests]
+    shut = " ".join(f"{path}" for path in READ_ONLY if os.path.isdir(path) and not os.path.islink(path))
+    smoke = (
+        'export ORLOP_ROOT="$0/../root" ORLOP_RUN="$0/../run"\nmkdir -m 700 "$ORLOP_RUN"\n'
+        "unshare --net sh -c './orlop run --rm --network none host true; code=$?; ./orlop engine stop; exit $code' || "
+        "exit 98\nunset ORLOP_ROOT ORLOP_RUN\n"
+    )
+    script = (
+        f"for d in {shut}; do mount --bind $d $d && mount -o remount,bind,ro $d || exit 99; done\n"
+        f'cd "$0" || exit 98\n{smoke * guard.runs}"$@"'
+    )
+    if os.geteuid() == 0:
+        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(tree), *pytest]
+    else:
+        argv = pytest
+    environment = os.environ | {"PATH": peers.path(), "ORLOP_TEST_NETWORK": ""}
+    for name in ("ORLOP_TEST_NETWORK", "ORLOP_TEST_SESSION", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        argv, cwd=tree, env=environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, check=False, timeout=TIMEOUT_S,
+    )  # fmt: skip
+    if os.environ.get("ORLOP_WEAKENED_SHOW"):
+        sys.stderr.write(done.stdout)
+    if not told.exists():
+        return Outcome(guard, (), (), (), f"the tests did not run: {done.stdout[-2000:]}")
+    return _judge(guard, told)
+
+
+def _judge(guard: Guard, told: Path) -> Outcome:
+    red: list[str] = []
+    green: list[str] = []
+    doubtful: list[str] = []
+    for case in ElementTree.parse(told).getroot().iter("testcase"):
+        name = f"{case.get('classname', '').removeprefix('tests.').replace('.', '/')}.py::{case.get('name')}"
+        failure = case.find("failure")
+        if failure is None:
+            (doubtful if case.find("error") is not None else green).append(name)
+        elif any(word in (failure.text or "") for word in BROKEN):
+            doubtful.append(name)
+        else:
+            red.append(name)
+    return Outcome(guard, tuple(red), tuple(green), tuple(doubtful))
+
+
+# -- the report -----------------------------------------------------------------------------------------------------
+
+
+def report(outcomes: Sequence[Outcome]) -> str:
+    """Return docs/SECURITY-REPORT.md: row by row, which tests hold it, at which doors, and without what it is red."""
+    from support import guards
+
+    date = " to ".join(sorted({min(one.date for one in outcomes), max(one.date for one in outcomes)}))
+    lines = [
+        "# Attacks, and how it is known that they are held off", "",
+        f"Written by `./dev test security --weakened --write` on {date}; every line was seen in that run. Doors: the",
+        "ways into a container at which the same attack is tried (tests/support/doors.py). *Red without*: the guard",
+        "that was taken out of a copy of the source (tests/support/guards), whereupon the tests named failed.", "",
+    ]  # fmt: skip
+    for row, (title, tests) in guards.rows().items():
+        lines += [f"## {row}: {title}", ""]
+        doors_tried = guards.doors_of(tests)
+        lines += [f"- tests: {', '.join(sorted({one.partition('::')[2] for one in tests}))}"]
+        lines += [f"- doors: {', '.join(doors_tried)}"]
+        if len(doors_tried) < len(guards.DOORS):
+            lines.append(f"- not at the others: {guards.ELSEWHERE[row]}")
+        for outcome in outcomes:
+            if row in outcome.guard.rows:
+                doors = guards.doors_seen(outcome.red)
+                shown = ", ".join(sorted({one.rpartition("::")[2].partition("[")[0] for one in outcome.red}))
+                lines.append(f"- red without **{outcome.guard.name}**: {shown}" + (f" (doors: {doors})" * bool(doors)))
+        if reason := guards.NEVER_RED.get(row):
+            lines.append(f"- nothing to take out: {reason}")
+        lines.append("")
+    lines += ["## Rows that do not apply", ""]
+    lines += [f"- {row}: {reason}" for row, reason in guards.NOT_APPLICABLE.items()]
+    return "\n".join(lines) + "\n"
