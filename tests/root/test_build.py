@@ -303,6 +303,39 @@ def test_a_failing_step_can_be_entered(orlop, context):
     assert orlop("build", "shell", f"{name}@2", "cat", "/before").stdout == "before\n"
 
 
+def test_a_step_is_entered_with_what_was_mounted_on_it(orlop, context, tmp_path):
+    (context / "f").write_text("of the context")
+    (tmp_path / "token").write_text("sesame-sesame")
+    mounts = [
+        "type=secret,id=s", "type=cache,id=c,target=/c", "type=tmpfs,target=/t", "type=bind,from=other,target=/o",
+        "type=bind,source=f,target=/f",
+    ]  # fmt: skip
+    words = " ".join(f"--mount={mount}" for mount in mounts)
+    text = (
+        f"FROM host AS other\nRUN echo other > /other\nFROM host\nRUN {words} <<EOF\necho cached > /c/x\nfalse\nEOF\n"
+    )
+    secret = ["--secret", f"id=s,src={tmp_path / 'token'}"]
+    failed = build(orlop, context, text, *secret, check=False)
+    assert failed.code == 1
+    name = _newest_build(orlop)
+    look = ["cat", "/c/x", "/o/other", "/f"]
+    assert orlop("build", "shell", *secret, name, *look).stdout == "cached\nother\nof the context"
+    assert orlop("builder", "shell", *secret, name, "cat", "/run/secrets/s").stdout == "sesame-sesame"
+    assert orlop("builder", "shell", name, "cat", "/run/secrets/s").stdout == "", "nobody gave it now"
+    assert orlop("builder", "shell", name, "stat", "-f", "-c", "%T", "/t").stdout == "tmpfs\n"
+    record = (orlop.root / "build/builds" / name / "build.json").read_text()
+    assert "sesame" not in record
+    before = orlop("builder", "shell", f"{name}@4-before", *look)
+    assert before.stdout == "cached\nother\nof the context"
+    until(lambda: not list(orlop.run.glob("build-*")))
+    until(lambda: len(list((orlop.root / "build/builds").iterdir())) == 1)
+    until(lambda: len(list((orlop.root / "snapshots/active").iterdir())) == 1)  # that of the failed step alone
+
+
+def _newest_build(orlop):
+    return orlop("builder", "ls").stdout.splitlines()[1].split()[0]
+
+
 def test_an_interrupted_build_stops_its_command(orlop, context):
     (context / "Dockerfile").write_text("FROM host\nRUN echo begun; exec sleep 4321\n")
     env = orlop.variables

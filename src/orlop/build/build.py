@@ -287,7 +287,21 @@ def _step(solver: Solver, vertex: graph.Vertex) -> history.StepRecord:
         env=command.env if command is not None else (),
         cwd=command.cwd if command is not None else "",
         user=command.user if command is not None else "",
+        network=_network(solver, command) if command is not None else "",
+        mounts=_mounts(solver, command) if command is not None else (),
     )
+
+
+def _network(solver: Solver, command: graph.Run) -> str:
+    return command.network if command.network != graph.DEFAULT else solver.settings.limits().network
+
+
+def _mounts(solver: Solver, command: graph.Run) -> tuple[history.MountRecord, ...]:
+    if not command.mounts:
+        return ()
+    from .replay import written
+
+    return written(solver, command)
 
 
 def _platform(engine: Engine, request: BuildRequest) -> Platform:

@@ -23,10 +23,28 @@ RECORD_BYTES_MAX = 16 * 1024 * 1024
 _HEX = frozenset("0123456789abcdef")
 
 
+class MountRecord(Record):
+    """One mount of a step's command (graph's mounts). chain: of the tree that is mounted; data: of a script, base64."""
+
+    kind: str
+    target: str = ""
+    id: str = ""
+    chain: str = ""
+    path: str = "/"
+    data: str = ""
+    env: str = ""
+    read_only: bool = False
+    sharing: str = ""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    size_bytes: int = 0
+
+
 class StepRecord(Record):
     """One step. place: stage and number in the Dockerfile; state: done, cached or failed. log_bytes: of its output.
 
-    base, after: ChainIDs of its tree before and after, "" where there is none. env, cwd, user: of its command.
+    base, after: ChainIDs of its tree before and after, "" where there is none. env, cwd, user, network: of its command.
     """
 
     number: int
@@ -41,6 +59,8 @@ class StepRecord(Record):
     env: tuple[str, ...] = ()
     cwd: str = ""
     user: str = ""
+    network: str = ""
+    mounts: tuple[MountRecord, ...] = ()
 
 
 class BuildRecord(Record):

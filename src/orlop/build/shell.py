@@ -1,4 +1,4 @@
-"""`build shell`: a command in the tree of a step, before or after it, with the step's variables, user and directory.
+"""`build shell`: a command in the tree of a step, before or after it, with the step's variables, user and mounts.
 
 The step that failed is entered in the very tree where it failed, and what is changed there stays until the build is
 forgotten. Every other step is entered in a copy that goes with the shell.
@@ -15,36 +15,55 @@ from . import history
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orlop.engine.containers.lifecycle import Client
     from orlop.engine.engine import Engine
+
+    from .replay import Entered
 
 SHELL = ("/bin/sh",)
 
 
-def shell(engine: Engine, place: str, argv: Sequence[str], client: Client, *, terminal: bool) -> None:
+def shell(engine: Engine, place: str, command: Command, client: Client, entered: Entered) -> None:
     """Start a command in a step. place: BUILD[@[step]NUMBER[-before|-after]]; the step that failed, or the last, by
-    default. Raises NotFound, Invalid, CommandFailed.
+    default. entered: gives the step's mounts, and is closed in the end. Raises NotFound, Invalid, CommandFailed.
     """
+    try:
+        _start(engine, place, command, client, entered)
+    except BaseException:
+        entered.close()
+        raise
+
+
+def _start(engine: Engine, place: str, command: Command, client: Client, entered: Entered) -> None:
     reference, _, text = place.partition("@")
     record = history.find(engine, reference)
     number, _, when = text.removeprefix("step").partition("-")
     step = _step(record, number)
     if when not in ("", "before", "after"):
         raise _no_step(record, text)
-    command = Command(tuple(argv) or SHELL, step.env, step.cwd or "/", step.user)
-    command.request = command.request.replace(terminal=terminal, open_stdin=True)
+    command.argv, command.env, command.cwd = command.argv or SHELL, step.env, step.cwd or "/"
+    command.user = step.user
+    command.request = command.request.replace(open_stdin=True, network=step.network)
     if step.state == "failed" and when != "before":
         if not record.kept:
             raise NotFound("enter", f"step {step.number}", "its tree was not kept", hint="build again")
-        start_attached(engine, Workspace(engine, (), record.kept), command, client, lambda: None)
+        space = Workspace(engine, (), record.kept)
+        command.mounts, variables = entered.mounts(step, space)
+        command.env = (*step.env, *variables)
+        start_attached(engine, space, command, client, entered.close)
         return
     chain = step.base if when == "before" else step.after
     key = _prepared(engine, chain, step)
     space = Workspace(engine, (), key)
+
+    def left() -> None:
+        entered.close()
+        space.discard()
+
     try:
-        start_attached(engine, space, command, client, space.discard)
+        command.mounts, variables = entered.mounts(step, space)
+        command.env = (*step.env, *variables)
+        start_attached(engine, space, command, client, left)
     except BaseException:
         space.discard()
         raise

@@ -14,6 +14,8 @@ import os
 import shutil
 import stat
 
+from orlop.engine.containers import names
+from orlop.engine.steps.workspace import KEPT
 from orlop.linux.path import open_in_root
 from orlop.spec.errors import Invalid, NotFound
 from orlop.spec.runtime import Mount
@@ -93,7 +95,9 @@ class Mounted:
     def _bind(self, mount: graph.BindMount, space: Workspace, number: int) -> Mount:
         tree = self._solver.solved[mount.source].tree
         layers = tree.layers if tree.key else self._solver.as_layers(mount.source)
-        key = f"{space.key}-{number:08x}"
+        self._solver.bound[mount] = str(layers[-1].chain_id) if layers else ""
+        # The tree of a step that failed may be entered several times at once.
+        key = f"{names.new_id() if space.key.startswith(KEPT) else space.key}-{number:08x}"
         inner = self._solver.open_space(layers, key)
         self._held.callback(inner.discard)
         root = self._held.enter_context(inner.opened())

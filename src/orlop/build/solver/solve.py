@@ -77,6 +77,7 @@ class Solver:
         self.cancelled = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.given_up = threading.Event()  # the same, for what waits for registries
         self.imports = Imports()
+        self.bound: dict[graph.BindMount, str] = {}  # the ChainID of what was mounted
         self.solved: dict[graph.Vertex, Solved] = {}
         self.failure: BaseException | None = None
         self.abandoned = False  # by who asked for it

@@ -234,8 +234,8 @@ def _common(options: Options) -> dict[str, Any]:
         "cpuset_mems": options["cpuset-mems"],
         "cgroup_parent": options["cgroup-parent"],
         "contexts": dict(_named_context(text) for text in options["build-context"]),
-        "secrets": tuple(_secret(text) for text in options["secret"]),
-        "agents": tuple(_agent(text) for text in options["ssh"]),
+        "secrets": tuple(secret_source(text) for text in options["secret"]),
+        "agents": tuple(agent_source(text) for text in options["ssh"]),
         "allow": options["allow"],
         "source_date_epoch_s": int(epoch) if epoch.isascii() and epoch.isdigit() else None,
         "cache_from": tuple(_cache_source(text) for text in options["cache-from"]),
@@ -305,7 +305,8 @@ def _named_context(text: str) -> tuple[str, str]:
     return name, _folder(value)
 
 
-def _secret(text: str) -> SecretSource:
+def secret_source(text: str) -> SecretSource:
+    """Return what one --secret gives. Raises UsageError, NotFound."""
     from base64 import b64encode
 
     fields = dict(part.partition("=")[::2] for part in text.split(","))
@@ -327,7 +328,8 @@ def _secret(text: str) -> SecretSource:
     return SecretSource(id=name, data=b64encode(data).decode())
 
 
-def _agent(text: str) -> AgentSource:
+def agent_source(text: str) -> AgentSource:
+    """Return what one --ssh gives. Raises NotFound."""
     name, _, path = text.partition("=")
     path = path or os.environ.get("SSH_AUTH_SOCK", "")
     if not path:

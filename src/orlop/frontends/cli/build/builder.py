@@ -70,7 +70,11 @@ def enter(invocation: Invocation, place: str, command: list[str]) -> int:
     connected = foreground.attachment(
         stdin=True, stdout=True, stderr=True, terminal=terminal, detach_keys=b"\x10\x11", proxy_signals=True
     )
+    from .build import agent_source, secret_source
+
     args: dict[str, object] = {"place": place, "command": command, "terminal": terminal}
+    args["secrets"] = [secret_source(text).to_json() for text in invocation.options["secret"]]
+    args["agents"] = [agent_source(text).to_json() for text in invocation.options["ssh"]]
     with invocation.connect() as engine:
         session = foreground.run_attached(engine, "build.shell", args, connected)
     return foreground.status_of_exec(session)
@@ -131,7 +135,11 @@ LOGS = Command(
 SHELL = Command(
     _shell,
     "Enter a step of a build: builder shell BUILD[@STEP[-before|-after]]",
-    "BUILD[@STEP] [COMMAND] [ARG...]",
+    "[OPTIONS] BUILD[@STEP] [COMMAND] [ARG...]",
+    flags=(
+        Flag("secret", "", LIST_OF_TEXTS, 'Secret that the step had ("id=mysecret[,src=/local/secret]")'),
+        Flag("ssh", "", LIST_OF_TEXTS, 'SSH agent that the step had ("default|<id>[=<socket>]")'),
+    ),
     arguments=(1, None),
     interspersed=False,
     aliases=("builder shell",),

@@ -1,6 +1,6 @@
 """The verbs `build.*`. The builder is imported when somebody builds."""
 
-from ....build.request import BuildRequest
+from ....build.request import AgentSource, BuildRequest, SecretSource
 from ....spec.errors import Invalid
 from ....spec.runtime import Box
 from .call import Args, Call, Reply, Verb
@@ -38,6 +38,8 @@ class Shell(Args):
     terminal: bool = False
     attached: bool = True
     console_size: Box | None = None
+    secrets: tuple[SecretSource, ...] = ()
+    agents: tuple[AgentSource, ...] = ()
 
 
 class Prune(Args):
@@ -84,10 +86,14 @@ def _rebase(call: Call, args: Rebase) -> object:
 
 
 def _shell(call: Call, args: Shell) -> object:
+    from ....build.replay import Entered
     from ....build.shell import shell
+    from ....engine.steps.run import Command
 
     client = call.client("build.shell", attached=True, size=args.console_size)
-    shell(call.engine, args.place, args.command, client, terminal=args.terminal)
+    command = Command(args.command)
+    command.request = command.request.replace(terminal=args.terminal)
+    shell(call.engine, args.place, command, client, Entered(call.engine, args.secrets, args.agents))
     return {"id": args.place}
 
 
