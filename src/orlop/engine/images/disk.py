@@ -31,6 +31,7 @@ PLACES = {
     "volumes": "volumes",
     "networks": "networks",
     "certs.d": "certificates",
+    "engine-id": "the engine's name",
     "engine.log": "the engine's log",
     "engine.log.1": "the engine's log",
     "events.jsonl": "events",

@@ -25,6 +25,7 @@ def _mount(invocation: Invocation) -> int:
     if not rest:
         raise UsageError("the directory to mount it at is missing", "write: orlop image mount IMAGE DIR", EXIT_USAGE)
     path = os.path.realpath(rest[0])
+    _check_may_mount(path)
     try:
         target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as wrong:
@@ -44,6 +45,15 @@ def _mount(invocation: Invocation) -> int:
     return 0
 
 
+def _check_may_mount(path: str) -> None:
+    from ....linux import capability
+
+    effective, _, _ = capability.get_sets()
+    if not effective & capability.mask(("CAP_SYS_ADMIN",)):
+        hint = "run it as root, or inside: unshare --user --map-root-user --mount"
+        raise Denied("mount", path, "only root may mount here", hint=hint)
+
+
 def _attach(mounts: object, target: int, path: str) -> None:
     from ....linux import mount as linux_mount
     from ....runtime import rootfs
@@ -59,9 +69,6 @@ def _attach(mounts: object, target: int, path: str) -> None:
         finally:
             os.close(fd)
     except OSError as wrong:
-        if wrong.errno == errno.EPERM:
-            hint = "run it as root, or inside: unshare --user --map-root-user --mount"
-            raise Denied("mount", path, "only root may mount here", hint=hint) from None
         raise Unavailable("mount", path, wrong.strerror or str(wrong)) from None
 
 
