@@ -203,9 +203,10 @@ def _run(guard: Guard, place: Path) -> Outcome:
         argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(tree), *pytest]
     else:
         argv = pytest
-    environment = os.environ | {"PATH": peers.path(), "ORLOP_TEST_NETWORK": ""}
-    for name in ("ORLOP_TEST_NETWORK", "ORLOP_TEST_SESSION", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER"):
-        environment.pop(name, None)
+    # A run of its own: nothing of the one that may be around it (ORLOP_TEST_FAILED, PYTEST_XDIST_WORKER) is its.
+    foreign = ("ORLOP_TEST_", "PYTEST_", "CI")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    environment["PATH"] = peers.path()
     done = subprocess.run(
         argv, cwd=tree, env=environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, check=False, timeout=TIMEOUT_S,
