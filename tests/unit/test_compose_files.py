@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orlop.frontends.cli.compose import images
 from orlop.frontends.compose import document, dotenv, interpolation, loading, plan, project, request
 from orlop.frontends.compose.document import Map
 from orlop.spec.errors import Invalid, NotFound, OrlopError
@@ -229,6 +231,77 @@ def test_what_orlop_has_not_is_refused_before_anything_is_made(tmp_path: Path) -
     found = load(tmp_path, HEAD + "    gpus: all\n")
     with pytest.raises(OrlopError, match=r"services\.web\.gpus"):
         request.container(found, found.services["web"], 1, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (HEAD + "    use_api_socket: true\n", "services.web.use_api_socket"),
+        (HEAD + "    pull_refresh_after: 1h\n", "services.web.pull_refresh_after"),
+        (HEAD + "    networks: {default: {interface_name: lan0}}\n", "services.web.networks.default.interface_name"),
+        (HEAD + "    networks: {default: {link_local_ips: [169.254.1.1]}}\n", "services.web.networks.default.link_"),
+        (HEAD + "    secrets: [s]\nsecrets: {s: {environment: HOME, driver: vault}}\n", "secrets.s.driver"),
+        (HEAD + "    configs: [c]\nconfigs: {c: {content: x, template_driver: golang}}\n", "configs.c.template_driver"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(tmp_path: Path, text: str, place: str) -> None:
+    found = load(tmp_path, text)
+    with pytest.raises(OrlopError, match=re.escape(place)):
+        request.container(found, found.services["web"], 1, {})
+
+
+def test_every_key_of_a_build_is_a_flag_of_build(tmp_path: Path) -> None:
+    text = """
+services:
+  web:
+    build:
+      context: .
+      args: {A: b}
+      ssh: [default, "k=/tmp/key"]
+      ulimits: {nofile: {soft: 5, hard: 9}, nproc: 3}
+      isolation: default
+      provenance: mode=max
+      sbom: false
+      privileged: true
+      entitlements: [network.host]
+      no_cache_filter: [base]
+"""
+    found = load(tmp_path, text)
+    words = " ".join(images._build_words(found, found.services["web"].config["build"]))
+    for part in (
+        "--build-arg A=b",
+        "--ssh default --ssh k=/tmp/key",
+        "--ulimit nofile=5:9 --ulimit nproc=3:3",
+        "--isolation default",
+        "--provenance=mode=max --sbom=false",
+        "--allow security.insecure",
+        "--allow network.host",
+        "--no-cache-filter base",
+    ):
+        assert part in words
+
+
+def test_what_only_a_cluster_knows_is_named(tmp_path: Path) -> None:
+    text = """
+    deploy:
+      replicas: 2
+      endpoint_mode: vip
+      placement: {constraints: [node.role == manager]}
+      update_config: {parallelism: 2}
+      restart_policy: {condition: any, delay: 5s}
+      resources: {limits: {cpus: "1"}, reservations: {generic_resources: []}}
+"""
+    assert request.without_effect(load(tmp_path, HEAD + text)) == [
+        f"services.web.deploy.{key}"
+        for key in (
+            "endpoint_mode",
+            "placement",
+            "update_config",
+            "restart_policy.delay",
+            "resources.reservations.generic_resources",
+        )
+    ]
+    assert request.without_effect(load(tmp_path, HEAD + "    deploy: {replicas: 2}\n")) == []
 
 
 def test_a_request_has_what_the_service_says(tmp_path: Path) -> None:

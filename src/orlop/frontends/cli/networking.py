@@ -145,7 +145,7 @@ def parse_network(text: str) -> Chosen:
 
 def _of_podman(text: str) -> str:
     """Return podman's fields of a network in docker's words (podman-run(1), --network)."""
-    names = {"mac": "mac-address", "interface_name": "driver-opt=com.docker.network.endpoint.ifname"}
+    names = {"mac": "mac-address"}
     out = []
     for part in text.split(","):
         key, equals, value = part.strip().partition("=")

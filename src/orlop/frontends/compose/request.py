@@ -44,7 +44,10 @@ PROJECT, SERVICE, NUMBER = f"{LABEL}project", f"{LABEL}service", f"{LABEL}contai
 ONEOFF, HASH = f"{LABEL}oneoff", f"{LABEL}config-hash"
 NETWORK, VOLUME = f"{LABEL}network", f"{LABEL}volume"
 # A service that asks for one of these would not get what it asks for.
-REFUSED = ("credential_spec", "cpu_count", "cpu_percent", "gpus", "models", "provider")
+REFUSED = ("credential_spec", "cpu_count", "cpu_percent", "gpus", "models", "provider", "pull_refresh_after")
+# Of a cluster, which one machine is not; docker compose says nothing about them.
+_OF_CLUSTERS = ("endpoint_mode", "placement", "rollback_config", "update_config")
+_RESTARTS_OF_CLUSTERS = ("delay", "window")
 _CONDITION = {"service_started": "started", "service_healthy": "healthy"}
 _CONDITION["service_completed_successfully"] = "completed"
 DATA_BYTES_MAX = 1 << 20  # more than the engine keeps of one: it says so
@@ -67,6 +70,11 @@ def _container(project: Project, service: Service, number: int) -> ContainerRequ
         if service.get(key) is not None:
             hint = "leave the key away"
             raise Unsupported("use", f"services.{service.name}.{key}", "Orlop does not have it", hint=hint)
+    if service.get("use_api_socket"):  # whoever has it has the machine
+        hint = "give it a socket with less power: orlop socket create NAME --allow ..."
+        raise Unsupported(
+            "use", f"services.{service.name}.use_api_socket", "no container gets the whole API", hint=hint
+        )
     get = service.get
     logging = get("logging", {})
     policy, retries = _restart(service)
@@ -166,6 +174,20 @@ def volume(project: Project, resource: Resource) -> VolumeRequest:
         driver_options=dict(config.get("driver_opts", {})),
         labels={**wished, **_own_labels(project), VOLUME: resource.key},
     )
+
+
+def without_effect(project: Project) -> list[str]:
+    """Return the keys of a project's services that mean something to a cluster and nothing to one machine."""
+    found = []
+    for service in project.services.values():
+        deploy = service.get("deploy", {})
+        place = f"services.{service.name}.deploy"
+        found += [f"{place}.{key}" for key in _OF_CLUSTERS if key in deploy]
+        policy = deploy.get("restart_policy", {})
+        found += [f"{place}.restart_policy.{key}" for key in _RESTARTS_OF_CLUSTERS if key in policy]
+        if "generic_resources" in deploy.get("resources", {}).get("reservations", {}):
+            found.append(f"{place}.resources.reservations.generic_resources")
+    return found
 
 
 def _words(service: Service, key: str) -> tuple[str, ...] | None:
@@ -302,6 +324,10 @@ def stored_name(project: Project, kind: str, resource: Resource) -> str:
     """Return the name under which the engine keeps a secret or config: another content is another name."""
     if resource.external:
         return resource.name
+    for key in ("driver", "driver_opts", "template_driver"):
+        if resource.config.get(key):
+            subject = f"{kind}.{resource.key}.{key}"
+            raise Unsupported("use", subject, "there are no such drivers", hint="leave the key away")
     digest = hashlib.sha256(content(project, kind, resource)).hexdigest()
     return f"{project.name[:20]}_{resource.key[:20]}_{digest[:20]}"
 
@@ -495,6 +521,10 @@ def _network(project: Project, service: Service, number: int) -> dict[str, Any]:
 
 def _endpoint(project: Project, service: Service, number: int, resource: Resource, wish: Any) -> EndpointRequest:
     links = [_link(project, text) for text in service.get("links", ())]
+    for key in ("interface_name", "link_local_ips"):
+        if wish.get(key):
+            subject = f"services.{service.name}.networks.{resource.key}.{key}"
+            raise Unsupported("use", subject, "Orlop does not have it", hint="leave the key away")
     links += [text if ":" in text else f"{text}:{text}" for text in service.get("external_links", ())]
     return EndpointRequest(
         network=resource.name,

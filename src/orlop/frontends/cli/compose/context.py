@@ -6,7 +6,7 @@ import os
 import sys
 
 from ....spec.errors import NotFound
-from ...compose import loading, observed, project
+from ...compose import loading, observed, project, request
 from ...compose import plan as plans
 from ...compose.observed import Container
 from ...compose.plan import Wishes
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 class Compose(Invocation):
     """compose: the options before the command's word."""
 
-    __slots__ = ("compose",)
+    __slots__ = ("_told", "compose")
 
     def __init__(self, compose: Options, options: Options, arguments: list[str], paths: Paths) -> None:
         super().__init__(options, arguments, paths)
         self.compose = compose
+        self._told = False
 
     def project(self, enabled: Iterable[str] = ()) -> Project:
         """Read the project's files. enabled: services whose profiles are on because they are named."""
@@ -40,7 +41,11 @@ class Compose(Invocation):
             env_files=self.compose["env-file"],
             warn=lambda text: warn(f"WARNING: {text}"),
         )
-        return project.make(loading.load(sources), self.compose["project-name"], self.compose["profile"], enabled)
+        made = project.make(loading.load(sources), self.compose["project-name"], self.compose["profile"], enabled)
+        if (keys := request.without_effect(made)) and not self._told:
+            warn(f"WARNING: only a cluster knows what these mean: {', '.join(keys)}")
+        self._told = True
+        return made
 
     def project_or_name(self) -> tuple[Project | None, str]:
         """Return the project and its name; a name alone does where only what there is matters."""

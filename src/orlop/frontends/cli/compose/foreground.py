@@ -124,6 +124,8 @@ class _Session:
 
     def _is_shown(self, container: Container) -> bool:
         chosen, hidden = self.options["attach"], self.options["no-attach"]
+        if not chosen and not self.options["attach-dependencies"]:
+            chosen = self.invocation.arguments  # docker compose: not what only they need
         if container.service in hidden or (chosen and container.service not in chosen):
             return False
         return bool(self.project.service(container.service).get("attach", True))

@@ -13,6 +13,7 @@ from ...compose import observed
 from ..command import warn
 from ..flags import BOOL, LIST, STRING, Flag
 from ..images.pull import pull_image
+from ..values import BYTES
 from .context import Compose, command
 
 TYPE_CHECKING = False
@@ -44,8 +45,7 @@ def ensure(invocation: Compose, project: Project, services: Sequence[Service], m
         if chosen not in POLICIES:
             cause = f"invalid pull policy {chosen!r}"
             raise Invalid("use", f"services.{service.name}", cause, hint=f"known are {', '.join(POLICIES)}")
-        with invocation.connect() as engine:
-            is_here = bool(observed.image_id(engine, service.image))
+        is_here = _is_here(invocation, service)
         if "build" in service.config:
             if making.build or chosen == "build" or not is_here:
                 if not making.may_build:
@@ -87,9 +87,19 @@ def _build_words(project: Project, wish: dict[str, object]) -> list[str]:
                 words += [flag, f"{name}={passed}"]
     for name, context in _pairs(wish.get("additional_contexts")):
         words += ["--build-context", f"{name}={context}"]
-    for key, flag in (("target", "--target"), ("network", "--network"), ("shm_size", "--shm-size")):
+    for name, place in _pairs(wish.get("ssh")):
+        words += ["--ssh", name if place is None else f"{name}={place}"]
+    for name, limit in _limits(wish.get("ulimits")):
+        words += ["--ulimit", f"{name}={limit}"]
+    for key in ("target", "network", "shm_size", "isolation"):
         if key in wish:
-            words += [flag, str(wish[key])]
+            words += [f"--{key.replace('_', '-')}", str(wish[key])]
+    for key in ("provenance", "sbom"):
+        if key in wish:
+            value = wish[key]
+            words.append(f"--{key}={str(value).lower() if isinstance(value, bool) else value}")
+    if wish.get("privileged"):
+        words += ["--allow", "security.insecure"]  # what docker compose makes of it
     for key, flag in (("no_cache", "--no-cache"), ("pull", "--pull")):
         if wish.get(key):
             words.append(flag)
@@ -98,6 +108,8 @@ def _build_words(project: Project, wish: dict[str, object]) -> list[str]:
         ("cache_to", "--cache-to"),
         ("extra_hosts", "--add-host"),
         ("platforms", "--platform"),
+        ("entitlements", "--allow"),
+        ("no_cache_filter", "--no-cache-filter"),
     ):
         for value in _items(wish.get(key)):
             words += [flag, str(value)]
@@ -106,6 +118,11 @@ def _build_words(project: Project, wish: dict[str, object]) -> list[str]:
         source = f"src={config['file']}" if "file" in config else f"env={config.get('environment', '')}"
         words += ["--secret", f"id={grant.get('target', grant['source'])},{source}"]
     return words
+
+
+def _limits(value: object) -> list[tuple[str, str]]:
+    """Return (name, SOFT:HARD) of ulimits."""
+    return [(name, f"{one['soft']}:{one['hard']}") for name, one in value.items()] if isinstance(value, dict) else []
 
 
 def _pairs(value: object) -> list[tuple[str, str | None]]:
@@ -134,6 +151,8 @@ def _build(invocation: Compose) -> int:
     services = project.chosen(invocation.arguments, with_dependencies=options["with-dependencies"])
     more = [word for pair in options["build-arg"] for word in ("--build-arg", pair)]
     more += [f"--{name}" for name in ("no-cache", "pull", "push", "quiet") if options[name]]
+    more += [word for key in options["ssh"] for word in ("--ssh", key)]
+    more += ["--memory", str(options["memory"])] if options["memory"] else []
     for service in services:
         if "build" in service.config:
             build_service(invocation, project, service, more)
@@ -145,10 +164,16 @@ def _build(invocation: Compose) -> int:
 def _pull(invocation: Compose) -> int:
     options = invocation.options
     project = invocation.project(invocation.arguments)
+    policy: str = options["policy"]
+    if policy not in ("", "always", "missing"):
+        raise Invalid("use", f"--policy {policy[:60]}", "invalid pull policy", hint="write missing or always")
     status = 0
     for service in project.chosen(invocation.arguments, with_dependencies=options["include-deps"]):
         if "build" in service.config and (options["ignore-buildable"] or "image" not in service.config):
             warn(f" {service.name} Skipped - No image to be pulled")
+            continue
+        if policy == "missing" and _is_here(invocation, service):
+            warn(f" {service.name} Skipped - Image is already present locally")
             continue
         try:
             pull_service(invocation, service, quiet=options["quiet"])
@@ -158,6 +183,11 @@ def _pull(invocation: Compose) -> int:
             warn(f"orlop: {error}")
             status = 0
     return status
+
+
+def _is_here(invocation: Compose, service: Service) -> bool:
+    with invocation.connect() as engine:
+        return bool(observed.image_id(engine, service.image))
 
 
 def _push(invocation: Compose) -> int:
@@ -181,10 +211,12 @@ BUILD = command(
     _build, "Build or rebuild services", _SERVICES,
     flags=(
         Flag("build-arg", "", LIST, "Set build-time variables for services"),
+        Flag("memory", "m", BYTES, "Set memory limit for the build container", default=0),
         Flag("no-cache", "", BOOL, "Do not use cache when building the image", default=False),
         Flag("pull", "", BOOL, "Always attempt to pull a newer version of the image", default=False),
         Flag("push", "", BOOL, "Push service images", default=False),
         Flag("quiet", "q", BOOL, "Don't print anything to STDOUT", default=False),
+        Flag("ssh", "", LIST, "Set SSH authentications used when building service images"),
         Flag("with-dependencies", "", BOOL, "Also build dependencies (transitively)", default=False),
     ),
     arguments=(0, None),
@@ -195,7 +227,7 @@ PULL = command(
         Flag("ignore-buildable", "", BOOL, "Ignore images that can be built", default=False),
         Flag("ignore-pull-failures", "", BOOL, "Pull what it can and ignores images with pull failures", default=False),
         Flag("include-deps", "", BOOL, "Also pull services declared as dependencies", default=False),
-        Flag("policy", "", STRING, 'Apply pull policy ("missing"|"always")', default="", hidden=True),
+        Flag("policy", "", STRING, 'Apply pull policy ("missing"|"always")', default=""),
         Flag("quiet", "q", BOOL, "Pull without printing progress information", default=False),
     ),
     arguments=(0, None),

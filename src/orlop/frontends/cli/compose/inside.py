@@ -33,7 +33,7 @@ def _exec(invocation: Compose) -> int:
     flags += [f"--{flag}" for flag in ("detach", "privileged") if options[flag]]
     if not options["detach"]:
         flags.append("--interactive")
-        if not options["no-tty"] and os.isatty(0) and os.isatty(1):
+        if not (options["no-TTY"] or options["no-tty"]) and os.isatty(0) and os.isatty(1):
             flags.append("--tty")
     return invocation.run(["exec", *flags, found.id, *words])
 
@@ -45,6 +45,7 @@ def _attach(invocation: Compose) -> int:
         service = project.service(invocation.arguments[0])
         found = one_container(engine, project, service, options["index"], running=True)
     flags = ["--no-stdin"] if options["no-stdin"] else []
+    flags += [f"--detach-keys={options['detach-keys']}"] if options["detach-keys"] else []
     return invocation.run(["attach", *flags, f"--sig-proxy={str(options['sig-proxy']).lower()}", found.id])
 
 
@@ -106,7 +107,8 @@ def _run(invocation: Compose) -> int:
     images.ensure(invocation, project, [service], images.Making(build=options["build"]))
     with invocation.connect() as engine:
         # Its networks and volumes, without its containers.
-        plan = plans.make(engine, project, [service], Wishes(scale={name: 0}, recreate=False), set())
+        wishes = Wishes(scale={name: 0}, recreate=False, orphans=options["remove-orphans"])
+        plan = plans.make(engine, project, [service], wishes, set())
         plan.services = {}
         steps = invocation.steps(project, Progress(invocation))
         steps.apply(plan)
@@ -184,7 +186,8 @@ EXEC = command(
         Flag("env", "e", ENV, "Set environment variables"),
         _INDEX,
         Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached", default=True, hidden=True),
-        Flag("no-tty", "T", BOOL, "Disable pseudo-TTY allocation", default=False),
+        Flag("no-TTY", "T", BOOL, "Disable pseudo-TTY allocation", default=False),
+        Flag("no-tty", "", BOOL, "Disable pseudo-TTY allocation", default=False, hidden=True),
         Flag("privileged", "", BOOL, "Give extended privileges to the process", default=False),
         Flag("tty", "t", BOOL, "Allocate a pseudo-TTY", default=True, hidden=True),
         Flag("user", "u", STRING, "Run the command as this user", default=""),
@@ -208,6 +211,7 @@ RUN = command(
         Flag("no-deps", "", BOOL, "Don't start linked services", default=False),
         Flag("publish", "p", PORT, "Publish a container's port(s) to the host"),
         Flag("quiet-pull", "", BOOL, "Pull without printing progress information", default=False),
+        Flag("remove-orphans", "", BOOL, "Remove containers for services not defined in the files", default=False),
         Flag("rm", "", BOOL, "Automatically remove the container when it exits", default=False),
         Flag("service-ports", "P", BOOL, "Run command with all service's ports enabled", default=False),
         Flag("use-aliases", "", BOOL, "Use the service's network aliases in the networks", default=False),
@@ -230,6 +234,7 @@ CP = command(
 ATTACH = command(
     _attach, "Attach local standard input, output, and error streams to a container", "[OPTIONS] SERVICE",
     flags=(
+        Flag("detach-keys", "", STRING, "Override the key sequence for detaching from a container", default=""),
         _INDEX,
         Flag("no-stdin", "", BOOL, "Do not attach STDIN", default=False),
         Flag("sig-proxy", "", BOOL, "Proxy all received signals to the process", default=True),

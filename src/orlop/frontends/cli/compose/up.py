@@ -181,6 +181,7 @@ UP = command(
         Flag("abort-on-container-failure", "", BOOL, "Stop all containers if any exited with failure", default=False),
         Flag("always-recreate-deps", "", BOOL, "Recreate dependent containers", default=False),
         Flag("attach", "", LIST, "Restrict attaching to the specified services"),
+        Flag("attach-dependencies", "", BOOL, "Attach to log output of dependent services too", default=False),
         Flag("detach", "d", BOOL, "Detached mode: run containers in the background", default=False),
         Flag("exit-code-from", "", STRING, "Return the exit code of the selected service container", default=""),
         Flag("no-attach", "", LIST, "Do not attach to the specified services"),
