@@ -94,7 +94,9 @@ class Story:
     def left(self) -> list[str]:
         places = [self.orlop.root / "snapshots/active", self.orlop.root / "containers"]
         found = [str(path) for place in places if place.is_dir() for path in place.iterdir()]
-        found = [path for path in found if "/kept-" not in path]  # the tree of a step that failed is there to be entered
+        found = [
+            path for path in found if "/kept-" not in path
+        ]  # the tree of a step that failed is there to be entered
         found += [str(path) for path in self.orlop.run.glob("build-*")]
         # An image of a build that was killed has no record: it is swept, not listed.
         records = self.orlop.root / "build/builds"
