@@ -1,4 +1,4 @@
-"""Builds whose Dockerfile, context or server wants more than a build may have (SEC-60 to SEC-67).
+"""Builds whose Dockerfile, context or server wants more than a build may have (SEC-50, SEC-60 to SEC-67).
 
 Everything that a step must not reach is a canary of the test's on the host: a directory with a file that keeps its
 content, and stays the only one in it.
@@ -250,3 +250,20 @@ def test_a_mount_s_options_are_docker_s_only(orlop: Environment, context: Path) 
         assert found.code != 0, option
         assert json.dumps(found.stderr)  # told as text, not as a defect
         assert "defect" not in found.stderr
+
+
+# -- images that lie -------------------------------------------------------------------------------------------------
+
+
+def test_all_that_a_step_sees_is_in_its_key(orlop: Environment, context: Path) -> None:
+    """SEC-50: another environment, user, directory, shell or label of the base, another argument: made anew."""
+    step = 'RUN echo "$(id -u) $PWD $A $0 $-" > /made\n'
+    changes = ["", "ENV A=1\n", "ENV A=2\n", "USER 7\n", "WORKDIR /w\n", 'SHELL ["/bin/sh", "-xc"]\n', "ARG A=3\n"]
+    (context / "f").write_text("f")
+    made = set()
+    for change in changes:
+        text = f"FROM host AS base\nRUN chmod 777 / && mkdir -m 777 /w\nFROM base\n{change}{step}"
+        told = build(orlop, context, text, "--progress=plain", "-t", "one:1")
+        assert told.code == 0, said(told)
+        made.add(orlop("run", "--rm", "--network=none", "one:1", "cat", "/made").stdout)
+    assert len(made) == len(changes)

@@ -22,7 +22,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
     "contract":    ("runc", "buildah", "skopeo", "umoci", "docker.io", "docker-compose", "docker-compose-1",
                     "docker-buildx", "docker-registry", "podman", "openssl", "busybox-static", "binutils",
-                    "binutils-aarch64-linux-gnu", "qemu-user-static"),
+                    "binutils-aarch64-linux-gnu", "mmdebstrap", "qemu-user-static"),
     "root":        ("busybox-static", "containernetworking-plugins", "iproute2", "iptables", "nftables", "passt",
                     "procps", "slirp4netns", "strace", "uidmap"),
     "security":    ("busybox-static", "procps"),
