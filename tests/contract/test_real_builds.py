@@ -28,7 +28,7 @@ RELEASE = "bookworm"
 INSTALL = "apt-get install -y -q --no-install-recommends"
 # What a package's own installation writes with the time or in no order.
 UNSTEADY = re.compile(
-    r"var/(log|cache|lib/apt)(/|$)|etc/(machine-id|resolv.conf|hosts|hostname)$|.*__pycache__|var/lib/dpkg/"
+    r"\.$|var/(log|cache|lib/apt)(/|$)|etc/(machine-id|resolv.conf|hosts|hostname)$|.*__pycache__|var/lib/dpkg/"
 )
 
 SMALL = """\
