@@ -217,6 +217,19 @@ def test_a_whole_machine_lacks_nothing_that_is_needed() -> None:
     assert proposed.code in (0, 1)
 
 
+def test_who_does_not_linger_is_warned_of_the_end_of_the_session() -> None:
+    told = f"WARNING: It may end with your last session. As root: loginctl enable-linger {NAME}\n"
+    setup = "mount -t tmpfs none /run; mkdir -p /run/systemd/system; mount -t tmpfs none /var/lib"
+    with rootless.user(setup=setup) as user:
+        words = ("run", "-d", "--network", "none", "host", "true")
+        done = user.orlop(*words)
+        assert done.code == 0 and told in done.stderr, done
+        place = "/var/lib/systemd/linger"
+        made = user.as_root("sh", "-c", f"mkdir -p {place} && touch {place}/{NAME}", path=user.path)
+        assert made.code == 0, made
+        assert told not in user.orlop(*words).stderr
+
+
 def test_root_fixes_for_a_user_what_can_be_fixed() -> None:
     with rootless.user(ids=False) as user:
         told = user.orlop("doctor", "--fix")

@@ -7,7 +7,7 @@ import sys
 
 from ....spec.errors import Conflict, NotFound, Unavailable
 from .. import request
-from ..command import Command, Invocation, warn, write_line
+from ..command import Command, Invocation, for_output, warn, write_line
 from ..flags import EXIT_FLAGS, EXIT_USAGE, Options, UsageError
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PULL_POLICIES = ("always", "missing", "never")
 STREAMS = frozenset(("stdin", "stdout", "stderr"))
+_SYSTEMD, _LINGERS = "/run/systemd/system", "/var/lib/systemd/linger"
 
 
 def _run(invocation: Invocation) -> int:
@@ -70,7 +71,18 @@ def _run_detached(invocation: Invocation, wanted: ContainerRequest, id_file: Con
         _write_pid(engine, invocation.options["pidfile"], container)
     id_file.write(container)
     write_line(container)
+    if os.path.isdir(_SYSTEMD) and (user := os.geteuid()):
+        _warn_of_logout(user)
     return 0
+
+
+def _warn_of_logout(uid: int) -> None:
+    """Say to an ordinary user who does not linger that a logout ends the engine and what runs below it (P39)."""
+    from ....engine.rootless.enter import user_name
+
+    name = user_name(uid)
+    if not os.path.exists(f"{_LINGERS}/{name}"):
+        warn(f"WARNING: It may end with your last session. As root: loginctl enable-linger {for_output(name)}")
 
 
 def _run_attached(
