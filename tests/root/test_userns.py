@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -148,6 +148,26 @@ def test_a_namespace_is_shared_with_whoever_joins_it(machine: Machine) -> None:
     shared = ("--userns", "container:plain", "host", "readlink", "/proc/self/ns/user")
     assert machine.lines("run", "--rm", *shared) == [os.readlink("/proc/self/ns/user")]
     machine.lines("rm", "-f", "plain")
+
+
+PING_SOCKET = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP); print('opened')"
+
+
+def test_pings_are_those_of_ping_sockets_and_of_no_raw_ones(machine: Machine, peer: Callable[[str], Path]) -> None:
+    # E09 both ways: who may open a ping socket is net.ipv4.ping_group_range's to say.
+    own = ("run", "--rm", "--userns", "remap=remapper", "-v", "/usr:/usr:ro", "-u", "1000")
+    shown = machine.lines(*own, "host", "/usr/bin/python3", "-I", "-S", "-c", PING_SOCKET)
+    assert shown == ["opened"]
+    shut = ("run", "--rm", "--sysctl", "net.ipv4.ping_group_range=1 0", *own[4:])
+    done = machine.orlop(*shut, "host", "/usr/bin/python3", "-I", "-S", "-c", PING_SOCKET)
+    assert done.code == 1 and "Permission denied" in done.stderr, done
+    # E10: busybox asks for a raw socket, which takes CAP_NET_RAW over the network namespace's owner.
+    busybox = ("-v", f"{peer('busybox')}:/bin/busybox:ro", "host", "/bin/busybox", "ping", "-c", "1", "127.0.0.1")
+    done = machine.orlop("run", "--rm", "--userns", "remap=remapper", *busybox)
+    assert done.code == 1 and "ping: permission denied (are you root?)" in done.stderr, done
+    assert "1 packets received" in "".join(machine.lines("run", "--rm", *busybox))
+    done = machine.orlop("run", "--rm", "--cap-drop", "NET_RAW", *busybox)
+    assert done.code == 1 and "ping: permission denied (are you root?)" in done.stderr, done
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,11 @@ as_user systemctl --user is-active orlop.service
 part freeze
 o pause one; cat $own/cgroup.freeze; o unpause one; cat $own/cgroup.freeze
 
+if [ "$LONG" ]; then
 part pids
 $run --rm --pids-limit 5 small sh -c 'for n in 1 2 3 4 5 6; do sleep 9 & done; echo forked'
 echo $?
+fi
 
 part oom
 $run -d --name hog -m 16m --memory-swap 16m small dd if=/dev/zero of=/dev/null bs=64M count=1
@@ -62,6 +64,7 @@ $run $powers small sh -c "$attempts"
 dmesg | grep -o 'apparmor="DENIED" operation="open" .*sysrq"'
 part "apparmor unconfined"
 $run $powers --security-opt apparmor=unconfined small sh -c "$attempts"
+if [ "$LONG" ]; then
 part "apparmor unknown"
 $run --security-opt apparmor=nobodys small true; echo $?
 part "apparmor exec"
@@ -69,12 +72,12 @@ orlop run -d --name confined --network none small sleep 1000 >/dev/null
 orlop exec confined cat /proc/self/attr/current; orlop exec --privileged confined cat /proc/self/attr/current
 orlop inspect -f '{{.AppArmorProfile}}' confined
 orlop stop -t 1 confined; orlop rm confined >/dev/null
+fi
 part devices
-$run --device-cgroup-rule 'c 1:11 r' small sh -c 'for n in 4 11; do
-    mknod /tmp/$n c 1 $n
-    dd if=/tmp/$n of=/dev/null bs=1 count=0 2>/dev/null && echo $n opened to read || echo $n no reading
-    true 2>/dev/null >/tmp/$n && echo $n opened to write || echo $n no writing
-done' 2>/dev/null
+# /dev/fuse: without the rule it is no container's, and whoever has the node may open it.
+$run --device-cgroup-rule 'c 10:229 r' small sh -c 'mknod /tmp/fuse c 10 229
+dd if=/tmp/fuse of=/dev/null count=0 2>/dev/null && echo opened to read
+true 2>/dev/null >/tmp/fuse && echo opened to write || echo no writing' 2>/dev/null
 orlop engine stop >/dev/null
 
 o run -d --network none --name stem --restart unless-stopped small sleep 10000 >/dev/null
