@@ -303,6 +303,26 @@ def test_a_failing_step_can_be_entered(orlop, context):
     assert orlop("build", "shell", f"{name}@2", "cat", "/before").stdout == "before\n"
 
 
+def test_cache_mounts_are_listed_pinned_and_carried_to_another_engine(orlop, context, tmp_path):
+    text = "FROM host\nRUN --mount=type=cache,id=%s,target=/c echo x >> /c/n; cat /c/n > /n\n"
+    for name in ("kept", "gone"):
+        build(orlop, context, text % name)
+    (volume,) = orlop("builder", "pin", "kept").stdout.split()
+    told = orlop("builder", "du").stdout
+    assert "cached mount kept (pinned)" in told and "cached mount gone\n" in told
+    orlop("volume", "export", volume, "-o", tmp_path / "v.tar")
+    orlop("builder", "prune", "-af")
+    assert orlop("volume", "ls", "-q").stdout.split() == [volume]
+    orlop("builder", "unpin", volume)
+    orlop("builder", "prune", "-af")
+    assert not orlop("volume", "ls", "-q").stdout
+    assert "there is no such cache mount" in orlop("builder", "pin", "kept", check=False).stderr
+    orlop("volume", "import", volume, tmp_path / "v.tar")
+    again = image_id(build(orlop, context, text % "kept"))
+    assert run(orlop, again, "cat", "/n") == "x\nx\n"
+    assert "invalid filter" in orlop("builder", "prune", "-f", "--filter", "type=regular", check=False).stderr
+
+
 def test_a_step_is_entered_with_what_was_mounted_on_it(orlop, context, tmp_path):
     (context / "f").write_text("of the context")
     (tmp_path / "token").write_text("sesame-sesame")

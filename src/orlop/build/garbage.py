@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from orlop.image import collection
@@ -13,6 +14,35 @@ from .solver import cachemounts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orlop.engine.engine import Engine
+
+
+def usage(engine: Engine) -> list[dict[str, object]]:
+    """Return docker's object of each record and each cache mount. Sizes in bytes."""
+    from orlop.engine.steps.usage import usage as of_steps
+    from orlop.snapshot.usage import measure
+
+    found = of_steps(engine)
+    busy = cachemounts.in_use(engine)
+    for name, mount, pinned in cachemounts.mounts(engine):
+        try:
+            used = os.stat(engine.volumes.data(name)).st_mtime
+            size = measure(engine.volumes.data(name)).bytes
+        except (NotFound, OSError):
+            continue  # it goes just now
+        found.append(
+            {
+                "ID": name,
+                "Type": "exec.cachemount",
+                "Description": f"cached mount {mount}{' (pinned)' if pinned else ''}",
+                "InUse": name in busy,
+                "Shared": False,
+                "Size": size,
+                "CreatedAt": "",
+                "LastUsedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(used)),
+                "UsageCount": 1,
+            }
+        )
+    return found
 
 
 def prune(engine: Engine, *, everything: bool = False, keep_bytes: int = 0, unused_s: int = 0) -> dict[str, object]:
@@ -39,17 +69,17 @@ def prune(engine: Engine, *, everything: bool = False, keep_bytes: int = 0, unus
 
 
 def _mounts(engine: Engine) -> int:
-    """Remove the cache mounts that no step uses; return the bytes that they held."""
+    """Remove the cache mounts that no step uses and nobody has pinned; return the bytes that they held."""
     from orlop.engine.volumes import preparation
     from orlop.snapshot.usage import measure
 
     reclaimed = 0
     busy = cachemounts.in_use(engine)
-    for record in list(engine.volumes.all()):
-        if cachemounts.LABEL in record.labels and record.name not in busy:
+    for name, _, pinned in cachemounts.mounts(engine):
+        if name not in busy and not pinned:
             try:
-                size = measure(engine.volumes.data(record.name)).bytes
-                preparation.remove(engine, record.name)
+                size = measure(engine.volumes.data(name)).bytes
+                preparation.remove(engine, name)
             except (NotFound, OSError):
                 continue
             reclaimed += size

@@ -4,6 +4,8 @@ Each is a volume of the engine, so that it is listed, measured, exported, import
 
 sharing: shared uses one directory at the same time; locked waits for it; private takes another one where it is in use.
 Who uses one is known in the memory of the engine, like all of a build.
+
+$ORLOP_ROOT/build/pinned/<volume>   an empty file: pruning leaves the volume alone
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from contextlib import contextmanager
 
 from orlop.engine.volumes import verbs as volumes
 from orlop.engine.volumes.store import DATA
-from orlop.spec.errors import Unavailable
+from orlop.spec.errors import NotFound, Unavailable
 from orlop.spec.mount import VolumeRequest
 
 from .. import graph
@@ -57,6 +59,48 @@ def in_use(engine: Engine) -> set[str]:
     """Return the names of the volumes that steps use now."""
     with _guard:
         return {name for root, name in _users if root == engine.paths.root}
+
+
+def mounts(engine: Engine) -> list[tuple[str, str, bool]]:
+    """Return every cache mount: its volume, its id, and whether it is pinned."""
+    pinned = set(_pins(engine))
+    return [
+        (record.name, record.labels[LABEL], record.name in pinned)
+        for record in engine.volumes.all()
+        if LABEL in record.labels
+    ]
+
+
+def pin(engine: Engine, name: str, *, pinned: bool) -> str:
+    """Have pruning leave a cache mount alone, or not any more; name: its id or its volume. Returns the volume.
+
+    Raises NotFound.
+    """
+    found = [volume for volume, mount, _ in mounts(engine) if name in (volume, mount)]
+    if not found:
+        hint = "list them with: orlop builder du"
+        raise NotFound("pin", f"cache mount {name[:60]}", "there is no such cache mount", hint=hint)
+    path = f"{_place(engine)}/{found[0]}"
+    try:
+        if pinned:
+            os.makedirs(_place(engine), 0o700, exist_ok=True)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        elif os.path.exists(path):
+            os.unlink(path)
+    except OSError as wrong:
+        raise Unavailable("pin", f"cache mount {name[:60]}", wrong.strerror or str(wrong)) from None
+    return found[0]
+
+
+def _pins(engine: Engine) -> list[str]:
+    try:
+        return os.listdir(_place(engine))
+    except FileNotFoundError:
+        return []
+
+
+def _place(engine: Engine) -> str:
+    return f"{engine.paths.root}/build/pinned"
 
 
 def _taken(solver: Solver, mount: graph.CacheMount) -> str:

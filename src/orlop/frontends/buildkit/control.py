@@ -175,7 +175,7 @@ class Control:
         call.send(protobuf.encode(((1, _version()),)))
 
     def _disk_usage(self, call: grpc.Call) -> None:
-        from ...engine.steps.usage import usage
+        from ...build.garbage import usage
 
         _request(call)
         records = []

@@ -7,7 +7,7 @@ import sys
 
 from ....spec.errors import Unavailable
 from ..command import Command, Invocation, for_output, write_line
-from ..flags import BOOL, INT, Flag
+from ..flags import BOOL, INT, Flag, UsageError
 from ..flags import LIST as LIST_OF_TEXTS
 from ..units import size
 from ..values import BYTES, parse_duration
@@ -92,6 +92,22 @@ def _usage(invocation: Invocation) -> int:
     return 0
 
 
+def _pin(invocation: Invocation) -> int:
+    return _set_pins(invocation, pinned=True)
+
+
+def _unpin(invocation: Invocation) -> int:
+    return _set_pins(invocation, pinned=False)
+
+
+def _set_pins(invocation: Invocation, *, pinned: bool) -> int:
+    with invocation.connect() as engine:
+        for name in invocation.arguments:
+            found = engine.call("build.pin", {"mount": name, "pinned": pinned})
+            write_line(str(found["volume"]) if isinstance(found, dict) else name)
+    return 0
+
+
 def _prune(invocation: Invocation) -> int:
     options = invocation.options
     if not options["force"]:
@@ -100,6 +116,9 @@ def _prune(invocation: Invocation) -> int:
         sys.stdout.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             return 1
+    for text in options["filter"]:
+        if text.partition("=")[0] not in ("until", "unused-for"):
+            raise UsageError(f"invalid filter '{text}'", "until=24h is the one that there is")
     unused = [
         value for key, _, value in (text.partition("=") for text in options["filter"]) if key in ("until", "unused-for")
     ]
@@ -146,6 +165,20 @@ SHELL = Command(
     passes_command_status=True,
 )
 DU = Command(_usage, "Show what the build cache holds", "", aliases=("builder du",))
+PIN = Command(
+    _pin,
+    "Have pruning leave cache mounts alone (their ids, or their volumes)",
+    "MOUNT [MOUNT...]",
+    arguments=(1, None),
+    aliases=("builder pin",),
+)
+UNPIN = Command(
+    _unpin,
+    "Let pruning remove cache mounts again",
+    "MOUNT [MOUNT...]",
+    arguments=(1, None),
+    aliases=("builder unpin",),
+)
 PRUNE = Command(
     _prune,
     "Remove build cache",

@@ -42,6 +42,11 @@ class Shell(Args):
     agents: tuple[AgentSource, ...] = ()
 
 
+class Pin(Args):
+    mount: str
+    pinned: bool = True
+
+
 class Prune(Args):
     all: bool = False
     keep_bytes: int = 0
@@ -98,9 +103,15 @@ def _shell(call: Call, args: Shell) -> object:
 
 
 def _usage(call: Call, args: Args) -> object:
-    from ....engine.steps.usage import usage
+    from ....build.garbage import usage
 
     return usage(call.engine)
+
+
+def _pin(call: Call, args: Pin) -> object:
+    from ....build.solver.cachemounts import pin
+
+    return {"volume": pin(call.engine, args.mount, pinned=args.pinned)}
 
 
 def _prune(call: Call, args: Prune) -> object:
@@ -117,5 +128,6 @@ VERBS: dict[str, Verb] = {
     "build.rebase": Verb(Rebase, _rebase),
     "build.shell": Verb(Shell, _shell),
     "build.usage": Verb(Args, _usage),
+    "build.pin": Verb(Pin, _pin),
     "build.prune": Verb(Prune, _prune, lasts=True),
 }
