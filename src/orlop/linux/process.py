@@ -19,6 +19,13 @@ from .pidfd import start_time as start_time
 from .pidfd import stat_fields
 from .pidfd import wait_pidfd as wait_pidfd
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctypes import Array, c_char
+    from typing import TypeAlias
+
+    TitleArea: TypeAlias = Array[c_char]
+
 CLONE_NEWTIME = 0x00000080
 CLONE_FS = 0x00000200
 CLONE_PIDFD = 0x00001000
@@ -185,18 +192,22 @@ def set_personality(persona: int) -> None:
     abi.syscall("personality", persona)
 
 
-def title_area() -> tuple[int, int]:
-    """Return where the memory of the original command line begins and ends: the same in every forked child."""
+def title_area() -> TitleArea | None:
+    """Return the memory of the original command line, the same in every forked child; None where there is none.
+
+    Made once and kept: it has a type of its own, and to make one touches half of what a monitor has.
+    """
     stat = stat_fields("self")
-    return int(stat[45]), int(stat[46])  # fields 48 and 49 of proc_pid_stat(5)
+    start, end = int(stat[45]), int(stat[46])  # fields 48 and 49 of proc_pid_stat(5)
+    return (ffi.c_char * (end - start)).from_address(start) if end > start > 0 else None
 
 
-def set_title(title: str, area: tuple[int, int] | None = None) -> None:
+def set_title(title: str, area: TitleArea | None = None) -> None:
     """Replace the command line that `ps` shows, as far as `title_area` (looked up here by default) reaches."""
-    start, end = area or title_area()
-    if end > start > 0:
-        room = end - start
-        (ffi.c_char * room).from_address(start).raw = title.encode()[: room - 1].ljust(room, b"\0")
+    place = area or title_area()
+    if place is not None:
+        room = len(place)
+        place.raw = title.encode()[: room - 1].ljust(room, b"\0")
 
 
 def wipe_environment() -> None:

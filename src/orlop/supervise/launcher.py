@@ -67,7 +67,7 @@ class Inherited:
 
     __slots__ = ("facts", "title_area")
 
-    def __init__(self, facts: "HostFacts", title_area: tuple[int, int]) -> None:
+    def __init__(self, facts: "HostFacts", title_area: "process.TitleArea | None") -> None:
         self.facts = facts
         self.title_area = title_area
 

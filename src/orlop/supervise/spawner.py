@@ -20,7 +20,7 @@ import gc
 import os
 import resource
 import select
-from _socket import MSG_DONTWAIT, socket
+from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_STREAM, socket
 
 from .. import frozen
 from ..linux import process, signals
@@ -118,8 +118,20 @@ def _rehearse() -> None:
     loop.close()
     for fd in message.fds:
         os.close(fd)
-    ours.close()
+    _rehearse_taking_over(ours)
     theirs.close()
+
+
+def _rehearse_taking_over(client: socket) -> None:
+    """Make a monitor of nothing, and let go of it. client: owned."""
+    root, (exit_fd, stdout), (stderr, other) = os.open("/", os.O_PATH | os.O_CLOEXEC), os.pipe(), os.pipe()
+    directories = os.dup(root), root
+    listener = socket(AF_UNIX, SOCK_STREAM)
+    places = (os.pidfd_open(os.getpid()), listener.detach(), *directories, exit_fd)
+    made = monitor.Monitor(Handover("", "", "", ""), (*places, stdout, stderr), [client])
+    made.close()
+    for fd in (exit_fd, stdout, stderr, other):
+        os.close(fd)
 
 
 def _wakes(fd: int, events: int, timeout_ms: int) -> bool:
