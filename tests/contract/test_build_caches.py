@@ -93,6 +93,18 @@ def test_an_image_that_says_what_it_was_made_from(orlop: Environment, registry: 
     assert steps_made(warned) == 5
 
 
+def test_an_inline_cache_of_compressed_layers(orlop: Environment, registry: str, context: Path) -> None:
+    name = f"{registry}/packed:1"
+    out = f"type=image,name={name},push=true,compression=gzip,force-compression=true"
+    build(orlop, context, "-o", out, "--cache-to", "type=inline")
+    (context / "Dockerfile").write_text(DOCKERFILE + "RUN cat /vv > /last\n")
+    assert steps_made(build(orlop, context, "--cache-from", name)) == 1, "of the image that is here"
+    orlop("rmi", "-f", name)
+    told = build(orlop, context, "--cache-from", name)
+    assert steps_made(told) == 1, "of the registry's"
+    assert orlop("run", "--rm", "--network=none", told.split()[-1], "cat", "/last").stdout == "1\n"
+
+
 def test_what_an_inline_cache_says(orlop: Environment, context: Path, tmp_path: Path) -> None:
     words = ("-t", "x:1", "--cache-to", "type=inline", "-o", f"type=oci,dest={tmp_path}/x.tar")
     build(orlop, context, *words, "--build-arg", "V=not-for-everybody")

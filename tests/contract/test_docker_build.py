@@ -155,12 +155,21 @@ def test_the_stream_ends_with_the_image(api):
         ("?remote=ftp://host/x", b"", 400, ""),
         ("?shmsize=x", archive(Dockerfile="FROM box:1\n"), 400, ""),
         ("?ulimits=[1]", archive(Dockerfile="FROM box:1\n"), 400, ""),
-        ("?squash=1", archive(Dockerfile="FROM box:1\n"), 400, "squash"),
+        ("?cachefrom={}", archive(Dockerfile="FROM box:1\n"), 400, "cachefrom"),
     ],
 )
 def test_broken_requests_are_answered(api, query, body, status, words):
     answer = api("POST", f"/build{query}", body, Content_Type="application/x-tar")
     assert answer.status == status and words in answer.message, answer
+
+
+def test_a_squashed_build_adds_one_layer(api):
+    text = "FROM box:1\nCOPY Dockerfile /a\nCOPY Dockerfile /b\n"
+    for query, added in (("?t=plain:1", 2), ("?t=squashed:1&squash=1", 1)):
+        stream(api("POST", f"/build{query}", archive(Dockerfile=text), Content_Type="application/x-tar"))
+        name = query.partition("=")[2].partition("&")[0]
+        layers, base = (api("GET", f"/images/{one}/json").json["RootFS"]["Layers"] for one in (name, "box:1"))
+        assert len(layers) == len(base) + added
 
 
 def test_a_link_of_the_context_leads_nowhere_else(api):

@@ -56,7 +56,7 @@ def read(solver: Solver, place: CachePlace) -> None:
     try:
         if place.type == LOCAL:
             _from_folder(solver, place)
-        else:
+        elif not _from_store(solver, place):
             _from_registry(solver, place)
     except OrlopError as wrong:
         log.end("failed", wrong.cause)
@@ -106,6 +106,20 @@ def _from_folder(solver: Solver, place: CachePlace) -> None:
             source.close()
 
     _add(solver, place, manifest, data, fetch)
+
+
+def _from_store(solver: Solver, place: CachePlace) -> bool:
+    """Add the cache inside an image of ours of that name; tell whether there is one. Raises Invalid."""
+    try:
+        image = solver.engine.images.resolve(place.reference)
+    except OrlopError:
+        return False
+    if not image.config.cache:
+        return False
+    found = document.of_inline(image.config.cache, f"cache {place}")
+    given = {layer.diff_id: layer.descriptor for layer in image.layers}
+    solver.imports.add(found.steps, given, _unpacking(solver, given, lambda layer: None))
+    return True
 
 
 # -- registries -------------------------------------------------------------------------------------------------------
@@ -181,14 +195,20 @@ def _add(solver: Solver, place: CachePlace, manifest: Manifest, data: bytes, fet
         raise Invalid("read", subject, f"a cache has no configuration of type {manifest.config.media_type[:100]!r}")
     given = _layers(manifest, found, config if manifest.config.media_type in CONFIGS else None)
 
+    solver.imports.add(found.steps, given, _unpacking(solver, given, fetch))
+
+
+def _unpacking(solver: Solver, given: dict[Digest, Descriptor], fetch: Fetch) -> Fetch:
+    """Return what brings a layer into the store uncompressed. given: its blob, by what it is uncompressed."""
+
     def unpacked(layer: Descriptor) -> None:
         blob = given[layer.digest]
         fetch(blob)
         if blob.digest != layer.digest:
             with solver.engine.store.open(blob.digest) as packed:
-                solver.engine.store.ingest(Decompressed(packed.read, subject), layer)
+                solver.engine.store.ingest(Decompressed(packed.read, "a layer of a cache"), layer)
 
-    solver.imports.add(found.steps, given, unpacked)
+    return unpacked
 
 
 def _layers(manifest: Manifest, found: document.CacheDocument, image: ImageConfig | None) -> dict[Digest, Descriptor]:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import socket
 
+from ...build.cache import places
 from ...build.request import BuildRequest
 from ...spec import jsonio
 from ...spec.container import UlimitRequest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from typing import Any
 
+    from ...build.cache.places import CachePlace
     from ...spec.registry import Credentials
 
     Messages = Generator[dict[str, object], None, dict[str, object]]
@@ -57,8 +59,6 @@ def build_request(door: Door) -> BuildRequest:
     query = door.query
     if query.get("version", "1") == "2":
         raise Status(400, "builds of BuildKit's sessions are not served at this route: set DOCKER_BUILDKIT=0")
-    if door.flag("squash"):
-        raise Status(400, "squash is only supported with experimental mode, and not here")
     remote = query.get("remote", "")
     names = door.every("t")
     arguments = {name: value for name, value in _object(query.get("buildargs", "")).items() if value is not None}
@@ -71,6 +71,8 @@ def build_request(door: Door) -> BuildRequest:
         labels={name: str(value) for name, value in _object(query.get("labels", "")).items()},
         target=query.get("target", ""),
         platforms=tuple(filter(None, [query.get("platform", "").lower()])),
+        squash=door.flag("squash"),
+        cache_from=_caches(query.get("cachefrom", "")),
         no_cache=door.flag("nocache"),
         pull=door.flag("pull"),
         network=_network(query.get("networkmode", "")),
@@ -113,6 +115,14 @@ def _network(mode: str) -> str:
 
 def _object(text: str) -> dict[str, Any]:
     return jsonio.parse_object(text, "the query") if text and text != "null" else {}
+
+
+def _caches(text: str) -> tuple[CachePlace, ...]:
+    """Return the images whose inline caches may be used (a JSON list). Raises Status, Invalid."""
+    found = jsonio.parse(text, "cachefrom") if text else None
+    if found is not None and not (isinstance(found, list) and all(isinstance(one, str) for one in found)):
+        raise Status(400, "cachefrom is not a list of images")
+    return tuple(places.source({"type": places.REGISTRY, "ref": str(one)}) for one in found or () if one)
 
 
 def _ulimits(text: str) -> tuple[UlimitRequest, ...]:
