@@ -99,6 +99,17 @@ def test_a_stop_is_told_from_a_kill_by_somebody_else(orlop):
     wait_until(lambda: state(orlop) == "exited")
     found = why(orlop)
     assert found["verdict"] == "signal" and "SIGKILL" in found["summary"], found
+    assert any("from outside of the container" in fact for fact in found["facts"]), found
+    assert "perf trace" in found["remedy"]
+
+
+def test_a_kill_below_an_init_is_told_as_one(orlop):
+    orlop("run", "-d", "--init", "--name", "c", "host", "sleep", "1000")
+    orlop("exec", "c", "sh", "-c", "kill -9 2")  # process 1 is the init, and tells of its child
+    wait_until(lambda: state(orlop) == "exited")
+    found = why(orlop)
+    assert found["verdict"] == "signal" and "SIGKILL" in found["summary"], found
+    assert any("inside of the container or outside" in fact for fact in found["facts"]), found
 
 
 def test_what_runs_waits_or_was_never_started(orlop):

@@ -156,7 +156,7 @@ def _ended(engine: Engine, record: ContainerRecord, task: Task, ended: ExitRecor
     if asked:
         return _asked_for(record, ended, asked)
     if ended.signal:
-        return _signalled(ended)
+        return _signalled(record, ended.signal)
     return _exited(engine, record, ended)
 
 
@@ -215,13 +215,21 @@ def _asked_for(record: ContainerRecord, ended: ExitRecord, asked: list[Event]) -
     return Answer(word, f"{asker} {word} it through this engine {moment}", remedy, tuple(facts))
 
 
-def _signalled(ended: ExitRecord) -> Answer:
-    name = _signal_name(ended.signal)
+def _signalled(record: ContainerRecord, number: int) -> Answer:
+    name = _signal_name(number)
     meaning = _SIGNALS.get(name)
     if meaning:
         return Answer("signal", f"{name} ended it: {meaning}", "see its output below", ())
-    facts = ("neither this engine sent it, nor was it the container's memory limit",)
-    return Answer("signal", f"{name} ended it, which a process with the right to do so sent", "", facts)
+    facts = ["neither this engine sent it, nor was it the container's memory limit"]
+    if record.request.init:
+        facts.append("process 1 is --init's: the sender may be inside of the container or outside")
+    elif not record.request.pid:
+        # pid_namespaces(7): who lives there can send process 1 only what it handles, and nobody handles this.
+        facts.append("it came from outside of the container: inside, nobody can kill process 1")
+    # wait(2) does not tell, nor does audit(7) without a rule.
+    facts.append("the kernel keeps no record of who sends a signal")
+    remedy = f"see who sends the next one: perf trace -e signal:signal_generate --filter sig=={number}"
+    return Answer("signal", f"{name} ended it, which a process with the right to do so sent", remedy, tuple(facts))
 
 
 def _exited(engine: Engine, record: ContainerRecord, ended: ExitRecord) -> Answer:
@@ -234,6 +242,8 @@ def _exited(engine: Engine, record: ContainerRecord, ended: ExitRecord) -> Answe
     if not ended.exit_code:
         return Answer("completed", "its program ended by itself, with success")
     number = ended.exit_code - _SIGNAL_BASE
+    if record.request.init and number > 0 and _signal_name(number).startswith("SIG"):
+        return _signalled(record, number)  # so process 1 passes on how the program ended
     if number > 0 and (name := _signal_name(number)).startswith("SIG") and ended.exit_code not in _STATUSES:
         summary = f"its program exited with {ended.exit_code}: a shell's way to say that {name} ended a command"
         return Answer("exit", summary, "see its output below")
