@@ -29,38 +29,67 @@ def said(box: Box, who: str, *port: str) -> tuple[str, str]:
     return next((one["Can"], one["Why"]) for one in explained(box, *port)[0]["From"] if one["Who"] == who)
 
 
-# The machine's own rules, whether a neighbour reaches the port then, and what is said of it.
+# The machine's own rules, the port that a neighbour tries, whether it reaches the container, and what is said of it.
 TOPOLOGIES = [
-    ("", True, "it answers"),
-    ("add rule inet t input tcp dport 8080 drop", False, "rule 3 of chain input of table inet t drops it"),
-    ("add rule inet t input tcp dport 8081 drop", True, "it answers"),
-    ("add chain inet t input { policy drop; }", False, "the policy of chain input of table inet t drops it"),
-    ("add rule inet t input jump deep; add rule inet t deep drop", False, "of chain deep of table inet t drops it"),
-    ("add chain inet t onward { type filter hook forward priority 5; policy drop; }", False,
+    ("", 8080, True, "it answers"),
+    ("", 8081, True, "it answers"),  # mode=nat
+    ("", 8083, False, "it is published at 127.0.0.1 alone"),
+    ("", 8084, True, "it answers"),  # at the machine's address alone
+    ("add rule inet t input tcp dport 8080 drop", 8080, False, "rule 3 of chain input of table inet t drops it"),
+    ("add rule inet t input tcp dport 8080 drop", 8081, True, "it answers"),
+    ("add rule inet t input tcp dport 8081 drop", 8081, True, "it answers"),  # nat passes the machine's rules by
+    ("add rule inet t input tcp dport 8084 drop", 8084, False, "of chain input of table inet t drops it"),
+    ("add chain inet t input { policy drop; }", 8080, False, "the policy of chain input of table inet t drops it"),
+    ("add chain inet t input { policy drop; }", 8081, True, "it answers"),
+    ("add chain inet t input { policy drop; }; add rule inet t input tcp dport 8080 accept", 8080, True, "it answers"),
+    ("add chain inet t input { policy drop; }; add rule inet t input ip saddr 192.0.2.0/24 accept", 8080, None, ""),
+    ("add rule inet t input jump deep; add rule inet t deep drop", 8080, False, "chain deep of table inet t drops it"),
+    ("add rule inet t input jump deep; add rule inet t deep return", 8080, True, "it answers"),
+    ("add rule inet t input reject", 8080, False, "of chain input of table inet t"),
+    ("add chain inet t onward { type filter hook forward priority 5; policy drop; }", 8080, False,
      "the policy of chain onward of table inet t drops it"),
+    ("add chain inet t onward { type filter hook forward priority 5; policy drop; }", 8081, False,
+     "the policy of chain onward of table inet t drops it"),
+    ("add chain inet t onward { type filter hook forward priority 5; policy drop; };"
+     " add rule inet t onward ct status dnat accept; add rule inet t onward ct state established accept",
+     8080, True, "it answers"),
     ("add chain inet t raw { type filter hook prerouting priority -300; }; add rule inet t raw tcp dport 8080 drop",
-     False, "of chain raw of table inet t drops it"),
-    ("add rule inet t input ct state new meta l4proto tcp counter drop", False, "of chain input of table inet t"),
-    ("add rule inet t input ip protocol udp drop", True, "it answers"),
+     8080, False, "of chain raw of table inet t drops it"),
+    ("add chain inet t raw { type filter hook prerouting priority -300; }; add rule inet t raw tcp dport 8080 notrack",
+     8081, True, "it answers"),
+    ("add rule inet t input ct state new meta l4proto tcp counter drop", 8080, False, "of chain input of table inet t"),
+    ("add rule inet t input ip protocol udp drop", 8080, True, "it answers"),
+    ("add chain inet t late { type filter hook input priority 9000; policy drop; }", 8080, False,
+     "the policy of chain late of table inet t drops it"),
+    ("add table ip u; add chain ip u after { type filter hook postrouting priority 0; };"
+     " add rule ip u after tcp dport 80 drop", 8080, False, "of chain after of table ip u drops it"),
+    ("add rule inet t input meta nfproto ipv6 drop", 8080, True, "it answers"),
 ]  # fmt: skip
 
 
 def test_what_is_said_is_what_a_neighbour_finds(run: Run, host: Netns, neighbour: Netns) -> None:
-    box = run("-p", "8080:80")
+    ports = ("8080:80", "8081:80,mode=nat", "127.0.0.1:8083:80", f"{A}:8084:80")
+    box = run(*(word for port in ports for word in ("-p", port)))
     links = {link.name for link in host.route.links()}
+    assert len(TOPOLOGIES) >= 25
     with serving(box, 80) as server:
-        for rules, reached, why in TOPOLOGIES:
+        for rules, port, reached, why in TOPOLOGIES:
             nft(host, "add table inet t; add chain inet t deep")
             nft(host, "add chain inet t input { type filter hook input priority 0; }")
             nft(host, rules) if rules else None
-            found = ask(neighbour, A, 8080, wait_s=20.0 if reached else 1.0)
-            assert found == (B if reached else ""), rules
-            if "hook forward" in rules:
+            found = ask(neighbour, A, port, wait_s=1.0 if reached is False else 20.0)
+            assert found == ("" if reached is False else B), (rules, port)
+            if reached is None:  # who tries it is somebody else than the neighbour, whom the rules let in
+                nft(host, "delete table inet t")
+                continue
+            if "hook forward" in rules and port == 8080 and not reached:
                 warned = box.orlop("run", "--rm", "-p", "9090:80", "host", "true").stderr
                 assert "only if inet t onward lets forwarded packets through, which it drops by policy" in warned
-            can, told = said(box, "other machines")
-            assert (can, why in told) == ("yes" if reached else "no", True), (rules, told)
+            shown = next(one for one in explained(box) if one["Published"].endswith(f":{port}"))
+            can, told = next((one["Can"], one["Why"]) for one in shown["From"] if one["Who"] == "other machines")
+            assert (can, why in told) == ("yes" if reached else "no", True), (rules, port, told)
             nft(host, "delete table inet t")
+            nft(host, "delete table ip u") if "ip u" in rules else None
     assert "198.18.0.2" in server.peers
     assert {link.name for link in host.route.links()} == links
     assert not [name for _, name in host.nft.tables() if name.startswith("orlop-op")]
