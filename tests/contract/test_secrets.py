@@ -154,8 +154,20 @@ def test_what_a_lost_container_leaves_is_swept(box: Environment) -> None:
     assert not places(box)
 
 
+def test_a_config_is_made_shown_and_removed(orlop: Environment) -> None:
+    made = orlop("config", "create", "-l", "a=b", "note", input="answer = 42\n").stdout.strip()
+    (found,) = json.loads(orlop("config", "inspect", "note").stdout)
+    assert (found["ID"], base64.b64decode(found["Spec"]["Data"])) == (made, b"answer = 42\n")
+    assert orlop("config", "ls", "--format", "{{.Name}} {{.Labels}}").stdout == "note a=b\n"
+    assert orlop("config", "ls").stdout.splitlines()[0].split() == ["ID", "NAME", "CREATED", "UPDATED"]
+    assert orlop("secret", "ls", "-q").stdout == "", "not one of those"
+    assert orlop("config", "rm", "note").stdout == "note\n"
+    assert "no such config" in orlop("config", "inspect", "note", check=False).stderr
+    assert list((orlop.root / "configs").iterdir()) == []
+
+
 def test_configs_are_the_same_for_programs(box: Environment) -> None:
-    """No command makes them: compose and programs do, over the engine's own socket."""
+    """Compose and programs grant them, over the engine's own socket."""
     from orlop.frontends.native.client import connect
     from orlop.spec.paths import Paths
 

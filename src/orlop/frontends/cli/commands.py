@@ -143,6 +143,15 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         },
     ),
     "buildx": ("Build images, in docker buildx's words", {"bake": _BAKE, "build": _BUILD}),
+    "config": (
+        "Manage configs, which containers get as files",
+        {
+            "create": ("verbs.secret", "CREATE_CONFIG", "Create a config from a file or STDIN"),
+            "inspect": ("verbs.secret", "INSPECT_CONFIG", "Display detailed information on one or more configs"),
+            "ls": ("verbs.secret", "LS_CONFIGS", "List configs"),
+            "rm": ("verbs.secret", "RM_CONFIG", "Remove one or more configs"),
+        },
+    ),
     "container": (
         "Manage containers",
         {
@@ -326,6 +335,8 @@ GROUP_ALIASES = {"net": "network"}
 
 # Second names of words in a group.
 ALIASES = {
+    ("config", "list"): "ls",
+    ("config", "remove"): "rm",
     ("container", "list"): "ls",
     ("container", "ps"): "ls",
     ("container", "remove"): "rm",
@@ -333,13 +344,15 @@ ALIASES = {
     ("image", "remove"): "rm",
     ("network", "list"): "ls",
     ("network", "remove"): "rm",
+    ("secret", "list"): "ls",
+    ("secret", "remove"): "rm",
     ("volume", "list"): "ls",
     ("volume", "remove"): "rm",
     ("volume", "rename"): "mv",
 }
 
 # docker's commands that are not there yet: told apart from typing errors.
-NOT_YET = frozenset("checkpoint compose config context node plugin service stack swarm trust volume.update".split())
+NOT_YET = frozenset("checkpoint compose context node plugin service stack swarm trust volume.update".split())
 
 
 def find(group: str, word: str) -> Row | None:

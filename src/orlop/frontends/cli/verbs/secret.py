@@ -1,4 +1,4 @@
-"""`orlop secret create inspect ls rm`."""
+"""`orlop secret create inspect ls rm`, and `orlop config` with the same words: files that containers are given."""
 
 from __future__ import annotations
 
@@ -21,22 +21,42 @@ BYTES_MAX = 1024 * 1024
 _HEADERS: dict[str, object] = {"ID": "ID", "Name": "NAME", "CreatedAt": "CREATED", "Labels": "LABELS"}
 
 
-def _create(invocation: Invocation) -> int:
+class _Kind:
+    """The commands of secrets, or of configs. name: of one, in words; verbs: the engine's begin so."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.verbs = f"{name}s"
+
+    def remove(self, invocation: Invocation) -> int:
+        return several.remove(invocation, f"{self.verbs}.remove", "name")
+
+    def create(self, invocation: Invocation) -> int:
+        return _create(invocation, self)
+
+    def list(self, invocation: Invocation) -> int:
+        return _ls(invocation, self)
+
+    def inspect(self, invocation: Invocation) -> int:
+        return _inspect(invocation, self)
+
+
+def _create(invocation: Invocation, kind: _Kind) -> int:
     import base64
 
     name, place = (*invocation.arguments, "-")[:2]
     request = {
         "name": name,
-        "data": base64.b64encode(_read(place)).decode(),
+        "data": base64.b64encode(_read(place, kind.name)).decode(),
         "labels": dict(invocation.options["label"]),
     }
     with invocation.connect() as engine:
-        found = engine.call("secrets.create", {"request": request})
+        found = engine.call(f"{kind.verbs}.create", {"request": request})
     write_line(str(found["id"]) if isinstance(found, dict) else "")
     return 0
 
 
-def _read(place: str) -> bytes:
+def _read(place: str, kind: str) -> bytes:
     try:
         fd = 0 if place == "-" else os.open(place, os.O_RDONLY | os.O_CLOEXEC)
         with open(fd, "rb", buffering=0, closefd=fd != 0) as file:
@@ -46,20 +66,25 @@ def _read(place: str) -> bytes:
     except OSError as wrong:
         raise Unavailable("read", place, wrong.strerror or str(wrong)) from None
     if len(data) > BYTES_MAX:
-        raise Invalid("read", place, f"it has more than {BYTES_MAX} bytes: that is no secret")
+        raise Invalid("read", place, f"it has more than {BYTES_MAX} bytes: that is no {kind}")
     return data
 
 
-def _ls(invocation: Invocation) -> int:
+def _ls(invocation: Invocation, kind: _Kind) -> int:
     options = invocation.options
     with invocation.connect() as engine:
-        found = engine.call("secrets.list")
+        found = engine.call(f"{kind.verbs}.list")
     items = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     if options["quiet"]:
         write("".join(f"{one['ID'][:25]}\n" for one in items))
     elif options["format"] in ("", "table"):
-        rows = [(one["ID"][:25], one["Spec"]["Name"], "", one["CreatedAt"], one["UpdatedAt"]) for one in items]
-        listing.print_table(("ID", "NAME", "DRIVER", "CREATED", "UPDATED"), rows)
+        driver = [("DRIVER", "")] if kind is SECRETS else []
+        titles = ("ID", "NAME", *(title for title, _ in driver), "CREATED", "UPDATED")
+        rows = [
+            (one["ID"][:25], one["Spec"]["Name"], *(cell for _, cell in driver), one["CreatedAt"], one["UpdatedAt"])
+            for one in items
+        ]
+        listing.print_table(titles, rows)
     else:
         listing.print_formatted(options["format"], [_row(one) for one in items], _HEADERS)
     return 0
@@ -81,14 +106,14 @@ def _row(one: dict[str, Any]) -> Any:
     return Row("*formatter.secretContext", fields)
 
 
-def _inspect(invocation: Invocation) -> int:
+def _inspect(invocation: Invocation, kind: _Kind) -> int:
     import json
 
     found, status = [], 0
     with invocation.connect() as engine:
         for name in invocation.arguments:
             try:
-                found.append(engine.call("secrets.inspect", {"name": name}))
+                found.append(engine.call(f"{kind.verbs}.inspect", {"name": name}))
             except OrlopError as error:
                 explain(error)
                 status = EXIT_USAGE
@@ -96,19 +121,17 @@ def _inspect(invocation: Invocation) -> int:
     return status
 
 
-def _rm(invocation: Invocation) -> int:
-    return several.remove(invocation, "secrets.remove", "name")
-
+SECRETS, CONFIGS = _Kind("secret"), _Kind("config")
 
 CREATE = Command(
-    _create,
+    SECRETS.create,
     "Create a secret from a file or STDIN as content",
     "[OPTIONS] SECRET [file|-]",
     arguments=(1, 2),
     flags=(Flag("label", "l", LABEL, "Secret labels"),),
 )
 LS = Command(
-    _ls,
+    SECRETS.list,
     "List secrets",
     "[OPTIONS]",
     flags=(
@@ -117,6 +140,18 @@ LS = Command(
     ),
 )
 INSPECT = Command(
-    _inspect, "Display detailed information on one or more secrets", "SECRET [SECRET...]", arguments=(1, None)
+    SECRETS.inspect, "Display detailed information on one or more secrets", "SECRET [SECRET...]", arguments=(1, None)
 )
-RM = Command(_rm, "Remove one or more secrets", "SECRET [SECRET...]", arguments=(1, None))
+RM = Command(SECRETS.remove, "Remove one or more secrets", "SECRET [SECRET...]", arguments=(1, None))
+CREATE_CONFIG = Command(
+    CONFIGS.create,
+    "Create a config from a file or STDIN",
+    "[OPTIONS] CONFIG [file|-]",
+    arguments=(1, 2),
+    flags=(Flag("label", "l", LABEL, "Config labels"),),
+)
+LS_CONFIGS = Command(CONFIGS.list, "List configs", "[OPTIONS]", flags=LS.flags)
+INSPECT_CONFIG = Command(
+    CONFIGS.inspect, "Display detailed information on one or more configs", "CONFIG [CONFIG...]", arguments=(1, None)
+)
+RM_CONFIG = Command(CONFIGS.remove, "Remove one or more configs", "CONFIG [CONFIG...]", arguments=(1, None))
