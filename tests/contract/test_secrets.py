@@ -130,6 +130,7 @@ def test_a_restart_and_a_start_find_it(box: Environment) -> None:
     flags = ["--restart", "on-failure:1", "--secret", "pass", "--network", "none", "--name", "c"]
     box("run", "-d", *flags, "box:1", "sh", "-c", "cat /run/secrets/pass; echo; exit 3")
     wait_for_lines(box, 2)  # the second run is its monitor's
+    box("wait", "c")  # a start of what still ends is none
     box("start", "c")
     wait_for_lines(box, 3)
 
