@@ -71,6 +71,7 @@ part "apparmor exec"
 orlop run -d --name confined --network none small sleep 1000 >/dev/null
 orlop exec confined cat /proc/self/attr/current; orlop exec --privileged confined cat /proc/self/attr/current
 orlop inspect -f '{{.AppArmorProfile}}' confined
+orlop audit confined | grep -o "AppArmor's profile .*"
 orlop stop -t 1 confined; orlop rm confined >/dev/null
 fi
 part devices

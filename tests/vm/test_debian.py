@@ -19,6 +19,7 @@ from vm import debian
 
 pytestmark = pytest.mark.xdist_group("debian")
 STORY_S_MAX = 550
+AUDITED = "AppArmor's profile orlop-default confines it"
 Parts = dict[str, list[str]]
 LONG = os.environ.get("ORLOP_TEST_GUEST") == "long"
 APPLETS = "cat dd echo mknod mount sh sleep true".split()
@@ -127,4 +128,4 @@ if LONG:
         assert told[-1] == "125"
 
     def test_what_joins_a_container_has_its_profile(story: Parts) -> None:
-        assert story["apparmor exec"] == ["orlop-default (enforce)", "unconfined", "orlop-default", "confined"]
+        assert story["apparmor exec"] == ["orlop-default (enforce)", "unconfined", "orlop-default", AUDITED, "confined"]

@@ -3,6 +3,7 @@
 from ...linux.capability import NAMES
 from ...spec.record import Record
 from ...spec.runtime import Spec
+from ..apparmor import UNCONFINED
 from ..compile.security import CAPABILITIES_DEFAULT, MASKED_PATHS
 from ..containers.record import ContainerRecord
 
@@ -23,7 +24,8 @@ class Seen(Record):
 
     shared: the kinds of its namespaces that are the engine's own. capabilities, effective: mask of the process.
     seccomp: 2 with a filter. no_new_privileges: of the process. uid: on the machine. has_cgroup: this engine has any.
-    engine_is_root: of the machine. monitor_lives: somebody waits for its end.
+    engine_is_root: of the machine. monitor_lives: somebody waits for its end. apparmor: this engine can give profiles;
+    label: that of the process, as the kernel says it.
     """
 
     runs: bool = False
@@ -35,6 +37,8 @@ class Seen(Record):
     has_cgroup: bool = False
     engine_is_root: bool = True
     monitor_lives: bool = False
+    apparmor: bool = False
+    label: str = ""
 
 
 class Fact(Record):
@@ -81,6 +85,12 @@ def _secure(record: ContainerRecord, spec: Spec, seen: Seen) -> "Iterator[Fact]"
     why = "no_new_privs: setuid programs give nobody anything" if closed else "setuid programs give their rights"
     step = "" if closed else "leave --security-opt no-new-privileges=false and --privileged away"
     yield Fact(property=SECURE, fact="new privileges", passed=closed, why=why, next=step)
+    if seen.apparmor:
+        profile = seen.label.partition(" ")[0] if seen.runs else process.apparmor_profile if process else ""
+        confined = profile not in ("", UNCONFINED)
+        why = f"AppArmor's profile {profile} confines it" if confined else "no AppArmor profile confines it"
+        step = "" if confined else "leave --security-opt apparmor=unconfined and --privileged away"
+        yield Fact(property=SECURE, fact="profile", passed=confined, why=why, next=step)
     user = process.user.uid if process else 0
     mapped = bool(record.uid_mappings) or not seen.engine_is_root or (seen.runs and seen.uid != 0)
     harmless = mapped or user != 0

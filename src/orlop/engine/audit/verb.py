@@ -24,6 +24,7 @@ def audit(engine: Engine, reference: str) -> dict[str, object]:
     seen = Seen(
         has_cgroup=bool(engine.host.runtime.layout.hierarchies()),
         engine_is_root=engine.host.runtime.initial_user_namespace,
+        apparmor=engine.host.loads_profiles,
     )
     if task.lives and task.status is not None:
         seen = _look(engine, task.status, seen)
@@ -54,7 +55,16 @@ def _look(engine: Engine, status: TaskStatus, seen: Seen) -> Seen:
         no_new_privileges=fields.get("NoNewPrivs", "0").strip() == "1",
         uid=int(fields.get("Uid", "0").split()[0]),
         monitor_lives=monitor is not None,
+        label=_label(status.pid) if seen.apparmor else "",
     )
+
+
+def _label(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/attr/apparmor/current", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""  # it has just ended, or the module says nothing of it
 
 
 def _is_shared(pid: int, name: str) -> bool:
