@@ -35,6 +35,18 @@ def test_an_image_is_built(user: User) -> None:
     assert user.orlop("rmi", "built:1").code == 0
 
 
+@pytest.mark.parametrize("flag", [("-m", "64m"), ("--cpu-quota", "5000"), ("--cpuset-cpus", "0")], ids="".join)
+def test_a_limit_of_a_build_that_nobody_enforces_is_an_error(user: User, flag: tuple[str, str]) -> None:
+    context = user.home / "limited"
+    context.mkdir(exist_ok=True)
+    (context / "Dockerfile").write_text("FROM host\nRUN true\n")
+    for path in (context, *context.iterdir()):
+        path.chmod(0o755)
+    done = user.orlop("build", *flag, str(context))
+    assert done.code == 1, done
+    assert "is delegated to you, so the limit can't be enforced" in done.stderr
+
+
 def test_dockers_client_finds_the_users_socket(user: User, peer: Callable[[str], Path]) -> None:
     docker = peer("docker")
     socket = f"unix://{user.runtime}/orlop/docker.sock"
