@@ -325,6 +325,38 @@ def test_what_refers_to_an_image_goes_along(orlop: Environment, layout: Layout, 
     assert not [name for _, _, names in os.walk(orlop.root / "content/blobs") for name in names]
 
 
+def test_what_refers_to_an_image_is_pulled_kept_and_pushed(
+    orlop: Environment, layout: Layout, registry: str, tmp_path: Path
+) -> None:
+    """From a registry that knows of referrers to one that does not, where a tag stands for them, and back."""
+    image = layout.images["amd64"]
+    first = layout.referrer(image, "application/vnd.example.signature")
+    second = layout.referrer(first, "application/vnd.example.countersignature")
+    flags = ["--all-platforms", "--referrers", "-q"]
+    with ExitStack() as stack:
+        ours = orlop.inside(lambda: stack.enter_context(registry_server.ours(tmp_path / "one")))
+        name, other = f"{ours.host}/signed:1", f"{registry}/signed:1"
+        orlop("image", "copy", *flags, f"oci:{layout.path}:two", f"docker://{name}")
+        orlop("pull", *flags, name)
+        listed = orlop("images", "-a", "--format", "{{.Repository}}:{{.Tag}}").stdout
+        assert listed == f"{name}\n"
+        assert orlop("system", "fsck").stdout == "Everything is in order.\n"
+        orlop("image", "prune", "-f")
+        orlop("tag", name, other)
+        orlop("push", "-q", other)
+        orlop("rmi", name, other)
+        assert orlop("system", "fsck").stdout == "Everything is in order.\n"
+        assert not [name for _, _, names in os.walk(orlop.root / "content/blobs") for name in names]
+        orlop("pull", *flags, other)
+        orlop("image", "copy", "-q", "--all-platforms", "--referrers", other, f"oci:{tmp_path}/back:1")
+        orlop("image", "copy", *flags, f"docker://{other}", f"docker://{ours.host}/again:1")
+        path = f"/v2/again/referrers/{image['digest']}"
+        listed = orlop.inside(lambda: ours("GET", path)).body.decode()
+        assert [one["digest"] for one in json.loads(listed)["manifests"]] == [first["digest"]]
+    back = {one["digest"] for one in json.loads((tmp_path / "back/index.json").read_text())["manifests"]}
+    assert back == {layout.index["digest"], first["digest"], second["digest"]}
+
+
 def test_an_image_is_a_directory_for_as_long_as_somebody_looks(orlop: Environment, tmp_path: Path) -> None:
     place = tmp_path / "looked at"
     place.mkdir()

@@ -2,7 +2,8 @@
 
 An entry carries its name twice: as org.opencontainers.image.ref.name in docker's short form, which is what
 `skopeo inspect oci:DIR:NAME` and umoci look for, and in full as io.containerd.image.name, which containerd's and
-docker's importers read. An entry without a name keeps an image whose name went to another one.
+docker's importers read. An entry without a name keeps an image whose name went to another one. What refers to an image
+(a signature, an attestation) is an entry with REFERS_TO, the digest of that image's entry, and goes with the last one.
 
 Written by rename under a lock (flock on the layout's directory); readers take no lock.
 """
@@ -19,12 +20,13 @@ from orlop.spec.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from orlop.spec.digest import Digest
 
     Entry = tuple[Reference | None, Descriptor]
 
+REFERS_TO = "io.orlop.refers-to"
 FULL_NAME = "io.containerd.image.name"
 INDEX_BYTES_MAX = 64 * 1024**2
 
@@ -61,6 +63,27 @@ class Names:
             if keep_displaced:
                 kept += [_with_name(old, None) for old in previous if old.digest not in still_named]
             return [*kept, named]
+
+        self._update(change)
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """Return what is kept here because it refers to an image, or to a part of it."""
+        found = (one for one in self._read().manifests if one.annotations.get(REFERS_TO) == digest)
+        return tuple(
+            one.replace(annotations={key: value for key, value in one.annotations.items() if key != REFERS_TO})
+            for one in found
+        )
+
+    def put_referrers(self, digest: Digest, others: Sequence[Descriptor]) -> None:
+        """Keep what refers to an image for as long as that has an entry."""
+        marked = [one.replace(annotations=one.annotations | {REFERS_TO: str(digest)}) for one in others]
+        known = {one.digest for one in others}
+
+        def change(entries: list[Entry]) -> list[Descriptor]:
+            kept = [
+                old for _, old in entries if old.digest not in known or old.annotations.get(REFERS_TO) != str(digest)
+            ]
+            return [*kept, *marked]
 
         self._update(change)
 
@@ -106,7 +129,7 @@ class Names:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 index = self._read()
                 before = [(_name_of(descriptor), descriptor) for descriptor in index.manifests]
-                self._write(index.replace(manifests=tuple(change(before))))
+                self._write(index.replace(manifests=_without_orphans(change(before))))
                 os.fsync(lock)
             finally:
                 os.close(lock)
@@ -120,6 +143,12 @@ class Names:
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, self._path)
+
+
+def _without_orphans(entries: list[Descriptor]) -> tuple[Descriptor, ...]:
+    """Return the entries without those that refer to what has none."""
+    here = {str(one.digest) for one in entries if REFERS_TO not in one.annotations}
+    return tuple(one for one in entries if one.annotations.get(REFERS_TO) in (None, *here))
 
 
 def _with_name(descriptor: Descriptor, name: Reference | None) -> Descriptor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orlop.content.names import REFERS_TO
 from orlop.spec.digest import SHORT_HEX_LENGTH, Digest
 from orlop.spec.errors import Conflict, Invalid, NotFound
 from orlop.spec.image import MANIFESTS, Descriptor, ImageConfig, Index, Manifest, chain_ids, parse_manifest
@@ -40,6 +41,8 @@ class Catalog:
         self._targets: dict[Digest, Descriptor] = {}
         self._names: dict[Digest, list[Reference]] = {}
         for name, descriptor in store.names.entries():
+            if REFERS_TO in descriptor.annotations:
+                continue
             self._targets.setdefault(descriptor.digest, descriptor)
             self._names.setdefault(descriptor.digest, []).extend((name,) if name is not None else ())
 

@@ -9,8 +9,10 @@ import queue
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
+from orlop.spec.digest import Digest
 from orlop.spec.errors import NotFound
-from orlop.spec.image import CONFIGS, Descriptor, Index, Manifest, parse_manifest
+from orlop.spec.image import CONFIGS, OCI_INDEX, Descriptor, Index, Manifest, parse_manifest
+from orlop.spec.jsonio import dump
 
 from .registry import Canceled, Patience
 from .registry.upload import EXISTS, MOUNTED, Upload, put_manifest
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from orlop.content import Store
-    from orlop.spec.digest import Digest
 
     from .registry import Repository
 
@@ -57,10 +58,30 @@ class Push:
             raise NotFound("push", self._repository.name, "it was interrupted") from None
         for descriptor in manifests:
             data = self._store.get(descriptor.digest)
-            put_manifest(self._repository, str(descriptor.digest), data, descriptor, self._patience)
-        data = self._store.get(target.digest)
-        put_manifest(self._repository, tag or str(target.digest), data, target, self._patience)
+            self._put(str(descriptor.digest), data, descriptor)
+        self._put(tag or str(target.digest), self._store.get(target.digest), target)
         yield {"status": f"{tag or target.digest}: digest: {target.digest} size: {target.size}"}
+
+    def _put(self, reference: str, data: bytes, described: Descriptor) -> None:
+        """Store a manifest; where it refers to another and the registry does not see that, in the tag for it, too."""
+        noted = put_manifest(self._repository, reference, data, described, self._patience)
+        document = parse_manifest(data, described.media_type, f"manifest {described.digest}")
+        if document.subject is None or noted:
+            return
+        # distribution-spec 1.1, "Unavailable Referrers API": the index under the tag <algorithm>-<hex> of the subject.
+        subject = document.subject.digest
+        others = [one for one in self._repository.referrers(subject, self._patience) if one.digest != described.digest]
+        kind = document.artifact_type or (document.config.media_type if isinstance(document, Manifest) else "")
+        entry = Descriptor(
+            media_type=described.media_type,
+            digest=described.digest,
+            size=described.size,
+            artifact_type=kind,
+            annotations=document.annotations,
+        )
+        listed = dump(Index(schema_version=2, media_type=OCI_INDEX, manifests=(*others, entry)).to_json())
+        index = Descriptor(media_type=OCI_INDEX, digest=Digest.of(listed), size=len(listed))
+        put_manifest(self._repository, str(subject).replace(":", "-"), listed, index, self._patience)
 
     def lacks(self, index: Descriptor) -> list[Descriptor]:
         """Return the manifests of an index that are neither here nor there."""

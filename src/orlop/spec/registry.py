@@ -35,7 +35,8 @@ ANONYMOUS = Credentials()
 class PullRequest(Record):
     """`orlop pull`. image: a reference; platform: "os/architecture[/variant]", "" is the machine's.
 
-    all_tags: every tag of the repository; all_platforms: every image of an index. credentials: for the registry that
+    all_tags: every tag of the repository; all_platforms: every image of an index; referrers: what refers to it comes
+    along and stays with it: signatures, attestations. credentials: for the registry that
     the reference names, found by the client, whose helpers hold them.
     """
 
@@ -45,6 +46,7 @@ class PullRequest(Record):
     platform: str = ""
     all_tags: bool = False
     all_platforms: bool = False
+    referrers: bool = False
     credentials: Credentials = ANONYMOUS
 
 

@@ -62,7 +62,7 @@ def copy(engine: Engine, request: CopyRequest, hangup: int = -1) -> Generator[Me
             if request.referrers:
                 others = yield from referrers.bring(engine, request.source, target, lease)
             yield from _give(engine, request.destination, target, hangup)
-            yield from referrers.give(engine, request.destination, others)
+            yield from referrers.give(engine, request.destination, target, others)
         finally:
             _forget(engine, lease)
     yield {"status": f"Copied {request.source} to {request.destination}"}

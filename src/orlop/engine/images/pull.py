@@ -7,13 +7,16 @@ from ...image.registry import Patience
 from ...spec.errors import Invalid, Unavailable
 from ...spec.platform import Platform
 from ...spec.reference import Reference
+from ...spec.registry import REGISTRY, Location
 from .. import events
+from . import referrers
 from .registries import cancelled_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...content.leases import Lease
     from ...spec.registry import PullRequest
     from ..engine import Engine
 
@@ -43,6 +46,18 @@ def _pull_one(engine: Engine, request: PullRequest, reference: Reference, hangup
     with engine.store.leases.hold() as lease, cancelled_at(hangup, pulling.cancel):
         try:
             yield from pulling.run(lease, engine.snapshots.unpack)
+            if request.referrers:
+                yield from _keep_referrers(engine, request, reference, lease)
         except OSError as wrong:
             raise Unavailable("pull", reference.familiar, wrong.strerror or str(wrong)) from None
     events.publish(engine, "image", "pull", reference.familiar, {"name": reference.familiar_name})
+
+
+def _keep_referrers(engine: Engine, request: PullRequest, reference: Reference, lease: Lease) -> Iterator[Message]:
+    target = engine.store.names.get(reference)
+    if target is None:
+        return  # somebody has removed it meanwhile
+    source = Location(transport=REGISTRY, name=str(reference), credentials=request.credentials)
+    others = yield from referrers.bring(engine, source, target, lease)
+    engine.store.names.put_referrers(target.digest, others)
+    yield {"status": f"Kept what refers to it: {len(others)}"}

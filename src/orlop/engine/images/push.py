@@ -7,7 +7,9 @@ from ...spec.errors import NotFound, OrlopError, Unavailable
 from ...spec.image import INDEXES
 from ...spec.platform import Platform
 from ...spec.reference import Reference
+from ...spec.registry import REGISTRY, Location
 from .. import events
+from . import referrers
 from .registries import cancelled_at
 
 TYPE_CHECKING = False
@@ -54,6 +56,8 @@ def _push_one(engine: Engine, request: PushRequest, name: Reference, hangup: int
             try:
                 target, note = _target(engine, request, image, pushing)
                 yield from pushing.run(target, name.tag)
+                there = Location(transport=REGISTRY, name=str(name), credentials=request.credentials)
+                yield from referrers.give(engine, there, target, engine.store.names.referrers(target.digest))
             except OSError as wrong:
                 raise Unavailable("push", name.familiar, wrong.strerror or str(wrong)) from None
         if note:

@@ -12,7 +12,7 @@ from ...image.transports.layout import LayoutDirectory
 from ...image.transports.transfer import Taking, give_parts
 from ...spec.errors import Invalid
 from ...spec.image import MANIFESTS, Index, parse_manifest
-from ...spec.registry import LAYOUT, REGISTRY, CopyRequest, Location
+from ...spec.registry import LAYOUT, REGISTRY, STORE, CopyRequest, Location
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ DEPTH_MAX = 3  # a signature of an attestation of an image
 def check(request: CopyRequest) -> None:
     """Raise Invalid for places that can't hold what refers to an image."""
     for location in (request.source, request.destination):
-        if location.transport not in (REGISTRY, LAYOUT):
-            hint = "copy between docker:// and oci:, or leave --referrers away"
+        if location.transport not in (REGISTRY, LAYOUT, STORE):
+            hint = "copy between docker://, oci: and names here, or leave --referrers away"
             raise Invalid("copy", str(location), "it keeps nothing that refers to an image", hint=hint)
 
 
@@ -55,6 +55,8 @@ def bring(
             return (yield from pulling.fetch(lease, None))
 
         return (yield from _bring(engine, target, lambda digest: places[-1].referrers(digest, Patience()), fetch))
+    if source.transport == STORE:
+        return list(engine.store.names.referrers(target.digest))
     layout = LayoutDirectory(source.path)
     try:
         taking = Taking(layout, engine.store, lease, None)
@@ -84,9 +86,12 @@ def _children(engine: Engine, target: Descriptor) -> list[Digest]:
     )
 
 
-def give(engine: Engine, destination: Location, others: Sequence[Descriptor]) -> Iterator[Message]:
+def give(engine: Engine, destination: Location, target: Descriptor, others: Sequence[Descriptor]) -> Iterator[Message]:
     """Give what refers to an image to where the image has gone. Raises NotFound, what a registry refuses with."""
     if not others:
+        return
+    if destination.transport == STORE:
+        engine.store.names.put_referrers(target.digest, others)
         return
     if destination.transport == REGISTRY:
         for one in others:

@@ -140,6 +140,8 @@ def _remove_by_id(
 def _delete(engine: Engine, image: Image, names: Sequence[Reference], *, prune: bool) -> Deleted:
     """Take the image out of the index and remove what only it needed."""
     behind = collection.reachable(engine.store, image.target)
+    for one in engine.store.names.referrers(image.target.digest):
+        behind.blobs |= collection.reachable(engine.store, one).blobs
     removed = engine.store.names.forget(image.target.digest)
     deleted = [_untagged(engine, image, one) for one in (removed or names)]
     others = {other.id for other in engine.images.list()}

@@ -162,10 +162,11 @@ class Upload:
         return refusal(response, "push", f"blob {self._blob.digest.short} to {self._repository.name}")
 
 
-def put_manifest(
-    repository: Repository, reference: str, data: bytes, described: Descriptor, patience: Patience
-) -> None:
-    """Store a manifest or index under a tag or its digest (end-7). Raises Invalid when it is read otherwise."""
+def put_manifest(repository: Repository, reference: str, data: bytes, described: Descriptor, patience: Patience) -> str:
+    """Store a manifest or index under a tag or its digest (end-7). Raises Invalid when it is read otherwise.
+
+    Returns the subject that the registry has noted, "" where it knows nothing of subjects, or there is none.
+    """
     headers = {"Content-Type": described.media_type}
     with repository.ask("PUT", f"manifests/{quote(reference, safe=':')}", patience, headers, data) as response:
         if response.status not in (201, 202):
@@ -173,6 +174,7 @@ def put_manifest(
         told: str | Digest = response.header("Docker-Content-Digest")
         if told and told != described.digest:
             raise Invalid("push", f"{repository.name}:{reference}", f"the registry calls it {str(told)[:80]}")
+        return response.header("OCI-Subject")
 
 
 def _location(response: Response, before: str = "") -> str:

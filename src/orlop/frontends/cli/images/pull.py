@@ -12,6 +12,7 @@ from ..flags import BOOL, STRING, Flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TextIO
 
     from ...native.client import Engine
@@ -32,8 +33,7 @@ def _pull(invocation: Invocation) -> int:
             engine,
             str(reference),
             platform=options["platform"],
-            all_tags=options["all-tags"],
-            all_platforms=options["all-platforms"],
+            wanted=[name for name in ("all-tags", "all-platforms", "referrers") if options[name]],
             output=None if options["quiet"] else sys.stdout,
         )
     write_line(for_output(str(reference)))
@@ -45,19 +45,18 @@ def pull_image(
     image: str,
     *,
     platform: str = "",
-    all_tags: bool = False,
-    all_platforms: bool = False,
+    wanted: Sequence[str] = (),
     output: TextIO | None,
 ) -> None:
-    """Pull an image and show how far it is on a stream, or nowhere. Raises the engine's error."""
+    """Pull an image and show how far it is on a stream, or nowhere. wanted: flags of `pull` that are given.
+
+    Raises the engine's error.
+    """
     from .. import progress
     from ..credentials import for_registry
 
     request: dict[str, object] = {"image": image, "platform": platform or os.environ.get("DOCKER_DEFAULT_PLATFORM", "")}
-    if all_tags:
-        request["all_tags"] = True
-    if all_platforms:
-        request["all_platforms"] = True
+    request |= {name.replace("-", "_"): True for name in wanted}
     credentials = for_registry(Reference.parse(image).domain).to_json()
     if credentials:
         request["credentials"] = credentials
@@ -79,6 +78,7 @@ PULL = Command(
         Flag("disable-content-trust", "", BOOL, "Skip image verification", default=True),
         Flag("platform", "", STRING, "Set platform if server is multi-platform capable", default=""),
         Flag("quiet", "q", BOOL, "Suppress verbose output", default=False),
+        Flag("referrers", "", BOOL, "Download and keep what refers to it: signatures, attestations", default=False),
     ),
     arguments=(1, 1),
     aliases=("image pull", "pull"),
