@@ -187,7 +187,11 @@ def test_sec_16_nothing_is_made_where_a_link_of_an_image_leads(door: Door, share
     place = f"/tmp/orlop-absent-16-{os.getpid()}"
     image = made(door, shared, "dangling-etc", link("etc/hosts", place) | link("etc/hostname", f"{place}.too"))
     door.ask(Ask(("true",), image))
-    assert not door.exists(place) and not door.exists(f"{place}.too")
+    try:
+        assert not door.exists(place) and not door.exists(f"{place}.too")
+    finally:
+        for name in (place, f"{place}.too"):
+            Path(name).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "zero"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from devtools import weakened
 from support import guards
 
 TESTS = Path(__file__).parents[1]
@@ -56,3 +57,9 @@ def test_what_takes_a_guard_out_still_applies() -> None:
             wrong.append(f"{guard.name}: nothing is taken out, or nobody sees it")
     assert not wrong
     assert len({guard.name for guard in guards.GUARDS}) == len(guards.GUARDS)
+
+
+def test_the_report_is_of_these_tables() -> None:
+    text = weakened.REPORT.read_text()
+    assert [guard.name for guard in guards.GUARDS if f"**{guard.name}**" not in text] == []
+    assert [row for row in (*guards.rows(), *guards.NOT_APPLICABLE) if row not in text] == []

@@ -244,9 +244,11 @@ def report(outcomes: Sequence[Outcome]) -> str:
     date = " to ".join(sorted({min(one.date for one in outcomes), max(one.date for one in outcomes)}))
     lines = [
         "# Attacks, and how it is known that they are held off", "",
-        f"Written by `./dev test security --weakened --write` on {date}; every line was seen in that run. Doors: the",
-        "ways into a container at which the same attack is tried (tests/support/doors.py). *Red without*: the guard",
-        "that was taken out of a copy of the source (tests/support/guards), whereupon the tests named failed.", "",
+        f"Written by `./dev test security --weakened --write`; each red was seen on {date}, and is seen anew when its",
+        "guard's entry has changed. Doors: the ways into a container at which the same attack is tried, and refused",
+        "(tests/support/doors.py). *Red without*: the guard that was taken out of a copy of the source",
+        "(tests/support/guards), whereupon the tests named failed; in parentheses the doors at which that was seen.",
+        "Where there are none, it was seen below the doors, at the code that all of them go through.", "",
     ]  # fmt: skip
     for row, (title, tests) in guards.rows().items():
         lines += [f"## {row}: {title}", ""]

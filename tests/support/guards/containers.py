@@ -333,7 +333,14 @@ GUARDS = (
         "a name of /etc/hosts is one word",
         ("SEC-25",),
         by_doors("test_sec_25_a_line_stays_one_line", doors=("root", "rootless", "api", "nested")),
-        (("engine/networks/requests.py", "        _check_host(entry, subject)\n", "        continue\n"),),
+        (
+            ("engine/networks/requests.py", "        _check_host(entry, subject)\n", "        continue\n"),
+            (
+                "engine/containers/files.py",
+                '        if not line.replace("\\t", " ").isprintable():\n',
+                "        if not line:\n",
+            ),
+        ),
     ),
     Guard(
         "what an image's link names is not made outside",
