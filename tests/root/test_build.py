@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import processes
+from support.engine import Environment
 
 KILLS = int(os.environ.get("ORLOP_TEST_KILLS", "3"))
 
@@ -77,6 +78,24 @@ def test_the_same_from_another_place_at_another_time_by_another_umask(orlop, con
     second = orlop("build", "-q", "--no-cache", other, env={"TZ": "Asia/Tokyo"})
     assert image_id(second) == first
     assert image_id(orlop("build", "-q", "--no-cache", other, env={"SOURCE_DATE_EPOCH": "1000000000"})) != first
+
+
+def test_the_same_by_another_engine_with_another_umask_of_another_s_files(orlop, context, tmp_path):
+    text = "FROM host\nCOPY . /c/\nCOPY --parents d/e /p/\nWORKDIR /w\nRUN echo made > f; mkdir g; umask > u\n"
+    (context / "d").mkdir()
+    (context / "d/e").write_text("e")
+    first = image_id(build(orlop, context, text))
+    for path in (context, *context.rglob("*")):
+        os.chown(path, 1234, 4321)
+    other = Environment(tmp_path / "second")
+    before = os.umask(0o077)
+    try:
+        second = other("build", "-q", context, env={"TZ": "America/Lima", "HOME": str(tmp_path), "USER": "somebody"})
+    finally:
+        os.umask(before)
+        left = other.close()
+    assert image_id(second) == first
+    assert not left, left
 
 
 def test_an_image_has_no_time_of_its_making(orlop, context):
