@@ -92,3 +92,39 @@ def test_events(beside: Beside) -> None:
     assert set(ours["data"]["memory"]["raw"]) == set(theirs["data"]["memory"]["raw"])
     assert ours["data"]["memory"]["usage"]["limit"] == theirs["data"]["memory"]["usage"]["limit"]
     assert ours["data"]["pids"] == theirs["data"]["pids"]
+
+
+# Flags of mount(2) alone, which is not used here: iversion is refused, acl and noacl are left to the file system.
+NO_MOUNT_OPTIONS = {"acl", "noacl", "iversion"}
+
+
+def sections(value: object, prefix: str = "") -> set[str]:
+    """Return the path of every key of a document's objects."""
+    if not isinstance(value, dict) or prefix == "annotations.":
+        return set()
+    return {f"{prefix}{key}" for key in value} | {
+        path for key, inner in value.items() for path in sections(inner, f"{prefix}{key}.")
+    }
+
+
+def test_features(peer: Callable[[str], Path]) -> None:
+    """What runc tells, and what the specification's 1.3 has beside it. Lists: ours are no shorter than runc's."""
+    asked = ([peer("runc"), "features"], [str(RUNTIME), "features"])
+    theirs, ours = (
+        json.loads(subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout)
+        for argv in asked
+    )
+    newer = {
+        "potentiallyUnsafeConfigAnnotations", "linux.memoryPolicy.modes", "linux.memoryPolicy.flags",
+        "linux.mountExtensions.idmap.enabled", "linux.netDevices.enabled", "linux.intelRdt.enabled",
+        "linux.cgroup.rdma", "linux.seccomp.knownFlags", "linux.seccomp.supportedFlags",
+    }  # fmt: skip
+    assert sections(theirs) | newer <= sections(ours)
+    assert set(theirs["hooks"]) <= set(ours["hooks"])
+    assert set(theirs["mountOptions"]) - set(ours["mountOptions"]) <= NO_MOUNT_OPTIONS
+    for section, name in (("seccomp", "actions"), ("seccomp", "archs"), ("seccomp", "operators")):
+        missing = set(theirs["linux"][section][name]) - set(ours["linux"][section][name])
+        assert not missing, (name, missing)
+    cgroup = {**ours["linux"]["cgroup"], "systemdUser": True}  # a user's systemd makes no scope for ours
+    assert theirs["linux"]["cgroup"] == {key: cgroup[key] for key in theirs["linux"]["cgroup"]}
+    assert set(theirs["linux"]["namespaces"]) <= set(ours["linux"]["namespaces"])

@@ -42,7 +42,7 @@ _EXECUTES = {
 _MACHINES = {"i686": "i386", "i586": "i386", "arm64": "aarch64", "armv7l": "arm", "armv6l": "arm", "armv8l": "arm"}
 
 # config-linux.md: architectures. None: this program has no table for it, and no machine that it runs on executes it.
-_ARCHITECTURES = {
+ARCHITECTURES = {
     "SCMP_ARCH_X86_64": "x86_64",
     "SCMP_ARCH_X86": "i386",
     "SCMP_ARCH_X32": "x32",
@@ -117,9 +117,9 @@ def covered(seccomp: Seccomp, machine: str) -> list[str]:
         raise Unsupported("compile", "the seccomp profile", cause, hint="run without a profile: seccomp=unconfined")
     wanted = {native}
     for index, name in enumerate(seccomp.architectures):
-        if name not in _ARCHITECTURES:
+        if name not in ARCHITECTURES:
             raise _invalid(f"architectures[{index}]", f"{name[:60]!r} is no architecture (SCMP_ARCH_...)")
-        wanted.add(_ARCHITECTURES[name] or native)
+        wanted.add(ARCHITECTURES[name] or native)
     return [architecture for architecture in _EXECUTES[native] if architecture in wanted]
 
 

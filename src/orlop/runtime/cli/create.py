@@ -7,12 +7,13 @@ import time
 from _socket import AF_UNIX, socket
 
 from ...linux import process
-from ...spec.errors import Invalid
+from ...spec.errors import Invalid, Unavailable
 from ...spec.runtime import OCI_VERSION, Spec, State
 from .. import channel, host, launch, plan, rootfs
 from ..gate import SOCKET_FLAGS, Inside
 from ..operations import Operation
 from ..operations.identity import SessionKeyring
+from ..operations.namespaces import own_user_namespace
 from ..operations.root import ChangeRoot, PivotRoot
 from ..planning import namespaces
 from . import descriptors, foreground
@@ -108,8 +109,10 @@ def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
     _check_terminal(call, spec, detached=waits or call.flags.on("detach"))
     assert spec.root
     directory = call.store.reserve(container)
-    root = -1
+    owner, root = os.geteuid(), -1
     try:
+        original, spec = spec, _in_own_namespace(spec)
+        assert spec.root
         root = rootfs.open_bundle_root(spec.root, bundle)
         complete = _with_sockets(_with_home(spec, root))
         compiled = _with_options(call, plan.compile(complete, host.facts(), call.compile_filter(spec)))
@@ -128,15 +131,34 @@ def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
         if root >= 0:
             os.close(root)
     try:
-        return created, _remember(call, created, state, spec)
+        return created, _remember(call, created, state, original, owner)
     except BaseException:
         created.abort()
         call.store.forget(container)
         raise
 
 
-def _remember(call: Call, created: Created, state: State, spec: Spec) -> Entry:
-    entry = entry_of(state.replace(pid=created.pid), spec, created.cgroup)
+def _in_own_namespace(spec: Spec) -> Spec:
+    """For an ordinary user enter the container's user namespace; return what is to be made in it."""
+    linux = spec.linux
+    if os.geteuid() == 0:
+        return spec
+    new = [namespace for namespace in linux.namespaces if namespace.type == "user" and not namespace.path]
+    if not (new and linux.uid_mappings and linux.gid_mappings):
+        raise Invalid(
+            "create", "linux.namespaces", "rootless container requires user namespaces",
+            hint="orlop-runtime spec --rootless writes a config.json that has one",
+        )  # fmt: skip
+    try:
+        own_user_namespace(linux.uid_mappings, linux.gid_mappings)
+    except OSError as failure:
+        raise Unavailable("make", "a user namespace", failure.strerror or str(failure)) from None
+    rest = tuple(namespace for namespace in linux.namespaces if namespace.type != "user")
+    return spec.replace(linux=linux.replace(namespaces=rest, uid_mappings=(), gid_mappings=()))
+
+
+def _remember(call: Call, created: Created, state: State, spec: Spec, owner: int) -> Entry:
+    entry = entry_of(state.replace(pid=created.pid), spec, created.cgroup).replace(owner_uid=owner)
     call.store.save(entry, spec)
     return entry
 

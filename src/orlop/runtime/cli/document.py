@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 
-from ...linux import capability
-from ...linux.seccomp import supported_actions
+from ... import __version__
+from ...linux import capability, scheduling
+from ...linux.seccomp import FLAGS, supported_actions, supported_flags
 from ...spec.errors import Conflict
 from ...spec.runtime import OCI_VERSION
 from .. import host
+from ..criu.options import CONFIG_ANNOTATION
 from ..operations import mount_options
+from ..seccomp import ARCHITECTURES
 from .call import Call
 
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
@@ -34,6 +37,8 @@ _ACTION_NAMES = {
     "SECCOMP_RET_USER_NOTIF": "SCMP_ACT_NOTIFY", "SECCOMP_RET_TRACE": "SCMP_ACT_TRACE",
     "SECCOMP_RET_LOG": "SCMP_ACT_LOG", "SECCOMP_RET_ALLOW": "SCMP_ACT_ALLOW",
 }  # fmt: skip
+_NOT_FOR_PROFILES = {"SECCOMP_FILTER_FLAG_NEW_LISTENER"}  # a rule with SCMP_ACT_NOTIFY asks for it
+_OCI_VERSION_MAX = "1.3.0"  # what is written says less: older readers refuse what is newer than they are
 HOOKS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
 
 
@@ -48,13 +53,13 @@ def spec(call: Call) -> int:
 
 
 def features(call: Call) -> int:
-    """Print what this runtime can do on this machine (features.md of the runtime specification)."""
+    """Print what this runtime can do on this machine (features.md, features-linux.md of the runtime specification)."""
     facts = host.facts()
     layout = facts.layout
     known = [f"CAP_{name}" for name in capability.NAMES[: facts.cap_last + 1]]
     document: dict[str, object] = {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": OCI_VERSION,
+        "ociVersionMax": _OCI_VERSION_MAX,
         "hooks": HOOKS,
         "mountOptions": sorted(mount_options.NAMES),
         "linux": {
@@ -66,13 +71,21 @@ def features(call: Call) -> int:
             },
             "seccomp": {
                 "enabled": True,
-                "actions": sorted(_ACTION_NAMES[name] for name in supported_actions()),
+                "actions": sorted({"SCMP_ACT_KILL", *(_ACTION_NAMES[name] for name in supported_actions())}),
                 "operators": [f"SCMP_CMP_{name}" for name in ("EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE")],
+                "archs": sorted(ARCHITECTURES),
+                "knownFlags": sorted(FLAGS.keys() - _NOT_FOR_PROFILES),
+                "supportedFlags": sorted(set(supported_flags()) - _NOT_FOR_PROFILES),
             },
             "apparmor": {"enabled": "apparmor" in facts.lsms},
             "selinux": {"enabled": "selinux" in facts.lsms},
-            "intelRdt": {"enabled": False},
+            "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
+            "memoryPolicy": {"modes": sorted(scheduling.MEMORY_MODES), "flags": sorted(scheduling.MEMORY_FLAGS)},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
         },
+        "annotations": {"org.orlop.version": __version__, "org.opencontainers.runc.checkpoint.enabled": "true"},
+        "potentiallyUnsafeConfigAnnotations": [CONFIG_ANNOTATION],
     }  # fmt: skip
     sys.stdout.write(_indented(document))
     return 0

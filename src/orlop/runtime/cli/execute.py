@@ -6,8 +6,9 @@ import os
 import time
 
 from ...linux.cgroup import split_path
+from ...linux.process import CLONE_NEWUSER, setns
 from ...spec import jsonio
-from ...spec.errors import Conflict, Invalid
+from ...spec.errors import Conflict, Invalid, Unavailable
 from ...spec.runtime import Capabilities, Process, Spec, User
 from .. import enter, host
 from ..operations.cgroups import EnterCgroups
@@ -48,6 +49,7 @@ def execute(call: Call) -> int:
     if pidfd is None:
         raise Conflict("execute a command in", f"container {entry.id}", "cannot exec in a stopped container")
     try:
+        spec = _in_its_namespace(spec, pidfd)
         plan = enter.compile_exec(process, spec, host.facts(), call.compile_filter(spec))
         plan = _below(plan, call.flags.all("cgroup"))
         plan = descriptors.preserve(plan, call.flags.number("preserve-fds"))
@@ -72,6 +74,19 @@ def execute(call: Call) -> int:
     if detach:
         return 0
     return foreground.wait(created, terminal)
+
+
+def _in_its_namespace(spec: Spec, pidfd: int) -> Spec:
+    """For an ordinary user enter the container's user namespace, as create did; return what is to be entered in it."""
+    linux = spec.linux
+    rest = tuple(row for row in linux.namespaces if row.type != "user")
+    if os.geteuid() == 0 or len(rest) == len(linux.namespaces):
+        return spec
+    try:
+        setns(pidfd, CLONE_NEWUSER)
+    except OSError as failure:
+        raise Unavailable("enter", "the user namespace", failure.strerror or str(failure)) from None
+    return spec.replace(linux=linux.replace(namespaces=rest, uid_mappings=(), gid_mappings=()))
 
 
 def _resumed(call: Call, entry: Entry) -> str:

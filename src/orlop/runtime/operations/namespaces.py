@@ -224,3 +224,43 @@ def _write(path: str, text: str) -> None:
         raise OSError(failure.errno, f"{failure.strerror} (writing {text.strip()!r})", path) from None
     finally:
         os.close(fd)
+
+
+def own_user_namespace(uids: tuple[IdMapping, ...], gids: tuple[IdMapping, ...]) -> None:
+    """Enter a new user namespace, and a mount namespace of it: there an ordinary user has every capability.
+
+    Only one's own id can be mapped without newuidmap(1) and newgidmap(1). The caller has one thread. Raises OSError.
+    """
+    alone = all(len(rows) == 1 and rows[0].size == 1 for rows in (uids, gids))
+    if alone:
+        process.unshare(process.CLONE_NEWUSER)
+        map_ids(os.getpid(), uids, gids, deny_setgroups=True)
+    else:
+        _have_ids_mapped(uids, gids)
+    process.unshare(process.CLONE_NEWNS)
+
+
+def _have_ids_mapped(uids: tuple[IdMapping, ...], gids: tuple[IdMapping, ...]) -> None:
+    me = str(os.getpid())
+    ready, tell = os.pipe2(os.O_CLOEXEC)
+    helper, pidfd = process.clone3(0)
+    if helper == 0:  # it stays outside, where the programs' rights count
+        try:
+            os.close(tell)
+            os.read(ready, 1)
+            failed = 0
+            for program, rows in (("newuidmap", uids), ("newgidmap", gids)):
+                numbers = (str(number) for row in rows for number in (row.container_id, row.host_id, row.size))
+                failed = failed or os.spawnvp(os.P_WAIT, program, [program, me, *numbers])
+            os._exit(1 if failed else 0)
+        finally:
+            os._exit(1)
+    os.close(ready)
+    try:
+        process.unshare(process.CLONE_NEWUSER)
+    finally:
+        os.close(tell)
+        status = process.wait_pidfd(pidfd)
+        os.close(pidfd)
+    if status:
+        raise PermissionError(errno.EPERM, "newuidmap or newgidmap does not map these ids (/etc/subuid, /etc/subgid)")
