@@ -24,7 +24,13 @@ COMMANDS = [
     "push", "rmi", "save", "search", "system df", "system prune", "tag",
 ]  # fmt: skip
 # What ours has beside docker's.
-OURS = {"load": {"force"}, "pull": {"all-platforms", "referrers"}, "system df": {"verify"}}
+OURS = {
+    "image ls": {"noheading"},
+    "images": {"noheading"},
+    "load": {"force"},
+    "pull": {"all-platforms", "referrers"},
+    "system df": {"verify"},
+}
 _FLAG = re.compile(r"^\s+(?:-(\w), )?\s*--([\w-]+)(?: ([a-z]\w*)\b)?", re.MULTILINE)
 
 
