@@ -20,6 +20,7 @@ import gc
 import os
 import resource
 import select
+import time
 from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_STREAM, socket
 
 from .. import frozen
@@ -33,10 +34,13 @@ from . import monitor, packet
 from .launcher import HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX, Handover, Inherited, Reply
 from .log import Framer, timestamp
 from .loop import Loop
+from .prepare import rehearse
 from .stdio import Input, Output
 
 REHEARSALS = 10
 SPARE_AFTER_MS = 10  # without a message: in a burst, a spare one would only take its turn of the processor
+LATE_S = 0.004
+PAUSE_MS_MAX = 640
 
 
 def main(fd: int, nofile: int = 0) -> None:
@@ -58,10 +62,10 @@ def main(fd: int, nofile: int = 0) -> None:
     os.umask(0o022)
     engine = socket(fileno=fd)
     inherited = Inherited(host.facts(), area)
-    _warm_up()
+    _warm_up(inherited)
     spare: socket | None = None
     while True:
-        if spare is None and not _wakes(fd, select.POLLIN, SPARE_AFTER_MS):
+        if spare is None and _is_quiet(fd):
             spare = _fork_spare(engine, inherited)
         message = packet.receive(engine, MESSAGE_BYTES_MAX, FDS_MAX)
         if not message.data and not message.fds and _wakes(fd, select.POLLRDHUP, 0):
@@ -75,7 +79,7 @@ def main(fd: int, nofile: int = 0) -> None:
             spare = None
 
 
-def _warm_up() -> None:
+def _warm_up(inherited: Inherited) -> None:
     """Do now what every child would do again for itself: a page that is written after the fork is not shared."""
     import _blake2  # noqa: F401
     import encodings.ascii
@@ -91,6 +95,7 @@ def _warm_up() -> None:
     prepare()
     for _ in range(REHEARSALS):
         _rehearse()
+    rehearse(inherited.facts, REHEARSALS)
     frozen.freeze()
     gc.collect()
     gc.freeze()
@@ -138,6 +143,21 @@ def _wakes(fd: int, events: int, timeout_ms: int) -> bool:
     poll = select.poll()
     poll.register(fd, events)
     return bool(poll.poll(timeout_ms))
+
+
+def _is_quiet(fd: int) -> bool:
+    """Wait for a moment without a message, on a machine that is not so busy that the moment lasts longer.
+
+    False when a message comes first.
+    """
+    pause_ms = SPARE_AFTER_MS
+    while True:
+        begun = time.monotonic()
+        if _wakes(fd, select.POLLIN, pause_ms):
+            return False
+        if time.monotonic() - begun < pause_ms / 1000 + LATE_S:
+            return True
+        pause_ms = min(2 * pause_ms, PAUSE_MS_MAX)
 
 
 def _fork_spare(engine: socket, inherited: Inherited) -> socket | None:
