@@ -40,7 +40,7 @@ class BuildRequest(Record):
     allow: entitlements ("network.host", "security.insecure"). source_date_epoch_s: no time of the image is later.
     credentials: by registry host, as in docker's config.json. credentials, secrets: never written down.
     keep_failed: a failing step's tree stays, for `build shell`.
-    verify: make every step once more and compare. secrets_policy: block, warn or off (build.scan).
+    verify: make every step once more and compare. secrets_policy: block, warn or off (build.output.scan).
     cache_from, cache_to: build.cache.places; their paths are absolute.
     outputs: () is an image in our store. squash: the layers that are made become one.
     """
