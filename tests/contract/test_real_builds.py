@@ -63,7 +63,7 @@ FROM base:1 AS python
 RUN {INSTALL} python3
 FROM python AS packed
 COPY app /src/app
-RUN python3 -m zipapp /src/app -o /app.pyz -p '/usr/bin/env python3'
+RUN find /src/app -exec touch -d @1000000000 {{}} + && python3 -m zipapp /src/app -o /app.pyz -p '/usr/bin/env python3'
 FROM python
 COPY --from=packed /app.pyz /srv/
 WORKDIR /srv
