@@ -218,7 +218,7 @@ def spare(inherited: Inherited, monitor: socket) -> "NoReturn":
     """
     try:
         process.close_all_except({monitor.fileno()})
-        rehearse(inherited.facts, 1)
+        rehearse(inherited.facts)
         message = packet.receive(monitor, MESSAGE_BYTES_MAX, FDS_MAX)
         if message.fds:
             _start(message, inherited, monitor)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..spec.runtime import Seccomp
 
 SPEC_BYTES_MAX = 8 * 1024 * 1024
+REHEARSALS = 10  # the interpreter rewrites a function when it has run a few times (PEP 659)
 EXEC_DIRECTORY = "exec"
 _HEX = frozenset("0123456789abcdef")
 _REHEARSED_PROCESS = (
@@ -154,14 +155,14 @@ def _create_task(
     return created, pipes
 
 
-def rehearse(facts: "HostFacts", times: int) -> None:
+def rehearse(facts: "HostFacts") -> None:
     """Compute what a start of an exec and of a container computes, for a process of our own; nothing is made."""
     try:
         pidfd = process.pidfd_of(os.getpid(), process.start_time(os.getpid()))
         try:
             root = enter.open_root(os.getpid(), pidfd)
             try:
-                for _ in range(times):
+                for _ in range(REHEARSALS):
                     _rehearse_once(facts, root)
             finally:
                 os.close(root)

@@ -34,7 +34,6 @@ from . import monitor, packet
 from .launcher import HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX, Handover, Inherited, Reply
 from .log import Framer, timestamp
 from .loop import Loop
-from .prepare import rehearse
 from .stdio import Input, Output
 
 REHEARSALS = 10
@@ -62,7 +61,7 @@ def main(fd: int, nofile: int = 0) -> None:
     os.umask(0o022)
     engine = socket(fileno=fd)
     inherited = Inherited(host.facts(), area)
-    _warm_up(inherited)
+    _warm_up()
     spare: socket | None = None
     while True:
         if spare is None and _is_quiet(fd):
@@ -79,7 +78,7 @@ def main(fd: int, nofile: int = 0) -> None:
             spare = None
 
 
-def _warm_up(inherited: Inherited) -> None:
+def _warm_up() -> None:
     """Do now what every child would do again for itself: a page that is written after the fork is not shared."""
     import _blake2  # noqa: F401
     import encodings.ascii
@@ -95,7 +94,6 @@ def _warm_up(inherited: Inherited) -> None:
     prepare()
     for _ in range(REHEARSALS):
         _rehearse()
-    rehearse(inherited.facts, REHEARSALS)
     frozen.freeze()
     gc.collect()
     gc.freeze()
