@@ -1,5 +1,6 @@
 """Attributes of the process itself: resource limits, OOM score, processors, personality."""
 
+import errno
 import os
 import resource
 
@@ -33,7 +34,10 @@ class SetRlimit(Operation):
         return f"setrlimit({self.type}, {_text(self.soft)}, {_text(self.hard)})"
 
     def act(self, init: "Init") -> None:
-        resource.setrlimit(RLIMITS[self.type], (_signed(self.soft), _signed(self.hard)))
+        try:
+            resource.setrlimit(RLIMITS[self.type], (_signed(self.soft), _signed(self.hard)))
+        except ValueError as failure:  # what the module makes of EPERM: files above fs.nr_open, even for root
+            raise OSError(errno.EPERM, str(failure), self.type) from None
 
 
 class SetOomScoreAdj(Operation):
