@@ -56,6 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # What makes something dear once for many tests. Marks of xdist_group say it too, but xdist 3.8 writes them into an
 # attribute that pytest 9.2 reads no more. FILE -> what of a test's id tests have in common that one worker runs.
 TOGETHER = {
+    "tests/contract/test_build_newer.py": re.compile(""),
+    "tests/contract/test_build_peers.py": re.compile(""),
+    "tests/contract/test_real_builds.py": re.compile(""),
     "tests/root/test_runtime_systemd.py": re.compile(""),
     "tests/security/test_doors.py": re.compile(r"\[[a-z]+"),
 }
