@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(BOOTED_TEST_S_MAX))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def machine(peer: Callable[[str], Path]) -> Path:
     """The emulator, or a skip."""
     if platform.machine() != "x86_64":

@@ -10,6 +10,7 @@ import io
 import os
 import re
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,9 @@ def small() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def story() -> Parts:
+def story(peer: Callable[[str], Path]) -> Parts:
     """What the machine said: part -> lines."""
+    peer("mmdebstrap")
     script = f"LONG={'yes' if LONG else ''}\n{STORY.read_text()}"
     done = debian.run(script, timeout_s=STORY_S_MAX, files={".job/small.tar": small()})
     assert done.returncode == 0, done
