@@ -24,6 +24,7 @@ from support.terminal import Terminal
 
 TESTS = Path(__file__).parent
 GROUPS = sorted(path.name for path in TESTS.iterdir() if path.is_dir() and any(path.glob("test_*.py")))
+DEAREST_SHOWN = 40
 NEED_ROOT = ("root", "security", "conformance", "contract", "vm")  # contract: runc and its like run containers
 
 
@@ -92,6 +93,7 @@ class Judge:
         self.skips = skips.Skips(skips.LIST.read_text())
         self.counts: dict[str, dict[str, int]] = {}
         self.seconds: dict[str, float] = {}
+        self.durations: dict[str, float] = {}
         self.started = time.monotonic()
         self.failed_ids: set[str] = set()
 
@@ -100,6 +102,7 @@ class Judge:
             self.failed_ids.add(report.nodeid)
         group = _group(report.nodeid)
         self.seconds[group] = self.seconds.get(group, 0.0) + report.duration
+        self.durations[report.nodeid] = self.durations.get(report.nodeid, 0.0) + report.duration
         if report.when == "call" or report.outcome != "passed":
             counts = self.counts.setdefault(group, {})
             counts[report.outcome] = counts.get(report.outcome, 0) + 1
@@ -134,6 +137,10 @@ class Judge:
             told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
             terminalreporter.line(f"{group:<12} {told:<44} {self.seconds[group]:7.1f} s of work")
         terminalreporter.line(f"{'in all':<57} {time.monotonic() - self.started:7.1f} s")
+        terminalreporter.section("dearest, with their set-up")
+        dearest = sorted(self.durations.items(), key=lambda one: -one[1])[:DEAREST_SHOWN]
+        for nodeid, seconds in dearest:
+            terminalreporter.line(f"{seconds:7.1f} s {nodeid}")
 
     _failed = False
 
