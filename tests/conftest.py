@@ -61,6 +61,7 @@ TOGETHER = {
     "tests/contract/test_build_peers.py": re.compile(""),
     "tests/contract/test_real_builds.py": re.compile(""),
     "tests/root/test_runtime_systemd.py": re.compile(""),
+    "tests/vm/test_debian.py": re.compile(""),
     "tests/security/test_doors.py": re.compile(r"\[[a-z]+"),
 }
 

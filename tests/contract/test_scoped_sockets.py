@@ -464,7 +464,7 @@ def test_every_field_of_a_creation_is_judged() -> None:
     refused = (
         "rootfs unplugged secrets configs volume_driver cap_add privileged annotations log_options runtime devices"
         " device_cgroup_rules cgroup_parent sysctls"
-        " oom_kill_disable cpu_realtime_period_us cpu_realtime_runtime_us blkio_weight_devices"
+        " host_access oom_kill_disable cpu_realtime_period_us cpu_realtime_runtime_us blkio_weight_devices"
         " device_read_bps device_write_bps device_read_iops device_write_iops"
     ).split()
     assert set(ContainerRequest._fields) == gate.FIELDS | gate.CHECKED | set(refused)

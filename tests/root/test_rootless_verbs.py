@@ -23,6 +23,8 @@ ELSEWHERE = {
     "bake": "test_bake_command",
     "builder shell": "test_build: it needs a terminal",
     "builder logs": "it needs a build's id: test_build",
+    "builder pin": "it needs a cache mount: test_build",
+    "builder unpin": "the same",
     "container clone": "test_podman_words",
     "image copy": "it is push and pull: test_image_copy",
     "image sync": "test_image_copy",
@@ -97,6 +99,10 @@ secret ls
 secret inspect s
 run --rm --secret s small cat /run/secrets/s
 secret rm s
+config create f secret
+config ls
+config inspect f
+config rm f
 socket create door --allow containers:list
 socket ls
 socket audit door

@@ -27,7 +27,7 @@ class Engine(SimpleNamespace):
     def __init__(self, directory: Path) -> None:
         self.log = Log(str(directory / "engine.log"))
         self.path = str(directory / "events.jsonl")
-        super().__init__(journal=Journal(self.path, self.log))
+        super().__init__(journal=Journal(self.path, self.log), rows=SimpleNamespace(touched=lambda _: None))
 
     def again(self) -> "Engine":
         """Return the next engine of the same directory."""

@@ -130,15 +130,11 @@ CREATE = Command(
     arguments=(1, 2),
     flags=(Flag("label", "l", LABEL, "Secret labels"),),
 )
-LS = Command(
-    SECRETS.list,
-    "List secrets",
-    "[OPTIONS]",
-    flags=(
-        Flag("format", "", STRING, "Format output using a Go template", default=""),
-        Flag("quiet", "q", BOOL, "Only display IDs", default=False),
-    ),
+_LS_FLAGS = (
+    Flag("format", "", STRING, "Format output using a Go template", default=""),
+    Flag("quiet", "q", BOOL, "Only display IDs", default=False),
 )
+LS = Command(SECRETS.list, "List secrets", "[OPTIONS]", flags=_LS_FLAGS)
 INSPECT = Command(
     SECRETS.inspect, "Display detailed information on one or more secrets", "SECRET [SECRET...]", arguments=(1, None)
 )
@@ -150,7 +146,7 @@ CREATE_CONFIG = Command(
     arguments=(1, 2),
     flags=(Flag("label", "l", LABEL, "Config labels"),),
 )
-LS_CONFIGS = Command(CONFIGS.list, "List configs", "[OPTIONS]", flags=LS.flags)
+LS_CONFIGS = Command(CONFIGS.list, "List configs", "[OPTIONS]", flags=_LS_FLAGS)
 INSPECT_CONFIG = Command(
     CONFIGS.inspect, "Display detailed information on one or more configs", "CONFIG [CONFIG...]", arguments=(1, None)
 )
