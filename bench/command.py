@@ -164,6 +164,14 @@ def memory(bench: Bench, rounds: int) -> list[str]:
     return [*one, "", *many]
 
 
+def without_root(bench: Bench, rounds: int) -> list[str]:
+    """What an ordinary user's network carries, beside pasta alone, which is what podman gives a user's container."""
+    from . import rootless
+
+    del bench, rounds
+    return rootless.tables()
+
+
 FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "run": run,
     "exec": execute,
@@ -180,6 +188,7 @@ FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "build": build,
     "api": docker_api,
     "network": network,
+    "rootless": without_root,
     "floor": floor,
 }
 

@@ -144,10 +144,10 @@ def _throughput(work: Workspace, sites: Sequence[Site], neighbour: Netns) -> lis
         for number in range(TRIES):
             for at in ((number + shift) % len(places) for shift in range(len(places))):
                 site, inside, gateway = places[at]
-                rate = _iperf(program, [], [*inside], gateway, PORT)
+                rate = iperf(program, [], [*inside], gateway, PORT)
                 rates.setdefault(("container to host", site.name), []).append(rate)
                 outside = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{neighbour.fd}"]
-                rate = _iperf(program, [*inside], outside, HOST, OUTSIDE_PORT + at)
+                rate = iperf(program, [*inside], outside, HOST, OUTSIDE_PORT + at)
                 rates.setdefault(("neighbour to published port", site.name), []).append(rate)
     finally:
         for site, one in containers:
@@ -160,14 +160,17 @@ def _entered(pid: int) -> list[str]:
     return ["nsenter", f"--net=/proc/{pid}/ns/net"]
 
 
-def _iperf(program: Path, server: Sequence[str], asker: Sequence[str], address: str, port: int) -> float:
-    """Return Gbit/s of one stream. server, asker: words that lead to where the two run."""
-    listening = subprocess.Popen([*server, program, "-s", "-1", "-p", str(PORT)], stdout=subprocess.DEVNULL)
+def iperf(
+    program: Path, server: Sequence[str], asker: Sequence[str], address: str, port: int, fds: Sequence[int] = ()
+) -> float:
+    """Return Gbit/s of one stream. server, asker: words that lead to where the two run; fds: what those words name."""
+    argv = [*server, str(program), "-s", "-1", "-p", str(PORT)]
+    listening = subprocess.Popen(argv, stdout=subprocess.DEVNULL, pass_fds=fds)
     try:
         argv = [*asker, str(program), "-J", "-t", str(SECONDS), "-c", address, "-p", str(port)]
         deadline = time.monotonic() + 20
         while True:
-            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            done = subprocess.run(argv, capture_output=True, text=True, check=False, pass_fds=fds)
             told = json.loads(done.stdout or "{}")
             if "error" not in told and told:
                 return float(told["end"]["sum_received"]["bits_per_second"]) / 1e9

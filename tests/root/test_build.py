@@ -378,10 +378,10 @@ def _newest_build(orlop):
 def test_an_interrupted_build_stops_its_command(orlop, context):
     (context / "Dockerfile").write_text("FROM host\nRUN echo begun; exec sleep 4321\n")
     env = orlop.variables
+    # Who starts the tests in the background of a shell has them ignore SIGINT, and all that they start.
+    command = ["env", "--default-signal=INT", Path(__file__).parents[2] / "orlop"]
     started = orlop.inside(
-        lambda: subprocess.Popen(
-            [Path(__file__).parents[2] / "orlop", "build", "--progress=plain", context], env=env, stderr=subprocess.PIPE
-        )
+        lambda: subprocess.Popen([*command, "build", "--progress=plain", context], env=env, stderr=subprocess.PIPE)
     )
     for line in started.stderr:
         if b"begun" in line and b"RUN" not in line:

@@ -386,7 +386,7 @@ def test_ports_that_no_rule_leads_have_a_relay(run: Run, orlop: Environment, hos
         assert taken.code == 125
         assert "port is already allocated" in taken.stderr
     orlop("rm", "-f", four.id, both.id)
-    assert not _titled(orlop, "orlop: ports")
+    wait_until(lambda: not _titled(orlop, "orlop: ports"))
     refused = orlop("run", "--rm", "-p", "[::1]:8080:80/sctp", "host", "true", check=False)
     assert refused.code == 125
     assert "[::1]:8080/sctp would need a relay" in refused.stderr
@@ -396,7 +396,7 @@ def test_ports_that_no_rule_leads_have_a_relay(run: Run, orlop: Environment, hos
     assert refused.code == 125
     assert "address already in use" in refused.stderr
     orlop("run", "--rm", "-p", "[::1]:8080:80", "host", "true")
-    assert not _titled(orlop, "orlop: ports")
+    wait_until(lambda: not _titled(orlop, "orlop: ports"))
 
 
 def test_the_gateway_has_the_highest_priority(run: Run, orlop: Environment) -> None:

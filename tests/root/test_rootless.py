@@ -146,6 +146,10 @@ def test_containers_find_each_other_and_the_outside(user: User) -> None:
     lines(user, "network", "rm", "n")
 
 
+def relays(user: User) -> list[str]:
+    return [line for line in user.processes().values() if "network import relay" in line or "orlop: ports" in line]
+
+
 def test_published_ports_lead_to_the_container(user: User, peer: Callable[[str], Path]) -> None:
     script = "while true; do echo 'hello from inside' | nc -l -p 80; done"
     busybox = peer("busybox")
@@ -201,7 +205,7 @@ def test_published_ports_lead_to_the_container(user: User, peer: Callable[[str],
     lines(user, "restart", "-t", "1", "web")
     rootless.wait_for("an answer after a restart", lambda: told() == b"hello from inside\n")
     lines(user, "rm", "-f", "web")
-    assert not [line for line in user.processes().values() if "network import relay" in line or "orlop: ports" in line]
+    rootless.wait_for("the relay's end", lambda: not relays(user))
     for name in lines(user, "ps", "-aq", "--filter", "status=created"):
         lines(user, "rm", name)
 

@@ -88,7 +88,7 @@ def test_the_time_is_bounded_and_the_machine_is_gone() -> None:
         assert [pid for pid in processes.with_environment("ORLOP_VM_MARK", mark) if pid != os.getpid()] == []
     finally:
         del os.environ["ORLOP_VM_MARK"]
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 900  # not the thousand seconds of the job; a first time fetches a kernel
 
 
 def test_the_machine_ends_with_a_killed_caller(tmp_path: Path) -> None:
