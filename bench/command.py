@@ -164,14 +164,6 @@ def memory(bench: Bench, rounds: int) -> list[str]:
     return [*one, "", *many]
 
 
-def without_root(bench: Bench, rounds: int) -> list[str]:
-    """What an ordinary user's network carries, beside pasta alone, which is what podman gives a user's container."""
-    from . import rootless
-
-    del bench, rounds
-    return rootless.tables()
-
-
 FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "run": run,
     "exec": execute,
@@ -188,7 +180,6 @@ FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "build": build,
     "api": docker_api,
     "network": network,
-    "rootless": without_root,
     "floor": floor,
 }
 
