@@ -205,6 +205,8 @@ HOSTILE = [
     ("bridge", "ADD", {"cniVersion": "1.0.0", "name": "x", "vlan": 7}, 2),
     ("bridge", "ADD", {"cniVersion": "1.0.0", "name": "x", "ipam": {"type": "../../bin/sh"}}, 7),
     ("bridge", "ADD", {"cniVersion": "1.0.0", "name": "x", "ipam": {"type": "nobody"}}, 100),
+    ("bridge", "ADD", {"cniVersion": "1.0.0", "name": "x", "runtimeConfig": {"mac": "zz:1"}}, 7),
+    ("bridge", "ADD", {"cniVersion": "1.0.0", "name": "x", "runtimeConfig": {"mac": ["02:00:00:00:00:01"]}}, 7),
     ("host-local", "ADD", {"cniVersion": "1.0.0", "name": "x"}, 7),
     ("host-local", "ADD", {"cniVersion": "1.0.0", "name": "x", "ipam": {"subnet": "10.0.0.0/31"}}, 7),
     ("host-local", "ADD", {"cniVersion": "1.0.0", "name": "x", "ipam": {"subnet": "x"}}, 7),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...linux.netlink import namespace, nftrace
 from ...linux.netlink import nftables as nft
 from ...linux.netlink.rtnetlink import Rtnetlink
-from ...network import links, probe
+from ...network import links, probe, resolver
 from ...spec.errors import Conflict, Invalid
 from ...spec.network import ROUTED
 from . import attach, reach
@@ -109,7 +109,7 @@ def _from_outside(engine: Engine, number: int, protocol: str, port: Published | 
     own = address if port.mode == ROUTED else port.host_ip or ("127.0.0.1" if ":" not in address else "")
     own = own or namespace.outside(lambda: _own_address(nft.IPV6))  # no packet from ::1 leaves a machine
     here = _say(MACHINE, *_judge_local(own, host_port, protocol))
-    if port.host_ip.startswith("127.") or port.host_ip == "::1":
+    if resolver.is_loopback(port.host_ip):
         return [here, _say(OTHERS, NO, f"it is published at {port.host_ip} alone")]
     if port.mode == ROUTED:
         return [here, _say(OTHERS, YES, f"at {address}:{number}, if they have a route to it")]
@@ -183,7 +183,7 @@ def _from_containers(places: list[tuple[Network, Endpoint]], number: int, port: 
         else:
             found.append(_say(who, YES, f"at {endpoint.ipv4 or endpoint.ipv6}:{number}"))
     why = "only at what this machine publishes" if port is not None else "networks are islands, and it is not published"
-    found.append(_say(ISLANDS, YES if port is not None and not port.host_ip.startswith("127.") else NO, why))
+    found.append(_say(ISLANDS, YES if port is not None and not resolver.is_loopback(port.host_ip) else NO, why))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...linux.netlink import nftables as nft
-from ...network import links
+from ...network import links, resolver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _has_filter(path: str) -> bool:
 
 
 def _is_open(held: Attachment) -> bool:
-    return any(not port.host_ip.startswith("127.") for port in held.ports)
+    return any(not resolver.is_loopback(port.host_ip) for port in held.ports)
 
 
 def _port(port: Published) -> str:

@@ -14,7 +14,7 @@ import os
 from contextlib import contextmanager
 
 from .. import resolver, subnet
-from .request import INVALID, OWN, Call, PluginError, flag, table, tables, text
+from .request import INVALID, OWN, Call, PluginError, table, tables, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -173,7 +173,6 @@ class _Store:
         self._owner = (call.container, call.interface)
         self._directory = f"{text(ipam, 'dataDir') or DATA_DIR}/{call.name}"
         os.makedirs(self._directory, mode=0o755, exist_ok=True)
-        flag(ipam, "disabled")
         self._lock = os.open(f"{self._directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
 
     def __enter__(self) -> _Store:

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from ...spec import jsonio
-from .request import CONFIG_BYTES_MAX, IO, VERSIONS, Call, PluginError
+from .request import CONFIG_BYTES_MAX, INVALID, IO, VERSIONS, Call, PluginError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def run(name: str, environment: Mapping[str, str], given: BinaryIO, told: Binary
             said = call.result(said) if said is not None else None
     except PluginError as wrong:
         said = {"cniVersion": version, "code": wrong.code, "msg": str(wrong), "details": wrong.details}
+    except ValueError as wrong:  # an address, a gateway or a MAC that is none
+        said = {"cniVersion": version, "code": INVALID, "msg": str(wrong)}
     except OSError as failure:
         where = f" ({failure.filename})" if failure.filename else ""
         said = {"cniVersion": version, "code": IO, "msg": f"{failure.strerror or failure}{where}"}
