@@ -7,6 +7,8 @@ from orlop.spec.errors import Invalid, Unsupported
 from orlop.spec.record import Record
 from orlop.spec.reference import Reference
 
+from .. import attributes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,19 +80,10 @@ def destination(attributes: "Mapping[str, str]") -> CachePlace:
 
 def fields_of(text: str) -> dict[str, str]:
     """Return the attributes of one flag; a word alone is a reference, as buildx has it. Raises Invalid."""
-    import csv
-
     if "=" not in text:
         return {"type": REGISTRY, "ref": text}
-    found: dict[str, str] = {}
-    for part in next(csv.reader([text])):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise Invalid(
-                "build", f"cache {text[:100]}", f"{part[:40]} is not key=value", hint="write type=registry,ref="
-            )
-        found[name.strip().lower()] = value
-    return found
+    given = attributes.pairs(text, f"cache {text[:100]}", "write type=registry,ref=")
+    return {name.lower(): value for name, value in given}
 
 
 def _kind(attributes: "Mapping[str, str]", known: "Mapping[str, object]", flag: str) -> str:

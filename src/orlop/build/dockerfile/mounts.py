@@ -1,9 +1,8 @@
 """RUN --mount: its comma-separated form, with the words of BuildKit's refusals."""
 
-import csv
-
 from orlop.spec.record import Record
 
+from .. import attributes
 from .fields import boolean, integer
 from .source import suggestion
 
@@ -75,10 +74,9 @@ def parse_mount(text: str, expand: "Callable[[str], str]") -> MountFlag:
 
 def _fields(text: str) -> list[str]:
     try:
-        (fields,) = csv.reader([text], strict=True)
-    except (csv.Error, ValueError) as wrong:
+        return attributes.fields(text)
+    except ValueError as wrong:
         raise ValueError(f"failed to parse csv mounts: {wrong}") from None
-    return [field for field in fields if field]
 
 
 def _mount(given: dict[str, str | None]) -> MountFlag:

@@ -7,6 +7,8 @@ from orlop.spec.errors import Invalid, Unsupported
 from orlop.spec.platform import Platform
 from orlop.spec.record import Record
 
+from .. import attributes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,19 +98,12 @@ class Output(Record):
 
 def fields_of(text: str) -> dict[str, str]:
     """Return the attributes of one --output; a path alone is a folder, "-" an archive on standard output."""
-    import csv
-
     if text == "-":
         return {"type": TAR, "dest": "-"}
     if "=" not in text:
         return {"type": LOCAL, "dest": text}
-    found: dict[str, str] = {}
-    for part in next(csv.reader([text])):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise Invalid("build", f"output {text[:100]}", f"{part[:60]} is not key=value", hint="write type=TYPE,...")
-        found[{"dst": "dest"}.get(name.strip(), name.strip())] = value
-    return found
+    given = attributes.pairs(text, f"output {text[:100]}", "write type=TYPE,...")
+    return {{"dst": "dest"}.get(name, name): value for name, value in given}
 
 
 def parse(attributes: "Mapping[str, str]") -> Output:
