@@ -20,7 +20,7 @@ from .registry import TRIES_ELSEWHERE, Broken, Canceled, Patience
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import io
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from orlop.content import Ingest, Store
     from orlop.spec.digest import Digest
@@ -119,14 +119,20 @@ class Download:
                     refused = wrong
             else:
                 raise refused or NotFound("pull", f"blob {self.descriptor.digest}", "no registry is configured for it")
-            with self._changed:  # between its rename and our forgetting it nobody may open it by its old name
-                ingest.commit(self.descriptor)
+            with self._changed:
                 self._ingest = None
+                ingest.commit(self.descriptor)
         except Invalid:
-            ingest.close()
+            self._close(ingest.close)
             raise
         finally:
-            ingest.keep()
+            self._close(ingest.keep)
+
+    def _close(self, close: Callable[[], None]) -> None:
+        """Close what is written to when nobody can open it by that name any more: a reader waits for the end."""
+        with self._changed:
+            self._ingest = None
+            close()
 
     def _fill(self, ingest: Ingest, repository: Repository) -> None:
         """Write what is missing from one registry; a broken connection is resumed where it broke."""
