@@ -26,7 +26,7 @@ from orlop.network.dns import client, message
 from support.netns import Netns, wire
 
 from .measure import Series, Subject, in_turn
-from .workspace import CGROUP, Workspace
+from .workspace import Workspace
 
 HOST, NEIGHBOUR = "192.0.2.1", "192.0.2.2"
 PORT, OUTSIDE_PORT = 5201, 5301
@@ -98,14 +98,10 @@ def _orlop(work: Workspace) -> Site:
 
 
 def _docker(work: Workspace) -> Site:
-    home = work.path("docker-net")
-    at = home / "docker.sock"
-    env = work.environment(DOCKER_HOST=f"unix://{at}", DOCKER_CONFIG=str(home))
-    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
-    dockerd, docker = peers.find("dockerd"), peers.find("docker")
-    if dockerd is None or docker is None or peers.find("iptables") is None:
+    docker = peers.find("docker")
+    if docker is None or peers.find("iptables") is None:
         raise Failure("needs docker.io and iptables")
-    work.daemon([dockerd, f"--host=unix://{at}", *state, f"--cgroup-parent=/{CGROUP}", "--log-level=error"], env, at)
+    env = work.dockerd("docker-net", networks=True).env
     work.run([docker, "import", work.archive(), "bench:latest"], env)
     return Site("docker", [str(docker)], env, "bench")
 

@@ -56,13 +56,7 @@ class Platform:
 
 def docker(work: Workspace) -> Platform:
     """dockerd with its own containerd, no bridge, no firewall rules."""
-    home = work.path("docker")
-    socket = home / "docker.sock"
-    env = work.environment(DOCKER_HOST=f"unix://{socket}", DOCKER_CONFIG=str(home))
-    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
-    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    limits = [f"--cgroup-parent=/{CGROUP}", "--log-level=error"]
-    pid = work.daemon([_program("dockerd"), f"--host=unix://{socket}", *state, *no_network, *limits], env, socket)
+    pid, home, _, env = work.dockerd("docker", program=_program("dockerd"))
     command = str(_debian_first("docker"))
     work.run([command, "import", work.archive(), "bench:latest"], env)
     work.run([command, "run", "-d", "--name", SLEEPER, "--network", "none", "bench", "/bin/sleep", SLEEP_S], env)

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from devtools import peers
 from devtools.failure import Failure
@@ -34,6 +34,18 @@ CGROUP = f"orlop-bench-{os.getpid()}"  # test workers set up platforms side by s
 STOP_S_MAX = 30.0
 READY_S_MAX = 60.0
 APPLETS = ("sh", "true", "sleep", "cat", "echo")
+
+
+NO_NETWORK = ("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
+
+
+class Dockerd(NamedTuple):
+    """A running dockerd. home: its state and its clients' configuration; env: of a client of it."""
+
+    pid: int
+    home: Path
+    socket: Path
+    env: dict[str, str]
 
 
 class Workspace:
@@ -94,6 +106,23 @@ class Workspace:
                 raise Failure(f"{Path(argv[0]).name} did not come up: {log.read_text(errors='replace')[-400:]}")
             time.sleep(0.02)
         return started.pid
+
+    def dockerd(self, name: str, *options: str, networks: bool = False, program: Path | None = None) -> Dockerd:
+        """Start a dockerd with a socket, state and cgroups of its own, below the workspace. Raises Failure.
+
+        networks: with its bridge and firewall rules; else containers have none.
+        """
+        home = self.path(name)
+        socket = home / "s"
+        program = program or peers.find("dockerd")
+        if program is None:
+            raise Failure("needs docker.io")
+        env = self.environment(DOCKER_HOST=f"unix://{socket}", DOCKER_CONFIG=str(home))
+        state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
+        limits = [f"--cgroup-parent=/{CGROUP}", "--log-level=error"]
+        network = () if networks else NO_NETWORK
+        argv = [program, f"--host=unix://{socket}", *state, *network, *limits, *options]
+        return Dockerd(self.daemon(argv, env, socket), home, socket, env)
 
     def server(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a process that serves on its standard input until the workspace closes."""

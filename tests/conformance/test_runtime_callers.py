@@ -75,15 +75,9 @@ def podman(workspace: Workspace, archive: Path, peer: Callable[[str], Path]) -> 
 
 @pytest.fixture(scope="module")
 def docker(workspace: Workspace, archive: Path, peer: Callable[[str], Path]) -> Command:
-    home = workspace.path("d")
-    socket = home / "s"
-    env = workspace.environment(DOCKER_HOST=f"unix://{socket}", DOCKER_CONFIG=str(home))
-    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
-    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    runtime = [f"--add-runtime=orlop={RUNTIME}", "--default-runtime=orlop", f"--cgroup-parent=/{CGROUP}"]
-    daemon = [peer("dockerd"), f"--host=unix://{socket}", *state, *no_network, *runtime, "--log-level=error"]
-    workspace.daemon(daemon, env, socket)
-    call = Command(peer("docker"), **env)
+    runtime = [f"--add-runtime=orlop={RUNTIME}", "--default-runtime=orlop"]
+    daemon = workspace.dockerd("d", *runtime, program=peer("dockerd"))
+    call = Command(peer("docker"), **daemon.env)
     must(call("import", str(archive), "bb:1"))
     return call
 

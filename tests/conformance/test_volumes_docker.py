@@ -38,13 +38,7 @@ def archive() -> bytes:
 
 @pytest.fixture(scope="module")
 def docker(workspace: Workspace, archive: bytes, peer: Callable[[str], Path]) -> Any:
-    home = workspace.path("d")
-    socket = home / "s"
-    env = workspace.environment(DOCKER_HOST=f"unix://{socket}", DOCKER_CONFIG=str(home))
-    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
-    network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    daemon = [peer("dockerd"), f"--host=unix://{socket}", *state, *network, "--storage-driver=vfs", "--log-level=error"]
-    workspace.daemon(daemon, env, socket)
+    env = workspace.dockerd("d", "--storage-driver=vfs", program=peer("dockerd")).env
 
     def call(*words: str, input: bytes = b"") -> subprocess.CompletedProcess[str]:
         argv = [str(peer("docker")), *words]

@@ -234,15 +234,7 @@ def _rows_here(workspace: Workspace, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def docker(workspace: Workspace, rootfs: Path, peer: Callable[[str], Path]) -> Peer:
-    home = workspace.path("d")
-    socket = home / "s"
-    env = workspace.environment(DOCKER_HOST=f"unix://{socket}", DOCKER_CONFIG=str(home))
-    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
-    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    group = f"--cgroup-parent=/{CGROUP}"
-    workspace.daemon(
-        [peer("dockerd"), f"--host=unix://{socket}", *state, *no_network, group, "--log-level=error"], env, socket
-    )
+    env = workspace.dockerd("d", program=peer("dockerd")).env
 
     def call(*args: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run([peer("docker"), *args], env=env, capture_output=True, timeout=120, check=False)

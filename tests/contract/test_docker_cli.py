@@ -54,12 +54,8 @@ def workspace() -> Iterator[Workspace]:
 
 @pytest.fixture(scope="module")
 def them(workspace: Workspace, peer: Peer) -> Cli:
-    home = workspace.path("d")
-    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
-    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    daemon = [peer("dockerd"), f"--host=unix://{home / 's'}", *state, *no_network, "--log-level=error"]
-    workspace.daemon(list(map(str, daemon)), workspace.environment(), home / "s")
-    return loaded(Cli(peer("docker"), home / "s", home, lambda work: work()), workspace)
+    daemon = workspace.dockerd("d", program=peer("dockerd"))
+    return loaded(Cli(peer("docker"), daemon.socket, daemon.home, lambda work: work()), workspace)
 
 
 @pytest.fixture(scope="module")

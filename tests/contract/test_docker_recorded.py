@@ -79,12 +79,7 @@ def workspace() -> Iterator[Workspace]:
 
 @pytest.fixture(scope="module")
 def them(workspace: Workspace, peer: Callable[[str], Path]) -> Api:
-    home = workspace.path("d")
-    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
-    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    daemon = [peer("dockerd"), f"--host=unix://{home / 's'}", *state, *no_network, "--log-level=error"]
-    workspace.daemon(list(map(str, daemon)), workspace.environment(), home / "s")
-    return loaded(Api(home / "s", VERSION), workspace)
+    return loaded(Api(workspace.dockerd("d", program=peer("dockerd")).socket, VERSION), workspace)
 
 
 @pytest.fixture(scope="module")

@@ -190,13 +190,8 @@ def workspace() -> Iterator[Workspace]:
 
 @pytest.fixture(scope="module")
 def docker(workspace: Workspace, peer: Peer) -> Docker:
-    home = workspace.path("d")
-    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
-    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    daemon = [peer("dockerd"), f"--host=unix://{home / 's'}", *state, *no_network, "--log-level=error"]
-    workspace.daemon(list(map(str, daemon)), workspace.environment(), home / "s")
-    env = {"DOCKER_HOST": f"unix://{home / 's'}", "DOCKER_CONFIG": str(home), "DOCKER_BUILDKIT": "0"}
-    return Docker(peer("docker"), os.environ | env)
+    daemon = workspace.dockerd("d", program=peer("dockerd"))
+    return Docker(peer("docker"), os.environ | daemon.env | {"DOCKER_BUILDKIT": "0"})
 
 
 @pytest.fixture(scope="module")

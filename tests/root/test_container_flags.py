@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.workspace import Workspace
 from orlop.linux.cgroup import Cgroup, detect
 from support import processes
 from support.engine import Environment
-
-DAEMON_S_MAX = 60.0
 
 
 def inside(orlop: Environment, *flags: str, script: str) -> list[str]:
@@ -145,41 +144,17 @@ def test_labels_come_from_files_and_flags(orlop, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+def docker(peer: Callable[[str], Path]) -> Iterator[Callable[..., str]]:
     """`docker(*words)` runs the docker CLI against a dockerd of our own, which has the image `bb`."""
-    from devtools import peers
+    with Workspace() as work:
+        env = work.dockerd("d", program=peer("dockerd")).env
 
-    programs = [peers.find(name) for name in ("dockerd", "docker")]
-    if None in programs:
-        pytest.skip("needs: dockerd")
-    home = tmp_path_factory.mktemp("dockerd", numbered=True)
-    run = Path(f"/tmp/orlop-dockerd-{os.getpid()}")
-    run.mkdir()
-    socket = f"unix://{run}/docker.sock"
-    env = os.environ | {"PATH": peers.path(), "DOCKER_HOST": socket, "DOCKER_CONFIG": str(run)}
-    state = [f"--data-root={home}/data", f"--exec-root={run}/exec", f"--pidfile={run}/pid", f"--host={socket}"]
-    network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+        def call(*words: str, input: bytes = b"") -> str:
+            done = subprocess.run([peer("docker"), *words], env=env, input=input, capture_output=True, check=True)
+            return done.stdout.decode()
 
-    def call(*words: str, input: bytes = b"") -> str:
-        argv = [str(programs[1]), *words]
-        return subprocess.run(argv, env=env, input=input, capture_output=True, check=True).stdout.decode()
-
-    with open(run / "log", "wb") as log:
-        daemon = subprocess.Popen(
-            [str(programs[0]), *state, *network, "--log-level=error"], env=env, stdout=log, stderr=log
-        )
-    try:
-        deadline = time.monotonic() + DAEMON_S_MAX
-        while subprocess.run([str(programs[1]), "version"], env=env, capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline, (run / "log").read_text()
-            time.sleep(0.1)
-        empty_tar = bytes(10240)
-        call("import", "-", "bb", input=empty_tar)
+        call("import", "-", "bb", input=bytes(10240))  # an empty tar
         yield call
-    finally:
-        daemon.terminate()
-        daemon.wait(DAEMON_S_MAX)
-        subprocess.run(["rm", "-rf", str(run)], check=True)
 
 
 # What dockerd 20.10 answers otherwise, and why that is right here.

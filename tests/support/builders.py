@@ -110,13 +110,8 @@ class Buildah(Builder):
 
 def classic(workspace: Workspace, context: Path, base: Path, peer: Peer) -> Docker:
     """Return a dockerd of its own, which ends with the workspace; it has `base` as base:1."""
-    home = workspace.path("d")
-    state = [f"--data-root={home / 'data'}", f"--exec-root={home / 'exec'}", f"--pidfile={home / 'pid'}"]
-    no_network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    daemon = [peer("dockerd"), f"--host=unix://{home / 's'}", *state, *no_network, "--log-level=error"]
-    workspace.daemon(list(map(str, daemon)), workspace.environment(), home / "s")
-    env = os.environ | {"DOCKER_HOST": f"unix://{home / 's'}", "DOCKER_CONFIG": str(home), "DOCKER_BUILDKIT": "0"}
-    made = Docker(context, env, lambda work: work())
+    daemon = workspace.dockerd("d", program=peer("dockerd"))
+    made = Docker(context, os.environ | daemon.env | {"DOCKER_BUILDKIT": "0"}, lambda work: work())
     made.program = peer("docker")
     made(made.program, "import", "--change", 'CMD ["base"]', base, "base:1")
     return made

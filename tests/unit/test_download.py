@@ -68,7 +68,9 @@ def test_who_opens_while_it_is_closed_is_told_why_it_failed(
 
     monkeypatch.setattr(Ingest, way, slow)
     downloads = Downloads(Store(str(tmp_path)))
-    download = downloads.start(Descriptor(media_type="x", digest=Digest.of(b"data"), size=4), [Source(*pieces, error=error)])  # type: ignore[list-item]
+    download = downloads.start(
+        Descriptor(media_type="x", digest=Digest.of(b"data"), size=4), [Source(*pieces, error=error)]
+    )  # type: ignore[list-item]
     assert closed.wait(WAIT_S_MAX)
     with pytest.raises((Invalid, Unavailable), match=told):
         try:
