@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from orlop.build.request import BuildRequest
-from orlop.frontends.buildkit import control, filesync, frontend, grpc, outputs, session, status
+from orlop.frontends.buildkit import control, filesync, frontend, grpc, http2, outputs, session, status
+from orlop.frontends.buildkit.frames import Frames
 from orlop.frontends.buildkit.http2 import Broken, Connection
 from orlop.spec import protobuf
 from orlop.spec.errors import Invalid, OrlopError, Unavailable
@@ -116,6 +117,50 @@ def test_broken_frames_are_refused() -> None:
 
     with served({"/s/Broken": broken}) as connection, pytest.raises(grpc.Failed):
         grpc.call(connection, "/s/Broken", b"")
+
+
+# -- frames ----------------------------------------------------------------------------------------------------------
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    return len(content).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + content
+
+
+def test_frames_are_the_same_wherever_what_comes_is_cut() -> None:
+    rest = [PREFACE, frame(4, 0, 0, b""), frame(1, 4, 3, b"h"), frame(0, 1, 3, b"last"), frame(0, 0, 5, b"not plain")]
+    rest += [frame(0, 0, 3, b""), frame(1, 0, 3, b"h"), frame(0, 0, 3, b"amid headers"), frame(9, 4, 3, b"h")]
+    whole = b"".join(rest[:3]) + frame(0, 0, 3, b"one") + frame(0, 0, 3, b"two") + b"".join(rest[3:])
+    whole += frame(0, 0, 3, b"three") + frame(0, 0, 3, b"x" * 16385) + frame(0, 0, 3, b"behind what is too long")
+    told = b"".join(rest) + whole[whole.index(frame(0, 0, 3, b"x" * 16385)) :]
+    for size in (1, 2, 3, 5, 9, 10, 23, 24, 25, 100, len(whole)):
+        frames = Frames(lambda number: number == 3, preface=True)
+        found = [one for at in range(0, len(whole), size) for one in frames.cut(whole[at : at + size])]
+        assert b"".join(data for number, data in found if number) == b"onetwothree"
+        assert b"".join(data for number, data in found if not number) == told
+
+
+def test_who_sends_more_than_the_window_holds_is_cut_off() -> None:
+    waiting = threading.Event()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        server = Connection(ours, is_client=False, handle=lambda stream: bool(waiting.wait(60)))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        headers = b"\x83\x86\x84\x41\x01a"  # POST, http, /, and an authority
+        theirs.sendall(PREFACE + frame(4, 0, 0, b"") + frame(1, 4, 1, headers))
+        drain = threading.Thread(target=lambda: list(iter(lambda: theirs.recv(65536), b"")), daemon=True)
+        drain.start()
+        sent = 0
+        with pytest.raises(OSError):
+            while sent < 3 * http2.UNREAD_BYTES_MAX:
+                theirs.sendall(frame(0, 0, 1, bytes(16384)))
+                sent += 16384
+        thread.join(60)
+        assert server.is_over and not thread.is_alive()
+        waiting.set()
+        drain.join(60)
 
 
 # -- folders ---------------------------------------------------------------------------------------------------------

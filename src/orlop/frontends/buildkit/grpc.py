@@ -54,8 +54,10 @@ class Call:
                     raise Failed(RESOURCE_EXHAUSTED, f"a message is compressed or has {size} bytes")
                 if len(waiting) < _HEAD.size + size:
                     break
-                yield bytes(waiting[_HEAD.size : _HEAD.size + size])
+                with memoryview(waiting) as view:
+                    message = bytes(view[_HEAD.size : _HEAD.size + size])
                 del waiting[: _HEAD.size + size]
+                yield message
         if waiting:
             raise Failed(INTERNAL, "the stream ends within a message")
 

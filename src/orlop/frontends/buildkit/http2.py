@@ -1,7 +1,8 @@
 """HTTP/2 on a connected socket, as client or as server, for threads: one reads, any number write.
 
 Invariants: h2's state is touched under one lock; nobody sleeps holding it. What has come for a stream and was not read
-yet is bounded by the window that is only opened again by reading.
+yet is bounded by the window that is only opened again by reading. Plain DATA frames pass h2 by (`frames`): their part of
+the windows is kept here, what h2 has seen in h2, and the peer adds both up.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import socket
 import threading
 
 from .. import libraries
+from .frames import Frames, window_update
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-READ_BYTES = 64 * 1024
+READ_BYTES = 256 * 1024
 WINDOW_BYTES = 4 << 20
+OWED_BYTES_MAX = WINDOW_BYTES // 4  # read, and not yet given back to the window
+UNREAD_BYTES_MAX = WINDOW_BYTES + 65535  # what the windows let come at most, before and after the peer has read of them
 STREAMS_MAX = 1000
 Headers = dict[str, list[str]]
 
@@ -39,8 +43,9 @@ class Stream:
         self.trailers: Headers = {}
         self._connection = connection
         self._number = number
-        # Data, None for its regular end, an error for another one.
-        self._incoming: queue.SimpleQueue[bytes | Broken | None] = queue.SimpleQueue()
+        # Data and whether it was plain, None for its regular end, an error for another one.
+        self._incoming: queue.SimpleQueue[tuple[bytes, bool] | Broken | None] = queue.SimpleQueue()
+        self.unread = self.owed = 0  # of plain data, the connection's lock is held
         self._begun = threading.Event()
         self.over = False
         self.closed = threading.Event()
@@ -55,9 +60,13 @@ class Stream:
     def read(self) -> bytes | None:
         """Return the next data, None at the end. Raises Broken."""
         found = self._incoming.get()
-        if isinstance(found, bytes):
-            self._connection.taken(self._number, len(found))
-            return found
+        if isinstance(found, tuple):
+            data, is_plain = found
+            if is_plain:
+                self._connection.taken_plain(self, self._number, len(data))
+            else:
+                self._connection.taken(self._number, len(data))
+            return data
         self._incoming.put(found)  # whoever asks again hears it again
         if isinstance(found, Broken):
             raise found
@@ -83,8 +92,15 @@ class Stream:
             self.headers = headers
             self._begun.set()
 
-    def put(self, data: bytes) -> None:
-        self._incoming.put(data)
+    @property
+    def takes_plain(self) -> bool:
+        """Whether the library has said that data may come, and need not count it."""
+        return self._begun.is_set() and not self.over and "content-length" not in self.headers
+
+    def put(self, data: bytes, *, is_plain: bool = False) -> None:
+        if is_plain:
+            self.unread += len(data)
+        self._incoming.put((data, is_plain))
 
     def end(self, wrong: Broken | None = None) -> None:
         if not self.over:
@@ -117,6 +133,8 @@ class Connection:
         self._changed = threading.Condition()
         self._streams: dict[int, Stream] = {}
         self._over = False
+        self._owed = 0
+        self._frames = Frames(self._is_plain, preface=not is_client)
         with self._changed:
             self._h2.initiate_connection()
             self._h2.increment_flow_control_window(WINDOW_BYTES)
@@ -139,8 +157,12 @@ class Connection:
                 if not data:
                     break
                 with self._changed:
-                    for event in self._h2.receive_data(data):
-                        self._take(event)
+                    for number, piece in self._frames.cut(data):
+                        if number:
+                            self._put_plain(number, piece)
+                        else:
+                            for event in self._h2.receive_data(piece):
+                                self._take(event)
                     self._flush()
                     self._changed.notify_all()
         except (OSError, UnicodeDecodeError, self._errors.ProtocolError):
@@ -207,9 +229,31 @@ class Connection:
                     return  # the stream is over
                 self._flush()
 
+    def taken_plain(self, stream: Stream, number: int, size: int) -> None:
+        with self._changed:
+            size = min(size, stream.unread)  # 0 once it was reset
+            stream.unread -= size
+            stream.owed += size
+            self._owed += size
+            opened = b""
+            if stream.owed >= OWED_BYTES_MAX and not stream.over:
+                opened = window_update(number, stream.owed)
+                stream.owed = 0
+            if self._owed >= OWED_BYTES_MAX:
+                opened += window_update(0, self._owed)
+                self._owed = 0
+            if opened and not self._over:
+                try:
+                    self._sock.sendall(opened)
+                except OSError:
+                    return  # the connection is over, and whoever reads hears of it
+
     def reset(self, number: int) -> None:
         with self._changed:
             stream = self._streams.pop(number, None)
+            if stream is not None:
+                self._owed += stream.unread  # nobody reads it any more
+                stream.unread = 0
             if stream is not None and not self._over:
                 stream.end(Broken("the stream was reset"))
                 try:
@@ -250,6 +294,16 @@ class Connection:
             self._sock.sendall(data)
 
     # -- what comes ----------------------------------------------------------------------------------------------------
+
+    def _is_plain(self, number: int) -> bool:
+        stream = self._streams.get(number)
+        return stream is not None and stream.takes_plain
+
+    def _put_plain(self, number: int, data: bytes) -> None:
+        stream = self._streams[number]
+        stream.put(data, is_plain=True)
+        if stream.unread > UNREAD_BYTES_MAX:
+            raise OSError("the peer sends more than the window has room for")
 
     def _take(self, event: Any) -> None:
         events = self._events
