@@ -90,6 +90,7 @@ class Judge:
 
     def __init__(self, config: pytest.Config, session: str) -> None:
         self.config = config
+        self.scratch = host.Scratch()
         self.watch = host.Watch(session)
         self.skips = skips.Skips(skips.LIST.read_text())
         self.counts: dict[str, dict[str, int]] = {}
@@ -116,11 +117,12 @@ class Judge:
     def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
         yield  # the workers have ended; the terminal's summary comes after this
         if self.config.option.collectonly:
+            self.scratch.finish()
             return
         if os.environ.get("ORLOP_TEST_WHOLE"):
             for reason in self.skips.stale():
                 self._fail("tests/skips.txt", f"no test skips for {reason!r} any more: remove the entry")
-        left = self.watch.finish()
+        left = self.watch.finish() + self.scratch.finish()
         if left:
             self._fail("the host after the run", "the tests left behind:\n  " + "\n  ".join(left))
         if place := os.environ.get("ORLOP_TEST_FAILED"):

@@ -45,6 +45,7 @@ class Docker:
             "DOCKER_CONFIG": str(home),
             "DOCKER_BUILDKIT": "1",
             "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+            "TMPDIR": str(home),  # it leaves there what it makes of a Dockerfile on standard input
         }
         self._env = {name: value for name, value in os.environ.items() if name != "BUILDX_BUILDER"} | own
 

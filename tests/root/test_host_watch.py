@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,6 +41,9 @@ class Left:
         process = subprocess.Popen(argv, env={"PATH": os.defpath, **environment}, start_new_session=True)
         self.undo.callback(process.wait)
         self.undo.callback(process.send_signal, signal.SIGKILL)
+        # execve closes what tells us of its success before the kernel shows the new environment.
+        while not processes.environment(process.pid):
+            assert process.poll() is None
         return process
 
 
@@ -114,3 +118,19 @@ def test_a_stranger_is_not_ours(left_by: Left) -> None:
     process = left_by.start(["sleep", "1000"])
     assert host._owner(process.pid) not in ("", left_by.session)
     assert left_by(str(process.pid)) == []
+
+
+def test_a_temporary_file_and_a_directory_of_sockets_are_found(
+    left_by: Left, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    scratch = host.Scratch()
+    file = Path(subprocess.run(["mktemp"], capture_output=True, check=True, text=True).stdout.strip())
+    assert scratch.finish() == [f"temporary file {file}"]
+    file.unlink()
+    assert scratch.finish() == [] and os.listdir(tmp_path) == []
+    place = Path("/tmp", name)
+    place.mkdir()
+    left_by.undo.callback(place.rmdir)
+    assert left_by(name) == [f"state {place}"]

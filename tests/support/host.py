@@ -1,7 +1,8 @@
 """The host before and after a test run: what the run left behind, by name.
 
 Invariants: a run of tests leaves no mount, cgroup, network device, named network namespace, process, shared memory,
-socket or state directory behind. Only the controller of a parallel run judges, after the last worker ended.
+socket, state directory or temporary file behind. Only the controller of a parallel run judges, after the last worker
+ended. What a program makes below TMPDIR lies in a directory of the run's own, so nobody else's file counts.
 
 Somebody else may use the machine meanwhile (a second checkout, an engine started by hand). Every process of a run
 carries SESSION in its environment, and a container's process belongs to whom its ancestors belong to. Objects without
@@ -24,6 +25,25 @@ SESSION = "ORLOP_TEST_SESSION"
 SETTLE_S_MAX = 10.0  # a killed namespace's mounts and devices go asynchronously in the kernel
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OURS = ("orlop",)  # every process title, cgroup and device of ours begins so
+_MADE = ("/tmp/orlop-", "/tmp/fake-")  # directories of sockets, whose paths must be short
+
+
+class Scratch:
+    """A new directory that TMPDIR names from now on, for this process and all that it starts. path: where it lies."""
+
+    def __init__(self) -> None:
+        above = tempfile.gettempdir()
+        # Where tests' own tmp_path lie stays as it is: paths of sockets in there are as long as they may be.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", above)
+        self.path = Path(tempfile.mkdtemp(prefix="orlop-tests-", dir=above))
+        self.path.chmod(0o1777)  # users of tests write there too
+        os.environ["TMPDIR"] = tempfile.tempdir = str(self.path)
+
+    def finish(self) -> list[str]:
+        """Remove it if it is empty; return a line for each thing in it that nobody had removed."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+        return [f"temporary file {path}" for path in sorted(_listed(str(self.path)))]
 
 
 class Snapshot:
@@ -37,7 +57,7 @@ class Snapshot:
             "network namespace": _listed("/run/netns"),
             "shared memory": _listed("/dev/shm"),
             "message queue": _listed("/dev/mqueue"),
-            "state": _listed("/run/orlop") | _listed("/var/lib/orlop"),
+            "state": _listed("/run/orlop") | _listed("/var/lib/orlop") | _directories(),
             "socket": _sockets(),
         }
         self.processes = {(pid, processes.start_time(pid)) for pid in processes.pids()}
@@ -49,7 +69,7 @@ class Watch:
     def __init__(self, session: str) -> None:
         """session: the value of SESSION in this run's processes. note: what could not be judged."""
         self.session = session
-        path = Path(tempfile.gettempdir(), f"orlop-tests-{os.geteuid()}.lock")
+        path = Path("/tmp", f"orlop-tests-{os.geteuid()}.lock")
         self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         self.before = Snapshot()
@@ -135,6 +155,10 @@ def _listed(directory: str) -> set[str]:
         return {f"{directory}/{name}" for name in os.listdir(directory)}
     except OSError:
         return set()
+
+
+def _directories() -> set[str]:
+    return {path for path in _listed("/tmp") if path.startswith(_MADE) and os.path.isdir(path)}
 
 
 def _sockets() -> set[str]:
