@@ -10,10 +10,6 @@ import errno
 
 from . import abi, ffi
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 # linux/seccomp.h
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_GET_ACTION_AVAIL = 2
@@ -100,11 +96,3 @@ def _has_flag(flag: int) -> bool:
             raise
         return wrong.errno == errno.EFAULT
     return False
-
-
-def flags_of(names: Iterable[str]) -> int:
-    """Return the flags with these names in one number. Raises KeyError for a name that is not in FLAGS."""
-    flags = 0
-    for name in names:
-        flags |= FLAGS[name]
-    return flags

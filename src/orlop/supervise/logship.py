@@ -31,7 +31,6 @@ RETRY_S_MAX = 10.0
 CONNECT_S_MAX = 10.0
 SEND_S_MAX = 30.0
 LOCAL_SYSLOG = ("/dev/log", "/var/run/syslog", "/var/run/log")
-JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
 
 class Sink:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     Test = Callable[[Engine, Network, str], bool]
 
-_DRIVERS = ("bridge", "host", "macvlan", "none", "null")
-
 
 # -- networks -------------------------------------------------------------------------------------------------------
 

@@ -78,5 +78,4 @@ NEEDED: Mapping[tuple[str, str], str] = {
 }
 # Of these the answer is about everything that there is: closed where a socket sees only some labels.
 ABOUT_EVERYTHING = frozenset({"system:df", "system:metrics", "images:prune"})
-# Routes that no socket opens, and why. Builds run what they are told, on the machine's network and with its caches.
-CLOSED_PREFIXES = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/plugins", "/build", "/session")
+# No socket opens what stands nowhere above: builds run what they are told, on the machine's network, with its caches.

@@ -344,11 +344,6 @@ class Rtnetlink(wire.Socket):
         body = _rule(family, table, iif, mark, priority)
         self.request(NEWRULE, CREATE | EXCL, body, "RTM_NEWRULE", f"rule to table {table}")
 
-    def delete_rule(self, family: int, table: int, *, iif: str = "", mark: int = 0, priority: int = 0) -> None:
-        """Remove a rule. Raises OSError (ENOENT) when there is none."""
-        body = _rule(family, table, iif, mark, priority)
-        self.request(DELRULE, 0, body, "RTM_DELRULE", f"rule to table {table}")
-
     def rules(self, family: int) -> Iterator[Rule]:
         """Yield every rule of a family."""
         for found in self.dump(GETRULE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "RTM_GETRULE"):

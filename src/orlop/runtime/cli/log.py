@@ -9,8 +9,6 @@ import time
 from ...spec import jsonio
 from ...spec.errors import Invalid
 
-LEVELS = ("debug", "info", "warning", "error")
-
 
 class Log:
     """Where messages go: standard error, or the file that `--log` names."""

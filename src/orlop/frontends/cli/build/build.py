@@ -28,7 +28,6 @@ REMOTE_PREFIXES = ("http://", "https://", "git://", "git@", "ssh://", "github.co
 MAGIC_BYTES = 512
 _ULIMIT = Kind("ulimit", parse_ulimit, repeatable=True)
 _SWAP = Kind("bytes", parse_memory_swap)
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 
 def _build(invocation: Invocation) -> int:
