@@ -381,6 +381,22 @@ def test_an_order_that_no_engine_has_heard_is_repeated():
     assert len(engine.calls) == 1
 
 
+@pytest.mark.parametrize("taken", [None, 0, 4], ids=["in the queue", "accepted", "read in part"])
+def test_an_order_that_a_dying_engine_left_unread_was_not_carried_out(taken: int | None, tmp_path: Path):
+    with socket.socket(socket.AF_UNIX) as dying, socket.socket(socket.AF_UNIX) as ours:
+        dying.bind(str(tmp_path / "dying.sock"))
+        dying.listen(1)
+        ours.connect(dying.getsockname())
+        connection = client.Engine(ours, "log")
+        connection.send("containers.kill", {"container": "c"})
+        if taken is not None:
+            with dying.accept()[0] as accepted:
+                assert len(accepted.recv(taken)) == taken
+        dying.close()
+        with pytest.raises(client.Unsent):
+            connection.receive()
+
+
 def test_an_engine_that_dies_again_and_again_is_told():
     def die(_args: dict[str, Any], _fds: list[int]) -> object:
         raise HangUp

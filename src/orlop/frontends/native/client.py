@@ -42,7 +42,7 @@ class Lost(Unavailable):
 
 
 class Unsent(Lost):
-    """The connection ended before the whole request had left: the verb was not carried out."""
+    """The connection ended before the whole request was read: the verb was not carried out."""
 
 
 class Engine:
@@ -91,6 +91,10 @@ class Engine:
         """Return the reply to a request that was sent, as `call_with_fds` does."""
         try:
             return wire.receive_reply(self._socket)
+        except ConnectionResetError as wrong:
+            # unix(7) says it, not the end, where bytes of ours were left unread or the connection was never accepted:
+            # the engine has not seen the whole request.
+            raise self._failed(Unsent, f"the connection broke: {wrong.strerror}") from None
         except OSError as wrong:
             raise self._failed(Lost, f"the connection broke: {wrong.strerror}") from None
         except (wire.Closed, wire.Cut) as wrong:
