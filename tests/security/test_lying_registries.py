@@ -294,6 +294,22 @@ def test_twenty_pulls_fetch_each_blob_once(puller: Puller) -> None:
         assert registry.fetched(blob) == 1
 
 
+def test_what_a_refused_pull_had_begun_is_given_up(puller: Puller) -> None:
+    content, gate = honest(), threading.Event()
+    config = json.loads(content.manifests["1"][1])["config"]["digest"]
+
+    def rule(request: Request) -> bool:
+        if config in request.path:
+            return request.reply(404)
+        return LAYER in request.path and not gate.wait(20)
+
+    with Registry(content, rule) as registry:
+        with pytest.raises(OrlopError, match="not found"):
+            puller.pull(registry)
+        assert puller.downloads.users(Digest(digest(PACKED))) == 0
+        gate.set()
+
+
 def test_whoever_joins_a_download_brings_their_own_registry(puller: Puller) -> None:
     asked, gate = threading.Event(), threading.Event()
 

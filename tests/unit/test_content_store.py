@@ -7,12 +7,17 @@ import fcntl
 import io
 import json
 import os
+import resource
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from orlop.content import Store
+from orlop.content.store import sweep
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, NotFound, Unavailable
 from orlop.spec.image import OCI_LAYER, Descriptor
@@ -38,7 +43,7 @@ def files(store: Store) -> list[str]:
 
 
 def test_an_empty_store_is_an_image_layout(store: Store) -> None:
-    assert files(store) == ["index.json", "oci-layout"]
+    assert files(store) == ["index.json", "leases/sweep", "oci-layout"]
     root = Path(store.root)
     assert json.loads((root / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     assert json.loads((root / "index.json").read_text()) == {"schemaVersion": 2, "manifests": []}
@@ -106,7 +111,7 @@ LIES = {
 def test_what_is_not_what_was_announced_never_becomes_visible(store: Store, case: str, stream: bool) -> None:
     with pytest.raises(Invalid, match=r"digest|announced|more than the"):
         store.ingest(io.BytesIO(DATA) if stream else DATA, LIES[case])
-    assert files(store) == ["index.json", "oci-layout"]
+    assert files(store) == ["index.json", "leases/sweep", "oci-layout"]
 
 
 def test_a_stream_that_never_ends_is_stopped_at_the_announced_size(store: Store) -> None:
@@ -121,7 +126,7 @@ def test_a_stream_that_never_ends_is_stopped_at_the_announced_size(store: Store)
     with pytest.raises(Invalid, match="more than the 5000 bytes allowed"):
         store.ingest(endless, described(size=5000))
     assert endless.taken <= 2 << 20
-    assert files(store) == ["index.json", "oci-layout"]
+    assert files(store) == ["index.json", "leases/sweep", "oci-layout"]
 
 
 def test_a_stream_that_breaks_leaves_nothing(store: Store) -> None:
@@ -131,7 +136,7 @@ def test_a_stream_that_breaks_leaves_nothing(store: Store) -> None:
 
     with pytest.raises(ConnectionResetError):
         store.ingest(Broken())
-    assert files(store) == ["index.json", "oci-layout"]
+    assert files(store) == ["index.json", "leases/sweep", "oci-layout"]
 
 
 def test_an_ingest_can_be_read_before_it_is_committed(store: Store) -> None:
@@ -208,6 +213,123 @@ def test_a_sweeper_between_open_and_lock_costs_nothing(store: Store, monkeypatch
     assert store.get(DIGEST) == DATA
 
 
+def test_one_at_a_time_brings_a_blob_that_is_known(store: Store) -> None:
+    other = Store(store.root)
+    ingest = store.resume(described())
+    assert ingest is not None
+    ingest.write(DATA[:5])
+    assert other.resume(described()) is None and other.coming(DIGEST) == 5
+    ingest.keep()
+    ingest = other.resume(described())
+    assert ingest is not None and ingest.size == 5
+    ingest.write(DATA[5:])
+    ingest.commit(described())
+    assert other.coming(DIGEST) == 0
+
+
+def test_who_opens_what_becomes_a_blob_does_not_write_to_the_blob(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race is forced: the file becomes a blob between an opening and its lock."""
+    first = store.resume(described())
+    assert first is not None
+    first.write(DATA)
+    other = Store(store.root)
+    other.ingest(b"so that it has swept")
+    real = fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        first.commit(described())
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    second = other.resume(described())
+    assert second is not None and second.size == 0
+    second.write(b"else")
+    second.close()
+    assert store.get(DIGEST) == DATA
+
+
+def test_a_sweeper_takes_no_file_for_the_one_that_was_a_blob_when_it_locked_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store.resume(described())
+    assert first is not None
+    first.write(DATA)
+    real = fcntl.flock
+    next_one = []
+
+    def flock(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        first.commit(described())
+        next_one.append(store.resume(described()))
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    sweep(f"{store.root}/ingest", 0.0)
+    (ingest,) = next_one
+    assert ingest is not None
+    ingest.write(DATA)
+    ingest.commit(described())
+
+
+def test_what_another_process_leases_is_not_collected(store: Store) -> None:
+    """Two stores of one directory are as strange to each other as two processes: locks belong to open files."""
+    other = Store(store.root)
+
+    def collect() -> list[Digest]:
+        gone: list[Digest] = []
+        with store.leases.collection() as remove_unless_leased:
+            for digest in store.digests():
+                if remove_unless_leased(digest, lambda digest=digest: store.remove(digest)):
+                    gone.append(digest)
+        return gone
+
+    with other.leases.hold() as lease:
+        lease.add(DIGEST)
+        store.ingest(DATA)
+        store.ingest(b"nobody's")
+        assert collect() == [Digest.of(b"nobody's")]
+        with store.leases.collection() as remove_unless_leased:
+            other.ingest(b"late")
+            # as in one process: it had no name when that collection marked
+            assert not remove_unless_leased(Digest.of(b"late"), lambda: None)
+        assert store.leases.leased()(DIGEST)
+    assert set(collect()) == {DIGEST, Digest.of(b"late")}
+    assert files(store) == ["index.json", "leases/sweep", "oci-layout"]
+
+
+def test_on_a_full_disk_all_is_leased(store: Store) -> None:
+    store.ingest(DATA)
+    other = Store(store.root)
+    with other.leases.hold() as lease:
+        with files_of_at_most(10):
+            lease.add(OTHER)
+        with store.leases.collection() as remove_unless_leased:
+            assert not remove_unless_leased(DIGEST, lambda: None)
+    with store.leases.collection() as remove_unless_leased:
+        assert remove_unless_leased(DIGEST, lambda: None)
+    assert files(store) == [f"blobs/sha256/{DIGEST.hex}", "index.json", "leases/sweep", "oci-layout"]
+
+
+def test_a_lease_that_ends_during_another_ones_collection_holds_until_that_is_over(store: Store) -> None:
+    other = Store(store.root)
+    store.ingest(DATA)
+    with store.leases.collection() as remove_unless_leased:
+        with other.leases.hold() as lease:
+            lease.add(DIGEST)  # and gives it a name, which the collection has not seen
+        assert not remove_unless_leased(DIGEST, lambda: None)
+
+
+def test_a_dead_process_leases_nothing(store: Store) -> None:
+    store.ingest(DATA)
+    (Path(store.root) / "leases/dead").write_text(f"{DIGEST}\n")
+    with store.leases.collection() as remove_unless_leased:
+        assert remove_unless_leased(DIGEST, lambda: store.remove(DIGEST))
+    assert files(store) == ["index.json", "leases/sweep", "oci-layout"]
+
+
 def test_many_writers_of_one_blob(store: Store) -> None:
     errors: list[BaseException] = []
 
@@ -223,23 +345,26 @@ def test_many_writers_of_one_blob(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert not errors
-    assert files(store) == [f"blobs/sha256/{DIGEST.hex}", "index.json", "oci-layout"]
+    assert files(store) == [f"blobs/sha256/{DIGEST.hex}", "index.json", "leases/sweep", "oci-layout"]
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(store: Store) -> None:
-    import resource
-    import signal
-
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """What a full disk looks like to an unprivileged test: a write comes to its end early, and the next one fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # EFBIG: what a quota looks like to an unprivileged test
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
-        with pytest.raises(Unavailable, match="cannot store a blob: File too large"):
-            store.ingest(bytes(200_000))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, previous)
-    assert files(store) == ["index.json", "oci-layout"]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(store: Store) -> None:
+    with files_of_at_most(100_000), pytest.raises(Unavailable, match="cannot store a blob: File too large"):
+        store.ingest(bytes(200_000))
+    assert files(store) == ["index.json", "leases/sweep", "oci-layout"]
 
 
 def test_a_root_that_is_a_file_is_said(tmp_path: Path) -> None:

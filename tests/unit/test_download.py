@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from orlop.content import Store
 from orlop.content.store import Ingest
-from orlop.image.download import Downloads
+from orlop.image.download import Download, Downloads
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, OrlopError, Unavailable
 from orlop.spec.image import Descriptor
@@ -23,16 +24,16 @@ WAIT_S_MAX = 30
 class Source:
     """A registry's answer: these pieces, and then the error, if there is one."""
 
-    def __init__(self, *pieces: bytes, error: OrlopError | None = None) -> None:
+    length = None
+
+    def __init__(self, *pieces: bytes, error: OrlopError | None = None, status: int = 200) -> None:
         self.pieces = [*pieces]
         self.error = error
+        self.status = status
 
     @contextlib.contextmanager
     def blob(self, *_: object) -> Iterator[Any]:
         yield self
-
-    status = 200
-    length = None
 
     def read(self) -> bytes:
         if not self.pieces and self.error is not None:
@@ -78,3 +79,117 @@ def test_who_opens_while_it_is_closed_is_told_why_it_failed(
         finally:
             opened.set()
     downloads.release(download)
+
+
+DATA = b"some data of a blob"
+WANTED = Descriptor(media_type="x", digest=Digest.of(DATA), size=len(DATA))
+
+
+def wait(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_S_MAX
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def start(downloads: Downloads, *sources: Source) -> Download:
+    return downloads.start(WANTED, [*sources])  # type: ignore[list-item]
+
+
+def test_what_another_process_brings_is_waited_for(tmp_path: Path) -> None:
+    """Two stores of one directory are as strange to each other as two processes: locks belong to open files."""
+    theirs = Store(str(tmp_path)).resume(WANTED)
+    assert theirs is not None
+    source = Source(DATA)
+    downloads = Downloads(Store(str(tmp_path)))
+    download = start(downloads, source)
+    theirs.write(DATA[:5])
+    wait(lambda: download.received == 5)
+    theirs.write(DATA[5:])
+    theirs.commit(WANTED)
+    download.wait(threading.Event())
+    reader = download.reader()
+    assert reader.read(100) == DATA and source.pieces == [DATA]
+    reader.close()
+    downloads.release(download)
+
+
+def test_what_another_process_gives_up_is_gone_on_with(tmp_path: Path) -> None:
+    theirs = Store(str(tmp_path)).resume(WANTED)
+    assert theirs is not None
+    theirs.write(DATA[:5])
+    source = Source(DATA[5:], status=206)
+    downloads = Downloads(Store(str(tmp_path)))
+    download = start(downloads, source)
+    wait(lambda: download.received == 5)
+    theirs.keep()
+    download.wait(threading.Event())
+    assert source.pieces == [] and Store(str(tmp_path)).get(WANTED.digest) == DATA
+    downloads.release(download)
+
+
+def test_who_waits_for_another_process_can_give_up(tmp_path: Path) -> None:
+    theirs = Store(str(tmp_path)).resume(WANTED)
+    downloads = Downloads(Store(str(tmp_path)))
+    download = start(downloads, Source(DATA))
+    downloads.release(download)
+    wait(lambda: download.ended)
+    assert download.error is not None and theirs is not None
+    theirs.close()
+
+
+def test_another_process_that_stands_still_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orlop.image.download.ELSEWHERE_S_MAX", 0.0)
+    theirs = Store(str(tmp_path)).resume(WANTED)
+    assert theirs is not None
+    downloads = Downloads(Store(str(tmp_path)))
+    download = start(downloads, Source(DATA))
+    download.wait(threading.Event())
+    downloads.release(download)
+    theirs.write(DATA)
+    theirs.commit(WANTED)
+    assert Store(str(tmp_path)).partial() == []
+
+
+def test_who_comes_after_the_last_one_was_asked_asks_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The race is forced: the second comes when the first has been refused, and nobody knows it yet."""
+    refused, joined = threading.Event(), threading.Event()
+    keep = Ingest.keep
+
+    def slow(ingest: Ingest) -> None:
+        refused.set()
+        joined.wait(WAIT_S_MAX)
+        keep(ingest)
+
+    monkeypatch.setattr(Ingest, "keep", slow)
+    downloads = Downloads(Store(str(tmp_path)))
+    first = start(downloads, Source(error=Unavailable("pull", "blob", "no")))
+    assert refused.wait(WAIT_S_MAX)
+    second = start(downloads, Source(DATA))
+    joined.set()
+    second.wait(threading.Event())
+    with pytest.raises(Unavailable, match="no"):
+        first.wait(threading.Event())
+    for download in (first, second):
+        downloads.release(download)
+
+
+def test_who_comes_when_it_was_just_given_up_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closing, going_on = threading.Event(), threading.Event()
+    keep = Ingest.keep
+
+    def slow(ingest: Ingest) -> None:
+        if ingest.size < len(DATA):
+            closing.set()
+            going_on.wait(WAIT_S_MAX)
+        keep(ingest)
+
+    monkeypatch.setattr(Ingest, "keep", slow)
+    downloads = Downloads(Store(str(tmp_path)))
+    first = start(downloads, Source(DATA[:5], b"", error=Unavailable("pull", "blob", "it hangs")))
+    downloads.release(first)
+    assert closing.wait(WAIT_S_MAX)
+    second = start(downloads, Source(DATA[5:], status=206) if first.received else Source(DATA))
+    going_on.set()
+    second.wait(threading.Event())
+    downloads.release(second)

@@ -3,14 +3,17 @@
 A pull or an import holds a lease from its first byte until its name is in the index; `image.collection` removes nothing
 that is under a lease, or was at any moment since the collection began: it marked before that.
 
-A lease lives in the engine's memory. What a killed engine's pull had stored is garbage then, and the next pull finds
-it or the next collection takes it. One engine writes to one store, so there is nobody else to ask.
+A lease lives in the engine's memory, and beside it in a file for other processes with the same store
+(`orlop.content.neighbours`), which ends with the engine. What a killed engine's pull had stored is garbage then, and
+the next pull finds it or the next collection takes it.
 """
 
 from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+
+from .neighbours import Neighbours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,13 +32,16 @@ class Lease:
     def add(self, *digests: Digest) -> None:
         """Keep these. To be called before looking whether they are there."""
         with self._leases.lock:
-            self.held.update(digests)
+            new = set(digests) - self.held
+            self._leases.neighbours.note(new)
+            self.held |= new
 
 
 class Leases:
-    """All leases of one store, and the one collection that may run."""
+    """All leases of one store, and the one collection that may run. directory: what other processes are told in."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: str) -> None:
+        self.neighbours = Neighbours(directory)
         self.lock = threading.Lock()
         self._collecting = threading.Lock()
         self._active: set[Lease] = set()
@@ -59,15 +65,21 @@ class Leases:
                 self._active.discard(lease)
                 if self._kept is not None:
                     self._kept |= lease.held
+                elif not self._active:
+                    self.neighbours.forget()
 
     def committed(self, digest: Digest) -> None:
         """Note that this thread is about to make a blob visible."""
         lease: Lease | None = getattr(self._current, "lease", None)
         with self.lock:
+            if lease is None or digest not in lease.held:
+                self.neighbours.note((digest,))
             if lease is not None:
                 lease.held.add(digest)
             elif self._kept is not None:
                 self._kept.add(digest)  # without a lease it may go, but not by a collection that marked before it came
+            elif not self._active:
+                self.neighbours.forget()
 
     @contextmanager
     def collection(self) -> Iterator[Callable[[Digest, Callable[[], None]], bool]]:
@@ -77,10 +89,13 @@ class Leases:
             with self.lock:
                 if digest in (self._kept or ()) or any(digest in lease.held for lease in self._active):
                     return False
-                remove()
+                with self.neighbours.held() as is_theirs:
+                    if is_theirs(digest):
+                        return False
+                    remove()
                 return True
 
-        with self._collecting:
+        with self._collecting, self.neighbours.collection():
             with self.lock:
                 self._kept = set()
             try:
@@ -88,8 +103,11 @@ class Leases:
             finally:
                 with self.lock:
                     self._kept = None
+                    if not self._active:
+                        self.neighbours.forget()
 
-    def leased(self) -> Iterable[Digest]:
-        """Return what is under a lease now."""
-        with self.lock:
-            return frozenset().union(*(lease.held for lease in self._active))
+    def leased(self) -> Callable[[Digest], bool]:
+        """Return what tells of a digest whether it is under a lease now."""
+        with self.lock, self.neighbours.held() as is_theirs:
+            ours = frozenset().union(*(lease.held for lease in self._active))
+        return lambda digest: digest in ours or is_theirs(digest)

@@ -5,12 +5,14 @@
            blobs/<algorithm>/<hex>
            ingest/<random>        blobs on their way in; its writer holds a lock (flock) on the file
                   <alg>-<hex>     the same of a blob that is being fetched: kept for PARTIAL_S_MAX, to go on with it
+           leases/                see `orlop.content.neighbours`
 
 Invariants:
 1. A file below blobs/ has the digest that its name says, and survived a power failure before it got that name: it is
    hashed while it is written, compared, fsynced, renamed, and then the directory is fsynced. Readers need no lock.
 2. A file in ingest/ whose lock can be had belongs to nobody: its writer died. The next writer removes it, or goes on
-   with it where it has the same digest to bring.
+   with it where it has the same digest to bring. Of all processes one at a time brings a blob that is known by its
+   digest; the lock says who.
 3. A blob that is committed under a lease (`orlop.content.leases`) is not collected before its name is in the index.
 Source: OCI image-spec, image-layout.md.
 """
@@ -29,6 +31,7 @@ from orlop.spec.jsonio import DOCUMENT_BYTES_MAX, dump
 
 from .leases import Leases
 from .names import Names
+from .neighbours import SWEEP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ class Store:
     def __init__(self, root: str) -> None:
         self.root = root
         self.names = Names(root)
-        self.leases = Leases()
+        self.leases = Leases(f"{root}/leases")
         self._swept = False
         _make_layout(root)
 
@@ -130,19 +133,35 @@ class Store:
     def writer(self, algorithm: str = "sha256") -> Ingest:
         """Return an open Ingest, for a blob that is made piece by piece. Close it by committing or as a context."""
         self._sweep_once()
-        return Ingest(self, algorithm)
+        path = f"{self.root}/ingest/{os.urandom(16).hex()}"
+        return Ingest(self, algorithm, path, _create(path, os.O_EXCL))
 
-    def resume(self, expected: Descriptor) -> Ingest:
+    def resume(self, expected: Descriptor) -> Ingest | None:
         """Return an open Ingest for a blob that is known by its digest, with what an earlier one had got already.
 
-        Its size says how much that is. What is left of it after `keep` or a crash is there for the next one.
+        Its size says how much that is. What is left of it after `keep` or a crash is there for the next one. None while
+        somebody else, of this process or another, brings that blob: `coming` says how much they have.
         """
         self._sweep_once()
-        digest = expected.digest
-        ingest = Ingest(self, digest.algorithm, f"{digest.algorithm}-{digest.hex}")
+        path = self._partial(expected.digest)
+        try:
+            fd = _create(path)
+        except BlockingIOError:
+            return None
+        ingest = Ingest(self, expected.digest.algorithm, path, fd)
         if ingest.size > expected.size:
             ingest.restart()
         return ingest
+
+    def coming(self, digest: Digest) -> int:
+        """Return how many bytes lie in ingest/ of a blob that is known by its digest."""
+        try:
+            return os.stat(self._partial(digest)).st_size
+        except FileNotFoundError:
+            return 0
+
+    def _partial(self, digest: Digest) -> str:
+        return f"{self.root}/ingest/{digest.algorithm}-{digest.hex}"
 
     def partial(self) -> list[str]:
         """Return the paths of what is on its way in."""
@@ -175,10 +194,10 @@ class Store:
 class Ingest:
     """A blob on its way into the store: write, then commit. Leaving the context uncommitted throws it away."""
 
-    def __init__(self, store: Store, algorithm: str, name: str = "") -> None:
+    def __init__(self, store: Store, algorithm: str, path: str, fd: int) -> None:
         self._store = store
         self._algorithm = algorithm
-        self._path, self._fd = _create(f"{store.root}/ingest", name)
+        self._path, self._fd = path, fd
         self._begin()
         while data := os.read(self._fd, READ_BYTES):
             self._hash.update(data)
@@ -210,8 +229,8 @@ class Ingest:
         self._begin()
 
     def keep(self) -> None:
-        """Stop here, and leave what was written for `Store.resume`."""
-        if self._path:
+        """Stop here, and leave what was written for `Store.resume`. What it can't find by its digest is thrown away."""
+        if _is_partial(os.path.basename(self._path)):
             self._path = ""
         self.close()
 
@@ -279,7 +298,7 @@ class Ingest:
 def _make_layout(root: str) -> None:
     try:
         os.makedirs(root, 0o700, exist_ok=True)
-        for name in ("ingest", "blobs", "blobs/sha256"):
+        for name in ("ingest", "leases", "blobs", "blobs/sha256"):
             if not os.path.isdir(f"{root}/{name}"):
                 os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
         files = {
@@ -289,6 +308,7 @@ def _make_layout(root: str) -> None:
         for name, document in files.items():
             if not os.path.exists(f"{root}/{name}"):
                 _write_new(f"{root}/{name}", dump(document))
+        os.close(os.open(f"{root}/leases/{SWEEP}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise Unavailable("open", f"content store {root}", os.strerror(error.errno or 0)) from None
 
@@ -306,24 +326,39 @@ def _write_new(path: str, data: bytes) -> None:
     os.unlink(temporary)
 
 
-def _create(directory: str, name: str = "") -> tuple[str, int]:
-    """Return path and descriptor of a file in ingest/, locked: a new one, or the one of that name that nobody has."""
+def _create(path: str, flags: int = 0) -> int:
+    """Return a file in ingest/, made where it is not there, and locked. Raises BlockingIOError when another has it.
+
+    flags: O_EXCL for one that must be new; then whoever has it only looks at it, and is waited for.
+    """
     while True:
-        path = f"{directory}/{name or os.urandom(16).hex()}"
-        exclusive = 0 if name else os.O_EXCL
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | exclusive | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise Unavailable("store", "a blob", f"{directory}: {os.strerror(error.errno or 0)}") from None
+            raise Unavailable("store", "a blob", f"{path}: {os.strerror(error.errno or 0)}") from None
         try:
-            # a sweeper that came in between has a new file for a moment, and removes it
-            fcntl.flock(fd, fcntl.LOCK_EX | (fcntl.LOCK_NB if name else 0))
-        except BlockingIOError:  # another writer brings the same blob: then this one brings its own copy
-            name = ""
-        else:
-            if os.fstat(fd).st_nlink:
-                return path, fd
+            fcntl.flock(fd, fcntl.LOCK_EX if flags else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _lies_at(fd, path):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        # Between our open and our lock a sweeper removed it, or its writer was done: then it is a blob now, which
+        # nobody may write to.
         os.close(fd)
+
+
+def _is_partial(name: str) -> bool:
+    """Tell whether a file in ingest/ is called after the digest of the blob that it becomes."""
+    return "-" in name
+
+
+def _lies_at(fd: int, path: str) -> bool:
+    """Tell whether this file still has that name. True stays true while the caller has its lock."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def sweep(directory: str, partial_s_max: float) -> None:
@@ -336,7 +371,8 @@ def sweep(directory: str, partial_s_max: float) -> None:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if "-" not in name or os.fstat(fd).st_mtime < oldest:
+            is_old = not _is_partial(name) or os.fstat(fd).st_mtime < oldest
+            if is_old and _lies_at(fd, f"{directory}/{name}"):  # else it is a blob by now, and the next has that name
                 os.unlink(f"{directory}/{name}")
         except OSError:
             pass  # its writer lives, or another sweeper was faster

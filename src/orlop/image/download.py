@@ -7,11 +7,14 @@ Invariants:
 1. A reader sees bytes that nobody has verified yet. What is made of them becomes visible only after the whole blob,
    or its uncompressed content, was proven: `Download.wait` says so, and a layer's diff_id.
 2. A download lives as long as somebody wants it. What came of one that was given up is kept and gone on with later.
+3. Of all processes with this store one fetches a blob (`Store.resume`); the others wait until it is there, and go on
+   with it if that one gives up. One that stands still is passed over.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 
 from orlop.spec.errors import Internal, Invalid, NotFound, OrlopError
 
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
     from .registry import Repository
 
 PARALLEL_MAX = 8  # of all pulls together
+ELSEWHERE_S_MAX = 60.0  # without a byte from whoever else fetches the blob
 _WAIT_S = 0.5
+_LOOK_S = 0.02
 
 
 class Download:
@@ -42,10 +47,21 @@ class Download:
         self.error: OrlopError | None = None
         self.cancel = threading.Event()
         self.users = 0
-        self.sources: list[Repository] = []  # whom to ask, in turn; whoever joins adds their own
+        self._sources: list[Repository] = []  # whom to ask, in turn; whoever joins adds their own
+        self._asked = 0
+        self._settled = False  # nobody is asked any more
+        self._joining = threading.Lock()  # guards these three, and is never held for long
         self._store = store
         self._ingest: Ingest | None = None
         self._changed = threading.Condition()
+
+    def join(self, repositories: Sequence[Repository]) -> bool:
+        """Let these be asked too, after those that are there. False when it is too late for that."""
+        with self._joining:
+            if self._settled or self.cancel.is_set():
+                return False
+            self._sources += [one for one in repositories if one not in self._sources]
+            return True
 
     def reader(self) -> Reader:
         """Return the blob from its start, as it comes."""
@@ -95,30 +111,21 @@ class Download:
             error = wrong
         except Exception as wrong:
             error = Internal("pull", f"blob {self.descriptor.digest}", f"{type(wrong).__name__}: {wrong}")
+        with self._joining:
+            self._settled = True
         with self._changed:
             self.error, self.ended, self._ingest = error, True, None
             self._changed.notify_all()
 
     def _fetch(self) -> None:
-        if self._store.stat(self.descriptor.digest) == self.descriptor.size:
-            self.received = self.descriptor.size
+        ingest = self._begin()
+        if ingest is None:
             return
-        ingest = self._store.resume(self.descriptor)
         try:
             with self._changed:
                 self._ingest, self.received = ingest, ingest.size
                 self._changed.notify_all()
-            refused: OrlopError | None = None
-            for repository in self.sources:  # it may grow meanwhile
-                try:
-                    self._fill(ingest, repository)
-                    break
-                except Invalid:
-                    raise
-                except OrlopError as wrong:
-                    refused = wrong
-            else:
-                raise refused or NotFound("pull", f"blob {self.descriptor.digest}", "no registry is configured for it")
+            self._ask(ingest)
             with self._changed:
                 self._ingest = None
                 ingest.commit(self.descriptor)
@@ -128,6 +135,50 @@ class Download:
         finally:
             self._close(ingest.keep)
 
+    def _begin(self) -> Ingest | None:
+        """Return what to write to, None when the blob is here. While somebody else brings it, wait for that."""
+        grew_at, seen = time.monotonic(), 0
+        while True:
+            # Before we look: whoever had it has then either committed it or left it to us.
+            ingest = self._store.resume(self.descriptor)
+            if self._store.stat(self.descriptor.digest) == self.descriptor.size:
+                self.received = self.descriptor.size
+                if ingest is not None:
+                    ingest.close()
+                return None
+            if ingest is not None:
+                return ingest
+            coming = min(self._store.coming(self.descriptor.digest), self.descriptor.size)
+            if coming != seen:
+                grew_at, seen = time.monotonic(), coming
+                self.received = coming  # for those who are told; who reads waits for the end
+            elif time.monotonic() - grew_at > ELSEWHERE_S_MAX:
+                return self._store.writer(self.descriptor.digest.algorithm)
+            if self.cancel.wait(_LOOK_S):
+                raise Canceled
+
+    def _ask(self, ingest: Ingest) -> None:
+        """Fill it from one registry after the other. Raises what the last one said."""
+        refused: OrlopError | None = None
+        while (repository := self._next()) is not None:
+            try:
+                self._fill(ingest, repository)
+                return
+            except Invalid:
+                raise
+            except OrlopError as wrong:
+                refused = wrong
+        raise refused or NotFound("pull", f"blob {self.descriptor.digest}", "no registry is configured for it")
+
+    def _next(self) -> Repository | None:
+        """Return whom to ask now. None is the last word: who comes later begins a download of their own."""
+        with self._joining:
+            self._settled = self._asked == len(self._sources)
+            if self._settled:
+                return None
+            self._asked += 1
+            return self._sources[self._asked - 1]
+
     def _close(self, close: Callable[[], None]) -> None:
         """Close what is written to when nobody can open it by that name any more: a reader waits for the end."""
         with self._changed:
@@ -136,7 +187,7 @@ class Download:
 
     def _fill(self, ingest: Ingest, repository: Repository) -> None:
         """Write what is missing from one registry; a broken connection is resumed where it broke."""
-        patience = Patience(self.cancel) if repository is self.sources[-1] else Patience(self.cancel, TRIES_ELSEWHERE)
+        patience = Patience(self.cancel) if repository is self._sources[-1] else Patience(self.cancel, TRIES_ELSEWHERE)
         failures = 0
         while ingest.size < self.descriptor.size:
             before = ingest.size
@@ -206,16 +257,14 @@ class Downloads:
         """
         with self._lock:
             download = self._active.get(descriptor.digest)
-            if download is None or download.ended or download.cancel.is_set():
+            if download is None or not download.join(repositories):
                 download = Download(self._store, descriptor)
-                download.sources += repositories
+                download.join(repositories)
                 self._active[descriptor.digest] = download
                 name = f"download {descriptor.digest.short}"
                 threading.Thread(target=download.run, args=(self._slots,), name=name, daemon=True).start()
             elif download.descriptor.size != descriptor.size:
                 raise Invalid("pull", f"blob {descriptor.digest}", "two manifests announce it with different sizes")
-            else:
-                download.sources += [one for one in repositories if one not in download.sources]
             download.users += 1
             return download
 

@@ -111,10 +111,10 @@ class Pull:
         yield {"status": f"Pulling from {self.reference.path}", "id": tag}
         known = self._store.names.get(self.reference)
         chosen = self._choose(target, data, lease)
-        fetched: list[tuple[Chosen, list[Download | None]]] = []
+        fetched: list[tuple[Chosen, list[Download | None]]] = [(one, []) for one in chosen]
         try:
-            for one in chosen:
-                fetched.append((one, self._start(one, lease)))
+            for one, downloads in fetched:
+                self._start(one, lease, downloads)
             was_complete = known is not None and known.digest == target.digest and not _any_running(fetched)
             yield from self._follow(fetched, lease, unpack, quiet=was_complete)
         except GeneratorExit:
@@ -193,8 +193,11 @@ class Pull:
 
     # -- blobs ------------------------------------------------------------------------------------------------------
 
-    def _start(self, one: Chosen, lease: Lease) -> list[Download | None]:
-        """Begin to fetch configuration and layers: a download for each layer, None for one that is here."""
+    def _start(self, one: Chosen, lease: Lease, downloads: list[Download | None]) -> None:
+        """Begin to fetch configuration and layers; add a download for each layer, None for one that is here.
+
+        What was added is begun, and the caller's to release, also when this raises.
+        """
         manifest = one.manifest
         subject = f"manifest {one.descriptor.digest}"
         if len(manifest.layers) > LAYERS_MAX:
@@ -203,10 +206,8 @@ class Pull:
             raise Invalid("pull", subject, f"its configuration has more than {CONFIG_BYTES_MAX} bytes")
         lease.add(manifest.config.digest, *(layer.digest for layer in manifest.layers))
         here = {layer.digest: self._store.stat(layer.digest) == layer.size for layer in manifest.layers}
-        downloads = [
-            None if here[layer.digest] else self._downloads.start(layer, self._repositories)
-            for layer in manifest.layers
-        ]
+        for layer in manifest.layers:
+            downloads.append(None if here[layer.digest] else self._downloads.start(layer, self._repositories))
         config = manifest.config
         if self._store.stat(config.digest) != config.size:
             download = self._downloads.start(config, self._repositories)
@@ -216,7 +217,6 @@ class Pull:
                 self._downloads.release(download)
         if config.media_type in CONFIGS:
             one.config = self._config(one)
-        return downloads
 
     def _config(self, one: Chosen) -> ImageConfig:
         digest = one.manifest.config.digest

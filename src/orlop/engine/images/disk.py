@@ -105,7 +105,7 @@ def _content(root: str, blobs: dict[str, bool], cached: set[str], add: Add) -> N
         if name == "ingest":
             add("downloads under way or interrupted", path, _measure(path))
         elif name != "blobs":
-            known = name in ("index.json", "oci-layout", "host.json")
+            known = name in ("index.json", "oci-layout", "host.json", "leases")
             add("the image store's index" if known else "unknown", path, _measure(path))
     add("the image store's directories", root, os.stat(f"{root}/blobs").st_blocks * 512)
     for algorithm in os.listdir(f"{root}/blobs"):

@@ -144,7 +144,7 @@ def _has_writer(path: str) -> bool:
 def _garbage(engine: Engine, repair: bool) -> Iterator[Problem]:
     """Find what no image, no container, no lease and no cache of builds needs."""
     marked = collection.mark(engine.store)
-    leased = set(engine.store.leases.leased())
+    is_leased = engine.store.leases.leased()
     if marked.broken:
         return  # what those need is not known: `_images` has told
     collection.mark_kept(engine.store, marked)
@@ -152,12 +152,12 @@ def _garbage(engine: Engine, repair: bool) -> Iterator[Problem]:
         *(
             (digest, Problem(LEFTOVER, f"blob {digest}", "no image needs it"))
             for digest in engine.store.digests()
-            if digest not in marked.blobs and digest not in leased
+            if digest not in marked.blobs and not is_leased(digest)
         ),
         *(
             (chain_id, Problem(LEFTOVER, f"layer {chain_id}", "no image and no container needs it"))
             for chain_id in engine.snapshots.unpacked()
-            if chain_id not in marked.layers | engine.snapshots.in_use() and chain_id not in leased
+            if chain_id not in marked.layers | engine.snapshots.in_use() and not is_leased(chain_id)
         ),
     ]
     if repair and found:
