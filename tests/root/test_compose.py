@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.engine import COMMAND, Environment, Finished
+from support.terminal import Terminal
 
 PROJECT = """
 name: shop
@@ -274,3 +275,85 @@ def test_secrets_are_in_memory_with_their_owner_and_go_with_the_project(orlop: E
     _until(lambda: shop("logs", "--no-log-prefix", "a").stdout.startswith("two 7 8 440"))
     shop("down")
     assert orlop("secret", "ls", "-q").stdout == ""
+
+
+def test_a_dry_run_changes_nothing(shop: Project, orlop: Environment) -> None:
+    """Every verb that acts says what it would do, or that it can't say it; docker compose's is a dry run, too."""
+    assert "create container shop-db-1: it is not there" in shop("--dry-run", "create", "db").stdout
+    assert orlop("ps", "-aq").stdout == "" and "shop" not in orlop("network", "ls").stdout
+    shop("up", "-d", "db", "cache")
+    before = (orlop("ps", "-a", "--format", "{{.ID}} {{.State}}").stdout, orlop("volume", "ls", "-q").stdout)
+    for words, said in {
+        ("stop", "db"): "stop container shop-db-1\n",
+        ("restart", "cache"): "restart container shop-cache-1\n",
+        ("kill",): "kill container shop-cache-1\nkill container shop-db-1\n",
+        ("pause", "db"): "pause container shop-db-1\n",
+        ("unpause", "db"): "",
+        ("start", "db"): "",
+        ("rm", "-sf", "db"): "remove container shop-db-1\n",
+        ("scale", "cache=2"): "create container shop-cache-2: it is not there\n",
+        ("down", "-v"): "remove container shop-cache-1\nremove container shop-db-1\n",
+        ("pull", "db"): "pull image host\n",
+    }.items():
+        assert shop("--dry-run", *words).stdout == said, words
+    for word in ("run db true", "exec db true", "cp x db:/x", "commit db", "export db", "attach db", "watch"):
+        refused = shop("--dry-run", *word.split(), check=False)
+        assert refused.code == 1 and "--dry-run can't say what compose" in refused.stderr, word
+    after = (orlop("ps", "-a", "--format", "{{.ID}} {{.State}}").stdout, orlop("volume", "ls", "-q").stdout)
+    assert after == before
+
+
+def test_what_is_restarted_along(orlop: Environment, tmp_path: Path) -> None:
+    wish = "depends_on: {a: {condition: service_started, restart: true}}"
+    body = "image: host, command: sleep 1000, stop_signal: KILL"
+    text = f"name: r\nservices: {{a: {{{body}}}, b: {{{body}, {wish}}}, c: {{{body}, depends_on: [a]}}}}\n"
+    shop = Project(orlop, tmp_path, text)
+    shop("up", "-d")
+
+    def restarted(*words: str) -> list[str]:
+        told = shop("restart", *words).stderr.splitlines()
+        return [line.split()[1] for line in told if line.endswith("Started")]
+
+    assert restarted("a") == ["r-a-1", "r-b-1"]
+    assert restarted("--no-deps", "a") == ["r-a-1"]
+    assert sorted(restarted()) == ["r-a-1", "r-b-1", "r-c-1"]
+
+
+def test_names_and_lists_as_they_are_asked_for(orlop: Environment, tmp_path: Path) -> None:
+    body = f"image: host, command: [sh, -c, 'exec sleep 1000', '{'x' * 40}'], stop_signal: KILL"
+    shop = Project(orlop, tmp_path, f"name: n\nservices: {{a: {{{body}}}}}\n")
+    shop("--compatibility", "up", "-d")
+    assert orlop("ps", "--format", "{{.Names}}").stdout == "n_a_1\n"
+    assert "x" * 40 not in shop("ps").stdout and "x" * 40 in shop("ps", "--no-trunc").stdout
+    assert shop("ls", "-q", "--filter", "name=^n$").stdout == "n\n"
+    assert shop("ls", "-q", "--filter", "name=other").stdout == ""
+    for words in (("ls", "--filter", "no=x"), ("ps", "--filter", "no=x"), ("ls", "--filter", "name=(")):
+        refused = shop(*words, check=False)
+        assert refused.code == 1 and "Next: " in refused.stderr, words
+    told = shop("--progress", "json", "stop").stderr.splitlines()
+    assert [json.loads(line) for line in told] == [
+        {"id": "Container n_a_1", "text": "Stopping"}, {"id": "Container n_a_1", "text": "Stopped"},
+    ]  # fmt: skip
+    assert shop("--ansi", "sometimes", "ps", check=False).code == 125
+    assert shop("up", "-d").code == 0 and orlop("ps", "--format", "{{.Names}}").stdout == "n_a_1\n", (
+        "it is the same one"
+    )
+
+
+def test_keys_while_it_runs_in_the_foreground(orlop: Environment, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/f").write_text("one")
+    watch = "develop: {watch: [{action: sync, path: ./src, target: /app, initial_sync: true}]}"
+    command = "command: [sh, -c, 'echo up; exec sleep 1000']"
+    text = f"name: k\nservices: {{a: {{image: host, {command}, stop_signal: KILL, {watch}}}}}\n"
+    shop = Project(orlop, tmp_path, text)
+    argv = [COMMAND, *shop.argv("up", "--menu")]
+    with orlop.inside(lambda: Terminal(argv, orlop.variables)) as terminal:
+        terminal.expect("d: detach")
+        terminal.expect("up\r\n")
+        terminal.send("w")
+        terminal.expect("Watch enabled")
+        _until(lambda: shop("exec", "-T", "a", "cat", "/app/f", check=False).stdout == "one")
+        terminal.send("d")
+        assert terminal.wait() == 0
+    assert shop.services()["a"]["State"] == "running"

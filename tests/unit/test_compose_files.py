@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orlop.frontends.cli.compose import images
 from orlop.frontends.compose import document, dotenv, interpolation, loading, plan, project, request
 from orlop.frontends.compose.document import Map
-from orlop.spec.errors import Invalid, NotFound, OrlopError
+from orlop.spec.errors import Invalid, NotFound, OrlopError, Unsupported
 
 HEAD = "services:\n  web:\n    image: busybox\n"
 
@@ -372,3 +372,61 @@ def test_differences_are_told_by_field() -> None:
     before = {"image": "a", "env": ["A=1", "B=2"], "memory_bytes": 0, "labels": {"l": "1", request.HASH: "x"}}
     after = {"image": "b", "env": ["B=2", "C=3"], "memory_bytes": 5, "labels": {"l": "1", request.HASH: "y"}}
     assert plan.differences(before, after) == ["env -A=1 +C=3", "image a -> b", "memory_bytes 0 -> 5"]
+
+
+@pytest.mark.parametrize(
+    ("key", "place", "path"),
+    [
+        *((f"{key}: {value}", ":4:5", key) for key, value in {
+            "gpus": "all", "credential_spec": "{file: x}", "provider": "{type: x}", "pull_refresh_after": "1d",
+            "use_api_socket": "true", "cpu_count": "1", "cpu_percent": "5", "models": "[m]",
+        }.items()),
+        ("deploy: {resources: {reservations: {devices: [{capabilities: [gpu]}]}}}", ":4:41",
+         "deploy.resources.reservations.devices"),
+        ("networks: {n: {interface_name: x}}", ":4:20", "networks.n.interface_name"),
+        ("networks: {n: {link_local_ips: [1.2.3.4]}}", ":4:20", "networks.n.link_local_ips"),
+    ],
+)  # fmt: skip
+def test_what_a_service_would_not_get_is_refused_with_its_place(
+    tmp_path: Path, key: str, place: str, path: str
+) -> None:
+    made = load(tmp_path, f"{HEAD}    {key}\nnetworks: {{n: {{}}}}\n")
+    with pytest.raises(Unsupported) as caught:
+        request.container(made, made.service("web"), 1, {})
+    assert f"{place}: services.web.{path}: " in str(caught.value) and caught.value.hint
+
+
+def test_what_nothing_here_drives_is_refused_with_its_place(tmp_path: Path) -> None:
+    text = HEAD + "    secrets: [s]\nsecrets: {s: {file: ./x, driver: y}}\nnetworks: {n: {ipam: {driver: x}}}\n"
+    made = load(tmp_path, text)
+    with pytest.raises(Unsupported, match=r":5:26: secrets\.s\.driver: "):
+        request.container(made, made.service("web"), 1, {})
+    with pytest.raises(Unsupported, match=r":6:23: networks\.n\.ipam\.driver: "):
+        request.network(made, made.networks["n"])
+
+
+def test_what_only_a_cluster_reserves_is_named(tmp_path: Path) -> None:
+    reserved = "resources: {reservations: {cpus: 1, pids: 5}}"
+    deploy = f"{{mode: global, labels: {{a: b}}, placement: {{}}, {reserved}}}"
+    made = load(tmp_path, f"{HEAD}    deploy: {deploy}\n")
+    assert [one.removeprefix("services.web.deploy.") for one in request.without_effect(made)] == [
+        "labels", "placement", "mode global", "resources.reservations.cpus", "resources.reservations.pids",
+    ]  # fmt: skip
+
+
+@given(st.text("${}:-?+aB_ 1", max_size=40))
+def test_variables_of_any_text_are_found_and_change_nothing(text: str) -> None:
+    found = interpolation.variables([text, {"a": [text]}])
+    assert all(name.isidentifier() and f"{name}" in text for name in found)
+
+
+def test_the_variables_of_a_document_with_all_that_is_said_of_them() -> None:
+    found = interpolation.variables({"a": "$A ${B:-b ${C-c}}", "b": ["${D:?why}", "${E:+e}", "$$F ${bad"]})
+    told = {name: (one.is_required, one.default, one.alternate) for name, one in found.items()}
+    assert told == {
+        "A": (False, None, None),
+        "B": (False, "b ${C-c}", None),
+        "C": (False, "c", None),
+        "D": (True, None, None),
+        "E": (False, None, "e"),
+    }

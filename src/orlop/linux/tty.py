@@ -42,6 +42,17 @@ def make_controlling(fd: int) -> None:
     fcntl.ioctl(fd, _TIOCSCTTY, 0)
 
 
+def set_keys(fd: int) -> list[object]:
+    """Let a terminal give each key at once, unseen; Ctrl-C is a signal still. Return what `restore` takes."""
+    import termios
+
+    before = termios.tcgetattr(fd)
+    changed = [*before]
+    changed[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(fd, termios.TCSANOW, changed)
+    return before
+
+
 def set_raw(fd: int) -> list[object]:
     """Put a terminal into raw mode as cfmakeraw(3) does and return the attributes that `restore` takes."""
     import termios

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from ...spec.errors import Invalid
+from ...spec.errors import Invalid, Unsupported
 from .. import libraries
 
 TYPE_CHECKING = False
@@ -79,6 +79,11 @@ def wrong(place: Place | None, path: str, cause: str, hint: str = "") -> Invalid
     """Return the error of one value. path: services.web.ports, "" for the whole."""
     where = str(place) if place is not None else "the compose file"
     return Invalid("read", where, f"{path}: {cause}" if path else cause, hint=hint)
+
+
+def unsupported(place: Place | None, path: str, cause: str, hint: str = "leave the key away") -> Unsupported:
+    """Return the error of a value that means something, and nothing that Orlop has."""
+    return Unsupported("use", str(place) if place is not None else "the compose file", f"{path}: {cause}", hint=hint)
 
 
 def parse(text: bytes, file: str) -> list[Map]:

@@ -14,11 +14,13 @@ from ..cli.flags import BadValue
 from ..cli.limits import parse_device, parse_ulimit
 from ..cli.networking import parse_port
 from .document import List, Map, Place, wrong
+from .interpolation import Template
 from .values import (
     Converter,
     anything,
     boolean,
     command,
+    converted,
     cpus,
     duration,
     integer,
@@ -35,6 +37,7 @@ from .values import (
     size,
     swap,
     text,
+    unread,
 )
 
 CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
@@ -48,22 +51,28 @@ def is_remote(name: str) -> bool:
 
 
 class Fields:
-    """The converters of one file: relative paths in it are below its directory."""
+    """The converters of one file: relative paths in it are below its directory. absolute: make them so."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, absolute: bool = True) -> None:
         self.directory = directory
+        self.absolute = absolute
         self.document = record(self._top())
 
     def path(self, value: Any, path: str, place: Place) -> str:
         """An absolute path; ~ is the user's home."""
-        found = os.path.expanduser(text(value, path, place))
-        return os.path.normpath(os.path.join(self.directory, found))
+        found = text(value, path, place)
+        if not self.absolute or (isinstance(value, Template) and value.startswith("$")):
+            return found
+        return self._absolute(found)
+
+    def _absolute(self, path: str) -> str:
+        return os.path.normpath(os.path.join(self.directory, os.path.expanduser(path)))
 
     def file(self, value: Any, path: str, place: Place) -> str:
         """Another compose file. None is fetched: what a registry or a repository names could lie anywhere (SEC-76)."""
         if is_remote(text(value, path, place)):
             raise wrong(place, path, "compose files are not fetched from elsewhere", REMOTE_HINT)
-        return self.path(value, path, place)
+        return self._absolute(value)
 
     def source(self, value: Any, path: str, place: Place) -> str:
         """A build context or the like: a URL and what has a scheme stays as it is."""
@@ -131,7 +140,7 @@ class Fields:
         contexts = _with_values(pairs(), self.source)
         found: Map = record(_BUILD | {"context": self.source, "additional_contexts": contexts})(value, path, place)
         if "context" not in found:
-            found.put("context", self.directory, place)
+            found.put("context", self.directory if self.absolute else ".", place)
         if not found.keys() & {"dockerfile", "dockerfile_inline"}:
             found.put("dockerfile", "Dockerfile", place)
         return found
@@ -170,6 +179,8 @@ class Fields:
     def _short_mount(self, value: str, path: str, place: Place) -> Map:
         """[SOURCE:]TARGET[:OPTIONS]; a source that begins with . / or ~ is a path."""
         parts = value.split(":", 2)
+        if isinstance(value, Template):
+            raise unread(path, place)
         if not all(parts):
             raise wrong(place, path, f"invalid spec: {value}: empty section between colons", "write SOURCE:TARGET:ro")
         made = Map(place)
@@ -263,14 +274,16 @@ def _ports(value: Any, path: str, place: Place) -> list[Any]:
             port = record(_PORT, required=("target",))(item, here, where)
             port.setdefault("protocol", "tcp")
         else:
-            port = _short_port(scalar(item, here, where), here, where)
+            port = converted(_short_port, item, here, where)
         made.append(port)
     return made
 
 
-def _short_port(value: str, path: str, place: Place) -> Map:
+def _short_port(value: Any, path: str, place: Place) -> Map:
+    if isinstance(value, Template):
+        raise unread(path, place)
     try:
-        asked = parse_port(value)
+        asked = parse_port(scalar(value, path, place))
     except BadValue as error:
         raise wrong(place, path, str(error), error.hint) from None
     made = Map(place)
@@ -340,6 +353,8 @@ def _device(value: Any, path: str, place: Place) -> Map:
         found.setdefault("target", found["source"])
         found.setdefault("permissions", "rwm")
         return found
+    if isinstance(value, Template):
+        raise unread(path, place)
     try:
         device = parse_device(value)
     except BadValue as error:

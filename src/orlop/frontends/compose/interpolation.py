@@ -9,11 +9,17 @@ from .document import List, Map, Place, wrong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
 _OPERATORS = (":-", ":?", ":+", "-", "?", "+")  # the longer ones first
 DEPTH_MAX = 32
+
+
+class Template(str):
+    """Text with variables that stay as they are written: whoever reads a value keeps what it can't read yet."""
+
+    __slots__ = ()
 
 
 class BadTemplate(ValueError):
@@ -68,6 +74,10 @@ class _Template:
         if not operator:
             self._close()
             return self._value(name)
+        return self._operation(name, operator, depth)
+
+    def _operation(self, name: str, operator: str, depth: int) -> str:
+        """Read the word behind an operator, and the brace; return what they stand for."""
         start = self.at
         is_used = self._uses_word(name, operator)
         word = self._words("}", depth + 1) if is_used else self._skip(depth)
@@ -122,6 +132,67 @@ class _Template:
         self.at += 1
 
 
+class Variable:
+    """What a document says of one variable; None: nothing. alternate: what stands for a value that is set."""
+
+    __slots__ = ("alternate", "default", "is_required")
+
+    def __init__(self) -> None:
+        self.is_required = False
+        self.default: str | None = None
+        self.alternate: str | None = None
+
+
+def variables(document: Any) -> dict[str, Variable]:
+    """Return the variables that a document's values ask for, those in the defaults of others too, by name."""
+    found: dict[str, Variable] = {}
+    for value in _texts(document):
+        try:
+            _Collector(value, found).until_end()
+        except BadTemplate:
+            continue  # what it lacks is told where it is used
+    return dict(sorted(found.items()))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+class _Collector(_Template):
+    """Reads a template without replacing anything: every word counts, used or not."""
+
+    def __init__(self, text: str, found: dict[str, Variable]) -> None:
+        super().__init__(text, {}, lambda _: None)
+        self._found = found
+
+    def _value(self, name: str) -> str:
+        self._found.setdefault(name, Variable())
+        return ""
+
+    def _operation(self, name: str, operator: str, depth: int) -> str:
+        start = self.at
+        self._words("}", depth + 1)
+        word = self.text[start : self.at]
+        self._close()
+        variable = self._found.setdefault(name, Variable())
+        if operator.endswith("?"):
+            variable.is_required = True
+        elif operator.endswith("+"):
+            variable.alternate = word
+        else:
+            variable.default = word
+        return ""
+
+
+def as_written(document: Map) -> Map:
+    """Return the document with the values that have variables marked as templates."""
+    return _Marker().map(document, "")
+
+
 def interpolate(document: Map, variables: Mapping[str, str], missing: Callable[[str], None]) -> Map:
     """Return the document with the variables of its values (not of its keys) replaced. Raises Invalid."""
     return _Walk(variables, missing).map(document, "")
@@ -140,16 +211,7 @@ class _Walk:
 
     def _value(self, value: Any, path: str, place: Place) -> Any:
         if isinstance(value, str):
-            if "$" not in value:
-                return value
-            try:
-                return substitute(value, self.variables, self.missing)
-            except BadTemplate as error:
-                hint = "write ${NAME}, ${NAME:-default}, or $$ for a dollar sign"
-                cause = str(error)
-                if not cause.startswith("required variable"):
-                    cause = f'invalid interpolation format: {cause}: "{value[:80]}"'
-                raise wrong(place, path, cause, hint) from None
+            return self._text(value, path, place) if "$" in value else value
         if isinstance(value, Map):
             return self.map(value, path)
         if isinstance(value, List):
@@ -159,3 +221,23 @@ class _Walk:
             made += [self._value(item, f"{path}[{at}]", where) for at, (item, where) in enumerate(pairs)]
             return made
         return value
+
+    def _text(self, value: str, path: str, place: Place) -> str:
+        try:
+            return substitute(value, self.variables, self.missing)
+        except BadTemplate as error:
+            hint = "write ${NAME}, ${NAME:-default}, or $$ for a dollar sign"
+            cause = str(error)
+            if not cause.startswith("required variable"):
+                cause = f'invalid interpolation format: {cause}: "{value[:80]}"'
+            raise wrong(place, path, cause, hint) from None
+
+
+class _Marker(_Walk):
+    """Marks instead of replacing."""
+
+    def __init__(self) -> None:
+        super().__init__({}, lambda _: None)
+
+    def _text(self, value: str, path: str, place: Place) -> str:
+        return Template(value) if "$" in value.replace("$$", "") else value

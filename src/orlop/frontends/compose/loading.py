@@ -13,7 +13,7 @@ from ...spec.errors import Invalid, NotFound
 from . import document, dotenv
 from .document import Map, Place, wrong
 from .fields import REMOTE_HINT, Fields, is_remote
-from .interpolation import interpolate
+from .interpolation import as_written, interpolate
 from .merging import merge
 
 TYPE_CHECKING = False
@@ -27,7 +27,8 @@ KINDS = ("services", "networks", "volumes", "secrets", "configs", "models")
 class Sources:
     """What to load. files: as the user named them, "-" is standard input; none are searched for, upwards.
 
-    env_files: instead of the project directory's .env. warn: told of what is no error.
+    env_files: instead of the project directory's .env. warn: told of what is no error. interpolates: replace
+    variables; absolute: make relative paths absolute.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Sources:
         environ: Mapping[str, str] = os.environ,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self.interpolates = self.absolute = True
         self.files = list(files)
         self.directory = directory
         self.env_files = list(env_files)
@@ -63,7 +65,7 @@ def load(sources: Sources) -> Loaded:
     variables = _variables(sources, directory, environ)
     if not sources.files and "COMPOSE_FILE" not in environ and "COMPOSE_FILE" in variables:
         files, _ = _files(sources, variables)
-    loader = _Loader(variables, sources.warn)
+    loader = _Loader(variables, sources)
     return Loaded(loader.files(files, directory, ()), directory, files, variables)
 
 
@@ -115,9 +117,9 @@ def _with_env_files(environ: Mapping[str, str], paths: Sequence[str]) -> dict[st
 class _Loader:
     """Loads files that share variables."""
 
-    def __init__(self, variables: dict[str, str], warn: Callable[[str], None]) -> None:
+    def __init__(self, variables: dict[str, str], sources: Sources) -> None:
         self.variables = variables
-        self.warn = warn
+        self.sources = sources
         self._missing: set[str] = set()
 
     def files(self, paths: Sequence[str], directory: str, above: tuple[str, ...]) -> Map:
@@ -138,17 +140,18 @@ class _Loader:
         documents = document.parse(_bytes(path), _shown(path))
         if not documents:
             raise Invalid("read", _shown(path), "empty compose file", hint="begin with `services:`")
-        fields = Fields(directory)
+        fields = Fields(directory, absolute=self.sources.absolute)
         made = []
         for one in documents:
-            replaced = interpolate(one, self.variables, self._told)
+            is_replaced = self.sources.interpolates
+            replaced = interpolate(one, self.variables, self._told) if is_replaced else as_written(one)
             made.append(fields.document(replaced, "", replaced.place))
         return made
 
     def _told(self, name: str) -> None:
         if name not in self._missing:
             self._missing.add(name)
-            self.warn(f'The "{name}" variable is not set. Defaulting to a blank string.')
+            self.sources.warn(f'The "{name}" variable is not set. Defaulting to a blank string.')
 
     # -- include -----------------------------------------------------------------------------------------------------
 
@@ -159,7 +162,7 @@ class _Loader:
             directory = wish.get("project_directory") or os.path.dirname(paths[0])
             default = os.path.join(directory, ".env")
             env_files = wish.get("env_file") or ([default] if os.path.isfile(default) else [])
-            inner = _Loader(_with_env_files(self.variables, env_files), self.warn)
+            inner = _Loader(_with_env_files(self.variables, env_files), self.sources)
             included.append(inner.files(paths, directory, above))
         return included
 

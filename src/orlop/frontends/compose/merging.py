@@ -41,8 +41,7 @@ def _merged(key: str, old: Any, new: Any) -> Any:
         return merge(old, new)
     if isinstance(old, list) and isinstance(new, list) and key not in _REPLACED:
         unique = _UNIQUE.get(key, _itself)
-        found = {unique(item): item for item in old}
-        found.update({unique(item): item for item in new})
+        found = {(unique if isinstance(item, Map) else _itself)(item): item for item in (*old, *new)}
         return list(found.values())
     return new
 

@@ -63,7 +63,10 @@ class Resource:
 
 @dataclass
 class Project:
-    """A project. services: those that are on, in the order of dependencies; others: kept off by their profiles."""
+    """A project. services: those that are on, in the order of dependencies; others: kept off by their profiles.
+
+    separator: between the words of the names of containers and images.
+    """
 
     name: str
     directory: str
@@ -76,6 +79,7 @@ class Project:
     volumes: dict[str, Resource] = field(default_factory=dict)
     secrets: dict[str, Resource] = field(default_factory=dict)
     configs: dict[str, Resource] = field(default_factory=dict)
+    separator: str = "-"
 
     def service(self, name: str) -> Service:
         """Return a service by its name. Raises NotFound."""
@@ -93,16 +97,20 @@ class Project:
                 wanted |= set(self._needed(name))
         return [service for name, service in self._all().items() if name in wanted]
 
-    def dependents(self, names: Iterable[str]) -> set[str]:
-        """Return the services that depend on these, however far."""
-        found = set(names)
-        while more := {one.name for one in self.services.values() if set(one.depends_on) & found} - found:
+    def dependents(self, names: Iterable[str], *, restarted: bool = False) -> set[str]:
+        """Return these services and those that depend on them, however far. restarted: only who is restarted along."""
+        found = {self.service(name).name for name in names}
+
+        def depends(service: Service) -> bool:
+            return any(name in found and (wish.restart or not restarted) for name, wish in service.depends_on.items())
+
+        while more := {one.name for one in self.services.values() if depends(one)} - found:
             found |= more
         return found
 
     def container_name(self, service: Service, number: int) -> str:
         named: str = service.get("container_name", "")
-        return named or f"{self.name}-{service.name}-{number}"
+        return named or self.separator.join((self.name, service.name, str(number)))
 
     def _needed(self, name: str) -> Iterator[str]:
         for other in self.service(name).depends_on:
@@ -116,33 +124,51 @@ class Project:
         }
 
 
-def make(loaded: Loaded, name: str = "", profiles: Iterable[str] = (), enabled: Iterable[str] = ()) -> Project:
-    """Return the project. enabled: services that the command names, whose profiles are on then. Raises Invalid."""
+@dataclass(frozen=True)
+class Wishes:
+    """What the command says of a project. name: "" for the files'; profiles: that are on.
+
+    enabled: services that the command names, whose profiles are on then. is_checked: refuse what can't be made.
+    """
+
+    name: str = ""
+    profiles: tuple[str, ...] = ()
+    enabled: tuple[str, ...] = ()
+    separator: str = "-"
+    is_checked: bool = True
+
+
+def make(loaded: Loaded, wishes: Wishes = Wishes()) -> Project:
+    """Return the project. Raises Invalid."""
     document = loaded.document
     project = Project(
-        name=_project_name(name, loaded),
+        name=name_of(wishes.name, loaded),
         directory=loaded.directory,
         files=loaded.files,
         variables=loaded.variables,
         document=document,
+        separator=wishes.separator,
     )
-    active = {*profiles, *filter(None, loaded.variables.get("COMPOSE_PROFILES", "").split(","))}
+    active = {*wishes.profiles, *filter(None, loaded.variables.get("COMPOSE_PROFILES", "").split(","))}
     services = {
-        one: _service(project, one, config) for one, config in document.get("services", Map(document.place)).items()
+        one: _service(project, one, config, is_checked=wishes.is_checked)
+        for one, config in document.get("services", Map(document.place)).items()
     }
-    active |= {profile for one in enabled if one in services for profile in services[one].profiles}
+    active |= {profile for one in wishes.enabled if one in services for profile in services[one].profiles}
     for one, service in services.items():
         is_on = not service.profiles or "*" in active or bool(active & set(service.profiles))
         (project.services if is_on else project.others)[one] = service
     for kind in ("networks", "volumes", "secrets", "configs"):
         found = document.get(kind, Map(document.place))
         getattr(project, kind).update({key: _resource(project, key, config) for key, config in found.items()})
-    _check(project)
-    project.services = {one: project.services[one] for one in _ordered(project.services)}
+    if wishes.is_checked:
+        _check(project)
+        project.services = {one: project.services[one] for one in _ordered(project.services)}
     return project
 
 
-def _project_name(given: str, loaded: Loaded) -> str:
+def name_of(given: str, loaded: Loaded) -> str:
+    """Return a project's name: the one that is given, or written, or its directory's. Raises Invalid."""
     name = given or loaded.variables.get("COMPOSE_PROJECT_NAME", "")
     if name:
         if not _NAME.match(name):
@@ -156,27 +182,27 @@ def _project_name(given: str, loaded: Loaded) -> str:
     return made
 
 
-def _service(project: Project, name: str, config: Map) -> Service:
+def _service(project: Project, name: str, config: Map, *, is_checked: bool) -> Service:
     if not _SERVICE_NAME.match(name):
         place = project.document["services"].places.get(name)
         raise wrong(place, f"services.{name[:60]}", "invalid service name", "use letters, digits, . _ and -")
-    if "image" not in config and "build" not in config:
+    if is_checked and not config.keys() & {"image", "build"}:
         raise wrong(config.place, f"services.{name}", "neither an image nor a build context specified", "add image:")
     deploy = config.get("deploy") or {}
     scale = config.get("scale", deploy.get("replicas", 1))
     if scale < 0:
         raise wrong(config.place, f"services.{name}.scale", "must be 0 or more")
-    if scale > 1 and config.get("container_name"):
+    if is_checked and scale > 1 and config.get("container_name"):
         cause = f"can't set container_name and scale to {scale}"
         raise wrong(config.place, f"services.{name}", cause, "leave container_name away")
     return Service(
         name=name,
         config=config,
-        image=config.get("image") or f"{project.name}-{name}",
+        image=config.get("image") or f"{project.name}{project.separator}{name}",
         scale=scale,
         profiles=tuple(config.get("profiles", ())),
         environment=_environment(project, config),
-        labels=_labels(config),
+        labels=_labels(project, config),
         depends_on=_dependencies(config),
     )
 
@@ -185,22 +211,24 @@ def _environment(project: Project, config: Map) -> dict[str, str]:
     """Return the variables of the files, then the service's own; one without a value is the caller's, or left out."""
     found: dict[str, str | None] = {}
     for wish in config.get("env_file", ()):
-        if not os.path.exists(wish["path"]) and not wish.get("required", True):
+        path = os.path.join(project.directory, wish["path"])
+        if not os.path.exists(path) and not wish.get("required", True):
             continue
         if wish.get("format") == "raw":
-            lines = (line.partition("=") for line in dotenv.read_text(wish["path"]).splitlines())
+            lines = (line.partition("=") for line in dotenv.read_text(path).splitlines())
             found.update({name: value for name, equals, value in lines if equals})
         else:
-            found.update(dotenv.read(wish["path"], project.variables))
+            found.update(dotenv.read(path, project.variables))
     for name, value in config.get("environment", {}).items():
         found[name] = project.variables.get(name) if value is None else value
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _labels(config: Map) -> dict[str, str]:
+def _labels(project: Project, config: Map) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in config.get("label_file", ()):
-        found.update({name: value or "" for name, value in dotenv.read(path, {}).items()})
+        values = dotenv.read(os.path.join(project.directory, path), {})
+        found.update({name: value or "" for name, value in values.items()})
     found.update({name: value or "" for name, value in config.get("labels", {}).items()})
     return found
 

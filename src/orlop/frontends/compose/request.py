@@ -23,7 +23,7 @@ from ...spec.container import (
     TmpfsRequest,
     UlimitRequest,
 )
-from ...spec.errors import NotFound, Unsupported
+from ...spec.errors import NotFound
 from ...spec.health import Healthcheck
 from ...spec.mount import BindOptions, ImageOptions, MountRequest, TmpfsOptions, VolumeOptions, VolumeRequest
 from ...spec.network import EndpointRequest, NetworkRequest, PoolRequest, PortRequest
@@ -32,7 +32,7 @@ from ..cli.limits import parse_device_rule
 from ..cli.networking import parse_port
 from ..cli.request import security_option
 from ..cli.values import parse_restart, parse_tmpfs
-from .document import wrong
+from .document import Map, unsupported, wrong
 from .project import DEFAULT, Project, Resource, Service
 
 TYPE_CHECKING = False
@@ -46,7 +46,8 @@ NETWORK, VOLUME = f"{LABEL}network", f"{LABEL}volume"
 # A service that asks for one of these would not get what it asks for.
 REFUSED = ("credential_spec", "cpu_count", "cpu_percent", "gpus", "models", "provider", "pull_refresh_after")
 # Of a cluster, which one machine is not; docker compose says nothing about them.
-_OF_CLUSTERS = ("endpoint_mode", "placement", "rollback_config", "update_config")
+_OF_CLUSTERS = ("endpoint_mode", "labels", "placement", "rollback_config", "update_config")
+_RESERVED_BY_CLUSTERS = ("cpus", "generic_resources", "pids")
 _RESTARTS_OF_CLUSTERS = ("delay", "window")
 _CONDITION = {"service_started": "started", "service_healthy": "healthy"}
 _CONDITION["service_completed_successfully"] = "completed"
@@ -66,15 +67,7 @@ def container(project: Project, service: Service, number: int, replicas: dict[st
 
 
 def _container(project: Project, service: Service, number: int) -> ContainerRequest:
-    for key in REFUSED:
-        if service.get(key) is not None:
-            hint = "leave the key away"
-            raise Unsupported("use", f"services.{service.name}.{key}", "Orlop does not have it", hint=hint)
-    if service.get("use_api_socket"):  # whoever has it has the machine
-        hint = "give it a socket with less power: orlop socket create NAME --allow ..."
-        raise Unsupported(
-            "use", f"services.{service.name}.use_api_socket", "no container gets the whole API", hint=hint
-        )
+    _refuse(service)
     get = service.get
     logging = get("logging", {})
     policy, retries = _restart(service)
@@ -113,6 +106,23 @@ def _container(project: Project, service: Service, number: int) -> ContainerRequ
     )
 
 
+def _refuse(service: Service) -> None:
+    """Raise Unsupported for what a service would not get."""
+    where = f"services.{service.name}"
+    for key in REFUSED:
+        if service.get(key) is not None:
+            raise unsupported(service.config.places.get(key), f"{where}.{key}", "Orlop does not have it")
+    if service.get("use_api_socket"):  # whoever has it has the machine
+        hint = "give it a socket with less power: orlop socket create NAME --allow ..."
+        place = service.config.places.get("use_api_socket")
+        raise unsupported(place, f"{where}.use_api_socket", "no container gets the whole API", hint)
+    for kind, wishes in service.get("deploy", {}).get("resources", {}).items():
+        if isinstance(wishes, Map) and wishes.get("devices"):
+            path = f"{where}.deploy.resources.{kind}.devices"
+            hint = "name the devices: devices: [/dev/NAME]"
+            raise unsupported(wishes.places.get("devices"), path, "no device is found by what it can do", hint)
+
+
 def labels(project: Project, service: Service) -> dict[str, str]:
     """Return the labels of a service's containers, without number and hash."""
     wishes = (
@@ -147,8 +157,8 @@ def network(project: Project, resource: Resource) -> NetworkRequest:
         for one in ipam.get("config", ())
     )
     if ipam.get("driver", "default") != "default":
-        subject = f"networks.{resource.key}.ipam.driver {ipam['driver']}"
-        raise Unsupported("use", subject, "there is only the driver default", hint="leave the key away")
+        path = f"networks.{resource.key}.ipam.driver"
+        raise unsupported(ipam.places.get("driver"), path, f"there is only the driver default, no {ipam['driver']}")
     wished = {name: value or "" for name, value in config.get("labels", {}).items()}
     return NetworkRequest(
         name=resource.name,
@@ -183,10 +193,12 @@ def without_effect(project: Project) -> list[str]:
         deploy = service.get("deploy", {})
         place = f"services.{service.name}.deploy"
         found += [f"{place}.{key}" for key in _OF_CLUSTERS if key in deploy]
+        if deploy.get("mode", "replicated") != "replicated":
+            found.append(f"{place}.mode {deploy['mode']}")
         policy = deploy.get("restart_policy", {})
         found += [f"{place}.restart_policy.{key}" for key in _RESTARTS_OF_CLUSTERS if key in policy]
-        if "generic_resources" in deploy.get("resources", {}).get("reservations", {}):
-            found.append(f"{place}.resources.reservations.generic_resources")
+        reserved = deploy.get("resources", {}).get("reservations", {})
+        found += [f"{place}.resources.reservations.{key}" for key in _RESERVED_BY_CLUSTERS if key in reserved]
     return found
 
 
@@ -326,8 +338,8 @@ def stored_name(project: Project, kind: str, resource: Resource) -> str:
         return resource.name
     for key in ("driver", "driver_opts", "template_driver"):
         if resource.config.get(key):
-            subject = f"{kind}.{resource.key}.{key}"
-            raise Unsupported("use", subject, "there are no such drivers", hint="leave the key away")
+            place = resource.config.places.get(key)
+            raise unsupported(place, f"{kind}.{resource.key}.{key}", "there are no such drivers")
     digest = hashlib.sha256(content(project, kind, resource)).hexdigest()
     return f"{project.name[:20]}_{resource.key[:20]}_{digest[:20]}"
 
@@ -497,8 +509,6 @@ def networks_of(project: Project, service: Service) -> list[tuple[Resource, Any]
 
 def network_resource(project: Project, key: str) -> Resource:
     """Return a network by its key; `default` need not be written."""
-    from .document import Map
-
     return project.networks.get(key) or Resource(key, f"{project.name}_{key}", False, Map(project.document.place))
 
 
@@ -523,8 +533,8 @@ def _endpoint(project: Project, service: Service, number: int, resource: Resourc
     links = [_link(project, text) for text in service.get("links", ())]
     for key in ("interface_name", "link_local_ips"):
         if wish.get(key):
-            subject = f"services.{service.name}.networks.{resource.key}.{key}"
-            raise Unsupported("use", subject, "Orlop does not have it", hint="leave the key away")
+            path = f"services.{service.name}.networks.{resource.key}.{key}"
+            raise unsupported(wish.places.get(key), path, "Orlop does not have it")
     links += [text if ":" in text else f"{text}:{text}" for text in service.get("external_links", ())]
     return EndpointRequest(
         network=resource.name,

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...spec.errors import Invalid
 from ..cli.flags import BadValue, parse_bool, suggest
 from ..cli.values import parse_bytes, parse_cpus, parse_duration
 from .document import List, Map, Place, wrong
+from .interpolation import Template
 
 Converter = Callable[[Any, str, Place], Any]
 
@@ -100,12 +102,27 @@ def one_of(*words: str) -> Converter:
     return convert
 
 
+def converted(convert: Converter, value: Any, path: str, place: Place) -> Any:
+    """Convert a value; a template that can't be read before its variables are replaced stays what it is."""
+    try:
+        return convert(value, path, place)
+    except Invalid:
+        if isinstance(value, Template):
+            return value
+        raise
+
+
+def unread(path: str, place: Place) -> Invalid:
+    """The error of a converter that would take a template's text apart in the wrong place."""
+    return wrong(place, path, "its variables are not replaced", "leave --no-interpolate away")
+
+
 def list_of(convert_item: Converter) -> Converter:
     def convert(value: Any, path: str, place: Place) -> list[Any]:
         if not isinstance(value, List):
             raise wrong(place, path, f"must be a list, not {kind(value)}", "begin its lines with `- `")
         pairs = zip(value, value.places, strict=True)
-        return [convert_item(item, f"{path}[{at}]", where) for at, (item, where) in enumerate(pairs)]
+        return [converted(convert_item, item, f"{path}[{at}]", where) for at, (item, where) in enumerate(pairs)]
 
     return convert
 
@@ -114,7 +131,7 @@ def one_or_list(convert_item: Converter) -> Converter:
     several = list_of(convert_item)
 
     def convert(value: Any, path: str, place: Place) -> list[Any]:
-        return several(value, path, place) if isinstance(value, List) else [convert_item(value, path, place)]
+        return several(value, path, place) if isinstance(value, List) else [converted(convert_item, value, path, place)]
 
     return convert
 
@@ -123,6 +140,8 @@ def command(value: Any, path: str, place: Place) -> list[str] | None:
     """Text is split as a shell would; null is the image's own."""
     if value is None:
         return None
+    if isinstance(value, Template):
+        raise unread(path, place)
     if isinstance(value, List):
         words: list[str] = list_of(scalar)(value, path, place)
         return words
@@ -138,7 +157,8 @@ def mapping_of(convert_value: Converter) -> Converter:
     def convert(value: Any, path: str, place: Place) -> Map:
         if not isinstance(value, Map):
             raise wrong(place, path, f"must be a mapping, not {kind(value)}", "write KEY: VALUE")
-        return value.like({key: convert_value(one, f"{path}.{key}", value.places[key]) for key, one in value.items()})
+        made = {key: converted(convert_value, one, f"{path}.{key}", value.places[key]) for key, one in value.items()}
+        return value.like(made)
 
     return convert
 
@@ -183,7 +203,7 @@ def record(keys: Mapping[str, Converter], *, required: tuple[str, ...] = ()) -> 
                 hint = suggest(key, keys) or "leave it away; keys of your own begin with x-"
                 raise wrong(value.places[key], path, f"additional properties '{key}' not allowed", hint)
             if one is not None or converter in _TAKES_NULL:
-                made[key] = converter(one, f"{path}.{key}" if path else key, value.places[key])
+                made[key] = converted(converter, one, f"{path}.{key}" if path else key, value.places[key])
         for key in required:
             if key not in made:
                 raise wrong(value.place, path, f"{key} is missing")

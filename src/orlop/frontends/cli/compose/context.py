@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
@@ -12,7 +13,7 @@ from ...compose.observed import Container
 from ...compose.plan import Wishes
 from ...compose.project import Project, Service
 from ...compose.steps import PARALLEL_MAX, Steps
-from ..command import Command, Invocation, visible, warn
+from ..command import Command, Invocation, visible, warn, write
 from ..flags import Options
 
 TYPE_CHECKING = False
@@ -33,15 +34,29 @@ class Compose(Invocation):
         self.compose = compose
         self._told = False
 
-    def project(self, enabled: Iterable[str] = ()) -> Project:
-        """Read the project's files. enabled: services whose profiles are on because they are named."""
+    def load(self, *, interpolates: bool = True, absolute: bool = True) -> loading.Loaded:
+        """Read the project's files, with their variables replaced and their paths made absolute, or as written."""
         sources = loading.Sources(
             files=self.compose["file"],
             directory=self.compose["project-directory"],
             env_files=self.compose["env-file"],
             warn=lambda text: warn(f"WARNING: {text}"),
         )
-        made = project.make(loading.load(sources), self.compose["project-name"], self.compose["profile"], enabled)
+        sources.interpolates, sources.absolute = interpolates, absolute
+        return loading.load(sources)
+
+    def project(self, enabled: Iterable[str] = (), *, absolute: bool = True, is_checked: bool = True) -> Project:
+        """Read the project's files. enabled: services whose profiles are on because they are named."""
+        loaded = self.load(absolute=absolute)
+        variable = loaded.variables.get("COMPOSE_COMPATIBILITY", "").lower()
+        wishes = project.Wishes(
+            name=self.compose["project-name"],
+            profiles=tuple(self.compose["profile"]),
+            enabled=tuple(enabled),
+            separator="_" if self.compose["compatibility"] or variable in ("1", "true") else "-",
+            is_checked=is_checked,
+        )
+        made = project.make(loaded, wishes)
         if (keys := request.without_effect(made)) and not self._told:
             warn(f"WARNING: only a cluster knows what these mean: {', '.join(keys)}")
         self._told = True
@@ -78,12 +93,16 @@ class Progress:
     """What happens to containers, networks and volumes, a line each on standard error; quiet tells nothing."""
 
     def __init__(self, invocation: Compose) -> None:
-        self.is_quiet = invocation.compose["progress"] == "quiet"
+        self.form: str = invocation.compose["progress"]
 
     def __call__(self, kind: str, name: str, what: str) -> None:
-        if not self.is_quiet:
-            sys.stderr.write(f" {kind} {visible(name)}  {what}\n")
-            sys.stderr.flush()
+        if self.form == "quiet":
+            return
+        line = f" {kind} {visible(name)}  {what}"
+        if self.form == "json":
+            line = json.dumps({"id": f"{kind} {name}", "text": what})
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def bring_up(invocation: Compose, found: Project, services: list[Service], wishes: Wishes, named: set[str]) -> None:
@@ -124,8 +143,12 @@ def one_container(engine: Engine, found: Project, service: Service, index: int, 
     return own[0]
 
 
-def is_dry(invocation: Invocation) -> bool:
-    return isinstance(invocation, Compose) and bool(invocation.compose["dry-run"])
+def only_says(invocation: Compose, act: str, names: Iterable[str]) -> bool:
+    """With --dry-run: print what would be done to each of these, and return True: it is not done."""
+    if not invocation.compose["dry-run"]:
+        return False
+    write("".join(f"{act} {name}\n" for name in names))
+    return True
 
 
 def command(action: Callable[[Compose], int], summary: str, usage: str, **facts: object) -> Command:

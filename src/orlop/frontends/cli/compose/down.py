@@ -11,11 +11,11 @@ from ...compose.project import Project
 from ...compose.request import NETWORK, PROJECT, VOLUME
 from ..command import warn, write_line
 from ..flags import BOOL, EXIT_USAGE, INT, STRING, BadValue, Flag, Kind
-from .context import Compose, Progress, command, containers_of
+from .context import Compose, Progress, command, containers_of, only_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ...compose.observed import Container
     from ...compose.steps import Steps
@@ -48,9 +48,7 @@ def _down(invocation: Compose) -> int:
         own = [one for one in own if project.service(one.service).name in invocation.arguments]
         orphans = []
     ended = own + (orphans if options["remove-orphans"] else [])
-    if invocation.compose["dry-run"]:
-        for one in ended:
-            write_line(f"remove container {one.name}")
+    if only_says(invocation, "remove container", [one.name for one in ended]):
         return 0
 
     def end(engine: Engine, container: Container) -> None:
@@ -106,22 +104,24 @@ def _remove(engine: Engine, kind: str, name: str, verb: str, args: dict[str, obj
 
 
 def _stop(invocation: Compose) -> int:
-    return _ordered(invocation, lambda steps: steps.stop, reverse=True)
-
-
-def _ordered(invocation: Compose, act: Callable[[Steps], Callable[[Engine, Container], None]], *, reverse: bool) -> int:
     project, steps, _ = _begin(invocation)
-    with invocation.connect() as engine:
-        containers = containers_of(engine, project if project.services else None, project.name, invocation.arguments)
-    steps.ordered(containers, act(steps), reverse=reverse)
+    containers = _containers(invocation, project)
+    if not only_says(invocation, "stop container", [one.name for one in containers if one.runs]):
+        steps.ordered(containers, steps.stop, reverse=True)
     return 0
+
+
+def _containers(invocation: Compose, project: Project, services: Sequence[str] = ()) -> list[Container]:
+    """Return the containers of these services, of those that the command names for none."""
+    named = services or invocation.arguments
+    with invocation.connect() as engine:
+        return containers_of(engine, project if project.services else None, project.name, named)
 
 
 def _start(invocation: Compose) -> int:
     project = invocation.project()
     steps = invocation.steps(project, Progress(invocation))
-    with invocation.connect() as engine:
-        containers = containers_of(engine, project, project.name, invocation.arguments)
+    containers = _containers(invocation, project)
     for service in invocation.arguments or list(project.services):
         if not any(one.service == service for one in containers) and project.service(service).scale:
             raise NotFound(
@@ -130,43 +130,48 @@ def _start(invocation: Compose) -> int:
             )  # fmt: skip
 
     def start(engine: Engine, container: Container) -> None:
-        if not container.runs and container.service in {*project.services, *project.others}:
-            steps.start(engine, project.service(container.service), container.id, container.name)
+        steps.start(engine, project.service(container.service), container.id, container.name)
 
-    steps.ordered(containers, start, reverse=False)
+    known = {*project.services, *project.others}
+    started = [one for one in containers if not one.runs and one.service in known]
+    if not only_says(invocation, "start container", [one.name for one in started]):
+        steps.ordered(started, start, reverse=False)
     return 0
 
 
 def _restart(invocation: Compose) -> int:
     options = invocation.options
     timeout_s = options["timeout"] if "timeout" in options.given else None
-    progress = Progress(invocation)
+    project, steps, progress = _begin(invocation)
+    services = list(invocation.arguments)
+    if services and not options["no-deps"]:
+        services = list(project.dependents(services, restarted=True))
+    containers = _containers(invocation, project, services)
+    if only_says(invocation, "restart container", [one.name for one in containers]):
+        return 0
 
     def restart(engine: Engine, container: Container) -> None:
         progress("Container", container.name, "Restarting")
         engine.call("containers.restart", {"container": container.id, "timeout_s": timeout_s, "signal": ""})
         progress("Container", container.name, "Started")
 
-    return _ordered(invocation, lambda _: restart, reverse=False)
+    steps.ordered(containers, restart, reverse=False)
+    return 0
 
 
 def _kill(invocation: Compose) -> int:
-    progress = Progress(invocation)
+    project, steps, progress = _begin(invocation)
+    known = {*project.services, *project.others}
+    with_orphans = invocation.options["remove-orphans"] or not known
+    killed = [one for one in _containers(invocation, project) if one.runs and (with_orphans or one.service in known)]
 
     def kill(engine: Engine, container: Container) -> None:
-        if container.runs:
-            progress("Container", container.name, "Killing")
-            engine.call("containers.kill", {"container": container.id, "signal": invocation.options["signal"]})
-            progress("Container", container.name, "Killed")
+        progress("Container", container.name, "Killing")
+        engine.call("containers.kill", {"container": container.id, "signal": invocation.options["signal"]})
+        progress("Container", container.name, "Killed")
 
-    return _each(invocation, kill)
-
-
-def _each(invocation: Compose, act: Callable[[Engine, Container], None]) -> int:
-    project, steps, _ = _begin(invocation)
-    with invocation.connect() as engine:
-        containers = containers_of(engine, project if project.services else None, project.name, invocation.arguments)
-    steps.each(containers, act)
+    if not only_says(invocation, "kill container", [one.name for one in killed]):
+        steps.each(killed, kill)
     return 0
 
 
@@ -174,15 +179,18 @@ def _simple(verb: str, state: str, before: str, after: str) -> Callable[[Compose
     """A verb for containers in one state."""
 
     def act(invocation: Compose) -> int:
-        progress = Progress(invocation)
+        project, steps, progress = _begin(invocation)
+        containers = [one for one in _containers(invocation, project) if one.state == state]
 
         def one(engine: Engine, container: Container) -> None:
-            if container.state == state:
-                progress("Container", container.name, before)
-                engine.call(verb, {"container": container.id})
-                progress("Container", container.name, after)
+            progress("Container", container.name, before)
+            engine.call(verb, {"container": container.id})
+            progress("Container", container.name, after)
 
-        return _each(invocation, one)
+        word = verb.rpartition(".")[2]
+        if not only_says(invocation, f"{word} container", [container.name for container in containers]):
+            steps.each(containers, one)
+        return 0
 
     return act
 
@@ -190,11 +198,12 @@ def _simple(verb: str, state: str, before: str, after: str) -> Callable[[Compose
 def _rm(invocation: Compose) -> int:
     options = invocation.options
     project, steps, _ = _begin(invocation)
-    with invocation.connect() as engine:
-        containers = containers_of(engine, project if project.services else None, project.name, invocation.arguments)
+    containers = _containers(invocation, project)
     ended = [one for one in containers if options["stop"] or not one.runs]
     if not ended:
         warn("No stopped containers")
+        return 0
+    if only_says(invocation, "remove container", [one.name for one in ended]):
         return 0
     if not options["force"]:
         sys.stderr.write(f"? Going to remove {', '.join(one.name for one in ended)} [yN] ")
@@ -265,7 +274,7 @@ KILL = command(
     "Force stop service containers",
     _SERVICES,
     flags=(
-        Flag("remove-orphans", "", BOOL, "Remove containers for services not defined in the files", default=False),
+        Flag("remove-orphans", "", BOOL, "Kill containers of services not defined in the files, too", default=False),
         Flag("signal", "s", STRING, "SIGNAL to send to the container", default="SIGKILL"),
     ),
     arguments=(0, None),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ..command import Command, Invocation, warn
-from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, suggest
+from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, BadValue, Flag, Kind, suggest
 from ..main import run_command
 
 TYPE_CHECKING = False
@@ -14,17 +14,34 @@ if TYPE_CHECKING:
     from ..commands import Row
     from ..flags import Options
 
+_ANSI = ("never", "always", "auto")
+_PROGRESS = ("auto", "tty", "plain", "json", "quiet")
+
+
+def _word_of(flag: str, words: tuple[str, ...]) -> Kind:
+    """The kind of a flag that takes one of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise BadValue(f"invalid value for --{flag}: {text[:60]!r}", f"known are {', '.join(words)}")
+        return text
+
+    return Kind("string", parse)
+
+
 # fmt: off
 GLOBAL_FLAGS = (
     Flag("all-resources", "", BOOL, "Include all resources, even those not used by services", default=False),
-    Flag("ansi", "", STRING, 'Control when to print ANSI control characters ("never"|"always"|"auto")', default="auto"),
-    Flag("compatibility", "", BOOL, "Run compose in backward compatibility mode", default=False, hidden=True),
+    Flag("ansi", "", _word_of("ansi", _ANSI),
+         'Control when to print ANSI control characters ("never"|"always"|"auto")', default="auto"),
+    Flag("compatibility", "", BOOL, "Name containers and images with _, as docker-compose 1 does", default=False),
     Flag("dry-run", "", BOOL, "Say what would be done, and do nothing", default=False),
     Flag("env-file", "", LIST, "Specify an alternate environment file"),
     Flag("file", "f", LIST, "Compose configuration files"),
     Flag("parallel", "", INT, "Control max parallelism, -1 for unlimited", default=-1),
     Flag("profile", "", LIST, "Specify a profile to enable"),
-    Flag("progress", "", STRING, "Set type of progress output (auto, tty, plain, json, quiet)", default="auto"),
+    Flag("progress", "", _word_of("progress", _PROGRESS),
+         "Set type of progress output (auto, tty, plain, json, quiet)", default="auto"),
     Flag("project-directory", "", STRING, "Specify an alternate working directory", default=""),
     Flag("project-name", "p", STRING, "Project name", default=""),
 )
@@ -66,6 +83,8 @@ ROWS: dict[str, Row] = {
 # fmt: on
 # docker compose's commands that are not there.
 NOT_YET = frozenset(("alpha", "bridge", "publish"))
+# What these would do depends on what a container does then: nothing is said of it beforehand.
+_NOT_DRY = frozenset("attach commit cp exec export run watch".split())
 
 
 def _compose(invocation: Invocation) -> int:
@@ -82,6 +101,10 @@ def _compose(invocation: Invocation) -> int:
         warn(f"orlop: unknown command: orlop compose {word}")
         if hint := suggest(word, ROWS):
             warn(f"Next: {hint}")
+        return EXIT_USAGE
+    if invocation.options["dry-run"] and word in _NOT_DRY:
+        warn(f"orlop: --dry-run can't say what compose {word} would do")
+        warn("Next: leave --dry-run away, or use it with up, down or the verbs for what is there")
         return EXIT_USAGE
     from .. import commands
     from .context import Compose

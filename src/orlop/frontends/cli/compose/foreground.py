@@ -10,7 +10,9 @@ import os
 import queue
 import signal
 import threading
+from contextlib import ExitStack, contextmanager
 
+from ....linux import tty
 from ....spec.errors import OrlopError
 from ...compose import observed
 from ..command import warn
@@ -19,13 +21,14 @@ from .context import Compose, Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ...compose.observed import Container
     from ...compose.project import Project, Service
 
 EXIT_INTERRUPTED = 130
-_SIGNAL, _END, _LOG_END = "signal", "end", "log end"
+_SIGNAL, _END, _LOG_END, _KEY = "signal", "end", "log end", "key"
+_MENU = "d: detach   w: watch"
 
 
 def follow(invocation: Compose, project: Project, services: Sequence[Service], began_ns: int) -> int:
@@ -36,10 +39,19 @@ def follow(invocation: Compose, project: Project, services: Sequence[Service], b
     session = _Session(invocation, project, containers, began_ns)
     before = {number: signal.signal(number, session.noted) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return session.run()
+        with ExitStack() as stack:
+            if _wants_menu(invocation):
+                stack.enter_context(session.menu())
+            return session.run()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _wants_menu(invocation: Compose) -> bool:
+    options = invocation.options
+    variable = os.environ.get("COMPOSE_MENU", "").lower() in ("1", "true")
+    return (options["menu"] if "menu" in options.given else variable) and os.isatty(0) and os.isatty(1)
 
 
 class _Session:
@@ -49,22 +61,54 @@ class _Session:
         self.project = project
         self.containers = containers
         self.began_ns = began_ns
+        self.is_watching = False
         # SimpleQueue.put may be called from a signal handler (reentrant).
         self.events: queue.SimpleQueue[tuple[str, int, Container | None]] = queue.SimpleQueue()
         shown = [output.short_name(project.name, one) for one in containers]
-        self.lines = output.Lines(shown, prefix=not self.options["no-log-prefix"], color=not self.options["no-color"])
+        prefix, color = not self.options["no-log-prefix"], not self.options["no-color"]
+        self.lines = output.Lines(shown, prefix=prefix, color=color, ansi=invocation.compose["ansi"])
 
     def noted(self, number: int, _frame: object) -> None:
         self.events.put((_SIGNAL, number, None))
+
+    @contextmanager
+    def menu(self) -> Iterator[None]:
+        """Take single keys from the terminal, which is what it was afterwards."""
+        before = tty.set_keys(0)
+        threading.Thread(target=self._read_keys, daemon=True).start()
+        warn(_MENU)
+        try:
+            yield
+        finally:
+            tty.restore(0, before)
+
+    def _read_keys(self) -> None:
+        while key := os.read(0, 1):
+            self.events.put((_KEY, key[0], None))
+
+    def _pressed(self, key: int) -> bool:
+        """Do what a key asks for; return whether that is to leave the project alone."""
+        if key == ord("w") and not self.is_watching:
+            self._watch()
+        return key == ord("d")
+
+    def _watch(self) -> None:
+        from .watch import watch_beside
+
+        try:
+            watch_beside(self.invocation, self.project)
+        except OrlopError as error:
+            warn(f"orlop: {error}")
+            return
+        self.is_watching = True
+        warn("Watch enabled")
 
     def run(self) -> int:
         for one in self.containers:
             threading.Thread(target=self._copy, args=(one,), daemon=True).start()
             threading.Thread(target=self._await, args=(one,), daemon=True).start()
         if self.options["watch"]:
-            from .watch import watch_beside
-
-            watch_beside(self.invocation, self.project)
+            self._watch()
         waited = {one.id for one in self.containers}
         copied = set(waited)
         codes: dict[str, int] = {}
@@ -72,6 +116,10 @@ class _Session:
             what, number, container = self.events.get()
             if what == _SIGNAL:
                 return self._interrupted()
+            if what == _KEY:
+                if self._pressed(number):
+                    return 0
+                continue
             assert container is not None
             if what == _LOG_END:
                 copied.discard(container.id)

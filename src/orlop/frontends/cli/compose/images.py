@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from ....spec.errors import Invalid, NotFound, OrlopError, Unavailable
 from ....spec.reference import Reference
 from ...compose import observed
+from ...compose.document import wrong
 from ..command import warn
 from ..flags import BOOL, LIST, STRING, Flag
 from ..images.pull import pull_image
 from ..values import BYTES
-from .context import Compose, command
+from .context import Compose, command, only_says
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,8 +44,11 @@ def ensure(invocation: Compose, project: Project, services: Sequence[Service], m
     for service in services:
         chosen = making.policy if making.policy not in ("", "policy") else service.get("pull_policy", "missing")
         if chosen not in POLICIES:
-            cause = f"invalid pull policy {chosen!r}"
-            raise Invalid("use", f"services.{service.name}", cause, hint=f"known are {', '.join(POLICIES)}")
+            cause, hint = f"invalid pull policy {chosen!r}", f"known are {', '.join(POLICIES)}"
+            if making.policy not in ("", "policy"):
+                raise Invalid("use", f"--pull {chosen[:60]}", cause, hint=hint)
+            place = service.config.places.get("pull_policy")
+            raise wrong(place, f"services.{service.name}.pull_policy", cause, hint)
         is_here = _is_here(invocation, service)
         if "build" in service.config:
             if making.build or chosen == "build" or not is_here:
@@ -149,15 +153,17 @@ def _build(invocation: Compose) -> int:
     options = invocation.options
     project = invocation.project(invocation.arguments)
     services = project.chosen(invocation.arguments, with_dependencies=options["with-dependencies"])
+    built = [one for one in services if "build" in one.config]
+    if not built:
+        warn("No services to build")
+    if only_says(invocation, "build image", [one.image for one in built]):
+        return 0
     more = [word for pair in options["build-arg"] for word in ("--build-arg", pair)]
     more += [f"--{name}" for name in ("no-cache", "pull", "push", "quiet") if options[name]]
     more += [word for key in options["ssh"] for word in ("--ssh", key)]
     more += ["--memory", str(options["memory"])] if options["memory"] else []
-    for service in services:
-        if "build" in service.config:
-            build_service(invocation, project, service, more)
-    if not any("build" in service.config for service in services):
-        warn("No services to build")
+    for service in built:
+        build_service(invocation, project, service, more)
     return 0
 
 
@@ -174,6 +180,8 @@ def _pull(invocation: Compose) -> int:
             continue
         if policy == "missing" and _is_here(invocation, service):
             warn(f" {service.name} Skipped - Image is already present locally")
+            continue
+        if only_says(invocation, "pull image", [service.image]):
             continue
         try:
             pull_service(invocation, service, quiet=options["quiet"])
@@ -199,6 +207,8 @@ def _push(invocation: Compose) -> int:
         if "image" not in service.config:
             warn(f" {service.name} Skipped - it has no image: to be pushed to")
             continue
+        if only_says(invocation, "push image", [service.image]):
+            continue
         status = invocation.run(["push", *(["--quiet"] if options["quiet"] else []), service.image])
         if status and not options["ignore-push-failures"]:
             return status
@@ -219,6 +229,7 @@ BUILD = command(
         Flag("ssh", "", LIST, "Set SSH authentications used when building service images"),
         Flag("with-dependencies", "", BOOL, "Also build dependencies (transitively)", default=False),
     ),
+    refused=("builder",),  # as of build: there is one
     arguments=(0, None),
 )
 PULL = command(

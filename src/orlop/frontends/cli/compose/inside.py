@@ -32,9 +32,9 @@ def _exec(invocation: Compose) -> int:
     flags += [f"--{flag}={options[flag]}" for flag in ("user", "workdir") if options[flag]]
     flags += [f"--{flag}" for flag in ("detach", "privileged") if options[flag]]
     if not options["detach"]:
-        flags.append("--interactive")
-        if not (options["no-TTY"] or options["no-tty"]) and os.isatty(0) and os.isatty(1):
-            flags.append("--tty")
+        flags += ["--interactive"] if options["interactive"] else []
+        wants_terminal = options["tty"] and not (options["no-TTY"] or options["no-tty"])
+        flags += ["--tty"] if wants_terminal and os.isatty(0) and os.isatty(1) else []
     return invocation.run(["exec", *flags, found.id, *words])
 
 
@@ -104,7 +104,8 @@ def _run(invocation: Compose) -> int:
     if not options["no-deps"] and needed:
         images.ensure(invocation, project, needed)
         bring_up(invocation, project, needed, Wishes(recreate=False), set())
-    images.ensure(invocation, project, [service], images.Making(build=options["build"]))
+    making = images.Making(build=options["build"], quiet=options["quiet-pull"])
+    images.ensure(invocation, project, [service], making)
     with invocation.connect() as engine:
         # Its networks and volumes, without its containers.
         wishes = Wishes(scale={name: 0}, recreate=False, orphans=options["remove-orphans"])
@@ -147,7 +148,7 @@ def _one_off(
         for one in base.endpoints
     )
     return base.replace(
-        name=options["name"] or f"{project.name}-{service.name}-run-{secrets.token_hex(6)}",
+        name=options["name"] or project.separator.join((project.name, service.name, "run", secrets.token_hex(6))),
         labels=labels,
         args=tuple(words) or base.args,
         entrypoint=_words(options["entrypoint"]) if "entrypoint" in options.given else base.entrypoint,

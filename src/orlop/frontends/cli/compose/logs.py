@@ -30,7 +30,8 @@ def _logs(invocation: Compose) -> int:
         "timestamps": options["timestamps"],
     }
     names = [output.short_name(name, one) for one in containers]
-    lines = output.Lines(names, prefix=not options["no-log-prefix"], color=not options["no-color"])
+    prefix, color, ansi = not options["no-log-prefix"], not options["no-color"], invocation.compose["ansi"]
+    lines = output.Lines(names, prefix=prefix, color=color, ansi=ansi)
 
     def copy(container: Container) -> None:
         shown = output.short_name(name, container)

@@ -22,12 +22,13 @@ _COLORS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
 
 class Lines:
-    """Prints lines of several writers. width: of the longest name; 0 prints no names."""
+    """Prints lines of several writers. ansi: when to colour their names, as --ansi says it."""
 
-    def __init__(self, names: Iterable[str], *, prefix: bool, color: bool) -> None:
+    def __init__(self, names: Iterable[str], *, prefix: bool, color: bool, ansi: str = "auto") -> None:
         self._names = list(names)
         self._width = max(map(len, self._names), default=0) if prefix else 0
-        self._color = color and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        may_color = ansi == "always" or (ansi == "auto" and sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+        self._color = color and may_color
         self._lock = threading.Lock()
 
     def add(self, name: str) -> None:
@@ -49,7 +50,7 @@ class Lines:
 
 def short_name(project: str, container: Container) -> str:
     """Return a container's name without the project's: web-1."""
-    return container.name.removeprefix(f"{project}-")
+    return container.name.removeprefix(f"{project}-").removeprefix(f"{project}_")
 
 
 def copy(engine: Engine, container: str, wanted: dict[str, object], write: Callable[[bytes], None]) -> None:

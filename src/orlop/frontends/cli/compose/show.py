@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 
 from .... import __version__
-from ....spec.errors import NotFound
+from ....spec.errors import Invalid, NotFound
 from ...compose import observed
 from ...compose.request import PROJECT, SERVICE, VOLUME
 from .. import listing
@@ -20,6 +21,7 @@ from .context import Compose, command, containers_of, one_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from ...compose.observed import Container
@@ -34,6 +36,7 @@ def _ps(invocation: Compose) -> int:
     project, name = invocation.project_or_name()
     with invocation.connect() as engine:
         found = containers_of(engine, project, name, invocation.arguments, oneoff=options["all"])
+    _check_filters(options["filter"], ("status",))
     states = [*options["status"], *(value for key, value in options["filter"] if key == "status")]
     if states:
         found = [one for one in found if one.state in states]
@@ -47,11 +50,27 @@ def _ps(invocation: Compose) -> int:
     elif options["quiet"]:
         write("".join(f"{one.id}\n" for one in found))
     else:
-        _print_containers(found, options["format"])
+        _print_containers(found, options["format"], truncated=not options["no-trunc"])
     return 0
 
 
-def _print_containers(found: list[Container], form: str) -> None:
+def _check_filters(given: Iterable[tuple[str, str]], known: Sequence[str]) -> None:
+    """Raise Invalid for a filter that a list does not have."""
+    for key, value in given:
+        if key not in known:
+            cause = f"invalid filter '{key[:60]}'"
+            raise Invalid("use", f"--filter {key[:60]}={value[:60]}", cause, hint=f"known are {', '.join(known)}")
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as wrong:
+        cause = f"it is no regular expression: {wrong}"
+        raise Invalid("use", f"--filter name={text[:60]}", cause, hint="write a name, or a part of one") from None
+
+
+def _print_containers(found: list[Container], form: str, *, truncated: bool) -> None:
     if form == "json":
         write("".join(f"{json.dumps(_fields(one), separators=(',', ':'))}\n" for one in found))
     elif form and form != "table":
@@ -60,12 +79,13 @@ def _print_containers(found: list[Container], form: str) -> None:
         listing.print_formatted(form, [Row("compose.ContainerSummary", _fields(one)) for one in found], _PS_HEADERS)
     else:
         header = ("NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS")
-        rows = [_row(one) for one in found]
+        rows = [_row(one, truncated=truncated) for one in found]
         listing.print_table(header, rows)
 
 
-def _row(one: Container) -> tuple[str, ...]:
-    command = listing.ellipsis(str(one.summary["Command"]), 20)
+def _row(one: Container, *, truncated: bool) -> tuple[str, ...]:
+    command = str(one.summary["Command"])
+    command = listing.ellipsis(command, 20) if truncated else command
     created, status = ago(one.summary["Created"]), str(one.summary["Status"])
     return (one.name, one.summary["Image"], f'"{command}"', one.service, created, status, ports_text(one.summary))
 
@@ -106,10 +126,14 @@ def _exit_code(one: Container) -> int:
 
 def _ls(invocation: Compose) -> int:
     options = invocation.options
+    _check_filters(options["filter"], ("name",))
+    wanted = [_pattern(value) for _, value in options["filter"]]
     with invocation.connect() as engine:
         found = observed.projects(engine)
     rows = []
     for name, containers in sorted(found.items()):
+        if wanted and not any(one.search(name) for one in wanted):
+            continue
         states = [one.state for one in containers]
         if "running" not in states and not options["all"]:
             continue
@@ -193,13 +217,18 @@ def _top(invocation: Compose) -> int:
 
 def _volumes(invocation: Compose) -> int:
     options = invocation.options
-    _, name = invocation.project_or_name()
+    project, name = invocation.project_or_name()
+    wanted = {
+        mount.get("source")
+        for service in (project.chosen(invocation.arguments) if project and invocation.arguments else ())
+        for mount in service.get("volumes", ())
+    }
     with invocation.connect() as engine:
         there = observed.volume_names(engine)
     rows = [
         ("local", volume)
         for volume, labels in sorted(there.items())
-        if labels.get(PROJECT) == name and VOLUME in labels
+        if labels.get(PROJECT) == name and VOLUME in labels and (not wanted or labels[VOLUME] in wanted)
     ]
     if options["quiet"]:
         write("".join(f"{volume}\n" for _, volume in rows))

@@ -14,6 +14,10 @@ from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, Options, UsageErr
 from . import images
 from .context import Compose, Progress, command
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _WAIT_POLL_S = 0.1
 
 
@@ -24,9 +28,9 @@ def _up(invocation: Compose) -> int:
     services = project.chosen(invocation.arguments, with_dependencies=not options["no-deps"])
     wishes = _wishes(options, project, start=not options["no-start"])
     if options["plan"] or invocation.compose["dry-run"]:
-        return _print_plan(invocation, project, services, wishes)
+        return _print_plan(invocation, project, services, wishes, invocation.arguments)
     began_ns = time.time_ns()
-    _bring_up(invocation, project, services, wishes)
+    _bring_up(invocation, project, services, wishes, invocation.arguments)
     if options["no-start"]:
         return 0
     if options["wait"]:
@@ -42,7 +46,10 @@ def _up(invocation: Compose) -> int:
 def _create(invocation: Compose) -> int:
     project = invocation.project(invocation.arguments)
     services = project.chosen(invocation.arguments, with_dependencies=True)
-    _bring_up(invocation, project, services, _wishes(invocation.options, project, start=False))
+    wishes = _wishes(invocation.options, project, start=False)
+    if invocation.compose["dry-run"]:
+        return _print_plan(invocation, project, services, wishes, invocation.arguments)
+    _bring_up(invocation, project, services, wishes, invocation.arguments)
     return 0
 
 
@@ -50,7 +57,10 @@ def _scale(invocation: Compose) -> int:
     project = invocation.project()
     numbers = _numbers(invocation.arguments, project)
     services = project.chosen(numbers, with_dependencies=not invocation.options["no-deps"])
-    _bring_up(invocation, project, services, Wishes(recreate=False, scale=numbers))
+    wishes = Wishes(recreate=False, scale=numbers)
+    if invocation.compose["dry-run"]:
+        return _print_plan(invocation, project, services, wishes, numbers)
+    _bring_up(invocation, project, services, wishes, numbers)
     return 0
 
 
@@ -92,7 +102,9 @@ def _conflict(one: str, other: str) -> UsageError:
     return UsageError(f"{one} and {other} are incompatible", "leave one of them away", EXIT_USAGE, shows_usage=False)
 
 
-def _bring_up(invocation: Compose, project: Project, services: list[Service], wishes: Wishes) -> None:
+def _bring_up(
+    invocation: Compose, project: Project, services: list[Service], wishes: Wishes, named: Iterable[str]
+) -> None:
     options = invocation.options
     given = options.given
     making = images.Making(
@@ -103,7 +115,7 @@ def _bring_up(invocation: Compose, project: Project, services: list[Service], wi
     )
     images.ensure(invocation, project, services, making)
     with invocation.connect() as engine:
-        plan = plans.make(engine, project, services, wishes, set(invocation.arguments))
+        plan = plans.make(engine, project, services, wishes, set(named))
     _warn_of_orphans(plan)
     steps = invocation.steps(
         project,
@@ -121,9 +133,11 @@ def _warn_of_orphans(plan: Plan) -> None:
         warn(f"WARNING: Found orphan containers ({names}) for this project: remove them with --remove-orphans")
 
 
-def _print_plan(invocation: Compose, project: Project, services: list[Service], wishes: Wishes) -> int:
+def _print_plan(
+    invocation: Compose, project: Project, services: list[Service], wishes: Wishes, named: Iterable[str]
+) -> int:
     with invocation.connect() as engine:
-        plan = plans.make(engine, project, services, wishes, set(invocation.arguments))
+        plan = plans.make(engine, project, services, wishes, set(named))
     lines = plan.lines()
     write("".join(f"{line}\n" for line in lines) or "nothing to do: everything is as the files say\n")
     return 0
@@ -184,6 +198,7 @@ UP = command(
         Flag("attach-dependencies", "", BOOL, "Attach to log output of dependent services too", default=False),
         Flag("detach", "d", BOOL, "Detached mode: run containers in the background", default=False),
         Flag("exit-code-from", "", STRING, "Return the exit code of the selected service container", default=""),
+        Flag("menu", "", BOOL, "Enable interactive shortcuts when running attached", default=False),
         Flag("no-attach", "", LIST, "Do not attach to the specified services"),
         Flag("no-color", "", BOOL, "Produce monochrome output", default=False),
         Flag("no-deps", "", BOOL, "Don't start linked services", default=False),

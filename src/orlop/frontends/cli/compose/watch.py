@@ -15,7 +15,7 @@ import time
 from ....build.ignore import Matcher
 from ....linux import inotify
 from ....spec.container import ExecRequest
-from ....spec.errors import Invalid, OrlopError
+from ....spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...compose import observed
 from ...compose.plan import Wishes
 from ...compose.steps import hook_request, put_files
@@ -94,7 +94,10 @@ class _Trigger:
 class Watcher:
     """Watches the files of a project's services and carries out their rules until it is closed."""
 
-    def __init__(self, invocation: Compose, project: Project, services: list[Service]) -> None:
+    def __init__(
+        self, invocation: Compose, project: Project, services: list[Service], *, quiet: bool = False, prune: bool = True
+    ) -> None:
+        self._quiet, self._prune = quiet, prune
         self._invocation = invocation
         self._project = project
         self._triggers = [
@@ -173,9 +176,23 @@ class Watcher:
             self._exec(trigger.service, ExecRequest(args=("rm", "-rf", "--", *map(trigger.target, gone))))
 
     def _rebuild(self, service: Service) -> None:
+        with self._invocation.connect() as engine:
+            before = observed.image_id(engine, service.image)
         if "build" in service.config:
-            images.build_service(self._invocation, self._project, service, [])
+            images.build_service(self._invocation, self._project, service, ["--quiet"] if self._quiet else [])
         bring_up(self._invocation, self._project, [service], Wishes(), {service.name})
+        if self._prune and before:
+            self._forget(before)
+
+    def _forget(self, image: str) -> None:
+        """Remove what an image was before, if nothing has its name or uses it any more."""
+        with self._invocation.connect() as engine:
+            try:
+                found = engine.call("images.inspect", {"image": image})
+                if isinstance(found, dict) and not found["RepoTags"]:
+                    engine.call("images.remove", {"image": image, "force": False, "prune": True})
+            except (NotFound, Conflict):
+                return
 
     def _restart(self, service: Service) -> None:
         with self._invocation.connect() as engine:
@@ -204,7 +221,7 @@ def _watch(invocation: Compose) -> int:
     options = invocation.options
     project = invocation.project(invocation.arguments)
     services = project.chosen(invocation.arguments)
-    watcher = Watcher(invocation, project, services)
+    watcher = Watcher(invocation, project, services, quiet=options["quiet"], prune=options["prune"])
     if not options["no-up"]:
         images.ensure(invocation, project, services)
         bring_up(invocation, project, services, Wishes(), set(invocation.arguments))
@@ -219,7 +236,7 @@ WATCH = command(
     "[SERVICE...]",
     flags=(
         Flag("no-up", "", BOOL, "Do not build & start services before watching", default=False),
-        Flag("prune", "", BOOL, "Prune dangling images on rebuild", default=True, hidden=True),
+        Flag("prune", "", BOOL, "Prune dangling images on rebuild", default=True),
         Flag("quiet", "", BOOL, "Hide build output", default=False),
     ),
     arguments=(0, None),
