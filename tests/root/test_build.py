@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
@@ -515,6 +517,28 @@ def test_attestations_lie_beside_the_image(orlop, context, tmp_path):
     assert base["uri"] == "pkg:docker/host" and "value-of-it" not in json.dumps(statements)
     orlop("load", "-i", tmp_path / "o.tar")
     assert run(orlop, "x:1", "cat", "/x") == "x\n"
+
+
+def test_attestations_of_a_folder_and_of_an_archive_are_files_in_them(orlop, context, tmp_path):
+    (context / "a.txt").write_text("one")
+    text = "FROM scratch\nCOPY a.txt /a\nCOPY a.txt /sub/b\n"
+    asked = ("--provenance=mode=max,filename=how.json", "--sbom=true")
+    build(orlop, context, text, *asked, "-o", f"type=local,dest={tmp_path / 'out'}")
+    provenance, sbom = (json.loads((tmp_path / "out" / name).read_text()) for name in ("how.json", "sbom.spdx.json"))
+    digest = hashlib.sha256((context / "a.txt").read_bytes()).hexdigest()
+    subject = [{"name": name, "digest": {"sha256": digest}} for name in ("a", "sub/b")]
+    assert provenance["subject"] == sbom["subject"] == subject
+    assert provenance["predicateType"] == "https://slsa.dev/provenance/v1"
+    assert sbom["predicateType"] == "https://spdx.dev/Document" and sbom["predicate"]["spdxVersion"] == "SPDX-2.3"
+    platforms = ("--platform=linux/amd64,linux/arm64", "--provenance=true")
+    build(orlop, context, text, *platforms, "-o", f"type=tar,dest={tmp_path / 'o.tar'},attestation-prefix=x-")
+    with tarfile.open(tmp_path / "o.tar") as archive:
+        found = [name for name in archive.getnames() if name.endswith(".json")]
+    assert found == ["linux_amd64/x-provenance.json", "linux_arm64/x-provenance.json"]
+    text = "FROM scratch\nCOPY a.txt /provenance.json\n"
+    done = build(orlop, context, text, "--provenance=true", "-o", f"type=local,dest={tmp_path / 'no'}", check=False)
+    assert done.code and "the tree has a file of that name" in done.stderr
+    assert not build(orlop, context, text, "-o", f"type=local,dest={tmp_path / 'yes'}").code
 
 
 def test_a_cache_goes_to_another_engine_in_a_folder(orlop, context, tmp_path):

@@ -110,6 +110,15 @@ class Packer:
                 held.close()
             directory.close()
 
+    def add_file(self, name: bytes, data: bytes, mtime_ns: int) -> None:
+        """Add a file that lies nowhere: root's, for root alone."""
+        member = Member(name, REGTYPE, 0o600)
+        member.size = member.stored = len(data)
+        member.mtime_ns = mtime_ns
+        self._emit(encode(member))
+        self._emit(data)
+        self._emit(padding(member.stored))
+
     def finish(self) -> None:
         """Write the end of the archive and what is still in the batch."""
         self._emit(END_OF_ARCHIVE)

@@ -7,9 +7,12 @@ Source: BuildKit, docs/attestations; in-toto Statement v0.1; slsa.dev/provenance
 
 from __future__ import annotations
 
+import stat
+
 from orlop.linux.path import read_in_root
 from orlop.spec import jsonio
 from orlop.spec.digest import Digest
+from orlop.spec.errors import Invalid
 from orlop.spec.image import (
     OCI_CONFIG,
     OCI_MANIFEST,
@@ -21,12 +24,13 @@ from orlop.spec.image import (
 from orlop.spec.platform import Platform
 
 from .. import graph
+from ..solver.tree import listing
 from . import wanted as wished
 from .packages import installed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ..solver.solve import Solver
     from .wanted import Attestation
@@ -36,6 +40,7 @@ PROVENANCE, SPDX = "https://slsa.dev/provenance/v1", "https://spdx.dev/Document"
 BUILD_TYPE = "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md"
 BUILDER = "orlop"
 UNKNOWN = Platform(os="unknown", architecture="unknown")
+SHA256_BYTES = 32
 FILE_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -44,26 +49,55 @@ def write(solver: Solver, images: Sequence[tuple[graph.Target, Descriptor]]) -> 
     return [_attestations(solver, target, descriptor) for target, descriptor in images]
 
 
-def _attestations(solver: Solver, target: graph.Target, image: Descriptor) -> Descriptor:
-    store = solver.engine.store
+def files(solver: Solver, target: graph.Target, prefix: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the attestations of a tree as files beside its own: their names and what they hold.
+
+    Raises Invalid for a name that the tree has itself.
+    """
+    if not solver.settings.request.attestations:
+        return
+    tree = solver.solved[target.vertex].tree
+    with solver.opened(tree) as root:
+        nodes = listing(root, "/", tree).nodes
+    taken = {node.path for node in nodes}
+    subjects = [
+        {"name": node.path, "digest": {"sha256": node.content[:SHA256_BYTES].hex()}}
+        for node in nodes
+        if stat.S_ISREG(node.info.st_mode)
+    ]
+    for kind, name, predicate in _predicates(solver, target):
+        if prefix + name in taken:
+            hint = "give the output attestation-prefix="
+            raise Invalid("export", f"attestation {prefix}{name}", "the tree has a file of that name", hint=hint)
+        taken.add(prefix + name)
+        yield prefix + name, jsonio.dump(_statement(kind, subjects, predicate))
+
+
+def _predicates(solver: Solver, target: graph.Target) -> Iterator[tuple[str, str, dict[str, object]]]:
+    """Yield what is attested: its type, the name of a file of it, and itself."""
     wanted = solver.settings.request.attestations
-    predicates: list[tuple[str, dict[str, object]]] = []
     if any(one.kind == wished.SBOM for one in wanted):
-        predicates.append((SPDX, _document(solver, target)))
+        yield SPDX, "sbom.spdx.json", _document(solver, target)
     for one in wanted:
         if one.kind == wished.PROVENANCE:
-            predicates.append((PROVENANCE, _provenance(solver, target, one)))
+            yield PROVENANCE, one.filename or "provenance.json", _provenance(solver, target, one)
+
+
+def _statement(kind: str, subjects: Sequence[object], predicate: object) -> dict[str, object]:
+    return {
+        "_type": "https://in-toto.io/Statement/v0.1",
+        "predicateType": kind,
+        "subject": list(subjects),
+        "predicate": predicate,
+    }
+
+
+def _attestations(solver: Solver, target: graph.Target, image: Descriptor) -> Descriptor:
+    store = solver.engine.store
+    subjects = [{"name": name, "digest": {image.digest.algorithm: image.digest.hex}} for name in _names(solver)]
     layers = []
-    for kind, predicate in predicates:
-        statement = {
-            "_type": "https://in-toto.io/Statement/v0.1",
-            "predicateType": kind,
-            "subject": [
-                {"name": name, "digest": {image.digest.algorithm: image.digest.hex}} for name in _names(solver)
-            ],
-            "predicate": predicate,
-        }
-        layer = store.ingest(jsonio.dump(statement), media_type=IN_TOTO)
+    for kind, _, predicate in _predicates(solver, target):
+        layer = store.ingest(jsonio.dump(_statement(kind, subjects, predicate)), media_type=IN_TOTO)
         layers.append(layer.replace(annotations={"in-toto.io/predicate-type": kind}))
     rootfs = RootFs(type="layers", diff_ids=tuple(layer.digest for layer in layers))
     config = ImageConfig(architecture="unknown", os="unknown", rootfs=rootfs)

@@ -20,7 +20,7 @@ from orlop.spec.image import INDEXES, Descriptor
 from orlop.spec.reference import Reference
 from orlop.spec.registry import ANONYMOUS
 
-from . import images
+from . import attest, images
 from .wanted import DOCKER, IMAGE, LOCAL, NOWHERE, OCI, TAR, Form, Output
 
 TYPE_CHECKING = False
@@ -129,9 +129,11 @@ def _write_trees(solver: Solver, targets: Sequence[graph.Target], output: Output
             layers = solver.solved[target.vertex].tree.layers
             solver.fetch(layers)
             trees = solver.engine.snapshots.trees(unpacked(solver.engine, layers))
+            folder = _folder(target.platform) if split else "."
             if trees:
-                folder = _folder(target.platform).encode() if split else b"."
-                packer.add_directory(open_layers(trees, plain=len(trees) == 1), folder)
+                packer.add_directory(open_layers(trees, plain=len(trees) == 1), folder.encode())
+            for name, data in attest.files(solver, target, output.prefix):
+                packer.add_file(f"{folder}/{name}".removeprefix("./").encode(), data, solver.settings.mtime_max_ns)
         packer.finish()
     except OSError as wrong:
         raise Unavailable("write", "the build's output", wrong.strerror or str(wrong)) from None

@@ -35,8 +35,8 @@ _KNOWN = {
     IMAGE: _IMAGE,
     DOCKER: ("dest", "name", "tar", "context", *_FORM),
     OCI: ("dest", "name", "tar", *_FORM),
-    TAR: ("dest", "platform-split"),
-    LOCAL: ("dest", "platform-split", "mode"),
+    TAR: ("dest", "platform-split", "attestation-prefix"),
+    LOCAL: ("dest", "platform-split", "attestation-prefix", "mode"),
     NOWHERE: (),
 }
 
@@ -73,6 +73,7 @@ class Output(Record):
     sink: which of the descriptors that came with the request takes the archive, -1 is none. path: the folder of a
     layout (tar=false), absolute. by_digest: push without a tag; canonical: name@digest is a name too; dangling: the
     prefix of such a name for an image that has none. split: a folder for each platform, None where there are several.
+    prefix: of the names of attestations in a folder.
     """
 
     strict = True
@@ -87,6 +88,7 @@ class Output(Record):
     form: Form = Form()
     annotations: tuple[Annotation, ...] = ()
     split: bool | None = None
+    prefix: str = ""
     sink: int = -1
     path: str = ""
 
@@ -94,6 +96,11 @@ class Output(Record):
     def is_archive(self) -> bool:
         """Whether it needs somebody who takes an archive."""
         return self.type in (OCI, TAR, LOCAL) or (self.type == DOCKER and self.sink >= 0)
+
+    @property
+    def is_image_that_leaves(self) -> bool:
+        """Whether it is an image, and for others."""
+        return self.push or self.type == OCI or (self.type == DOCKER and self.sink >= 0)
 
 
 def fields_of(text: str) -> dict[str, str]:
@@ -135,6 +142,7 @@ def parse(attributes: "Mapping[str, str]") -> Output:
         form=form,
         annotations=annotations,
         split=_flag(plain, "platform-split") if "platform-split" in plain else None,
+        prefix=_file_name(plain.get("attestation-prefix", ""), "output attestation-prefix="),
     )
 
 
@@ -230,12 +238,16 @@ def _flag(given: "Mapping[str, str]", name: str, *, default: bool = False) -> bo
 
 
 class Attestation(Record):
-    """What is said of an image beside it. kind: PROVENANCE or SBOM. everything: mode=max. builder: who says it."""
+    """What is said of an image beside it. kind: PROVENANCE or SBOM. everything: mode=max. builder: who says it.
+
+    filename: of a provenance that lies in a folder, "" is the usual one.
+    """
 
     strict = True
     kind: str
     everything: bool = False
     builder: str = ""
+    filename: str = ""
 
 
 def attestation(attributes: "Mapping[str, str]") -> Attestation | None:
@@ -256,9 +268,6 @@ def attestation(attributes: "Mapping[str, str]") -> Attestation | None:
     if given.get("generator"):
         cause = "the packages of an image are found by this program, not by an image that is run for it"
         raise Unsupported("build", "attestation sbom,generator=", cause, hint="leave generator away")
-    if given.get("filename"):
-        cause = "attestations lie beside images in an index, not in folders"
-        raise Unsupported("build", f"attestation {kind},filename=", cause, hint="use an output of type oci or registry")
     if given.get("version", "v1") != "v1":
         cause = "provenance is written in version v1 of SLSA"
         raise Unsupported("build", "attestation provenance,version=", cause, hint="leave version away")
@@ -267,11 +276,18 @@ def attestation(attributes: "Mapping[str, str]") -> Attestation | None:
         raise Invalid("build", f"attestation mode={mode[:40]}", "there is no such mode", hint="mode=min or mode=max")
     _flag(given, "reproducible")
     _flag(given, "inline-only")
-    return Attestation(kind=kind, everything=mode == "max", builder=given.get("builder-id", ""))
+    filename = _file_name(given.get("filename", ""), f"attestation {kind},filename=")
+    return Attestation(kind=kind, everything=mode == "max", builder=given.get("builder-id", ""), filename=filename)
+
+
+def _file_name(text: str, subject: str) -> str:
+    if "/" in text or "\0" in text or text in (".", "..") or len(text) > 200:
+        raise Invalid("build", f"{subject}{text[:80]}", "it is no name of a file", hint="give a name without a slash")
+    return text
 
 
 PROVENANCE, SBOM = "provenance", "sbom"
 _ATTESTED = {
     PROVENANCE: ("disabled", "mode", "version", "builder-id", "reproducible", "inline-only", "filename"),
-    SBOM: ("disabled", "generator", "filename"),
+    SBOM: ("disabled", "generator"),
 }
