@@ -299,6 +299,8 @@ POST = b"POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: applicatio
 CHUNKED = b"POST /build HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
 HEADERS = bytes.fromhex("000005010500000001") + b"\x82\x86\x84\x41\x00"
+OPEN = HEADERS[:4] + b"\x04" + HEADERS[5:]  # its stream does not end with them
+DATA = bytes((0, 0, 3, 0, 0, 0, 0, 0, 1)) + b"abc"
 
 
 SPEC = jsonio.dump(make_spec("sh", sysctl={"net.ipv4.ip_forward": "1"}).to_json())
@@ -310,7 +312,7 @@ def _request(verb: str, args: dict[str, object]) -> bytes:
 
 TARGETS = [
     Target("http-request", _http, [GET, GET + POST, CHUNKED + GET], ()),
-    Target("http2-frames", _frames, [PREFACE, PREFACE + HEADERS], ()),
+    Target("http2-frames", _frames, [PREFACE, PREFACE + HEADERS, PREFACE + OPEN + 2 * DATA], ()),
     Target("native-request", _native, [_request("containers.list", {"all": True})], (OrlopError,)),
     Target("client-folder", _folder, [b"".join(FOLDER), b"".join(FOLDER[:3])], (OrlopError,)),
     Target("netlink", _netlink, [LINK, REFUSED, LINK + REFUSED, KINDS], (OSError,)),

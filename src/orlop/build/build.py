@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .dockerfile.options import Compiled, ResolveConfig
     from .journal import Message
     from .request import BuildRequest
+    from .settings import Asked
 
     Written = tuple[Dockerfile, Options, ResolveConfig]
 
@@ -50,18 +51,24 @@ TAIL_LINES = 40
 
 
 def build(
-    engine: Engine, request: BuildRequest, archive: int = -1, hangup: int = -1, sinks: Sequence[int] = ()
+    engine: Engine,
+    request: BuildRequest,
+    archive: int = -1,
+    hangup: int = -1,
+    sinks: Sequence[int] = (),
+    asked: Asked | None = None,
 ) -> Generator[Message, None, dict[str, object]]:
     """Build; yield the journal's messages. The generator's value is {build, id, digest, names}.
 
     archive: the context as a descriptor, -1 for none. hangup: the client's connection: its end cancels the build.
-    sinks: descriptors that take the archives of the request's outputs.
+    sinks: descriptors that take the archives of the request's outputs. asked: who has what the request does not bring.
     Raises DockerfileError, CommandFailed for a failing step, NotFound, Invalid, Denied, Unavailable.
     """
     directory = history.begin(engine)
     journal = Journal(directory)
     with engine.store.leases.hold() as lease, ExitStack() as held:
-        solver = Solver(engine, Settings(request, _platform(engine, request), _salt(engine)), journal, lease, directory)
+        settings = Settings(request, _platform(engine, request), _salt(engine), asked)
+        solver = Solver(engine, settings, journal, lease, directory)
         work = _Work(solver, request, archive, sinks)
         held.callback(solver.close)
         held.callback(work.finish)

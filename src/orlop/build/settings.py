@@ -13,10 +13,21 @@ from .solver import keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from orlop.spec.registry import Credentials
 
     from . import graph
     from .request import BuildRequest
+
+    class Asked(Protocol):
+        """Who is asked, while a build goes on, for what its request does not bring. Both raise Unavailable."""
+
+        def secret(self, name: str) -> bytes | None:
+            """Return a secret, None when there is none of that name."""
+
+        def agent(self, name: str) -> str | None:
+            """Return the path of a socket that leads to an SSH agent, None when there is none."""
 
 # Not 0: zip archives can't say what lies before 1980 (APPNOTE, 4.4.6), so tools refuse files that do.
 EPOCH_DEFAULT_S = 315_532_801
@@ -27,9 +38,10 @@ class Settings:
     """mtime_max_ns: no time of what is made is later. created: what the image says about its making (RFC 3339).
 
     before: what each place of this Dockerfile was made from the last time: place -> inputs.
+    secrets: those that were given, and those that were asked for.
     """
 
-    def __init__(self, request: BuildRequest, platform: Platform, salt: bytes) -> None:
+    def __init__(self, request: BuildRequest, platform: Platform, salt: bytes, asked: Asked | None = None) -> None:
         self.request = request
         self.platform = platform
         self.salt = salt
@@ -43,13 +55,27 @@ class Settings:
         self.keeps = True  # whether the cache learns what steps made
         self.before: dict[str, dict[str, str]] = NO_HISTORY
         self.secrets = {secret.id: base64.b64decode(secret.data) for secret in request.secrets}
-        self.agents = {agent.id: agent.path for agent in request.agents}
+        self._agents = {agent.id: agent.path for agent in request.agents}
+        self._asked = asked
 
     def perturbed(self, hostname: str) -> Settings:
         """Return the settings of a build that is to make the same from the same, everything anew."""
-        other = Settings(self.request, self.platform, self.salt)
+        other = Settings(self.request, self.platform, self.salt, self._asked)
+        other.secrets = self.secrets
         other.no_cache, other.keeps, other.hostname = True, False, hostname
         return other
+
+    def secret(self, name: str) -> bytes | None:
+        """Return a secret of the client's, None when it has none of that name. Raises Unavailable."""
+        if name not in self.secrets and self._asked is not None and (data := self._asked.secret(name)) is not None:
+            self.secrets[name] = data
+        return self.secrets.get(name)
+
+    def agent(self, name: str) -> str | None:
+        """Return the path of the socket of an SSH agent of the client's, None when it has none. Raises Unavailable."""
+        if name not in self._agents and self._asked is not None and (path := self._asked.agent(name)) is not None:
+            self._agents[name] = path
+        return self._agents.get(name)
 
     def credentials(self, host: str) -> Credentials | None:
         """Return what the client gave for a registry."""

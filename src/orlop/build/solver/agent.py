@@ -9,21 +9,24 @@ from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 READ_BYTES = 64 * 1024
 CONNECTIONS_MAX = 64
 
 
 @contextmanager
-def forwarded(agent: str, place: str, owner: tuple[int, int], mode: int) -> Iterator[None]:
-    """Listen at place, as a socket of this owner and mode, and carry bytes to the agent's socket and back."""
+def forwarded(connect: Callable[[], socket.socket], place: str, owner: tuple[int, int], mode: int) -> Iterator[None]:
+    """Listen at place, as a socket of this owner and mode, and carry bytes to the agent and back.
+
+    connect: begins a connection to the agent; its OSError ends the one that came.
+    """
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(place)
     os.chown(place, *owner)
     os.chmod(place, mode)
     listener.listen(CONNECTIONS_MAX)
-    thread = threading.Thread(target=_serve, args=(listener, agent), name="ssh agent", daemon=True)
+    thread = threading.Thread(target=_serve, args=(listener, connect), name="ssh agent", daemon=True)
     thread.start()
     try:
         yield
@@ -33,18 +36,27 @@ def forwarded(agent: str, place: str, owner: tuple[int, int], mode: int) -> Iter
         listener.close()
 
 
-def _serve(listener: socket.socket, agent: str) -> None:
+def connected(path: str) -> socket.socket:
+    """Return a connection to an agent's socket. Raises OSError."""
+    server = socket.socket(socket.AF_UNIX)
+    try:
+        server.connect(path)
+    except OSError:
+        server.close()
+        raise
+    return server
+
+
+def _serve(listener: socket.socket, connect: Callable[[], socket.socket]) -> None:
     while True:
         try:
             client, _ = listener.accept()
         except OSError:
             return
-        server = socket.socket(socket.AF_UNIX)
         try:
-            server.connect(agent)
+            server = connect()
         except OSError:
             client.close()
-            server.close()
             continue
         for source, target in ((client, server), (server, client)):
             threading.Thread(target=_carry, args=(source, target), name="ssh agent", daemon=True).start()

@@ -58,10 +58,10 @@ class Mounted:
 
     def _check_given(self, mount: graph.SecretMount | graph.SshMount) -> None:
         settings = self._solver.settings
-        if isinstance(mount, graph.SecretMount) and mount.id not in settings.secrets:
+        if isinstance(mount, graph.SecretMount) and settings.secret(mount.id) is None:
             hint = f"give it with: --secret id={mount.id},src=FILE"
             raise NotFound("mount", f"secret {mount.id}", f"secret {mount.id}: not found", hint=hint)
-        if isinstance(mount, graph.SshMount) and mount.id not in settings.agents:
+        if isinstance(mount, graph.SshMount) and settings.agent(mount.id) is None:
             hint = f"give it with: --ssh {mount.id}"
             raise NotFound("mount", f"ssh {mount.id}", f"unset ssh forward key {mount.id}", hint=hint)
 
@@ -143,7 +143,7 @@ class Mounted:
     # -- secrets ----------------------------------------------------------------------------------------------------
 
     def _secret(self, mount: graph.SecretMount, number: int, made: list[Mount], variables: list[str]) -> None:
-        data = self._solver.settings.secrets.get(mount.id)
+        data = self._solver.settings.secret(mount.id)
         if data is None:
             return
         if mount.env:
@@ -153,14 +153,14 @@ class Mounted:
             made.append(Mount(destination=mount.target, type="bind", source=place, options=_SECRET))
 
     def _agent(self, mount: graph.SshMount, number: int, made: list[Mount], variables: list[str]) -> None:
-        path = self._solver.settings.agents.get(mount.id)
+        path = self._solver.settings.agent(mount.id)
         if path is None:
             return
-        from .agent import forwarded
+        from .agent import connected, forwarded
 
         target = mount.target or f"/run/buildkit/ssh_agent.{number}"
         socket = f"{self._directory()}/agent{number}"
-        self._held.enter_context(forwarded(path, socket, (mount.uid, mount.gid), mount.mode))
+        self._held.enter_context(forwarded(lambda: connected(path), socket, (mount.uid, mount.gid), mount.mode))
         made.append(Mount(destination=target, type="bind", source=socket, options=_BIND))
         variables.append(f"SSH_AUTH_SOCK={target}")
 

@@ -2,6 +2,7 @@
 
     oci-layout://NAME[:tag]@DIGEST      a named context; the client serves the layout's blobs as the store "oci:NAME"
     type=local,src=FOLDER,digest=...    a cache; the store is "local:FOLDER"
+    type=local,dest=FOLDER              a cache that is written there, by the same service
 
 Every blob is proven by its digest while it comes; what is there already is not asked for again.
 Source: moby/buildkit, session/content; containerd, api/services/content/v1/content.proto.
@@ -11,23 +12,32 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
+from contextlib import ExitStack
 
+from ...build.cache import places
 from ...image.transports.layout import LayoutDirectory
 from ...spec import jsonio, protobuf
 from ...spec.digest import Digest
-from ...spec.errors import Invalid, Unavailable
+from ...spec.errors import Invalid, NotFound, OrlopError, Unavailable
 from ...spec.image import INDEXES, LAYOUT_VERSION, OCI_MANIFEST, Descriptor, Index, Layout, Manifest, parse_manifest
 from . import grpc
 from .http2 import Broken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
 
     from ...engine.engine import Engine
     from .session import Session
 
 READ = "/containerd.services.content.v1.Content/Read"
+WRITE = "/containerd.services.content.v1.Content/Write"
+STAT, WRITING, COMMIT = 0, 1, 2  # of a WriteContentRequest
+CACHE_MANIFEST = "cache.manifest"
+WRITE_BYTES = 1024 * 1024  # a client takes messages of 4 MiB
 STORE_HEADER = "buildkit-attachable-store-id"
 BLOB_BYTES_MAX = 64 * 1024**3
 DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
@@ -124,3 +134,94 @@ class _Fetching:
             raise Unavailable("read", f"blob {digest} at the client", error.text) from None
         except (Broken, ValueError) as error:
             raise Unavailable("read", f"blob {digest} at the client", str(error)) from None
+
+
+class CachesToSend:
+    """Caches that a build shall write (--cache-to), those of folders at the client first into layouts of ours.
+
+    places: what the build is asked for. Leave it in any case, after `finish` where the build has ended well.
+    """
+
+    def __init__(self, engine: Engine, session: Session, given: Sequence[Mapping[str, str]]) -> None:
+        self._session = session
+        self._held = ExitStack()
+        self._folders: list[tuple[str, str]] = []  # the layout, and the client's name for its store
+        found = []
+        try:
+            for one in given:
+                found.append(places.destination(self._ours(engine, one)))
+        except OrlopError:
+            self._held.close()
+            raise
+        self.places = tuple(found)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._held.close()
+
+    def finish(self) -> dict[str, str]:
+        """The build has written all of it: send what the client lacks. Return what its answer says of it.
+
+        Raises Unavailable. The client writes its index itself.
+        """
+        answer = {}
+        for directory, store in self._folders:
+            layout = LayoutDirectory(directory)
+            try:
+                target = layout.resolve("")
+                manifest = parse_manifest(layout.document(layout.place(target.digest)), target.media_type, "the cache")
+            except NotFound:
+                continue  # it could not be written, and that is no failure (ignore-error)
+            finally:
+                layout.close()
+            assert isinstance(manifest, Manifest)
+            for blob in (*manifest.layers, manifest.config, target):
+                _send(self._session, store, blob, f"{directory}/{layout.place(blob.digest)}")
+            answer[CACHE_MANIFEST] = jsonio.dump(target.to_json()).decode()
+        return answer
+
+    def _ours(self, engine: Engine, attributes: Mapping[str, str]) -> Mapping[str, str]:
+        folder = attributes.get("dest", "")
+        if attributes.get("type") != places.LOCAL or not folder:
+            return attributes
+        os.makedirs(f"{engine.paths.root}/build", 0o700, exist_ok=True)
+        directory = self._held.enter_context(tempfile.TemporaryDirectory(dir=f"{engine.paths.root}/build"))
+        self._folders.append((directory, f"local:{folder}"))
+        return {**attributes, "dest": directory}
+
+
+def _send(session: Session, store: str, blob: Descriptor, path: str) -> None:
+    """Write a blob into a store of the client's; one that it has already is left alone. Raises Unavailable."""
+    digest, size = str(blob.digest), blob.size
+    about: protobuf.Message = ((2, f"orlop-{digest}"), (3, size), (4, digest))
+    try:
+        call = grpc.begin(session.connection, WRITE, [(STORE_HEADER, store)])
+        answers = call.messages()
+
+        def write(action: int, offset: int, data: bytes = b"") -> int:
+            call.send(protobuf.encode(((1, action), *about, (5, offset), (6, data))))
+            answer = next(answers, None)
+            if answer is None:
+                call.check()
+                raise Unavailable("write", f"blob {digest} at the client", "it ended early")
+            return protobuf.number(protobuf.decode(answer), 4)
+
+        with open(path, "rb") as file:
+            offset = write(STAT, 0)
+            file.seek(offset)
+            while data := file.read(WRITE_BYTES):
+                offset = write(WRITING, offset, data)
+        write(COMMIT, offset)
+        call.end()
+        for _ in answers:
+            continue
+        call.check()
+    except grpc.Failed as error:
+        if error.code != grpc.ALREADY_EXISTS:
+            raise Unavailable("write", f"blob {digest} at the client", error.text) from None
+    except (Broken, ValueError) as error:
+        raise Unavailable("write", f"blob {digest} at the client", str(error)) from None

@@ -19,12 +19,13 @@ import socket
 import threading
 
 from ... import __version__
-from ...build.cache import places
 from ...build.request import BuildRequest
 from ...spec import jsonio, protobuf
 from ...spec.errors import Conflict, Denied, Invalid, NotFound, OrlopError, Unsupported
 from . import grpc, outputs
-from .frontend import FRONTEND, attestations_of, cache_sources, of_registry, request_of, upload
+from .asking import Asking
+from .content import CachesToSend
+from .frontend import FRONTEND, attestations_of, cache_sources, request_of, upload
 from .http2 import Stream
 from .status import Progress
 
@@ -65,6 +66,7 @@ class Build:
         self.returned = threading.Event()  # LLBBridge.Return came, or Control.Solve's client went
         self.error = ""
         self.result: dict[str, Any] = {}
+        self.caches_written: dict[str, str] = {}  # what the client is told of them
 
     @property
     def exporter(self) -> tuple[str, dict[str, str]]:
@@ -138,7 +140,7 @@ class Control:
     def _export(self, build: Build) -> dict[str, str]:
         if not build.result:
             return {}
-        answer = {"containerimage.digest": str(build.result["digest"])}
+        answer = {**build.caches_written, "containerimage.digest": str(build.result["digest"])}
         answer["containerimage.config.digest"] = str(build.result["id"])
         answer["containerimage.descriptor"] = base64.b64encode(jsonio.dump(build.result["descriptor"])).decode()
         if build.result["names"]:
@@ -236,27 +238,30 @@ class Control:
         with (
             _hangup(call.stream) as hangup,
             upload(self._engine, session, options) as archive,
+            Asking(self._engine, session) as asking,
+            CachesToSend(self._engine, session, build.caches(4)) as caches,
             outputs.Sending(self._engine, session, *build.exporter) as sending,
         ):
             asked = BuildRequest(
                 tags=sending.output.names,
                 allow=allow,
                 outputs=(sending.output,),
-                cache_to=tuple(places.destination(of_registry(one)) for one in build.caches(4)),
+                cache_to=caches.places,
                 cache_from=cache_sources(self._engine, session, options, build.caches(5)),
-                attestations=attestations_of(options, pushed=sending.output.is_archive or sending.output.push),
+                attestations=attestations_of(options, leaves=sending.output.is_image_that_leaves),
             )
             request = request_of(self._engine, session, options, asked)
             if "requestid" in options:
                 from .subrequests import answer
 
                 return answer(self._engine, request, archive, options["requestid"])
-            messages = solve(self._engine, request, archive, hangup, sending.sinks)
+            messages = solve(self._engine, request, archive, hangup, sending.sinks, asking)
             while True:
                 try:
                     build.progress.tell(next(messages))
                 except StopIteration as end:
                     sending.finish()
+                    build.caches_written = caches.finish()
                     build.result = end.value
                     return {}
 

@@ -1,6 +1,6 @@
 """What comes on a connection of HTTP/2, cut into what the library shall see and plain DATA frames, which it need not.
 
-A client's folder comes in frames of 16 KiB at most: the library's account of each of them takes longer than its content.
+A client's folder comes in frames of 16 KiB at most: what the library does for each costs more than its content.
 Plain is a DATA frame without flags, of a stream that takes such frames; everything else goes to the library as it came.
 Source: RFC 9113, 3.4 (the preface), 4.1, 6.1, 6.9.
 """

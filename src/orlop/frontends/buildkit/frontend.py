@@ -5,18 +5,16 @@ Source: moby/buildkit, frontend/dockerfile/builder and frontend/dockerui/config.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import os
-import re
 import tempfile
 
 from ...build.cache import places
 from ...build.ignore import names_for, parse_lines
 from ...build.output import wanted
 from ...build.registries import HUB, LAYOUT_PREFIX, hosts, names_of
-from ...build.request import BuildRequest, SecretSource
+from ...build.request import BuildRequest
 from ...linux.path import read_in_root
 from ...spec import jsonio, protobuf
 from ...spec.container import UlimitRequest
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
 FRONTEND = "dockerfile.v0"
 DOCKERFILE_BYTES_MAX = 16 << 20
-_SECRET = re.compile(r"--mount=(\S*type=secret\S*)")
 _LOCAL = "local:"
 _UPLOAD = "/moby.upload.v1.Upload/Pull"
 _UPLOADED = "http://buildkit-session/"  # an archive that came on the client's standard input
@@ -79,7 +76,6 @@ def request_of(engine: Engine, session: Session, options: Mapping[str, str], ask
         shm_bytes=_number(options, "shm-size"),
         ulimits=_ulimits(options.get("ulimit", "")),
         cgroup_parent=options.get("cgroup-parent", ""),
-        secrets=_secrets(session, text or ""),
         source_date_epoch_s=_epoch(options),
     )
     return request.replace(credentials=_credentials(session, request))
@@ -103,25 +99,17 @@ def cache_sources(
     return tuple(dict.fromkeys(places.source(_of_client(engine, session, one)) for one in (*found, *given)))
 
 
-def attestations_of(options: Mapping[str, str], *, pushed: bool) -> tuple[Attestation, ...]:
+def attestations_of(options: Mapping[str, str], *, leaves: bool) -> tuple[Attestation, ...]:
     """Return what a client wants to be attested. What it only wants beside images that leave (inline-only, buildx's
-    default) is said of those. Raises Invalid, Unsupported.
+    default) is said of those, and not in folders. Raises Invalid, Unsupported.
     """
     found = []
     for kind, text in _prefixed(options, "attest:").items():
         attributes = {} if text in ("", "true") else dict(part.partition("=")[::2] for part in text.split(","))
-        if attributes.get("inline-only") == "true" and not pushed:
+        if attributes.get("inline-only") == "true" and not leaves:
             continue
         found.append(wanted.attestation({**attributes, "type": kind}))
     return tuple(one for one in found if one is not None)
-
-
-def of_registry(attributes: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the attributes of a cache to write that is no folder: a client's are its own. Raises Unsupported."""
-    if attributes.get("type") == places.LOCAL:
-        cause = "a cache is not written into a client's folder over its session"
-        raise Unsupported("build", "--cache-to type=local", cause, hint="use type=registry or type=inline")
-    return attributes
 
 
 def _of_client(engine: Engine, session: Session, attributes: Mapping[str, str]) -> Mapping[str, str]:
@@ -258,17 +246,6 @@ def _ulimits(text: str) -> tuple[UlimitRequest, ...]:
         return tuple(parse_ulimit(one) for one in text.split(",") if one)
     except BadValue as error:
         raise Invalid("build", "ulimit", str(error)) from None
-
-
-def _secrets(session: Session, dockerfile: str) -> tuple[SecretSource, ...]:
-    """Return the secrets that the Dockerfile's steps name, as far as the client has them."""
-    found: dict[str, bytes] = {}
-    for match in _SECRET.finditer(dockerfile):
-        fields = dict(part.partition("=")[::2] for part in match[1].split(","))
-        name = fields.get("id") or os.path.basename(fields.get("target") or fields.get("dst") or "")
-        if name and name not in found and (data := session.secret(name)) is not None:
-            found[name] = data
-    return tuple(SecretSource(id=name, data=base64.b64encode(data).decode()) for name, data in found.items())
 
 
 def _credentials(session: Session, request: BuildRequest) -> dict[str, Credentials]:

@@ -1,8 +1,8 @@
 """HTTP/2 on a connected socket, as client or as server, for threads: one reads, any number write.
 
 Invariants: h2's state is touched under one lock; nobody sleeps holding it. What has come for a stream and was not read
-yet is bounded by the window that is only opened again by reading. Plain DATA frames pass h2 by (`frames`): their part of
-the windows is kept here, what h2 has seen in h2, and the peer adds both up.
+yet is bounded by the window that is only opened again by reading. Plain DATA frames pass h2 by (`frames`): their part
+of the windows is kept here, that of the others in h2, and the peer adds both up.
 """
 
 from __future__ import annotations

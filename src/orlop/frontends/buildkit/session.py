@@ -1,10 +1,11 @@
 """A client's session: what a build may ask of it while it goes on. The connection is the client's, we call on it.
 
-Source: moby/buildkit, session/ (the headers of POST /session), auth.proto, secrets.proto.
+Source: moby/buildkit, session/ (the headers of POST /session), auth.proto, secrets.proto, ssh.proto.
 """
 
 from __future__ import annotations
 
+import socket
 import threading
 
 from ...spec import protobuf
@@ -13,15 +14,15 @@ from ...spec.registry import Credentials
 from . import grpc
 from .http2 import Broken, Connection
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import socket
-
 ID_CHARACTERS_MAX = 200
 WAIT_S_MAX = 20.0  # the client begins its session beside its build
 SESSIONS_MAX = 200
+READ_BYTES = 32 * 1024
 _AUTH = "/moby.filesync.v1.Auth/Credentials"
 _SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
+_CHECK_AGENT = "/moby.sshforward.v1.SSH/CheckAgent"
+_FORWARD_AGENT = "/moby.sshforward.v1.SSH/ForwardAgent"
+_AGENT_HEADER = "buildkit.ssh.id"
 FILE_SYNC = "/moby.filesync.v1.FileSync/DiffCopy"
 FILE_SEND = "/moby.filesync.v1.FileSend/DiffCopy"
 
@@ -55,6 +56,29 @@ class Session:
         except NotFound:
             return None
 
+    def has_agent(self, name: str) -> bool:
+        """Tell whether the client has an SSH agent of that name."""
+        if not self.offers(_CHECK_AGENT):
+            return False
+        try:
+            self._call(_CHECK_AGENT, ((1, name),))
+        except (NotFound, Unavailable):  # it says UNKNOWN of names that it does not know
+            return False
+        return True
+
+    def agent(self, name: str) -> socket.socket:
+        """Return a connection to an SSH agent of the client's. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        try:
+            call = grpc.begin(self.connection, _FORWARD_AGENT, [(_AGENT_HEADER, name)])
+        except Broken as error:
+            ours.close()
+            theirs.close()
+            raise ConnectionRefusedError(str(error)) from None
+        threading.Thread(target=_said, args=(call, theirs), name="ssh agent", daemon=True).start()
+        threading.Thread(target=_answered, args=(call, theirs), name="ssh agent", daemon=True).start()
+        return ours
+
     def _call(self, method: str, message: protobuf.Message) -> bytes:
         try:
             return grpc.call(self.connection, method, protobuf.encode(message))
@@ -63,6 +87,31 @@ class Session:
             raise kind("ask", "the client of the build", error.text) from None
         except (Broken, ValueError) as error:
             raise Unavailable("ask", "the client of the build", str(error)) from None
+
+
+def _said(call: grpc.Outgoing, sock: socket.socket) -> None:
+    """Carry what a step says to the client's agent."""
+    try:
+        while data := sock.recv(READ_BYTES):
+            call.send(protobuf.encode(((1, data),)))
+        call.end()
+    except (OSError, Broken, grpc.Failed):
+        call.stream.reset()
+
+
+def _answered(call: grpc.Outgoing, sock: socket.socket) -> None:
+    """Carry what the client's agent answers; the connection ends with it."""
+    try:
+        for message in call.messages():
+            sock.sendall(protobuf.inner(protobuf.decode(message), 1))
+    except (OSError, Broken, grpc.Failed, ValueError):
+        call.stream.reset()
+    finally:
+        try:
+            sock.shutdown(socket.SHUT_RDWR)  # wakes recv(2)
+        except OSError:
+            pass
+        sock.close()
 
 
 class Sessions:
