@@ -41,6 +41,7 @@ _STDLIB_UNUSED = ("test", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensure
 _SITE_UNUSED = (
     *("mypy", "ruff", "pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"),
     *("ast_serialize", "librt", "6ec57f84c680d3a3778b__mypyc", "pathspec"),
+    *("docker", "testcontainers", "podman_compose", "requests", "urllib3", "wrapt", "charset_normalizer", "certifi"),
 )
 
 
@@ -164,7 +165,6 @@ def checkout(files: Mapping[str, bytes | Path]) -> Archive:
     archive = Archive()
     init = Path(__file__).with_name("init.py").read_bytes()
     archive.file("/init", f"#!{_interpreter()} -IS\n".encode() + init, 0o755)
-    archive.link("/usr/sbin/modprobe", "/init")
     add_checkout(archive)
     for path, content in files.items():
         archive.file(path, content, 0o755)
