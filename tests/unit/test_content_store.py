@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import io
 import json
 import os
@@ -282,7 +283,7 @@ def test_what_another_process_leases_is_not_collected(store: Store) -> None:
         gone: list[Digest] = []
         with store.leases.collection() as remove_unless_leased:
             for digest in store.digests():
-                if remove_unless_leased(digest, lambda digest=digest: store.remove(digest)):
+                if remove_unless_leased(digest, functools.partial(store.remove, digest)):
                     gone.append(digest)
         return gone
 

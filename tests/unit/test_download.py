@@ -19,6 +19,8 @@ from orlop.spec.errors import Invalid, OrlopError, Unavailable
 from orlop.spec.image import Descriptor
 
 WAIT_S_MAX = 30
+DATA = b"some data of a blob"
+WANTED = Descriptor(media_type="x", digest=Digest.of(DATA), size=len(DATA))
 
 
 class Source:
@@ -39,6 +41,10 @@ class Source:
         if not self.pieces and self.error is not None:
             raise self.error
         return self.pieces.pop(0) if self.pieces else b""
+
+
+def start(downloads: Downloads, source: Source, wanted: Descriptor = WANTED) -> Download:
+    return downloads.start(wanted, [source])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -69,9 +75,9 @@ def test_who_opens_while_it_is_closed_is_told_why_it_failed(
 
     monkeypatch.setattr(Ingest, way, slow)
     downloads = Downloads(Store(str(tmp_path)))
-    download = downloads.start(
-        Descriptor(media_type="x", digest=Digest.of(b"data"), size=4), [Source(*pieces, error=error)]
-    )  # type: ignore[list-item]
+    download = start(
+        downloads, Source(*pieces, error=error), Descriptor(media_type="x", digest=Digest.of(b"data"), size=4)
+    )
     assert closed.wait(WAIT_S_MAX)
     with pytest.raises((Invalid, Unavailable), match=told):
         try:
@@ -81,19 +87,11 @@ def test_who_opens_while_it_is_closed_is_told_why_it_failed(
     downloads.release(download)
 
 
-DATA = b"some data of a blob"
-WANTED = Descriptor(media_type="x", digest=Digest.of(DATA), size=len(DATA))
-
-
 def wait(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + WAIT_S_MAX
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
-
-
-def start(downloads: Downloads, *sources: Source) -> Download:
-    return downloads.start(WANTED, [*sources])  # type: ignore[list-item]
 
 
 def test_what_another_process_brings_is_waited_for(tmp_path: Path) -> None:
