@@ -67,20 +67,43 @@ def run_attached(
     session goes on and `started` is not called.
     """
     args = args | {"attached": True, "console_size": console_size(terminal=connected.terminal)}
-    lost: Lost | None = None
     with Signals() as signals:
         ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
-        try:
-            result = engine.call(verb, args, [theirs.fileno()])
-            started(result if isinstance(result, dict) else {})
-        except Lost as wrong:
-            lost = wrong  # the message may have gone through: then a monitor holds the far end, else it just closed
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        session = carry(ours, connected, signals)
+
+        def asked() -> object:
+            try:
+                return engine.call(verb, args, [theirs.fileno()])
+            finally:
+                theirs.close()
+
+        return _carried(asked, ours, connected, signals, started)
+
+
+def take_over(
+    engine: Engine, stream: socket, connected: Attachment, started: Callable[[dict[str, Any]], None]
+) -> Session:
+    """Like `run_attached`, of a request that was sent with the far end of this stream, and has no reply yet."""
+    with Signals() as signals:
+        return _carried(lambda: engine.receive()[0], stream, connected, signals, started)
+
+
+def _carried(
+    ask: Callable[[], object],
+    stream: socket,
+    connected: Attachment,
+    signals: Signals,
+    started: Callable[[dict[str, Any]], None],
+) -> Session:
+    lost: Lost | None = None
+    try:
+        result = ask()
+        started(result if isinstance(result, dict) else {})
+    except Lost as wrong:
+        lost = wrong  # the message may have gone through: then a monitor holds the far end, else it just closed
+    except BaseException:
+        stream.close()
+        raise
+    session = carry(stream, connected, signals)
     if lost is not None and not session.heard:
         raise lost
     return session

@@ -149,6 +149,11 @@ def connect(paths: Paths, *, start: bool = True) -> Engine:
     return Engine(_connect(paths, start), paths.engine_log, lambda: _connect(paths, start))
 
 
+def adopt(paths: Paths, fd: int) -> Engine:
+    """Return a connection that another program of ours has made and asked on: its reply is still to be received."""
+    return Engine(socket(fileno=fd), paths.engine_log)
+
+
 def _connect(paths: Paths, start: bool) -> socket:
     sock = _find(paths)
     if sock is None and start:

@@ -5,6 +5,9 @@ The words ls and kill mean that only where no container is called so: docker's u
 
 from __future__ import annotations
 
+import errno
+import os
+
 from ....spec.errors import NotFound
 from ..command import Command, Invocation, visible, write_line
 from ..flags import BOOL, LIST, STRING, Flag
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..flags import Options
+    from ..session import Attachment, Session
 
 COMMAND_CHARACTERS_MAX = 60
 
@@ -53,6 +57,7 @@ def asked(options: Options, command: list[str]) -> dict[str, object]:
 
 
 def _attached(invocation: Invocation, args: dict[str, object]) -> int:
+    from ...native import asker
     from .. import foreground
 
     options = invocation.options
@@ -66,11 +71,36 @@ def _attached(invocation: Invocation, args: dict[str, object]) -> int:
         proxy_signals=False,  # docker forwards none to an exec: they end the client
     )
     made: dict[str, Any] = {}
-    with invocation.connect() as engine:
-        session = foreground.run_attached(engine, "containers.exec", args, connected, made.update)
+    if (left := asker.left()) is not None:
+        session = _taken_over(invocation, left, connected, made.update)
+    else:
+        with invocation.connect() as engine:
+            session = foreground.run_attached(engine, "containers.exec", args, connected, made.update)
+        asker.keep()
     if session.detached:
         foreground.tell(invocation, invocation.arguments[0], "detach", exec_id=made.get("exec_id", ""))
     return foreground.status_of_exec(session)
+
+
+def _taken_over(
+    invocation: Invocation,
+    left: tuple[int, int, int],
+    connected: Attachment,
+    started: Callable[[dict[str, Any]], None],
+) -> Session:
+    """Go on with an exec that the program without an interpreter has asked for."""
+    from _socket import socket
+
+    from ...native import client
+    from .. import foreground
+
+    connection, stream, error = left
+    if error in (errno.EPIPE, errno.EIO):
+        raise BrokenPipeError
+    if error:
+        raise OSError(error, os.strerror(error))
+    with client.adopt(invocation.paths, connection) as engine:
+        return foreground.take_over(engine, socket(fileno=stream), connected, started)
 
 
 def _is_container(invocation: Invocation, name: str) -> bool:
