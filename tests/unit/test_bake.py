@@ -135,6 +135,7 @@ def value(expression: str) -> Any:
         ('zipmap(["a"], [1])', {"a": 1}),
         ('basename("/a/b.c")', "b.c"),
         ('csvdecode("a,b\\n1,2")', [{"a": "1", "b": "2"}]),
+        ('csvdecode("a,b\\n\\n\\"1\\n2\\",3")', [{"a": "1\n2", "b": "3"}]),
     ],
 )
 def test_expressions(expression: str, expected: object) -> None:
@@ -152,6 +153,7 @@ def test_expressions(expression: str, expected: object) -> None:
         ("s + 1", "a number is required"),
         ("o.x", 'this object does not have an attribute named "x"'),
         ("l[9]", "the list has no item 9"),
+        ('csvdecode("a\\n\\"b")', "unexpected end of data"),
         ('"${l}x"', "a string is required, not tuple"),
         ('"${null}x"', "a null can't be part of a string"),
         ("l ? 1 : 2", "a bool is required, not tuple"),
@@ -313,6 +315,10 @@ def test_typed_variables_and_validation() -> None:
     assert target(text, env={"N": "5", "L": "a,b", "S": "s"})["args"] == {"N": "5", "L": "a+b", "S": "s"}
     with pytest.raises(Invalid, match="N is too small: 1"):
         target(text, env={"N": "1"})
+    assert target(text, env={"L": 'a,"b,c",'})["args"]["L"] == "a+b,c+"
+    for broken in ('a,"b', '"a"b', "a\nb", "a\rb", '"' + "x" * 200_000 + '"'):
+        with pytest.raises(Invalid, match="0.hcl:12: default: args"):
+            target(text, env={"L": broken})
 
 
 def test_json() -> None:

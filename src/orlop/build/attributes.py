@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import csv
+import io
 
 from orlop.spec.errors import Invalid
 
 
-def fields(text: str) -> list[str]:
-    """Return the fields of one line, empty ones left out. Raises ValueError for what is not one line of CSV."""
+def rows(text: str) -> list[list[str]]:
+    """Return the fields of every row. Raises ValueError for what is no CSV."""
     try:
-        (found,) = csv.reader([text], strict=True)
+        return list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as wrong:
         raise ValueError(str(wrong)) from None
-    return [field for field in found if field]
+
+
+def fields(text: str) -> list[str]:
+    """Return the fields of one line, empty ones left out. Raises ValueError for what is not one line of CSV."""
+    found = rows(text)
+    if len(found) > 1:
+        raise ValueError("it has more than one line")
+    return [field for field in found[0] if field] if found else []
 
 
 def pairs(text: str, subject: str, hint: str) -> list[tuple[str, str]]:

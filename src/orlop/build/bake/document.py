@@ -224,9 +224,12 @@ def _like(text: str, default: Any) -> Any:
 
 
 def _comma_separated(text: str) -> list[str]:
-    import csv
+    from ..attributes import rows
 
-    return next(csv.reader([text]), [])
+    found = rows(text)
+    if len(found) > 1:
+        raise ValueError("a list of values is one line")
+    return found[0] if found else []
 
 
 # -- JSON -----------------------------------------------------------------------------------------------------------

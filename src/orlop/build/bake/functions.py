@@ -201,10 +201,10 @@ def _jsondecode(text: Any) -> Any:
 
 
 def _csvdecode(text: Any) -> list[dict[str, str]]:
-    import csv
+    from ..attributes import rows
 
-    rows = list(csv.reader(to_text(text).splitlines()))
-    return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]] if rows else []
+    found = [row for row in rows(to_text(text)) if row]  # encoding/csv passes over empty lines
+    return [dict(zip(found[0], row, strict=True)) for row in found[1:]] if found else []
 
 
 def _hash(name: str) -> Callable[[Any], str]:
