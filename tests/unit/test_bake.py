@@ -317,7 +317,7 @@ def test_typed_variables_and_validation() -> None:
         target(text, env={"N": "1"})
     assert target(text, env={"L": 'a,"b,c",'})["args"]["L"] == "a+b,c+"
     for broken in ('a,"b', '"a"b', "a\nb", "a\rb", '"' + "x" * 200_000 + '"'):
-        with pytest.raises(Invalid, match="0.hcl:12: default: args"):
+        with pytest.raises(Invalid, match=r"0\.hcl:12: default: args"):
             target(text, env={"L": broken})
 
 
