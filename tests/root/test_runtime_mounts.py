@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from orlop.runtime import host
 from orlop.spec.runtime import Device, Hook, Hooks, IdMapping, Mount, Namespace
 from support import container, launcher
 from support.container import MOUNTS, make_root, make_spec
@@ -41,6 +43,27 @@ def source(tmp_path: Path) -> Path:
     directory.mkdir()
     (directory / "file").write_text("host\n")
     return directory
+
+
+# A tmpfs has id-mapped mounts since Linux 6.3, ext4 since 5.12.
+TMPFS_MAPS = host.kernel_version(os.uname().release) >= (6, 3)
+
+
+@pytest.fixture
+def mappable(source: Path, tmp_path: Path) -> Iterator[str]:
+    """`source` lies where ids can be mapped; the words that mount one more such file system, but for its place."""
+    if TMPFS_MAPS:
+        yield "-t tmpfs -o mode=755 below"
+        return
+    images = [tmp_path / "source.ext4", tmp_path / "below.ext4"]
+    for image in images:
+        subprocess.run(["mkfs.ext4", "-q", str(image), "8M"], check=True)
+    subprocess.run(["mount", "-o", "loop", str(images[0]), str(source)], check=True)
+    try:
+        (source / "file").write_text("host\n")
+        yield f"-o loop {images[1]}"
+    finally:
+        subprocess.run(["umount", str(source)], check=True)
 
 
 def run(root: list[Mount], script: str, *mounts: Mount, **changes: object) -> launcher.Outcome:
@@ -106,10 +129,10 @@ def test_bind_attributes(root: list[Mount], source: Path, options: tuple[str, ..
         assert not {"relatime", "noatime"} & set(found)
 
 
-def below(source: Path) -> tuple[str, ...]:
-    """A Python that runs in a mount namespace where a tmpfs lies below the source."""
+def below(source: Path, words: str = "-t tmpfs -o mode=755 below") -> tuple[str, ...]:
+    """A Python that runs in a mount namespace where a tmpfs lies below the source, or what these words mount."""
     (source / "sub").mkdir()
-    script = 'mount -t tmpfs -o mode=755 below "$0"/sub && echo deep > "$0"/sub/file && exec "$@"'
+    script = f'mount {words} "$0"/sub && echo deep > "$0"/sub/file && exec "$@"'
     return ("unshare", "--mount", "sh", "-c", script, str(source), sys.executable)
 
 
@@ -182,6 +205,7 @@ def test_a_file_does_not_fit_on_a_directory_nor_the_other_way(root: list[Mount],
     assert "not a directory" in refusal(run(root, "true", bind(source, "/etc/passwd")), "invalid")
 
 
+@pytest.mark.usefixtures("mappable")
 def test_ids_of_a_bind_mount_are_mapped(root: list[Mount], source: Path) -> None:
     for number, name in ((0, "root"), (7, "seven"), (70000, "far")):
         (source / name).touch()
@@ -196,8 +220,10 @@ def test_ids_of_a_bind_mount_are_mapped(root: list[Mount], source: Path) -> None
 
 
 @pytest.mark.parametrize("recursive", [True, False])
-def test_ids_follow_the_user_namespace(root: list[Mount], upper: Path, source: Path, recursive: bool) -> None:
-    python = below(source)
+def test_ids_follow_the_user_namespace(
+    root: list[Mount], upper: Path, source: Path, mappable: str, recursive: bool
+) -> None:
+    python = below(source, mappable)
     (upper / "mnt").mkdir()  # the image belongs to the host's root, so the container's can't make it
     maps = (IdMapping(container_id=0, host_id=100000, size=65536),)
     mount = bind(source, "/mnt", "rbind", "ridmap" if recursive else "idmap")

@@ -35,15 +35,17 @@ class Agent:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind:
+            self._socket.shutdown(socket.SHUT_RDWR)  # nobody comes any more: a test that was skipped, for instance
         self._thread.join(60)
         self._socket.close()
 
     def _serve(self) -> None:
         try:
             connection, _ = self._socket.accept()
-        except TimeoutError:
-            return
+        except OSError:
+            return  # nobody came
         with connection:
             # One message: runc leaves the connection open until its end.
             data, ancillary, _, _ = connection.recvmsg(1 << 16, socket.CMSG_SPACE(4))

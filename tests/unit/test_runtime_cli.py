@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orlop.linux import process
-from orlop.runtime.cli import flags, main
+from orlop.runtime.cli import flags, main, update
 from orlop.runtime.cli.flags import Flag
 from orlop.runtime.cli.store import Entry, Store, check_id
 from orlop.spec.errors import Conflict, Invalid, NotFound
@@ -165,7 +165,8 @@ def test_an_error_is_one_line_of_json_with_msg(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["bogus"], "there is no command"),
+        (["list", "web"], "requires exactly 0 arguments, 1 given"),
+        (["features", "web"], "requires exactly 0 arguments, 1 given"),
         (["--bogus", "list"], "flag provided but not defined: -bogus"),
         (["--log-format", "xml", "list"], "unknown log-format"),
         (["state"], "requires exactly 1 argument, 0 given"),
@@ -184,6 +185,34 @@ def test_what_is_refused_says_why(
     assert main.main(["--root", str(tmp_path / "r"), *words]) == 1
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_exit_statuses_are_runcs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = ["--root", str(tmp_path)]
+    assert main.main([*root, "bogus"]) == 3
+    assert main.main([*root, "exec"]) == 255
+    assert main.main([*root, "exec", "--bogus", "web"]) == 1
+    assert main.main([*root, "exec", "web", "true"]) == 255
+    err = capsys.readouterr().err
+    assert err.count("\n") == 4 and "there is no command" in err and "container does not exist" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("7", 7), ("7b", 7), ("64m", 64 << 20), ("64MB", 64 << 20), ("64mib", 64 << 20), ("64 k", 64 << 10),
+        ("1.5g", 3 << 29), ("0", 0), ("-1", -1), ("1P", 1 << 50),
+        *((text, None) for text in ("", "x", "m", "1e3", "0x10", "-2", "1.g", ".5g", "1..5g", "٣", "9" * 30)),
+        ("1mm", None), ("1 m b", None),
+    ],
+)  # fmt: skip
+def test_sizes_are_dockers(text: str, size: int | None) -> None:
+    given, _ = flags.parse(["--memory", text], main.VERBS["update"].flags, "update")
+    if size is None:
+        with pytest.raises(Invalid, match="is not a size"):
+            update._bytes(given, "memory")
+    else:
+        assert update._bytes(given, "memory") == size
 
 
 def test_rootless_and_criu_are_taken_from_old_callers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

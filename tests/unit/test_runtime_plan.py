@@ -17,7 +17,20 @@ from orlop.runtime.operations import mount_options
 from orlop.runtime.operations.mounts import NewFilesystem
 from orlop.runtime.planning import process as planning
 from orlop.spec.errors import Invalid, OrlopError
-from orlop.spec.runtime import Device, Hook, Hooks, IdMapping, Mount, Namespace, Process, Resources, Seccomp, Spec, User
+from orlop.spec.runtime import (
+    Device,
+    Hook,
+    Hooks,
+    IdMapping,
+    Mount,
+    Namespace,
+    Process,
+    Resources,
+    Rlimit,
+    Seccomp,
+    Spec,
+    User,
+)
 from support.container import NAMESPACES, make_spec
 
 GOLDEN = Path(__file__).parent / "golden/plan.json"
@@ -50,6 +63,20 @@ def test_dockers_default_plan_is_the_golden_one() -> None:
     assert found == json.loads(GOLDEN.read_text()), f"if the change is meant, write this to {GOLDEN}:\n" + json.dumps(
         found, indent=1
     )
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_a_limit_above_our_own_is_raised_by_who_may_and_clamped_by_who_may_not(may: bool) -> None:
+    """The process can't raise it any more: it has no capabilities when it sets its limits."""
+    limits = (Rlimit(type="RLIMIT_NOFILE", soft=64, hard=1 << 21), Rlimit(type="RLIMIT_CORE", soft=0, hard=0))
+    host = HOST if may else HOST.replace(cap_effective=0)
+    compiled = plan.compile(make_spec("true", rlimits=limits), host)
+    raised = [step.call for step in compiled.steps if step.call.startswith("prlimit(")]
+    assert raised == (["prlimit(PID, RLIMIT_NOFILE, 2097152)"] if may else [])
+    assert [step.call for step in compiled.steps if step.call.startswith("setrlimit(RLIMIT_NOFILE")] == [
+        f"setrlimit(RLIMIT_NOFILE, 64, {1 << (21 if may else 20)})"
+    ]
+    assert bool(compiled.warnings) == (not may)
 
 
 def test_a_plan_is_a_value() -> None:

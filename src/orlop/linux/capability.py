@@ -14,7 +14,7 @@ NAMES = (
     "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
     "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 ).split()
-_NUMBERS = {f"CAP_{name}": number for number, name in enumerate(NAMES)}
+NUMBERS = {f"CAP_{name}": number for number, name in enumerate(NAMES)}
 
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
@@ -36,7 +36,7 @@ def mask(names: Iterable[str]) -> int:
     """Return the bits of names such as "CAP_CHOWN". Raises KeyError with a name the kernel's list does not have."""
     bits = 0
     for name in names:
-        bits |= 1 << _NUMBERS[name]
+        bits |= 1 << NUMBERS[name]
     return bits
 
 

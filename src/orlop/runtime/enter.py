@@ -80,6 +80,7 @@ def compile_exec(
         operations=(
             *(cgroup.entry if cgroup else ()),
             *process.oom_score(wanted),
+            *process.raised_limits(wanted, host),
             EnterContainer(flags=flags, own_ids=own.own_ids),
             *process.streams(wanted, console=False),
             *process.attributes(wanted, host),

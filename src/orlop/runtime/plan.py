@@ -6,7 +6,7 @@ Pure: the same spec and the same facts give the same plan; no file is read, no p
 from ..linux.cgroup import Cgroup, Layout
 from ..spec.errors import Invalid, Unsupported
 from ..spec.record import Record
-from ..spec.runtime import Hooks, Resources, Spec
+from ..spec.runtime import Hooks, IntelRdt, Resources, Spec
 from . import hooks, reaper
 from .host import HostFacts
 from .operations import Operation
@@ -135,6 +135,7 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
             *(cgroup.entry if cgroup else ()),
             *mounts.delegation(spec, own, host),
             *process.oom_score(spec.process),
+            *process.raised_limits(spec.process, host),
             *namespaces.enter_namespaces(spec, own, host),
             *namespaces.network_devices(spec.linux, own, host),
             *mounts.file_system(spec, host, own.own_ids, warnings),
@@ -198,13 +199,10 @@ def _hook_point(wanted: Hooks) -> tuple[Operation, ...]:
 
 
 def _refuse_unsupported(spec: Spec) -> None:
-    linux = spec.linux
-    unsupported = {
-        "linux.intelRdt": linux.intel_rdt,
-    }
-    for field, value in unsupported.items():
-        if value:
-            raise Unsupported("start with", field, "this version can't set Intel RDT", hint="leave the field out")
+    # An object that asks for nothing is not refused: as with runc.
+    if spec.linux.intel_rdt and spec.linux.intel_rdt != IntelRdt():
+        cause = "this version can't set Intel RDT"
+        raise Unsupported("start with", "linux.intelRdt", cause, hint="leave the field out")
 
 
 def _clone_step(plan: Plan) -> Step:

@@ -50,6 +50,7 @@ def execute(call: Call) -> int:
         raise Conflict("execute a command in", f"container {entry.id}", "cannot exec in a stopped container")
     try:
         spec = _in_its_namespace(spec, pidfd)
+        process = _with_home(process, entry.pid, pidfd)
         plan = enter.compile_exec(process, spec, host.facts(), call.compile_filter(spec))
         plan = _below(plan, call.flags.all("cgroup"))
         plan = descriptors.preserve(plan, call.flags.number("preserve-fds"))
@@ -89,6 +90,20 @@ def _in_its_namespace(spec: Spec, pidfd: int) -> Spec:
     return spec.replace(linux=linux.replace(namespaces=rest, uid_mappings=(), gid_mappings=()))
 
 
+def _with_home(process: Process, pid: int, pidfd: int) -> Process:
+    """As create: without HOME in its environment a process gets that of its passwd entry."""
+    if any(row.startswith("HOME=") for row in process.env):
+        return process
+    from .. import users
+
+    root = enter.open_root(pid, pidfd)
+    try:
+        home = users.resolve(root, str(process.user.uid)).home
+    finally:
+        os.close(root)
+    return process.replace(env=(*process.env, f"HOME={home}"))
+
+
 def _resumed(call: Call, entry: Entry) -> str:
     """Return the status of a container once it is no longer paused.
 
@@ -111,16 +126,15 @@ def _below(plan: Plan, wanted: tuple[str, ...]) -> Plan:
     for text in wanted:
         controllers, colon, path = text.rpartition(":")
         path = "/" + path.strip("/")
-        if path == "/":
-            continue
-        try:
-            split_path(path)
-        except OSError as failure:
-            raise Invalid("execute", "the command", f"bad --cgroup {text[:80]!r}: {failure.strerror}") from None
+        if path != "/":
+            try:
+                split_path(path)
+            except OSError as failure:
+                raise Invalid("execute", "the command", f"bad --cgroup {text[:80]!r}: {failure.strerror}") from None
         for controller in controllers.split(",") if colon else [*own.layout.v1, ""]:
             if controller and controller not in own.layout.v1:
                 raise Invalid("execute", "the command", f"unknown controller {controller!r} in --cgroup {text[:80]!r}")
-            below[own.layout.v1.get(controller, "")] = path
+            below[own.layout.v1.get(controller, "")] = path.rstrip("/")
     steps = (step.replace(below=below) if isinstance(step, EnterCgroups) else step for step in plan.operations)
     return plan.replace(operations=tuple(steps), cgroup=own.replace(path=own.path + below.get("", "")))
 

@@ -21,10 +21,7 @@ def kill(call: Call) -> int:
     if not 1 <= len(call.arguments) <= 2:
         raise Invalid("run", "orlop-runtime kill", f"it requires 1 or 2 arguments, {len(call.arguments)} given")
     entry = call.store.load(call.arguments[0])
-    text = call.arguments[1] if len(call.arguments) == 2 else "SIGTERM"
-    from ...spec import signals  # enum comes with it, for 5 ms
-
-    number = signals.parse(text, f"container {entry.id}")
+    number = _signal("".join(call.arguments[1:]) or "SIGTERM", entry)
     if call.flags.on("all"):
         _kill_all(entry, number)
         return 0
@@ -90,6 +87,15 @@ def _alive(call: Call, verb: str, statuses: tuple[str, ...]) -> Entry:
 
 def _cgroup(entry: Entry) -> Cgroup:
     return Cgroup(detect(), entry.cgroup)
+
+
+def _signal(text: str, entry: Entry) -> int:
+    """Return the number of a signal; 0 asks only whether the process is there (kill(2))."""
+    if text == "0":
+        return 0
+    from ...spec import signals  # enum comes with it, for 5 ms
+
+    return signals.parse(text, f"container {entry.id}")
 
 
 def _kill_all(entry: Entry, number: int) -> None:

@@ -46,19 +46,23 @@ _CRIU = (
     Flag("empty-ns", "list", "a namespace whose content is left out (network)"),
     Flag("auto-dedup", "bool", "take out of older images what newer ones have"),
 )
+_NO_VERB = 3  # the exit status that runc has for it
 _FORMAT = Flag("format f", "string", "table or json")
 
 
 class Verb:
-    """One row of the table. place: "module:function", imported when it is called."""
+    """One row of the table. place: "module:function", imported when it is called. failed: its exit status then."""
 
-    __slots__ = ("arguments", "flags", "place", "summary")
+    __slots__ = ("arguments", "failed", "flags", "place", "summary")
 
-    def __init__(self, place: str, arguments: str, summary: str, table: tuple[Flag, ...] = ()) -> None:
+    def __init__(
+        self, place: str, arguments: str, summary: str, table: tuple[Flag, ...] = (), *, failed: int = 1
+    ) -> None:
         self.place = place
         self.arguments = arguments
         self.summary = summary
         self.flags = table
+        self.failed = failed
 
 
 VERBS = {
@@ -87,6 +91,7 @@ VERBS = {
             Flag("ignore-paused", "bool", "also when the container is paused"),
             Flag("cgroup", "list", "a cgroup below its own"),
         ),
+        failed=255,
     ),
     "kill": Verb(
         "lifecycle:kill", "CONTAINER [SIGNAL]", "send a signal",
@@ -164,8 +169,11 @@ def entry() -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run one call; return the exit status: the process's own for run and exec, 1 for an error of ours."""
-    log = Log()
+    """Run one call; return the exit status: the process's own for run and exec.
+
+    As runc's: 1 for an error of ours, 255 for an exec that came to nothing.
+    """
+    log, failed = Log(), 1
     try:
         given, rest = flags.parse(argv, _GLOBAL, "")
         if given.on("version"):
@@ -179,32 +187,40 @@ def main(argv: list[str]) -> int:
         log = Log(given.text("log"), given.text("log-format"), given.on("debug"))
         verb = VERBS.get(rest[0])
         if verb is None:
+            failed = _NO_VERB
             raise Invalid(
                 "run", f"orlop-runtime {rest[0]}", f'there is no command "{rest[0]}"', hint="see orlop-runtime --help"
             )
-        return _run(rest[0], verb, rest[1:], Store(_root(given.text("root"))), log, given)
+        call = _call(rest[0], verb, rest[1:], Store(_root(given.text("root"))), log, given)
+        if call is None:
+            return 0
+        failed = verb.failed
+        module, _, function = verb.place.partition(":")
+        status: int = getattr(_import(module), function)(call)
+        return status
     except OrlopError as failure:
         log.fatal(_told(failure))
-        return 1
+        return failed
     except BrokenPipeError:
         return 1
     except OSError as failure:
         log.fatal((failure.strerror or str(failure)) + (f": {failure.filename!r}" if failure.filename else ""))
-        return 1
+        return failed
     except KeyboardInterrupt:
         return 130
 
 
-def _run(name: str, verb: Verb, argv: list[str], store: Store, log: Log, common: Flags) -> int:
+def _call(name: str, verb: Verb, argv: list[str], store: Store, log: Log, common: Flags) -> Call | None:
+    """Return what the verb gets; None when its help was asked for, and shown."""
     given, arguments = flags.parse(argv, (*verb.flags, Flag("help h", "bool", "show this text")), name)
     if given.on("help"):
         print(flags.usage(name, f"[OPTIONS] {verb.arguments}", verb.summary, verb.flags))
-        return 0
-    module, _, function = verb.place.partition(":")
+        return None
+    if arguments and not verb.arguments:
+        raise Invalid("run", f"orlop-runtime {name}", f"it requires exactly 0 arguments, {len(arguments)} given")
     call = Call(store, log, given, arguments, common.text("criu"))
     call.systemd = common.on("systemd-cgroup")
-    code: int = getattr(_import(module), function)(call)
-    return code
+    return call
 
 
 def _import(name: str) -> object:

@@ -6,7 +6,7 @@ import sys
 
 from ...linux.cgroup import Cgroup
 from ...spec import jsonio
-from ...spec.errors import Invalid, Unavailable, Unsupported
+from ...spec.errors import Conflict, Invalid, Unavailable, Unsupported
 from ...spec.runtime import BlockIo, Cpu, Memory, Pids, Resources, Spec
 from .. import host, resources
 from .call import Call
@@ -15,7 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .flags import Flags
 
-_UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50}
+_SIZE = r"(\d{1,20}(?:\.\d{1,20})?) ?([kmgtp]?)i?b?"  # as docker's: 64m, 64MB, 64mib, 1.5g
 _CPU = {
     "cpu-period": "period", "cpu-quota": "quota", "cpu-burst": "burst", "cpu-share": "shares",
     "cpu-rt-period": "realtime_period", "cpu-rt-runtime": "realtime_runtime", "cpu-idle": "idle",
@@ -29,6 +30,8 @@ def update(call: Call) -> int:
         if call.flags.given(name):
             raise Unsupported("update", "the container", f"--{name} is not supported: there is no Intel RDT here")
     entry = call.store.load(call.container())
+    if call.store.status(entry) == "stopped":
+        raise Conflict("update", f"container {entry.id}", "container not running")
     wanted = _from_document(call.flags.text("resources")) if call.flags.text("resources") else _from_flags(call.flags)
     facts = host.facts()
     steps = resources.settings(wanted, facts.layout, devices=bool(wanted.devices))
@@ -76,15 +79,16 @@ def _integer(flags: Flags, name: str) -> int:
 
 def _bytes(flags: Flags, name: str) -> int:
     text = flags.text(name).lower()
-    number = text.rstrip("bkmgt")
-    unit = text[len(number) :].removesuffix("b") if len(text) - len(number) > 1 else text[len(number) :]
     if text == "-1":
         return -1
-    if not (number.isascii() and number.isdigit()) or unit not in _UNITS or len(number) > 20:
+    import re  # 3 ms, for who changes memory
+
+    found = re.fullmatch(_SIZE, text, re.ASCII)
+    if not found:
         raise Invalid(
-            "update", "the container", f"invalid value for {name}: {text!r} is not a size", hint="give 64m or -1"
+            "update", "the container", f"invalid value for {name}: {text[:40]!r} is not a size", hint="give 64m or -1"
         )
-    return int(number) * _UNITS[unit]
+    return int(float(found[1]) * _UNITS[found[2]]) if "." in found[1] else int(found[1]) * _UNITS[found[2]]
 
 
 def _merged(spec: Spec, wanted: Resources) -> Spec:

@@ -36,7 +36,32 @@ class SetRlimit(Operation):
     def act(self, init: "Init") -> None:
         try:
             resource.setrlimit(RLIMITS[self.type], (_signed(self.soft), _signed(self.hard)))
-        except ValueError as failure:  # what the module makes of EPERM: files above fs.nr_open, even for root
+        except ValueError as failure:  # what the module makes of EPERM
+            raise OSError(errno.EPERM, str(failure), self.type) from None
+
+
+class RaiseHardLimit(Operation):
+    """Let the process have a hard limit above the caller's own, which it could not take by itself any more.
+
+    By the caller, who has CAP_SYS_RESOURCE: the process has given its capabilities up when it sets its limits.
+    """
+
+    type: str
+    hard: int
+    subject = "limits"
+
+    def describe(self) -> str:
+        return f"allow a hard limit of {_text(self.hard)} for {self.type.removeprefix('RLIMIT_').lower()}"
+
+    def call(self) -> str:
+        return f"prlimit(PID, {self.type}, {_text(self.hard)})"
+
+    def assist(self, outside: "Outside", pid: int) -> None:
+        number = RLIMITS[self.type]
+        soft, _ = resource.prlimit(pid, number)
+        try:
+            resource.prlimit(pid, number, (soft, _signed(self.hard)))
+        except (ValueError, PermissionError) as failure:  # files above fs.nr_open, even for root
             raise OSError(errno.EPERM, str(failure), self.type) from None
 
 

@@ -11,6 +11,7 @@ from ..operations import Operation
 from ..operations.identity import CapabilitySets, DropBounding, NoNewPrivileges, SessionKeyring, SetIdentity
 from ..operations.limits import (
     RLIMITS,
+    RaiseHardLimit,
     SetCpuAffinity,
     SetOomScoreAdj,
     SetPersonality,
@@ -34,6 +35,7 @@ GROUPS_MAX = 65536  # NGROUPS_MAX
 OOM_SCORE_ADJ = range(-1000, 1001)
 IO_PRIORITIES = range(8)
 CPUS_MAX = 8192
+_UNKNOWN_TOLD_MAX = 10
 _SYS_RESOURCE = capability.mask(["CAP_SYS_RESOURCE"])
 
 
@@ -167,17 +169,22 @@ def listener(profile: Seccomp | None) -> "Listener | None":
 def capability_sets(wanted: Capabilities, available: int, warnings: list[str]) -> CapabilitySets:
     """Return the masks, limited to what is available; what is missing is warned about once.
 
-    Raises Invalid for a name that no kernel has and for ambient capabilities that could not be raised.
+    So is a name that is none: "MUST be logged as a warning ... SHOULD NOT fail" (config.md, capabilities).
+    Raises Invalid for effective capabilities that are not permitted.
     """
     masks = {}
     missing = 0
+    unknown: dict[str, None] = {}
     for field in ("bounding", "effective", "inheritable", "permitted", "ambient"):
-        try:
-            bits = capability.mask(getattr(wanted, field))
-        except KeyError as unknown:
-            raise Invalid("read", f"process.capabilities.{field}", f"there is no capability {unknown}") from None
+        names = getattr(wanted, field)
+        known = [name for name in names if name in capability.NUMBERS]
+        unknown |= dict.fromkeys(name for name in names if name not in capability.NUMBERS)
+        bits = capability.mask(known)
         missing |= bits & ~available
         masks[field] = bits & available
+    if unknown:
+        names = ", ".join(repr(name[:40]) for name in list(unknown)[:_UNKNOWN_TOLD_MAX])
+        warnings.append(f"the container does not get {names}: there is no such capability")
     if missing:
         names = ", ".join(capability.names_of(missing))
         warnings.append(f"the container does not get {names}: this host's own bounding set lacks it")
@@ -205,10 +212,20 @@ def limits(process: Process, host: HostFacts, warnings: list[str]) -> tuple[Oper
     return tuple(operations)
 
 
+def raised_limits(process: Process, host: HostFacts) -> tuple[Operation, ...]:
+    """Return the operations that let the process have hard limits above the caller's own, where it may give them."""
+    above = (limit for limit in process.rlimits if limit.hard > host.rlimits_hard.get(limit.type, limit.hard))
+    return tuple(RaiseHardLimit(type=limit.type, hard=limit.hard) for limit in above if _may_raise(host))
+
+
+def _may_raise(host: HostFacts) -> bool:
+    # The capability counts in the initial user namespace alone (setrlimit(2)).
+    return bool(host.cap_effective & _SYS_RESOURCE) and host.initial_user_namespace
+
+
 def _clamped(limit: Rlimit, host: HostFacts, warnings: list[str]) -> Operation:
     most = host.rlimits_hard.get(limit.type, limit.hard)
-    # The capability counts in the initial user namespace alone (setrlimit(2)).
-    if limit.hard <= most or (host.cap_effective & _SYS_RESOURCE and host.initial_user_namespace):
+    if limit.hard <= most or _may_raise(host):
         return SetRlimit(type=limit.type, soft=limit.soft, hard=limit.hard)
     warnings.append(f"{limit.type} is limited to {most}: more than the own hard limit needs CAP_SYS_RESOURCE")
     return SetRlimit(type=limit.type, soft=min(limit.soft, most), hard=most)
