@@ -256,6 +256,10 @@ def test_the_simple_ones() -> None:
         ("FROM x\nHEALTHCHECK --retries=-1 CMD x", "--retries cannot be negative (-1)", 2),
         ("# escape=x\nFROM x", "invalid escape token 'x' does not match ` or \\", 1),
         ("# syntax=a\n# syntax=b\nFROM x", "only one syntax parser directive can be used", 2),
+        ("# escape=`\n# syntax=example.com/a/b:1\nFROM x", "frontend example.com/a/b:1 is an image", 2),
+        ("# syntax=dockerfile\nFROM x", "frontend dockerfile is an image", 1),
+        ("# syntax=docker/dockerfile/x\nFROM x", "frontend docker/dockerfile/x is an image", 1),
+        ("# syntax=:::\nFROM x", "frontend ::: is an image", 1),
     ],
 )
 def test_refusals(text: str, cause: str, line: int) -> None:
@@ -281,6 +285,12 @@ def test_directives() -> None:
     directives = parse("# syntax=docker/dockerfile:1\n#escape = `\n# CHECK=skip=all\nFROM x\nRUN a `\n b").directives
     assert (directives.syntax, directives.escape, directives.checks) == ("docker/dockerfile:1", "`", "skip=all")
     assert directives.checks_line == 3
+    for image in (
+        "docker/dockerfile",
+        "docker.io/docker/dockerfile:1.7-labs",
+        "my.mirror:5000/docker/dockerfile-upstream:master",
+    ):
+        assert parse(f"# syntax={image} --and=words\nFROM x").directives.syntax == f"{image} --and=words"
     for text in (
         "# comment\n# escape=`\nFROM x",
         "\n# escape=`\nFROM x",

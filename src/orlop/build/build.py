@@ -16,13 +16,14 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 
-from orlop.spec.errors import Invalid, OrlopError, Unavailable
+from orlop.spec.errors import Invalid, OrlopError, Unavailable, Unsupported
 from orlop.spec.platform import Platform
 from orlop.spec.reference import Reference
 
 from . import contexts, graph, history, verify
 from .cache.places import INLINE
 from .dockerfile.compile import compile as compile_graph
+from .dockerfile.lines import UNSPOKEN_HINT, is_spoken, unspoken
 from .dockerfile.options import Options
 from .dockerfile.parse import parse
 from .dockerfile.source import DockerfileError
@@ -224,6 +225,9 @@ class _Work:
 
 def read_request(solver: Solver, request: BuildRequest, given: contexts.Given) -> Written:
     """Return the Dockerfile, what is asked of it, and what knows base images. Raises DockerfileError."""
+    syntax = request.build_args.get("BUILDKIT_SYNTAX", "")
+    if not is_spoken(syntax):
+        raise Unsupported("build", "--build-arg BUILDKIT_SYNTAX", unspoken(syntax), hint=UNSPOKEN_HINT)
     platforms = tuple(Platform.parse(text) for text in request.platforms)
     ignores = solver.contexts[graph.MAIN_CONTEXT].excluded
     options = Options(

@@ -8,17 +8,36 @@ Source: docker's Dockerfile reference ("Parser directives", "Format", "Here-Docu
 import re
 
 from orlop.image.expand import Lexer
+from orlop.spec.errors import Invalid
 from orlop.spec.record import Record
+from orlop.spec.reference import Reference
 
 from .fields import command_and_flags, json_words
 from .source import Source
 
 INSTRUCTIONS_MAX = 20_000
 HEREDOCS_MAX = 100
+LANGUAGES = ("docker/dockerfile", "docker/dockerfile-upstream")  # from whatever registry, of whatever version
 _DIRECTIVES = ("syntax", "escape", "check")
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$")
 _HEREDOC = re.compile(r"(\d*)<<(-?)([^<]+)$")
 _WITH_HEREDOCS = frozenset(("add", "copy", "run"))
+
+
+def is_spoken(frontend: str) -> bool:
+    """Tell whether `# syntax=` means the language that is built in; "" does."""
+    try:
+        return not frontend or Reference.parse(frontend.split()[0]).path in LANGUAGES
+    except Invalid:
+        return False
+
+
+def unspoken(frontend: str) -> str:
+    """Return what is wrong with a frontend that is none of ours."""
+    return f"frontend {frontend[:100]} is an image, and images that read Dockerfiles are not run here"
+
+
+UNSPOKEN_HINT = "if the file is a Dockerfile, leave the line away or write: # syntax=docker/dockerfile:1"
 
 
 class Heredoc(Record):
@@ -103,7 +122,9 @@ def _directives(source: Source) -> Directives:
     if escape not in ("\\", "`"):
         source.wrong((escape_line, escape_line), f"invalid escape token '{escape}' does not match ` or \\")
     check, check_line = found.get("check", ("", 0))
-    syntax, _ = found.get("syntax", ("", 0))
+    syntax, syntax_line = found.get("syntax", ("", 0))
+    if not is_spoken(syntax):
+        source.wrong((syntax_line, syntax_line), unspoken(syntax), hint=UNSPOKEN_HINT)
     return Directives(escape=escape, syntax=syntax, checks=check, checks_line=check_line)
 
 
