@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,15 +211,16 @@ HOSTILE = [
 
 def test_broken_and_hostile_plugins_are_an_error_and_leave_nothing(orlop: Environment, plugins: Path) -> None:
     good = fake(plugins, "good", GOOD)
-    configure(plugins, "h", {"type": "good"}, {"type": "bad"})
-    orlop("network", "create", "-d", "cni", "-o", "timeout=1", "h")
+    # One that ends by itself is not hurried: on a busy machine a plugin may need a second to begin.
+    for name, seconds in (("patient", 100), ("hasty", 1)):
+        configure(plugins, name, {"type": "good"}, {"type": "bad"})
+        orlop("network", "create", "-d", "cni", "-o", f"timeout={seconds}", name)
     for body, cause in HOSTILE:
         fake(plugins, "bad", f"if command == 'ADD':\n    {body}")
-        begin = time.monotonic()
-        refused = orlop("run", "--rm", "--network", "h", "host", "true", check=False)
+        network = "hasty" if "did not end" in cause else "patient"
+        refused = orlop("run", "--rm", "--network", network, "host", "true", check=False)
         assert refused.code == 125, body
         assert cause in refused.stderr, (body, refused.stderr)
-        assert time.monotonic() - begin < 60
     assert [one["COMMAND"] for one in requests(good)][-2:] == ["DEL", "DEL"] or requests(good)[-1]["COMMAND"] == "DEL"
     assert orlop.container_ids() == []
     wait_until(lambda: not [pid for pid in processes.pids() if str(plugins / "bad") in processes.title(pid)])
