@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,46 @@ def test_signals_are_forwarded(run):
     assert waiting.stdout.readline() == b"ready\n"
     waiting.send_signal(signal.SIGTERM)
     assert ended(waiting)[0] == 143
+
+
+def test_its_name_tells_who_sent_the_last_signal(run):
+    waiting = run("/bin/sh", "sh", "-c", "trap : HUP; trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done")
+    assert waiting.stdout.readline() == b"ready\n"
+    comm = Path(f"/proc/{waiting.pid}/comm")
+    assert reaper.sender(comm.read_text().rstrip("\n")) is None
+    # si_uid is the real one.
+    code = "import os, sys; os.setresuid(54321, 0, 0); print(os.getpid()); os.kill(int(sys.argv[1]), int(sys.argv[2]))"
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        told = subprocess.run(
+            ["python3", "-c", code, str(waiting.pid), str(int(number))], capture_output=True, check=True
+        )
+        if number == signal.SIGTERM:  # of one that has ended and nobody has waited for, it can still be read
+            os.waitid(os.P_PID, waiting.pid, os.WEXITED | os.WNOWAIT)
+        deadline = time.monotonic() + 60
+        wanted = (number, 54321, int(told.stdout))
+        while (found := reaper.sender(comm.read_text().rstrip("\n"))) != wanted:
+            assert time.monotonic() < deadline, (found, wanted)
+            time.sleep(0.01)
+    assert ended(waiting)[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("?000003e800002a", (15, 1000, 42)),
+        ("?000003e8000002a", None),
+        ("?ffffffff3fffff", (15, 0xFFFFFFFF, 0x3FFFFF)),
+        ("p00000000000000", (64, 0, 0)),
+        ("000000000000000", None),
+        ("q00000000000000", None),
+        ("?0000000000000g", None),
+        ("?00000000-00001", None),
+        ("orlop-init", None),
+        ("", None),
+    ],
+)
+def test_only_a_name_of_that_form_tells_a_sender(name, found):
+    assert reaper.sender(name) == found
 
 
 def test_a_sealed_program_can_not_be_changed():

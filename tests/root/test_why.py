@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 
 from support import processes
@@ -110,6 +111,28 @@ def test_a_kill_below_an_init_is_told_as_one(orlop):
     found = why(orlop)
     assert found["verdict"] == "signal" and "SIGKILL" in found["summary"], found
     assert any("inside of the container or outside" in fact for fact in found["facts"]), found
+
+
+def test_an_init_tells_who_sent_the_signal(orlop):
+    orlop("run", "-d", "--init", "--name", "c", "host", "sleep", "1000")
+    pid = orlop("inspect", "-f", "{{.State.Pid}}", "c").stdout.strip()
+    code = "import os, sys; os.setresuid(54321, 0, 0); os.kill(int(sys.argv[1]), 15)"
+    subprocess.run(["python3", "-c", code, pid], check=True)
+    wait_until(lambda: state(orlop) == "exited")
+    found = why(orlop)
+    assert found["verdict"] == "signal" and found["exit_code"] == 143, found
+    assert "SIGTERM ended it, which a process outside of the container (uid 54321" in found["summary"], found
+    orlop("start", "c")
+    orlop("exec", "c", "sh", "-c", "kill -s INT 1")
+    wait_until(lambda: state(orlop) == "exited")
+    assert "SIGINT ended it, which process " in why(orlop)["summary"]
+    script = "trap 'exit 7' TERM; while :; do sleep 0.05; done"
+    orlop("run", "-d", "--init", "--name", "polite", "host", "sh", "-c", script)
+    wait_until(lambda: "sleep" in orlop("top", "polite").stdout)
+    orlop("exec", "polite", "sh", "-c", "kill -s TERM 1")
+    wait_until(lambda: state(orlop, "polite") == "exited")
+    found = why(orlop, "polite")
+    assert found["verdict"] == "exit" and "SIGTERM, by process" in str(found["facts"]), found
 
 
 def test_what_runs_waits_or_was_never_started(orlop):

@@ -207,6 +207,8 @@ class ExitRecord(Record):
 
     restart_at: when the monitor starts the next run, "" when this one was the last. ended_by: "health check" when the
     monitor ended the process because it was unhealthy, else "". memory_peak_bytes: after an OOM kill, 0 is not known.
+    sent_signal, sent_by_uid, sent_by_pid: the last signal that --init's process 1 passed on, and whose it was, as the
+    container counts them: pid 0 is outside; sent_signal 0 when there was none, or nobody looked.
     """
 
     exit_code: int
@@ -218,3 +220,6 @@ class ExitRecord(Record):
     restart_at: str = ""
     ended_by: str = ""
     memory_peak_bytes: int = 0
+    sent_signal: int = 0
+    sent_by_uid: int = 0
+    sent_by_pid: int = 0

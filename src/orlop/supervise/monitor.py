@@ -472,6 +472,7 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
         monitor.checks.stop()
         acted = monitor.checks.acted
     monitor.reap_launcher()
+    signal, uid, pid = record.sender(monitor.pidfd)
     wait_status = process.wait_pidfd(monitor.pidfd)
     notes = monitor.defects
     oom_peak = _attempt(notes, lambda: _end_members(cgroup)) if cgroup else None
@@ -482,8 +483,7 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
     if cgroup:
         _attempt(notes, cgroup.remove)
     ended = record.ended(monitor.handover.started_at, wait_status, oom_peak is not None, "; ".join(notes))
-    if oom_peak:
-        ended = ended.replace(memory_peak_bytes=oom_peak)
+    ended = ended.replace(memory_peak_bytes=oom_peak or 0, sent_signal=signal, sent_by_uid=uid, sent_by_pid=pid)
     if acted != health.NONE:
         ended = ended.replace(ended_by=ENDED_BY_HEALTH)
     order = restart.read(monitor.directory)

@@ -13,6 +13,7 @@ import os
 import time
 
 from ..linux import process
+from ..runtime import reaper
 from ..spec import jsonio
 from ..spec.errors import Invalid
 from ..spec.task import EXIT_FILE, STATUS_FILE, ExitRecord, TaskStatus
@@ -22,6 +23,7 @@ TAKE_S_MAX = 5.0
 _TAKE_POLL_S = 0.01
 _RESERVED_BYTES = 4096
 _SIGNAL_BASE = 128
+_NAME_BYTES_MAX = 64
 _EXIT_TEMPORARY = f".{EXIT_FILE}"
 
 
@@ -121,6 +123,20 @@ def ended(started_at: str, wait_status: int, oom_killed: bool, error: str) -> Ex
         finished_at=now(),
         error=error[:ERROR_CHARACTERS_MAX],
     )
+
+
+def sender(pidfd: int) -> tuple[int, int, int]:
+    """Return what the name of a child that has ended tells of the last signal: see ExitRecord; zeros for nothing.
+
+    pidfd: of a child that has ended and was not waited for.
+    """
+    try:
+        found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
+        with open(f"/proc/{found.si_pid}/comm", "rb", buffering=0) as file:  # type: ignore[union-attr]
+            name = file.read(_NAME_BYTES_MAX).decode("ascii", "replace").rstrip("\n")
+    except OSError:
+        return 0, 0, 0
+    return reaper.sender(name) or (0, 0, 0)
 
 
 def failed(started_at: str, exit_code: int, error: str) -> ExitRecord:

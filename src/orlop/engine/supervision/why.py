@@ -156,7 +156,7 @@ def _ended(engine: Engine, record: ContainerRecord, task: Task, ended: ExitRecor
     if asked:
         return _asked_for(record, ended, asked)
     if ended.signal:
-        return _signalled(record, ended.signal)
+        return _signalled(record, ended, ended.signal)
     return _exited(engine, record, ended)
 
 
@@ -215,12 +215,15 @@ def _asked_for(record: ContainerRecord, ended: ExitRecord, asked: list[Event]) -
     return Answer(word, f"{asker} {word} it through this engine {moment}", remedy, tuple(facts))
 
 
-def _signalled(record: ContainerRecord, number: int) -> Answer:
+def _signalled(record: ContainerRecord, ended: ExitRecord, number: int) -> Answer:
     name = _signal_name(number)
     meaning = _SIGNALS.get(name)
     if meaning:
         return Answer("signal", f"{name} ended it: {meaning}", "see its output below", ())
     facts = ["neither this engine sent it, nor was it the container's memory limit"]
+    if record.request.init and ended.sent_signal == number:
+        summary = f"{name} ended it, which {_sender(ended)} sent"
+        return Answer("signal", summary, "", (facts[0], "--init's process 1 got it and passed it on"))
     if record.request.init:
         facts.append("process 1 is --init's: the sender may be inside of the container or outside")
     elif not record.request.pid:
@@ -232,6 +235,11 @@ def _signalled(record: ContainerRecord, number: int) -> Answer:
     return Answer("signal", f"{name} ended it, which a process with the right to do so sent", remedy, tuple(facts))
 
 
+def _sender(ended: ExitRecord) -> str:
+    where = f"process {ended.sent_by_pid} inside" if ended.sent_by_pid else "a process outside of the container"
+    return f"{where} (uid {ended.sent_by_uid}, as the container counts)"
+
+
 def _exited(engine: Engine, record: ContainerRecord, ended: ExitRecord) -> Answer:
     output = _last_output(engine, record)
     missing = next((line for line in output if _MISSING_LIBRARY in line), "")
@@ -239,16 +247,18 @@ def _exited(engine: Engine, record: ContainerRecord, ended: ExitRecord) -> Answe
         library = missing.partition(_MISSING_LIBRARY)[2].partition(":")[0]
         summary = f"its program needs the library {library}, which the image does not have"
         return Answer("missing-library", summary, f"install {library} in the image", (missing[:LINE_LENGTH_MAX],))
+    sent = ended.sent_signal if record.request.init else 0
+    facts = (f"the last signal that it was sent is {_signal_name(sent)}, by {_sender(ended)}",) if sent else ()
     if not ended.exit_code:
-        return Answer("completed", "its program ended by itself, with success")
+        return Answer("completed", "its program ended by itself, with success", facts=facts)
     number = ended.exit_code - _SIGNAL_BASE
     if record.request.init and number > 0 and _signal_name(number).startswith("SIG"):
-        return _signalled(record, number)  # so process 1 passes on how the program ended
+        return _signalled(record, ended, number)  # so process 1 passes on how the program ended
     if number > 0 and (name := _signal_name(number)).startswith("SIG") and ended.exit_code not in _STATUSES:
         summary = f"its program exited with {ended.exit_code}: a shell's way to say that {name} ended a command"
-        return Answer("exit", summary, "see its output below")
+        return Answer("exit", summary, "see its output below", facts)
     meaning = _STATUSES.get(ended.exit_code, "only the program knows what that means")
-    return Answer("exit", f"its program exited with {ended.exit_code}: {meaning}", "see its output below")
+    return Answer("exit", f"its program exited with {ended.exit_code}: {meaning}", "see its output below", facts)
 
 
 def _asked(engine: Engine, record: ContainerRecord, ended: ExitRecord) -> Iterator[Event]:

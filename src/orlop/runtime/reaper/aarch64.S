@@ -39,9 +39,28 @@ next:   mov     x8, #137                    // rt_sigtimedwait(all, info, NULL, 
         tbnz    x0, #63, next
         cmp     x0, #17                     // SIGCHLD
         b.eq    reap
-        mov     x1, x0
-        mov     x8, #129                    // kill(pid, signal)
+        mov     x24, x0
+        ldr     w9, [sp, #(64 + 8)]         // si_code: above 0 it is the kernel's (a terminal)
+        cmp     w9, #0
+        b.gt    forward
+        add     x10, sp, #32                // who sent it becomes our name: the signal, its uid, its pid
+        add     w9, w24, #'0'
+        strb    w9, [x10], #1
+        ldr     w9, [sp, #(64 + 20)]
+        mov     w11, #8
+        bl      digits
+        ldr     w9, [sp, #(64 + 16)]
+        lsl     w9, w9, #8
+        mov     w11, #6
+        bl      digits
+        strb    wzr, [x10]
+        mov     x8, #167                    // prctl(PR_SET_NAME, it)
+        mov     x0, #15
+        add     x1, sp, #32
+        svc     #0
+forward: mov    x8, #129                    // kill(pid, signal)
         mov     x0, x22
+        mov     x1, x24
         svc     #0
         b       next
 reap:   mov     x8, #260                    // wait4(-1, &status, WNOHANG, NULL)
@@ -97,6 +116,16 @@ child:  mov     x8, #154                    // setpgid(0, 0): a terminal's signa
         b       exit
 usage:  mov     x0, #125
         b       exit
+digits: lsr     w12, w9, #28                // so many hexadecimal digits of w9 from the left
+        lsl     w9, w9, #4
+        add     w13, w12, #'0'
+        cmp     w12, #9
+        b.ls    digit
+        add     w13, w12, #('a' - 10)
+digit:  strb    w13, [x10], #1
+        subs    w11, w11, #1
+        b.ne    digits
+        ret
 text:   .ascii  "orlop-init: the program can't be executed\n"
 end:
 name:   .asciz  "orlop-init"

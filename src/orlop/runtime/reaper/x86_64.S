@@ -40,9 +40,27 @@ next:   mov     $128, %eax                  # rt_sigtimedwait(all, info, NULL, 8
         js      next
         cmp     $17, %eax                   # SIGCHLD
         je      reap
-        mov     %eax, %esi
-        mov     $62, %eax                   # kill(pid, signal)
+        mov     %eax, %r15d
+        cmpl    $0, (64 + 8)(%rsp)          # si_code: above 0 it is the kernel's (a terminal)
+        jg      forward
+        lea     32(%rsp), %rdi              # who sent it becomes our name: the signal, its uid, its pid
+        add     $'0', %al
+        stosb
+        mov     (64 + 20)(%rsp), %edx
+        mov     $8, %ecx
+        call    digits
+        mov     (64 + 16)(%rsp), %edx
+        shl     $8, %edx
+        mov     $6, %ecx
+        call    digits
+        movb    $0, (%rdi)
+        mov     $157, %eax                  # prctl(PR_SET_NAME, it)
+        mov     $15, %edi
+        lea     32(%rsp), %rsi
+        syscall
+forward: mov    $62, %eax                   # kill(pid, signal)
         mov     %ebx, %edi
+        mov     %r15d, %esi
         syscall
         jmp     next
 reap:   mov     $61, %eax                   # wait4(-1, &status, WNOHANG, NULL)
@@ -100,6 +118,16 @@ child:  mov     $109, %eax                  # setpgid(0, 0): a terminal's signal
         jmp     exit
 usage:  mov     $125, %edi
         jmp     exit
+digits: rol     $4, %edx                    # so many hexadecimal digits of edx from the left
+        mov     %edx, %eax
+        and     $15, %eax
+        add     $'0', %eax
+        cmp     $'9', %eax
+        jbe     digit
+        add     $('a' - '9' - 1), %eax
+digit:  stosb
+        loop    digits
+        ret
 text:   .ascii  "orlop-init: the program can't be executed\n"
 end:
 name:   .asciz  "orlop-init"
