@@ -4,7 +4,8 @@ It starts the container's program, forwards every signal to it, reaps whatever i
 does: with its status, or 128 and its signal. Who sent a signal becomes its name (`sender`): after its end nothing else
 of it is left to read, and nothing of ours is open in a container.
 
-Its source stands in `<machine>.S` beside this file, what `as` makes of it below (tests/contract/test_reaper.py compares them); it needs no library and no page but its own and a stack.
+Its source stands in `<machine>.S` beside this file, what `as` makes of it below (tests/contract/test_reaper.py); it
+needs no library and no page but its own and a stack.
 
 Arguments: its own name, the path of the program, the program's own argv[0] and arguments. Exit codes of its own: 125
 for fewer arguments or no memory, 126 and 127 as a shell's.
