@@ -6,8 +6,8 @@ ended. What a program makes below TMPDIR lies in a directory of the run's own, s
 
 Somebody else may use the machine meanwhile (a second checkout, an engine started by hand). Every process of a run
 carries SESSION in its environment, and a container's process belongs to whom its ancestors belong to. Objects without
-an owner (mounts, devices) count as ours unless another run of these tests goes on at the same time, which each run
-announces by a shared lock.
+an owner (mounts, devices, a container's process without ancestors) count as ours unless another run of these tests goes
+on at the same time, which each run announces by a shared lock.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class Watch:
         now = Snapshot()
         new_pids = [pid for pid, start in sorted(now.processes - self.before.processes) if start]
         owners = {pid: _owner(pid) for pid in new_pids}
-        left = [f"process {pid}: {processes.title(pid)}" for pid, owner in owners.items() if self._is_left(pid, owner)]
+        lasting = [pid for pid, owner in owners.items() if self._is_left(pid, owner, alone)]
+        left = [f"process {pid}: {processes.title(pid)}" for pid in lasting]
         foreign = {pid for pid, owner in owners.items() if owner not in ("", self.session)}
         for kind, names in now.objects.items():
             for name in sorted(names - self.before.objects[kind]):
@@ -104,10 +105,10 @@ class Watch:
                     left.append(f"{kind} {name}")
         return left
 
-    def _is_left(self, pid: int, owner: str) -> bool:
+    def _is_left(self, pid: int, owner: str, alone: bool) -> bool:
         if pid == os.getpid() or os.getpid() in processes.ancestors(pid) or not processes.is_alive(pid):
             return False
-        return owner == self.session or (owner == "" and _is_contained(pid))
+        return owner == self.session or (owner == "" and alone and _is_contained(pid))
 
 
 def _owner(pid: int) -> str:

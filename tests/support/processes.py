@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 SPARE_TITLE = "orlop: spare monitor"
+DEAD_S_MAX = 60.0
 
 
 def pids() -> list[int]:
@@ -92,11 +94,16 @@ def with_environment(name: str, value: str) -> list[int]:
 
 
 def kill(pid: int, start: int, signum: int = signal.SIGKILL) -> None:
-    """Signal the process that had this pid and start time, and no later one with the same pid."""
+    """Signal the process that had this pid and start time, and no later one with the same pid.
+
+    SIGKILL: returns when it is dead. Its sockets listen, and its files are locked, until then.
+    """
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(pid)
         try:
             if start_time(pid) == start:
                 signal.pidfd_send_signal(pidfd, signum)
+                if signum == signal.SIGKILL:
+                    select.select([pidfd], [], [], DEAD_S_MAX)
         finally:
             os.close(pidfd)

@@ -207,6 +207,8 @@ def _run(guard: Guard, place: Path) -> Outcome:
     foreign = ("ORLOP_TEST_", "PYTEST_", "CI")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environment["PATH"] = peers.path()
+    # What its tests leave in temporary files goes with it; where tests' own files lie, paths are short enough.
+    environment |= {"TMPDIR": str(place), "PYTEST_DEBUG_TEMPROOT": "/tmp"}
     done = subprocess.run(
         argv, cwd=tree, env=environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, check=False, timeout=TIMEOUT_S,
