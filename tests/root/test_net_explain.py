@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,13 @@ TOPOLOGIES = [
 
 
 def test_what_is_said_is_what_a_neighbour_finds(run: Run, host: Netns, neighbour: Netns) -> None:
-    ports = ("8080:80", "8081:80,mode=nat", "127.0.0.1:8083:80", f"{A}:8084:80")
+    # Each its own port inside, so that only the one that is tried is asked for.
+    ports = ("8080:80", "8081:81,mode=nat", "127.0.0.1:8083:83", f"{A}:8084:84")
     box = run(*(word for port in ports for word in ("-p", port)))
     links = {link.name for link in host.route.links()}
     assert len(TOPOLOGIES) >= 25
-    with serving(box, 80) as server:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(box, number)) for number in (80, 81, 84)]
         for rules, port, reached, why in TOPOLOGIES:
             nft(host, "add table inet t; add chain inet t deep")
             nft(host, "add chain inet t input { type filter hook input priority 0; }")
@@ -85,12 +88,13 @@ def test_what_is_said_is_what_a_neighbour_finds(run: Run, host: Netns, neighbour
             if "hook forward" in rules and port == 8080 and not reached:
                 warned = box.orlop("run", "--rm", "-p", "9090:80", "host", "true").stderr
                 assert "only if inet t onward lets forwarded packets through, which it drops by policy" in warned
-            shown = next(one for one in explained(box) if one["Published"].endswith(f":{port}"))
+            (shown,) = explained(box, str(port - 8000))
+            assert shown["Published"].endswith(f":{port}")
             can, told = next((one["Can"], one["Why"]) for one in shown["From"] if one["Who"] == "other machines")
             assert (can, why in told) == ("yes" if reached else "no", True), (rules, port, told)
             nft(host, "delete table inet t")
             nft(host, "delete table ip u") if "ip u" in rules else None
-    assert "198.18.0.2" in server.peers
+    assert all("198.18.0.2" in server.peers for server in servers)
     assert {link.name for link in host.route.links()} == links
     assert not [name for _, name in host.nft.tables() if name.startswith("orlop-op")]
 
