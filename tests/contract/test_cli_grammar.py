@@ -383,7 +383,7 @@ def test_the_same_words_are_refused_alike(
 # What docker does not have.
 OURS = frozenset(
     # podman's, of verbs where docker has no such flag
-    "all cidfile color condition filter ignore interval env-host names noheading pidfile read-only-tmpfs replace"
+    "all cidfile color condition filter ignore interval env-host names noheading pidfile pod read-only-tmpfs replace"
     " tz umask unsetenv"
     " cni depends-on dry-run egress egress-allow health-http health-on-failure health-tcp help host-access"
     " mount-add mount-rm nesting"

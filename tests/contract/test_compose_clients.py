@@ -1,7 +1,8 @@
 """Every other program that brings up compose projects, unchanged, with the same project of five services.
 
 Docker Compose v2 and docker-compose 1.29 speak to our docker.sock; podman-compose runs a program called `podman`, which
-is a link to ours. db has to be healthy before api starts, and api to be there before web; once runs to its end.
+is a link to ours; its pods share nothing and are a name that containers have in common. db has to be healthy before api
+starts, and api to be there before web; once runs to its end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +53,7 @@ services:
 networks: {front: {}, back: {internal: true}}
 volumes: {data: {}}
 """
-CLIENTS = ("docker-compose", "docker-compose-1", "podman-compose")
+CLIENTS = ("docker-compose", "docker-compose-1", "podman-compose", "podman-compose in a pod")
 
 
 class Client:
@@ -68,11 +70,11 @@ class Client:
         if name == "docker-compose-1":
             self._argv = ["/usr/bin/python3", str(program), "--ansi", "never", "-p", "shop"]
             self._env["PYTHONPATH"] = str(program.parents[1] / "lib/python3/dist-packages")
-        elif name == "podman-compose":
+        elif name.startswith("podman-compose"):
             (directory / "bin").mkdir()
             (directory / "bin/podman").symlink_to(COMMAND)
             self._env |= environment.variables | {"PATH": f"{directory}/bin:{os.environ['PATH']}"}
-            self._argv += ["--in-pod=false"]
+            self._argv += [] if name.endswith("in a pod") else ["--in-pod=false"]
 
     def __call__(self, *words: str) -> str:
         done = self._environment.inside(
@@ -96,10 +98,11 @@ def client(request: pytest.FixtureRequest, orlop: Environment, tmp_path: Path, p
         orlop("import", str(work.archive()), "box:1")
     (tmp_path / "compose.yaml").write_text(PROJECT)
     own = Path(sys.executable).parent / "podman-compose"
-    return Client(request.param, own if request.param == "podman-compose" else peer(request.param), orlop, tmp_path)
+    is_podmans = request.param.startswith("podman-compose")
+    return Client(request.param, own if is_podmans else peer(request.param), orlop, tmp_path)
 
 
-def _inspected(orlop: Environment) -> dict[str, dict[str, object]]:
+def _inspected(orlop: Environment) -> dict[str, dict[str, Any]]:
     """Return docker's objects of the project's containers by their services."""
     ids = orlop("ps", "-aq", "--no-trunc").stdout.split()
     found = json.loads(orlop("inspect", *ids).stdout) if ids else []
@@ -107,6 +110,7 @@ def _inspected(orlop: Environment) -> dict[str, dict[str, object]]:
 
 
 def test_five_services_have_their_day(client: Client, orlop: Environment) -> None:
+    is_podmans = client.name.startswith("podman-compose")
     client("up", "-d")
     orlop("wait", "--condition", "exited", *[str(one["Id"]) for key, one in _inspected(orlop).items() if key == "once"])
     made = _inspected(orlop)
@@ -125,6 +129,8 @@ def test_five_services_have_their_day(client: Client, orlop: Environment) -> Non
     assert "10." in client("exec", "-T", "cache", "busybox", "nslookup", "store")
     assert made["web"]["HostConfig"]["ReadonlyRootfs"] is True
     assert client("port", "web", "80").strip().removeprefix("127.0.0.1:") == "18077"
+    if client.name == "podman-compose in a pod":  # its default; the pod is its containers
+        assert all(one["Config"]["Labels"]["io.orlop.pod"] == "pod_shop" for one in made.values())
     shown = client("ps")
     assert all(made[service]["Name"].removeprefix("/") in shown for service in ("db", "cache", "api", "web"))
     client("pause", "cache")
@@ -136,12 +142,12 @@ def test_five_services_have_their_day(client: Client, orlop: Environment) -> Non
     client("kill", "cache")
     assert client("run", "--rm", "-T", "--no-deps", "cache", "echo", "one more").endswith("one more\n")
     before = {service: one["Id"] for service, one in _inspected(orlop).items()}
-    client("up", "-d", *(["--scale", "cache=2"] if client.name != "podman-compose" else []))
+    client("up", "-d", *(["--scale", "cache=2"] if not is_podmans else []))
     after = _inspected(orlop)
     assert {service: one["Id"] for service, one in after.items() if service != "cache"} == {
         service: container for service, container in before.items() if service != "cache"
     }, "nothing had changed"
-    if client.name != "podman-compose":
+    if not is_podmans:
         assert client("ps", "-q", "cache").count("\n") == 2
     client("down", "-v")
     assert orlop("ps", "-aq").stdout == orlop("volume", "ls", "-q").stdout == ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from support.engine import Environment
+from support.engine import COMMAND, Environment
 
 SLEEP = ("host", "sleep", "1000")
 
@@ -142,3 +143,29 @@ def test_a_health_check_and_an_entrypoint_as_json(orlop: Environment) -> None:
     assert orlop("inspect", "-f", "{{json .Config.Healthcheck.Test}} {{.Path}} {{.Args}}", "sound").stdout == (
         '["CMD","test","-d","/"] sleep [100]\n'
     )
+
+
+def test_a_pod_is_the_containers_that_name_it(orlop: Environment, tmp_path: Path) -> None:
+    (tmp_path / "podman").symlink_to(COMMAND)
+
+    def podman(*words: str) -> tuple[int, str, str]:
+        argv, env = [str(tmp_path / "podman"), *words], orlop.variables
+        done = orlop.inside(lambda: subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60))
+        return done.returncode, done.stdout, done.stderr
+
+    assert podman("pod", "create", "--name=p", "--infra=false", "--share=") == (0, "p\n", "")
+    assert podman("pod", "exists", "p") == (1, "", "")
+    for name in "ab":
+        start(orlop, name, "--pod", "p")
+    start(orlop, "other")
+    assert podman("pod", "exists", "p") == (0, "", "")
+    assert len(podman("pod", "stop", "p", "-t0")[1].split()) == 2
+    assert states(orlop) == {"a": "exited", "b": "exited", "other": "running"}
+    assert len(podman("pod", "rm", "-f", "p")[1].split()) == 2 and states(orlop) == {"other": "running"}
+    assert podman("pod", "exists", "p")[0] == 1 and podman("pod", "rm", "p")[0] == 0
+    code, _, told = podman("pod", "create", "--name", "p")
+    assert code == 1 and "share namespaces" in told and "Next: give --infra=false" in told
+    assert "known are create, exists" in podman("pod", "ps")[2]
+    assert "invalid pod name" in orlop("create", "--pod=a/b", *SLEEP, check=False).stderr
+    words = orlop("run", "--rm", "--network=none", "host", "echo", "--pod", "x").stdout
+    assert words == "--pod x\n", "a command's own words are its own"

@@ -10,6 +10,7 @@ from .containers.podman import PODMAN_FLAGS
 from .containers.podman import binds as podman_binds
 from .containers.podman import environment as podman_environment
 from .containers.podman import fields as podman_fields
+from .containers.podman import labels as pod_labels
 from .containers.podman import tmpfs as podman_tmpfs
 from .flags import BOOL, INT, LIST, STRING, Flag, Options
 from .health import HEALTH_FLAGS
@@ -161,7 +162,7 @@ def container_request(options: Options, arguments: list[str], attached: frozense
 def _labels(options: Options) -> dict[str, str]:
     """Return the labels of --label-file, then those of -l, which are stronger."""
     lines = (line for path in options["label-file"] for line in read_lines("label file", path))
-    return dict([*(parse_label(line) for line in lines), *options["label"]])
+    return dict([*(parse_label(line) for line in lines), *options["label"]]) | pod_labels(options)
 
 
 def _image(reference: str) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 ZONES = "/usr/share/zoneinfo"
 LOCAL_TIME = "/etc/localtime"
+POD_LABEL = "io.orlop.pod"  # such a pod is the containers that have the label
 _READ_ONLY_TMPFS = ("/run", "/tmp", "/var/tmp")
 
 
@@ -23,10 +24,18 @@ def parse_umask(text: str) -> int:
     return int(text, 8)
 
 
+def parse_pod(text: str) -> str:
+    """The name of a pod that shares nothing. Raises BadValue."""
+    if not text or not text.isascii() or not all(c.isalnum() or c in "_.-" for c in text):
+        raise BadValue(f"invalid pod name {quote(text)}", "use letters, digits, _ . and -")
+    return text
+
+
 # fmt: off
 PODMAN_FLAGS = (
     Flag("env-host", "", BOOL, "Give the container all variables of this shell", default=False),
     Flag("pidfile", "", STRING, "Write the process ID of the container's first process to the file", default=""),
+    Flag("pod", "", Kind("string", parse_pod), "Name the pod, one that shares nothing, that it is in", default=""),
     Flag("read-only-tmpfs", "", BOOL, "With --read-only, mount a tmpfs at /run, /tmp and /var/tmp", default=False),
     Flag("replace", "", BOOL, "Remove the container that has the name, if there is one", default=False),
     Flag("requires", "", STRINGS, "Start this container first", hidden=True),
@@ -44,6 +53,11 @@ def environment(options: Options) -> tuple[str, ...]:
         if not name or "=" in name:
             raise _wrong(f"invalid variable for --unsetenv: {quote(name)}", "give a name")
     return (*host, *options["unsetenv"])
+
+
+def labels(options: Options) -> dict[str, str]:
+    """Return the label that --pod means."""
+    return {POD_LABEL: options["pod"]} if options["pod"] else {}
 
 
 def fields(options: Options) -> dict[str, Any]:

@@ -28,6 +28,10 @@ def entry() -> None:
     if [word for word in sys.argv[1:] if word] in (["--version"], ["-v"]):  # podman-compose adds an empty word
         sys.stdout.write(f"Orlop {__version__} in the words of podman version {VERSION}\n")
         return
+    if sys.argv[1:2] == ["pod"]:
+        from . import pods
+
+        sys.exit(pods.run(sys.argv[2:]))
     sys.argv[1:] = translated(sys.argv[1:])
     main.entry()
 
