@@ -1,4 +1,5 @@
 """What a network costs: at the start of a container, in bytes per second, and in names per second; beside docker's.
+What a user's network carries is taken beside pasta (`rootless`).
 
 Everything happens in a network namespace of this figure's own, with a neighbour on a cable: a second dockerd with its
 usual bridge and rules, and a second engine. iperf3 runs in the containers' namespaces, so that no image has to have it.
@@ -12,7 +13,7 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from .workspace import Workspace
 HOST, NEIGHBOUR = "192.0.2.1", "192.0.2.2"
 PORT, OUTSIDE_PORT = 5201, 5301
 SECONDS, TRIES = 2, 5
+STALLED_S = 10.0  # beyond SECONDS
 QUESTIONS, WINDOW = 20_000, 50
 
 
@@ -56,14 +58,24 @@ class Site:
 
 
 def tables(work: Workspace, rounds: int) -> list[str]:
-    """Return the lines of all three tables. Raises Failure where this machine refuses."""
+    """Return the lines of all four tables. Raises Failure where this machine refuses."""
     with ExitStack() as stack:
         thread = stack.enter_context(ThreadPoolExecutor(1, initializer=_isolate))
         neighbour = stack.enter_context(_neighbour(thread))
         sites = [thread.submit(make, work).result() for make in (_orlop, _docker)]
         lines = _starts(sites, thread, rounds)
         lines += ["", *thread.submit(_throughput, work, sites, neighbour).result()]
+        lines += ["", *_of_users()]
         return [*lines, "", *thread.submit(_names, work, sites[0]).result()]
+
+
+def _of_users() -> list[str]:
+    from . import rootless
+
+    try:
+        return rootless.tables()
+    except Failure as failure:
+        return [f"Users' networks are not taken: {failure}"]
 
 
 def _isolate() -> None:
@@ -136,7 +148,7 @@ def _throughput(work: Workspace, sites: Sequence[Site], neighbour: Netns) -> lis
     rates: dict[tuple[str, str], list[float]] = {}
     containers = [(site, site.run(work, "-p", f"{OUTSIDE_PORT + at}:{PORT}")) for at, site in enumerate(sites)]
     try:
-        places = [(site, _entered(site.pid(work, one)), site.gateway(work, one)) for site, one in containers]
+        places = [(site, entered(site.pid(work, one)), site.gateway(work, one)) for site, one in containers]
         for number in range(TRIES):
             for at in ((number + shift) % len(places) for shift in range(len(places))):
                 site, inside, gateway = places[at]
@@ -148,25 +160,40 @@ def _throughput(work: Workspace, sites: Sequence[Site], neighbour: Netns) -> lis
     finally:
         for site, one in containers:
             work.run([*site.command, "rm", "-f", one], site.env)
-    lines = ["| way | platform | median Gbit/s |", "| --- | --- | ---: |"]
-    return lines + [f"| {way} | {name} | {statistics.median(found):.1f} |" for (way, name), found in rates.items()]
+    return table(rates)
 
 
-def _entered(pid: int) -> list[str]:
+def table(rates: Mapping[tuple[str, str], Sequence[float]]) -> list[str]:
+    """Return the lines of what was found of each (way, platform)."""
+    lines = ["| way | platform | median Gbit/s | most |", "| --- | --- | ---: | ---: |"]
+    for (way, name), found in rates.items():
+        lines.append(f"| {way} | {name} | {statistics.median(found):.1f} | {max(found):.1f} |")
+    return lines
+
+
+def entered(pid: int) -> list[str]:
     return ["nsenter", f"--net=/proc/{pid}/ns/net"]
 
 
 def iperf(
     program: Path, server: Sequence[str], asker: Sequence[str], address: str, port: int, fds: Sequence[int] = ()
 ) -> float:
-    """Return Gbit/s of one stream. server, asker: words that lead to where the two run; fds: what those words name."""
+    """Return Gbit/s of one stream, 0 of one that stalls.
+
+    server, asker: words that lead to where the two run; fds: what those words name.
+    """
     argv = [*server, str(program), "-s", "-1", "-p", str(PORT)]
     listening = subprocess.Popen(argv, stdout=subprocess.DEVNULL, pass_fds=fds)
     try:
         argv = [*asker, str(program), "-J", "-t", str(SECONDS), "-c", address, "-p", str(port)]
         deadline = time.monotonic() + 20
         while True:
-            done = subprocess.run(argv, capture_output=True, text=True, check=False, pass_fds=fds)
+            try:
+                done = subprocess.run(
+                    argv, capture_output=True, text=True, check=False, pass_fds=fds, timeout=SECONDS + STALLED_S
+                )
+            except subprocess.TimeoutExpired:
+                return 0.0
             told = json.loads(done.stdout or "{}")
             if "error" not in told and told:
                 return float(told["end"]["sum_received"]["bits_per_second"]) / 1e9

@@ -26,9 +26,11 @@ from orlop.linux.netlink import rtnetlink
 from . import netns, processes
 from .engine import COMMAND, GONE_S_MAX, TIMEOUT_S_DEFAULT, Finished
 
-UID = 40711
 NAME = "orloptester"
-RANGE = "1200000000:65536"
+# Ids of this process's own: what another run, or another worker, has running as such a user is not ended with this one.
+_NUMBER = os.getpid() % 10_000
+UID = 40_000 + _NUMBER
+RANGE = f"{1_200_000_000 + _NUMBER * 65536}:65536"
 PLAIN_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 LINK, ADDRESS, GATEWAY = "up0", "192.0.2.2", "192.0.2.1"
 FAR = "198.51.100.7"  # an address that a container reaches through the uplink alone

@@ -30,7 +30,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "mmdebstrap", "busybox-static", "iproute2", "procps"),
     "bench":       ("docker.io", "docker-buildx", "buildah", "docker-compose", "docker-registry", "podman", "runc",
-                    "crun", "bubblewrap", "curl", "busybox-static", "iperf3", "iptables"),
+                    "crun", "bubblewrap", "curl", "busybox-static", "iperf3", "iptables", "passt", "uidmap"),
 }
 TOOLS: dict[str, str] = {
     "runc": "runc",
