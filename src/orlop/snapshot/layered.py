@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+IDLE = "idle"
 PLACE_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -114,6 +115,68 @@ def open_layers(paths: Sequence[str], *, plain: bool = False) -> Directory:
             os.close(fd)
         raise
     return Directory(fds, plain=plain)
+
+
+def idle_whiteouts(own: Directory, below: Directory | None) -> list[bytes]:
+    """Return the paths of whiteouts in `own` that hide nothing of `below`. Closes both. Raises OSError.
+
+    own: opened as plain. Such a whiteout is no trifle: overlayfs shows its name in a directory that no layer below has,
+    and finds nothing under it.
+    """
+    found: list[bytes] = []
+    levels = [_level(own, below, b"")]
+    try:
+        while levels:
+            own, below, prefix, names = levels[-1]
+            if not names:
+                levels.pop()
+                _close(own, below)
+                continue
+            name = names.pop()
+            inner = _look(own, below, name)
+            if inner == IDLE:
+                found.append(prefix + name)
+            elif isinstance(inner, tuple):
+                levels.append(_level(*inner, prefix + name + b"/"))
+    finally:
+        for own, below, _, _ in levels:
+            _close(own, below)
+    return found
+
+
+def _level(
+    own: Directory, below: Directory | None, prefix: bytes
+) -> tuple[Directory, Directory | None, bytes, list[bytes]]:
+    if own.hides or is_opaque(own.fd):
+        _close(below)
+        below = None
+    return own, below, prefix, own.names()
+
+
+def _look(own: Directory, below: Directory | None, name: bytes) -> tuple[Directory, Directory | None] | str:
+    """Return IDLE for a whiteout of nothing, two directories to look through, or "" for everything else."""
+    entry = own.find(name)
+    if entry is None:
+        return ""
+    before = below.find(name) if below is not None else None
+    try:
+        if is_whiteout(entry.info):
+            return IDLE if before is None else ""
+        if not stat.S_ISDIR(entry.info.st_mode):
+            return ""
+        is_merged = before is not None and stat.S_ISDIR(before.info.st_mode)
+        inner = own.enter(name, entry)
+        return inner, (below.enter(name, before) if is_merged and below and before else None)
+    finally:
+        os.close(entry.place)
+        if before is not None:
+            os.close(before.place)
+
+
+def _close(*directories: Directory | None) -> None:
+    for directory in directories:
+        if directory is not None:
+            directory.close()
 
 
 def is_opaque(fd: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orlop.engine.steps.workspace import unpacked
 from orlop.image.image import Layer
-from orlop.snapshot.layered import open_layers
+from orlop.snapshot.layered import idle_whiteouts, open_layers
 from orlop.snapshot.pack import Packer
 from orlop.spec.errors import Denied, Invalid
 from orlop.spec.image import (
@@ -154,10 +154,12 @@ def _squashed(solver: Solver, layers: tuple[Layer, ...], base: int) -> tuple[Lay
     engine, own = solver.engine, len(layers) - base
     if own < 2:
         return layers
-    trees = engine.snapshots.trees(unpacked(engine, layers))[:own]
+    trees = engine.snapshots.trees(unpacked(engine, layers))
+    above, below = trees[:own], trees[own:]
+    idle = set(idle_whiteouts(open_layers(above, plain=True), open_layers(below) if below else None))
     with engine.store.writer() as ingest:
-        packer = Packer(ingest.write, whiteouts=True)
-        packer.add_directory(open_layers(trees, plain=True), b".")
+        packer = Packer(ingest.write, whiteouts=True, omit=idle)
+        packer.add_directory(open_layers(above, plain=True), b".")
         packer.finish()
         made = ingest.commit(media_type=OCI_LAYER)
     diff_ids = (*(layer.diff_id for layer in layers[:base]), made.digest)
