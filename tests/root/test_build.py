@@ -452,6 +452,26 @@ def test_an_image_carries_no_secret_away(orlop, context, tmp_path):
     build(orlop, context, f"FROM host\n{LEAKS['copied']}\n", *options, "--secrets-policy=off")
 
 
+def test_a_layer_that_stores_files_once_more_is_told_and_squash_mends_it(orlop, context, tmp_path):
+    big = os.urandom(11_000_000)
+    (context / "big").write_bytes(big)
+    (context / "tmp").write_bytes(big)
+    text = "FROM host\nCOPY big tmp /app/\nRUN chown -R 1:1 /app && rm /app/tmp\n"
+    done = build(orlop, context, text.replace("RUN", "RUN echo x > /app/big; "), "--progress=plain")
+    assert "LayerStoresAgain" not in done.stderr, "it was written anew"
+    (context / "Dockerfile").write_text(text)
+    told = orlop("build", "-t", "fat", context).stderr
+    assert (
+        "LayerStoresAgain: RUN chown -R 1:1 /app && rm /app/tmp stores 11.0 MB once more" in told and "(line 3)" in told
+    )
+    assert "LayerStoresAgain" not in orlop("build", context).stderr, "what is known is not told again"
+    orlop("build", "-q", "--squash", "-t", "thin", context)
+    size = {name: json.loads(orlop("inspect", name).stdout)[0]["Size"] for name in ("host", "fat", "thin")}
+    assert size["thin"] - size["host"] < 1.02 * len(big) and size["fat"] - size["host"] > 3 * len(big)
+    look = ("sh", "-c", "find /app -exec stat -c '%n %A %u %g %s %Y' {} +; sha256sum /app/*")
+    assert run(orlop, "thin", *look) == run(orlop, "fat", *look)
+
+
 def test_verify_names_the_first_file_that_differs(orlop, context):
     build(orlop, context, "FROM host\nRUN echo same > /f; mkdir /d\n", "--verify", "-t", "good")
     failed = build(orlop, context, "FROM host\nRUN date +%N > /x; echo same > /y\n", "--verify", check=False)

@@ -20,11 +20,16 @@ ADDED, MODIFIED, DELETED = "A", "C", "D"
 
 
 class Difference:
-    """changes: (kind, path without the leading slash) in the order of the paths. made: names that do not count."""
+    """changes: (kind, path without the leading slash) in the order of the paths. made: names that do not count.
 
-    __slots__ = ("changes", "made")
+    again_bytes: of files whose size and time are those of the files that they hide: a change of owner, mode or
+    attributes copies all of a file up (overlayfs.rst, "Non-directories").
+    """
+
+    __slots__ = ("again_bytes", "changes", "made")
 
     def __init__(self) -> None:
+        self.again_bytes = 0
         self.changes: list[tuple[str, bytes]] = []
         self.made: set[bytes] = set()
 
@@ -103,6 +108,8 @@ class _Comparison:
                         self._out.made.add(path)
                     else:
                         self._note(level, ADDED if before is None else MODIFIED, path)
+                        if before is not None and _holds_the_same(entry.info, before.info):
+                            self._out.again_bytes += entry.info.st_size
                     return None
                 if path.count(b"/") >= DEPTH_MAX:
                     return None
@@ -141,6 +148,11 @@ class _Comparison:
     def _note(self, level: _Level, kind: str, path: bytes) -> None:
         level.seen = True
         self._out.changes.append((kind, path))
+
+
+def _holds_the_same(one: os.stat_result, other: os.stat_result) -> bool:
+    both_regular = stat.S_ISREG(one.st_mode) and stat.S_ISREG(other.st_mode)
+    return both_regular and (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
 
 
 def _alike(one: os.stat_result, other: os.stat_result) -> bool:

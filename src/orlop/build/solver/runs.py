@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .solve import Solver
 
 SHOWN_LINES = 40
+AGAIN_BYTES_MIN = 10 * 10**6  # of a layer, from which on it is told
 
 
 def solve(solver: Solver, step: graph.Run, log: StepLog) -> Solved:
@@ -49,7 +50,18 @@ def solve(solver: Solver, step: graph.Run, log: StepLog) -> Solved:
             else:
                 space.discard()
             raise
+    if space.again_bytes >= AGAIN_BYTES_MIN:
+        _warn_of_size(solver, step, space.again_bytes)
     return solver.keep(step, key, base, layer)
+
+
+def _warn_of_size(solver: Solver, step: graph.Run, again_bytes: int) -> None:
+    detail = (
+        f"{step.origin.text[:80]} stores {again_bytes / 10**6:.1f} MB once more, of which only owner, mode or "
+        "attributes changed; give them where the files come in (COPY --chown, --chmod), or build with --squash"
+    )
+    warning = {"rule": "LayerStoresAgain", "detail": detail, "lines": list(step.origin.lines)}
+    solver.journal.tell({"warning": warning})
 
 
 def make_command(solver: Solver, step: graph.Run, mounted: Mounted, space: Workspace) -> steps.Command:

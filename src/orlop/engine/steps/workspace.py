@@ -43,6 +43,7 @@ class Workspace:
         self.engine = engine
         self.layers = tuple(layers)
         self.key = key
+        self.again_bytes = 0  # once it is committed: what its layer holds that a layer below holds already
 
     @contextmanager
     def opened(self) -> Iterator[int]:
@@ -68,6 +69,7 @@ class Workspace:
                     self.discard()
                     return None
                 made = found.made
+                self.again_bytes = found.again_bytes
             _settle(upper, made, mtime_max_ns, directories_only=targets is None)
             with self.engine.store.writer() as ingest:
                 packer = Packer(ingest.write, whiteouts=True)
