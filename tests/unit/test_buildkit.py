@@ -422,7 +422,10 @@ BROKEN = (
 
 @pytest.mark.parametrize("message", BROKEN)
 @pytest.mark.parametrize("method", ["Solve", "Status"])
-def test_broken_messages_get_a_status_and_leave_nothing(message: bytes, method: str) -> None:
+def test_broken_messages_get_a_status_and_leave_nothing(
+    message: bytes, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "WAIT_S_MAX", 0.2)  # for the session, which never begins
     own = control.Control(_Engine(), session.Sessions())  # type: ignore[arg-type]
     with served(own._methods) as connection:
         call = grpc.begin(connection, f"/moby.buildkit.v1.Control/{method}")

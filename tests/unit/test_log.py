@@ -301,7 +301,7 @@ def numbered(count, start=0):
 def test_the_last_lines_are_found_over_rotated_files(tmp_path_factory, count, tail, size_max):
     path = tmp_path_factory.mktemp("log")
     fd = os.open(path, os.O_RDONLY)
-    write(fd, *numbered(count), options=LogOptions(max_size_bytes=size_max, max_files=1000))
+    write(fd, *numbered(count), options=LogOptions(max_size_bytes=size_max, max_files=100))
     os.close(fd)
     assert text_of(path, tail=tail) == b"".join(numbered(count)[max(count - tail, 0) :])
 
