@@ -472,9 +472,15 @@ def test_an_idle_monitor_is_small_and_never_wakes_up(box: Tasks) -> None:
     names = sorted(os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")[0] for fd in os.listdir(f"/proc/{pid}/fd"))
     assert names.count("/dev/null") == 3 and names.count("socket") == 1 and names.count("pipe") == 2
     assert os.getsid(pid) == pid and os.readlink(f"/proc/{pid}/cwd") == "/"
+    # The last thing that wakes it is its launcher's end.
+    wait_until(lambda: len(_children(pid)) == 1 and processes.read(pid, "stat").rpartition(b")")[2].split()[0] == b"S")
     before = _switches(pid)
     box.start("true").exit()
     assert _switches(pid) == before
+
+
+def _children(pid: int) -> list[int]:
+    return [one for one in processes.pids() if processes.parent(one) == pid]
 
 
 def _switches(pid: int) -> list[str]:
