@@ -147,20 +147,38 @@ def test_a_terminal(engine: Command) -> None:
     must(engine("rm", "tty"))
 
 
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
 @pytest.mark.parametrize("verb", [("run", "--rm", "-it", *PLACE, "bb:1"), ("exec", "-it", "shown")])
-def test_docker_shows_a_terminal(docker: Command, verb: tuple[str, ...]) -> None:
-    """The client's terminal: bytes both ways, its size, its end."""
+def test_a_terminal_is_shown(engine: Command, verb: tuple[str, ...]) -> None:
     if verb[0] == "exec":
-        must(docker("run", "-d", "--name", "shown", *PLACE, "bb:1", "sleep", "1000"))
+        must(engine("run", "-d", "--name", "shown", *PLACE, "bb:1", "sleep", "1000"))
+    shown([*engine.argv, *verb], engine)
+    if verb[0] == "exec":
+        must(engine("rm", "-f", "shown"))
+
+
+def shown(words: Sequence[str], caller: Command) -> None:
+    """Run a script by these words on a terminal of ours: bytes both ways, its size, its end."""
     # The client sends its size once it hears that the container runs.
     script = "read word; echo got $word; until [ \"$(stty size)\" = '33 99' ]; do sleep 0.1; done; echo sized; exit 5"
-    with Terminal([*docker.argv, *verb, "sh", "-c", script], docker.environment, rows=33, columns=99) as terminal:
+    with Terminal([*words, "sh", "-c", script], caller.environment, rows=33, columns=99) as terminal:
         terminal.send("word\n")
         terminal.expect("got word")
         terminal.expect("sized")
         assert terminal.wait() == 5
-    if verb[0] == "exec":
-        must(docker("rm", "-f", "shown"))
+
+
+def test_podman_updates_and_finds_a_container_healthy(podman: Command) -> None:
+    health = ["--health-cmd", "test ! -e /sick", "--health-interval", "disable"]
+    must(podman("run", "-d", "--name", "up", *PLACE, *health, "bb:1", "sleep", "1000"))
+    assert must(podman("healthcheck", "run", "up")) == ""
+    assert must(podman("inspect", "-f", "{{.State.Health.Status}}", "up")).strip() == "healthy"
+    must(podman("exec", "up", "touch", "/sick"))
+    assert podman("healthcheck", "run", "up").returncode == 1
+    must(podman("update", "-m", "128m", "--cpus", "0.5", "up"))
+    limits = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us"
+    assert must(podman("exec", "up", "sh", "-c", limits)).split() == [str(128 << 20), "50000"]
+    must(podman("rm", "-f", "-t", "0", "up"))
 
 
 def test_podman_checkpoints_and_restores(podman: Command, peer: Callable[[str], Path]) -> None:
@@ -283,6 +301,12 @@ def _code(done: subprocess.CompletedProcess[str]) -> int:
 def test_buildah_runs_a_step(step: Command) -> None:
     assert must(step("sh", "-c", "echo step > /made; cat /made")) == "step\n"
     assert "exit status 4" in step("sh", "-c", "exit 4").stderr
+    at = step.argv.index("run") + 1
+    words = [*step.argv[:at], "--terminal", *step.argv[at:]]
+    with Terminal([*words, "sh", "-c", "read word; test -t 0 && echo got $word"], step.environment) as terminal:
+        terminal.send("word\n")
+        terminal.expect("got word")
+        assert terminal.wait() == 0
 
 
 def test_ctr_runs_and_manages_a_task(ctr: Command) -> None:
@@ -292,6 +316,9 @@ def test_ctr_runs_and_manages_a_task(ctr: Command) -> None:
     assert ctr("run", "--rm", *runtime, image, "two", "sh", "-c", "exit 6").returncode == 6
     must(ctr("run", "-d", *runtime, image, "three", "sleep", "1000"))
     assert must(ctr("task", "exec", "--exec-id", "e", "three", "echo", "inside")) == "inside\n"
+    shown([*ctr.argv, "task", "exec", "-t", "--exec-id", "t", "three"], ctr)
+    shown([*ctr.argv, "run", "--rm", "-t", *runtime, image, "four"], ctr)
+    assert "memory" in must(ctr("task", "metrics", "three"))
     must(ctr("task", "pause", "three"))
     assert "PAUSED" in must(ctr("task", "ls"))
     must(ctr("task", "resume", "three"))
