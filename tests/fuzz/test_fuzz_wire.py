@@ -29,6 +29,8 @@ from orlop.network.cni import conflist, result
 from orlop.network.dns import egress, message
 from orlop.runtime import plan, seccomp
 from orlop.runtime.host import HostFacts
+from orlop.runtime.systemd import annotations
+from orlop.runtime.systemd import wire as dbus
 from orlop.spec import jsonio, protobuf
 from orlop.spec.errors import Internal, OrlopError
 from orlop.spec.runtime import Spec
@@ -310,6 +312,11 @@ def _request(verb: str, args: dict[str, object]) -> bytes:
     return native.pack({"verb": verb, "args": args})
 
 
+def _property(text: str) -> None:
+    value = annotations.parse(text, "x")
+    dbus.encode(value.signature, [value.value])
+
+
 TARGETS = [
     Target("http-request", _http, [GET, GET + POST, CHUNKED + GET], ()),
     Target("http2-frames", _frames, [PREFACE, PREFACE + HEADERS, PREFACE + OPEN + 2 * DATA], ()),
@@ -318,6 +325,7 @@ TARGETS = [
     Target("netlink", _netlink, [LINK, REFUSED, LINK + REFUSED, KINDS], (OSError,)),
     Target("dns-question", _question, [QUESTION, message.question("a.b", message.AAAA, 1)], (ValueError,)),
     Target("dns-answer", _answer, [ANSWER, QUESTION], ()),
+    Target("systemd-value", _text(_property), [b"uint64 5", b"'a\\u00e4'", b"[true, false]", b"-1.5e3"], (OrlopError,)),
     Target("egress", _text(egress.Allowed), [b"*.example.org:443", b"10.0.0.0/8", b"fd00::/8"], (ValueError,)),
     Target("cni-conflist", _conflist, [CONFLIST], (OrlopError,)),
     Target("cni-result", _result, [RESULT], (OrlopError, ValueError)),

@@ -156,6 +156,24 @@ def test_a_scope_lives_and_dies_with_its_container(machine: Machine, rootfs: Pat
     assert machine("/usr/bin/find", "/sys/fs/cgroup", "-name", "*orlop-one*").stdout == ""
 
 
+def test_annotations_are_properties_of_the_scope(machine: Machine, rootfs: Path) -> None:
+    machine.configure(rootfs, "system.slice:orlop:noted", pids={"limit": 50})
+    config = json.loads((machine.bundle / "config.json").read_text())
+    prefix = "org.systemd.property."
+    config["annotations"] = {prefix + "TimeoutStopSec": "uint64 7", prefix + "TasksMax": "uint64 60"}
+    (machine.bundle / "config.json").write_text(json.dumps(config))
+    assert machine.orlop("run", "--detach", "--bundle", str(machine.bundle), "noted").returncode == 0
+    told = machine.show("orlop-noted.scope", "TimeoutStopUSec", "TasksMax")
+    assert told == {"TimeoutStopUSec": "7s", "TasksMax": "60"}
+    assert machine.orlop("delete", "--force", "noted").returncode == 0
+    for name, value in (("TimeoutStopSec", "seven"), ("NoSuchProperty", "true")):
+        config["annotations"] = {prefix + name: value}
+        (machine.bundle / "config.json").write_text(json.dumps(config))
+        told = machine.orlop("run", "--bundle", str(machine.bundle), "noted")
+        assert told.returncode == 1 and name in told.stderr and told.stderr.count("\n") == 1, told
+    assert machine.show("orlop-noted.scope", "LoadState") == {"LoadState": "not-found"}
+
+
 def test_a_start_that_fails_leaves_no_scope(machine: Machine, rootfs: Path) -> None:
     machine.configure(rootfs, ":orlop:two")
     config = json.loads((machine.bundle / "config.json").read_text())

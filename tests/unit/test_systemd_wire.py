@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orlop.linux.cgroup import Layout
-from orlop.runtime.systemd import unit, wire
+from orlop.runtime.systemd import annotations, unit, wire
 from orlop.runtime.systemd.wire import Variant
 from orlop.spec.errors import Invalid, OrlopError, Unavailable
 from orlop.spec.runtime import Resources
@@ -210,3 +210,49 @@ def test_nothing_here_raises_anything_else(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(bus, "_addresses", lambda: [("/no/such/socket", False)])
     with pytest.raises(OrlopError, match="/no/such/socket: No such file"):
         bus.connect()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("true", "b", True), ("boolean false", "b", False), ("5", "i", 5), ("-5", "i", -5), ("0x10", "i", 16),
+        ("3000000000", "x", 3000000000), ("uint64 18446744073709551615", "t", 2**64 - 1), ("byte 0xff", "y", 255),
+        ("int16 -3", "n", -3), ("1.5", "d", 1.5), ("1e3", "d", 1000.0), ("double 2", "d", 2.0), ("'a b'", "s", "a b"),
+        ('"its"', "s", "its"), (r"'it\'s'", "s", "it's"), (r"'\u00e4\n'", "s", "\u00e4\n"), ("objectpath '/a/b'", "o", "/a/b"),
+        ("['a', 'b']", "as", ["a", "b"]), ("[uint32 1,uint32 2]", "au", [1, 2]), (" [ true ] ", "ab", [True]),
+    ],
+)  # fmt: skip
+def test_a_value_as_gvariant_writes_it(text: str, kind: str, value: object) -> None:
+    found = annotations.parse(text, "x")
+    assert (found.signature, found.value) == (kind, value)
+    assert wire.decode(kind, wire.encode(kind, [found.value])) == [value]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "'", "'a", "[", "[]", "[1", "[1,]", "[1 2]", "[1, 'a']", "[[1]]", "(1, 2)", "{'a': 1}", "<1>", "@as []",
+     "nothing", "1 2", "uint64 -1", "byte 256", "int32 1.5", "uint32", "string 5", "boolean 1", "0x", "1_0", "٣",
+     "double nan", "double inf", "1e999", "9" * 400, "'\0'", r"'\ud800'", r"'\uzzzz'", r"'\U00110000'", "x" * 5000],
+)  # fmt: skip
+def test_a_value_that_is_none_or_not_read(text: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        annotations.parse(text, "org.systemd.property.X")
+    assert "org.systemd.property.X" in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_annotations_become_properties_and_seconds_microseconds() -> None:
+    prefix = annotations.PREFIX
+    found = annotations.properties({
+        "a": "b", prefix + "TimeoutStopSec": "uint64 3", prefix + "CollectMode": "'inactive-or-failed'",
+        prefix + "FooBarSec": "1.5", prefix + "FOOSec": "7", prefix: "1", "org.systemd.propertyX": "1",
+    })  # fmt: skip
+    assert {name: (value.signature, value.value) for name, value in found} == {
+        "TimeoutStopUSec": ("t", 3_000_000), "CollectMode": ("s", "inactive-or-failed"), "FooBarUSec": ("t", 1_500_000),
+        "FOOSec": ("i", 7),
+    }  # fmt: skip
+    for name in ("ab", "A.B", "A_B", "Ä" * 5, "a/b"):
+        with pytest.raises(Invalid, match="is no name of a property"):
+            annotations.properties({prefix + name: "1"})
+    for text in ("'x'", "true", "-1", "1e30"):
+        with pytest.raises(Invalid):
+            annotations.properties({prefix + "TimeoutStopSec": text})

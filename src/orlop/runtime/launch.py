@@ -37,10 +37,11 @@ class Created:
 
     pid, pidfd: of a child of the caller, who reaps it. console: the pty master, None without a terminal.
     cgroup: the container's, None where the plan has none; leaf: an exec's own below it. state: what hooks are told.
+    moved: somebody else moves it into its cgroup, so that it is not born there.
     After `start` everything here is the caller's: it closes the descriptors, reaps, and removes the cgroup.
     """
 
-    __slots__ = ("_attended", "_channel", "_plan", "_undo", "cgroup", "console", "leaf", "pid", "pidfd", "state")
+    __slots__ = ("_attended", "_channel", "_plan", "_undo", "cgroup", "console", "leaf", "moved", "pid", "pidfd", "state")
 
     def __init__(self, plan: Plan, state: oci.State) -> None:
         self.pid = 0
@@ -48,6 +49,7 @@ class Created:
         self.console: int | None = None
         self.cgroup: Cgroup | None = None
         self.leaf: Cgroup | None = None
+        self.moved = False
         self.state = state
         self._plan = plan
         self._channel: channel.Channel | None = None
@@ -177,8 +179,8 @@ def _make_cgroup(created: Created, wanted: CgroupPlan | None) -> Callable[[], ob
         return release
     try:
         cgroup = Cgroup(wanted.layout, wanted.path)
-        if wanted.unit and not wanted.exists:
-            release = _make_scope(created, wanted, cgroup)
+        if wanted.unit:
+            release = _enter_scope(created, wanted, cgroup)
         elif not wanted.exists:
             cgroup.create()
             created._undo.append(cgroup.remove)
@@ -193,24 +195,37 @@ def _make_cgroup(created: Created, wanted: CgroupPlan | None) -> Callable[[], ob
     return release
 
 
-def _make_scope(created: Created, wanted: CgroupPlan, cgroup: Cgroup) -> Callable[[], object]:
+def _enter_scope(created: Created, wanted: CgroupPlan, cgroup: Cgroup) -> Callable[[], object]:
+    """Make the scope of a container, if it is not there; return what moves init into it, or only ends what stood in."""
     from .systemd import scope
 
     assert wanted.unit
     unit = wanted.unit
+    created.moved = not scope.is_machines()
+
+    def move() -> None:
+        scope.attach(unit.name, created.pid)
+
+    if wanted.exists:
+        return move if created.moved else int
     scope.check_booted()
     stand_in = scope.StandIn()
     created._undo.append(stand_in.end)
-    scope.start(unit, stand_in.pid, created.state.id, wanted.resources, wanted.layout)
+    scope.start(wanted, stand_in.pid, created.state.id)
 
     def undo() -> None:
         stand_in.end()
         scope.stop(unit.name)
         cgroup.remove()
 
+    def release() -> None:
+        if created.moved:
+            move()
+        stand_in.end()
+
     created._undo.append(undo)
     cgroup.adopt()
-    return stand_in.end
+    return release
 
 
 def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...]) -> None:
@@ -240,7 +255,7 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
 
 def _born(created: Created, flags: int, outside: Outside, child: birth.Child) -> tuple[int, int]:
     cgroup = created.cgroup
-    if cgroup is None:
+    if cgroup is None or created.moved:
         return birth.clone(flags, child)
     if outside.target >= 0:
         return birth.clone_beside(cgroup, outside.state.pid, child, created.leaf)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..linux.cgroup.settings import Step as Setting
     from .notify import Listener
     from .planning.process import FilterCompiler
-    from .systemd.unit import Unit
+    from .systemd.unit import Property, Unit
 
 
 class Step(Record):
@@ -38,7 +38,7 @@ class CgroupPlan(Record):
 
     leaf: the name of a cgroup below it that an exec gets for itself (Cgroup.leaf), "" for none.
 
-    unit: systemd makes it, with these resources as far as it knows them.
+    unit: systemd makes it, with these resources as far as it knows them, and with these properties.
     """
 
     path: str
@@ -48,6 +48,7 @@ class CgroupPlan(Record):
     unit: "Unit | None" = None
     leaf: str = ""
     resources: Resources = Resources()
+    properties: "tuple[Property, ...]" = ()
 
     @property
     def entry(self) -> tuple[Operation, ...]:
@@ -172,13 +173,21 @@ def _cgroup(spec: Spec, host: HostFacts) -> CgroupPlan | None:
     from . import resources  # not at the top: an exec has none
 
     settings = resources.settings(spec.linux.resources, host.layout, devices=host.initial_user_namespace)
+    unit = namespaces.systemd_unit(spec.linux)
     return CgroupPlan(
         path=path,
         layout=host.layout,
         settings=settings,
-        unit=namespaces.systemd_unit(spec.linux),
+        unit=unit,
         resources=spec.linux.resources or Resources(),
+        properties=_properties(spec) if unit else (),
     )
+
+
+def _properties(spec: Spec) -> "tuple[Property, ...]":
+    from .systemd.annotations import properties
+
+    return properties(spec.annotations)
 
 
 def _checked_hooks(wanted: Hooks) -> Hooks:

@@ -5,8 +5,8 @@ Standard library only; raises OSError with the control file as filename; decides
 
 from .counters import Events, Stats
 from .directory import split_path
-from .layout import Layout, detect, usable
+from .layout import Layout, below, detect, usable
 from .settings import Setting
 from .tree import Cgroup
 
-__all__ = ["Cgroup", "Events", "Layout", "Setting", "Stats", "detect", "split_path", "usable"]
+__all__ = ["Cgroup", "Events", "Layout", "Setting", "Stats", "below", "detect", "split_path", "usable"]

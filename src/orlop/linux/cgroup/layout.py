@@ -133,10 +133,15 @@ def usable(layout: Layout) -> Layout:
     delegated = _delegated(layout) if layout.v2 else ""
     if not delegated:
         return Layout("none")
-    with open(f"{delegated}/cgroup.controllers", encoding="utf-8") as file:
+    return below(layout, delegated)
+
+
+def below(layout: Layout, directory: str) -> Layout:
+    """Return the layout of which a directory of the v2 hierarchy is the root. Raises OSError."""
+    with open(f"{directory}/cgroup.controllers", encoding="utf-8") as file:
         controllers = frozenset(file.read().split())
-    root = layout.roots.get(layout.v2, "").rstrip("/") + delegated.removeprefix(layout.v2)
-    return Layout("unified", {}, delegated, controllers, {delegated: root} if root else None)
+    root = layout.roots.get(layout.v2, "").rstrip("/") + directory.removeprefix(layout.v2)
+    return Layout("unified", {}, directory, controllers, {directory: root} if root else None)
 
 
 def _delegated(layout: Layout) -> str:

@@ -24,6 +24,7 @@ from .store import GATE, PLAIN_GATE, Entry, check_id, read_spec
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...linux.cgroup import Cgroup
+    from ..host import HostFacts
     from ..launch import Created
     from ..operations import Init, Outside
     from ..plan import Plan
@@ -105,17 +106,18 @@ def run(call: Call) -> int:
 def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
     container = check_id(call.container())
     bundle = call.bundle()
+    owner, root = os.geteuid(), -1
     spec = placed(call, checked(read_spec(os.path.join(bundle, SPEC_FILE)), container))
     _check_terminal(call, spec, detached=waits or call.flags.on("detach"))
     assert spec.root
     directory = call.store.reserve(container)
-    owner, root = os.geteuid(), -1
     try:
         original, spec = spec, _in_own_namespace(spec)
         assert spec.root
         root = rootfs.open_bundle_root(spec.root, bundle)
         complete = _with_sockets(_with_home(spec, root))
-        compiled = _with_options(call, plan.compile(complete, host.facts(), call.compile_filter(spec)))
+        facts = _with_units(call, host.facts(), owner)
+        compiled = _with_options(call, plan.compile(complete, facts, call.compile_filter(spec)))
         for warning in compiled.warnings:
             call.log.write("warning", warning)
         if waits:
@@ -136,6 +138,15 @@ def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
         created.abort()
         call.store.forget(container)
         raise
+
+
+def _with_units(call: Call, facts: HostFacts, owner: int) -> HostFacts:
+    """For an ordinary user with --systemd-cgroup return the facts with the cgroup of the user's own systemd as root."""
+    if not (owner and call.systemd):
+        return facts
+    from ..systemd import scope
+
+    return facts.replace(layout=scope.users_layout())
 
 
 def _in_own_namespace(spec: Spec) -> Spec:
@@ -177,6 +188,7 @@ def entry_of(state: State, spec: Spec, cgroup: Cgroup | None) -> Entry:
         boot_id=process.boot_id(),
         created=_now(),
         cgroup=namespaces.cgroup_path(spec.linux),
+        delegated=cgroup.layout.v2 if cgroup and cgroup.layout.roots and not cgroup.layout.v1 else "",
         freezer=cgroup.freezer if cgroup else "",
         unit=unit.name if unit else "",
         rootfs=os.path.join(state.bundle, spec.root.path),
@@ -231,6 +243,8 @@ def placed(call: Call, spec: Spec) -> Spec:
     path = spec.linux.cgroups_path
     if call.systemd and path == f"/{call.container()}":
         path = f":orlop:{call.container()}"
+    if call.systemd and path.startswith(":") and os.geteuid():
+        path = f"user.slice{path}"  # as runc
     if not call.systemd and not path.startswith("/"):
         path = f"/{path}"  # as runc: a colon is then a character as any other
     if call.systemd and (":" not in path or path.startswith("/")):

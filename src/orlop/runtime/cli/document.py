@@ -67,7 +67,7 @@ def features(call: Call) -> int:
             "capabilities": known,
             "cgroup": {
                 "v1": layout.mode in ("v1", "hybrid"), "v2": layout.mode in ("unified", "hybrid"),
-                "systemd": True, "systemdUser": False, "rdma": True,
+                "systemd": True, "systemdUser": True, "rdma": True,
             },
             "seccomp": {
                 "enabled": True,

@@ -14,9 +14,11 @@ from .. import enter, host
 from ..operations.cgroups import EnterCgroups
 from . import descriptors, foreground
 from .call import Call, write_pid_file
+from .store import cgroup_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..host import HostFacts
     from ..plan import Plan
     from .flags import Flags
     from .store import Entry
@@ -51,7 +53,8 @@ def execute(call: Call) -> int:
     try:
         spec = _in_its_namespace(spec, pidfd)
         process = _with_home(process, entry.pid, pidfd)
-        plan = enter.compile_exec(process, spec, host.facts(), call.compile_filter(spec))
+        spec, facts = _placed(spec, entry, host.facts())
+        plan = _in_unit(enter.compile_exec(process, spec, facts, call.compile_filter(spec)), entry)
         plan = _below(plan, call.flags.all("cgroup"))
         plan = descriptors.preserve(plan, call.flags.number("preserve-fds"))
         for warning in plan.warnings:
@@ -88,6 +91,23 @@ def _in_its_namespace(spec: Spec, pidfd: int) -> Spec:
     except OSError as failure:
         raise Unavailable("enter", "the user namespace", failure.strerror or str(failure)) from None
     return spec.replace(linux=linux.replace(namespaces=rest, uid_mappings=(), gid_mappings=()))
+
+
+def _placed(spec: Spec, entry: Entry, facts: HostFacts) -> tuple[Spec, HostFacts]:
+    """Return spec and facts with the container's cgroup where it is, which for a user's is not told by its spec."""
+    if not entry.delegated:
+        return spec, facts
+    linux = spec.linux.replace(cgroups_path=entry.cgroup)
+    return spec.replace(linux=linux), facts.replace(layout=cgroup_of(entry).layout)
+
+
+def _in_unit(plan: Plan, entry: Entry) -> Plan:
+    """Return the plan of a process that a user's systemd moves into the container's unit."""
+    if not (entry.unit and entry.delegated and plan.cgroup):
+        return plan
+    from ..systemd.unit import Unit
+
+    return plan.replace(cgroup=plan.cgroup.replace(unit=Unit(name=entry.unit, slice="", path=entry.cgroup)))
 
 
 def _with_home(process: Process, pid: int, pidfd: int) -> Process:

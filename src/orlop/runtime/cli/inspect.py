@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import time
 
-from ...linux.cgroup import Cgroup, detect
 from ...spec import jsonio
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.runtime import OCI_VERSION
 from .call import Call
-from .store import Entry
+from .store import Entry, cgroup_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...linux.cgroup import Cgroup
 
 _LOOK_S = 0.2  # how late the end, or a kill, may be noticed
 
@@ -55,7 +58,7 @@ def ps(call: Call) -> int:
     if not call.arguments:
         raise Invalid("run", "orlop-runtime ps", "it requires a minimum of 1 argument")
     entry = call.store.load(call.arguments[0])
-    pids = _cgroup(entry).procs()
+    pids = cgroup_of(entry).procs()
     if call.flags.text("format") == "json":
         show(pids)
         return 0
@@ -86,11 +89,10 @@ def events(call: Call) -> int:
     seconds = _seconds(call.flags.text("interval") or "5s")
     from . import usage
 
-    layout = detect()
-    cgroup = Cgroup(layout, entry.cgroup)
+    cgroup = cgroup_of(entry)
     killed = cgroup.events().oom_kills
     while True:
-        show({"type": "stats", "id": entry.id, "data": usage.document(layout, entry.cgroup)})
+        show({"type": "stats", "id": entry.id, "data": usage.document(cgroup.layout, entry.cgroup)})
         sys.stdout.flush()
         if call.flags.on("stats"):
             return 0
@@ -150,10 +152,6 @@ def _owner(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"#{uid}"
-
-
-def _cgroup(entry: Entry) -> Cgroup:
-    return Cgroup(detect(), entry.cgroup)
 
 
 def _seconds(text: str) -> float:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import select
 
-from ...linux.cgroup import Cgroup, detect
 from ...linux.pidfd import pidfd_open, pidfd_send_signal
 from ...linux.signals import SIGKILL
 from ...spec.errors import Conflict, Invalid, NotFound
 from .call import Call
 from .removal import destroy
-from .store import Entry
+from .store import Entry, cgroup_of
 
 _KILL_MS_MAX = 10_000
 
@@ -64,14 +63,14 @@ def pause(call: Call) -> int:
     """Freeze every process of the container."""
     entry = _alive(call, "pause", ("running", "created"))
     call.store.ask_at_start(entry.id)
-    _cgroup(entry).freeze()
+    cgroup_of(entry).freeze()
     return 0
 
 
 def resume(call: Call) -> int:
     """Thaw a paused container."""
     entry = _alive(call, "resume", ("paused",))
-    _cgroup(entry).thaw()
+    cgroup_of(entry).thaw()
     return 0
 
 
@@ -85,10 +84,6 @@ def _alive(call: Call, verb: str, statuses: tuple[str, ...]) -> Entry:
     return entry
 
 
-def _cgroup(entry: Entry) -> Cgroup:
-    return Cgroup(detect(), entry.cgroup)
-
-
 def _signal(text: str, entry: Entry) -> int:
     """Return the number of a signal; 0 asks only whether the process is there (kill(2))."""
     if text == "0":
@@ -99,7 +94,7 @@ def _signal(text: str, entry: Entry) -> int:
 
 
 def _kill_all(entry: Entry, number: int) -> None:
-    cgroup = _cgroup(entry)
+    cgroup = cgroup_of(entry)
     if number == SIGKILL:
         cgroup.kill()
         return
@@ -126,7 +121,7 @@ def _end(call: Call, entry: Entry) -> None:
         return
     try:
         pidfd_send_signal(pidfd, SIGKILL)
-        _cgroup(entry).kill()
+        cgroup_of(entry).kill()
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(_KILL_MS_MAX):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from ...linux.cgroup import Cgroup, detect
 from ...spec.errors import OrlopError
 from .call import Call
-from .store import Entry, has_hooks
+from .store import Entry, cgroup_of, has_hooks
 
 
 def destroy(call: Call, entry: Entry) -> None:
     """Remove what is left of a container that has stopped, and run its poststop hooks."""
     if entry.cgroup:
-        cgroup = Cgroup(detect(), entry.cgroup)
+        cgroup = cgroup_of(entry)
         cgroup.kill()
         if entry.unit:
             from ..systemd import scope

@@ -18,6 +18,7 @@ from ...spec.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...linux.cgroup import Cgroup
     from ...spec.runtime import Spec, State
 
 ID_CHARACTERS_MAX = 1024
@@ -34,6 +35,7 @@ class Entry(Record):
 
     pid_start_time and pid_inode (of its pidfd, 0 where it was not known) make the pid unique on this boot. freezer: the
     file that tells whether it is paused, "" without a cgroup.
+    delegated: the v2 directory from which `cgroup` counts, "" for the root of every hierarchy.
     descriptors: what 0, 1 and 2 were when it was made ("pipe:[7]"), for a checkpoint; none with a terminal.
     """
 
@@ -51,6 +53,15 @@ class Entry(Record):
     unit: str = ""
     pid_inode: int = 0
     freezer: str = ""
+    delegated: str = ""
+
+
+def cgroup_of(entry: Entry) -> "Cgroup":
+    """Return the container's cgroup. Raises OSError."""
+    from ...linux.cgroup import Cgroup, below, detect
+
+    layout = detect()
+    return Cgroup(below(layout, entry.delegated) if entry.delegated else layout, entry.cgroup)
 
 
 def check_id(container_id: str) -> str:
@@ -225,9 +236,7 @@ def _is_zombie(pid: int) -> bool:
 def _is_frozen(entry: Entry) -> bool:
     file = entry.freezer
     if not file and entry.cgroup:  # of a version that did not remember it
-        from ...linux.cgroup import Cgroup, detect
-
-        file = Cgroup(detect(), entry.cgroup).freezer
+        file = cgroup_of(entry).freezer
     try:
         with open(file or os.devnull, "rb") as freezer:
             return freezer.read(8).strip() == b"1"

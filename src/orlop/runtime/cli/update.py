@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from ...linux.cgroup import Cgroup
 from ...spec import jsonio
 from ...spec.errors import Conflict, Invalid, Unavailable, Unsupported
 from ...spec.runtime import BlockIo, Cpu, Memory, Pids, Resources, Spec
-from .. import host, resources
+from .. import resources
 from .call import Call
+from .store import cgroup_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ def update(call: Call) -> int:
     if call.store.status(entry) == "stopped":
         raise Conflict("update", f"container {entry.id}", "container not running")
     wanted = _from_document(call.flags.text("resources")) if call.flags.text("resources") else _from_flags(call.flags)
-    facts = host.facts()
-    steps = resources.settings(wanted, facts.layout, devices=bool(wanted.devices))
+    cgroup = cgroup_of(entry)
+    steps = resources.settings(wanted, cgroup.layout, devices=bool(wanted.devices))
     try:
         if entry.unit:
             from ..systemd import scope
 
-            scope.change(entry.unit, wanted, facts.layout)
-        Cgroup(facts.layout, entry.cgroup).apply(steps)
+            scope.change(entry.unit, wanted, cgroup.layout)
+        cgroup.apply(steps)
     except OSError as failure:
         cause = f"{failure.strerror} ({failure.filename})"
         raise Unavailable("update", f"container {entry.id}", cause, hint="the other limits may have been set") from None

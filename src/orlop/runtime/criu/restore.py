@@ -244,7 +244,7 @@ def _enter(cgroup: Cgroup | None, wanted: CgroupPlan | None, container: str, wor
         if wanted.unit:
             from ..systemd import scope
 
-            scope.start(wanted.unit, worker, container, wanted.resources, wanted.layout)
+            scope.start(wanted, worker, container)
             cgroup.adopt()
         else:
             cgroup.add(worker)

@@ -20,6 +20,7 @@ _LINE_BYTES_MAX = 16 * 1024
 _SIGNALS_MAX = 10_000
 _BUS = "org.freedesktop.DBus"
 _BUS_PATH = "/org/freedesktop/DBus"
+_MACHINES = "/run/systemd/system"  # made by process 1 (sd_booted(3))
 SYSTEMD = "org.freedesktop.systemd1"
 SYSTEMD_PATH = "/org/freedesktop/systemd1"
 MANAGER = "org.freedesktop.systemd1.Manager"
@@ -95,7 +96,7 @@ class Connection:
 
     def _authenticate(self) -> None:
         # The peer takes the uid from the socket (SO_PEERCRED); the line has only to agree.
-        uid = str(os.geteuid()).encode().hex()
+        uid = str(_uid_outside()).encode().hex()
         # BEGIN at once, as sd-bus does: systemd overlooks a message that it reads together with BEGIN, and until more
         # comes it answers nothing (sd-bus, bus-socket.c; seen with 252).
         self._send(b"\0AUTH EXTERNAL " + uid.encode() + b"\r\nBEGIN\r\n")
@@ -157,9 +158,25 @@ def connect() -> Connection:
     )  # fmt: skip
 
 
+def is_machines() -> bool:
+    """Tell whether process 1's systemd is ours to ask: its directory belongs to us, as we see users from here."""
+    try:
+        return os.stat(_MACHINES).st_uid == os.geteuid()
+    except OSError:
+        return os.geteuid() == 0
+
+
 def _addresses() -> "list[tuple[str, bool]]":
     """systemd's own socket first: it is there before any bus daemon is."""
-    if os.geteuid() == 0:
+    if is_machines():
         return [("/run/systemd/private", False), ("/run/dbus/system_bus_socket", True)]
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return [(f"{runtime}/systemd/private", False), (f"{runtime}/bus", True)] if runtime else []
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{_uid_outside()}"
+    return [(f"{runtime}/systemd/private", False), (f"{runtime}/bus", True)]
+
+
+def _uid_outside() -> int:
+    """Return our uid as a peer in the user namespace above sees it: a user's container is made in one of its own."""
+    own = os.geteuid()
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        rows = [tuple(map(int, line.split())) for line in file]
+    return next((above + own - first for first, above, size in rows if first <= own < first + size), own)

@@ -2,16 +2,18 @@
 
 import os
 
-from ...linux import process
+from ...linux import cgroup, process
 from ...linux.signals import SIGKILL
-from ...spec.errors import NotFound, OrlopError, Unavailable
+from ...spec.errors import NotFound, OrlopError, Unavailable, Unsupported
 from ...spec.runtime import Resources
 from . import bus
-from .unit import Unit, device_rules, limits_of, properties
+from .unit import device_rules, limits_of, properties
+from .wire import Variant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...linux.cgroup import Layout
+    from ..plan import CgroupPlan
 
 JOB_TIMEOUT_S = 30.0
 _BOOTED = "/run/systemd/system"  # sd_booted(3)
@@ -51,10 +53,50 @@ class StandIn:
             self.pidfd = -1
 
 
-def start(unit: Unit, pid: int, container: str, wanted: Resources, layout: "Layout") -> None:
+def is_machines() -> bool:
+    """Tell whether the systemd that makes our units is the machine's, process 1, and not an ordinary user's own."""
+    return bus.is_machines()
+
+
+def users_layout() -> "Layout":
+    """Return the layout of which the cgroup of the user's own systemd is the root: what is below is the user's.
+
+    Raises Unsupported without v2, the one hierarchy that can be delegated (cgroups(7)); Unavailable.
+    """
+    layout = cgroup.detect()
+    if layout.v1 or not layout.v2:
+        raise Unsupported(
+            "make", "linux.cgroupsPath", "a user's systemd makes cgroups only where cgroup v2 is alone",
+            hint="leave --systemd-cgroup out",
+        )  # fmt: skip
+    with bus.connect() as systemd:
+        words = (bus.MANAGER, "ControlGroup")
+        (told,) = systemd.call(bus.SYSTEMD_PATH, "org.freedesktop.DBus.Properties", "Get", "ss", words)
+    path = told.value if isinstance(told, Variant) else told
+    if not isinstance(path, str):
+        raise Unavailable("read", "the cgroup of systemd", "it is no path")
+    return cgroup.below(layout, "/".join((layout.v2, *cgroup.split_path(path))))
+
+
+def attach(unit_name: str, pid: int) -> None:
+    """Have a user's systemd move a process into a unit: only process 1 may move it between users' parts of the tree.
+
+    Raises Unavailable, Denied.
+    """
+    with bus.connect() as systemd:
+        systemd.call(bus.SYSTEMD_PATH, bus.MANAGER, "AttachProcessesToUnit", "ssau", (unit_name, "", [pid]))
+
+
+def start(wanted: "CgroupPlan", pid: int, container: str) -> None:
     """Have systemd make the unit with `pid` in it. Raises Conflict when it is there, Unavailable when the job fails."""
     check_booted()
-    own = [*properties(unit, pid, container), *limits_of(wanted, layout), *device_rules(wanted)]
+    assert wanted.unit
+    unit = wanted.unit
+    own = [*properties(unit, pid, container), *limits_of(wanted.resources, wanted.layout)]
+    if is_machines():  # a user's has no power over devices
+        own += device_rules(wanted.resources)
+    names = {name for name, _ in wanted.properties}
+    own = [*(row for row in own if row[0] not in names), *wanted.properties]
     with bus.connect() as systemd:
         job = systemd.call(
             bus.SYSTEMD_PATH, bus.MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", (unit.name, "replace", own, [])
