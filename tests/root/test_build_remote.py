@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
 import json
@@ -102,6 +103,91 @@ def test_add_of_a_url(orlop, server, tmp_path):
     assert failed.code == 1 and "digest mismatch" in failed.stderr
     failed = orlop("build", "-q", "-", input=f"FROM host\nADD {url}/none /x\n", check=False)
     assert failed.code == 1 and "404" in failed.stderr
+
+
+@pytest.fixture
+def guarded(orlop, tmp_path, repository):
+    """A server of files and of a repository for who says the right Authorization; /away leads to another address."""
+    heard = []
+    place = tmp_path / "guarded"
+    place.mkdir()
+    (place / "f").write_text("behind a door\n")
+    subprocess.run(["git", "clone", "-q", "--mirror", tmp_path / "git/one.git", place / "one.git"], check=True)
+    basic = f"basic {base64.b64encode(b'x-access-token:t0ken-of-git').decode()}"
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(place))
+
+        def do_GET(self):
+            heard.append((self.headers["Host"].partition(":")[0], self.headers.get("Authorization")))
+            if self.path == "/away":
+                self.send_response(302)
+                self.send_header("Location", f"http://10.77.0.2:{self.server.server_address[1]}/f")
+                self.end_headers()
+            elif heard[-1][1] in ("Bearer t0ken-of-http", "Own header-of-http", basic):
+                self.answer() if self.path.startswith("/one.git/") else super().do_GET()
+            else:
+                self.send_error(401)
+
+        def do_POST(self):
+            self.answer()
+
+        def answer(self):
+            path, _, query = self.path.partition("?")
+            length = self.headers.get("Content-Length", "0")
+            variables = {
+                "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": self.command, "CONTENT_LENGTH": length,
+                "CONTENT_TYPE": self.headers.get("Content-Type", ""), "GIT_PROJECT_ROOT": str(place),
+                "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""), "GIT_HTTP_EXPORT_ALL": "1",
+                "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            }  # fmt: skip
+            data = self.rfile.read(int(length))
+            words = ["git", "http-backend"]
+            done = subprocess.run(words, input=data, env=os.environ | variables, capture_output=True, check=True)
+            self.wfile.write(b"HTTP/1.0 200 OK\r\n" + done.stdout)
+
+        def log_message(self, *_):
+            pass
+
+    def serve():
+        subprocess.run(["ip", "address", "add", "10.77.0.2/32", "dev", "lo"], check=True)
+        return http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler)
+
+    made = orlop.inside(serve)
+    thread = threading.Thread(target=made.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{made.server_address[1]}", heard
+    made.shutdown()
+    made.server_close()
+    thread.join()
+
+
+def test_a_secret_opens_a_server_and_no_other_one_hears_it(orlop, guarded, tmp_path):
+    url, heard = guarded
+
+    def build(text, **secrets):
+        words = []
+        for name, value in secrets.items():
+            (tmp_path / name).write_text(value + "\n")
+            words.append(f"--secret=id={name.replace('__', '.')},src={tmp_path / name}")
+        return orlop("build", "-q", "-t", "x", *words, "-", input=text, check=False)
+
+    text = f"FROM host\nADD {url}/f /f\n"
+    assert "401" in build(text).stderr
+    assert not build(text, **{"HTTP_AUTH_TOKEN_127.0.0.1": "t0ken-of-http"}).code
+    assert run(orlop, "x", "cat", "/f") == "behind a door\n"
+    assert not build(text, **{"HTTP_AUTH_HEADER_127.0.0.1": "Own header-of-http"}).code
+    assert "no value of a header" in build(text, **{"HTTP_AUTH_TOKEN_127.0.0.1": "two\nlines"}).stderr
+    heard.clear()
+    assert "401" in build(f"FROM host\nADD {url}/away /f\n", **{"HTTP_AUTH_TOKEN_127.0.0.1": "t0ken-of-http"}).stderr
+    assert heard == [("127.0.0.1", "Bearer t0ken-of-http"), ("10.77.0.2", None)]
+    text = f"FROM host\nADD {url}/one.git#v1 /repo\n"
+    assert build(text).code
+    for name in ("GIT_AUTH_TOKEN", "GIT_AUTH_TOKEN__127.0.0.1"):
+        done = build(text.replace("/repo", f"/repo-{name[-1]}"), **{name: "t0ken-of-git"})
+        assert not done.code, done.stderr
+        assert run(orlop, "x", "cat", f"/repo-{name[-1]}/f") == "first\n"
 
 
 def test_contexts_on_a_server(orlop, server, tmp_path):

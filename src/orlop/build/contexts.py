@@ -191,7 +191,7 @@ def _remote(solver: Solver, remote: str, given: Given) -> str:
 
     directory = solver.scratch()
     path = f"{solver.scratch()}/context"
-    download(remote, path)
+    download(remote, path, solver.settings.secret)
     archive = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if is_text(os.pread(archive, MAGIC_BYTES, 0)):

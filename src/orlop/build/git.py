@@ -6,13 +6,16 @@ nobody is asked for a password (SEC-64: CVE-2019-13139).
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
+import urllib.parse
 
 from orlop.linux.path import open_in_root
 from orlop.spec.errors import Invalid, NotFound, Unavailable
 
 from . import graph
+from .http import authorization
 from .solver.tree import Tree
 
 TYPE_CHECKING = False
@@ -38,7 +41,7 @@ def checkout(solver: Solver, source: graph.GitSource, log: StepLog) -> Tree:
                 "fetch", source.url, f"{word!r} looks like an option", hint="name a branch, a tag or a commit"
             )
     directory = solver.scratch()
-    git = _Git(directory, source.url, log)
+    git = _Git(directory, source.url, log, _given(solver, source.url))
     git.run("init", "--quiet")
     if _is_commit(source.reference):
         try:
@@ -62,6 +65,28 @@ def checkout(solver: Solver, source: graph.GitSource, log: StepLog) -> Tree:
     tree = Tree(directory=place, key=f"git {commit} {source.subdirectory} {source.keep_git_dir}")
     tree.fetched = True
     return tree
+
+
+def _given(solver: Solver, url: str) -> dict[str, str]:
+    """Return what git is told by its environment: the client's agent, and its token for the server, for that alone.
+
+    GIT_AUTH_TOKEN and GIT_AUTH_HEADER, or these with .HOST behind, as BuildKit has them. No other user reads it there.
+    """
+    found: dict[str, str] = {}
+    agent = solver.settings.agent("default")
+    if agent is not None:
+        found["SSH_AUTH_SOCK"] = agent
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return found
+    kind, value = authorization(parts.hostname, "GIT_AUTH", ".", solver.settings.secret)
+    if kind == "TOKEN":
+        value = f"basic {base64.b64encode(f'x-access-token:{value}'.encode('latin-1')).decode()}"
+    if kind:
+        found["GIT_CONFIG_COUNT"] = "1"
+        found["GIT_CONFIG_KEY_0"] = f"http.{parts.scheme}://{parts.netloc.rpartition('@')[2]}/.extraHeader"
+        found["GIT_CONFIG_VALUE_0"] = f"Authorization: {value}"
+    return found
 
 
 def _is_commit(reference: str) -> bool:
@@ -88,15 +113,16 @@ def _below(directory: str, path: str, url: str) -> str:
 class _Git:
     """Runs git in a directory. The engine never forks: posix_spawn."""
 
-    def __init__(self, directory: str, url: str, log: StepLog) -> None:
+    def __init__(self, directory: str, url: str, log: StepLog, given: dict[str, str]) -> None:
         self._directory = directory
+        self._given = given
         self._url = url
         self._log = log
 
     def run(self, *words: str) -> str:
         """Return what git printed. Raises Unavailable with its last words when it fails."""
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        environment |= {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+        environment |= {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C", **self._given}
         output = os.memfd_create("git", os.MFD_CLOEXEC)
         try:
             actions = [

@@ -22,6 +22,8 @@ from .solver.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .journal import StepLog
     from .solver.solve import Solver
 
@@ -36,7 +38,7 @@ def fetch(solver: Solver, source: graph.HttpSource, log: StepLog) -> Tree:
     """Return a tree with the file of a URL. Raises Denied, Invalid for another checksum, NotFound, Unavailable."""
     directory = solver.scratch()
     path = f"{directory}/{source.filename}"
-    digest = download(source.url, path)
+    digest = download(source.url, path, solver.settings.secret)
     if source.checksum and source.checksum != f"sha256:{digest}":
         cause = f"digest mismatch sha256:{digest}: {source.checksum}"
         raise Invalid("fetch", source.url, cause, hint="the file has changed: look at it, then correct --checksum")
@@ -45,9 +47,13 @@ def fetch(solver: Solver, source: graph.HttpSource, log: StepLog) -> Tree:
     return tree
 
 
-def download(url: str, path: str) -> str:
-    """Write what a URL has into a new file (0600, with its Last-Modified time); return its SHA-256."""
-    response, connection = _open(url)
+def download(url: str, path: str, secret: Callable[[str], bytes | None]) -> str:
+    """Write what a URL has into a new file (0600, with its Last-Modified time); return its SHA-256.
+
+    secret: the client's: HTTP_AUTH_HEADER_<host> is what the host hears as Authorization, HTTP_AUTH_TOKEN_<host> a
+    bearer's token.
+    """
+    response, connection = _open(url, secret)
     digest = hashlib.sha256()
     size = 0
     try:
@@ -82,15 +88,37 @@ def _dated(response: http.client.HTTPResponse) -> bool:
     return True
 
 
-def _open(url: str) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
-    """Return the answer to a GET, redirects followed."""
+def authorization(host: str, prefix: str, separator: str, secret: Callable[[str], bytes | None]) -> tuple[str, str]:
+    """Return the kind (HEADER, TOKEN, "" for nothing) and the value of what a client has for a host. Raises Invalid."""
+    for kind in ("HEADER", "TOKEN"):
+        for name in (f"{prefix}_{kind}{separator}{host}", f"{prefix}_{kind}" if separator == "." else ""):
+            data = secret(name) if name else None
+            if data is None:
+                continue
+            value = data.decode("latin-1").strip()
+            if not value.isprintable():
+                raise Invalid("fetch", f"secret {name}", "it is no value of a header", hint="it has one line")
+            return kind, value
+    return "", ""
+
+
+def _headers(url: str, secret: Callable[[str], bytes | None]) -> dict[str, str]:
+    kind, value = authorization(urllib.parse.urlsplit(url).hostname or "", "HTTP_AUTH", "_", secret)
+    given = {"HEADER": {"Authorization": value}, "TOKEN": {"Authorization": f"Bearer {value}"}}.get(kind, {})
+    return {"User-Agent": "orlop", "Accept-Encoding": "identity", **given}
+
+
+def _open(
+    url: str, secret: Callable[[str], bytes | None]
+) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+    """Return the answer to a GET, redirects followed. Each host hears its own authorization, and no other's."""
     here = url
     for hop in range(REDIRECTS_MAX + 1):
         connection = _connect(here, redirected=hop > 0)
         try:
             parts = urllib.parse.urlsplit(here)
             place = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
-            connection.request("GET", place, headers={"User-Agent": "orlop", "Accept-Encoding": "identity"})
+            connection.request("GET", place, headers=_headers(here, secret))
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as wrong:
             connection.close()

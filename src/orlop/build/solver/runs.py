@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from orlop.engine.steps import run as steps
-from orlop.spec.errors import CommandFailed, Denied
+from orlop.spec.errors import CommandFailed, Denied, NotFound
 
 from .. import graph
 from . import foreign, keys
@@ -86,6 +86,10 @@ def _check_entitlements(solver: Solver, step: graph.Run) -> None:
         if wanted and entitlement not in allowed:
             hint = f"if you trust the Dockerfile: orlop build --allow {entitlement}"
             raise Denied("run", step.origin.text or "a step", f"{entitlement} is not allowed", hint=hint)
+    for name in step.devices:
+        if not name.endswith("?"):
+            hint = "say required=false if the step can do without"
+            raise NotFound("run", step.origin.text or "a step", f"CDI device {name}: no CDI is read here", hint=hint)
 
 
 def _failed(solver: Solver, step: graph.Run, log: StepLog, code: int) -> CommandFailed:
