@@ -202,7 +202,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half(size: str) -> None:
             puller.pull(registry)
         assert "free some" in caught.value.hint
         assert puller.store.names.entries() == ()
-        assert puller.snapshots.unpacked() == []
+        assert not puller.snapshots.unpacked()
         for digest in puller.store.digests():
             assert Digest.of(puller.store.get(digest)) == digest
         collection.collect(puller.store, puller.snapshots)

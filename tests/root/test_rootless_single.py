@@ -81,3 +81,11 @@ def test_a_container_has_a_terminal_networks_and_execs(user: User) -> None:
     assert lines(user, "exec", "c", "id", "-u") == ["0"]
     assert "default via" in "".join(lines(user, "exec", "c", "ip", "route"))
     lines(user, "rm", "-f", "c")
+
+
+def test_there_is_no_other_id_to_be(user: User) -> None:
+    for mode in ("keep-id", "nomap"):
+        done = user.orlop("run", "--rm", "--userns", mode, "host", "true")
+        assert done.code == 125, done
+        assert "it takes subordinate uids, and this engine has one id" in done.stderr
+        assert "`orlop doctor` says how to get some" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -150,6 +151,52 @@ def test_a_namespace_is_shared_with_whoever_joins_it(machine: Machine) -> None:
     machine.lines("rm", "-f", "plain")
 
 
+def test_some_ids_are_given_by_name_and_the_rest_are_nobody_elses(machine: Machine) -> None:
+    given = "auto:size=3000,uidmapping=0:1234:2,gidmapping=100:4321:1"
+    machine.lines("run", "-d", "--name", "first", "--userns", given, "-v", "vol:/v", "host", "sleep", "1000")
+    read = ("cat", "/proc/self/uid_map", "/proc/self/gid_map")
+    found = [[int(word) for word in line.split()] for line in machine.lines("exec", "first", *read)]
+    uids, gids = found[:2], found[2:]
+    assert uids[0] == [0, 1234, 2] and uids[1][0::2] == [2, 2998] and uids[1][1] >= FIRST
+    assert [line[0::2] for line in gids] == [[0, 100], [100, 1], [101, 2899]] and gids[1][1] == 4321
+    assert gids[2][1] == gids[0][1] + 100 >= FIRST
+    # On disk nothing has changed hands, whatever the map: layers and volumes are shown through it.
+    script = "touch /v/a; chown 2:100 /v/a; stat -c %u:%g /v/a /etc/passwd"
+    assert machine.lines("exec", "first", "sh", "-c", script) == ["2:100", "0:0"]
+    shown = (machine.root / "volumes/vol/_data/a").stat()
+    assert (shown.st_uid, shown.st_gid) == (2, 100)
+    mine = machine.user.directory / "mine"
+    mine.write_text("mine")
+    mine.chmod(0o600)
+    os.chown(mine, 1234, 1234)
+    assert machine.lines("run", "--rm", "--userns", given, "-v", f"{mine}:/m", "host", "cat", "/m") == ["mine"]
+    second = machine.lines("run", "--rm", "--userns", "auto:size=3000", "host", *read)
+    first_free = int(second[0].split()[1])
+    assert first_free >= uids[1][1] + 2998 or first_free + 3000 <= uids[1][1]
+    machine.lines("rm", "-f", "first")
+    machine.lines("volume", "rm", "vol")
+
+
+def test_keep_id_of_root_is_a_namespace_in_which_everybody_is_who_they_are(machine: Machine) -> None:
+    words = ("run", "-d", "--name", "k", "-v", "vol:/v", "--userns", "keep-id:uid=1000,gid=1001")
+    machine.lines(*words, "host", "sleep", "1000")
+    assert machine.uid_map("k") == [0, 0, 2**32 - 1]
+    script = "id -u; id -g; readlink /proc/self/ns/user; stat -c %u:%g /etc/passwd"
+    *ids, namespace, owner = machine.lines("exec", "k", "sh", "-c", script)
+    assert (ids, owner) == (["1000", "1001"], "0:0")
+    assert namespace != os.readlink("/proc/self/ns/user")
+    # Its root has no power over the machine, as an owner of files it is the machine's: audit says so.
+    assert machine.lines("run", "--rm", "--userns", "keep-id", "host", "id", "-u") == ["0"]
+    machine.lines("run", "-d", "--name", "r", "--userns", "keep-id", "host", "sleep", "1000")
+    shown = json.loads(machine.orlop("audit", "--format", "json", "r").stdout)
+    assert [fact["passed"] for fact in shown[0]["facts"] if fact["fact"] == "root"] == [False]
+    # It takes nobody an id away.
+    assert machine.lines("run", "--rm", "--userns", f"auto:size={COUNT}", "host", "true") == []
+    for name in ("k", "r"):
+        machine.lines("rm", "-f", name)
+    machine.lines("volume", "rm", "vol")
+
+
 PING_SOCKET = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP); print('opened')"
 
 
@@ -180,7 +227,15 @@ def test_pings_are_those_of_ping_sockets_and_of_no_raw_ones(machine: Machine, pe
         (("--userns", "remap=stranger"), "stranger has no ids in /etc/subuid"),
         (("--userns", "container:nobody"), "No such container: nobody"),
         (("--userns", "container:"), "invalid USER mode: container:"),
-        (("--userns", "keep-id"), "needs a copy of every layer"),
+        (("--userns", "auto:uidmapping=0:5"), "invalid USER mode: auto:uidmapping=0:5"),
+        (("--userns", "auto:uidmapping=0:5:2,uidmapping=1:9:1"), "invalid USER mode"),
+        (("--userns", "auto:size=1,uidmapping=0:@5:2"), "write the machine's id, without the @"),
+        (("--userns", "auto:size=5,uidmapping=7:7:4294967295"), "invalid USER mode"),
+        (("--userns", "keep-id:size=5"), "root's keep-id has all ids there are"),
+        (("--userns", "keep-id:gid=-1"), "invalid USER mode: keep-id:gid=-1"),
+        (("--userns", "keep-id", "--nesting"), "it would have them as root"),
+        (("--userns", "auto:size=9,uidmapping=0:0:1", "--nesting"), "it would have them as root"),
+        (("--userns", "nomap"), "leaves an ordinary user's own id out, and this engine is root's"),
         (("--userns", "auto:size=10", "-u", "11"), "11 is not mapped in the user namespace"),
     ],
 )
@@ -200,7 +255,7 @@ def test_without_ids_the_error_says_how_to_get_some(machine: Machine) -> None:
     finally:
         file.write_text(before)
     assert done.code == 125, done
-    assert "echo orlop:2147483648:1073741824 >>/etc/subuid" in done.stderr
+    assert "echo orlop:1879048192:268435456 >>/etc/subuid" in done.stderr
 
 
 def test_a_whole_engine_is_remapped_but_for_those_that_opt_out(machine: Machine) -> None:

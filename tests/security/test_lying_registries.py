@@ -153,7 +153,7 @@ def test_a_lie_becomes_no_image(puller: Puller, lie: str) -> None:
         puller.pull(registry)
     assert _fits(caught.value, cause), str(caught.value)
     assert puller.store.names.entries() == ()
-    assert puller.snapshots.unpacked() == []
+    assert not puller.snapshots.unpacked()
     assert digest(PACKED) not in puller.blobs()
     for found in puller.store.digests():
         assert Digest.of(puller.store.get(found)) == found
@@ -180,7 +180,7 @@ def test_a_wrong_configuration(puller: Puller) -> None:
     with Registry(content) as registry, pytest.raises(OrlopError, match="has the diff_id"):
         puller.pull(registry)
     assert puller.store.names.entries() == ()
-    assert puller.snapshots.unpacked() == []
+    assert not puller.snapshots.unpacked()
 
 
 def test_a_broken_connection_is_resumed(puller: Puller) -> None:

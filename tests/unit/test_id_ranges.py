@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orlop.engine.rootless.subids import ID_MAX, RANGES_MAX, Range, mappings, parse
-from orlop.engine.userns.ranges import free_range
+from orlop.engine.userns import kept, modes
+from orlop.engine.userns.ranges import free_range, unnamed
 from orlop.snapshot.owners import NOBODY, Shift
+from orlop.spec.errors import OrlopError
+from orlop.spec.runtime import IdMapping
 
 
 @pytest.mark.parametrize(
@@ -65,3 +68,38 @@ def test_owners_come_back_as_they_went(uid: int, gid: int) -> None:
     if uid < 65536 and gid < 65536:
         assert shift.inside(*seen) == (uid, gid)
     assert shift.seen(-1, -1) == (-1, -1)
+
+
+@given(st.integers(0, 70), st.integers(1, 60))
+def test_keep_id_gives_each_of_our_ids_one_place_and_us_the_one_we_want(inside: int, count: int) -> None:
+    lines = kept.around(inside, count)
+    places = {each.container_id + at: each.host_id + at for each in lines for at in range(each.size)}
+    assert sorted(places.values()) == list(range(count))
+    assert places[inside] == 0
+    assert len(places) == sum(each.size for each in lines) == count
+
+
+@given(st.integers(1, 60), st.lists(st.tuples(st.integers(0, 70), st.integers(1, 9)), max_size=6))
+def test_what_no_mapping_names(size: int, named: list[tuple[int, int]]) -> None:
+    taken = {number for first, count in named for number in range(first, first + count)}
+    gaps = unnamed(size, [IdMapping(container_id=first, host_id=0, size=count) for first, count in named])
+    found = [number for first, count in gaps for number in range(first, first + count)]
+    assert found == [number for number in range(size) if number not in taken]
+
+
+@given(
+    st.one_of(
+        st.text(max_size=40),
+        st.from_regex(r"(auto|keep-id|nomap|remap)[:=](([ugs]id|size|[ug]idmapping)=[0-9:@,-]{0,30},?){0,4}"),
+    )
+)
+def test_a_mode_is_understood_or_an_error(text: str) -> None:
+    try:
+        mode = modes.parse(text, "a container")
+    except OrlopError:
+        return
+    for lines in (mode.uids, mode.gids):
+        for field in ("container_id", "host_id"):
+            taken = sorted((getattr(each, field), each.size) for each in lines)
+            assert all(first + size <= after for (first, size), (after, _) in itertools.pairwise(taken))
+            assert all(size and first + size - 1 <= modes.ID_MAX for first, size in taken)

@@ -28,6 +28,7 @@ from . import events
 from .compile.mounts import GRANTED
 from .containers import names
 from .containers.record import disk_trouble_told, timestamp, write_durably
+from .userns import kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,12 +203,13 @@ def materialise(engine: Engine, record: ContainerRecord) -> None:
     place = f"{_memory(engine)}/{record.id}"
     shutil.rmtree(place, ignore_errors=True)
     os.mkdir(place, 0o700)
+    shift = kept.on_disk(record, engine.host.runtime)
     for number, (kind, grant) in enumerate(grants):
         data = of_kind(engine, kind)
         fd = os.open(f"{place}/{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb", buffering=0) as file:
             file.write(data.read(data.find(grant.source)))
-            os.fchown(fd, grant.uid, grant.gid)
+            os.fchown(fd, *(shift.seen(grant.uid, grant.gid) if shift else (grant.uid, grant.gid)))
             os.fchmod(fd, grant.mode)
     link = f"{engine.records.path(record.id)}/{GRANTED}"
     if os.path.lexists(link):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     class Layers(Protocol):
         """What is unpacked: `snapshot.Snapshots`."""
 
-        def unpacked(self) -> list[Digest]: ...
+        def unpacked(self) -> dict[Digest, Digest]: ...
         def in_use(self) -> set[Digest]: ...
         def retire(self, chain_id: Digest, /) -> str: ...
         def dispose(self, path: str, /) -> None: ...
@@ -75,6 +75,15 @@ def reachable(store: Store, target: Descriptor) -> Marked:
     return marked
 
 
+def needed_layers(layers: Layers, marked: Marked) -> set[Digest]:
+    """Return which layers the marked images and the writable layers need.
+
+    A tree with other owners is kept, for the next container of its map, as long as an image has the layer.
+    """
+    kept = {chain_id for chain_id, origin in layers.unpacked().items() if origin in marked.layers}
+    return marked.layers | layers.in_use() | kept
+
+
 def collect(store: Store, layers: Layers, candidates: Marked | None = None) -> Swept:
     """Remove what nobody needs; of candidates only, when given. Raises Invalid for a broken document, Unavailable."""
     swept = Swept()
@@ -84,11 +93,13 @@ def collect(store: Store, layers: Layers, candidates: Marked | None = None) -> S
         if marked.broken:
             hint = "`orlop system fsck --repair` removes images that can't be read"
             raise Invalid("collect", "images", marked.broken[0], hint=hint)
-        marked.layers |= layers.in_use()
+        marked.layers |= needed_layers(layers, marked)
         mark_kept(store, marked)
-        for chain_id in set(layers.unpacked()) - marked.layers:
-            wanted = candidates is None or chain_id in candidates.layers
-            if wanted and remove_unless_leased(chain_id, _retirement(layers, chain_id, retired)):
+        for chain_id, origin in layers.unpacked().items():
+            if chain_id in marked.layers:
+                continue
+            wanted = candidates is None or origin in candidates.layers
+            if wanted and remove_unless_leased(origin, _retirement(layers, chain_id, retired)):
                 swept.layers.append(chain_id)
         for digest in set(store.digests()) - marked.blobs:
             size = store.stat(digest) or 0

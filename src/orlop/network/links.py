@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MTU_DEFAULT = 1500
 NAME_LENGTH_MAX = 15  # IFNAMSIZ without its NUL
+PING_GID_MAX = 2**31 - 1
 _SYSCTL = "/proc/sys/net"
 
 
@@ -30,14 +31,15 @@ def new_namespace() -> tuple[int, Rtnetlink]:
     return namespace.new(_furnish)
 
 
-def open_to_mapped_root() -> None:
+def open_to_mapped_root(gid_last: int) -> None:
     """Let whoever is in the calling thread's namespace listen on low ports and send pings without a capability.
 
     For containers in a user namespace of their own: that namespace does not own this one, so that no capability in
-    there counts for it (network_namespaces(7); icmp(7), ping_group_range).
+    there counts for it (network_namespaces(7); icmp(7), ping_group_range). gid_last: the highest that it has; the
+    kernel takes none beyond PING_GID_MAX for pings (GID_T_MAX, net/ipv4/sysctl_net_ipv4.c).
     """
     write_sysctl("ipv4/ip_unprivileged_port_start", "0")
-    write_sysctl("ipv4/ping_group_range", "0 2147483647")
+    write_sysctl("ipv4/ping_group_range", f"0 {min(gid_last, PING_GID_MAX)}")
 
 
 def _furnish() -> Rtnetlink:

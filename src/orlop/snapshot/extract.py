@@ -129,6 +129,7 @@ class Extraction:
                 continue  # something else stands there by now
             try:
                 if os.fstat(fd).st_ino == inode:
+                    self._give_to_root(fd)
                     _take_attributes(fd, os.fsdecode(path), lower)
             finally:
                 os.close(fd)
@@ -206,6 +207,7 @@ class Extraction:
         fd = os.open(base, removal.DIRECTORY_FLAGS, dir_fd=parent)
         if opaque:
             os.setxattr(fd, overlay.OPAQUE_XATTR, b"y")
+            self._give_to_root(fd)
         if opaque or not self._rules.layer:
             os.fchmod(fd, 0o755)
         else:
@@ -395,6 +397,11 @@ class Extraction:
         shift = self._rules.shift
         uid, gid = shift.seen(member.uid, member.gid) if shift else (member.uid, member.gid)
         self.lost_owners += not owners.give(target, uid, gid)
+
+    def _give_to_root(self, fd: int) -> None:
+        """Give a directory of a layer that no member describes to root, as the tree's owners are counted."""
+        if self._rules.layer and self._rules.shift:
+            os.chown(fd, *self._rules.shift.seen(0, 0))
 
     def _set_xattrs(self, target: int | str, member: Member) -> None:
         for name, value in member.xattrs.items():

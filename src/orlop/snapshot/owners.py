@@ -43,6 +43,10 @@ class Shift:
         self._uids = tuple(uids)
         self._gids = tuple(gids)
 
+    def __str__(self) -> str:
+        """Say what it does, the same for the same ranges."""
+        return f"{self._uids} {self._gids}"
+
     def seen(self, uid: int, gid: int) -> tuple[int, int]:
         """Return how we see an owner of in there; -1, which is no change, stays."""
         return _moved(uid, self._uids), _moved(gid, self._gids)

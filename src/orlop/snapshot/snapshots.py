@@ -25,19 +25,20 @@ import threading
 from contextlib import closing
 
 from orlop.spec.digest import HEX_LENGTHS, Digest
-from orlop.spec.errors import Conflict, Invalid, NotFound, Unavailable
+from orlop.spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from orlop.spec.image import chain_ids
 from orlop.spec.jsonio import parse
 from orlop.spec.runtime import Mount
 
 from . import overlay, removal
 from .record import LayerRecord, Usage
-from .unpack import Arrival, Unpack, complete, discard, is_opaque, layer_path, remove_tree, unavailable
+from .unpack import Arrival, Unpack, complete, discard, is_opaque, layer_path, remove_tree, shifted, unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .owners import Shift
     from .unpack import Layer
 
 KEY_LENGTH_MAX = 128
@@ -67,21 +68,23 @@ class Snapshots:
         """Give up the lock: the next one that opens the directory may sweep it."""
         os.close(self._lock_fd)
 
-    def unpack(self, layers: Sequence[Layer]) -> Digest | None:
+    def unpack(self, layers: Sequence[Layer], shift: Shift | None = None) -> Digest | None:
         """Extract what is missing of these layers and return the ChainID of the last one (None for no layers).
 
         layers: (diff_id, function that opens the blob, compressed or not), the base layer first.
+        shift: makes trees of their own, with other owners; what is returned then names the topmost of those.
         Raises Invalid when a layer is broken, hostile or not the one its diff_id says; then nothing of it stays.
         """
         chain = chain_ids(tuple(diff_id for diff_id, _ in layers))
         if not chain:
             return None
+        names = tuple(shifted(chain_id, shift) for chain_id in chain) if shift else chain
         present = len(chain)
-        while present and not self.has(chain[present - 1]):
+        while present and not self.has(names[present - 1]):
             present -= 1
         if present < len(chain):
-            Unpack(self.root, layers, chain).run(present)
-        return chain[-1]
+            Unpack(self.root, layers, chain, shift).run(present)
+        return names[-1]
 
     def prepare(self, key: str, parent: Digest | None) -> tuple[Mount, ...]:
         """Make a writable layer called key above the layer `parent`; return what makes it a root file system.
@@ -158,10 +161,11 @@ class Snapshots:
         """Return the keys of all writable layers that begin with prefix."""
         return [key for key in os.listdir(f"{self.root}/active") if key.startswith(prefix)]
 
-    def unpacked(self) -> list[Digest]:
-        """Return the ChainIDs of all layers that are unpacked."""
+    def unpacked(self) -> dict[Digest, Digest]:
+        """Return the ChainID of each unpacked layer -> the same; of a tree with other owners -> the image's own."""
         names = {name: _ALGORITHMS.get(len(name)) for name in os.listdir(f"{self.root}/layers")}
-        return [Digest(f"{algorithm}:{name}") for name, algorithm in names.items() if algorithm]
+        found = (Digest(f"{algorithm}:{name}") for name, algorithm in names.items() if algorithm)
+        return {chain_id: self._origin(chain_id) for chain_id in found}
 
     def in_use(self) -> set[Digest]:
         """Return the ChainIDs of the layers that a writable layer stands on, all the way down."""
@@ -239,6 +243,13 @@ class Snapshots:
                 complete(self.root, [arrival])
         except OSError as error:
             raise unavailable("adopt", f"snapshot {key}", error) from None
+
+    def _origin(self, chain_id: Digest) -> Digest:
+        try:
+            origin = self._record(chain_id).origin
+        except OrlopError:
+            return chain_id  # it was removed meanwhile, or is broken: `fsck` says so
+        return Digest.parse(origin) if origin else chain_id
 
     def _lower(self, chain_id: Digest | None) -> tuple[str, ...]:
         """Return the trees below a writable layer, the topmost first."""

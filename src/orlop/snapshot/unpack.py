@@ -20,12 +20,13 @@ from contextlib import closing
 
 from orlop.content.compression import Decompressed
 from orlop.linux import abi, inode
+from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, Unavailable
 from orlop.spec.jsonio import dump
 from orlop.spec.tar import Reader
 
 from . import overlay, removal
-from .extract import Extraction
+from .extract import LAYER, Extraction, Rules
 from .readahead import PIECE_BYTES, ReadAhead
 from .record import LayerRecord
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Protocol
 
-    from orlop.spec.digest import Digest
+    from .owners import Shift
 
     class Blob(Protocol):
         """An open blob: `content.Store.open` returns one."""
@@ -52,12 +53,17 @@ AHEAD_BYTES_MAX = 48 * 1024**2
 
 
 class Unpack:
-    """The missing layers of one chain. layers: (diff_id, opener) of each, the base first; chain: their ChainIDs."""
+    """The missing layers of one chain. layers: (diff_id, opener) of each, the base first; chain: their ChainIDs.
 
-    def __init__(self, root: str, layers: Sequence[Layer], chain: Sequence[Digest]) -> None:
+    shift: where the trees are to have other owners than the archives; their names in the chain are `shifted` then.
+    """
+
+    def __init__(self, root: str, layers: Sequence[Layer], chain: Sequence[Digest], shift: Shift | None = None) -> None:
         self._root = root
+        self._origins = tuple(chain) if shift else ()
+        self._rules = Rules(layer=True, shift=shift)
         self._layers = layers
-        self._chain = chain
+        self._chain = [shifted(each, shift) for each in chain] if shift else chain
         self._pieces_max = AHEAD_BYTES_MAX // PIECE_BYTES
         self._failed = len(chain)  # the lowest layer that failed: what lies above it is given up
         self._lock = threading.Lock()
@@ -99,7 +105,7 @@ class Unpack:
         """Return a layer that is extracted and proven, or None for one that somebody else has brought meanwhile."""
         diff_id, open_blob = self._layers[index]
         try:
-            arrival = Arrival(self._root, index, self._chain[index])
+            arrival = Arrival(self._root, index, self._chain[index], self._rules)
             try:
                 if arrival.is_there:
                     arrival.close()
@@ -128,6 +134,7 @@ class Unpack:
         try:
             on_the_way = {arrival.index: arrival.path for arrival in arrivals}
             for arrival in arrivals:
+                arrival.origin = self._origins[arrival.index] if self._origins else ""
                 arrival.describe(self._layers[arrival.index][0], self._chain, self._below(arrival.index, on_the_way))
             complete(self._root, arrivals)
         except OSError as error:
@@ -147,14 +154,17 @@ class Arrival:
     """One layer on its way: unpacking/<chain id>, locked until `close`, which discards what was not completed.
 
     is_there: while we waited for the lock somebody else has brought the layer. index: which of its chain it is.
+    origin: LayerRecord's.
     """
 
-    def __init__(self, root: str, index: int, chain_id: Digest) -> None:
+    def __init__(self, root: str, index: int, chain_id: Digest, rules: Rules = LAYER) -> None:
         """Wait for the lock, and remove what a dead writer left. Raises OSError."""
         self.index = index
         self.chain_id = chain_id
         self.path = f"{root}/unpacking/{chain_id.hex}"
         self._root = root
+        self.origin = ""
+        self._rules = rules
         self._extraction: Extraction | None = None
         self._tree = -1
         while True:
@@ -195,7 +205,7 @@ class Arrival:
                     digest.update(data)
                     return data
 
-                self._extraction = Extraction(self._tree, trash, subject)
+                self._extraction = Extraction(self._tree, trash, subject, self._rules)
                 self._extraction.run(Reader(read, subject))
         finally:
             os.close(trash)
@@ -216,6 +226,7 @@ class Arrival:
                 entries=extraction.entries,
                 lost_xattrs=extraction.lost_xattrs,
                 lost_devices=extraction.lost_devices,
+                origin=self.origin,
             )
         )
 
@@ -278,6 +289,11 @@ def complete(root: str, arrivals: Sequence[Arrival]) -> None:
 def layer_path(root: str, chain_id: Digest) -> str:
     """Return where an unpacked layer lies or would lie."""
     return f"{root}/layers/{chain_id.hex}"
+
+
+def shifted(chain_id: Digest, shift: Shift) -> Digest:
+    """Return what names a layer whose tree has other owners than its archive: no image's layer has this ChainID."""
+    return Digest.of(f"{chain_id} {shift}".encode())
 
 
 def is_opaque(tree: str) -> bool:

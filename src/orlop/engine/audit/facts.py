@@ -6,6 +6,7 @@ from ...spec.runtime import Spec
 from ..apparmor import UNCONFINED
 from ..compile.security import CAPABILITIES_DEFAULT, MASKED_PATHS
 from ..containers.record import ContainerRecord
+from ..userns.kept import has_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ def _secure(record: ContainerRecord, spec: Spec, seen: Seen) -> "Iterator[Fact]"
         step = "" if confined else "leave --security-opt apparmor=unconfined and --privileged away"
         yield Fact(property=SECURE, fact="profile", passed=confined, why=why, next=step)
     user = process.user.uid if process else 0
-    mapped = bool(record.uid_mappings) or not seen.engine_is_root or (seen.runs and seen.uid != 0)
+    mapped = (
+        (bool(record.uid_mappings) and not has_root(record)) or not seen.engine_is_root or (seen.runs and seen.uid != 0)
+    )
     harmless = mapped or user != 0
     why = "its root is nobody on the machine" if harmless else "its root is root of the machine, but for capabilities"
     step = "" if harmless else "run it with --userns auto, or as another user with -u"

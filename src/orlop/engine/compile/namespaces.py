@@ -10,6 +10,7 @@ from ...linux.cgroup.directory import split_path
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import Mount, Namespace
+from ..userns import kept
 from ..userns import modes as userns
 from .mounts import SHM_SIZE_BYTES
 
@@ -89,7 +90,7 @@ def check(request: ContainerRequest, subject: str) -> None:
 
 def check_nesting(record: ContainerRecord, host: Host) -> None:
     """Raise Invalid where a container would run others with the machine's own root: nobody's rights may nest."""
-    if host.runtime.initial_user_namespace and not record.uid_mappings:
+    if host.runtime.initial_user_namespace and (not record.uid_mappings or kept.has_root(record)):
         cause = "--nesting gives a container mounts and namespaces of its own, and it would have them as root"
         raise Invalid("create", record.subject, cause, hint="write --userns auto beside it")
 

@@ -84,7 +84,7 @@ def container(
         annotations={**request.annotations, **({reaper.ANNOTATION: "true"} if request.init else {})},
         linux=linux,
     )
-    spec = unprivileged.with_ids(spec, record, directory)
+    spec = unprivileged.with_ids(spec, record, directory, host)
     spec, lessened = unprivileged.adapted(spec, request, host, devices)
     lessened += resources.rlimit_warnings(request, host)
     return Compiled(spec, (*warnings, *lessened, *_capability_warnings(request, host), *mounts.warnings(request)))

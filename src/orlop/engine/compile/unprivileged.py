@@ -20,17 +20,19 @@ _SHOWN = {"network": ("sysfs", "/sys"), "pid": ("proc", "/proc")}
 _KEPT = ("nosuid", "noexec", "nodev")
 
 
-def with_ids(spec: Spec, record: ContainerRecord, directory: str) -> Spec:
+def with_ids(spec: Spec, record: ContainerRecord, directory: str, host: Host) -> Spec:
     """Return the spec with the container's own user namespace, if it has one, and its own files shown with its ids.
 
-    directory: the container's, whose files it mounts. What a user mounts keeps its owners, as with docker.
+    directory: the container's, whose files it mounts. What a user mounts keeps its owners, as with docker. In an
+    engine that can't map mounts all of it has the right owners on disk (engine.userns.kept).
     """
     if not record.uid_mappings:
         return spec
     own = {point.destination for point in record.mounts if point.type == VOLUME}
+    maps_mounts = host.runtime.initial_user_namespace
     mounts = tuple(
         mount.replace(uid_mappings=record.uid_mappings, gid_mappings=record.gid_mappings)
-        if mount.destination in own or mount.source.startswith(f"{directory}/")
+        if maps_mounts and (mount.destination in own or mount.source.startswith(f"{directory}/"))
         else mount
         for mount in spec.mounts
     )

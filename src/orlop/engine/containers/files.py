@@ -15,6 +15,7 @@ from ...spec.errors import Invalid
 from ..compile.mounts import FILES
 from ..networks import attach, links
 from ..networks import names as resolver_names
+from ..userns import kept
 from .record import ContainerRecord
 
 TYPE_CHECKING = False
@@ -50,8 +51,9 @@ def write(engine: Engine, record: ContainerRecord, attachment: Attachment | None
             "hosts": _hosts(engine, record, attachment),
             "resolv.conf": _resolv_conf(engine, record, attachment),
         }
+    shift = kept.on_disk(record, engine.host.runtime)
     for name, data in content.items():
-        _replace(f"{directory}/{name}", data)
+        _replace(f"{directory}/{name}", data, shift.seen(0, 0) if shift else None)
 
 
 def update(engine: Engine, record: ContainerRecord, attachment: Attachment) -> None:
@@ -132,9 +134,11 @@ def _of_the_host(name: str) -> bytes:
         os.close(root)
 
 
-def _replace(name: str, data: bytes) -> None:
+def _replace(name: str, data: bytes, owner: tuple[int, int] | None = None) -> None:
     # Made anew before every start, so it need not be durable.
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     with open(fd, "wb", buffering=0) as file:
+        if owner is not None:
+            os.fchown(fd, *owner)
         os.fchmod(fd, 0o644)  # the engine's umask is not the container's
         file.write(data)

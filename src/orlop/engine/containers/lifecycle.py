@@ -23,6 +23,7 @@ from ..images.notes import notes as image_notes
 from ..networks import attach, reach
 from ..networks import requests as network_requests
 from ..supervision import dependencies, orders
+from ..userns import kept
 from ..volumes import preparation, shared
 from . import ends, files, names, removal, state
 from .record import ContainerRecord, disk_trouble_told, timestamp, write_durably
@@ -80,7 +81,7 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
         if image is not None:
             lease = held.enter_context(engine.store.leases.hold())
             lease.add(*(layer.chain_id for layer in image.layers))  # no collection between the layers and the snapshot
-        parent = _unpacked(engine, image)
+        parent = _unpacked(engine, image, record)
         directory = engine.records.path(container_id)
         os.mkdir(directory, 0o700)
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -229,13 +230,14 @@ def _decide(
 ) -> ContainerRecord:
     base = image.config.config if image is not None else ContainerConfig()
     logging.check(request, f"container {name}")
+    runs_as = request.replace(user=engine.id_ranges.user(engine, request, f"container {name}"))
     chain = image.chain_id if image is not None else None
     return ContainerRecord(
         id=container_id,
         name=name,
         created_at=timestamp(),
         request=request,
-        config=config.merge(request, base, container_id, engine.host.hostname),
+        config=config.merge(runs_as, base, container_id, engine.host.hostname),
         image_id=str(image.id) if image is not None else "",
         snapshot_parent=str(chain) if chain is not None else "",
         mounts=preparation.decide(engine, request, image, container_id, f"container {name}"),
@@ -247,13 +249,17 @@ def _compile(engine: Engine, record: ContainerRecord, trees: Mapping[str, Mount]
     return compile.container(record, engine.records.path(record.id), engine.host, devices, trees)
 
 
-def _with_ids(mounts: tuple[Mount, ...], record: ContainerRecord) -> tuple[Mount, ...]:
-    """Return mounts that show their files with the container's ids; on disk they are as without a user namespace."""
+def _with_ids(engine: Engine, mounts: tuple[Mount, ...], record: ContainerRecord) -> tuple[Mount, ...]:
+    """Return mounts that show their files with the container's ids, where these are not their owners on disk."""
+    if kept.on_disk(record, engine.host.runtime) is not None:
+        return mounts
     return tuple(mount.replace(uid_mappings=record.uid_mappings, gid_mappings=record.gid_mappings) for mount in mounts)
 
 
-def _unpacked(engine: Engine, image: Image | None) -> Digest | None:
-    return engine.snapshots.unpack(engine.images.layer_openers(image)) if image is not None else None
+def _unpacked(engine: Engine, image: Image | None, record: ContainerRecord) -> Digest | None:
+    if image is None:
+        return None
+    return engine.snapshots.unpack(engine.images.layer_openers(image), kept.on_disk(record, engine.host.runtime))
 
 
 def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: int) -> None:
@@ -272,7 +278,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
             id=record.id,
             directory=directory,
             runtime_directory=runtime_directory,
-            rootfs=_with_ids(rootfs_mounts(engine, record), record),
+            rootfs=_with_ids(engine, rootfs_mounts(engine, record), record),
             user=record.config.user,
             groups=record.request.group_add,
             open_stdin=record.request.open_stdin,

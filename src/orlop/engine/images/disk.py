@@ -74,7 +74,7 @@ def attributed(engine: Engine) -> list[dict[str, object]]:
     root = engine.paths.root
     lines: list[dict[str, object]] = []
     marked = collection.mark(engine.store)
-    needed = marked.layers | engine.snapshots.in_use()
+    needed = collection.needed_layers(engine.snapshots, marked)
     cached = {digest.hex for digest in engine.step_cache.keep(engine.snapshots.chain)}
     by_name = {digest.hex: digest in marked.blobs for digest in engine.store.digests()}
 

@@ -148,6 +148,7 @@ def _garbage(engine: Engine, repair: bool) -> Iterator[Problem]:
     if marked.broken:
         return  # what those need is not known: `_images` has told
     collection.mark_kept(engine.store, marked)
+    needed = collection.needed_layers(engine.snapshots, marked)
     found = [
         *(
             (digest, Problem(LEFTOVER, f"blob {digest}", "no image needs it"))
@@ -157,7 +158,7 @@ def _garbage(engine: Engine, repair: bool) -> Iterator[Problem]:
         *(
             (chain_id, Problem(LEFTOVER, f"layer {chain_id}", "no image and no container needs it"))
             for chain_id in engine.snapshots.unpacked()
-            if chain_id not in marked.layers | engine.snapshots.in_use() and not is_leased(chain_id)
+            if chain_id not in needed and not is_leased(chain_id)
         ),
     ]
     if repair and found:

@@ -17,8 +17,8 @@ from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from ...spec.network import Attachment, Endpoint, EndpointRequest, Published
 from ..containers import state
 from ..containers.names import short_id
-from . import cni, egress, mtu, names, ports
-from .host import OPTION_HOST_IP, OPTION_ICC, forwards_of
+from . import cni, egress, interfaces, mtu, names, ports
+from .host import OPTION_HOST_IP, OPTION_ICC, forwards_of, is_on
 from .store import new_id
 
 TYPE_CHECKING = False
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from .host import Networks
 
 NONE, HOST, CONTAINER = "none", "host", "container:"
-INTERFACE = "eth"
 # What a kernel, or one who has not the privileges, says of links and rules.
 _LACKING = frozenset(
     (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOSYS)
@@ -123,7 +122,8 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
     try:
         fd, inside = links.new_namespace()
         if record.uid_mappings:
-            namespace.inside(fd, links.open_to_mapped_root)
+            gid_last = max(each.host_id + each.size - 1 for each in record.gid_mappings)
+            namespace.inside(fd, lambda: links.open_to_mapped_root(gid_last))
         with inside:
             attachment = _connect(engine, record, inside, fd)
         if any(cni.is_cni(engine, one) for one in attachment.endpoints):
@@ -284,7 +284,7 @@ def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: End
             held = networks.attachments.get(record.id) or Attachment(boot_id=networks.boot_id)
             network = networks.store.find(wish.network)
             taken = {endpoint.interface for endpoint in held.endpoints}
-            interface = next(name for name in map(_interface, range(len(taken) + 1)) if name not in taken)
+            interface = interfaces.name(network, wish, taken, record.subject)
             endpoint = _decide(engine, record, network, wish, interface)
             if network.driver == cni.DRIVER:
                 endpoint = cni.intended(endpoint, network, wish, ())
@@ -373,12 +373,16 @@ def _of_container(engine: Engine, record: ContainerRecord, reference: str) -> in
 
 def _hold(engine: Engine, record: ContainerRecord) -> Attachment:
     networks = engine.networks
-    endpoints = []
+    endpoints: list[Endpoint] = []
     asked = {}
-    for number, wish in enumerate(wishes(record)):
+    named = {wish.options.get(interfaces.OPTION_NAME, "") for wish in wishes(record)}
+    for wish in wishes(record):
         network = networks.store.find(wish.network)
         asked[network.id] = wish
-        endpoints.append(_decide(engine, record, network, wish, _interface(number)))
+        own = wish.options.get(interfaces.OPTION_NAME, "")
+        taken = {one.interface for one in endpoints} | (named - {own, ""})
+        interface = interfaces.name(network, wish, taken, record.subject)
+        endpoints.append(_decide(engine, record, network, wish, interface))
         attachment = Attachment(boot_id=networks.boot_id, endpoints=tuple(endpoints))
         networks.attachments.hold(record.id, attachment)
     try:
@@ -505,12 +509,22 @@ def _plug(
     if network.driver == "macvlan":
         chosen = network.options.get("macvlan_mode", "bridge")
         links.plug_macvlan(networks.route, inside, fd, endpoint, network.link, chosen)
+        _settle(inside, fd, endpoint, wish)
         return
     bridge = networks.route.link(networks.link_name(network))
     if bridge is None:
         raise Unavailable("connect", record.subject, f"the bridge of network {network.name} is gone", hint="try again")
-    isolated = network.options.get(OPTION_ICC, "true") != "true"
+    isolated = not is_on(network, OPTION_ICC)
     links.plug_bridge(networks.route, inside, fd, endpoint, links.Port(bridge.index, bridge.mtu, isolated))
+    _settle(inside, fd, endpoint, wish)
+
+
+def _settle(inside: Rtnetlink, fd: int, endpoint: Endpoint, wish: EndpointRequest) -> None:
+    try:
+        interfaces.settle(inside, fd, endpoint, wish)
+    except BaseException:
+        links.unplug(inside, endpoint)
+        raise
 
 
 def _gateway(engine: Engine, endpoints: tuple[Endpoint, ...], asked: dict[str, EndpointRequest]) -> str:
@@ -536,7 +550,3 @@ def _asked(engine: Engine, record: ContainerRecord) -> dict[str, EndpointRequest
 
 def _of(attachment: Attachment, network_id: str) -> Endpoint | None:
     return next((one for one in attachment.endpoints if one.network_id == network_id), None)
-
-
-def _interface(number: int) -> str:
-    return f"{INTERFACE}{number}"

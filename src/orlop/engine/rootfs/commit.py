@@ -19,6 +19,7 @@ from ...spec.reference import Reference
 from .. import events
 from ..containers import freezing
 from ..containers.record import timestamp
+from ..userns import kept
 from .difference import difference, unreadable
 
 TYPE_CHECKING = False
@@ -107,14 +108,15 @@ def _config(record: ContainerRecord, base: Image | None) -> ContainerConfig:
 
 def _store_layer(engine: Engine, record: ContainerRecord) -> tuple[Descriptor, Digest]:
     """Store what a container changed, uncompressed: its digest is the diff_id."""
+    shift = kept.on_disk(record, engine.host.runtime)
     with engine.store.writer() as ingest:
         try:
             if record.request.rootfs:
-                packer = Packer(ingest.write)
+                packer = Packer(ingest.write, shift=shift)
                 tree = record.request.rootfs
             else:
                 tree = engine.snapshots.layers(record.id)[0]
-                packer = Packer(ingest.write, whiteouts=True, omit=difference(engine, record).made)
+                packer = Packer(ingest.write, whiteouts=True, omit=difference(engine, record).made, shift=shift)
             packer.add_directory(open_layers((tree,), plain=True), b".")
             packer.finish()
         except OSError as wrong:

@@ -14,6 +14,7 @@ from ...snapshot.layered import open_layers
 from ...snapshot.pack import Packer
 from ...spec.errors import OrlopError, Unavailable, Unsupported
 from .. import events
+from ..userns import kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def export(engine: Engine, reference: str, stream: int) -> None:
     with socket.socket(fileno=os.dup(stream)) as peer:
         peer.settimeout(None)
         try:
-            packer = Packer(peer.sendall)
+            packer = Packer(peer.sendall, shift=kept.on_disk(record, engine.host.runtime))
             packer.add_directory(open_layers(trees, plain=len(trees) == 1), b".")
             packer.finish()
             peer.shutdown(socket.SHUT_WR)

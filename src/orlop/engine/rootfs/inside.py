@@ -22,15 +22,16 @@ from ...linux import mount, path, process
 from ...runtime import enter, rootfs
 from ...runtime.operations import mount_options
 from ...runtime.operations.mounts import BindMount
-from ...snapshot.owners import Shift
 from ...spec.errors import NotFound, Unavailable
 from ..containers import lifecycle, state
 from ..containers.record import disk_trouble_told
+from ..userns import kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...snapshot.owners import Shift
     from ...spec.runtime import Mount
     from ..containers.record import ContainerRecord
     from ..engine import Engine
@@ -49,10 +50,10 @@ def opened(engine: Engine, record: ContainerRecord) -> Iterator[int]:
 def opened_with_owners(engine: Engine, record: ContainerRecord) -> Iterator[tuple[int, Shift | None]]:
     """Hold a descriptor as `opened`, and what lies between the owners that it shows and the container's.
 
-    A running one with a user namespace of its own shows its files with the machine's ids; on disk they have its own.
+    A running one with a user namespace of its own shows its files with the machine's ids; on disk root's have its own.
     """
     with ExitStack() as stack:
-        shift = _shift(record)
+        shift = kept.shift(record) if record.uid_mappings else None
         root = _of_running(engine, record)
         if root is None:
             stack.enter_context(engine.locks.hold(record.id))
@@ -61,20 +62,10 @@ def opened_with_owners(engine: Engine, record: ContainerRecord) -> Iterator[tupl
         if root is None:
             with disk_trouble_told("mount", f"the root file system of {record.subject}"):
                 root, namespace = _mounted(engine, record)
-            shift = None
+            shift = kept.on_disk(record, engine.host.runtime)
             stack.callback(os.close, namespace)
         stack.callback(os.close, root)
         yield root, shift
-
-
-def _shift(record: ContainerRecord) -> Shift | None:
-    if not record.uid_mappings:
-        return None
-    uids, gids = (
-        [(each.container_id, each.host_id, each.size) for each in mappings]
-        for mappings in (record.uid_mappings, record.gid_mappings)
-    )
-    return Shift(uids, gids)
 
 
 def _of_running(engine: Engine, record: ContainerRecord) -> int | None:

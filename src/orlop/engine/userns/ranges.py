@@ -1,4 +1,8 @@
-"""Which ids a container gets. The record of the container is the only place where that is kept."""
+"""Which ids a container gets. The record of the container is the only place where that is kept.
+
+The kernel maps mounts of the machine's file systems for root alone. So the files of an ordinary user's container with
+ids of its own lie on disk with those owners (`on_disk`): its image's layers are unpacked once more for each such map.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from threading import Lock
 from ...spec.errors import Invalid, Unavailable, Unsupported
 from ...spec.runtime import IdMapping
 from ..rootless import subids
-from . import modes
+from . import kept, modes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,21 +48,25 @@ class Ranges:
         """
         mode = modes.parse(request.userns or self.default or _needed(engine, request), subject)
         if mode.kind == modes.CONTAINER:
-            lender = engine.records.find(mode.container)
+            lender = engine.records.find(mode.name)
             if lender.uid_mappings:
-                _check(engine, request, subject)
+                _check(request, subject)
             yield lender.uid_mappings, lender.gid_mappings  # none: it lives in the engine's own, and so will this one
             return
         if mode.kind == modes.HOST:
             yield NONE
             return
-        _check(engine, request, subject)
+        _check(request, subject)
+        if mode.kind in (modes.KEEP_ID, modes.NOMAP):
+            yield kept.maps(engine.host.runtime, mode, subject)
+            return
+        _check_mounts(engine, subject)
         with self._lock:
             if mode.kind == modes.REMAP:
-                found = _of_user(mode.user, subject)
+                found = _of_user(mode.name, subject)
             else:
                 taken = [(each.uid_mappings, each.gid_mappings) for each in engine.records.all()]
-                found = _free((*taken, *self._held.values()), mode.size, subject)
+                found = _free((*taken, *self._held.values()), mode, subject)
             self._held[container_id] = found
         try:
             yield found
@@ -66,21 +74,32 @@ class Ranges:
             with self._lock:
                 self._held.pop(container_id, None)
 
+    def user(self, engine: Engine, request: ContainerRequest, subject: str) -> str:
+        """Return who runs in a container: USER of the request, or with keep-id who started it; "" is the image's."""
+        mode = modes.parse(request.userns or self.default, subject)
+        if request.user or mode.kind != modes.KEEP_ID:
+            return request.user
+        return kept.user(engine.host.runtime, mode)
+
 
 def _needed(engine: Engine, request: ContainerRequest) -> str:
     """Return the mode of a container that runs others, which may not be with the machine's own root."""
     return modes.AUTO if NESTING in request.security_opt and engine.host.runtime.initial_user_namespace else ""
 
 
-def _check(engine: Engine, request: ContainerRequest, subject: str) -> None:
+def _check(request: ContainerRequest, subject: str) -> None:
     if request.privileged:
         cause = "privileged mode is incompatible with user namespaces"
         raise Invalid("create", subject, cause, hint="leave --privileged away, or write --userns host")
+
+
+def _check_mounts(engine: Engine, subject: str) -> None:
     if not engine.host.runtime.initial_user_namespace:
         cause = (
             "this engine lives in a user namespace itself, whose root can't map mounts of the machine's file systems"
         )
-        raise Unsupported("create", subject, cause, hint="leave --userns away")
+        hint = "leave --userns away, or write keep-id or nomap"
+        raise Unsupported("create", subject, cause, hint=hint)
 
 
 def _of_user(user: str, subject: str) -> Maps:
@@ -94,22 +113,41 @@ def _of_user(user: str, subject: str) -> Maps:
     return found[0], found[1]
 
 
-def _free(taken: Iterable[Maps], size: int, subject: str) -> Maps:
-    held = list(taken)
+def _free(taken: Iterable[Maps], mode: modes.Mode, subject: str) -> Maps:
+    held = [maps for maps in taken if not kept.has_every_id(maps)]
     found = []
-    for path, kind in ((subids.SUBUID, 0), (subids.SUBGID, 1)):
+    for path, kind, named in ((subids.SUBUID, 0, mode.uids), (subids.SUBGID, 1, mode.gids)):
         pool = [each for user in modes.POOL_USERS for each in subids.read(path, user, -1)]
         if not pool:
             cause = f"{path} gives no ids to {' or '.join(modes.POOL_USERS)}"
-            hint = f"echo {modes.POOL_USERS[0]}:2147483648:1073741824 >>{path}"
+            hint = f"echo {modes.POOL_USERS[0]}:1879048192:268435456 >>{path}"
             raise Unavailable("map the ids of", subject, cause, hint=hint)
-        used = [subids.Range(each.host_id, each.size) for maps in held for each in maps[kind]]
-        first = free_range(pool, used, size)
+        others = (each for maps in held for each in maps[kind])
+        used = [subids.Range(each.host_id, each.size) for each in (*others, *named)]
+        gaps = unnamed(mode.size, named)
+        size = sum(count for _, count in gaps)
+        first = free_range(pool, used, size) if size else 0
         if first is None:
             cause = f"{path} has no {size} ids left for {' or '.join(modes.POOL_USERS)}"
             raise Unavailable("map the ids of", subject, cause, hint="remove containers, or give them more ids")
-        found.append(_mapping(first, size))
+        lines = list(named)
+        for inside, count in gaps:
+            lines.append(IdMapping(container_id=inside, host_id=first, size=count))
+            first += count
+        if not any(each.container_id == 0 for each in lines):
+            raise Invalid("create", subject, "its root would have no id", hint="let one of the mappings begin with 0")
+        found.append(tuple(sorted(lines, key=lambda each: each.container_id)))
     return found[0], found[1]
+
+
+def unnamed(size: int, named: Iterable[IdMapping]) -> list[tuple[int, int]]:
+    """Return (first, count) of the ids below size that no mapping names."""
+    gaps, at = [], 0
+    for begin, count in sorted((each.container_id, each.size) for each in named):
+        if at < min(begin, size):
+            gaps.append((at, min(begin, size) - at))
+        at = max(at, begin + count)
+    return [*gaps, (at, size - at)] if at < size else gaps
 
 
 def free_range(pool: Iterable[subids.Range], used: Iterable[subids.Range], size: int) -> int | None:

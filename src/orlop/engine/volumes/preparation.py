@@ -18,6 +18,7 @@ from ...spec.runtime import Mount
 from .. import events, images
 from ..containers import names
 from ..containers.record import timestamp
+from ..userns import kept
 from . import copyup, local, mountpoints, quota
 from .store import ANONYMOUS_LABEL, DATA, VolumeRecord, check_name, is_empty
 
@@ -72,7 +73,7 @@ def prepare(engine: Engine, record: ContainerRecord, undo: ExitStack) -> tuple[C
     with _ImageView(engine, record) as view:
         for point in record.mounts:
             if point.type == IMAGE:
-                trees[point.snapshot] = _image_tree(engine, point, undo)
+                trees[point.snapshot] = _image_tree(engine, record, point, undo)
             elif point.type == VOLUME:
                 _make(engine, record, point, undo)
                 if not point.no_copy:
@@ -218,9 +219,10 @@ def _bound_layer(engine: Engine, record: ContainerRecord) -> None:
 # -- making ---------------------------------------------------------------------------------------------------------
 
 
-def _image_tree(engine: Engine, point: MountPoint, undo: ExitStack) -> Mount:
+def _image_tree(engine: Engine, record: ContainerRecord, point: MountPoint, undo: ExitStack) -> Mount:
     image = images.find(engine, point.source)
-    parent = engine.snapshots.unpack(engine.images.layer_openers(image))
+    shift = kept.on_disk(record, engine.host.runtime)
+    parent = engine.snapshots.unpack(engine.images.layer_openers(image), shift)
     (tree,) = engine.snapshots.prepare(point.snapshot, parent)
     undo.callback(engine.snapshots.remove, point.snapshot)
     return tree

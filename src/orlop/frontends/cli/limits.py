@@ -219,7 +219,9 @@ def parse_userns(text: str) -> str:
     words = (text, text.partition(":")[0], text.partition("=")[0])
     if not text or any(word in _USERNS for word in words):
         return text  # which of them there are with which options is for the engine to say
-    raise BadValue("--userns: invalid USER mode", "write host, auto, auto:size=N, remap=USER or container:NAME")
+    raise BadValue(
+        "--userns: invalid USER mode", "write host, auto, auto:size=N, keep-id, nomap, remap=USER or container:NAME"
+    )
 
 
 def parse_cgroupns(text: str) -> str:
