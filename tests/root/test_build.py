@@ -204,6 +204,23 @@ def test_caches_are_listed_and_pruned(orlop, context):
     assert "build-cache-" not in orlop("volume", "ls").stdout
 
 
+def test_the_cache_is_pruned_down_to_what_may_be_used_and_must_be_free(orlop, context):
+    steps = "".join(f"RUN head -c 100000 /dev/urandom > /f{number}\n" for number in range(4))
+    build(orlop, context, f"FROM host\n{steps}")
+
+    def left(*words):
+        orlop("builder", "prune", "-f", *words)
+        return orlop("builder", "du").stdout.count("RUN head")
+
+    disk = os.statvfs(orlop.root)
+    assert left("--max-used-space=10m") == left("--min-free-space=1") == 4
+    assert left("--max-used-space=320k") == 3
+    assert left("--max-used-space=1", "--reserved-space=210k") == 2
+    assert left(f"--min-free-space={disk.f_blocks * disk.f_frsize}", "--keep-storage=110k") == 1
+    assert left(f"--min-free-space={disk.f_blocks * disk.f_frsize}") == 0
+    assert "invalid filter" in orlop("builder", "prune", "-f", "--filter", "type=regular", check=False).stderr
+
+
 def test_what_the_cache_has_survives_a_collection_of_images(orlop, context):
     build(orlop, context, "FROM host\nRUN echo x > /x\nRUN echo y > /y\n", "-t", "x")
     orlop("rmi", "x")

@@ -45,15 +45,29 @@ def usage(engine: Engine) -> list[dict[str, object]]:
     return found
 
 
-def prune(engine: Engine, *, everything: bool = False, keep_bytes: int = 0, unused_s: int = 0) -> dict[str, object]:
+def prune(
+    engine: Engine,
+    *,
+    everything: bool = False,
+    keep_bytes: int = 0,
+    max_used_bytes: int = 0,
+    min_free_bytes: int = 0,
+    unused_s: int = 0,
+) -> dict[str, object]:
     """Remove records, the least recently used first; return docker's {CachesDeleted, SpaceReclaimed}.
 
-    everything: the cache mounts too. keep_bytes: stop when no more than so much is left. unused_s: only what was not
-    used for so long. What images need of the layers stays with them.
+    everything: the cache mounts too. unused_s: only what was not used for so long. keep_bytes: stop when no more than
+    so much is left. max_used_bytes, min_free_bytes: stop too when so much or less is used, or so much of the disk is
+    free; 0 is no limit. What images need of the layers stays with them.
     """
     records = sorted(engine.step_cache.all(), key=lambda pair: pair[1])
     sizes = {record.key: record.layer.size if record.layer is not None else 0 for record, _ in records}
     left = sum(sizes.values())
+    limits = [max_used_bytes] if max_used_bytes else []
+    if min_free_bytes:
+        disk = os.statvfs(engine.paths.root)
+        limits.append(left - max(0, min_free_bytes - disk.f_bavail * disk.f_frsize))
+    keep_bytes = max(keep_bytes, min(limits)) if limits else keep_bytes
     deleted = []
     now = time.time()
     for record, used in records:

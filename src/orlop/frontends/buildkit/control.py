@@ -192,13 +192,17 @@ class Control:
         from ...build.garbage import prune
 
         fields = _request(call)
-        unused_s = protobuf.number(fields, 3) // 10**9
         with _told():
+            if 1 in fields:
+                shown = protobuf.text(fields, 1)[:60]
+                raise Unsupported("prune", f"filter {shown}", "only until= is known", hint="prune without it")
             found = prune(
                 self._engine,
                 everything=bool(protobuf.number(fields, 2)),
                 keep_bytes=protobuf.number(fields, 4),
-                unused_s=unused_s,
+                max_used_bytes=protobuf.number(fields, 5),
+                min_free_bytes=protobuf.number(fields, 6),
+                unused_s=protobuf.number(fields, 3) // 10**9,
             )
         facts: dict[str, Any] = dict(found)
         reclaimed = int(facts.get("SpaceReclaimed", 0))

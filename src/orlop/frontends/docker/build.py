@@ -12,6 +12,7 @@ import socket
 
 from ...build.cache import places
 from ...build.request import BuildRequest
+from ...image.changes import duration_ns
 from ...spec import jsonio
 from ...spec.container import UlimitRequest
 from ...spec.errors import CommandFailed, OrlopError
@@ -96,17 +97,25 @@ def prune(door: Door) -> None:
     from ...build.garbage import prune as collect
 
     filters = door.filters()
-    keep = door.number("keep-storage") or door.number("reserved-space") or door.number("max-used-space") or 0
-    unused_s = max((_seconds(value) for value in filters.get("until", filters.get("unused-for", ()))), default=0)
-    door.answer_json(200, collect(door.engine, everything=door.flag("all"), keep_bytes=keep, unused_s=unused_s))
+    for name in sorted(filters.keys() - {"until", "unused-for"}):
+        raise Status(400, f"invalid filter '{name[:60]}'")
+    unused = [_seconds(value) for values in filters.values() for value in values]
+    found = collect(
+        door.engine,
+        everything=door.flag("all"),
+        keep_bytes=door.number("keep-storage") or door.number("reserved-space") or 0,
+        max_used_bytes=door.number("max-used-space") or 0,
+        min_free_bytes=door.number("min-free-space") or 0,
+        unused_s=max(unused, default=0),
+    )
+    door.answer_json(200, found)
 
 
 def _seconds(text: str) -> int:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = text[:-1], text[-1:]
-    if unit not in units or not (number.isascii() and number.isdigit() and len(number) < 10):
-        raise Status(400, f"invalid filter 'until={text[:60]}'")
-    return int(number) * units[unit]
+    try:
+        return duration_ns("until", text) // 10**9
+    except ValueError:
+        raise Status(400, f"invalid filter 'until={text[:60]}'") from None
 
 
 def _network(mode: str) -> str:

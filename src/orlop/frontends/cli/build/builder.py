@@ -123,7 +123,13 @@ def _prune(invocation: Invocation) -> int:
         value for key, _, value in (text.partition("=") for text in options["filter"]) if key in ("until", "unused-for")
     ]
     unused_s = max((parse_duration(value) // 10**9 for value in unused), default=0)
-    args: dict[str, object] = {"all": options["all"], "keep_bytes": options["keep-storage"], "unused_s": unused_s}
+    args: dict[str, object] = {
+        "all": options["all"],
+        "keep_bytes": options["keep-storage"] or options["reserved-space"],
+        "max_used_bytes": options["max-used-space"],
+        "min_free_bytes": options["min-free-space"],
+        "unused_s": unused_s,
+    }
     with invocation.connect() as engine:
         found = engine.call("build.prune", args)
     result: dict[str, Any] = found if isinstance(found, dict) else {}
@@ -188,6 +194,9 @@ PRUNE = Command(
         Flag("filter", "", LIST_OF_TEXTS, 'Provide filter values (e.g. "until=24h")'),
         Flag("force", "f", BOOL, "Do not prompt for confirmation", default=False),
         Flag("keep-storage", "", BYTES, "Amount of disk space to keep for cache", default=0),
+        Flag("max-used-space", "", BYTES, "Maximum amount of disk space allowed to keep for cache", default=0),
+        Flag("min-free-space", "", BYTES, "Target amount of free disk space after pruning", default=0),
+        Flag("reserved-space", "", BYTES, "Amount of disk space always allowed to keep for cache", default=0),
     ),
     aliases=("builder prune",),
 )

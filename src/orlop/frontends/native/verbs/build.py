@@ -50,6 +50,8 @@ class Pin(Args):
 class Prune(Args):
     all: bool = False
     keep_bytes: int = 0
+    max_used_bytes: int = 0
+    min_free_bytes: int = 0
     unused_s: int = 0
 
 
@@ -117,7 +119,14 @@ def _pin(call: Call, args: Pin) -> object:
 def _prune(call: Call, args: Prune) -> object:
     from ....build.garbage import prune
 
-    return prune(call.engine, everything=args.all, keep_bytes=args.keep_bytes, unused_s=args.unused_s)
+    return prune(
+        call.engine,
+        everything=args.all,
+        keep_bytes=args.keep_bytes,
+        max_used_bytes=args.max_used_bytes,
+        min_free_bytes=args.min_free_bytes,
+        unused_s=args.unused_s,
+    )
 
 
 VERBS: dict[str, Verb] = {
