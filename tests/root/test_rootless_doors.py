@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,6 +46,19 @@ def test_a_limit_of_a_build_that_nobody_enforces_is_an_error(user: User, flag: t
     done = user.orlop("build", *flag, str(context))
     assert done.code == 1, done
     assert "is delegated to you, so the limit can't be enforced" in done.stderr
+
+
+def test_an_rlimit_of_a_build_that_only_root_may_give_is_told(user: User) -> None:
+    context = user.home / "raised"
+    context.mkdir(exist_ok=True)
+    (context / "Dockerfile").write_text("FROM host\nRUN ulimit -H -n >/made\n")
+    for path in (context, *context.iterdir()):
+        path.chmod(0o755)
+    done = user.orlop("build", "--no-cache", "--progress", "plain", "--ulimit", "nofile=100:99999999", str(context))
+    assert done.code == 0, done
+    assert re.search("WARNING: The limit RLIMIT_NOFILE is [0-9]+: only root may raise it to 99999999", done.stderr), done
+    done = user.orlop("build", "--no-cache", "--progress", "plain", "--ulimit", "nofile=100:200", str(context))
+    assert done.code == 0 and "WARNING: The limit" not in done.stderr, done
 
 
 def test_dockers_client_finds_the_users_socket(user: User, peer: Callable[[str], Path]) -> None:

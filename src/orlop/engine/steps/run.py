@@ -22,6 +22,7 @@ from ...spec.container import ContainerRequest
 from ...spec.errors import Unavailable
 from ...spec.task import SPEC_FILE, ExitRecord, LogOptions, StartTask
 from .. import compile, host
+from ..compile import resources
 from ..compile.mounts import DEFAULTS, FILES
 from ..containers import files, names, removal, state
 from ..containers.record import Config, ContainerRecord, disk_trouble_told, timestamp
@@ -61,9 +62,12 @@ class Command:
 def run(engine: Engine, workspace: Workspace, command: Command, output: Output, cancelled: int) -> int:
     """Run a command in a workspace and return its exit status, 128 + N for signal N.
 
+    What was asked for by name and only root may give is told in its output, as `run` warns.
     output: called with frames.STDOUT or STDERR and the bytes. cancelled: an eventfd or a pipe; when it is readable the
     command is killed. Raises CommandFailed when it can't be executed, Unavailable.
     """
+    for told in resources.rlimit_warnings(command.request, engine.host):
+        output(frames.STDERR, f"WARNING: {told}\n".encode())
     ours, theirs = socket.socketpair()
     with ours:
         try:
