@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from bench import platforms
-from bench.workspace import Workspace
-from devtools.failure import Failure
-from support import processes
+from support import judges
 from support.engine import Environment
 from support.registries import debian_registry
 
 
 @pytest.fixture
 def docker(orlop: Environment, peer: Callable[[str], Path]) -> Iterator[Callable[..., str]]:
-    """`docker(*args)` runs docker's client on a daemon of its own, in the engine's network; returns its output."""
-    peer("dockerd")
-    with Workspace() as work:
-        try:
-            made = orlop.inside(lambda: platforms.docker(work))
-        except Failure as refused:
-            pytest.fail(f"dockerd does not come up: {refused}")
-
-        def run(*args: str) -> str:
-            words = [made.run.argv[0], *args]
-            done = orlop.inside(lambda: subprocess.run(words, env=made.run.env, capture_output=True, text=True))
-            assert done.returncode == 0, done.stderr
-            return done.stdout.strip()
-
+    with judges.docker(peer, orlop) as run:
         yield run
-    # containerd and its shims end after dockerd has, on their own
-    deadline = time.monotonic() + 30
-    while any(str(work.directory) in processes.title(pid) for pid in processes.pids()):
-        assert time.monotonic() < deadline, "something of dockerd's does not end"
-        time.sleep(0.05)
 
 
 def test_docker_and_we_read_each_other(

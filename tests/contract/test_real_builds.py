@@ -16,15 +16,13 @@ from pathlib import Path
 import pytest
 
 from bench.workspace import Workspace
-from devtools import debian, peers
-from support import builders
+from support import builders, debian
 from support.builders import Builder, Peer
 from support.builds import base_archive
 from support.mirror import proxy
 from support.netns import on_the_machine
 
 WHOLE = os.environ.get("ORLOP_TEST_BUILDS") == "all"
-RELEASE = "bookworm"
 INSTALL = "apt-get install -y -q --no-install-recommends"
 # What a package's own installation writes with the time or in no order.
 UNSTEADY = re.compile(
@@ -158,12 +156,7 @@ def whole(peer: Peer) -> Iterator[Site]:
     """A Debian with apt and its lists, as mmdebstrap makes it from where this machine gets its packages."""
     with Workspace() as workspace:
         base = workspace.directory / "base.tar"
-        options = ["--quiet", "--mode=root", "--variant=apt", "--dpkgopt=force-unsafe-io", "--skip=cleanup/apt/lists"]
-        apt = ['Acquire::Languages "none"', 'Acquire::Check-Valid-Until "false"', 'APT::Sandbox::User "root"']
-        source = f"deb [signed-by={debian.KEYRING}] {debian.mirror()} {RELEASE} main"
-        argv = [peer("mmdebstrap"), *options, *(f"--aptopt={one}" for one in apt), RELEASE, base, source]
-        env = os.environ | {"PATH": peers.path(), "TMPDIR": str(workspace.directory)}
-        on_the_machine(lambda: subprocess.run(argv, env=env, check=True, capture_output=True, timeout=600))
+        debian.archive(peer, base, "apt", ["--skip=cleanup/apt/lists"])
         yield from site(workspace, base, peer)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from support import judges
 from support.archives import Archive
 from support.engine import Environment
 from support.registries import Cutter, debian_registry
@@ -33,22 +33,8 @@ def registry(peer: Peer, tmp_path: Path, orlop: Environment) -> Iterator[str]:
 
 @pytest.fixture
 def judge(peer: Peer, tmp_path: Path, orlop: Environment) -> Callable[..., str]:
-    """`judge("skopeo", ...)` runs a peer with a policy and data of its own and returns what it printed."""
-    policy = tmp_path / "policy.json"
-    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    own = {
-        "skopeo": ["--policy", str(policy)],
-        "podman": [f"--root={tmp_path}/podman", f"--runroot={orlop.run}/podman", "--storage-driver=vfs"],
-    }
-
-    def run(program: str, *args: str) -> str:
-        words = [str(peer(program)), *own.get(program, []), *args]
-        environment = os.environ | {"HOME": str(tmp_path)}
-        done = orlop.inside(lambda: subprocess.run(words, capture_output=True, text=True, env=environment))
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+    """`judge("skopeo", ...)` runs a peer and returns what it printed."""
+    return judges.client(peer, tmp_path, orlop)
 
 
 def inspected(judge: Callable[..., str], name: str) -> dict[str, object]:
