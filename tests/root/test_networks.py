@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from orlop.engine.networks.host import Networks
+from orlop.linux.netlink.rtnetlink import Rtnetlink
 from support import engine, processes
 from support.boxes import Box, ask, serving, silent
 from support.engine import Environment
@@ -268,6 +269,56 @@ def test_a_port_has_one_owner(run: Run, orlop: Environment, host: Netns) -> None
     assert len(orlop.container_ids()) == 1
 
 
+def test_ports_of_what_runs_come_and_go(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
+    """red: without `publish`, `withdraw`, the relay's, the reservations or container.json, each at its line."""
+    box = run("-p", "8080:80")
+    pid = box.inspect("{{.State.Pid}}")
+    with serving(box, 80) as server, serving(box, 81), serving(box, 53, kind=UDP):
+        orlop(
+            "update",
+            "--publish-add",
+            "8081:81",
+            "--publish-add",
+            "5353:53/udp",
+            "--publish-add",
+            "[::1]:8082:80",
+            box.id,
+        )
+        assert (ask(neighbour, A, 8080), ask(neighbour, A, 8081), ask(neighbour, A, 5353, kind=UDP)) == (B, B, B)
+        assert ask(host, "::1", 8082) == "10.88.0.1"
+        shown = orlop("port", box.id).stdout.splitlines()
+        assert "81/tcp -> 0.0.0.0:8081" in shown and "80/tcp -> [::1]:8082" in shown, shown
+        assert "0.0.0.0:8080-8081->80-81/tcp" in orlop("ps").stdout
+        for taken in ("8080:1", "8081:1"):
+            refused = orlop("update", "--publish-add", "9999:9", "--publish-add", taken, box.id, check=False)
+            assert refused.code == 1 and "port is already allocated" in refused.stderr
+        with serving(host, 9000):
+            assert "held by" in orlop("update", "--publish-add", "9000:1", box.id, check=False).stderr
+        refused = orlop("update", "--publish-rm", "82", "--publish-add", "9999:9", box.id, check=False)
+        assert refused.code == 1 and "80/tcp, 81/tcp, 53/udp" in refused.stderr
+        assert "9999" not in orlop("port", box.id).stdout, "all of it or nothing"
+        orlop("update", "--publish-rm", "81", "--publish-rm", "53/udp", box.id)
+        assert silent(neighbour, A, 8081) and silent(neighbour, A, 5353, kind=UDP)
+        assert ask(neighbour, A, 8080) == B
+        engine_pid = orlop.engine_pid()
+        assert engine_pid is not None
+        os.kill(engine_pid, signal.SIGKILL)
+        orlop("update", "--publish-rm", "80", "--publish-add", "8083:80", box.id)
+        assert silent(neighbour, A, 8080) and ask(neighbour, A, 8083) == B
+        assert server.peers and box.inspect("{{.State.Pid}}") == pid
+    other = run("-p", "8080:80", "-p", "8081:80")  # they are others' now
+    assert "8083:80" in orlop("show-run", box.id).stdout
+    orlop("restart", "-t", "0", box.id)
+    box.open()
+    with serving(box, 80):
+        assert ask(neighbour, A, 8083) == B
+    orlop("stop", "-t", "0", box.id, other.id)
+    orlop("update", "--publish-add", "8084:80", "--publish-rm", "80", box.id, check=False)
+    assert box.inspect("{{json .HostConfig.PortBindings}}") == '{"80/tcp":[{"HostIp":"","HostPort":"8084"}]}'
+    still = run("--network", "none")
+    assert "no network of its own" in orlop("update", "--publish-add", "1:1", still.id, check=False).stderr
+
+
 def test_ports_are_free_again_at_once(run: Run, orlop: Environment) -> None:
     for _ in range(3):
         name = orlop("run", "-d", "-p", "8080:80", "host", "sleep", "1000").stdout.strip()
@@ -331,6 +382,79 @@ def test_addresses_of_choice(run: Run, orlop: Environment) -> None:
     assert "no configured subnet contains IP address 10.98.0.7" in refused.stderr
     refused = orlop("run", "--rm", "--network", "nowhere", "host", "true", check=False)
     assert (refused.code, "network nowhere not found" in refused.stderr) == (125, True)
+
+
+IFNAME, SYSCTLS = "com.docker.network.endpoint.ifname", "com.docker.network.endpoint.sysctls"
+
+
+def test_an_interface_is_as_it_was_asked_for(run: Run, orlop: Environment) -> None:
+    orlop("network", "create", "-o", "com.docker.network.container_iface_prefix=lan", "--ipam-opt", "a=b", "left")
+    orlop("network", "create", "right")
+    sysctl = f"driver-opt={SYSCTLS}=net.ipv4.conf.IFNAME.log_martians=1"
+    own = ("--network", "left", "--link-local-ip", "169.254.7.7", "--link-local-ip", "fe80::77")
+    box = run(*own, "--network", f"name=right,driver-opt={IFNAME}=uplink0,{sysctl}")
+
+    def interfaces() -> list[str]:
+        return sorted(name for _, name in box.inside(socket.if_nameindex))
+
+    def addresses() -> set[tuple[str, int]]:
+        with Rtnetlink() as route:
+            own = route.link("lan0")
+            assert own is not None
+            return {(one.address, one.prefix_length) for one in route.addresses() if one.index == own.index}
+
+    assert interfaces() == ["lan0", "lo", "uplink0"]
+    assert {("169.254.7.7", 16), ("fe80::77", 64)} < box.inside(addresses)
+    proc = "/proc/sys/net/ipv4/conf"
+    assert box.inside(lambda: Path(f"{proc}/uplink0/log_martians").read_text()) == "1\n"
+    assert box.inside(lambda: Path(f"{proc}/lan0/log_martians").read_text()) == "0\n"
+    told = json.loads(box.inspect("{{json .NetworkSettings.Networks}}"))
+    assert told["left"]["IPAMConfig"] == {"LinkLocalIPs": ["169.254.7.7", "fe80::77"]}
+    assert orlop("network", "inspect", "-f", "{{json .IPAM.Options}}", "left").stdout == '{"a":"b"}\n'
+    # A running one, and what can't be: then no interface stays.
+    orlop("network", "create", "more")
+    wrong = orlop(
+        *("network", "connect", "--driver-opt", f"{SYSCTLS}=net.ipv4.conf.IFNAME.nosuch=1", "more", box.id), check=False
+    )
+    assert wrong.code == 1 and "conf/eth0/nosuch" in wrong.stderr, wrong
+    assert interfaces() == ["lan0", "lo", "uplink0"]
+    orlop("network", "connect", "--link-local-ip", "169.254.8.8", "--driver-opt", f"{IFNAME}=more0", "more", box.id)
+    assert interfaces() == ["lan0", "lo", "more0", "uplink0"]
+    for words, cause in (
+        (("--network", "left", "--link-local-ip", "10.1.1.1"), "10.1.1.1 is no link-local address"),
+        (("--network", "left", "--link-local-ip", "x"), "invalid IP address: x"),
+        (("--network", f"name=left,driver-opt={IFNAME}=a/b"), "invalid name of an interface: 'a/b'"),
+        (("--network", f"name=left,driver-opt={IFNAME}=lo"), "invalid name of an interface: 'lo'"),
+        (("--network", f"name=left,driver-opt={IFNAME}={'x' * 16}"), "invalid name of an interface"),
+        (("--network", f"name=left,driver-opt={SYSCTLS}=net.ipv4.ip_forward=1"), "invalid sysctl of an interface"),
+        (("--network", f"name=left,driver-opt={SYSCTLS}=net.ipv4.../../x.IFNAME.y=1"), "invalid sysctl"),
+        (("--network", "name=left,driver-opt=com.docker.network.endpoint.x=1"), "endpoint.x is not known"),
+        (
+            ("--network", f"name=left,driver-opt={IFNAME}=n", "--network", f"name=right,driver-opt={IFNAME}=n"),
+            "two interfaces can't be called n",
+        ),
+        (
+            ("--network", f"container:{box.id}", "--add-host", "a:192.0.2.1"),
+            "custom host-to-IP mapping and the network",
+        ),
+        (("--link", f"{box.id}:db"), "as it does not belong to the default network"),
+    ):
+        refused = orlop("run", "--rm", *words, "host", "true", check=False)
+        assert refused.code == 125 and cause in refused.stderr, refused
+    # A start that fails at its second network keeps nothing in the first.
+    orlop("network", "create", "spare")
+    twice = (f"--network=name=spare,driver-opt={IFNAME}=n", f"--network=name=right,driver-opt={IFNAME}=n")
+    never = orlop("create", *twice, "host", "true").stdout.strip()
+    assert orlop("start", never, check=False).code == 1
+    orlop("network", "rm", "spare")
+    for words, cause in (
+        (("--ipam-driver", "nosuch"), "could not find plugin nosuch"),
+        (("--subnet", "10.92.0.0/24", "--subnet", "10.93.0.0/24"), "bridge driver doesn't support multiple subnets"),
+        (("-o", "com.docker.network.container_iface_prefix=a/b"), "invalid name of an interface"),
+        (("-o", "com.docker.network.bridge.enable_icc=maybe"), "invalid value for"),
+    ):
+        refused = orlop("network", "create", *words, "wrong", check=False)
+        assert refused.code == 1 and cause in refused.stderr, refused
 
 
 def test_ipv6_is_there_when_asked_for_and_only_then(

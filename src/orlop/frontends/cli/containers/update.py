@@ -6,6 +6,7 @@ from ....spec.container import UpdateRequest
 from ..command import Command, Invocation, write_line
 from ..flags import EXIT_USAGE, INT, LIST, Flag, UsageError
 from ..limits import RESOURCE_FIELDS, RESOURCE_FLAGS
+from ..networking import PORT
 from ..values import BYTES, CPUS, MEMORY_SWAP, MOUNT, RESTART
 from .lifecycle import each
 
@@ -17,6 +18,7 @@ _FIELDS = {
     "pids_max": "pids-limit",
 }
 _MOUNTS = frozenset(("mount-add", "mount-rm"))
+_PORTS = frozenset(("publish-add", "publish-rm"))
 
 
 def _update(invocation: Invocation) -> int:
@@ -24,8 +26,9 @@ def _update(invocation: Invocation) -> int:
     if not options.given:
         text = "you must provide one or more flags when using this command"
         raise UsageError(text, "orlop update --help lists them", EXIT_USAGE, shows_usage=False)
-    if options.given & _MOUNTS:
-        return _change_mounts(invocation)
+    for verb, flags in (("containers.mounts", _MOUNTS), ("containers.ports", _PORTS)):
+        if options.given & flags:
+            return _change(invocation, verb, flags)
     values = {field: options[flag] for field, flag in _FIELDS.items() if flag in options.given}
     if "restart" in options.given:
         values["restart_policy"], values["restart_retries_max"] = options["restart"]
@@ -42,16 +45,17 @@ def _update(invocation: Invocation) -> int:
     return status
 
 
-def _change_mounts(invocation: Invocation) -> int:
+def _change(invocation: Invocation, verb: str, flags: frozenset[str]) -> int:
     options = invocation.options
-    if not options.given <= _MOUNTS:
-        text = "conflicting options: mounts and limits are changed one after the other"
-        raise UsageError(text, "give two commands", EXIT_USAGE, shows_usage=False)
+    if not options.given <= flags:
+        text = "conflicting options: mounts, ports and limits are changed one after the other"
+        raise UsageError(text, "give a command for each", EXIT_USAGE, shows_usage=False)
+    more, fewer = sorted(flags)
     change: dict[str, object] = {
-        "add": [mount.to_json() for mount in options["mount-add"]],
-        "remove": list(options["mount-rm"]),
+        "add": [one.to_json() for one in options[more]],
+        "remove": list(options[fewer]),
     }
-    return each(invocation, "containers.mounts", change)
+    return each(invocation, verb, change)
 
 
 UPDATE = Command(
@@ -72,6 +76,8 @@ UPDATE = Command(
         Flag("mount-add", "", MOUNT, "Mount something more, as --mount does, also while the container runs"),
         Flag("mount-rm", "", LIST, "Unmount what is mounted at this place of the container"),
         Flag("pids-limit", "", INT, "Tune container pids limit (set -1 for unlimited)"),
+        Flag("publish-add", "", PORT, "Publish one port more, as -p does, also while the container runs"),
+        Flag("publish-rm", "", LIST, "Publish a port of the container no longer (80, 53/udp)"),
         Flag("restart", "", RESTART, "Restart policy to apply when a container exits", default=("", 0)),
     ),
     arguments=(1, None),

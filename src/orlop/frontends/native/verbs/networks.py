@@ -1,7 +1,7 @@
-"""The verbs `networks.*`."""
+"""The verbs `networks.*`, and `containers.ports`, which changes what a container publishes."""
 
-from ....engine.networks import cni, egress, explain, lifecycle, listing, names
-from ....spec.network import EndpointRequest, NetworkRequest
+from ....engine.networks import cni, egress, explain, lifecycle, listing, live, names
+from ....spec.network import EndpointRequest, NetworkRequest, PortRequest
 from .call import Args, Call, Verb
 
 
@@ -33,6 +33,17 @@ class Prune(Args):
     until_ns: int | None = None
     labels: tuple[str, ...] = ()
     without_labels: tuple[str, ...] = ()
+
+
+class Ports(Args):
+    container: str
+    add: tuple[PortRequest, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+def _ports(call: Call, args: Ports) -> object:
+    live.change(call.engine, args.container, args.add, args.remove)
+    return {}
 
 
 def _prune(call: Call, args: Prune) -> object:
@@ -84,5 +95,6 @@ VERBS: dict[str, Verb] = {
     "networks.look_after": Verb(LookAfter, lambda call, args: cni.look_after(call.engine, args.network, args.verb)),
     "networks.egress": Verb(OfContainer, lambda call, args: egress.attempts(call.engine, args.container)),
     "networks.explain": Verb(Explain, lambda call, args: explain.explain(call.engine, args.container, args.port)),
+    "containers.ports": Verb(Ports, _ports),
     "networks.trace": Verb(Trace, lambda call, args: names.trace(call.engine, args.container, args.name, args.kind)),
 }
