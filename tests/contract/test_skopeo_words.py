@@ -7,12 +7,14 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orlop.spec.image import OCI_CONFIG, OCI_MANIFEST
 from support.archives import Archive
 from support.engine import Environment
-from support.registries import debian_registry
+from support.registries import debian_registry, digest
 
 Skopeo = Callable[..., str]
 
@@ -60,6 +62,25 @@ def test_images_are_described_alike(orlop: Environment, registry: str, skopeo: S
     assert told == json.loads(skopeo("list-tags", "--tls-verify=false", place))
     form = orlop("skopeo", "inspect", "--format", "{{.Os}} {{.Digest}}", f"{place}:1").stdout
     assert form == skopeo("inspect", "--tls-verify=false", "--format", "{{.Os}} {{.Digest}}", f"{place}:1")
+
+
+def test_times_are_written_alike(orlop: Environment, skopeo: Skopeo, tmp_path: Path) -> None:
+    """The time of an image that ends with zeros, one time in ten by itself."""
+    for number, time in enumerate(
+        ("2026-01-02T03:04:05.120000000Z", "2026-01-02T03:04:05.000000000Z", "2026-01-02T03:04:05Z")
+    ):
+        place = tmp_path / str(number)
+        place.mkdir()
+        config = json.dumps(
+            {"created": time, "os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}
+        )
+        described = {"mediaType": OCI_CONFIG, "digest": digest(config.encode()), "size": len(config)}
+        (place / digest(config.encode()).partition(":")[2]).write_text(config)
+        (place / "version").write_text("Directory Transport Version: 1.1\n")
+        document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described, "layers": []}
+        (place / "manifest.json").write_text(json.dumps(document))
+        told = orlop("skopeo", "inspect", "--format", "{{json .Created}}", f"dir:{place}").stdout
+        assert told.strip() == json.dumps(json.loads(skopeo("inspect", f"dir:{place}"))["Created"])
 
 
 def test_copies_are_the_same_files(orlop: Environment, registry: str, skopeo: Skopeo, tmp_path: Path) -> None:
@@ -120,3 +141,119 @@ def test_a_layout_is_imported_and_exported_with_its_digest(
     assert raw[0] == raw[1]
     refused = orlop("import", "-c", "CMD x", f"oci:{tmp_path}/lay:1", check=False)
     assert refused.code != 0 and "its own configuration" in refused.stderr
+
+
+# -- other forms ------------------------------------------------------------------------------------------------------
+
+
+def raw(skopeo: Skopeo, place: str) -> dict[str, object]:
+    found = json.loads(
+        skopeo("inspect", "--raw", *(["--tls-verify=false"] if place.startswith("docker:") else []), place)
+    )
+    assert isinstance(found, dict)
+    return found
+
+
+def types(manifest: dict[str, Any]) -> list[str]:
+    return [str(manifest.get("mediaType")), *(one["mediaType"] for one in [manifest["config"], *manifest["layers"]])]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--format", "v2s2"],
+        ["--format", "oci", "--dest-compress-format", "zstd"],
+        ["--dest-compress-format", "gzip", "--dest-compress-level", "9"],
+    ],
+    ids=" ".join,
+)
+def test_another_form_is_the_one_that_skopeo_makes(
+    orlop: Environment, registry: str, skopeo: Skopeo, tmp_path: Path, words: list[str]
+) -> None:
+    """Its layer is no compressed one, so each form is another; what comes out, skopeo and our own pull read."""
+    place, source = f"docker://{registry}/form", f"docker://{registry}/lib/x:1"
+    form = words if "v2s2" not in words else [*words, "--dest-compress-format", "gzip"]
+    orlop("skopeo", "copy", "-q", *form, source, f"{place}/ours:1")
+    skopeo(
+        "copy",
+        "-q",
+        "--src-tls-verify=false",
+        "--dest-tls-verify=false",
+        *form,
+        "--dest-compress",
+        source,
+        f"{place}/theirs:1",
+    )
+    ours, theirs = raw(skopeo, f"{place}/ours:1"), raw(skopeo, f"{place}/theirs:1")
+    assert types(ours) == types(theirs)
+    before = raw(skopeo, source)
+    assert ours["config"]["digest"] == before["config"]["digest"]  # type: ignore[index]
+    name = f"{registry}/form/ours:1"
+    orlop("rmi", "-f", f"{registry}/lib/x:1")
+    orlop("pull", "-q", name)
+    assert orlop("image", "inspect", "-f", "{{.Id}}", name).stdout.strip() == before["config"]["digest"]  # type: ignore[index]
+    again = orlop("skopeo", "copy", "-q", *form, f"containers-storage:{name}", f"dir:{tmp_path}/again")
+    assert again.code == 0 and json.loads((tmp_path / "again/manifest.json").read_text()) == ours
+
+
+def test_there_and_back_is_the_same_image(orlop: Environment, registry: str, skopeo: Skopeo, tmp_path: Path) -> None:
+    """oci, zstd, uncompressed, docker's and back: what is in it stays, and the way back ends where it began."""
+    places = [f"docker://{registry}/lib/x:1", *(f"oci:{tmp_path}/{number}:1" for number in range(4))]
+    forms = [["--compression", "zstd"], ["--compression", "uncompressed"], ["--compression", "gzip"]]
+    for form, source, target in zip(forms, places, places[1:], strict=False):
+        orlop("image", "copy", "-q", *form, source, target)
+    kinds = [types(raw(skopeo, place))[2] for place in places[:4]]
+    assert [kind.rpartition(".")[2] for kind in kinds] == ["tar", "tar+zstd", "tar", "tar+gzip"]
+    assert raw(skopeo, places[2])["layers"] == raw(skopeo, places[0])["layers"]
+    orlop("image", "copy", "-q", "--format", "v2s2", places[3], f"dir:{tmp_path}/docker")
+    orlop("image", "copy", "-q", "--format", "oci", f"dir:{tmp_path}/docker", places[4])
+    assert raw(skopeo, places[4])["layers"] == raw(skopeo, places[3])["layers"]
+    skopeo("copy", "-q", places[2], f"dir:{tmp_path}/theirs")
+    assert orlop("system", "fsck").stdout == "Everything is in order.\n"
+
+
+def test_an_index_is_converted_whole(orlop: Environment, registry: str, skopeo: Skopeo, tmp_path: Path) -> None:
+    for architecture in ("amd64", "arm64"):
+        orlop(
+            "import",
+            "--platform",
+            f"linux/{architecture}",
+            "-",
+            f"{registry}/multi/{architecture}:1",
+            input=bytes(1024),
+        )
+        orlop("push", "-q", f"{registry}/multi/{architecture}:1")
+    names = [f"{registry}/multi/{architecture}:1" for architecture in ("amd64", "arm64")]
+    orlop("manifest", "create", "--insecure", f"{registry}/multi/all:1", *names)
+    orlop("manifest", "push", "--insecure", f"{registry}/multi/all:1")
+    source, target = f"docker://{registry}/multi/all:1", f"docker://{registry}/multi/docker:1"
+    orlop("skopeo", "copy", "-q", "--all", "--format", "v2s2", source, target)
+    found = raw(skopeo, target)
+    assert found["mediaType"] == "application/vnd.docker.distribution.manifest.list.v2+json"
+    assert [one["platform"]["architecture"] for one in found["manifests"]] == ["amd64", "arm64"]  # type: ignore[attr-defined]
+    for one in found["manifests"]:  # type: ignore[attr-defined]
+        assert types(raw(skopeo, f"docker://{registry}/multi/docker@{one['digest']}"))[0] == one["mediaType"]
+    orlop("skopeo", "copy", "-q", "--all", "--format", "oci", target, f"oci:{tmp_path}/lay:1")
+    skopeo("copy", "-q", "--all", f"oci:{tmp_path}/lay:1", f"dir:{tmp_path}/judged")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["skopeo", "copy", "--format", "v2s1"], "there is no form 'v2s1'"),
+        (["skopeo", "copy", "--format", "v2s2", "--dest-compress-format", "zstd"], "none for layers with zstd"),
+        (["skopeo", "copy", "--dest-compress-format", "zstd:chunked"], "there is no compression 'zstd:chunked'"),
+        (["skopeo", "copy", "--dest-compress-format", "gzip", "--dest-compress-level", "10"], "the levels 0 to 9"),
+        (["skopeo", "copy", "--dest-compress", "--dest-decompress"], "exclude each other"),
+        (["skopeo", "copy", "--preserve-digests", "--format", "v2s2"], "its digest is to be kept"),
+        (["image", "copy", "--compression", "zstd", "--compression-level", "high"], "is no number"),
+        (["image", "copy", "--referrers", "--compression", "zstd"], "means its digest"),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
+)
+def test_a_form_that_there_is_not_is_said(orlop: Environment, tmp_path: Path, words: list[str], told: str) -> None:
+    orlop("import", "-", "local/x:1", input=bytes(Archive().directory(b"etc")))
+    source = "containers-storage:local/x:1" if words[0] == "skopeo" else "local/x:1"
+    done = orlop(*words, source, f"oci:{tmp_path}/lay:1", check=False)
+    assert done.code != 0 and told in done.stderr and "Traceback" not in done.stderr, done
+    assert not (tmp_path / "lay/index.json").exists()

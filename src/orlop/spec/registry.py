@@ -95,10 +95,41 @@ class Location(Record):
         return ":".join(part for part in (self.transport, self.path, self.name) if part)
 
 
+OCI, V2S2 = "oci", "v2s2"
+PLAIN, GZIP, ZSTD = "uncompressed", "gzip", "zstd"
+LEVELS_MAX = {GZIP: 9, ZSTD: 22}
+
+
+class ImageForm(Record):
+    """How an image is to be written. types: OCI or V2S2, whose media types; compression: of its layers. "": as it is.
+
+    level: of the compression, -1 is the usual one. keep_digests: refuse rather than write another image.
+    """
+
+    strict = True
+    json_names = {"keep_digests": "keep_digests"}
+    types: str = ""
+    compression: str = ""
+    level: int = -1
+    keep_digests: bool = False
+
+    def check(self) -> None:
+        if self.types not in ("", OCI, V2S2):
+            raise ValueError(f"there is no form {self.types[:40]!r}: it is {OCI} or {V2S2}")
+        if self.compression not in ("", PLAIN, GZIP, ZSTD):
+            raise ValueError(f"there is no compression {self.compression[:40]!r}: it is {PLAIN}, {GZIP} or {ZSTD}")
+        if self.types == V2S2 and self.compression == ZSTD:
+            raise ValueError("docker's media types have none for layers with zstd")
+        if not -1 <= self.level <= LEVELS_MAX.get(self.compression, -1):
+            highest = LEVELS_MAX.get(self.compression)
+            told = f"{self.compression} has the levels 0 to {highest}" if highest else "a level needs gzip or zstd"
+            raise ValueError(told)
+
+
 class CopyRequest(Record):
     """`orlop image copy` and `image sync`. platform: of an index the image for it; all_platforms: the index whole.
 
-    referrers: what refers to it goes along: signatures, attestations.
+    referrers: what refers to it goes along: signatures, attestations. form: another one than it has.
     """
 
     strict = True
@@ -108,6 +139,7 @@ class CopyRequest(Record):
     platform: str = ""
     all_platforms: bool = False
     referrers: bool = False
+    form: ImageForm = ImageForm()
 
 
 def parse_location(text: str) -> Location:

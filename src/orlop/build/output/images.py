@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orlop.engine.steps.workspace import unpacked
+from orlop.image.convert import typed
 from orlop.image.image import Layer
 from orlop.snapshot.layered import idle_whiteouts, open_layers
 from orlop.snapshot.pack import Packer
@@ -104,7 +105,7 @@ def _manifest(solver: Solver, target: graph.Target, output: Output) -> Descripto
     for number, layer in enumerate(layers):
         packed = form.compression and (form.force or number >= base)
         one = forms.packed(solver.engine, layer.descriptor, form) if packed else layer.descriptor
-        descriptors.append(forms.typed(one, docker=form.docker))
+        descriptors.append(typed(one, docker=form.docker))
     config = _config(solver, target, layers)
     described = store.ingest(dump(config.to_json()), media_type=DOCKER_CONFIG if form.docker else OCI_CONFIG)
     manifest = Manifest(

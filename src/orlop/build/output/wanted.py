@@ -6,6 +6,7 @@ Source: docker's documentation of exporters (image, registry, oci, docker, local
 from orlop.spec.errors import Invalid, Unsupported
 from orlop.spec.platform import Platform
 from orlop.spec.record import Record
+from orlop.spec.registry import GZIP, LEVELS_MAX, PLAIN, ZSTD
 
 from .. import attributes
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 IMAGE, OCI, DOCKER, TAR, LOCAL, NOWHERE = "image", "oci", "docker", "tar", "local", "cacheonly"
 TYPES = (IMAGE, "registry", DOCKER, OCI, TAR, LOCAL, NOWHERE)
-PLAIN, GZIP, ZSTD = "uncompressed", "gzip", "zstd"
-LEVELS_MAX = {GZIP: 9, ZSTD: 22}
 PLACES = ("manifest", "index", "manifest-descriptor", "index-descriptor")
 
 _FORM = (

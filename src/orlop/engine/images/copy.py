@@ -1,6 +1,7 @@
 """The verbs `image copy` and `image sync`: an image from one place to another, through the store, under a lease.
 
     bring: the source's documents and blobs into the store, proven; what is here is not fetched again
+    convert: where another form is wanted, other media types or another compression
     give:  the destination gets what it lacks, the name last
 
 What only the copy needed goes at its end.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 
 from ...image import collection
+from ...image.convert import Conversion
 from ...image.load import load
 from ...image.pull import Pull
 from ...image.push import Push
@@ -30,6 +32,7 @@ from ...spec.registry import (
     REGISTRY,
     STORE,
     CopyRequest,
+    ImageForm,
     Location,
 )
 from .. import events
@@ -59,6 +62,9 @@ def copy(engine: Engine, request: CopyRequest, hangup: int = -1) -> Generator[Me
         try:
             target = yield from _bring(engine, request, lease, hangup)
             others: list[Descriptor] = []
+            if request.form != ImageForm():
+                target = yield from Conversion(engine.store, request.form).run(target)
+                lease.add(*blobs_of(engine.store, target))
             if request.referrers:
                 others = yield from referrers.bring(engine, request.source, target, lease)
             yield from _give(engine, request.destination, target, hangup)

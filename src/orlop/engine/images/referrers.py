@@ -12,7 +12,7 @@ from ...image.transports.layout import LayoutDirectory
 from ...image.transports.transfer import Taking, give_parts
 from ...spec.errors import Invalid
 from ...spec.image import MANIFESTS, Index, parse_manifest
-from ...spec.registry import LAYOUT, REGISTRY, STORE, CopyRequest, Location
+from ...spec.registry import LAYOUT, REGISTRY, STORE, CopyRequest, ImageForm, Location
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ DEPTH_MAX = 3  # a signature of an attestation of an image
 
 
 def check(request: CopyRequest) -> None:
-    """Raise Invalid for places that can't hold what refers to an image."""
+    """Raise Invalid for places that can't hold what refers to an image, and for an image that is to become another."""
+    if request.form != ImageForm():
+        hint = "leave --referrers or the other form away"
+        raise Invalid("copy", str(request.source), "what refers to it means its digest, which changes", hint=hint)
     for location in (request.source, request.destination):
         if location.transport not in (REGISTRY, LAYOUT, STORE):
             hint = "copy between docker://, oci: and names here, or leave --referrers away"

@@ -10,7 +10,7 @@ import os
 
 from ....spec.errors import Invalid
 from ....spec.reference import Reference
-from ....spec.registry import REGISTRY, STORE, CopyRequest, Location, parse_location
+from ....spec.registry import REGISTRY, STORE, CopyRequest, ImageForm, Location, parse_location
 from ..command import Command, Invocation, write_line
 from ..flags import BOOL, STRING, Flag
 
@@ -37,6 +37,7 @@ def _run(invocation: Invocation, verb: str) -> int:
         or ("" if options["all-platforms"] else os.environ.get("DOCKER_DEFAULT_PLATFORM", "")),
         all_platforms=options["all-platforms"],
         referrers=options["referrers"],
+        form=form_of(options["format"], options["compression"], options["compression-level"]),
     )
     with invocation.connect() as engine:
         messages = engine.messages(verb, {"request": request.to_json()})
@@ -70,6 +71,14 @@ def take_in(invocation: Invocation, source: str, name: str) -> int:
     return 0
 
 
+def form_of(types: str, compression: str, level: str, *, keep_digests: bool = False) -> ImageForm:
+    """Return the form that flags ask for. Raises Invalid for one that there is not."""
+    if level and not level.isdigit():
+        raise Invalid("copy", "an image", f"the level {level[:20]!r} is no number", hint="leave the level away")
+    wanted = {"types": types, "compression": compression, "level": int(level or -1), "keep_digests": keep_digests}
+    return ImageForm.from_json(wanted, "the form of the image")
+
+
 def located(text: str) -> Location:
     """Return a place as the engine is to find it: with a path that does not depend on where we are, and credentials."""
     from ..credentials import for_registry
@@ -82,6 +91,9 @@ def located(text: str) -> Location:
 
 _FLAGS = (
     Flag("all-platforms", "", BOOL, "Copy the images for all platforms, and the index", default=False),
+    Flag("compression", "", STRING, "Compress the layers with gzip or zstd, or leave them uncompressed", default=""),
+    Flag("compression-level", "", STRING, "Compress as hard as this level of gzip or zstd says", default=""),
+    Flag("format", "f", STRING, "Write the media types of oci or v2s2 (docker)", default=""),
     Flag("platform", "", STRING, "Copy the image for this platform", default=""),
     Flag("referrers", "", BOOL, "Copy what refers to the image, too: signatures, attestations", default=False),
     Flag("quiet", "q", BOOL, "Suppress verbose output", default=False),

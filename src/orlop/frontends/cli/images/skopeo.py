@@ -13,10 +13,20 @@ import os
 
 from ....spec.errors import Invalid
 from ....spec.reference import Reference
-from ....spec.registry import REGISTRY, STORE, CopyRequest, Credentials, Location, parse_location
+from ....spec.registry import (
+    GZIP,
+    PLAIN,
+    REGISTRY,
+    STORE,
+    CopyRequest,
+    Credentials,
+    ImageForm,
+    Location,
+    parse_location,
+)
 from ..command import Command, Invocation, warn, write_line
 from ..flags import BOOL, EXIT_USAGE, STRING, Flag, Options, UsageError
-from .copy import located
+from .copy import form_of, located
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +41,11 @@ def _copy(invocation: Invocation) -> int:
     source = _place(options, invocation.arguments[0], "src-")
     destination = _place(options, invocation.arguments[1], "dest-")
     request = CopyRequest(
-        source=source, destination=destination, platform=_platform(options), all_platforms=_all(options)
+        source=source,
+        destination=destination,
+        platform=_platform(options),
+        all_platforms=_all(options),
+        form=_form(options),
     )
     digest = _run(invocation, "images.copy", request)
     if options["digestfile"]:
@@ -52,6 +66,7 @@ def _sync(invocation: Invocation) -> int:
         destination=_place(options, before + destination, "dest-"),
         platform=_platform(options),
         all_platforms=_all(options),
+        form=form_of(options["format"], "", "", keep_digests=options["preserve-digests"]),
     )
     _run(invocation, "images.sync", request)
     return 0
@@ -108,7 +123,7 @@ def _described(found: dict[str, Any], *, with_tags: bool) -> dict[str, Any]:
     described |= {
         "Digest": found["digest"],
         "RepoTags": found["tags"] if with_tags else [],
-        "Created": config.get("created"),
+        "Created": _time(config.get("created")),
         "DockerVersion": config.get("docker_version", ""),
         "Labels": inner.get("Labels"),
         "Architecture": config.get("architecture", ""),
@@ -129,6 +144,15 @@ def _described(found: dict[str, Any], *, with_tags: bool) -> dict[str, Any]:
         ],
         "Env": inner.get("Env"),
     }
+
+
+def _time(text: str | None) -> str | None:
+    """Return a time as Go writes it: no zeros at the end of its fraction (time.RFC3339Nano)."""
+    seconds, dot, fraction = (text or "").partition(".")
+    digits = fraction.rstrip("Z")
+    if not dot or not fraction.endswith("Z") or not digits.isdigit():
+        return text
+    return ".".join(part for part in (seconds, digits.rstrip("0")) if part) + "Z"
 
 
 def _list_tags(invocation: Invocation) -> int:
@@ -205,6 +229,21 @@ def _platform(options: Options) -> str:
     return "/".join(part for part in (options["override-os"] or "linux", architecture, variant) if part)
 
 
+def _form(options: Options) -> ImageForm:
+    """Return the form that the flags of a copy ask for."""
+    compression = options["dest-compress-format"]
+    if options["dest-decompress"]:
+        if compression or options["dest-compress"]:
+            raise UsageError("--dest-decompress and --dest-compress exclude each other", "leave one away", EXIT_USAGE)
+        compression = PLAIN
+    elif options["dest-compress"] and not compression:
+        compression = GZIP
+    level, keep = options["dest-compress-level"], options["preserve-digests"]
+    if level and not compression:
+        compression = GZIP
+    return form_of(options["format"], compression, level, keep_digests=keep)
+
+
 def _all(options: Options) -> bool:
     if options["multi-arch"] not in ("", "all", "system"):
         raise UsageError("--multi-arch is all or system", "index-only copies would be incomplete", EXIT_USAGE)
@@ -227,7 +266,8 @@ _OVERRIDES = (
 _COPYING = (
     Flag("all", "a", BOOL, "Copy the images for all platforms, and the index", default=False),
     Flag("multi-arch", "", STRING, "all: the same as --all; system: the image for this machine", default=""),
-    Flag("preserve-digests", "", BOOL, "Keep the digests, which always is so", default=False),
+    Flag("format", "f", STRING, "Write the media types of oci or v2s2 (docker)", default=""),
+    Flag("preserve-digests", "", BOOL, "Refuse what would change a digest", default=False),
     Flag("quiet", "q", BOOL, "Suppress verbose output", default=False),
     *_OVERRIDES,
     *_credentials("src-"),
@@ -237,7 +277,14 @@ COPY = Command(
     _copy,
     "Copy an image from one place to another",
     "[OPTIONS] SOURCE DESTINATION",
-    flags=(*_COPYING, Flag("digestfile", "", STRING, "Write the digest of the copy to this file", default="")),
+    flags=(
+        *_COPYING,
+        Flag("dest-compress", "", BOOL, "Compress the layers", default=False),
+        Flag("dest-compress-format", "", STRING, "Compress the layers with gzip or zstd", default=""),
+        Flag("dest-compress-level", "", STRING, "Compress as hard as this level says", default=""),
+        Flag("dest-decompress", "", BOOL, "Leave the layers uncompressed", default=False),
+        Flag("digestfile", "", STRING, "Write the digest of the copy to this file", default=""),
+    ),
     arguments=(2, 2),
 )
 SYNC = Command(
