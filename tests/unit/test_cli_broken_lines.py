@@ -21,7 +21,7 @@ BROKEN: dict[tuple[str, ...], tuple[int, str, str]] = {
     ("container", "prune", "--filter", "colour=red"): (1, "invalid filter 'colour'", "known are label, label!, until"),
     ("-H", "unix:///x", "ps"): (125, "unsupported flag: -H", "does not have it yet"),
     ("run", "--rmm", "x"): (125, "unknown flag: --rmm", "did you mean --rm?"),
-    ("run", "--link-local-ip", "1.2.3.4", "x"): (125, "unsupported flag: --link-local-ip", "docker has this flag"),
+    ("network", "create", "--ingress", "x"): (125, "unsupported flag: --ingress", "docker has this flag"),
     ("run", "-p", "99999:1", "x"): (125, "invalid hostPort: 99999", "write [HOST_IP:]HOST_PORT"),
     ("run", "-p", "x:y", "x"): (125, "invalid containerPort: y", "write [HOST_IP:]HOST_PORT"),
     ("run", "--mount", "type=bind", "x"): (125, '"--mount" flag: target is required', "write type=bind"),

@@ -63,7 +63,12 @@ MOUNTS = st.one_of(
     ),
 )
 ENDPOINTS = st.builds(
-    EndpointRequest, network=WORD, aliases=words(), ipv4=st.sampled_from(["", "10.0.0.9"]), options=table(WORD)
+    EndpointRequest,
+    network=WORD,
+    aliases=words(),
+    ipv4=st.sampled_from(["", "10.0.0.9"]),
+    link_local=st.sampled_from([(), ("169.254.7.7", "fe80::7")]),
+    options=table(WORD),
 )
 PORTS = st.builds(
     lambda first, host, address, protocol, manner: PortRequest(

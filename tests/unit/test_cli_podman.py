@@ -39,8 +39,9 @@ def test_a_network_with_fields():
     assert (found.fields["ipv4"], found.fields["ipv6"]) == ("10.1.2.3", "fd00::3")
     assert found.fields["mac_address"] == "02:00:00:00:00:01"
     assert parse_network("container:db").name == "container:db"
-    with pytest.raises(BadValue, match="invalid field key interface_name"):
-        parse_network("back:interface_name=lan0")
+    assert parse_network("back:interface_name=lan0").fields["options"] == {"com.docker.network.endpoint.ifname": "lan0"}
+    with pytest.raises(BadValue, match="invalid field key host_interface_name"):
+        parse_network("back:host_interface_name=lan0")
 
 
 @pytest.mark.parametrize(

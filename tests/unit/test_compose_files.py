@@ -238,8 +238,6 @@ def test_what_orlop_has_not_is_refused_before_anything_is_made(tmp_path: Path) -
     [
         (HEAD + "    use_api_socket: true\n", "services.web.use_api_socket"),
         (HEAD + "    pull_refresh_after: 1h\n", "services.web.pull_refresh_after"),
-        (HEAD + "    networks: {default: {interface_name: lan0}}\n", "services.web.networks.default.interface_name"),
-        (HEAD + "    networks: {default: {link_local_ips: [169.254.1.1]}}\n", "services.web.networks.default.link_"),
         (HEAD + "    secrets: [s]\nsecrets: {s: {environment: HOME, driver: vault}}\n", "secrets.s.driver"),
         (HEAD + "    configs: [c]\nconfigs: {c: {content: x, template_driver: golang}}\n", "configs.c.template_driver"),
     ],
@@ -383,8 +381,6 @@ def test_differences_are_told_by_field() -> None:
         }.items()),
         ("deploy: {resources: {reservations: {devices: [{capabilities: [gpu]}]}}}", ":4:41",
          "deploy.resources.reservations.devices"),
-        ("networks: {n: {interface_name: x}}", ":4:20", "networks.n.interface_name"),
-        ("networks: {n: {link_local_ips: [1.2.3.4]}}", ":4:20", "networks.n.link_local_ips"),
     ],
 )  # fmt: skip
 def test_what_a_service_would_not_get_is_refused_with_its_place(
@@ -394,6 +390,14 @@ def test_what_a_service_would_not_get_is_refused_with_its_place(
     with pytest.raises(Unsupported) as caught:
         request.container(made, made.service("web"), 1, {})
     assert f"{place}: services.web.{path}: " in str(caught.value) and caught.value.hint
+
+
+def test_an_interface_is_called_and_reached_as_a_file_says(tmp_path: Path) -> None:
+    wish = "{interface_name: lan0, link_local_ips: [169.254.1.1, 'fe80::7']}"
+    made = load(tmp_path, f"{HEAD}    networks: {{n: {wish}}}\nnetworks: {{n: {{}}}}\n")
+    (endpoint,) = request.container(made, made.service("web"), 1, {}).endpoints
+    assert endpoint.options == {"com.docker.network.endpoint.ifname": "lan0"}
+    assert endpoint.link_local == ("169.254.1.1", "fe80::7")
 
 
 def test_what_nothing_here_drives_is_refused_with_its_place(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from orlop.engine.containers.state import Task
 from orlop.spec.container import ContainerRequest
 from orlop.spec.errors import Invalid, NotFound, OrlopError
 from orlop.spec.mount import MountPoint
-from orlop.spec.network import PortRequest
+from orlop.spec.network import Attachment, PortRequest, Published
 from orlop.spec.task import ExitRecord, TaskStatus
 
 ID = "ab" * 32
@@ -42,7 +42,12 @@ class Records:
         return record("old", "2026-01-01")
 
 
-ENGINE = SimpleNamespace(records=Records())
+PUBLISHED = (Published(host_first=8080, first=80), Published(host_first=8181, first=81, count=3))
+NETWORKS = SimpleNamespace(
+    attachments={ID: Attachment(boot_id="b", ports=PUBLISHED)},
+    store=SimpleNamespace(find=lambda name: SimpleNamespace(id="ef" * 32)),
+)
+ENGINE = SimpleNamespace(records=Records(), networks=NETWORKS)
 
 
 def fits(**chosen: str) -> bool:
@@ -58,7 +63,8 @@ def fits(**chosen: str) -> bool:
         {"label": "tier"}, {"label": "tier=front"}, {"label": "bare="},
         {"status": "exited"}, {"exited": "3"}, {"since": "old"},
         {"ancestor": "nginx"}, {"ancestor": "nginx:latest"}, {"ancestor": "cdcd"}, {"ancestor": "sha256:" + "cd" * 32},
-        {"volume": "data"}, {"volume": "/srv"}, {"publish": "80"}, {"publish": "81-90/tcp"},
+        {"volume": "data"}, {"volume": "/srv"}, {"publish": "8080"}, {"publish": "8183-8190/tcp"},
+        {"network": "bridge"}, {"network": "efef"},
         {"expose": "443"}, {"expose": "53/udp"}, {"expose": "80"}, {"is_task": "false"}, {"isolation": "default"},
     ],
     ids=str,
@@ -72,7 +78,8 @@ def test_what_fits(chosen):
     [
         {"name": "wob"}, {"name": "^eb"}, {"id": "ba" * 32}, {"label": "tier=back"}, {"label": "none"},
         {"status": "running"}, {"exited": "0"}, {"before": "old"}, {"ancestor": "ngin"}, {"ancestor": "cd"},
-        {"volume": "dat"}, {"publish": "82"}, {"publish": "80/udp"}, {"expose": "53"}, {"is_task": "true"},
+        {"volume": "dat"}, {"publish": "80"}, {"publish": "8184"}, {"publish": "8080/udp"}, {"expose": "53"},
+        {"is_task": "true"}, {"network": "fe"}, {"network": "brid"},
     ],
     ids=str,
 )  # fmt: skip

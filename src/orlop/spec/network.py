@@ -47,7 +47,10 @@ class PortRequest(Record):
 
 
 class EndpointRequest(Record):
-    """A container's wish for its place in one network. network: a name or an id; links: "container:alias"."""
+    """A container's wish for its place in one network. network: a name or an id; links: "container:alias".
+
+    link_local: addresses of the link that its interface has beside the network's.
+    """
 
     strict = True
     network: str
@@ -58,6 +61,7 @@ class EndpointRequest(Record):
     mac_address: str = ""
     gw_priority: int = 0
     options: dict[str, str] = {}
+    link_local: tuple[str, ...] = ()
 
 
 class PoolRequest(Record):
@@ -84,6 +88,7 @@ class NetworkRequest(Record):
     attachable: bool = False
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
+    ipam_driver: str = "default"
     ipam_options: dict[str, str] = {}
     config_only: bool = False
     config_from: str = ""
@@ -114,6 +119,7 @@ class Network(Record):
     attachable: bool = False
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
+    ipam_options: dict[str, str] = {}
     conflist: dict[str, object] = {}
     config_only: bool = False
     config_from: str = ""

@@ -151,7 +151,11 @@ def _volume(engine: Engine, value: str) -> Test:
 
 
 def _network(engine: Engine, value: str) -> Test:
-    return lambda record, task: value in network_listing.names_of(record)
+    def test(record: ContainerRecord, task: Task) -> bool:
+        names = network_listing.names_of(record)
+        return value in names or any(network_listing.id_of(engine, name).startswith(value) for name in names)
+
+    return test if value else lambda record, task: False
 
 
 def _range_of(key: str, value: str) -> tuple[int, int, str]:
@@ -173,11 +177,17 @@ def _expose(engine: Engine, value: str) -> Test:
 
 
 def _publish(engine: Engine, value: str) -> Test:
-    """A port of the container that is published."""
+    """A port of the machine that leads to the container, while it runs."""
     first, last, protocol = _range_of("publish", value)
-    return lambda record, task: any(
-        port.first <= last and first <= port.last and port.protocol == protocol for port in record.request.ports
-    )
+
+    def test(record: ContainerRecord, task: Task) -> bool:
+        held = engine.networks.attachments.get(record.id)
+        return any(
+            port.host_first <= last and first < port.host_first + port.count and port.protocol == protocol
+            for port in (held.ports if held is not None else ())
+        )
+
+    return test
 
 
 _MAKERS: dict[str, Maker] = {

@@ -141,6 +141,7 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
             raise
         return joined
     except OSError as failure:
+        networks.starting.discard(record.id)
         told = f"{failure.strerror or failure}" + (f" ({failure.filename})" if failure.filename else "")
         if fd >= 0:
             os.close(fd)
@@ -150,6 +151,7 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
         hint = "is CAP_NET_ADMIN there, and nf_tables in the kernel?" if failure.errno in _LACKING else ""
         raise Unavailable("connect", record.subject, told, hint=hint) from None
     except BaseException:
+        networks.starting.discard(record.id)
         if fd >= 0:
             os.close(fd)
         raise
@@ -372,6 +374,14 @@ def _of_container(engine: Engine, record: ContainerRecord, reference: str) -> in
 
 
 def _hold(engine: Engine, record: ContainerRecord) -> Attachment:
+    try:
+        return _held(engine, record)
+    except BaseException:
+        engine.networks.attachments.drop(record.id)
+        raise
+
+
+def _held(engine: Engine, record: ContainerRecord) -> Attachment:
     networks = engine.networks
     endpoints: list[Endpoint] = []
     asked = {}
@@ -385,15 +395,11 @@ def _hold(engine: Engine, record: ContainerRecord) -> Attachment:
         endpoints.append(_decide(engine, record, network, wish, interface))
         attachment = Attachment(boot_id=networks.boot_id, endpoints=tuple(endpoints))
         networks.attachments.hold(record.id, attachment)
-    try:
-        gateway = _gateway(engine, attachment.endpoints, asked)
-        published = _published(engine, record, gateway)
-        reached = ports.host_access(record.request.host_access, _of(attachment, gateway))
-        attachment = attachment.replace(gateway=gateway, ports=published, host_access=reached)
-        networks.reserved[record.id] = _reserve(attachment, record.subject)
-    except BaseException:
-        networks.attachments.drop(record.id)
-        raise
+    gateway = _gateway(engine, attachment.endpoints, asked)
+    published = _published(engine, record, gateway)
+    reached = ports.host_access(record.request.host_access, _of(attachment, gateway))
+    attachment = attachment.replace(gateway=gateway, ports=published, host_access=reached)
+    networks.reserved[record.id] = _reserve(attachment, record.subject)
     attachment = attachment.replace(
         endpoints=tuple(_intended(engine, one, asked[one.network_id], attachment) for one in attachment.endpoints)
     )

@@ -38,6 +38,7 @@ OPTION_ICC = "com.docker.network.bridge.enable_icc"
 OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_MTU = "com.docker.network.driver.mtu"
 OPTION_HOST_IP = "com.docker.network.bridge.host_binding_ipv4"
+TRUTHS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}  # in lower case
 
 
 class Networks:
@@ -276,8 +277,8 @@ class Networks:
             self.link_name(network),
             [subnet.parse(pool.subnet) for pool in network.pools if pool.subnet],
             internal=network.internal,
-            icc=network.options.get(OPTION_ICC, "true") == "true",
-            masquerade=network.options.get(OPTION_MASQUERADE, "true") == "true",
+            icc=is_on(network, OPTION_ICC),
+            masquerade=is_on(network, OPTION_MASQUERADE),
         )
 
     def _known(self) -> tuple[Gate, Iterable[Bridge], Iterable[Forward], bool]:
@@ -343,6 +344,11 @@ def _remove(names: list[str], addresses: list[str], netns: int) -> None:
         pass  # what is left goes with its namespace, or with the engine
     finally:
         os.close(netns)
+
+
+def is_on(network: Network, option: str) -> bool:
+    """Tell what one of docker's options says that is true where nobody says anything."""
+    return TRUTHS.get(network.options.get(option, "true").lower(), False)
 
 
 def open_text(path: str) -> str:

@@ -11,7 +11,7 @@ from ..containers import files
 from ..containers.inspect import unix_time
 from ..containers.record import timestamp
 from ..labels import has_label
-from . import attach, cni, host, requests
+from . import attach, cni, host, interfaces, requests
 from .store import PREDEFINED, new_id
 
 TYPE_CHECKING = False
@@ -31,8 +31,8 @@ MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
 LINK_NAME_LENGTH_MAX = 15
 _BOOLEANS = frozenset((host.OPTION_ICC, host.OPTION_MASQUERADE))
 _OPTIONS = {
-    "bridge": frozenset((host.OPTION_NAME, host.OPTION_MTU, host.OPTION_HOST_IP)) | _BOOLEANS,
-    "macvlan": frozenset(("parent", "macvlan_mode", host.OPTION_MTU)),
+    "bridge": frozenset((host.OPTION_NAME, host.OPTION_MTU, host.OPTION_HOST_IP, interfaces.OPTION_PREFIX)) | _BOOLEANS,
+    "macvlan": frozenset(("parent", "macvlan_mode", host.OPTION_MTU, interfaces.OPTION_PREFIX)),
     cni.DRIVER: frozenset((cni.OPTION_CONFLIST, cni.OPTION_TIMEOUT)),
 }
 
@@ -57,6 +57,7 @@ def create(engine: Engine, request: NetworkRequest) -> Network:
             attachable=request.attachable,
             labels=request.labels,
             options=options,
+            ipam_options=request.ipam_options,
             config_only=request.config_only,
             config_from=request.config_from,
         )
@@ -266,10 +267,14 @@ def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
     if request.driver not in DRIVERS:
         if request.driver in ("host", "null", "none"):
             cause = f'only one instance of "{request.driver}" network is allowed'
-            raise Denied("create", subject, cause, hint=f"use the one that is there: --network {request.driver}")
+            there = "host" if request.driver == "host" else "none"
+            raise Denied("create", subject, cause, hint=f"use the one that is there: --network {there}")
         cause = f"could not find plugin {request.driver} in v1 plugin registry: plugin not found"
         hint = _INSTEAD.get(request.driver, f"known are {', '.join(DRIVERS)}")
         raise Unsupported("create", subject, cause, hint=hint)
+    if request.ipam_driver not in ("", "default"):
+        cause = f"could not find plugin {request.ipam_driver[:60]} in v1 plugin registry: plugin not found"
+        raise Unsupported("create", subject, cause, hint="leave --ipam-driver away, or use -d cni and its plugins")
     if not request.ipv4 and not request.ipv6:
         raise Invalid("create", subject, "IPv4 or IPv6 must be enabled", hint="leave --ipv4=false away, or add --ipv6")
     options = dict(request.options)
@@ -280,7 +285,9 @@ def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
             cause = f"the option {key} is not known to the driver {request.driver}"
             known = ", ".join(sorted(_OPTIONS[request.driver]))
             raise Unsupported("create", subject, cause, hint=f"known are {known}")
-        if key in _BOOLEANS and value not in ("true", "false"):
+        if key == interfaces.OPTION_PREFIX:
+            interfaces.check_name(value, interfaces.PREFIX_LENGTH_MAX, subject)
+        if key in _BOOLEANS and value.lower() not in host.TRUTHS:
             raise Invalid("create", subject, f"invalid value for {key}: {value[:40]!r}", hint="use true or false")
         if key == host.OPTION_MTU and not (value.isdecimal() and len(value) < 6 and 68 <= int(value) <= 65535):
             raise Invalid("create", subject, f"invalid MTU: {value[:40]}", hint="give a number from 68 to 65535")
@@ -325,6 +332,9 @@ def _pools(engine: Engine, request: NetworkRequest, network_id: str, subject: st
                 raise Invalid("create", subject, cause, hint="give it with --subnet")
             continue
         found.append(_pool(wanted, known, subject))
+        if sum((":" in one.subnet) == (":" in found[-1].subnet) for one in found) > 1:
+            cause = f"{request.driver} driver doesn't support multiple subnets"
+            raise Unsupported("create", subject, cause, hint="give one of each family, or make two networks")
         known = [*known, (subnet.parse(found[-1].subnet), "the same network")]
     for pool in found:
         if ":" in pool.subnet and not request.ipv6:
@@ -337,7 +347,7 @@ def _pools(engine: Engine, request: NetworkRequest, network_id: str, subject: st
     if request.ipv6 and True not in families:
         local = pools.local_ipv6(network_id)
         found.append(Pool(subnet=str(local), gateway=pools.first_address(local), auto=True))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda pool: ":" in pool.subnet))
 
 
 def _pool(wanted: PoolRequest, known: list[tuple[subnet.Subnet, str]], subject: str) -> Pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...spec.errors import Invalid, OrlopError
+from .store import DEFAULT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def split(link: str) -> tuple[str, str]:
 
 
 def check(engine: Engine, links: tuple[str, ...], subject: str) -> None:
-    """Raise Invalid for a link that leads to nobody."""
+    """Raise Invalid for a link that leads to nobody. See `check_default` for those of the default bridge."""
     for link in links:
         try:
             name, _ = split(link)
@@ -27,6 +28,17 @@ def check(engine: Engine, links: tuple[str, ...], subject: str) -> None:
         except (ValueError, OrlopError) as wrong:
             cause = str(wrong) if isinstance(wrong, ValueError) else f"could not get container for {name}"
             raise Invalid("create", subject, cause, hint="write it as --link CONTAINER:ALIAS") from None
+
+
+def check_default(engine: Engine, links: tuple[str, ...], subject: str) -> None:
+    """Raise Invalid for a link to a container that is not on the default bridge. They have passed `check`."""
+    from .attach import wishes
+
+    for link in links:
+        other = engine.records.find(split(link)[0])
+        if all(wish.network != DEFAULT for wish in wishes(other)):
+            cause = f"Cannot link to /{other.name}, as it does not belong to the default network"
+            raise Invalid("create", subject, cause, hint="put both into a network of your own: it has names")
 
 
 def host_lines(engine: Engine, record: ContainerRecord) -> list[str]:

@@ -6,6 +6,7 @@ from ...spec.errors import Invalid, OrlopError
 from ...spec.network import ROUTED
 from ..labels import has_label
 from . import attach, ports
+from .host import TRUTHS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def described(engine: Engine, network: Network, *, with_containers: bool) -> dic
         "Driver": "null" if network.config_only else network.driver,
         "EnableIPv4": network.ipv4,
         "EnableIPv6": network.ipv6,
-        "IPAM": {"Driver": "default", "Options": {}, "Config": [_pool(pool) for pool in network.pools if pool.subnet]},
+        "IPAM": {
+            "Driver": "default",
+            "Options": dict(network.ipam_options),
+            "Config": [_pool(pool) for pool in network.pools if pool.subnet],
+        },
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
@@ -102,16 +107,21 @@ def _test(key: str, values: Sequence[str]) -> Callable[[Engine, Network], bool]:
     for value in values:
         if key == "type" and value not in ("builtin", "custom"):
             raise Invalid("list", "networks", f"invalid filter: 'type'='{value[:60]}'", hint="use builtin or custom")
-        if key == "dangling" and value.lower() not in _TRUTHS:
+        if key == "dangling" and value.lower() not in TRUTHS:
             cause = f"invalid filter 'dangling={value[:60]}'"
             raise Invalid("list", "networks", cause, hint="use true or false")
+    if key in ("id", "name"):
+        from ..containers.filters import expression
+
+        fits = [expression(key, value) for value in values]
+        return lambda engine, network: any(one(network.id if key == "id" else network.name) for one in fits)
     combine = all if key == "label" else any
     return lambda engine, network: combine(test(engine, network, value) for value in values)
 
 
 def _is_dangling(engine: Engine, network: Network, value: str) -> bool:
     used = is_predefined(network) or any(True for _ in engine.networks.attachments.on(network.id))
-    return used != _TRUTHS[value.lower()]
+    return used != TRUTHS[value.lower()]
 
 
 def is_predefined(network: Network) -> bool:
@@ -121,11 +131,10 @@ def is_predefined(network: Network) -> bool:
     return network.name in PREDEFINED
 
 
-_TRUTHS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 _FILTERS: dict[str, Test] = {
     "dangling": _is_dangling,
     "driver": lambda engine, network, value: network.driver == value,
-    "id": lambda engine, network, value: network.id.startswith(value),
+    "id": lambda engine, network, value: value in network.id,
     "label": lambda engine, network, value: has_label(network.labels, value),
     "name": lambda engine, network, value: value in network.name,
     "scope": lambda engine, network, value: value == "local",
@@ -187,7 +196,7 @@ def settings(engine: Engine, record: ContainerRecord) -> dict[str, dict[str, obj
     held = engine.networks.attachments.get(record.id)
     if not attach.has_own_networks(record):
         name = attach.mode(record)
-        return {} if name.startswith(attach.CONTAINER) else {name: _endpoint(None, None, _id_of(engine, name))}
+        return {} if name.startswith(attach.CONTAINER) else {name: _endpoint(None, None, id_of(engine, name))}
     found = {}
     for wish in attach.wishes(record):
         try:
@@ -205,7 +214,8 @@ def names_of(record: ContainerRecord) -> set[str]:
     return {attach.mode(record), *(wish.network for wish in attach.wishes(record))}
 
 
-def _id_of(engine: Engine, name: str) -> str:
+def id_of(engine: Engine, name: str) -> str:
+    """Return the id of a network, "" of one that is not there."""
     try:
         return engine.networks.store.find(name).id
     except OrlopError:
@@ -213,9 +223,10 @@ def _id_of(engine: Engine, name: str) -> str:
 
 
 def _endpoint(wish: EndpointRequest | None, endpoint: Endpoint | None, network_id: str) -> dict[str, object]:
-    ipam = (
-        {key: value for key, value in (("IPv4Address", wish.ipv4), ("IPv6Address", wish.ipv6)) if value} if wish else {}
-    )
+    ipam: dict[str, object] = {}
+    if wish is not None:
+        asked = (("IPv4Address", wish.ipv4), ("IPv6Address", wish.ipv6), ("LinkLocalIPs", list(wish.link_local)))
+        ipam = {key: value for key, value in asked if value}
     return {
         "IPAMConfig": ipam or None,
         "Links": list(wish.links) or None if wish else None,

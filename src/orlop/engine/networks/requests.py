@@ -7,8 +7,9 @@ from ...network import resolver, subnet
 from ...network.dns.egress import ENTRIES_MAX, Allowed
 from ...spec.errors import Invalid, Unsupported
 from ...spec.network import SOURCES_MAX, EndpointRequest
-from . import cni, egress, links, ports
+from . import cni, egress, interfaces, links, ports
 from .attach import CONTAINER, HOST, NONE
+from .store import DEFAULT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
             raise Invalid("create", subject, str(wrong), hint=hint) from None
     _check_words((*request.dns_search, *request.dns_options), subject)
     chosen = request.network
+    if chosen in ("", "default", DEFAULT):
+        links.check_default(engine, request.links, subject)
     if chosen in (NONE, HOST) or chosen.startswith(CONTAINER):
         return _check_shared(request, subject)
     for reference in {chosen, *(wish.network for wish in request.endpoints)}:
@@ -113,6 +116,7 @@ def check_wish(network: Network, wish: EndpointRequest, subject: str) -> None:
         cause = "network-scoped aliases are only supported for user-defined networks"
         raise Invalid("connect", subject, cause, hint="make one with: orlop network create NAME")
     _check_words(wish.aliases, subject)
+    interfaces.check(network, wish, subject)
     if wish.mac_address:
         parts = wish.mac_address.replace("-", ":").split(":")
         if len(parts) != 6 or any(len(part) != 2 or not set(part) <= set("0123456789abcdefABCDEF") for part in parts):
@@ -144,6 +148,9 @@ def _check_shared(request: ContainerRequest, subject: str) -> tuple[str, ...]:
     if request.host_access:
         cause = "conflicting options: --host-access and the network mode"
         raise Invalid("create", subject, cause, hint="leave --network out, or name one with a gateway")
+    if joined and request.extra_hosts:
+        cause = "conflicting options: custom host-to-IP mapping and the network mode"
+        raise Invalid("create", subject, cause, hint="a container's network comes with its /etc/hosts")
     if joined and request.dns:
         cause = "conflicting options: dns and the network mode"
         raise Invalid("create", subject, cause, hint="a container's network comes with its resolv.conf")

@@ -210,6 +210,7 @@ def _networks(request: ContainerRequest) -> Iterator[str]:
         yield from (f"--network-alias={alias}" for alias in own.aliases)
         values = (("ip", own.ipv4), ("ip6", own.ipv6), ("mac-address", own.mac_address))
         yield from (f"--{flag}={value}" for flag, value in values if value)
+        yield from (f"--link-local-ip={address}" for address in own.link_local)
         return
     if not request.endpoints and request.network:
         yield f"--network={request.network}"
@@ -222,6 +223,7 @@ def _endpoint(endpoint: EndpointRequest) -> str:
     fields = [f"alias={alias}" for alias in endpoint.aliases]
     values = (("ip", endpoint.ipv4), ("ip6", endpoint.ipv6), ("mac-address", endpoint.mac_address))
     fields += [f"{key}={value}" for key, value in values if value]
+    fields += [f"link-local-ip={address}" for address in endpoint.link_local]
     fields += [f"driver-opt={key}={value}" for key, value in endpoint.options.items()]
     fields += [f"gw-priority={endpoint.gw_priority}"] if endpoint.gw_priority else []
     return ",".join([f"name={endpoint.network}", *fields]) if fields else endpoint.network

@@ -127,6 +127,8 @@ def parse_network(text: str) -> Chosen:
             name = value
         elif key == "alias":
             fields["aliases"] = (*fields["aliases"], value)
+        elif key == "link-local-ip":
+            fields["link_local"] = (*fields.get("link_local", ()), value)
         elif key == "driver-opt":
             option, _, setting = value.partition("=")
             fields["options"][option] = setting
@@ -145,7 +147,7 @@ def parse_network(text: str) -> Chosen:
 
 def _of_podman(text: str) -> str:
     """Return podman's fields of a network in docker's words (podman-run(1), --network)."""
-    names = {"mac": "mac-address"}
+    names = {"mac": "mac-address", "interface_name": "driver-opt=com.docker.network.endpoint.ifname"}
     out = []
     for part in text.split(","):
         key, equals, value = part.strip().partition("=")
@@ -173,6 +175,7 @@ NETWORK_FLAGS = (
     Flag("ip", "", STRING, "IPv4 address (e.g., 172.30.100.104)", default=""),
     Flag("ip6", "", STRING, "IPv6 address (e.g., 2001:db8::33)", default=""),
     Flag("link", "", LIST, "Add link to another container"),
+    Flag("link-local-ip", "", LIST, "Container IPv4/IPv6 link-local addresses"),
     Flag("mac-address", "", STRING, "Container MAC address (e.g., 92:d0:c6:0a:29:33)", default=""),
     Flag("net", "", NETWORK, "Connect a container to a network", hidden=True),
     Flag("net-alias", "", LIST, "Add network-scoped alias for the container", hidden=True),
@@ -189,6 +192,7 @@ _OWN_FLAGS = (
     ("ipv4", "--ip"),
     ("ipv6", "--ip6"),
     ("mac_address", "--mac-address"),
+    ("link_local", "--link-local-ip"),
 )
 
 
@@ -219,6 +223,7 @@ def _endpoints(options: Options, chosen: tuple[Chosen, ...]) -> tuple[EndpointRe
         "ipv4": options["ip"],
         "ipv6": options["ip6"],
         "mac_address": options["mac-address"],
+        "link_local": options["link-local-ip"],
     }
     first = chosen[0] if chosen else Chosen("bridge", {})
     named = first.name if first.name != "default" else "bridge"
@@ -248,7 +253,7 @@ def _refuse_private(options: Options, chosen: tuple[Chosen, ...], own: dict[str,
     if len(chosen) > 1:
         cause = "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
         raise Invalid("use", "--network", cause, hint=f"use --network {mode} alone")
-    if own["aliases"] or own["ipv4"] or own["ipv6"]:
+    if own["aliases"] or own["ipv4"] or own["ipv6"] or own["link_local"]:
         cause = "conflicting options: addresses and aliases, and the network mode"
         raise Invalid("use", f"--network {mode}", cause, hint="they belong to a network of your own")
     if own["mac_address"]:

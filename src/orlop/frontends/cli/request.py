@@ -97,9 +97,6 @@ RUN_FLAGS = (
 )
 # fmt: on
 
-# docker's flags of run and create that are not there yet.
-REFUSED = frozenset("link-local-ip".split())
-
 
 def container_request(options: Options, arguments: list[str], attached: frozenset[str]) -> ContainerRequest:
     """Return what the flags and arguments ask for. attached: which of stdin, stdout and stderr a client will hold."""

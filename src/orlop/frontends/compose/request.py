@@ -531,10 +531,9 @@ def _network(project: Project, service: Service, number: int) -> dict[str, Any]:
 
 def _endpoint(project: Project, service: Service, number: int, resource: Resource, wish: Any) -> EndpointRequest:
     links = [_link(project, text) for text in service.get("links", ())]
-    for key in ("interface_name", "link_local_ips"):
-        if wish.get(key):
-            path = f"services.{service.name}.networks.{resource.key}.{key}"
-            raise unsupported(wish.places.get(key), path, "Orlop does not have it")
+    options = dict(wish.get("driver_opts", {}))
+    if wish.get("interface_name"):
+        options["com.docker.network.endpoint.ifname"] = wish["interface_name"]
     links += [text if ":" in text else f"{text}:{text}" for text in service.get("external_links", ())]
     return EndpointRequest(
         network=resource.name,
@@ -544,7 +543,8 @@ def _endpoint(project: Project, service: Service, number: int, resource: Resourc
         ipv6=wish.get("ipv6_address", ""),
         mac_address=wish.get("mac_address", "") or service.get("mac_address", ""),
         gw_priority=wish.get("gw_priority", 0),
-        options=dict(wish.get("driver_opts", {})),
+        options=options,
+        link_local=tuple(wish.get("link_local_ips", ())),
     )
 
 

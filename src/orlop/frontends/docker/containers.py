@@ -37,6 +37,8 @@ def create(door: Door) -> None:
     except NotFound as wrong:
         if wrong.subject == f"image {request.image}":  # docker's clients pull when they read this
             raise Status(404, f"No such image: {request.image}") from None
+        if wrong.subject.startswith("network "):  # they do at any other 404, too
+            raise Status(400, wrong.cause) from None
         raise
     door.answer_json(201, {"Id": record.id, "Warnings": list(warnings)})
 

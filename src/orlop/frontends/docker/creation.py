@@ -364,6 +364,9 @@ def _networks(config: Reader, host: Reader, networking: Reader) -> tuple[str, tu
     wishes = {
         name: Reader(value, f"EndpointsConfig.{name}") for name, value in networking.entries("EndpointsConfig").items()
     }
+    if (mode == "host" or mode.startswith("container:")) and any(wish.text("MacAddress") for wish in wishes.values()):
+        cause = "conflicting options: mac-address and the network mode"
+        raise Invalid("create", "a container", cause, hint="leave --mac-address away")
     if (
         mode in ("none", "host")
         or mode.startswith("container:")
@@ -398,6 +401,7 @@ def _endpoint(name: str, wish: Reader) -> EndpointRequest:
         mac_address=wish.text("MacAddress"),
         gw_priority=wish.number("GwPriority"),
         options=wish.pairs("DriverOpts"),
+        link_local=ipam.texts("LinkLocalIPs"),
     )
 
 

@@ -41,6 +41,7 @@ def create(door: Door) -> None:
         attachable=body.boolean("Attachable"),
         labels=body.pairs("Labels"),
         options=body.pairs("Options"),
+        ipam_driver=ipam.text("Driver") or "default",
         ipam_options=ipam.pairs("Options"),
         config_only=body.boolean("ConfigOnly"),
         config_from=body.part("ConfigFrom").text("Network"),

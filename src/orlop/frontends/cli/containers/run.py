@@ -253,7 +253,6 @@ RUN = Command(
     instead="rootfs",
     interspersed=False,
     aliases=("container run", "run"),
-    refused=request.REFUSED,
     exit_failure=125,
     passes_command_status=True,
 )
@@ -266,5 +265,4 @@ CREATE = Command(
     instead="rootfs",
     interspersed=False,
     aliases=("container create", "create"),
-    refused=request.REFUSED,
 )

@@ -45,6 +45,7 @@ def _create(invocation: Invocation) -> int:
         "internal": options["internal"],
         "attachable": options["attachable"],
         "labels": dict(options["label"]),
+        "ipamDriver": options["ipam-driver"],
         "configOnly": options["config-only"],
         "configFrom": options["config-from"],
         "options": {key: value for key, _, value in (text.partition("=") for text in options["opt"])},
@@ -187,6 +188,7 @@ def _connect(invocation: Invocation) -> int:
         "ipv4": options["ip"],
         "ipv6": options["ip6"],
         "gwPriority": options["gw-priority"],
+        "linkLocal": list(options["link-local-ip"]),
         "options": {key: value for key, _, value in (text.partition("=") for text in options["driver-opt"])},
     }
     with invocation.connect() as engine:
@@ -362,9 +364,9 @@ CONNECT = Command(
         Flag("ip", "", STRING, 'IPv4 address (e.g., "172.30.100.104")', default=""),
         Flag("ip6", "", STRING, 'IPv6 address (e.g., "2001:db8::33")', default=""),
         Flag("link", "", LIST, "Add link to another container"),
+        Flag("link-local-ip", "", STRINGS, "Add a link-local address for the container"),
     ),
     arguments=(2, 2),
-    refused=frozenset(("link-local-ip",)),
 )
 DISCONNECT = Command(
     _disconnect,
