@@ -62,6 +62,37 @@ def test_owners_modes_links_and_holes_survive_both_ways(orlop, tmp_path):
     assert (tmp_path / "mine/a").stat().st_uid == os.getuid(), "without -a what comes here is ours"
 
 
+@pytest.mark.parametrize("state", ["running", "paused", "stopped"])
+def test_what_is_copied_gets_the_owner_and_the_mode_that_are_asked_for(orlop, tmp_path, state):
+    """red: without `owner` or `mode` of Rules, and with names that are looked up here instead of in the container."""
+    running(orlop, "-v", "data:/data", script="echo guest:x:4711:4712::/:/bin/sh >> /etc/passwd; exec sleep 1000")
+    until(lambda: "guest" in orlop("exec", "web", "cat", "/etc/passwd").stdout)
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "file").write_text("a")
+    (source / "link").symlink_to("file")
+    (source / "dangling").symlink_to("/no/such")
+    if state != "running":
+        orlop({"paused": "pause", "stopped": "stop"}[state], "web")
+    flags = ("--chown", "guest", "--chmod", "0750")
+    for place in ("/tmp/in", "/data/in"):
+        orlop("cp", *flags, source, f"web:{place}")
+        found = members(orlop("cp", f"web:{place}", "-").raw_stdout)
+        assert len(found) == 5 and {(one.uid, one.gid) for one in found.values()} == {(4711, 4712)}, found
+        assert {one.mode for one in found.values() if not one.issym()} == {0o750}
+        assert found["in/dangling"].linkname == "/no/such"
+    orlop("cp", "--chown", "7:8", source / "file", "web:/tmp/one")
+    one = members(orlop("cp", "web:/tmp/one", "-").raw_stdout)["one"]
+    assert (one.uid, one.gid, one.mode & 0o777) == (7, 8, (source / "file").stat().st_mode & 0o777)
+    orlop("cp", "--chown", "9:10", "--chmod", "600", "web:/tmp/one", tmp_path / "here")
+    info = (tmp_path / "here").stat()
+    assert (info.st_uid, info.st_gid, info.st_mode & 0o7777) == (9, 10, 0o600)
+    for wrong in (("--chown", "nobody-knows"), ("--chmod", "rwx"), ("--chmod", "17777"), ("--chown", "1:2:3")):
+        assert orlop("cp", *wrong, source, "web:/tmp/refused", check=False).code in (1, 125), wrong
+    refused = orlop("cp", "--chown", "guest", "web:/tmp/one", tmp_path / "there", check=False)
+    assert refused.code == 1 and "UID[:GID]" in refused.stderr and not (tmp_path / "there").exists()
+
+
 def test_archives_go_in_and_out_as_streams(orlop):
     running(orlop)
     data = orlop("cp", "web:/d", "-").raw_stdout

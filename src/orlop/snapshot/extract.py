@@ -63,13 +63,21 @@ class Rules:
         names are names, a directory is never replaced by something else nor the other way round, and attributes that
         the file system does not take are let go.
     owner: (uid, gid) of everything; None takes the archive's, (-1, -1) leaves ours. shift: between the owners of the
-        archive, or that one, and those of the tree.
+        archive, or that one, and those of the tree. mode: the permissions of everything but links; None the archive's.
     """
 
-    __slots__ = ("layer", "owner", "shift")
+    __slots__ = ("layer", "mode", "owner", "shift")
 
-    def __init__(self, *, layer: bool, owner: tuple[int, int] | None = None, shift: owners.Shift | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        layer: bool,
+        owner: tuple[int, int] | None = None,
+        shift: owners.Shift | None = None,
+        mode: int | None = None,
+    ) -> None:
         self.layer = layer
+        self.mode = mode
         self.owner = owner
         self.shift = shift
 
@@ -109,6 +117,8 @@ class Extraction:
                 self.entries += 1
                 if self._rules.owner is not None:
                     member.uid, member.gid = self._rules.owner
+                if self._rules.mode is not None:
+                    member.mode = self._rules.mode
                 try:
                     self._extract(member, reader)
                 except OSError as error:

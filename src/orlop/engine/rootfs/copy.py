@@ -31,6 +31,21 @@ if TYPE_CHECKING:
 LIMITS = Limits(entries=2**40, total_bytes=2**60)  # what a user copies is his own, and the stream ends when he likes
 
 
+class Given:
+    """What everything that is written gets in the place of what the archive says.
+
+    of_user: the container's user as its owner, where it has one. owner: a user as --user names one, looked up in the
+    container, "" for none. mode: permissions, None for the archive's.
+    """
+
+    __slots__ = ("mode", "of_user", "owner")
+
+    def __init__(self, *, of_user: bool = False, owner: str = "", mode: int | None = None) -> None:
+        self.of_user = of_user
+        self.owner = owner
+        self.mode = mode
+
+
 def stat(engine: Engine, reference: str, path: str) -> dict[str, object]:
     """Return {name, size, mode, mtime_ns, link_target} of a path; mode as st_mode, a link is not followed.
 
@@ -74,25 +89,26 @@ def read(engine: Engine, reference: str, path: str, stream: int) -> None:
             os.close(fd)
 
 
-def write(engine: Engine, reference: str, path: str, stream: int, *, owned_by_user: bool = False) -> None:
+def write(engine: Engine, reference: str, path: str, stream: int, given: Given) -> None:
     """Extract the archive that comes on a stream socket (borrowed) into the directory at path.
 
-    owned_by_user: everything belongs to the container's user, where it has one, instead of the archive's owners.
-    Raises NotFound, Invalid, Denied for what is read-only, Unavailable when the client goes.
+    Raises NotFound, also for an owner whom the container does not know, Invalid, Denied for what is read-only,
+    Unavailable when the client goes.
     """
     record = engine.records.find(reference)
     with inside.opened_with_owners(engine, record) as (root, shift), socket.socket(fileno=os.dup(stream)) as peer:
         peer.settimeout(None)
         _check_destination(root, path, reference)
         owner = None
-        if owned_by_user and record.config.user:
-            identity = users.resolve(root, record.config.user, ())
+        if user := given.owner or (record.config.user if given.of_user else ""):
+            identity = users.resolve(root, user, ())
             owner = identity.uid, identity.gid
         subject = f"the archive for {path}"
         below = os.fsencode(_link_target(root, _clean(path)))
         reader = Rebased(Reader(peer.recv, subject, LIMITS), b".", below)
         try:
-            Extraction(root, -1, subject, rules=Rules(layer=False, owner=owner, shift=shift)).run(reader)
+            rules = Rules(layer=False, owner=owner, shift=shift, mode=given.mode)
+            Extraction(root, -1, subject, rules=rules).run(reader)
             events.publish_container(engine, record, "extract-to-dir")
         except OSError as wrong:
             raise _broken("copy to", record, wrong) from None

@@ -97,8 +97,8 @@ def read(door: Door) -> None:
 
 def write(door: Door) -> None:
     path = _path(door)
-    owned = door.flag("copyUIDGID")
-    work = Work(lambda fd: copy.write(door.engine, door.parts["id"], path, fd, owned_by_user=owned))
+    given = copy.Given(of_user=door.flag("copyUIDGID"))
+    work = Work(lambda fd: copy.write(door.engine, door.parts["id"], path, fd, given))
     work.feed(door.pieces())
     door.answer(200)
 

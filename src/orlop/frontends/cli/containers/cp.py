@@ -15,7 +15,7 @@ from _socket import AF_UNIX, SHUT_WR, SOCK_STREAM, socket, socketpair
 
 from ....spec.errors import Invalid, NotFound
 from ..command import Command, Invocation
-from ..flags import BOOL, EXIT_USAGE, Flag, UsageError
+from ..flags import BOOL, EXIT_USAGE, STRING, BadValue, Flag, Kind, UsageError
 from ..units import size
 
 TYPE_CHECKING = False
@@ -101,10 +101,10 @@ def _out(invocation: Invocation, container: str, path: str, destination: str) ->
             return _fetch(engine, container, path, _to_output)
         target = Destination(*_local_destination(destination))
         directory, new = target.place(path if path == "/" else name, source_is_directory=stat.S_ISDIR(found["mode"]))
-        owner = None if invocation.options["archive"] else (-1, -1)
+        given = _given_here(invocation)
 
         def extract(stream: Callable[[int], bytes]) -> None:
-            _extract(stream, directory, (_base(path), new), owner)
+            _extract(stream, directory, (_base(path), new), given)
 
         return _fetch(engine, container, path, extract)
 
@@ -151,8 +151,33 @@ def _to_output(stream: Callable[[int], bytes]) -> None:
             rest = rest[os.write(1, rest) :]
 
 
+def _given_here(invocation: Invocation) -> tuple[tuple[int, int] | None, int | None]:
+    """Return the owner of what is written here (None: the archive's, -1: ours), and its permissions.
+
+    Raises UsageError for an owner who is no number.
+    """
+    wanted, mode = invocation.options["chown"], invocation.options["chmod"]
+    if not wanted:
+        return None if invocation.options["archive"] else (-1, -1), mode
+    user, colon, group = wanted.partition(":")
+    if not user.isdecimal() or (colon and not group.isdecimal()) or max(int(user), int(group or 0)) >= 2**32 - 1:
+        text = f"--chown {wanted} is not UID[:GID]"
+        hint = "the container's names mean nothing here: write numbers, such as 1000:1000"
+        raise UsageError(text, hint, EXIT_USAGE, shows_usage=False)
+    return (int(user), int(group or -1)), mode
+
+
+def _mode(text: str) -> int:
+    if not text or len(text) > 5 or set(text) - set("01234567") or int(text, 8) > 0o7777:
+        raise BadValue(f'invalid mode "{text[:40]}"', "write up to four octal digits, such as 0644")
+    return int(text, 8)
+
+
 def _extract(
-    stream: Callable[[int], bytes], directory: str, names: tuple[str, str], owner: tuple[int, int] | None
+    stream: Callable[[int], bytes],
+    directory: str,
+    names: tuple[str, str],
+    given: tuple[tuple[int, int] | None, int | None],
 ) -> None:
     from ....snapshot.extract import Extraction, Rules
     from ....snapshot.rebase import Rebased
@@ -162,7 +187,7 @@ def _extract(
     try:
         reader = Reader(stream, "the archive", Limits(entries=2**40, total_bytes=2**60))
         rebased = Rebased(reader, *map(os.fsencode, names))
-        Extraction(root, -1, directory, rules=Rules(layer=False, owner=owner)).run(rebased)
+        Extraction(root, -1, directory, rules=Rules(layer=False, owner=given[0], mode=given[1])).run(rebased)
     finally:
         os.close(root)
 
@@ -238,6 +263,8 @@ def _put(invocation: Invocation, engine: Engine, container: str, directory: str,
         "container": container,
         "path": directory,
         "owned_by_user": invocation.options["archive"],
+        "owner": invocation.options["chown"],
+        "mode": invocation.options["chmod"],
     }
     try:
         try:
@@ -330,6 +357,8 @@ CP = Command(
     "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\torlop cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
     flags=(
         Flag("archive", "a", BOOL, "Archive mode (copy all uid/gid information)", default=False),
+        Flag("chmod", "", Kind("mode", _mode), "Give everything that is copied these permissions (0644)"),
+        Flag("chown", "", STRING, "Give everything that is copied to this user (UID or NAME[:GROUP])", default=""),
         Flag("follow-link", "L", BOOL, "Always follow symbol link in SRC_PATH", default=False),
         Flag("quiet", "q", BOOL, "Suppress progress output during copy", default=False),
     ),

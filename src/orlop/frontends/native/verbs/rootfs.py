@@ -20,6 +20,12 @@ class PutArchive(Args):
     container: str
     path: str
     owned_by_user: bool = False
+    owner: str = ""
+    mode: int | None = None
+
+    def check(self) -> None:
+        if self.mode is not None and not 0 <= self.mode <= 0o7777:
+            raise ValueError("a mode is at most 07777")
 
 
 class Commit(Args):
@@ -33,7 +39,8 @@ def _get_archive(call: Call, args: Path) -> object:
 
 def _put_archive(call: Call, args: PutArchive) -> object:
     stream = _stream(call, "containers.put_archive")
-    copy.write(call.engine, args.container, args.path, stream, owned_by_user=args.owned_by_user)
+    given = copy.Given(of_user=args.owned_by_user, owner=args.owner, mode=args.mode)
+    copy.write(call.engine, args.container, args.path, stream, given)
     return {}
 
 
