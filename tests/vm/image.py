@@ -47,8 +47,8 @@ FILES = {
     "etc/fstab": "",
     "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
     f"var/lib/systemd/linger/{USER}": "",
-    "etc/subuid": f"{USER}:100000:65536\norlop:2147483648:1073741824\n",
-    "etc/subgid": f"{USER}:100000:65536\norlop:2147483648:1073741824\n",
+    "etc/subuid": f"{USER}:100000:65536\norlop:1879048192:268435456\n",
+    "etc/subgid": f"{USER}:100000:65536\norlop:1879048192:268435456\n",
     # udev's rules for these two; without udev a boot is shorter.
     "etc/tmpfiles.d/devices.conf": "z /dev/net/tun 0666\nz /dev/fuse 0666\n",
     # What a boot is for: vm.debian puts the job beside the checkout.
@@ -70,7 +70,7 @@ _LINKS = {
 def prepare(linux: kernel.Kernel) -> Path:
     """Return the image for this kernel, made on first use. Raises RuntimeError with the words of what failed."""
     source = Path(__file__).read_bytes()
-    recipe = hashlib.sha256(source + json.dumps([linux.version, RELEASE]).encode()).hexdigest()[:16]
+    recipe = hashlib.sha256(source + json.dumps([linux.version, RELEASE, MODULES]).encode()).hexdigest()[:16]
     image = kernel.CACHE / f"debian-{recipe}.ext4"
     with kernel.locked():
         if not image.exists():

@@ -173,7 +173,7 @@ def checkout(files: Mapping[str, bytes | Path]) -> Archive:
 
 def add_checkout(archive: Archive) -> None:
     """Add this checkout at CHECKOUT."""
-    for name in ("src", "tests", "tools", "docs"):
+    for name in ("src", "tests", "tools", "docs", "bench"):
         archive.tree(ROOT / name, f"{CHECKOUT}/{name}")
     for name in ("pyproject.toml", "README.md", "dev", "orlop", "orlop-runtime"):
         if (ROOT / name).exists():

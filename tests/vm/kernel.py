@@ -22,7 +22,8 @@ PACKAGE = "linux-image-cloud-amd64"
 # What containers use and Debian builds as modules; each brings what it depends on.
 MODULES = (
     "overlay fuse loop squashfs erofs veth bridge br_netfilter macvlan ipvlan dummy tun vxlan nf_tables nft_chain_nat "
-    "nft_ct nft_masq nft_redir nft_reject_inet nft_fib_inet nft_compat nf_conntrack_netlink xt_MASQUERADE "
+    "nft_ct nft_nat nft_masq nft_redir nft_reject_inet nft_fib_inet nft_log nft_dup_ipv4 nft_dup_ipv6 nft_compat "
+    "nf_conntrack_netlink xt_MASQUERADE "
     "xt_addrtype xt_conntrack xt_comment xt_mark iptable_nat iptable_filter ip6table_nat ip6table_filter "
     "sch_tbf sch_netem cls_u32 ifb zram quota_v2"
 ).split()
