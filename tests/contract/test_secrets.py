@@ -182,3 +182,32 @@ def test_configs_are_the_same_for_programs(box: Environment) -> None:
         engine.call("containers.run", {"request": {**wish, "configs": grants}, "attached": False})
         engine.call("containers.wait", {"container": "c", "condition": "exited"})
         assert box("logs", "c").stdout == "answer = 42\n" * 2
+
+
+@pytest.mark.parametrize("kind", ["secret", "config"])
+def test_lists_are_filtered_and_objects_shown_as_docker_shows_them(orlop: Environment, kind: str) -> None:
+    ids = {
+        name: orlop(kind, "create", *labels, name, "-", input=f"{VALUE} of {name}").stdout.strip()
+        for name, labels in {"web": ("-l", "a=1", "-l", "b"), "web2": ("-l", "a=2"), "db": ()}.items()
+    }
+
+    def names(*filters: str) -> list[str]:
+        words = [word for one in filters for word in ("--filter", one)]
+        return orlop(kind, "ls", "--format", "{{.Name}}", *words).stdout.split()
+
+    assert names() == ["db", "web", "web2"]
+    assert names("name=web") == names("label=a") == ["web", "web2"]
+    assert names("label=a=2") == names("name=web2") == ["web2"]
+    assert names("label=a", "label=b") == ["web"] and names("name=web2", "name=db") == ["db", "web2"]
+    assert names(f"id={ids['db'][:10]}") == ["db"] and names("label=a=3") == names("id=zz") == []
+    refused = orlop(kind, "ls", "-f", "driver=x", check=False)
+    assert refused.code == 1 and "invalid filter 'driver'" in refused.stderr and "Next: " in refused.stderr
+    assert orlop(kind, "inspect", "--format", "{{.Spec.Name}} {{.ID}}", "web", "db").stdout == (
+        f"web {ids['web']}\ndb {ids['db']}\n"
+    )
+    shown = orlop(kind, "inspect", "--pretty", "web").stdout
+    assert shown.startswith(f"ID:\t\t\t{ids['web']}\nName:\t\t\tweb\nLabels:\n - a=1\n - b\nCreated at:")
+    assert (f"Data:\n{VALUE} of web\n" in shown) is (kind == "config")
+    assert orlop(kind, "inspect", "--pretty", "-f", "x", "web", check=False).code == 1
+    missing = orlop(kind, "inspect", "--format", "{{.ID}}", "nosuch", "web", check=False)
+    assert missing.code == 1 and missing.stdout == f"{ids['web']}\n" and "nosuch" in missing.stderr

@@ -32,12 +32,15 @@ from .userns import kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ..spec.container import DataRequest, GrantRequest
     from .containers.record import ContainerRecord
     from .engine import Engine
 
 BYTES_MAX = {SECRET: 500 * 1024, CONFIG: 1000 * 1024}  # docker's: swarm's limits
 NAME_LENGTH_MAX = 64
+_FILTERS = ("id", "label", "name")
 SHARED_MEMORY = "/dev/shm"
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
@@ -159,10 +162,24 @@ def inspect(engine: Engine, kind: str, reference: str) -> dict[str, object]:
     return _object(data, data.find(reference), whole=kind == CONFIG)
 
 
-def listed(engine: Engine, kind: str) -> list[dict[str, object]]:
-    """Return docker's objects of all, by name."""
+def listed(engine: Engine, kind: str, filters: Mapping[str, Sequence[str]]) -> list[dict[str, object]]:
+    """Return docker's objects of those that all filters let pass, by name. Raises Invalid for an unknown filter.
+
+    filters: id and name are beginnings, label is KEY or KEY=VALUE, as in docker's list of a swarm's.
+    """
+    for key in filters:
+        if key not in _FILTERS:
+            hint = f"known are {', '.join(_FILTERS)}"
+            raise Invalid("list", f"{kind}s", f"invalid filter '{key[:60]}'", hint=hint, code="E0210")
     data = of_kind(engine, kind)
-    return [_object(data, record, whole=False) for record in data.all()]
+    return [_object(data, record, whole=False) for record in data.all() if _passes(record, filters)]
+
+
+def _passes(record: DataRecord, filters: Mapping[str, Sequence[str]]) -> bool:
+    labels = {*record.labels, *(f"{key}={value}" for key, value in record.labels.items())}
+    wanted = filters.get("label", ())
+    beginnings = ((record.id, filters.get("id", ())), (record.name, filters.get("name", ())))
+    return labels.issuperset(wanted) and all(not texts or value.startswith(tuple(texts)) for value, texts in beginnings)
 
 
 def _object(data: Data, record: DataRecord, *, whole: bool) -> dict[str, object]:

@@ -154,8 +154,9 @@ def _check_shared(request: ContainerRequest, subject: str) -> tuple[str, ...]:
     if joined and request.dns:
         cause = "conflicting options: dns and the network mode"
         raise Invalid("create", subject, cause, hint="a container's network comes with its resolv.conf")
-    if request.links:
-        cause = "conflicting options: host type networking can't be used with links"
+    if request.links and chosen != NONE:  # with none docker takes them: docker-compose 1 links a run to its service
+        kind = "container type network" if joined else "host type networking"
+        cause = f"conflicting options: {kind} can't be used with links"
         raise Invalid("create", subject, cause, hint="use a network of your own and names")
     if (request.ports or request.publish_all) and chosen == HOST:
         return ("Published ports are discarded when using host network mode",)

@@ -10,6 +10,8 @@ from ..main import explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from ...native.client import Engine
 
 KINDS = {
@@ -64,7 +66,19 @@ def _exists(kind: str, named: str) -> Command:
 
 
 def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
-    form: str = invocation.options["format"]
+    options = invocation.options
+    sized = "size" in options.given and options["size"]
+    platform = options["platform"] if kinds == ("image",) else ""
+    with invocation.connect() as engine:
+
+        def find(name: str) -> object:
+            return _find(engine, name, kinds, sized=sized, platform=platform)
+
+        return print_each(options["format"], invocation.arguments, find)
+
+
+def print_each(form: str, names: Sequence[str], find: Callable[[str], object]) -> int:
+    """Print what is found under each name, as JSON or through a template, and the errors; return the status."""
     template = None
     if form and form != "json":
         from ..template import Template
@@ -76,15 +90,12 @@ def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
             return EXIT_TEMPLATE
     found: list[object] = []
     status = 0
-    sized = "size" in invocation.options.given and invocation.options["size"]
-    platform = invocation.options["platform"] if kinds == ("image",) else ""
-    with invocation.connect() as engine:
-        for name in invocation.arguments:
-            try:
-                found.append(_find(engine, name, kinds, sized=sized, platform=platform))
-            except OrlopError as error:
-                explain(error)
-                status = EXIT_USAGE
+    for name in names:
+        try:
+            found.append(find(name))
+        except OrlopError as error:
+            explain(error)
+            status = EXIT_USAGE
     if template:
         write("".join(for_output(template.render(value)) + "\n" for value in found))
     elif form == "json":
@@ -122,7 +133,7 @@ def _scalar(value: object) -> str:
     return jsonio.dump(value).decode("utf-8", "replace")
 
 
-_FORMAT = Flag(
+FORMAT_FLAG = Flag(
     "format",
     "f",
     STRING,
@@ -137,14 +148,14 @@ INSPECT = Command(
     _inspect,
     "Return low-level information on containers and images",
     "[OPTIONS] NAME|ID [NAME|ID...]",
-    flags=(_FORMAT, _SIZE, Flag("type", "", STRING, "Only inspect objects of the given type", default="")),
+    flags=(FORMAT_FLAG, _SIZE, Flag("type", "", STRING, "Only inspect objects of the given type", default="")),
     arguments=(1, None),
 )
 INSPECT_CONTAINER = Command(
     _inspect_container,
     "Display detailed information on one or more containers",
     "[OPTIONS] CONTAINER [CONTAINER...]",
-    flags=(_FORMAT, _SIZE),
+    flags=(FORMAT_FLAG, _SIZE),
     arguments=(1, None),
 )
 INSPECT_IMAGE = Command(
@@ -152,7 +163,7 @@ INSPECT_IMAGE = Command(
     "Display detailed information on one or more images",
     "[OPTIONS] IMAGE [IMAGE...]",
     flags=(
-        _FORMAT,
+        FORMAT_FLAG,
         Flag("platform", "", STRING, "Inspect a specific platform of the multi-platform image", default=""),
     ),
     arguments=(1, None),
@@ -161,14 +172,14 @@ INSPECT_NETWORK = Command(
     _inspect_network,
     "Display detailed information on one or more networks",
     "[OPTIONS] NETWORK [NETWORK...]",
-    flags=(_FORMAT, Flag("verbose", "v", BOOL, "Verbose output for diagnostics", default=False)),
+    flags=(FORMAT_FLAG, Flag("verbose", "v", BOOL, "Verbose output for diagnostics", default=False)),
     arguments=(1, None),
 )
 INSPECT_VOLUME = Command(
     _inspect_volume,
     "Display detailed information on one or more volumes",
     "[OPTIONS] VOLUME [VOLUME...]",
-    flags=(_FORMAT,),
+    flags=(FORMAT_FLAG,),
     arguments=(1, None),
 )
 EXISTS_CONTAINER = _exists("container", "a container")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 
-from ....spec.errors import Invalid, OrlopError, Unavailable
+from ....spec.errors import Invalid, Unavailable
 from .. import listing
 from ..command import Command, Invocation, write, write_line
-from ..flags import BOOL, EXIT_USAGE, STRING, Flag
-from ..main import explain
-from ..values import LABEL
+from ..flags import BOOL, EXIT_USAGE, STRING, Flag, UsageError
+from ..values import FILTER, LABEL
 from . import several
+from .inspect import FORMAT_FLAG, print_each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ...native.client import Engine
 
 BYTES_MAX = 1024 * 1024
 _HEADERS: dict[str, object] = {"ID": "ID", "Name": "NAME", "CreatedAt": "CREATED", "Labels": "LABELS"}
@@ -73,7 +74,7 @@ def _read(place: str, kind: str) -> bytes:
 def _ls(invocation: Invocation, kind: _Kind) -> int:
     options = invocation.options
     with invocation.connect() as engine:
-        found = engine.call(f"{kind.verbs}.list")
+        found = engine.call(f"{kind.verbs}.list", {"filters": listing.filters_of(options["filter"])})
     items = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     if options["quiet"]:
         write("".join(f"{one['ID'][:25]}\n" for one in items))
@@ -107,19 +108,40 @@ def _row(one: dict[str, Any]) -> Any:
 
 
 def _inspect(invocation: Invocation, kind: _Kind) -> int:
-    import json
-
-    found, status = [], 0
+    options = invocation.options
+    form: str = options["format"]
+    if form and options["pretty"]:
+        raise UsageError("--format is incompatible with human friendly format", "leave --pretty away", EXIT_USAGE)
+    form = (_PRETTY + (_PRETTY_DATA if kind is CONFIGS else "")) if options["pretty"] else form
     with invocation.connect() as engine:
-        for name in invocation.arguments:
-            try:
-                found.append(engine.call(f"{kind.verbs}.inspect", {"name": name}))
-            except OrlopError as error:
-                explain(error)
-                status = EXIT_USAGE
-    sys.stdout.write(json.dumps(found, indent=4) + "\n")
-    return status
+        return print_each(form, invocation.arguments, lambda name: _found(engine, kind, name, flat=options["pretty"]))
 
+
+def _found(engine: Engine, kind: _Kind, name: str, *, flat: bool) -> object:
+    """Return docker's object of one; flat: with what --pretty shows at its top."""
+    import base64
+
+    found = engine.call(f"{kind.verbs}.inspect", {"name": name})
+    if not flat or not isinstance(found, dict):
+        return found
+    spec = found["Spec"]
+    data = base64.b64decode(spec.get("Data", "")).decode("utf-8", "replace")
+    return {**found, "Name": spec["Name"], "Labels": spec["Labels"], "Data": data}
+
+
+# Source: docker/cli, cli/command/secret/formatter.go.
+_PRETTY = """ID:\t\t\t{{.ID}}
+Name:\t\t\t{{.Name}}
+{{- if .Labels }}
+Labels:
+{{- range $k, $v := .Labels }}
+ - {{ $k }}{{if $v }}={{ $v }}{{ end }}
+{{- end }}{{ end }}
+Created at:            \t{{.CreatedAt}}
+Updated at:            \t{{.UpdatedAt}}"""
+_PRETTY_DATA = """
+Data:
+{{.Data}}"""
 
 SECRETS, CONFIGS = _Kind("secret"), _Kind("config")
 
@@ -131,12 +153,21 @@ CREATE = Command(
     flags=(Flag("label", "l", LABEL, "Secret labels"),),
 )
 _LS_FLAGS = (
+    Flag("filter", "f", FILTER, "Filter output based on conditions provided"),
     Flag("format", "", STRING, "Format output using a Go template", default=""),
     Flag("quiet", "q", BOOL, "Only display IDs", default=False),
 )
 LS = Command(SECRETS.list, "List secrets", "[OPTIONS]", flags=_LS_FLAGS)
+_INSPECT_FLAGS = (
+    FORMAT_FLAG,
+    Flag("pretty", "", BOOL, "Print the information in a human friendly format", default=False),
+)
 INSPECT = Command(
-    SECRETS.inspect, "Display detailed information on one or more secrets", "SECRET [SECRET...]", arguments=(1, None)
+    SECRETS.inspect,
+    "Display detailed information on one or more secrets",
+    "[OPTIONS] SECRET [SECRET...]",
+    flags=_INSPECT_FLAGS,
+    arguments=(1, None),
 )
 RM = Command(SECRETS.remove, "Remove one or more secrets", "SECRET [SECRET...]", arguments=(1, None))
 CREATE_CONFIG = Command(
@@ -148,6 +179,10 @@ CREATE_CONFIG = Command(
 )
 LS_CONFIGS = Command(CONFIGS.list, "List configs", "[OPTIONS]", flags=_LS_FLAGS)
 INSPECT_CONFIG = Command(
-    CONFIGS.inspect, "Display detailed information on one or more configs", "CONFIG [CONFIG...]", arguments=(1, None)
+    CONFIGS.inspect,
+    "Display detailed information on one or more configs",
+    "[OPTIONS] CONFIG [CONFIG...]",
+    flags=_INSPECT_FLAGS,
+    arguments=(1, None),
 )
 RM_CONFIG = Command(CONFIGS.remove, "Remove one or more configs", "CONFIG [CONFIG...]", arguments=(1, None))

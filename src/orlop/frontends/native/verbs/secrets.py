@@ -1,11 +1,15 @@
 """The verbs `secrets.*` and `configs.*`."""
 
 from ....spec.container import CONFIG, SECRET, DataRequest
-from .call import Args, Call, Nothing, Verb
+from .call import Args, Call, Verb
 
 
 class Create(Args):
     request: DataRequest
+
+
+class List(Args):
+    filters: dict[str, tuple[str, ...]] = {}
 
 
 class Named(Args):
@@ -23,7 +27,7 @@ def _verbs(kind: str) -> dict[str, Verb]:
 
     return {
         f"{kind}s.create": Verb(Create, create),
-        f"{kind}s.list": Verb(Nothing, lambda call, _: secrets.listed(call.engine, kind)),
+        f"{kind}s.list": Verb(List, lambda call, args: secrets.listed(call.engine, kind, args.filters)),
         f"{kind}s.inspect": Verb(Named, lambda call, args: secrets.inspect(call.engine, kind, args.name)),
         f"{kind}s.remove": Verb(Named, remove),
     }
