@@ -27,9 +27,7 @@ GROUPS = ("", "container", "image", "manifest", "network", "system", "volume")
 CLUSTER = "a volume of a Swarm cluster (CSI)"
 # What docker has and we have not: "command", or "command --flag". Nothing may stand here that is there by now.
 MISSING = {
-    "container create --link-local-ip": "an address that nobody routes; docker 20 to 28 refuse it too on bridges",
     "container rm --link": "legacy links are of the container that was made with them, and go with it",
-    "network connect --link-local-ip": "as for create",
     "network create --ingress": "Swarm",
     "volume create --availability": CLUSTER,
     "volume create --group": CLUSTER,
