@@ -36,7 +36,7 @@ def place(tmp_path: Path, peer: Callable[[str], Path]) -> Path:
     return tmp_path
 
 
-def script(tool: Callable[..., str], place: Path) -> str:
+def script(tool: Callable[..., str], place: Path, *, unmounts: bool) -> str:
     """Build an image called made:1; return what the command in it wrote."""
     name = tool("from", "scratch").strip()
     tool("add", name, place / "rootfs", "/")
@@ -44,6 +44,15 @@ def script(tool: Callable[..., str], place: Path) -> str:
     tool("copy", "--chown=3:4", name, place / "one", "/owned")
     written = tool("run", name, "--", "sh", "-c", OUT)
     tool("config", *CONFIG, name)
+    mounted = Path(tool("mount", name).strip())
+    assert (mounted / "hi").read_text() == "hi\n"
+    (mounted / "hi").write_text("by hand\n")
+    (mounted / "more/below").mkdir(parents=True)
+    (mounted / "more/below").chmod(0o2710)
+    os.chown(mounted / "more", 5, 6)
+    (mounted / "files/one").unlink()
+    if unmounts:
+        tool("umount", name)
     tool("commit", name, "made:1")
     return written
 
@@ -71,7 +80,7 @@ def test_the_same_image_is_made(orlop: Environment, place: Path, peer: Callable[
             assert done.returncode == 0, done.stderr
             return done.stdout
 
-        assert script(mine, place) == script(theirs, place) == "out\n"
+        assert script(mine, place, unmounts=True) == script(theirs, place, unmounts=False) == "out\n"
         archive = home / "made.tar"
         theirs("push", "-q", "localhost/made:1", f"docker-archive:{archive}:made:1")
         other = Image(archive.read_bytes())
@@ -104,3 +113,43 @@ def test_working_containers_come_and_go(orlop: Environment, place: Path) -> None
     assert orlop("images", "--format", "{{.Repository}}").stdout.split() == ["kept"]
     assert orlop("image", "config", "--env", "A=b\nRUN x", second, check=False).code != 0
     assert os.listdir(place)
+
+
+def test_what_is_written_to_a_mount_is_in_the_next_step(orlop: Environment, place: Path) -> None:
+    def image(*words: str | Path, **more: object) -> str:
+        return orlop("buildah", *words, **more).stdout.strip()
+
+    assert orlop("buildah", "mount", "none", check=False).stderr.startswith("orlop: No such working container")
+    name = image("from", "--name", "w", "scratch")
+    mounted = Path(image("mount", name))
+    subprocess.run(["cp", "-a", f"{place}/rootfs/.", mounted], check=True)
+    (mounted / "gone").write_text("soon")
+    assert image("mount", name) == str(mounted) and image("mount").split() == [name, str(mounted)]
+    assert image("run", name, "--", "sh", "-c", "echo $(echo /g*) > /seen; echo 1 > /owned") == ""
+    assert (mounted / "seen").read_text() == "/gone\n", "what the step made is in the mount"
+    (mounted / "gone").unlink()
+    (mounted / "owned").write_text("2")
+    image("config", "--label", "a=b", name)
+    image("commit", name, "made:1")
+    (mounted / "after").write_text("the commit")
+    with (mounted / "owned").open():
+        assert "something uses it" in orlop("buildah", "umount", name, check=False).stderr
+    files = Image(saved(orlop, place, "made:1")).files
+    assert {"seen", "owned", "bin/busybox"} < files.keys() and not {"gone", "after"} & files.keys()
+    image("rename", name, "v")
+    assert image("containers", "-q") == "v" and image("mount") == "" and not list((orlop.run / "mounts").iterdir())
+    found = json.loads(image("inspect", "v"))
+    assert found["Config"]["Labels"] == {"a": "b"}
+    image("commit", "--squash", "--rm", "v", "thin:1")
+    thin = Image(saved(orlop, place, "thin:1"))
+    assert "after" in thin.files and "gone" not in thin.files and len(thin.document["rootfs"]["diff_ids"]) == 1  # type: ignore[index]
+    assert json.loads(orlop("inspect", "thin:1").stdout)[0]["Config"]["Labels"] == {"a": "b"}
+    image("mount", image("from", "--name", "x", "thin:1"))
+    image("rm", "x")
+    assert not list((orlop.run / "mounts").iterdir())
+    assert orlop("image", "mount").stdout.count("\n") == 1, "nothing is held"
+
+
+def saved(orlop: Environment, place: Path, name: str) -> bytes:
+    orlop("save", "-o", place / "saved.tar", name)
+    return (place / "saved.tar").read_bytes()

@@ -129,7 +129,12 @@ buildah copy w got /got
 buildah add w got /added
 buildah commit w by-hand
 buildah containers
-buildah rm w
+buildah mount w = 1 only root may mount here
+buildah mount
+buildah umount w = 1
+buildah rename w v
+buildah inspect v
+buildah rm v
 run --rm by-hand cat /a /got /added
 tag built 127.0.0.1:PORT/built:1
 push 127.0.0.1:PORT/built:1

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
+from ...spec.reference import Reference
 from .listing import find
 
 TYPE_CHECKING = False
@@ -59,6 +60,60 @@ def release(engine: Engine, key: str) -> None:
     if not key.startswith(PREFIX):
         raise NotFound("unmount", key, f"no image is mounted as {key[:100]}")
     engine.snapshots.remove(key)
+
+
+def fold(engine: Engine, key: str, name: str, mtime_max_ns: int) -> str:
+    """Make what was written at a mount that is gone a layer of its image, which gets a name; return the image's id.
+
+    Where nothing was written the image stays. No file is later than mtime_max_ns. Raises NotFound, Unavailable.
+    """
+    from ...image.archive import write_image
+    from ...spec.image import History, RootFs
+    from ..steps.workspace import Workspace
+
+    if not key.startswith(PREFIX):
+        raise NotFound("fold", key, f"no image is mounted as {key[:100]}")
+    image = find(engine, _note(f"{engine.snapshots.directory(key)}/image"))
+    with engine.store.leases.hold():
+        layer = Workspace(engine, image.layers, key).commit(mtime_max_ns)
+        if layer is None:
+            return str(image.id)
+        layers, config = (*image.layers, layer), image.config
+        written = History(created=config.created, created_by="mount")
+        made = config.replace(
+            rootfs=RootFs(type="layers", diff_ids=tuple(one.diff_id for one in layers)),
+            history=(*config.history, written),
+        )
+        target = write_image(engine.store, tuple(one.descriptor for one in layers), made)
+        engine.store.names.put(Reference.parse(name).tagged(), target)
+        return str(engine.images.load(target).id)
+
+
+def flatten(engine: Engine, name: str) -> str:
+    """Make an image of one layer, with all files of another; return its id. It has no name."""
+    from ...image.archive import write_image
+    from ...snapshot.layered import open_layers
+    from ...snapshot.pack import Packer
+    from ...spec.image import OCI_LAYER, History, RootFs
+    from ..steps.workspace import unpacked
+
+    image = find(engine, name)
+    with engine.store.leases.hold() as lease:
+        lease.add(*(layer.chain_id for layer in image.layers))
+        trees = engine.snapshots.trees(unpacked(engine, image.layers))
+        with engine.store.writer() as ingest:
+            packer = Packer(ingest.write)
+            if trees:
+                packer.add_directory(open_layers(trees, plain=len(trees) == 1), b".")
+            packer.finish()
+            layer = ingest.commit(media_type=OCI_LAYER)
+        config = image.config.replace(
+            rootfs=RootFs(type="layers", diff_ids=(layer.digest,)),
+            history=(History(created=image.config.created, comment=f"merge of {len(image.layers)} layers"),),
+        )
+        target = write_image(engine.store, (layer,), config)
+        engine.store.names.put(None, target)
+        return str(engine.images.load(target).id)
 
 
 def _note(path: str) -> str:

@@ -14,6 +14,7 @@ from ....build.request import BuildRequest
 from ....spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ..command import Command, Invocation, for_output, write, write_line
 from ..flags import BOOL, LIST, STRING, Flag, Kind, UsageError
+from .workmount import discard, reference, require, settled, working
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from ...native.client import Engine
 
-PREFIX = "localhost/working/"
 SCRATCH = "scratch"
 SUFFIX = "working-container"
 _REMOTE = ("http://", "https://", "git@", "git://", "ssh://")
@@ -33,39 +33,16 @@ _LIST_CONFIG = {"port": "EXPOSE", "volume": "VOLUME", "onbuild": "ONBUILD"}
 # -- what a working container is ------------------------------------------------------------------------------------
 
 
-def _reference(name: str) -> str:
-    return f"{PREFIX}{name}:latest"
-
-
-def _working(engine: Engine) -> dict[str, str]:
-    """Return the working containers: name -> the image's ID."""
-    found: dict[str, str] = {}
-    listed: Any = engine.call("images.list", {"filters": {}})
-    for image in listed:
-        for name in image["names"]:
-            if name.startswith(PREFIX):
-                found[name.removeprefix(PREFIX).partition(":")[0]] = image["id"]
-    return found
-
-
-def _require(engine: Engine, name: str) -> str:
-    """Return the ID of a working container's image. Raises NotFound."""
-    found = _working(engine).get(name)
-    if found is None:
-        raise NotFound("build", name, f"No such working container: {name}", hint="make one: orlop image from IMAGE")
-    return found
-
-
 def _step(engine: Engine, name: str, instruction: str, context: str = "", **more: Any) -> None:
     """Make one step on a working container; what a command writes comes out as it is."""
-    before = _working(engine).get(name)
-    base = more.pop("base", _reference(name))
+    before = working(engine).get(name)
+    base = more.pop("base", reference(name))
     request = BuildRequest(
         context=context,
         dockerfile=name,
         dockerfile_text=f"FROM {base}\n{instruction}\n",
         ignore_text="",
-        tags=(_reference(name),),
+        tags=(reference(name),),
         no_cache=True,
         **more,
     )
@@ -111,7 +88,7 @@ def _words(words: list[str]) -> str:
 def _from(invocation: Invocation) -> int:
     (image,) = invocation.arguments
     with invocation.connect() as engine:
-        taken = _working(engine)
+        taken = working(engine)
         name = invocation.options["name"] or _free_name(image, taken)
         if name in taken:
             raise Conflict(
@@ -149,12 +126,13 @@ def _place(invocation: Invocation, instruction: str) -> int:
     stage = options["from"] if instruction == "COPY" else ""
     flags += [f"--from={_line(stage)}"] if stage else []
     with invocation.connect() as engine:
-        _require(engine, name)
-        for source in sources:
-            context, path = ("", source) if stage or source.startswith(_REMOTE) else _split(source)
-            words = _words([_escaped(path) if context else path, destination])
-            _step(engine, name, " ".join([instruction, *flags, words]), context)
-        write_line(_require(engine, name))
+        require(engine, name)
+        with settled(engine, invocation.paths, name):
+            for source in sources:
+                context, path = ("", source) if stage or source.startswith(_REMOTE) else _split(source)
+                words = _words([_escaped(path) if context else path, destination])
+                _step(engine, name, " ".join([instruction, *flags, words]), context)
+        write_line(require(engine, name))
     return 0
 
 
@@ -182,8 +160,9 @@ def _run(invocation: Invocation) -> int:
     flags = [f"--mount={_line(mount)}" for mount in options["mount"]]
     flags += [f"--network={options['network']}"] if options["network"] else []
     with invocation.connect() as engine:
-        _require(engine, name)
-        _step(engine, name, " ".join(["RUN", *flags, _words(words)]), os.getcwd())
+        require(engine, name)
+        with settled(engine, invocation.paths, name):
+            _step(engine, name, " ".join(["RUN", *flags, _words(words)]), os.getcwd())
     return 0
 
 
@@ -193,8 +172,9 @@ def _config(invocation: Invocation) -> int:
     if not lines:
         raise UsageError("nothing to configure", "give a flag such as --cmd, --env or --label")
     with invocation.connect() as engine:
-        _require(engine, name)
-        _step(engine, name, "\n".join(lines))
+        require(engine, name)
+        with settled(engine, invocation.paths, name):
+            _step(engine, name, "\n".join(lines))
     return 0
 
 
@@ -226,18 +206,23 @@ def _instructions(options: Any) -> Any:
 def _commit(invocation: Invocation) -> int:
     name, *target = invocation.arguments
     with invocation.connect() as engine:
-        image = _require(engine, name)
-        for each in target:
-            engine.call("images.tag", {"image": image, "name": each})
-        if invocation.options["rm"]:
-            engine.call("images.remove", {"image": _reference(name), "force": False, "prune": False})
+        require(engine, name)
+        with settled(engine, invocation.paths, name):
+            image = require(engine, name)
+            if invocation.options["squash"]:
+                made: Any = engine.call("images.flatten", {"image": image})
+                image = made["id"]
+            for each in target:
+                engine.call("images.tag", {"image": image, "name": each})
+            if invocation.options["rm"]:
+                engine.call("images.remove", {"image": reference(name), "force": False, "prune": False})
     write_line(image)
     return 0
 
 
 def _containers(invocation: Invocation) -> int:
     with invocation.connect() as engine:
-        found = _working(engine)
+        found = working(engine)
     if not invocation.options["quiet"]:
         width = max([len("CONTAINER NAME"), *map(len, found)])
         write(f"{'CONTAINER NAME':{width}}  IMAGE ID\n")
@@ -250,13 +235,14 @@ def _containers(invocation: Invocation) -> int:
 def _rm(invocation: Invocation) -> int:
     status = 0
     with invocation.connect() as engine:
-        names = invocation.arguments or (sorted(_working(engine)) if invocation.options["all"] else [])
+        names = invocation.arguments or (sorted(working(engine)) if invocation.options["all"] else [])
         if not names:
             raise UsageError("container ID must be specified", "name one, or give --all")
         for name in names:
             try:
-                image = _require(engine, name)
-                engine.call("images.remove", {"image": _reference(name), "force": False, "prune": False})
+                image = require(engine, name)
+                discard(engine, invocation.paths, name)
+                engine.call("images.remove", {"image": reference(name), "force": False, "prune": False})
                 _drop(engine, image)
                 write_line(name)
             except OrlopError as wrong:
@@ -337,7 +323,10 @@ COMMIT = Command(
     _commit,
     "Give the image of a working container a name",
     "[OPTIONS] NAME [IMAGE...]",
-    flags=(_flag("rm", "Remove the working container", BOOL, default=False),),
+    flags=(
+        _flag("rm", "Remove the working container", BOOL, default=False),
+        _flag("squash", "Make one layer of all", BOOL, default=False),
+    ),
     arguments=(1, None),
     aliases=("image commit", "buildah commit"),
 )

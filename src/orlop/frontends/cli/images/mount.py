@@ -1,4 +1,7 @@
-"""`orlop image mount` and `orlop image unmount`: an image as a read-only directory, in the caller's mount namespace."""
+"""`orlop image mount` and `orlop image unmount`: an image as a read-only directory, in the caller's mount namespace.
+
+A working container (`orlop image from`) needs no directory, and is written to: see build.workmount.
+"""
 
 from __future__ import annotations
 
@@ -18,31 +21,45 @@ if TYPE_CHECKING:
 def _mount(invocation: Invocation) -> int:
     if not invocation.arguments:
         with invocation.connect() as engine:
-            rows = [(one["image"].removeprefix("sha256:")[:12], one["names"], one["path"]) for one in _mounted(engine)]
+            rows = [(one["image"].removeprefix("sha256:")[:12], one["names"], one["path"]) for one in mounted(engine)]
         listing.print_table(("IMAGE ID", "NAMES", "PATH"), rows)
         return 0
     name, *rest = invocation.arguments
     if not rest:
+        with invocation.connect() as engine:
+            from ..build import workmount
+
+            if name in workmount.working(engine):
+                write_line(for_output(workmount.mount(engine, invocation.paths, name)))
+                return 0
         raise UsageError("the directory to mount it at is missing", "write: orlop image mount IMAGE DIR", EXIT_USAGE)
     path = os.path.realpath(rest[0])
+    with invocation.connect() as engine:
+        attach_image(engine, name, path, read_only=True)
+    write_line(for_output(path))
+    return 0
+
+
+def attach_image(engine: Engine, name: str, path: str, *, read_only: bool) -> None:
+    """Mount an image at a directory, in this process's mount namespace.
+
+    Raises Denied, Invalid, NotFound, Unavailable.
+    """
     _check_may_mount(path)
     try:
         target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as wrong:
         raise Invalid("mount", path, os.strerror(wrong.errno or 0).lower(), hint="name a directory") from None
     try:
-        with invocation.connect() as engine:
-            held = engine.call("images.mount", {"image": name, "path": path})
-            assert isinstance(held, dict)  # the verb's
-            try:
-                _attach(held["mounts"], target, path)
-            except BaseException:
-                engine.call("images.release", {"key": held["key"]})
-                raise
+        held = engine.call("images.mount", {"image": name, "path": path})
+        assert isinstance(held, dict)  # the verb's
+        try:
+            _attach(held["mounts"], target, path, read_only)
+        except BaseException:
+            engine.call("images.release", {"key": held["key"]})
+            raise
     finally:
         os.close(target)
-    write_line(for_output(path))
-    return 0
 
 
 def _check_may_mount(path: str) -> None:
@@ -54,7 +71,7 @@ def _check_may_mount(path: str) -> None:
         raise Denied("mount", path, "only root may mount here", hint=hint)
 
 
-def _attach(mounts: object, target: int, path: str) -> None:
+def _attach(mounts: object, target: int, path: str, read_only: bool) -> None:
     from ....linux import mount as linux_mount
     from ....runtime import rootfs
     from ....spec.runtime import Mount
@@ -63,7 +80,8 @@ def _attach(mounts: object, target: int, path: str) -> None:
     try:
         fd = rootfs.open_rootfs(wanted)
         try:
-            attributes = linux_mount.MOUNT_ATTR_RDONLY | linux_mount.MOUNT_ATTR_NOSUID | linux_mount.MOUNT_ATTR_NODEV
+            attributes = linux_mount.MOUNT_ATTR_NOSUID | linux_mount.MOUNT_ATTR_NODEV
+            attributes |= linux_mount.MOUNT_ATTR_RDONLY if read_only else 0
             linux_mount.mount_setattr(fd, set_=attributes)
             linux_mount.move_mount(fd, target)
         finally:
@@ -73,14 +91,19 @@ def _attach(mounts: object, target: int, path: str) -> None:
 
 
 def _unmount(invocation: Invocation) -> int:
+    from ..build import workmount
+
     with invocation.connect() as engine:
-        known = _mounted(engine)
+        known = mounted(engine)
         wanted = known if invocation.options["all"] else [_found(known, word) for word in invocation.arguments]
         if not wanted and not invocation.options["all"]:
             raise UsageError("name a path or an image, or use --all", "orlop image mount lists them", EXIT_USAGE)
         for one in wanted:
-            _detach(one["path"])
-            engine.call("images.release", {"key": one["key"]})
+            if name := workmount.name_at(invocation.paths, one["path"]):
+                workmount.settle(engine, invocation.paths, name)
+            else:
+                detach(one["path"])
+                engine.call("images.release", {"key": one["key"]})
             write_line(for_output(one["path"]))
     return 0
 
@@ -103,7 +126,8 @@ def _found(known: list[dict[str, str]], word: str) -> dict[str, str]:
     return found[0]
 
 
-def _detach(path: str) -> None:
+def detach(path: str) -> None:
+    """Unmount what is mounted at a path, if anything is. Raises Unavailable while it is in use."""
     from ....linux import mount as linux_mount
 
     try:
@@ -117,7 +141,8 @@ def _detach(path: str) -> None:
         raise Unavailable("unmount", path, wrong.strerror or str(wrong)) from None
 
 
-def _mounted(engine: Engine) -> list[dict[str, str]]:
+def mounted(engine: Engine) -> list[dict[str, str]]:
+    """Return what is held for mounts: {"key", "image", "names", "path"}."""
     found = engine.call("images.mounted", {})
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 

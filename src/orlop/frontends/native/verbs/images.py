@@ -28,6 +28,12 @@ class Held(Args):
     key: str
 
 
+class Folded(Args):
+    key: str
+    name: str
+    mtime_max_ns: int
+
+
 class Compared(Args):
     old: str
     new: str
@@ -162,6 +168,18 @@ def _release(call: Call, args: Held) -> object:
     return {}
 
 
+def _fold(call: Call, args: Folded) -> object:
+    from ....engine.images import mounts
+
+    return {"id": mounts.fold(call.engine, args.key, args.name, args.mtime_max_ns)}
+
+
+def _flatten(call: Call, args: NamedImage) -> object:
+    from ....engine.images import mounts
+
+    return {"id": mounts.flatten(call.engine, args.image)}
+
+
 def _tag(call: Call, args: Tag) -> object:
     from ....engine.images import removal
 
@@ -204,6 +222,8 @@ VERBS: dict[str, Verb] = {
     "images.mount": Verb(Mounted, _mount, lasts=True),
     "images.mounted": Verb(Args, _mounted),
     "images.release": Verb(Held, _release),
+    "images.fold": Verb(Folded, _fold, lasts=True),
+    "images.flatten": Verb(NamedImage, _flatten, lasts=True),
     "images.tree": Verb(NamedImage, _tree),
     "images.diff": Verb(Compared, _diff, lasts=True),
     "images.save": Verb(Save, _save, lasts=True),
