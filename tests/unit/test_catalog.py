@@ -103,3 +103,16 @@ def test_every_code_that_the_source_names_is_in_the_table():
         if isinstance(node.value.value, str) and node.value.value
     }
     assert len(named) > 20 and [one for one in named if catalog.find(one[1]) is None] == []
+
+
+def test_every_code_can_be_reached():
+    """At a source, as the code of a class, or by words, which are looked for above."""
+    constants = {
+        node.value
+        for path in SOURCES.rglob("*.py")
+        if path.name != "catalog.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    told = constants | set(catalog.GENERAL.values())
+    assert [entry.code for entry in catalog.ENTRIES if entry.words == ("",) and entry.code not in told] == []
