@@ -66,6 +66,7 @@ TOGETHER = {
     "tests/root/test_rootless_single.py": re.compile(""),
     "tests/root/test_runtime_systemd.py": re.compile(""),
     "tests/vm/test_debian.py": re.compile(""),
+    "tests/vm/test_runtime_on_v2.py": re.compile(""),
     "tests/security/test_doors.py": re.compile(r"\[[a-z]+"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -59,13 +60,15 @@ def make_root(directory: Path, programs: Sequence[str] = PROGRAMS) -> Path:
 
     for name in DIRECTORIES:
         (directory / name).mkdir(parents=True, exist_ok=True)
+    places = []
     for program in programs:
         # The interpreter that runs this, because `python3` on PATH may be a script that looks for one.
         found = Path(sys.executable) if program == "python3" else peers.find(program)
         assert found, f"neither the host nor .cache/peers has {program}"
         copy(found.resolve(), directory / "bin" / program)
-        for library in libraries(str(found)):
-            copy(library, directory / str(library).lstrip("/"))
+        places.append(str(found))
+    for library in libraries(*places):
+        copy(library, directory / str(library).lstrip("/"))
     if "python3" in programs:
         library_root = Path(sysconfig.get_path("stdlib"))
         shutil.copytree(
@@ -108,11 +111,12 @@ def make_spec(*args: str, **changes: object) -> Spec:
     return spec.replace(process=process, linux=linux)
 
 
-def libraries(program: str) -> list[Path]:
-    """Return the shared libraries of a program of the host, its loader among them."""
-    done = subprocess.run(["ldd", program], capture_output=True, text=True, check=False)
+@functools.cache
+def libraries(*programs: str) -> tuple[Path, ...]:
+    """Return the shared libraries of programs of the host, their loader among them."""
+    done = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False)
     words = [word for line in done.stdout.splitlines() for word in line.split() if word.startswith("/")]
-    return [Path(word) for word in words]
+    return tuple(dict.fromkeys(Path(word) for word in words if not word.endswith(":")))
 
 
 def copy(source: Path, target: Path) -> None:
