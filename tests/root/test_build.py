@@ -172,6 +172,36 @@ def test_why_names_what_changed(orlop, context):
     assert [reason.partition(" changed")[0] for (reason,) in told.values()] == ["variable V"]
 
 
+def test_why_names_each_other_input(orlop, context):
+    orlop("tag", "host", "base:1")
+    (context / "a").write_text("a")
+    (context / "b").write_text("b")
+    ignore = context / "Dockerfile.dockerignore"
+    ignore.write_text("b\nDockerfile*\n")
+    mount = "--mount=type=cache,id=one,target=/c"
+    text = f"FROM base:1\nENV E=1\nCOPY . /all\nRUN {mount} true\nRUN echo $E > /e\n"
+    build(orlop, context, text)
+
+    def reasons(changed, *options):
+        """Return why the first step is made anew that is, without the place and the values; build as it was then."""
+        (context / "Dockerfile").write_text(changed)
+        step, told = next(iter(missed(orlop, context, *options).items()))
+        build(orlop, context, text)
+        return step.split()[1], [reason.partition(" changed")[0] for reason in told]
+
+    assert reasons(text.replace("E=1", "E=2")) == ("RUN", ["variable E"])
+    assert reasons(text.replace("/e", "/f")) == ("RUN", ["command"])
+    assert reasons(text.replace("id=one", "id=two")) == ("RUN", ["mount 0 id"])
+    assert reasons(text.replace("id=one", "id=one,uid=5")) == ("RUN", ["mount 0 uid"])
+    assert reasons(text.replace("FROM base:1\n", "FROM base:1\nUSER 0\n")) == ("RUN", ["user"])
+    assert reasons(text.replace("RUN echo", "RUN --network=none echo")) == ("RUN", ["network"])
+    assert reasons(text.replace("COPY", "COPY --chown=1")) == ("COPY", ["owner"])
+    ignore.write_text("Dockerfile*\n")
+    assert reasons(text) == ("COPY", ["file /b is new", "source 0 /"])
+    build(orlop, context, "FROM host\nRUN echo moved > /moved\n", "-t", "base:1")
+    assert reasons(text)[1][0] == "base image or earlier step"
+
+
 def test_what_does_not_count_and_what_does(orlop, context):
     (context / "s").write_text("one")
     text = "FROM host\nRUN --mount=type=secret,id=s cat /run/secrets/s > /dev/null; echo x > /x\n"

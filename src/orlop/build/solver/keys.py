@@ -61,23 +61,24 @@ def run_key(run: graph.Run, base: str, mounts: dict[str, str], platform: Platfor
     key.add("security", run.security)
     key.add("devices", " ".join(run.devices))
     for number, mount in enumerate(run.mounts):
-        key.add(f"mount {number}", described(mount))
+        for name, value in described(mount).items():
+            key.add(f"mount {number} {name}".rstrip(), value)
     for target, content in mounts.items():
         key.add(f"content of mount {target}", content)
     return key
 
 
-def described(mount: graph.Mount) -> str:
-    """Return what of a mount counts, content aside."""
-    fields = {
-        name: getattr(mount, name)
-        for name in vars(mount)
-        if name not in ("source", "data", "required") and isinstance(getattr(mount, name), str | int | bool)
-    }
+def described(mount: graph.Mount) -> dict[str, str]:
+    """Return what of a mount counts, content aside: its kind as "", and its fields."""
+    fields = {"": type(mount).__name__}
+    for name in vars(mount):
+        value = getattr(mount, name)
+        if name not in ("source", "data", "required") and isinstance(value, str | int | bool):
+            fields[name] = str(value)
     data = getattr(mount, "data", None)
     if isinstance(data, bytes):
         fields["data"] = hashlib.sha256(data).hexdigest()
-    return f"{type(mount).__name__} {jsonio.dump(fields).decode()}"
+    return fields
 
 
 def difference(now: dict[str, str], before: dict[str, str]) -> list[str]:
