@@ -21,6 +21,7 @@ from support.rootless import User
 ELSEWHERE = {
     "attach": "test_terminal_story",
     "bake": "test_bake_command",
+    "bootstrap": "it is import and push: test_bootstrap",
     "builder shell": "test_build: it needs a terminal",
     "builder logs": "it needs a build's id: test_build",
     "builder pin": "it needs a cache mount: test_build",

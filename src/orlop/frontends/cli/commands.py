@@ -69,6 +69,7 @@ COMMANDS: dict[str, Row] = {
     "attach": _ATTACH,
     "audit": ("verbs.audit", "AUDIT", "Say whether a container is secure and isolated, with the facts"),
     "bake": _BAKE,
+    "bootstrap": ("images.bootstrap", "BOOTSTRAP", "Fill a registry with images that stand for docker.io's"),
     "commit": _COMMIT,
     "compose": ("compose.entry", "COMPOSE", "Define and run applications of several containers"),
     "cp": _CP,

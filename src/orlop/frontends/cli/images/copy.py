@@ -71,6 +71,14 @@ def take_in(invocation: Invocation, source: str, name: str) -> int:
     return 0
 
 
+def is_near(domain: str) -> bool:
+    """Tell whether a registry is on this machine: no other is spoken to without TLS unasked."""
+    from ....image.registry.transport import is_loopback
+
+    host = domain.rpartition(":")[0] if domain.rpartition(":")[2].isdigit() else domain
+    return is_loopback(host.strip("[]"))
+
+
 def form_of(types: str, compression: str, level: str, *, keep_digests: bool = False) -> ImageForm:
     """Return the form that flags ask for. Raises Invalid for one that there is not."""
     if level and not level.isdigit():

@@ -26,7 +26,7 @@ from ....spec.registry import (
 )
 from ..command import Command, Invocation, warn, write_line
 from ..flags import BOOL, EXIT_USAGE, STRING, Flag, Options, UsageError
-from .copy import form_of, located
+from .copy import form_of, is_near, located
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,10 +209,7 @@ def _place(options: Options, text: str, side: str) -> Location:
 
 def _check_insecure(domain: str) -> None:
     """Raise Invalid for a registry that no file calls insecure: a flag is too easily copied."""
-    from ....image.registry.transport import is_loopback
-
-    host = domain.rpartition(":")[0] if domain.rpartition(":")[2].isdigit() else domain
-    if not is_loopback(host.strip("[]")):
+    if not is_near(domain):
         hint = "say it once for this registry: `insecure = true` in registries.conf, or skip_verify in hosts.toml"
         raise Invalid("reach", f"registry {domain}", "a flag does not switch the check of certificates off", hint=hint)
 
