@@ -418,6 +418,25 @@ def _ports(host: Reader) -> tuple[PortRequest, ...]:
                     host_ip=wish.text("HostIp"), low=low, high=high, first=first, last=last, protocol=protocol or "tcp"
                 )
             )
+    return _joined(found)
+
+
+def _joined(requests: list[PortRequest]) -> tuple[PortRequest, ...]:
+    """Return requests with neighbours made one: docker's clients write a range as a binding for each of its ports."""
+    found: list[PortRequest] = []
+    for one in sorted(requests, key=lambda port: (port.protocol, port.host_ip, port.first, port.host_first)):
+        last = found[-1] if found else None
+        if (
+            last is not None
+            and (last.protocol, last.host_ip) == (one.protocol, one.host_ip)
+            and (last.last + 1, last.host_last + 1) == (one.first, one.host_first)
+            and all(
+                each.host_first and each.host_last == each.host_first + each.last - each.first for each in (last, one)
+            )
+        ):
+            found[-1] = last.replace(last=one.last, host_last=one.host_last)
+        else:
+            found.append(one)
     return tuple(found)
 
 
