@@ -168,6 +168,18 @@ def test_unhealthy_kills_stops_or_restarts(orlop):
     wait_until(lambda: inspect(orlop, "again", "{{.State.Status}}") == "exited")
 
 
+@pytest.mark.parametrize("action", ["stop", "restart"])
+def test_who_does_not_handle_the_signal_is_not_waited_for(orlop, action):
+    """Process 1 ignores what it does not handle: its time to end, an hour here, would pass in vain."""
+    flags = ("--health-cmd", "test -e /tmp/well", "--health-on-failure", action, "--stop-timeout", "3600")
+    run(orlop, *flags, name="deaf")
+    if action == "stop":
+        wait_until(lambda: inspect(orlop, "deaf", "{{.State.Status}} {{.State.ExitCode}}") == "exited 137")
+    else:
+        wait_until(lambda: int(inspect(orlop, "deaf", "{{.RestartCount}}")) >= 2)
+        orlop("stop", "-t", "1", "deaf")
+
+
 def test_a_dependency_is_awaited_until_it_is_healthy(orlop):
     run(
         orlop,

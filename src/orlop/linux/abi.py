@@ -35,6 +35,7 @@ _NUMBERS = {
     "pivot_root": (155, 41),
     "prctl": (157, 167),
     "rt_sigaction": (13, 134),
+    "rt_sigtimedwait": (128, 137),
     "sched_setattr": (314, 274),
     "seccomp": (317, 277),
     "setdomainname": (171, 162),

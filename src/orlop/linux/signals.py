@@ -90,3 +90,34 @@ def _changed() -> int:
         return -1
     masks = [line.split()[1] for line in told.splitlines() if line.startswith((b"SigIgn:", b"SigCgt:"))]
     return int(masks[0], 16) | int(masks[1], 16) if len(masks) == len(("SigIgn", "SigCgt")) else -1
+
+
+def reaches(pid: int, number: int) -> bool:
+    """Tell whether a process will ever see a signal that is sent to it from outside its PID namespace, SIGKILL apart.
+
+    The first process of one does that handles it, or blocks it to fetch it (signalfd); for it nothing else has a
+    default action (pid_namespaces(7)). True of a process that can't be looked at.
+    """
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            lines = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+    except OSError:
+        return True
+    if lines.get("NSpid", "").split()[-1:] != ["1"]:
+        return True  # not the first of its pid namespace: the default action works
+    if any(int(lines.get(name, "0"), 16) >> (number - 1) & 1 for name in ("SigCgt", "SigBlk")):
+        return True
+    return _waits_for_signals(pid)
+
+
+def _waits_for_signals(pid: int) -> bool:
+    """Tell whether a process is in sigtimedwait(2), as inits are: what it blocks is not shown as blocked meanwhile
+    (kernel/signal.c, do_sigtimedwait keeps it in real_blocked).
+    """
+    from . import abi
+
+    try:
+        with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
+            return file.read().split(" ", 1)[0] == str(abi.NUMBERS["rt_sigtimedwait"])
+    except OSError:
+        return False

@@ -173,7 +173,7 @@ class Checks:
             self._begin(acting=True)
             return
         self.acted = self.rules.on_failure
-        if self.acted == KILL:
+        if self.acted == KILL or not signals.reaches(_pid_of(self._target.pidfd), self.rules.stop_signal):
             self._signal(signals.SIGKILL)
         else:
             self._signal(self.rules.stop_signal)

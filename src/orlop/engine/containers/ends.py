@@ -9,7 +9,8 @@ import os
 import select
 import time
 
-from ...linux import abi, process, syscalls
+from ...linux import process
+from ...linux.signals import reaches
 from ...spec import jsonio, signals
 from ...spec.errors import Conflict, NotFound, Unavailable
 from ...spec.task import EXIT_FILE, HEALTH_FILE, ExitRecord
@@ -192,7 +193,7 @@ def _end(engine: Engine, record: ContainerRecord, status: TaskStatus, number: in
     init = state.open_init(status, engine.boot_id)
     if init is not None:
         try:
-            if number != SIGKILL and _reaches(status, number):
+            if number != SIGKILL and reaches(status.pid, number):
                 _tell_signal(engine, record, status, init, number)
                 ended = state.wait_for(init, timeout_s if timeout_s >= 0 else None)
             else:
@@ -227,31 +228,6 @@ def _tell_signal(engine: Engine, record: ContainerRecord, status: TaskStatus, in
     if _signal(init, number):
         events.publish_container(engine, record, "kill", {"signal": str(number)})
         freezing.thaw(engine, record, status)
-
-
-def _reaches(status: TaskStatus, number: int) -> bool:
-    """Tell whether the first process will ever see the signal: it handles it, or blocks it to fetch it (signalfd)."""
-    try:
-        with open(f"/proc/{status.pid}/status", encoding="ascii", errors="replace") as file:
-            lines = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-    except OSError:
-        return True
-    if lines.get("NSpid", "").split()[-1:] != ["1"]:
-        return True  # not the first of its pid namespace: the default action works
-    if any(int(lines.get(name, "0"), 16) >> (number - 1) & 1 for name in ("SigCgt", "SigBlk")):
-        return True
-    return _waits_for_signals(status.pid)
-
-
-def _waits_for_signals(pid: int) -> bool:
-    """Tell whether a process is in sigtimedwait(2), as inits are: what it blocks is not shown as blocked meanwhile
-    (kernel/signal.c, do_sigtimedwait keeps it in real_blocked).
-    """
-    try:
-        with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
-            return file.read().split(" ", 1)[0] == str(syscalls.numbers(abi.MACHINE)["rt_sigtimedwait"])
-    except (OSError, KeyError):
-        return False
 
 
 def _send(engine: Engine, status: TaskStatus, number: int) -> bool:
