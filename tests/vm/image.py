@@ -72,7 +72,8 @@ def prepare(linux: kernel.Kernel) -> Path:
     source = Path(__file__).read_bytes()
     recipe = hashlib.sha256(source + json.dumps([linux.version, RELEASE, MODULES]).encode()).hexdigest()[:16]
     image = kernel.CACHE / f"debian-{recipe}.ext4"
-    with kernel.locked():
+    # Minutes, for which nobody waits who wants a kernel alone. Not called debian-*: that is swept.
+    with kernel.locked("image.lock"):
         if not image.exists():
             for old in kernel.CACHE.glob("debian-*"):
                 shutil.rmtree(old) if old.is_dir() else old.unlink()

@@ -37,10 +37,10 @@ class Kernel:
 
 
 @contextmanager
-def locked() -> Iterator[None]:
-    """One process at a time changes the cache."""
+def locked(name: str = "lock") -> Iterator[None]:
+    """One process at a time changes the cache: that part of it which has a lock of this name."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
+    with (CACHE / name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
