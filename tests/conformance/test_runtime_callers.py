@@ -110,6 +110,8 @@ def test_run_with_limits_and_exit_codes(engine: Command) -> None:
 def test_a_containers_life(engine: Command) -> None:
     must(engine("run", "-d", "--name", "life", *PLACE, "bb:1", "sh", "-c", "echo up; exec sleep 1000"))
     assert engine("exec", "life", "sh", "-c", "echo $$; exit 3").returncode == 3
+    # docker 20.10 says 126 of what is not there, with runc too.
+    assert engine("exec", "life", "nosuch").returncode == (127 if "podman" in engine.argv[0] else 126)
     assert must(engine("exec", "-u", "5", "-w", "/tmp", "-e", "A=b", "life", "sh", "-c", "pwd; echo $A")) == "/tmp\nb\n"
     must(engine("pause", "life"))
     assert "Paused" in must(engine("ps", "-a", "--format", "{{.Status}}"))

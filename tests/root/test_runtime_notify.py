@@ -31,10 +31,6 @@ def config(rootfs: Path, agent: Path | str, *calls: str, **more: object) -> Conf
     return value
 
 
-def runtimes(peer: Callable[[str], Path]) -> dict[str, Path]:
-    return {"runc": peer("runc"), "orlop": RUNTIME}
-
-
 @pytest.mark.parametrize("who", ["runc", "orlop"])
 @pytest.mark.parametrize("new_privileges", [False, True])
 def test_the_agent_answers(
@@ -42,8 +38,9 @@ def test_the_agent_answers(
 ) -> None:
     value = config(rootfs, tmp_path / "agent")
     value["process"]["noNewPrivileges"] = not new_privileges  # type: ignore[index]
+    program = RUNTIME if who == "orlop" else peer(who)
     with Agent(tmp_path / "agent") as agent:
-        told = Runtime(runtimes(peer)[who], tmp_path / "state").run(tmp_path / "bundle", value, "asks")
+        told = Runtime(program, tmp_path / "state").run(tmp_path / "bundle", value, "asks")
     assert REFUSED in told.stderr and "status 1" in told.stdout, told
     state = agent.state
     assert state["fds"] == ["seccompFd"]

@@ -26,8 +26,8 @@ CHECKOUT = "/orlop"  # where this checkout lies in the guest
 PROGRAMS = (
     "bash busybox cat chmod chown chroot cmp comm cp cut date dd diff du echo env expr false find getcap getent grep "
     "groups head hostname id ip kill ldd ln losetup ls mkdir mkfifo mkfs.ext4 mknod mount mv nft nice nproc nsenter od "
-    "printf ps pwd readlink rm rmdir sed seq setpriv setsid sh sleep sort stat strace stty tac tail tar tee test "
-    "timeout touch tr true truncate tty umount uname uniq unshare wc which whoami xargs"
+    "printf prlimit ps pwd readlink rm rmdir sed seq setpriv setsid sh sleep sort stat strace stty tac tail tar tee "
+    "test timeout touch tr true truncate tty umount uname uniq unshare wc which whoami xargs"
 ).split()
 ETC = {
     "passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
