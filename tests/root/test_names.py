@@ -208,9 +208,10 @@ def test_a_server_that_fails_or_is_silent_is_passed_over(
     first.code, first.silent = 0, True
     assert ask(box, "two.test") == (0, ["198.51.100.7"])
     second.code = message.NXDOMAIN
+    before = len(first.asked)
     assert ask(box, "three.test") == (message.NXDOMAIN, [])
+    assert len(first.asked) == before  # who was silent is asked last: not every question waits
     second.code = message.REFUSED
-    assert ask(box, "four.test")[0] in (message.REFUSED, message.SERVFAIL)
     told = orlop("network", "dns", "trace", box.id, "five.test", check=False)
     assert told.code == 1
     assert f"{B}: no answer within 1.5 s" in told.stdout

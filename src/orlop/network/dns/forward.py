@@ -1,12 +1,14 @@
 """Questions that nobody here can answer: asked of the upstream servers, one after the other.
 
 Each question has an id and a port of its own, both drawn (RFC 5452). A server that does not answer in time, can't be
-reached, or says SERVFAIL, REFUSED or NOTIMP is passed over; the last word counts when all of them say so.
+reached, or says SERVFAIL, REFUSED or NOTIMP is passed over; the last word counts when all of them say so. One that was
+silent is asked after the others for a while: not every question waits for a server that is down.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from _socket import (
     AF_INET,
     AF_INET6,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 TRY_S = 1.5
 ROUNDS = 2
+SILENT_S = 30.0
+SILENT_MAX = 256
 PENDING_MAX = 2048
 PORT = 53
 _PASSED_OVER = (message.SERVFAIL, message.NOTIMP, message.REFUSED)
@@ -45,6 +49,20 @@ class Forwarder:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.pending = 0
+        self._silent: dict[str, float] = {}  # server -> until when it is asked last
+
+    def was_silent(self, server: str) -> None:
+        """Ask the others first for a while."""
+        if len(self._silent) >= SILENT_MAX:
+            self._silent.clear()
+        self._silent[server] = time.monotonic() + SILENT_S
+
+    def has_answered(self, server: str) -> None:
+        self._silent.pop(server, None)
+
+    def _in_turn(self, servers: Sequence[str]) -> list[str]:
+        now = time.monotonic()
+        return sorted(servers, key=lambda server: self._silent.get(server, 0.0) > now)
 
     def ask(
         self, query: message.Query, servers: Sequence[str], stream: bool, done: Callable[[bytes, list[str]], None]
@@ -55,7 +73,7 @@ class Forwarder:
             done(message.answer(query, message.SERVFAIL), [why])
             return
         self.pending += 1
-        _Question(self, query, list(servers) * ROUNDS, stream, done).next()
+        _Question(self, query, self._in_turn(servers) * ROUNDS, stream, done).next()
 
 
 class _Question:
@@ -168,6 +186,7 @@ class _Question:
                 self._note("it answered something else")
                 self.next()
             return  # over UDP: forged or late, the right one may still come
+        self._forwarder.has_answered(self._server)
         code = message.code_of(data)
         self._note(_CODES.get(code, f"code {code}"))
         self._last = message.with_id(data, self._query.id)
@@ -178,6 +197,7 @@ class _Question:
 
     def _late(self) -> None:
         self._timer = 0
+        self._forwarder.was_silent(self._server)
         self._note(f"no answer within {TRY_S} s")
         self.next()
 
