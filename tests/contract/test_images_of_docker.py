@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from support import judges
+from support.archives import Archive
+from support.docker_http import Api
 from support.engine import Environment
 from support.registries import debian_registry
 
@@ -43,3 +46,22 @@ def test_docker_and_we_read_each_other(
         digest = orlop("images", "--digests", "--format", "{{.Digest}}", back).stdout.strip()
         assert f"{registry}/dk/back@{digest}" in docker("image", "inspect", back, "-f", "{{json .RepoDigests}}")
         assert orlop("run", "--rm", "--network", "none", back, "echo", "ok").stdout == "ok\n"
+
+
+def test_skopeo_copies_from_our_socket_and_to_it(
+    orlop: Environment, peer: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """`docker-daemon:` speaks a version of the API that is older than any other that we answer, for archives only."""
+    skopeo = judges.client(peer, tmp_path, orlop)
+    orlop("import", "-c", 'CMD ["x"]', "-", "local/x:1", input=bytes(Archive().file(b"etc/name", b"x")))
+    socket = f"unix://{orlop.run}/docker.sock"
+    layout = f"oci:{tmp_path}/lay:1"
+    skopeo("skopeo", "copy", "-q", "--src-daemon-host", socket, "docker-daemon:local/x:1", layout)
+    found = json.loads(skopeo("skopeo", "inspect", "--raw", layout))
+    orlop("rmi", "local/x:1")
+    skopeo("skopeo", "copy", "-q", "--dest-daemon-host", socket, layout, "docker-daemon:local/y:1")
+    assert orlop("image", "inspect", "-f", "{{.Id}}", "local/y:1").stdout.strip() == found["config"]["digest"]
+    assert skopeo("umoci", "stat", "--image", f"{tmp_path}/lay:1", "--json")
+    api = Api(orlop.run / "docker.sock", "")
+    for place in ("/v1.22/containers/json", "/v1.39/images/json", "/v1.21/images/get?names=local/y:1"):
+        assert "is too old" in api("GET", place).message

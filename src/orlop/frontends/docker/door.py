@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     Route = tuple[str, str, Handler]
 
 VERSION, VERSION_MIN = (1, 50), (1, 40)
+# skopeo, podman and buildah copy from and to `docker-daemon:` with version 1.22 (containers/image,
+# docker/daemon/client.go) and ask for nothing but these, which are the same since.
+VERSION_OF_ARCHIVES = (1, 22)
+_ARCHIVES = re.compile("/images/(get|load|.+/get)")
 BODY_BYTES_MAX = 8 * 1024 * 1024
 VALUES_MAX = 1000  # of one name in a query
 STATUS: dict[type[OrlopError], int] = {
@@ -233,9 +237,9 @@ def _split_version(place: str) -> tuple[tuple[int, int], str]:
     found = re.match(r"/v([0-9]{1,3})\.([0-9]{1,3})(?=/)", place)
     if not found:
         return VERSION, place
-    version = (int(found[1]), int(found[2]))
+    version, rest = (int(found[1]), int(found[2])), place[found.end() :]
     told = f"{version[0]}.{version[1]}"
-    if version < VERSION_MIN:
+    if version < (VERSION_OF_ARCHIVES if _ARCHIVES.fullmatch(rest) else VERSION_MIN):
         least = f"{VERSION_MIN[0]}.{VERSION_MIN[1]}"
         raise Status(
             400,
@@ -245,7 +249,7 @@ def _split_version(place: str) -> tuple[tuple[int, int], str]:
     if version > VERSION:
         most = f"{VERSION[0]}.{VERSION[1]}"
         raise Status(400, f"client version {told} is too new. Maximum supported API version is {most}")
-    return version, place[found.end() :]
+    return version, rest
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
