@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import signal
 import socket
+import subprocess
+import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from orlop.linux.crypt import crypt
 from support import registry_server
-from support.docker_http import Api, auth_header, box_engine
+from support.docker_http import Api, auth_header, box_engine, tar_of
 from support.engine import Environment
 
 HALF_OPEN = int(os.environ.get("ORLOP_HALF_OPEN", "1100"))  # more than a listener serves
@@ -363,3 +367,119 @@ def test_what_orlop_is_not(api: Api, line: str, status: int, words: str) -> None
     answer = api(method, path)
     assert (answer.status, words in answer.message) == (status, True), answer
     assert api("GET", "/plugins").json == []
+
+
+# -- parameters that came after docker 20.10, which the recorded comparison is with ------------------------------------
+
+
+@pytest.fixture(scope="module")
+def several(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An image of two platforms, one of which is this machine's."""
+    place = tmp_path_factory.mktemp("several") / "tree.tar"
+    place.write_bytes(tar_of("file", b"content"))
+    for name in ("linux/amd64", "linux/arm64/v8"):
+        word = name.split("/")[1]
+        environment("import", "--platform", name, "--change", f"LABEL of={word}", str(place), f"part:{word}")
+    environment("manifest", "create", "several:1", "part:amd64", "part:arm64")
+    yield "several:1"
+    environment("rmi", "-f", "several:1", "part:amd64", "part:arm64", check=False)
+
+
+ARM, FAR = (quote(json.dumps({"os": "linux", "architecture": name})) for name in ("arm64", "s390x"))
+
+
+def test_images_of_a_platform(api: Api, several: str) -> None:
+    """API 1.47 to 1.50: manifests and platform of lists, inspect, history, save and DELETE."""
+    (listed,) = [one for one in api("GET", "/images/json?manifests=1").json if several in one["RepoTags"]]
+    kinds = [
+        (one["Kind"], one["Available"], one["ImageData"]["Platform"]["architecture"]) for one in listed["Manifests"]
+    ]
+    assert kinds == [("image", True, "amd64"), ("image", True, "arm64")]
+    assert all(one["ID"] == one["Descriptor"]["digest"] and one["Size"]["Total"] > 0 for one in listed["Manifests"])
+    assert "Manifests" not in api("GET", "/images/json").json[0]
+    assert api("GET", f"/images/{several}/json?manifests=1").json["Manifests"] == listed["Manifests"]
+    older = Api(api.place, "v1.46")
+    assert "Manifests" not in older("GET", f"/images/{several}/json?manifests=1").json
+    found = api("GET", f"/images/{several}/json?platform={ARM}").json
+    assert (found["Architecture"], found["Config"]["Labels"]) == ("arm64", {"of": "arm64"})
+    assert len(api("GET", f"/images/{several}/history?platform={ARM}").json) == 1
+    assert api("GET", f"/images/{several}/json?platform={FAR}").status == 404
+    for wrong in ('{"os":', '{"os":"linux"}', '{"os":1,"architecture":"x"}', "linux"):
+        assert api("GET", f"/images/{several}/json?platform={quote(wrong)}").status == 400, wrong
+    assert api("GET", f"/images/{several}/json?manifests=1&platform={ARM}").status == 400
+    with tarfile.open(fileobj=io.BytesIO(api("GET", f"/images/{several}/get?platform={ARM}").body)) as archive:
+        (one,) = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
+        config = json.load(archive.extractfile(one["Config"]))  # type: ignore[arg-type]
+    assert config["architecture"] == "arm64"
+    assert api("DELETE", f"/images/{several}?platforms={ARM}").json[0]["Deleted"].startswith("sha256:")
+    left = api("GET", f"/images/{several}/json?manifests=1").json["Manifests"]
+    assert [one["Available"] for one in left] == [True, False]
+
+
+def test_labels_in_a_list(api: Api, several: str) -> None:
+    told = {tag: one["Labels"] for one in api("GET", "/images/json").json for tag in one["RepoTags"]}
+    assert told["part:amd64"] == {"of": "amd64"} and told["box:1"] is None
+
+
+def test_a_sample_at_once(api: Api, held: str) -> None:
+    """API 1.41: one-shot has nothing before it to compare with, and does not wait for it."""
+    found = api("GET", "/containers/held/stats?stream=0&one-shot=1").json
+    assert found["precpu_stats"]["cpu_usage"]["total_usage"] == 0 and found["preread"].startswith("0001-")
+    later = api("GET", "/containers/held/stats?stream=0").json
+    assert later["preread"] >= found["read"] and found["pids_stats"]["current"] == 1
+    assert api("GET", "/containers/held/stats?stream=1&one-shot=1").status == 400
+
+
+def test_a_commit_with_a_configuration(api: Api, held: str) -> None:
+    """The body's Config is over the container's; the query's changes are over both."""
+    config = {
+        "Cmd": ["a", "b c"],
+        "Entrypoint": ["/e"],
+        "Env": ['QUOTED="x" $HOME \\y', "EMPTY="],
+        "Labels": {"a b": "c=d", "n": ""},
+        "ExposedPorts": {"80/tcp": {}},
+        "Volumes": {"/v w": {}},
+        "User": "5:6",
+        "WorkingDir": "/w",
+        "StopSignal": "SIGUSR1",
+        "OnBuild": ["RUN true"],
+    }
+    change = quote("CMD z\nLABEL n=over")
+    assert api("POST", f"/commit?container=held&repo=configured&tag=1&changes={change}", config).status == 201
+    found = api("GET", "/images/configured:1/json").json["Config"]
+    assert set(config["Env"]) <= set(found["Env"]), found
+    assert found["Labels"] == {"a b": "c=d", "n": "over"}
+    assert found["Cmd"][-1] == "z" and found["Entrypoint"] == ["/e"]
+    for key in ("ExposedPorts", "Volumes", "User", "WorkingDir", "StopSignal", "OnBuild"):
+        assert found[key] == config[key], key
+    assert api("POST", "/commit?container=held", {"Env": ["A=b\nUSER 0"]}).status == 400
+    assert api("DELETE", "/images/configured:1").status == 200
+
+
+def test_a_network_of_another_scope_is_not_there(api: Api) -> None:
+    assert [api("GET", f"/networks/bridge?scope={scope}").status for scope in ("local", "swarm", "")] == [200, 404, 200]
+
+
+def test_dockers_own_client_asks_for_platforms(
+    environment: Environment, several: str, peer: Callable[[str], Path], tmp_path: Path
+) -> None:
+    env = os.environ | {"DOCKER_HOST": f"unix://{environment.run}/docker.sock", "DOCKER_CONFIG": str(tmp_path)}
+
+    def docker(*words: str) -> str:
+        argv = [str(peer("docker")), *words]
+        done = environment.inside(lambda: subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60))
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout
+
+    environment("manifest", "create", "pair:1", "part:amd64", "part:arm64")
+    tree = docker("image", "ls", "--tree", "pair:1")
+    assert "linux/amd64" in tree and "linux/arm64" in tree
+    said = docker("image", "inspect", "--platform", "linux/arm64", "-f", "{{.Architecture}}", "pair:1")
+    assert said == "arm64\n"
+    arm = docker("image", "inspect", "--platform", "linux/arm64", "-f", "{{.ID}}", "pair:1")
+    assert docker("history", "--platform", "linux/arm64", "-q", "--no-trunc", "pair:1") == arm
+    docker("save", "--platform", "linux/arm64", "-o", str(tmp_path / "arm.tar"), "pair:1")
+    assert "Deleted: sha256:" in docker("rmi", "--platform", "linux/arm64", "pair:1")
+    docker("load", "--platform", "linux/arm64", "-i", str(tmp_path / "arm.tar"))
+    assert docker("image", "inspect", "--platform", "linux/arm64", "-f", "{{.Architecture}}", "pair:1") == "arm64\n"
+    docker("rmi", "pair:1")

@@ -34,13 +34,18 @@ _USER_HZ = os.sysconf("SC_CLK_TCK")
 _BLOCK_OPERATIONS = {"Read": "read", "Write": "write", "rbytes": "read", "wbytes": "write"}
 
 
-def read(engine: Engine, references: Sequence[str], everything: bool, stream: bool, hangup: int) -> Iterator[bytes]:
+def read(
+    engine: Engine, references: Sequence[str], everything: bool, stream: bool, hangup: int, *, at_once: bool = False
+) -> Iterator[bytes]:
     """Return lines of JSON, each a list of samples, one for each container: one line, or one a second.
 
     references: none is all that run, and with everything all that exist. hangup: the client's connection, whose end
-    ends a stream. A container that is gone is left out. Raises NotFound for a reference at once.
+    ends a stream. at_once: one line, with nothing before it to compare. A container that is gone is left out. Raises
+    NotFound for a reference at once.
     """
     chosen = [engine.records.find(reference).id for reference in references]
+    if at_once:
+        return iter((jsonio.dump(_samples(engine, chosen, everything, {})) + b"\n",))
     return _lines(engine, chosen, everything, stream, hangup)
 
 

@@ -12,7 +12,7 @@ from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.platform import Platform
 from ...spec.reference import Reference
 from .. import events
-from .listing import find
+from .platforms import find_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +33,8 @@ def save(engine: Engine, names: Sequence[str], output: int, platform: str = "") 
         saved = []
         for name in names:
             for meant in _meant(engine, name):
-                image = find(engine, name if meant is None else str(meant))
-                target = whole_target(engine.store, image)
-                if platform:
-                    target = engine.images.for_platform(image.target, Platform.parse(platform))
+                image = find_for(engine, name if meant is None else str(meant), platform)
+                target = image.manifest if platform else whole_target(engine.store, image)
                 lease.add(target.digest, image.id, *(layer.descriptor.digest for layer in image.layers))
                 saved.append(Saved(image, (meant,) if meant is not None and meant.tag else (), target))
                 events.publish(engine, "image", "save", str(image.id), {"name": str(image.id)})

@@ -63,6 +63,7 @@ def summaries(
             "digest": str(image.target.digest),
             "created": image.created,
             "size": image.size,
+            "labels": dict(image.config.config.labels),
             **(_children(engine, image) if platforms else {}),
         }
         for image in images

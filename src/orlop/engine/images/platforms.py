@@ -6,7 +6,7 @@ from ...image import collection
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.image import INDEXES, MANIFESTS, Index, parse_manifest
 from ...spec.platform import Platform
-from .listing import find
+from .listing import find, layer_bytes
 from .removal import users_of
 
 TYPE_CHECKING = False
@@ -96,6 +96,38 @@ def children(engine: Engine, target: Descriptor) -> list[dict[str, object]]:
             }
         )
     return found
+
+
+def manifests(engine: Engine, name: str) -> list[dict[str, object]]:
+    """Return docker's ManifestSummary of each manifest that a name stands for, attestations too. Raises NotFound."""
+    target = find(engine, name).target
+    listed = [target]
+    if target.media_type in INDEXES:
+        document = parse_manifest(engine.store.get(target.digest), target.media_type, f"manifest {target.digest}")
+        listed = list(document.manifests) if isinstance(document, Index) else []
+    return [_summary(engine, one) for one in listed if one.media_type in MANIFESTS]
+
+
+def _summary(engine: Engine, descriptor: Descriptor) -> dict[str, object]:
+    image = _loaded(engine, descriptor)
+    content = image.size if image is not None else descriptor.size
+    told: dict[str, object] = {
+        "ID": str(descriptor.digest),
+        "Descriptor": descriptor.to_json(),
+        "Available": image is not None,
+        "Size": {"Content": content, "Total": content},
+        "Kind": "image" if _is_shown(descriptor) else "attestation",
+    }
+    if _is_shown(descriptor):
+        platform = descriptor.platform or (image.config.platform if image is not None else None)
+        unpacked = sum(layer_bytes(engine, layer) for layer in image.layers) if image is not None else 0
+        told["Size"] = {"Content": content, "Total": content + unpacked}
+        told["ImageData"] = {
+            "Platform": platform.to_json() if platform is not None else {},
+            "Containers": [user.id for user in users_of(engine, image)] if image is not None else [],
+            "Size": {"Unpacked": unpacked},
+        }
+    return told
 
 
 def _loaded(engine: Engine, descriptor: Descriptor) -> Image | None:

@@ -111,10 +111,8 @@ def export(door: Door) -> None:
 
 def make_image(door: Door) -> None:
     name, tag = door.query.get("repo", ""), door.query.get("tag", "")
-    body = creation.Reader(door.json(), "Config")
-    changes = [line for line in door.query.get("changes", "").splitlines() if line]
-    if command := body.texts("Cmd"):
-        changes.insert(0, f"CMD {jsonio.dump(list(command)).decode()}")
+    changes = _of_config(creation.Reader(door.json(), "Config"))
+    changes += [line for line in door.query.get("changes", "").splitlines() if line]
     request = CommitRequest(
         container=door.query.get("container", ""),
         name=f"{name}:{tag}" if name and tag else name,
@@ -124,6 +122,33 @@ def make_image(door: Door) -> None:
         pause=door.flag("pause", default=True),
     )
     door.answer_json(201, {"Id": commit.commit(door.engine, request)})
+
+
+def _of_config(body: creation.Reader) -> list[str]:
+    """Return the instructions that a container's Config in the body of a commit stands for. Raises Status."""
+    changes = [f"ENTRYPOINT {_words(words)}" for words in (body.texts("Entrypoint"),) if words]
+    changes += [f"CMD {_words(words)}" for words in (body.texts("Cmd"),) if words]
+    for text in body.texts("Env"):
+        name, _, value = text.partition("=")
+        changes.append(f"ENV {name}={_quoted(value)}")
+    changes += [f"LABEL {_quoted(name)}={_quoted(value)}" for name, value in body.pairs("Labels").items()]
+    changes += [f"EXPOSE {port}" for port in body.keys("ExposedPorts")]
+    changes += [f"VOLUME {_words((place,))}" for place in body.keys("Volumes")]
+    for word in ("User", "WorkingDir", "StopSignal"):
+        if value := body.text(word):
+            changes.append(f"{word.upper().replace('WORKINGDIR', 'WORKDIR')} {value}")
+    changes += [f"ONBUILD {line}" for line in body.texts("OnBuild")]
+    if any("\n" in change or "\r" in change for change in changes):
+        raise Status(400, "a commit's configuration has no values of several lines")
+    return changes
+
+
+def _words(words: tuple[str, ...]) -> str:
+    return jsonio.dump(list(words)).decode()
+
+
+def _quoted(text: str) -> str:
+    return '"' + "".join(f"\\{c}" if c in '"\\$' else c for c in text) + '"'
 
 
 def _path(door: Door) -> str:

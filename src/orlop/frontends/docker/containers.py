@@ -270,8 +270,10 @@ def top(door: Door) -> None:
 
 def stats(door: Door) -> None:
     record = door.engine.records.find(door.parts["id"])
-    once = not door.flag("stream", default=True)
-    pieces = usage.read(door.engine, (record.id,), True, not once, door.hangup)
+    stream, at_once = door.flag("stream", default=True), door.flag("one-shot")
+    if stream and at_once:
+        raise Status(400, "cannot have stream=true and one-shot=true")
+    pieces = usage.read(door.engine, (record.id,), True, stream, door.hangup, at_once=at_once)
     door.stream(200, {"Content-Type": "application/json"}, map(_only_one, pieces))
 
 

@@ -10,6 +10,7 @@ from . import older
 from .archives import Work
 from .door import Door, Status
 from .registries import credentials
+from .words import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +18,18 @@ if TYPE_CHECKING:
 
     from ...engine.engine import Engine
 
+MANIFESTS_SINCE = (1, 47)
+
 
 def list_all(door: Door) -> None:
-    door.answer_json(200, summaries(door.engine, door.filters()))
+    told = summaries(door.engine, door.filters())
+    if door.flag("manifests") and door.version >= MANIFESTS_SINCE:
+        from ...engine.images.platforms import manifests
+
+        for one in told:
+            names = one["RepoTags"]  # an id alone is that of this machine's image
+            one["Manifests"] = manifests(door.engine, str((isinstance(names, list) and names or [one["Id"]])[0]))
+    door.answer_json(200, told)
 
 
 def summaries(engine: Engine, filters: dict[str, tuple[str, ...]]) -> list[dict[str, object]]:
@@ -42,13 +52,22 @@ def _summary(one: Mapping[str, object], created: int) -> dict[str, object]:
         "Size": one["size"],
         "SharedSize": -1,
         "VirtualSize": one["size"],
-        "Labels": None,
+        "Labels": one["labels"] or None,
         "Containers": -1,
     }
 
 
 def inspect(door: Door) -> None:
-    door.answer_json(200, older.image(images.inspect(door.engine, door.parts["name"]), door.version))
+    name, wanted = door.parts["name"], platform(door.query.get("platform", ""))
+    with_manifests = door.flag("manifests") and door.version >= MANIFESTS_SINCE
+    if with_manifests and wanted:
+        raise Status(400, "conflicting options: manifests and platform options cannot both be set")
+    told = older.image(images.inspect(door.engine, name, wanted), door.version)
+    if with_manifests:
+        from ...engine.images.platforms import manifests
+
+        told["Manifests"] = manifests(door.engine, name)
+    door.answer_json(200, told)
 
 
 def create(door: Door) -> None:
@@ -65,7 +84,7 @@ def create(door: Door) -> None:
 
     request = PullRequest(
         image=name,
-        platform=door.query.get("platform", ""),
+        platform=platform(door.query.get("platform", "")),
         all_tags=not tag and ":" not in name.rpartition("/")[2] and "@" not in name,
         credentials=credentials(door),
     )
@@ -81,7 +100,8 @@ def _import(door: Door) -> None:
 
     def work(fd: int) -> None:
         full = f"{name}:{tag}" if name and tag else name
-        made.append(images.import_archive(door.engine, fd, full, changes, door.query.get("message", "")))
+        message, wanted = door.query.get("message", ""), platform(door.query.get("platform", ""))
+        made.append(images.import_archive(door.engine, fd, full, changes, message, wanted))
 
     Work(work).feed(door.pieces())
     door.stream(200, {"Content-Type": "application/json"}, [jsonio.dump({"status": made[0]}) + b"\r\n"])
@@ -91,7 +111,12 @@ def push(door: Door) -> None:
     from ...engine.images.push import push as push_image
 
     name, tag = door.parts["name"], door.query.get("tag", "")
-    request = PushRequest(image=f"{name}:{tag}" if tag else name, all_tags=not tag, credentials=credentials(door))
+    request = PushRequest(
+        image=f"{name}:{tag}" if tag else name,
+        all_tags=not tag,
+        platform=platform(door.query.get("platform", "")),
+        credentials=credentials(door),
+    )
     door.stream(200, {"Content-Type": "application/json"}, _progress(push_image(door.engine, request, door.hangup)))
 
 
@@ -123,6 +148,12 @@ def tag(door: Door) -> None:
 
 
 def remove(door: Door) -> None:
+    if wanted := [platform(text) for text in door.every("platforms")]:
+        from ...engine.images.platforms import remove_platforms
+
+        found = remove_platforms(door.engine, door.parts["name"], wanted, force=door.flag("force"))
+        door.answer_json(200, found)
+        return
     from ...engine.images.removal import remove as remove_image
 
     removed = remove_image(door.engine, door.parts["name"], force=door.flag("force"), prune=not door.flag("noprune"))
@@ -132,7 +163,7 @@ def remove(door: Door) -> None:
 def history(door: Door) -> None:
     from ...engine.containers.inspect import unix_time
 
-    steps = images.history(door.engine, door.parts["name"])
+    steps = images.history(door.engine, door.parts["name"], platform(door.query.get("platform", "")))
     door.answer_json(200, [step | {"Created": unix_time(str(step["Created"]))} for step in steps])
 
 
@@ -149,7 +180,8 @@ def save(door: Door) -> None:
     names = [door.parts["name"]] if "name" in door.parts else door.every("names")
     for name in names:
         images.find(door.engine, name)  # while the status can still tell that it is not there
-    work = Work(lambda fd: archives.save(door.engine, names, fd, door.query.get("platform", "")))
+    wanted = platform(door.query.get("platform", ""))
+    work = Work(lambda fd: archives.save(door.engine, names, fd, wanted))
     door.stream(200, {"Content-Type": "application/x-tar"}, work.pieces())
 
 
@@ -157,7 +189,8 @@ def load(door: Door) -> None:
     from ...engine.images import archives
 
     told: list[Mapping[str, object]] = []
-    work = Work(lambda fd: told.extend(archives.load(door.engine, fd, door.query.get("platform", ""), force=True)))
+    wanted = platform(door.query.get("platform", ""))
+    work = Work(lambda fd: told.extend(archives.load(door.engine, fd, wanted, force=True)))
     work.feed(door.pieces())
     lines = [{"stream": f"{one['status']}\n"} if "status" in one else one for one in told]  # as docker's load says it
     door.stream(200, {"Content-Type": "application/json"}, _progress(lines))

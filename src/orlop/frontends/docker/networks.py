@@ -14,7 +14,10 @@ def list_all(door: Door) -> None:
 
 
 def inspect(door: Door) -> None:
-    door.answer_json(200, listing.details(door.engine, door.parts["id"]))
+    found = listing.details(door.engine, door.parts["id"])
+    if door.query.get("scope", "") not in ("", str(found["Scope"])):
+        raise Status(404, f"network {door.parts['id'][:200]} not found")
+    door.answer_json(200, found)
 
 
 def create(door: Door) -> None:

@@ -1,10 +1,13 @@
-"""What several routes read the same way: detach keys, moments, sizes of terminals."""
+"""What several routes read the same way: detach keys, moments, platforms, sizes of terminals."""
 
 from __future__ import annotations
 
 from ...engine.images.filters import moment
+from ...spec import jsonio
+from ...spec.errors import OrlopError
 from ..cli.flags import BadValue
 from ..cli.values import parse_detach_keys
+from . import creation
 from .door import Door, Status
 
 DETACH_KEYS_DEFAULT = "ctrl-p,ctrl-q"
@@ -38,6 +41,20 @@ def prune_filters(door: Door) -> tuple[int | None, tuple[str, ...], tuple[str, .
         raise Status(400, f"invalid filter '{min(unknown)[:60]}'")
     until = [int(moment(text) * 1e9) for text in filters.get("until", ())]
     return min(until) if until else None, filters.get("label", ()), filters.get("label!", ())
+
+
+def platform(text: str) -> str:
+    """Return "os/architecture[/variant]" of a query's value, which is that, or since API 1.47 JSON. Raises Status."""
+    if not text.startswith("{"):
+        return text
+    try:
+        found = creation.Reader(jsonio.parse_object(text.encode(), "platform"), "platform")
+    except OrlopError as wrong:
+        raise Status(400, f"failed to parse platform: {wrong.cause}") from None
+    parts = [found.text("os"), found.text("architecture"), found.text("variant")]
+    if not all(parts[:2]):
+        raise Status(400, "both os and architecture must be provided in a platform")
+    return "/".join(filter(None, parts))
 
 
 def terminal_size(door: Door) -> tuple[int, int]:
