@@ -80,6 +80,22 @@ def test_a_cache_in_a_registry(orlop: Environment, registry: str, context: Path,
     assert orlop("run", "--rm", "--network=none", changed.split()[-1], "cat", "/vvv").stdout == "1\n"
 
 
+def test_layers_of_a_cache_are_compressed_as_asked(
+    orlop: Environment, registry: str, context: Path, peer: Peer
+) -> None:
+    peer("skopeo")
+    reference = f"{registry}/cache:zstd"
+    words = "mode=max,compression=zstd,compression-level=5,force-compression=true"
+    first = build(orlop, context, "--cache-to", f"type=registry,ref={reference},{words}")
+    kinds = {layer["mediaType"] for layer in raw(orlop, reference)["layers"]}  # type: ignore[attr-defined]
+    assert kinds == {"application/vnd.oci.image.layer.v1.tar+zstd"}
+    again = build(orlop, context, "--cache-from", reference)
+    assert steps_made(again) == 0 and again.split()[-1] == first.split()[-1], "the same image"
+    (context / "Dockerfile").write_text(DOCKERFILE.replace("/vv", "/vvv"))
+    changed = build(orlop, context, "--cache-from", reference)
+    assert orlop("run", "--rm", "--network=none", changed.split()[-1], "cat", "/vvv").stdout == "1\n"
+
+
 def test_an_image_that_says_what_it_was_made_from(orlop: Environment, registry: str, context: Path) -> None:
     name = f"{registry}/app:1"
     build(orlop, context, "-t", name, "--push", "--cache-to", "type=inline")
@@ -128,6 +144,8 @@ def test_what_an_inline_cache_says(orlop: Environment, context: Path, tmp_path: 
         (["--cache-to", "type=s3,bucket=x"], "not spoken here"),
         (["--cache-from", "type=inline"], "there is no such type"),
         (["--cache-from", "type=local"], "it needs src"),
+        (["--cache-to", "type=local,dest=x,compression=lzma"], "there is no such compression"),
+        (["--cache-to", "type=inline,compression=gzip"], "it has no attribute 'compression'"),
         (["--cache-to", "type=registry,ref=x,image-manifest=false"], "an image manifest of the OCI"),
     ],
 )

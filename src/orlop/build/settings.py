@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         def agent(self, name: str) -> str | None:
             """Return the path of a socket that leads to an SSH agent, None when there is none."""
 
+
 # Not 0: zip archives can't say what lies before 1980 (APPNOTE, 4.4.6), so tools refuse files that do.
 EPOCH_DEFAULT_S = 315_532_801
 NO_HISTORY: dict[str, dict[str, str]] = {}

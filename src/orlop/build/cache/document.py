@@ -24,7 +24,7 @@ from .places import MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from .. import graph
     from ..solver.solve import Solver
@@ -102,6 +102,16 @@ def _document(records: dict[str, Cached], layers: list[Descriptor]) -> CacheDocu
     ]
     steps = tuple(record for _, record in sorted(records.items()))
     return CacheDocument(layers=tuple(listed), records=tuple(known), steps=steps)
+
+
+def packed(document: CacheDocument, blobs: "Mapping[Digest, Descriptor]") -> CacheDocument:
+    """Return a document whose layers lie in other blobs: by what a layer is, what it became."""
+    listed = []
+    for layer in document.layers:
+        blob = blobs[Digest(layer.blob)]
+        about = {**layer.annotations, "mediaType": blob.media_type, "size": str(blob.size)}
+        listed.append(layer.replace(blob=str(blob.digest), annotations=about))
+    return document.replace(layers=tuple(listed))
 
 
 def stored(solver: "Solver", document: CacheDocument, layers: list[Descriptor]) -> Descriptor:

@@ -8,6 +8,7 @@ from orlop.spec.record import Record
 from orlop.spec.reference import Reference
 
 from .. import attributes
+from ..output import wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ LOCAL, REGISTRY, INLINE = "local", "registry", "inline"
 MIN, MAX = "min", "max"
 TAG_DEFAULT = "latest"
 _ELSEWHERE = ("gha", "s3", "azblob")
+_PACKED = ("compression", "compression-level", "force-compression")
 _FROM = {LOCAL: ("src", "tag", "digest"), REGISTRY: ("ref",)}
 _TO = {
-    LOCAL: ("dest", "tag", "mode", "ignore-error", "oci-mediatypes", "image-manifest"),
-    REGISTRY: ("ref", "mode", "ignore-error", "oci-mediatypes", "image-manifest"),
+    LOCAL: ("dest", "tag", "mode", "ignore-error", "oci-mediatypes", "image-manifest", *_PACKED),
+    REGISTRY: ("ref", "mode", "ignore-error", "oci-mediatypes", "image-manifest", *_PACKED),
     INLINE: (),
 }
 
@@ -30,6 +32,7 @@ class CachePlace(Record):
 
     reference: of REGISTRY. mode: MIN carries the layers of the image's own steps, MAX those of all steps; what is
     known of a step is carried either way. ignore_error: a cache that can't be written is no failure of the build.
+    form: how its layers are compressed.
     """
 
     strict = True
@@ -40,6 +43,7 @@ class CachePlace(Record):
     reference: str = ""
     mode: str = MIN
     ignore_error: bool = False
+    form: wanted.Form = wanted.Form()
 
     def __str__(self) -> str:
         return self.path or self.reference or self.type
@@ -69,13 +73,15 @@ def destination(attributes: "Mapping[str, str]") -> CachePlace:
             hint = f"leave {name} away"
             cause = "a cache is written as an image manifest of the OCI, which every registry takes"
             raise Unsupported("build", f"--cache-to {name}=false", cause, hint=hint)
-    ignore = _flag(given, "ignore-error", default=False)
-    if kind == LOCAL:
-        path = _needed(given, "dest", "--cache-to type=local")
-        return CachePlace(type=kind, path=path, tag=given.get("tag", TAG_DEFAULT), mode=mode, ignore_error=ignore)
     if kind == INLINE:
         return CachePlace(type=kind)
-    return CachePlace(type=kind, reference=_reference(given, "--cache-to"), mode=mode, ignore_error=ignore)
+    form = wanted.form_of({name: given[name] for name in _PACKED if name in given})
+    ignore = _flag(given, "ignore-error", default=False)
+    if kind == LOCAL:
+        path, tag = _needed(given, "dest", "--cache-to type=local"), given.get("tag", TAG_DEFAULT)
+        return CachePlace(type=kind, path=path, tag=tag, mode=mode, ignore_error=ignore, form=form)
+    reference = _reference(given, "--cache-to")
+    return CachePlace(type=kind, reference=reference, mode=mode, ignore_error=ignore, form=form)
 
 
 def fields_of(text: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from orlop.spec.image import CONFIGS, INDEXES, Descriptor, ImageConfig, Manifest
 from orlop.spec.reference import Reference
 from orlop.spec.registry import ANONYMOUS
 
+from ..output import layers as forms
 from . import document
 from .places import INLINE, LOCAL, MIN
 
@@ -36,6 +37,9 @@ def write(solver: Solver, place: CachePlace, targets: Sequence[graph.Target]) ->
     try:
         described, layers = document.made(solver, targets, place.mode)
         solver.fetch_all(layers)
+        if place.form.compression:
+            packed = {layer.digest: forms.packed(solver.engine, layer, place.form) for layer in layers}
+            described, layers = document.packed(described, packed), list(packed.values())
         manifest = document.stored(solver, described, layers)
         if place.type == LOCAL:
             _to_folder(solver, place, manifest)

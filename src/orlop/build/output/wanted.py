@@ -126,7 +126,7 @@ def parse(attributes: "Mapping[str, str]") -> Output:
     plain = {name: value for name, value in given.items() if not (name.startswith("annotation") and kind in _IMAGES)}
     for name in sorted(plain):
         _check_name(kind, name)
-    form = _form(plain)
+    form = form_of(plain)
     if annotations and form.docker:
         raise Invalid("build", "annotations", "docker's media types have none", hint="leave oci-mediatypes=false away")
     return Output(
@@ -188,7 +188,8 @@ def _check_name(kind: str, name: str) -> None:
         raise Unsupported("build", f"output {name}", cause, hint=hint)
 
 
-def _form(given: "Mapping[str, str]") -> Form:
+def form_of(given: "Mapping[str, str]") -> Form:
+    """Return how attributes say that layers and documents are written. Raises Invalid, Unsupported."""
     compression = given.get("compression", "")
     if compression == "estargz":
         cause = "estargz orders files for lazy pullers of containerd's, and none is here to try it with"
