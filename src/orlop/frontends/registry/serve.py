@@ -157,7 +157,7 @@ def _cache(options: Options, repositories: Repositories, crowded: Callable[[], N
 def _auth(options: Options) -> Check:
     if not options.htpasswd:
         if options.tokens or options.anonymous_pull:
-            hint = "name a file with --htpasswd (make it with: htpasswd -cB FILE USER)"
+            hint = f"make one with: orlop registry user --root {options.root} add NAME; or name a file with --htpasswd"
             raise Invalid("serve", "the registry", "it has no users", hint=hint)
         return Anyone()
     passwords = Passwords(options.htpasswd)
