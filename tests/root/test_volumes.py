@@ -333,6 +333,17 @@ def test_the_local_drivers_options(orlop, tmp_path):
     assert not [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(orlop.root) in line]
 
 
+def test_a_source_that_is_made_is_told_and_what_was_meant(orlop, tmp_path):
+    (tmp_path / "settings/site").mkdir(parents=True)
+    told = shell(orlop, "true", "-v", f"{tmp_path}/setings/site:/x", "-v", f"{tmp_path}/settings:/y")
+    assert f"WARNING: {tmp_path}/setings/site does not exist: it becomes an empty directory." in told.stderr
+    assert f"Did you mean {tmp_path}/settings/site?" in told.stderr and told.stderr.count("WARNING") == 1
+    assert (tmp_path / "setings/site").is_dir()
+    told = shell(orlop, "true", "-v", f"{tmp_path}/quite/else:/x")
+    assert "quite/else does not exist" in told.stderr and "mean" not in told.stderr
+    assert shell(orlop, "true", "-v", f"{tmp_path}/quite/else:/x").stderr == ""
+
+
 def test_a_part_of_a_volume(orlop):
     shell(orlop, "mkdir -p /v/a/b; echo deep > /v/a/b/f; echo top > /v/f; ln -s b /v/a/in", "-v", "vol:/v")
     for part in ("a/b", "a/in", "a/../a/b"):

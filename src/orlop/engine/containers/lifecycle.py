@@ -89,6 +89,7 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
             engine.snapshots.prepare(container_id, parent)
             undo.callback(engine.snapshots.remove, container_id)
         decided = record
+        notes += preparation.notes(record)
         record, trees = preparation.prepare(engine, record, undo)
         if trees or record != decided:
             compiled = _compile(engine, record, trees)
