@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.workspace import Workspace
 from support.docker_http import Api
 from support.engine import Environment
 from support.terminal import Terminal
@@ -54,3 +55,24 @@ def test_sizes_and_detaching_are_told(orlop: Environment, peer: Callable[[str], 
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert orlop("inspect", "-f", "{{.State.Status}}", "web").stdout == "running\n"
+
+
+def test_a_program_starts_at_a_terminal_of_its_size(orlop: Environment, peer: Callable[[str], Path]) -> None:
+    """What `docker run -t` says of its terminal with the creation holds from the first instruction on."""
+    with Workspace() as work:
+        orlop("import", str(work.archive()), "box:1")
+    api = Api(orlop.run / "docker.sock")
+    config = {"Image": "box:1", "Cmd": ["busybox", "stty", "size"], "Tty": True, "HostConfig": {"NetworkMode": "none"}}
+    unknown = "standard input"  # what stty says of a terminal without a size
+    for size, told in (([20, 70], "20 70"), ([0, 0], unknown), ("x", unknown), ([1, 1 << 20], unknown)):
+        config["HostConfig"]["ConsoleSize"] = size  # type: ignore[index]
+        made = api("POST", "/containers/create?name=sized", config).json["Id"]
+        assert api("POST", f"/containers/{made}/start").status == 204
+        orlop("wait", made)
+        assert told in orlop("logs", made).stdout, size
+        orlop("rm", made)
+    env = os.environ | {"DOCKER_HOST": f"unix://{orlop.run}/docker.sock", "DOCKER_CONFIG": str(orlop.root)}
+    words = ("run", "--rm", "-t", "--network", "none", "box:1", "busybox", "stty", "size")
+    with orlop.inside(lambda: Terminal([peer("docker"), *words], env, rows=20, columns=70)) as screen:
+        screen.expect("20 70")
+        assert screen.wait(WAIT_S_MAX) == 0

@@ -15,7 +15,7 @@ from ...spec.container import UpdateRequest
 from ...spec.errors import NotFound, OrlopError
 from . import creation, hijack, older, websocket
 from .door import Door, Status
-from .words import detach_keys, moment_ns, prune_filters, terminal_size
+from .words import console_size, detach_keys, moment_ns, prune_filters, terminal_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ def create(door: Door) -> None:
         if wrong.subject.startswith("network "):  # they do at any other 404, too
             raise Status(400, wrong.cause) from None
         raise
+    if request.terminal and (
+        size := console_size(creation.Reader(body, "Config").part("HostConfig").raw("ConsoleSize"))
+    ):
+        door.context.plan_size(record.id, size)
     door.answer_json(201, {"Id": record.id, "Warnings": list(warnings)})
 
 
@@ -65,7 +69,7 @@ def start(door: Door) -> None:
     waiting = door.context.promised(record.id)
     ours, theirs = hijack.pair() if waiting else (None, None)
     try:
-        lifecycle.start(door.engine, record.id, Client(theirs))
+        lifecycle.start(door.engine, record.id, Client(theirs, door.context.planned_size(record.id)))
     except BaseException:
         if ours is not None:
             ours.close()

@@ -1,7 +1,7 @@
 """What the connections of docker's clients share: the engine, the routes, attaches that came before their start, execs.
 
-An attach before the start and an exec that is not started yet live in memory only: they are promises between a client
-and this process, and end with either.
+An attach before the start, the size of the terminal that is to come and an exec that is not started yet live in memory
+only: they are promises between a client and this process, and end with either.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...engine.engine import Engine
     from ...spec.container import ExecRequest
+    from ...spec.runtime import Box
     from ..buildkit import BuildKit
     from .door import Table
 
@@ -56,6 +57,7 @@ class Context:
         self._guard = threading.Lock()
         self._promises: list[Promise] = []
         self._execs: dict[str, PlannedExec] = {}
+        self._sizes: dict[str, Box] = {}
         self._buildkit: BuildKit | None = None
 
     @property
@@ -88,6 +90,18 @@ class Context:
             if promise in self._promises:
                 self._promises.remove(promise)
         os.close(promise.fd)
+
+    def plan_size(self, container_id: str, size: Box) -> None:
+        """Remember how large the terminal is at which a container is to start; the oldest of too many are forgotten."""
+        with self._guard:
+            while len(self._sizes) >= EXECS_MAX:
+                del self._sizes[next(iter(self._sizes))]
+            self._sizes[container_id] = size
+
+    def planned_size(self, container_id: str) -> Box | None:
+        """Return and take that size: who starts it again has another terminal."""
+        with self._guard:
+            return self._sizes.pop(container_id, None)
 
     def plan_exec(self, exec_id: str, planned: PlannedExec) -> None:
         """Remember an exec; the oldest of too many are forgotten."""

@@ -7,11 +7,10 @@ from ...engine.containers import execs, names, state
 from ...engine.containers.lifecycle import Client
 from ...spec import attach
 from ...spec.errors import CommandFailed, Conflict, NotFound, OrlopError
-from ...spec.runtime import Box
 from . import creation, hijack
 from .context import PlannedExec
 from .door import Door
-from .words import detach_keys, terminal_size
+from .words import console_size, detach_keys, terminal_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def start(door: Door) -> None:
         raise Conflict("start", f"exec {exec_id}", f"exec {exec_id} was started already", hint="create another one")
     state.step(door.engine.observe(record.id), "exec", record)
     planned.started = True
-    size = _size(fields.raw("ConsoleSize"))
+    size = console_size(fields.raw("ConsoleSize"))
     if fields.boolean("Detach"):
         _start(door, exec_id, planned, Client(None, size))
         door.answer(200)
@@ -106,12 +105,6 @@ def inspect(door: Door) -> None:
         "Pid": planned.pid if code is None else 0,
     }
     door.answer_json(200, found)
-
-
-def _size(value: object) -> Box | None:
-    if isinstance(value, list) and len(value) == 2 and all(isinstance(one, int) and 0 < one < 65536 for one in value):
-        return Box(height=value[0], width=value[1])
-    return None
 
 
 def resize(door: Door) -> None:

@@ -28,7 +28,7 @@ def list_all(door: Door) -> None:
 
         for one in told:
             names = one["RepoTags"]  # an id alone is that of this machine's image
-            one["Manifests"] = manifests(door.engine, str((isinstance(names, list) and names or [one["Id"]])[0]))
+            one["Manifests"] = manifests(door.engine, str(((isinstance(names, list) and names) or [one["Id"]])[0]))
     door.answer_json(200, told)
 
 

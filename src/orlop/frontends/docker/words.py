@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...engine.images.filters import moment
 from ...spec import jsonio
 from ...spec.errors import OrlopError
+from ...spec.runtime import Box
 from ..cli.flags import BadValue
 from ..cli.values import parse_detach_keys
 from . import creation
@@ -55,6 +56,13 @@ def platform(text: str) -> str:
     if not all(parts[:2]):
         raise Status(400, "both os and architecture must be provided in a platform")
     return "/".join(filter(None, parts))
+
+
+def console_size(value: object) -> Box | None:
+    """Return docker's ConsoleSize, [rows, columns]; None where there is none."""
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(one, int) and 0 < one < 65536 for one in value):
+        return Box(height=value[0], width=value[1])
+    return None
 
 
 def terminal_size(door: Door) -> tuple[int, int]:
