@@ -14,6 +14,7 @@ from ..values import DETACH_KEYS_FLAG
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...native.client import Engine
+    from ..session import Attachment
 
 _SIG_PROXY = Flag("sig-proxy", "", BOOL, "Proxy all received signals to the process", default=True)
 
@@ -29,7 +30,6 @@ def _join(invocation: Invocation, engine: Engine, container: str, *, with_stdin:
     from .. import foreground
     from ..session import Signals
 
-    options = invocation.options
     facts, fds = engine.call_with_fds("containers.attach", {"container": container})
     if len(fds) != 1 or not isinstance(facts, dict):
         for fd in fds:
@@ -38,8 +38,19 @@ def _join(invocation: Invocation, engine: Engine, container: str, *, with_stdin:
     stream = socket(fileno=fds[0])
     terminal = facts.get("terminal") is True
     stdin = with_stdin and facts.get("open_stdin") is True
+    connected = _attachment(invocation, container, terminal=terminal, stdin=stdin)
+    with Signals() as signals:
+        session = foreground.carry(stream, connected, signals)
+    return foreground.status_of(session, invocation, container)
+
+
+def _attachment(invocation: Invocation, container: str, *, terminal: bool, stdin: bool) -> Attachment:
+    """Return what carries our streams. Raises UsageError for a terminal that our standard input is not."""
+    from .. import foreground
+
+    options = invocation.options
     foreground.check_terminal(terminal=terminal, stdin=stdin)
-    connected = foreground.attachment(
+    made = foreground.attachment(
         stdin=stdin,
         stdout=True,
         stderr=True,
@@ -47,10 +58,8 @@ def _join(invocation: Invocation, engine: Engine, container: str, *, with_stdin:
         detach_keys=options["detach-keys"],
         proxy_signals=options["sig-proxy"] and not terminal,
     )
-    connected.resized = lambda *size: foreground.tell(invocation, container, "resize", size=size)
-    with Signals() as signals:
-        session = foreground.carry(stream, connected, signals)
-    return foreground.status_of(session, invocation, container)
+    made.resized = lambda *size: foreground.tell(invocation, container, "resize", size=size)
+    return made
 
 
 def _start(invocation: Invocation) -> int:
@@ -90,16 +99,7 @@ def _start_attached(invocation: Invocation, container: str) -> int:
             return _join(invocation, engine, container, with_stdin=options["interactive"])
         terminal = config.get("Tty") is True
         stdin = options["interactive"] and config.get("OpenStdin") is True
-        foreground.check_terminal(terminal=terminal, stdin=stdin)
-        connected = foreground.attachment(
-            stdin=stdin,
-            stdout=True,
-            stderr=True,
-            terminal=terminal,
-            detach_keys=options["detach-keys"],
-            proxy_signals=options["sig-proxy"] and not terminal,
-        )
-        connected.resized = lambda *size: foreground.tell(invocation, container, "resize", size=size)
+        connected = _attachment(invocation, container, terminal=terminal, stdin=stdin)
         session = foreground.run_attached(engine, "containers.start", {"container": container}, connected)
     return foreground.status_of(session, invocation, container)
 

@@ -8,8 +8,8 @@ import sys
 from .... import __version__
 from ....spec.errors import Unavailable
 from ..command import Command, Invocation, for_output, warn, write
-from ..flags import STRING, Flag
 from ..units import binary_size
+from .inspect import FORMAT_FLAG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,15 +152,7 @@ def _print_template(form: str, value: object) -> int:
     return 0
 
 
-_FORMAT = Flag(
-    "format",
-    "f",
-    STRING,
-    "Format output using a custom template:\n"
-    "'json':             Print in JSON format\n"
-    "'TEMPLATE':         Print output using the given Go template",
-    default="",
+INFO = Command(
+    _info, "Display system-wide information", "[OPTIONS]", flags=(FORMAT_FLAG,), aliases=("system info", "info")
 )
-
-INFO = Command(_info, "Display system-wide information", "[OPTIONS]", flags=(_FORMAT,), aliases=("system info", "info"))
-VERSION = Command(_version, "Show the Orlop version information", "[OPTIONS]", flags=(_FORMAT,))
+VERSION = Command(_version, "Show the Orlop version information", "[OPTIONS]", flags=(FORMAT_FLAG,))
