@@ -181,7 +181,7 @@ BROKEN: dict[str, tuple[bool, str, Callable[[User], str], str, str, str, str, bo
     ),
     "all ports": (
         *(True, masked("proc/sys/net/ipv4/ip_unprivileged_port_start", "0"), nothing, "published ports", "emulated"),
-        *("all; the containers see the bridge's address, not the client's", "", False),
+        *("all; a process carries them, and clients on this machine's loopback show the bridge's address", "", False),
     ),
 }
 
@@ -248,3 +248,33 @@ def test_root_fixes_for_a_user_what_can_be_fixed() -> None:
         assert done.code == 0, done
         after = user.orlop("doctor", "--format", "json")
     assert rows(after)["ids"]["state"] == "full"
+
+
+def test_what_root_fixes_lasts_over_a_reboot() -> None:
+    setup = masked("proc/sys/net/ipv4/ping_group_range", "1 0") + "\nmount -t tmpfs none /etc/sysctl.d"
+    with rootless.user(setup=setup) as user:
+        tools = user.directory / "bin"
+        tools.mkdir()
+        (tools / "sysctl").write_text(f'#!/bin/sh\necho "$@" >{user.directory}/set\n')
+        (tools / "sysctl").chmod(0o755)
+        command, path = str(Path(rootless.COMMAND)), f"{tools}:{user.path}"
+        user.as_root(command, "doctor", "--fix", "--user", NAME, path=path)
+        assert (user.directory / "set").read_text() == "-q -w net.ipv4.ping_group_range=0 2147483647\n"
+        kept = user.as_root("cat", "/etc/sysctl.d/60-orlop-ping_group_range.conf", path=path)
+        assert kept.stdout == "net.ipv4.ping_group_range = 0 2147483647\n", kept
+
+
+def test_root_has_ids_for_its_containers_when_the_doctor_has_given_some() -> None:
+    with rootless.user(ids=False) as user:
+        command = str(Path(rootless.COMMAND))
+        before = rows(user.as_root(command, "doctor", "--format", "json", path=user.path))["containers' own ids"]
+        assert before["state"] == "clamped"
+        assert before["why"] == "/etc/subuid gives none to orlop or containers: --userns auto has none to give"
+        assert before["next"] == "as root: echo orlop:1879048192:268435456 | tee -a /etc/subuid /etc/subgid"
+        for script in (words[2] for words in before["fix"]):  # type: ignore[attr-defined]
+            assert user.as_root("sh", "-c", script, path=user.path).code == 0
+        after = rows(user.as_root(command, "doctor", "--format", "json", path=user.path))["containers' own ids"]
+        assert (after["state"], after["why"]) == (
+            "full",
+            "--userns auto: 268435456 ids, for 4096 containers with 65536 each",
+        )

@@ -9,6 +9,8 @@
 """
 
 from ...spec.record import Record
+from ..rootless import subids
+from ..userns import modes
 from .facts import Facts
 
 TYPE_CHECKING = False
@@ -23,6 +25,7 @@ KERNEL_OVERLAY, KERNEL_IDMAP, KERNEL_EXIT = (5, 11), (5, 12), (6, 15)
 LIMITS = ("cpu", "memory", "pids", "io", "cpuset")
 _SECCOMP = ("errno", "kill_process", "allow", "user_notif")
 _DELEGATE = "/etc/systemd/system/user@.service.d/delegate.conf"
+_RELAYED = "a process carries them, and clients on this machine's loopback show the bridge's address"
 
 
 class Finding(Record):
@@ -39,6 +42,17 @@ class Finding(Record):
 def findings(facts: Facts) -> list[Finding]:
     """Return a finding for each feature."""
     return [check(facts) for check in _CHECKS]
+
+
+def _setting(name: str, value: str) -> tuple[tuple[str, ...], ...]:
+    """Return what gives the kernel a setting, now and after each reboot (sysctl.d(5))."""
+    script = f"mkdir -p /etc/sysctl.d && echo '{name} = {value}' >/etc/sysctl.d/60-orlop-{name.rpartition('.')[2]}.conf"
+    return ("sh", "-c", script), ("sysctl", "-q", "-w", f"{name}={value}")
+
+
+def _line(text: str, directory: str) -> tuple[str, ...]:
+    """Return what keeps one line over reboots, in a file of ours in a directory of /etc."""
+    return "sh", "-c", f"mkdir -p /etc/{directory} && echo '{text}' >/etc/{directory}/orlop-{text.split()[0]}.conf"
 
 
 def _run_directory(facts: Facts) -> Finding:
@@ -70,8 +84,8 @@ def _user_namespaces(facts: Facts) -> Finding:
     ):
         if facts.sysctls.get(sysctl) == refused and (needed or sysctl.startswith("user")):
             dotted = sysctl.replace("/", ".")
-            step, fix = f"as root: sysctl {dotted}={value}", (("sysctl", "-w", f"{dotted}={value}"),)
-            why = f"{dotted} is {refused}"
+            step, why = f"as root: sysctl {dotted}={value}", f"{dotted} is {refused}"
+            fix = _setting(dotted, value)
             return Finding(feature=name, state=IMPOSSIBLE, why=why, next=step, needed=needed, fix=fix)
     return Finding(feature=name, state=FULL, why="the kernel lets you make them")
 
@@ -110,7 +124,7 @@ def _subordinate_ids(facts: Facts) -> Finding:
 def _file_systems(facts: Facts) -> Finding:
     name = "root file systems"
     if "overlay" not in facts.filesystems:
-        step, fix = "as root: modprobe overlay", (("modprobe", "overlay"),)
+        step, fix = "as root: modprobe overlay", (("modprobe", "overlay"), _line("overlay", "modules-load.d"))
         return Finding(
             feature=name, state=IMPOSSIBLE, why="this kernel has no overlayfs", next=step, needed=True, fix=fix
         )
@@ -144,6 +158,23 @@ def _limits(facts: Facts) -> Finding:
     return Finding(feature=name, state=FULL, why=f"cgroup {'v2' if layout.mode == 'unified' else layout.mode}{where}")
 
 
+def _own_ids(facts: Facts) -> Finding:
+    name = "containers' own ids"
+    if not facts.is_root:
+        if facts.subuids and facts.subgids:
+            return Finding(feature=name, state=EMULATED, why="--userns keep-id and nomap, by a copy of each layer")
+        why = "--userns keep-id and nomap take subordinate ids"
+        return Finding(feature=name, state=IMPOSSIBLE, why=why, next="see the ids above")
+    if facts.pool_ids < IDS:
+        files = (subids.SUBUID, subids.SUBGID)
+        fix = tuple(("sh", "-c", f"echo {modes.POOL_USERS[0]}:{modes.POOL} >>{file}") for file in files)
+        why = f"{files[0]} gives none to {' or '.join(modes.POOL_USERS)}: --userns auto has none to give"
+        step = f"as root: echo {modes.POOL_USERS[0]}:{modes.POOL} | tee -a {' '.join(files)}"
+        return Finding(feature=name, state=CLAMPED, why=why, next=step, fix=fix)
+    why = f"--userns auto: {facts.pool_ids} ids, for {facts.pool_ids // IDS} containers with {IDS} each"
+    return Finding(feature=name, state=FULL, why=why)
+
+
 def _networks(facts: Facts) -> Finding:
     name = "networks"
     if facts.is_root:
@@ -154,7 +185,8 @@ def _networks(facts: Facts) -> Finding:
         return Finding(feature=name, state=CLAMPED, why=why, next="as root: apt-get install passt")
     if not facts.has_tun:
         why = "/dev/net/tun can't be opened by you: containers reach each other, and nothing outside"
-        step, fix = "as root: chmod 0666 /dev/net/tun", (("chmod", "0666", "/dev/net/tun"),)
+        step = "as root: chmod 0666 /dev/net/tun"
+        fix = (("chmod", "0666", "/dev/net/tun"), _line("z /dev/net/tun 0666", "tmpfiles.d"))
         return Finding(feature=name, state=CLAMPED, why=why, next=step, fix=fix)
     return Finding(feature=name, state=FULL, why=f"bridges of your own, and {program} to the outside")
 
@@ -166,10 +198,10 @@ def _ports(facts: Facts) -> Finding:
     lowest = facts.sysctls.get("net/ipv4/ip_unprivileged_port_start", "1024")
     if lowest != "0":
         sysctl = "net.ipv4.ip_unprivileged_port_start=80"
-        why = f"from {lowest} on; the containers see the bridge's address, not the client's"
+        why = f"from {lowest} on; {_RELAYED}"
         # Nothing to put right: who may listen there is for the administrator to choose.
         return Finding(feature=name, state=CLAMPED, why=why, next=f"as root: sysctl {sysctl}")
-    return Finding(feature=name, state=EMULATED, why="all; the containers see the bridge's address, not the client's")
+    return Finding(feature=name, state=EMULATED, why=f"all; {_RELAYED}")
 
 
 def _ping(facts: Facts) -> Finding:
@@ -183,7 +215,7 @@ def _ping(facts: Facts) -> Finding:
     value = "net.ipv4.ping_group_range=0 2147483647"
     why = f"among containers; to the outside it is not for you: net.ipv4.ping_group_range is {' '.join(told.split())}"
     return Finding(
-        feature=name, state=CLAMPED, why=why, next=f"as root: sysctl '{value}'", fix=(("sysctl", "-w", value),)
+        feature=name, state=CLAMPED, why=why, next=f"as root: sysctl '{value}'", fix=_setting(*value.split("=", 1))
     )
 
 
@@ -269,6 +301,7 @@ _CHECKS: "tuple[Callable[[Facts], Finding], ...]" = (
     _data_directory,
     _user_namespaces,
     _subordinate_ids,
+    _own_ids,
     _file_systems,
     _limits,
     _networks,

@@ -13,6 +13,7 @@ from ...spec.record import Record
 from ..rootless import subids
 from ..rootless.enter import user_name
 from ..rootless.uplink import TUN
+from ..userns.modes import POOL_USERS
 
 PROGRAMS = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "criu", "git", "apparmor_parser")
 SYSCTLS = (
@@ -31,11 +32,12 @@ class Facts(Record):
     give more than it has itself.
 
     programs: name -> path of those that are there; unprivileged_mappers: those of newuidmap and newgidmap that may not
-    map. subuids, subgids: how many. sysctls: name -> value of those that are there. layout, usable: the
-    cgroups of the machine, and those that this user may use; delegated_to: the unit of systemd that has them, below
-    which an engine has to be started. run_directory: where sockets go, "" for nowhere;
-    run_trouble: why it can't be used. data_directory: where images and containers go; data_trouble: why nothing can be
-    written there; data_free_bytes. group_ids: the primary group and the others. has_systemd: as process 1.
+    map. subuids, subgids: how many; pool_ids: how many --userns auto has for root's containers. sysctls: name -> value
+    of those that are there. layout, usable: the cgroups of the machine, and those that this user may use; delegated_to:
+    the unit of systemd that has them, below which an engine has to be started. run_directory: where sockets go, "" for
+    nowhere; run_trouble: why it can't be used. data_directory: where images and containers go; data_trouble: why
+    nothing can be written there; data_free_bytes. group_ids: the primary group and the others. has_systemd: as
+    process 1.
     """
 
     uid: int
@@ -48,6 +50,7 @@ class Facts(Record):
     unprivileged_mappers: tuple[str, ...] = ()
     subuids: int = 0
     subgids: int = 0
+    pool_ids: int = 0
     sysctls: dict[str, str] = {}
     filesystems: tuple[str, ...] = ()
     seccomp_actions: tuple[str, ...] = ()
@@ -88,8 +91,9 @@ def look(environ: "dict[str, str]", user: str = "") -> Facts:
         kernel=kernel_version(os.uname().release),
         programs=programs,
         unprivileged_mappers=tuple(name for name in _MAPPERS if name in programs and not _may_map(programs[name])),
-        subuids=sum(each.count for each in subids.read(subids.SUBUID, user, uid)),
-        subgids=sum(each.count for each in subids.read(subids.SUBGID, user, uid)),
+        subuids=_count(subids.SUBUID, user, uid),
+        subgids=_count(subids.SUBGID, user, uid),
+        pool_ids=min(sum(_count(path, name) for name in POOL_USERS) for path in (subids.SUBUID, subids.SUBGID)),
         sysctls={name: value for name, value in sysctls.items() if value},
         filesystems=_filesystems(),
         seccomp_actions=tuple(_read("/proc/sys/kernel/seccomp/actions_avail").split()),
@@ -121,6 +125,10 @@ def _delegated(layout: Layout, uid: int) -> tuple[str, Layout]:
     except OSError:
         return unit, Layout("none")
     return unit, Layout("unified", {}, directory, frozenset(_read(f"{directory}/cgroup.controllers").split()))
+
+
+def _count(path: str, user: str, uid: int = -1) -> int:
+    return sum(each.count for each in subids.read(path, user, uid))
 
 
 def _filesystems() -> tuple[str, ...]:

@@ -23,6 +23,9 @@ ID_MAX = 2**32 - 2
 OPTIONS_MAX = 64
 REMAP_USER = "dockremap"
 POOL_USERS = ("orlop", "containers")
+# What is proposed for them. Nobody else's: others use ids up to 0x6fffffff (systemd's UIDS-GIDS), and none from 2**31
+# on may be given pings (network.links.PING_GID_MAX).
+POOL = "1879048192:268435456"
 HOST, AUTO, REMAP, CONTAINER, KEEP_ID, NOMAP = "host", "auto", "remap", "container", "keep-id", "nomap"
 _KNOWN = "known are host, auto, auto:size=N, keep-id, nomap, remap=USER and container:NAME"
 _OF_AUTO = "write auto:size=65536, or auto:uidmapping=INSIDE:OUTSIDE:COUNT, with commas between several"

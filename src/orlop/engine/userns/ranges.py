@@ -120,7 +120,7 @@ def _free(taken: Iterable[Maps], mode: modes.Mode, subject: str) -> Maps:
         pool = [each for user in modes.POOL_USERS for each in subids.read(path, user, -1)]
         if not pool:
             cause = f"{path} gives no ids to {' or '.join(modes.POOL_USERS)}"
-            hint = f"echo {modes.POOL_USERS[0]}:1879048192:268435456 >>{path}"
+            hint = f"echo {modes.POOL_USERS[0]}:{modes.POOL} >>{path}"
             raise Unavailable("map the ids of", subject, cause, hint=hint)
         others = (each for maps in held for each in maps[kind])
         used = [subids.Range(each.host_id, each.size) for each in (*others, *named)]
