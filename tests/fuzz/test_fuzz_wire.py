@@ -25,6 +25,7 @@ from orlop.frontends.http.exchange import Exchange
 from orlop.frontends.native import wire as native
 from orlop.linux.cgroup import Layout
 from orlop.linux.netlink import nftrace, rtnetlink, wire
+from orlop.network import pools
 from orlop.network.cni import conflist, result
 from orlop.network.dns import egress, message
 from orlop.runtime import plan, seccomp
@@ -179,6 +180,10 @@ FOLDER = [
 # -- the kernel and the network -------------------------------------------------------------------------------------
 
 
+def _pools(data: bytes) -> None:
+    pools.free_subnet([], "", pools.read(jsonio.parse(data, "pools.json"), "pools.json"))
+
+
 def _netlink(data: bytes) -> None:
     for found in wire.split(data):
         if found.kind == 2:
@@ -328,6 +333,7 @@ TARGETS = [
     Target("systemd-value", _text(_property), [b"uint64 5", b"'a\\u00e4'", b"[true, false]", b"-1.5e3"], (OrlopError,)),
     Target("egress", _text(egress.Allowed), [b"*.example.org:443", b"10.0.0.0/8", b"fd00::/8"], (ValueError,)),
     Target("cni-conflist", _conflist, [CONFLIST], (OrlopError,)),
+    Target("address-pools", _pools, [b'[{"base": "172.30.0.0/16", "size": 24}]'], (OrlopError,)),
     Target("cni-result", _result, [RESULT], (OrlopError, ValueError)),
     Target("seccomp-profile", _profile, [PROFILE], (OrlopError,)),
     Target("runtime-plan", _plan, [SPEC], (OrlopError,)),

@@ -571,6 +571,14 @@ def test_a_subnet_is_where_no_route_leads(run: Run, orlop: Environment, host: Ne
     assert box.address("free").startswith("172.16.1.")
     with serving(neighbour, 9000):
         assert ask(box, B, 9000) == A
+    # And where the administrator says.
+    (orlop.root / "networks/pools.json").write_text('[{"base": "192.168.128.0/17", "size": 26}]')
+    orlop("network", "create", "chosen")
+    form = "{{range .IPAM.Config}}{{.Subnet}}{{end}}"
+    assert orlop("network", "inspect", "-f", form, "chosen").stdout == "192.168.128.0/26\n"
+    (orlop.root / "networks/pools.json").write_text('[{"base": "192.168.128.0/17"}]')
+    refused = orlop("network", "create", "wrong", check=False)
+    assert refused.code == 1 and "pools.json" in refused.stderr, refused
 
 
 def test_the_mtu_is_that_of_the_way_out(run: Run, host: Netns, neighbour: Netns) -> None:

@@ -49,6 +49,32 @@ def test_without_a_free_subnet_the_error_names_what_is_in_the_way() -> None:
         pools.free_subnet(taken)
 
 
+def test_pools_are_those_of_a_file() -> None:
+    places = pools.read([{"base": "172.30.0.0/16", "size": 26}, {"base": "10.7.7.0/24", "size": 24}], "pools.json")
+    assert str(pools.free_subnet([subnet.parse("172.30.0.0/26")], "", places)) == "172.30.0.64/26"
+    assert str(pools.free_subnet([subnet.parse("172.30.0.0/16")], "", places)) == "10.7.7.0/24"
+    with pytest.raises(Unavailable, match="fully subnetted"):
+        pools.free_subnet([subnet.parse("172.16.0.0/12"), subnet.parse("10.0.0.0/8")], "", places)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None, {}, [], "x", [1], [{}], [{"base": "10.0.0.0/8"}], [{"base": 5, "size": 24}],
+        [{"base": "x/8", "size": 24}], [{"base": "10.0.0.0/8", "size": True}], [{"base": "10.0.0.0/8", "size": 24.0}],
+        [{"base": "10.0.0.0/8", "size": 7}], [{"base": "10.0.0.0/16", "size": 15}],
+        [{"base": "10.0.0.0/8", "size": 30}],
+        [{"base": "fd00::/48", "size": 64}], [{"base": "127.0.0.0/8", "size": 24}], [{"base": "0.0.0.0/0", "size": 24}],
+        [{"base": "10.0.0.0/8", "size": 24, "more": 1}], [{"base": "10.0.0.0/8", "size": 24}] * 65,
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_are_no_pools_is_refused(document: object) -> None:
+    with pytest.raises(Invalid) as caught:
+        pools.read(document, "pools.json")
+    assert "172.30.0.0/16" in caught.value.hint
+
+
 def test_five_hundred_networks_find_room() -> None:
     taken: list[subnet.Subnet] = []
     for _ in range(500):

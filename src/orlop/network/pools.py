@@ -14,18 +14,48 @@ from .subnet import Subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
 # (where subnets are cut from, how long the prefix of each is). podman's place first, docker's later ones behind it.
 POOLS = (("10.89.0.0/16", 24), ("10.90.0.0/15", 24), ("172.16.0.0/12", 24), ("192.168.0.0/16", 24), ("10.0.0.0/8", 24))
 DEFAULT_BRIDGE = "10.88.0.0/16"
+POOLS_MAX = 64
+LENGTH_MAX = 29  # a gateway and some containers
 ROUTE_LENGTH_MIN = 8
 _MULTICAST = subnet.parse("224.0.0.0/3")
 _LOOPBACK = subnet.parse("127.0.0.0/8")
 
 
-def free_subnet(taken: Collection[Subnet], first: str = "") -> Subnet:
-    """Return a subnet that overlaps none of those taken. first: one to try before the pools.
+def read(document: object, path: str) -> tuple[tuple[str, int], ...]:
+    """Return the pools that a file names, as dockerd's default-address-pools: [{"base": "172.30.0.0/16", "size": 24}].
+
+    Raises Invalid.
+    """
+    if not isinstance(document, list) or not 0 < len(document) <= POOLS_MAX:
+        raise _no_pools(path, f"it is no list of one to {POOLS_MAX} pools")
+    found = []
+    for one in document:
+        base, size = (one.get("base"), one.get("size")) if isinstance(one, dict) and len(one) == 2 else (None, None)
+        if not isinstance(base, str) or type(size) is not int:
+            raise _no_pools(path, f"an entry has no base, or no size: {str(one)[:60]}")
+        try:
+            whole = subnet.parse(base)
+        except ValueError as wrong:
+            raise _no_pools(path, str(wrong)) from None
+        if whole.bits != 32 or whole.overlaps(_MULTICAST) or whole.overlaps(_LOOPBACK):
+            raise _no_pools(path, f"{whole} is no place for IPv4 networks")
+        if not max(whole.length, ROUTE_LENGTH_MIN) <= size <= LENGTH_MAX:
+            raise _no_pools(path, f"{whole} can't be cut into subnets of length {size}")
+        found.append((str(whole), size))
+    return tuple(found)
+
+
+def _no_pools(path: str, cause: str) -> Invalid:
+    return Invalid("read", path, cause, hint='write it as [{"base": "172.30.0.0/16", "size": 24}], or remove it')
+
+
+def free_subnet(taken: Collection[Subnet], first: str = "", places: Sequence[tuple[str, int]] = POOLS) -> Subnet:
+    """Return a subnet that overlaps none of those taken. first: one to try before the pools; places: those.
 
     Raises Unavailable, naming what is in the way.
     """
@@ -33,7 +63,7 @@ def free_subnet(taken: Collection[Subnet], first: str = "") -> Subnet:
         wanted = subnet.parse(first)
         if not _in_the_way(wanted, taken):
             return wanted
-    for pool, length in POOLS:
+    for pool, length in places:
         whole = subnet.parse(pool)
         near = [other for other in taken if other.length >= ROUTE_LENGTH_MIN and other.overlaps(whole)]
         step = 1 << whole.bits - length

@@ -262,7 +262,7 @@ class Networks:
             )
             if pool.auto and free and ":" not in pool.subnet:
                 first = pools.DEFAULT_BRIDGE if network.name == DEFAULT else ""
-                found = pools.free_subnet(taken, first)
+                found = pools.free_subnet(taken, first, self.store.pools())
                 pool = Pool(subnet=str(found), gateway=pools.first_address(found), auto=True)
             decided.append(pool)
         changed = network.replace(pools=tuple(decided))

@@ -342,7 +342,7 @@ def _pools(engine: Engine, request: NetworkRequest, network_id: str, subject: st
             raise Invalid("create", subject, cause, hint="add --ipv6")
     families = {":" in pool.subnet for pool in found}
     if request.ipv4 and False not in families:
-        chosen = pools.free_subnet([*networks.taken_subnets(), *(one for one, _ in known)])
+        chosen = pools.free_subnet([*networks.taken_subnets(), *(one for one, _ in known)], "", networks.store.pools())
         found.insert(0, Pool(subnet=str(chosen), gateway=pools.first_address(chosen), auto=True))
     if request.ipv6 and True not in families:
         local = pools.local_ipv6(network_id)

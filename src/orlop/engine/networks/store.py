@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 
+from ...network import pools
 from ...spec import jsonio
 from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError
 from ...spec.network import Network, Pool
@@ -17,9 +18,10 @@ from ..containers.record import timestamp, write_durably
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 FILE = "network.json"
+POOLS_FILE = "pools.json"
 FILE_BYTES_MAX = 1 << 20
 PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
 DEFAULT = "bridge"
@@ -78,6 +80,19 @@ class Store:
         if any(network.name == name for network in self.all().values()):
             cause = f"network with name {name} already exists"
             raise Conflict("create", f"network {name}", cause, hint=f"use it, or remove it: orlop network rm {name}")
+
+    def pools(self) -> Sequence[tuple[str, int]]:
+        """Return where subnets are cut from: what the administrator has written, else those that there always are.
+
+        Raises Invalid for a file that can't be meant.
+        """
+        path = f"{self.directory}/{POOLS_FILE}"
+        try:
+            with open(path, "rb", buffering=0) as file:
+                data = file.read(FILE_BYTES_MAX + 1)
+        except FileNotFoundError:
+            return pools.POOLS
+        return pools.read(jsonio.parse(data, path, bytes_max=FILE_BYTES_MAX), path)
 
     def save(self, network: Network) -> None:
         """Write a network durably."""
