@@ -347,7 +347,7 @@ def test_keys_while_it_runs_in_the_foreground(orlop: Environment, tmp_path: Path
     command = "command: [sh, -c, 'echo up; exec sleep 1000']"
     text = f"name: k\nservices: {{a: {{image: host, {command}, stop_signal: KILL, {watch}}}}}\n"
     shop = Project(orlop, tmp_path, text)
-    argv = [COMMAND, *shop.argv("up", "--menu")]
+    argv = [str(COMMAND), *shop.argv("up", "--menu")]
     with orlop.inside(lambda: Terminal(argv, orlop.variables)) as terminal:
         terminal.expect("d: detach")
         terminal.expect("up\r\n")
@@ -357,3 +357,39 @@ def test_keys_while_it_runs_in_the_foreground(orlop: Environment, tmp_path: Path
         terminal.send("d")
         assert terminal.wait() == 0
     assert shop.services()["a"]["State"] == "running"
+
+
+def test_hooks_run_inside_when_it_starts_and_before_it_stops(orlop: Environment, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir(mode=0o777)
+    (tmp_path / "out").chmod(0o777)
+    started = "{command: [sh, -c, 'echo started $$WHO $$(id -u) $$PWD >>/out/f'], environment: {WHO: me}"
+    hooks = f"post_start: [{started}, user: '5', working_dir: /tmp}}], pre_stop: [{{command: '$STOP'}}]"
+    body = f"image: host, command: sleep 1000, stop_signal: KILL, volumes: ['./out:/out'], {hooks}"
+    shop = Project(orlop, tmp_path, f"name: h\nservices: {{a: {{{body}}}}}\n")
+    shop("up", "-d", STOP="sh -c 'rm /out/f; touch /out/gone'")
+    assert (tmp_path / "out/f").read_text() == "started me 5 /tmp\n"
+    shop("stop", STOP="sh -c 'rm /out/f; touch /out/gone'")
+    assert os.listdir(tmp_path / "out") == ["gone"]
+    shop("start", STOP="false")
+    failed = shop("stop", check=False, STOP="false")
+    assert failed.code == 1 and "pre_stop hook of service a: false ended with status 1" in failed.stderr
+    assert shop.services()["a"]["State"] == "running"
+
+
+def test_the_output_of_a_service_that_is_not_attached_is_not_shown(orlop: Environment, tmp_path: Path) -> None:
+    tasks = "a: {image: host, command: echo from a}, b: {image: host, command: echo from b, attach: false}"
+    shop = Project(orlop, tmp_path, f"name: q\nservices: {{{tasks}}}\n")
+    shown = shop("up").stdout
+    assert "a-1  | from a" in shown and "from b" not in shown
+    assert "from b" not in shop("up", "--attach", "a", "--attach", "b", "--force-recreate").stdout
+    assert "from b" in shop("logs", "b").stdout
+
+
+def test_an_image_comes_as_the_policy_says(orlop: Environment, tmp_path: Path) -> None:
+    shop = Project(orlop, tmp_path, "name: p\nservices: {a: {image: nosuch, pull_policy: never, network_mode: none}}\n")
+    failed = shop("up", "-d", check=False)
+    assert failed.code == 1 and "No such image: nosuch" in failed.stderr
+    shop.write("name: p\nservices:\n  a:\n    image: nosuch\n    pull_policy: daily\n")
+    failed = shop("up", "-d", check=False)
+    assert ":5:5: services.a.pull_policy: invalid pull policy 'daily'" in failed.stderr
+    assert "invalid pull policy 'hourly'" in shop("up", "--pull", "hourly", check=False).stderr

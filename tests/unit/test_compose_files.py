@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orlop.frontends.cli.compose import images
-from orlop.frontends.compose import document, dotenv, interpolation, loading, plan, project, request
+from orlop.frontends.compose import document, dotenv, fields, interpolation, loading, plan, project, request
 from orlop.frontends.compose.document import Map
 from orlop.spec.errors import Invalid, NotFound, OrlopError, Unsupported
 
@@ -434,3 +434,82 @@ def test_the_variables_of_a_document_with_all_that_is_said_of_them() -> None:
         "D": (True, None, None),
         "E": (False, None, "e"),
     }
+
+
+# -- every key of a service changes the request, is refused with its place, or is proved elsewhere ---------------------
+
+EFFECTS = {
+    "annotations": "{a: b}", "blkio_config": "{weight: 300}", "cap_add": "[CHOWN]", "cap_drop": "[CHOWN]",
+    "cgroup": "host", "cgroup_parent": "/x", "command": "x", "configs": "[c]", "container_name": "other",
+    "cpu_period": "50000", "cpu_quota": "5000", "cpu_rt_period": "1ms", "cpu_rt_runtime": "1ms", "cpu_shares": "5",
+    "cpus": "1", "cpuset": "'0'", "depends_on": "[db]", "deploy": "{resources: {limits: {pids: 5}}}",
+    "device_cgroup_rules": "['c 1:3 r']", "devices": "[/dev/null]", "dns": "1.1.1.1", "dns_opt": "[x]",
+    "dns_search": "x", "domainname": "x", "entrypoint": "x", "env_file": "./e", "environment": "{A: b}",
+    "expose": "[5]", "external_links": "[a]", "extra_hosts": "['a:1.1.1.1']", "group_add": "[5]",
+    "healthcheck": "{test: x}", "hostname": "x", "image": "other", "init": "true", "ipc": "host", "isolation": "x",
+    "label_file": "./e", "labels": "{a: b}", "links": "[db]", "logging": "{driver: none}",
+    "mac_address": "'02:00:00:00:00:01'", "mem_limit": "1g", "mem_reservation": "1g", "mem_swappiness": "5",
+    "memswap_limit": "2g", "network_mode": "host", "networks": "[n]", "oom_kill_disable": "true",
+    "oom_score_adj": "5", "pid": "host", "pids_limit": "5", "platform": "linux/arm64", "ports": "['80']",
+    "privileged": "true", "read_only": "true", "restart": "always", "runtime": "x", "secrets": "[s]",
+    "security_opt": "[no-new-privileges=true]", "shm_size": "5m", "stdin_open": "true", "stop_grace_period": "5s",
+    "stop_signal": "INT", "storage_opt": "{size: 1g}", "sysctls": "{a: 1}", "tmpfs": "/x", "tty": "true",
+    "ulimits": "{nofile: 5}", "user": "5", "userns_mode": "host", "uts": "host", "volumes": "[/x]",
+    "volumes_from": "[db]", "working_dir": "/x",
+}  # fmt: skip
+REFUSED = {
+    "cpu_count": "1", "cpu_percent": "5", "credential_spec": "{file: x}", "gpus": "all", "models": "[m]",
+    "provider": "{type: x}", "pull_refresh_after": "1d", "use_api_socket": "true",
+}  # fmt: skip
+# What is no matter of a container's request, and who proves it (files below tests).
+ELSEWHERE = {
+    "attach": "root/test_compose.py", "build": "unit/test_compose_files.py", "develop": "root/test_compose.py",
+    "extends": "contract/compose_config.yaml", "post_start": "root/test_compose.py",
+    "pre_stop": "root/test_compose.py", "profiles": "contract/compose_config.yaml",
+    "pull_policy": "root/test_compose.py", "scale": "unit/test_compose_files.py",
+}  # fmt: skip
+BESIDE = """  db: {image: b}
+networks: {n: {}}
+secrets: {s: {environment: S}}
+configs: {c: {content: x}}
+"""
+
+
+def test_every_key_of_a_service_is_in_one_of_the_three_lists() -> None:
+    known = set(fields.Fields("/")._service())
+    assert known == {*EFFECTS, *REFUSED, *ELSEWHERE}
+    assert not set(EFFECTS) & set(REFUSED) and not {*EFFECTS, *REFUSED} & set(ELSEWHERE)
+    for key, name in ELSEWHERE.items():
+        assert f"{key}: " in (Path(__file__).parents[1] / name).read_text(), key
+
+
+@pytest.mark.parametrize("key", sorted(EFFECTS))
+def test_a_key_changes_what_is_asked_of_the_engine(tmp_path: Path, key: str) -> None:
+    (tmp_path / "e").write_text("FROM_FILE=x\n")
+
+    def asked(line: str) -> dict[str, object]:
+        text = f"services:\n  web:\n{line}{BESIDE}" if "image:" in line else f"{HEAD}{line}{BESIDE}"
+        made = load(tmp_path, text, {"S": "secret"})
+        found = request.container(made, made.service("web"), 1, {"db": 1}).to_json()
+        return {name: value for name, value in found.items() if name != "labels"} | {"own": _own(found["labels"])}
+
+    assert asked(f"    {key}: {EFFECTS[key]}\n") != asked("")
+
+
+def _own(labels: object) -> dict[str, str]:
+    found = labels if isinstance(labels, dict) else {}
+    return {name: value for name, value in found.items() if not name.startswith(request.LABEL)}
+
+
+@pytest.mark.parametrize("key", sorted(REFUSED))
+def test_a_key_that_has_no_effect_is_refused_with_its_place(tmp_path: Path, key: str) -> None:
+    made = load(tmp_path, f"{HEAD}    {key}: {REFUSED[key]}\n")
+    with pytest.raises(Unsupported, match=rf":4:5: services\.web\.{key}: "):
+        request.container(made, made.service("web"), 1, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "number"), [("scale: 3", 3), ("deploy: {replicas: 2}", 2), ("scale: 0", 0), ("tty: true", 1)]
+)
+def test_how_many_containers_a_service_has(tmp_path: Path, line: str, number: int) -> None:
+    assert load(tmp_path, f"{HEAD}    {line}\n").service("web").scale == number
