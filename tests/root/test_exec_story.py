@@ -63,6 +63,12 @@ def test_execs_are_listed_inspected_and_killed_as_a_whole(web):
     assert "No such exec instance: fff" in web("exec", "kill", "fff", check=False).stderr
 
 
+def test_an_exec_has_the_limits_of_its_container(orlop):
+    """As docker's: not those that the engine happens to have."""
+    orlop("run", "-d", "--name", "few", "--ulimit", "nofile=100:200", "--ulimit", "core=0", "host", "sleep", "1000")
+    assert orlop("exec", "few", "sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -c").stdout.split() == ["100", "200", "0"]
+
+
 def test_what_an_exec_leaves_in_the_background_stays(web):
     web("exec", "web", "sh", "-c", "sleep 903 > /dev/null 2>&1 < /dev/null &")
     assert "sleep 903" in commands_in(web), "a daemon that was started so outlives its exec"

@@ -263,6 +263,36 @@ def test_shared_memory_is_as_large_as_asked_or_the_machines_or_not_there():
     assert shm(ipc="none") is None
 
 
+@pytest.mark.parametrize(
+    ("memory", "size"), [(0, 64 << 20), (100 << 20, 64 << 20), (1 << 30, 512 << 20), (1 << 36, 1 << 30)]
+)
+def test_shared_memory_grows_with_the_memory_limit(memory: int, size: int):
+    """A tmpfs counts as the container's memory, so half of what it may have is no danger to the machine."""
+    found = next(mount for mount in spec(memory_bytes=memory).mounts if mount.destination == "/dev/shm")
+    assert f"size={size}" in found.options
+    asked = next(mount for mount in spec(memory_bytes=memory, shm_bytes=7).mounts if mount.destination == "/dev/shm")
+    assert "size=7" in asked.options
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({}, (1024, 524288)),
+        ({"RLIMIT_NOFILE": 2**64 - 1}, (1024, 524288)),
+        ({"RLIMIT_NOFILE": 4096}, (1024, 4096)),
+        ({"RLIMIT_NOFILE": 100}, (100, 100)),
+    ],
+)
+def test_open_files_are_not_those_of_the_engine(own: dict[str, int], told: tuple[int, int]):
+    host = HOST.replace(runtime=HOST.runtime.replace(rlimits_hard=own))
+    found = compiled(host)
+    process = found.spec.process
+    assert process and [(limit.type, limit.soft, limit.hard) for limit in process.rlimits] == [("RLIMIT_NOFILE", *told)]
+    assert not [warning for warning in found.warnings if "NOFILE" in warning]
+    asked = compiled(host, ulimits=(UlimitRequest(name="nofile", soft=5, hard=6),)).spec.process
+    assert asked and [(limit.soft, limit.hard) for limit in asked.rlimits] == [(5, 6)]
+
+
 def test_writable_cgroups_are_asked_for_by_name():
     asked = ContainerRequest(image="i", security_opt=("writable-cgroups=true",))
     assert compile.security.options(asked, HOST, "web").writable_cgroups

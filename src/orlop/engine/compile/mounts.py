@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...spec.mount import MountPoint
 
 SHM_SIZE_BYTES = 64 * 1024 * 1024
+SHM_SIZE_BYTES_MAX = 1024**3  # of a container that names no size
 
 # What docker mounts. No "rw" for /sys and /sys/fs/cgroup: release_agent was CVE-2022-0492.
 DEFAULTS = (

@@ -12,7 +12,7 @@ from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import Mount, Namespace
 from ..userns import kept
 from ..userns import modes as userns
-from .mounts import SHM_SIZE_BYTES
+from .mounts import SHM_SIZE_BYTES, SHM_SIZE_BYTES_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,8 +134,14 @@ def _of_ipc(mount: Mount, request: ContainerRequest) -> tuple[Mount, ...]:
         return (mount.replace(type="bind", source=SHM, options=("rbind", "rprivate")),)
     if request.ipc == "none":
         return ()
-    if request.shm_bytes:
-        size = f"size={SHM_SIZE_BYTES}"
-        options = tuple(f"size={request.shm_bytes}" if option == size else option for option in mount.options)
-        return (mount.replace(options=options),)
-    return (mount,)
+    default = f"size={SHM_SIZE_BYTES}"
+    options = tuple(f"size={shm_bytes(request)}" if option == default else option for option in mount.options)
+    return (mount.replace(options=options),)
+
+
+def shm_bytes(request: ContainerRequest) -> int:
+    """Return how large /dev/shm is. Whoever has a memory limit may have half of it there: it counts, so it is bounded.
+
+    Docker's 64 MiB, which end databases and machine learning with SIGBUS, are the least.
+    """
+    return request.shm_bytes or max(SHM_SIZE_BYTES, min(request.memory_bytes // 2, SHM_SIZE_BYTES_MAX))

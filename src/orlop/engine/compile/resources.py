@@ -23,6 +23,8 @@ CPU_QUOTA_US_MIN = 1000  # the kernel's lower bound, kernel/sched/core.c min_cfs
 CPU_SHARES_MIN, CPU_SHARES_MAX = 2, 262144
 OOM_SCORE_ADJ_MAX = 1000
 RLIM_INFINITY = 2**64 - 1
+FILES = "RLIMIT_NOFILE"
+FILES_SOFT, FILES_HARD = 1024, 524288  # systemd's since 240; more than 1024 breaks who still calls select(2)
 NANO = 10**9
 _CPUS_MAX = 8192  # CONFIG_NR_CPUS of the largest kernels
 
@@ -44,7 +46,20 @@ def resources(
     return found, tuple(warnings)
 
 
-def rlimits(request: ContainerRequest) -> tuple[Rlimit, ...]:
+def rlimits(request: ContainerRequest, host: Host) -> tuple[Rlimit, ...]:
+    """Return the limits of --ulimit, and one for open files where none is asked for.
+
+    What the engine itself was started with is nobody's wish for a container: with millions, programs that close every
+    descriptor hang, and tables for all of them take gigabytes. It is systemd's default, or less where we have less.
+    """
+    wanted = _asked_rlimits(request)
+    if any(limit.type == FILES for limit in wanted):
+        return wanted
+    hard = min(FILES_HARD, host.runtime.rlimits_hard.get(FILES, FILES_HARD))
+    return (*wanted, Rlimit(type=FILES, soft=min(FILES_SOFT, hard), hard=hard))
+
+
+def _asked_rlimits(request: ContainerRequest) -> tuple[Rlimit, ...]:
     """Return the limits of --ulimit; of two for one resource the last counts."""
     last = {entry.name: entry for entry in request.ulimits}
     return tuple(
@@ -60,7 +75,7 @@ def rlimit_warnings(request: ContainerRequest, host: Host) -> tuple[str, ...]:
     most = host.runtime.rlimits_hard
     return tuple(
         f"The limit {wanted.type} is {most[wanted.type]}: only root may raise it to {wanted.hard}."
-        for wanted in rlimits(request)
+        for wanted in _asked_rlimits(request)
         if wanted.hard > most.get(wanted.type, wanted.hard)
     )
 

@@ -58,7 +58,7 @@ def container(
         capabilities=capabilities,
         no_new_privileges=options.no_new_privileges,
         apparmor_profile=options.apparmor,
-        rlimits=resources.rlimits(request),
+        rlimits=resources.rlimits(request, host),
         oom_score_adj=resources.oom_score_adj(request, subject),
     )
     linux = Linux(

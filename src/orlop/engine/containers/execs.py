@@ -230,6 +230,7 @@ def _process(engine: Engine, record: ContainerRecord, request: ExecRequest) -> P
         args=request.args,
         user=User(umask=base.user.umask if base is not None else None),
         capabilities=capabilities,
+        rlimits=base.rlimits if base is not None else (),
         no_new_privileges=base.no_new_privileges if base is not None and not request.privileged else False,
         apparmor_profile=base.apparmor_profile if base is not None and not request.privileged else "",
     )

@@ -17,8 +17,7 @@ from ...linux import mount, path, process
 from ...runtime.operations import mount_options
 from ...spec.errors import Conflict, OrlopError
 from ...spec.mount import TMPFS, VOLUME
-from ..compile.mounts import SHM_SIZE_BYTES
-from ..compile.namespaces import CONTAINER, SHM
+from ..compile.namespaces import CONTAINER, SHM, shm_bytes
 from ..containers import state
 from . import visit
 from .preparation import users
@@ -108,7 +107,7 @@ def _shared_memory(engine: Engine, record: ContainerRecord) -> int:
     """Return what a container has at /dev/shm that others see too, -1 when it is its own or the machine's."""
     mode = record.request.ipc
     if mode == "shareable":
-        return _new((f"size={record.request.shm_bytes or SHM_SIZE_BYTES}",), "shm")
+        return _new((f"size={shm_bytes(record.request)}",), "shm")
     if not mode.startswith(CONTAINER):
         return -1
     other, status = ipc_lender(engine, record)
