@@ -337,3 +337,62 @@ def test_a_stranger_is_not_served(environment: Environment, tmp_path: Path):
     finally:
         os.chmod(place, 0o600)
         os.chmod(environment.run, 0o700)
+
+
+# -- what is said while it happens ------------------------------------------------------------------------------------
+
+
+def until_seen(stream: socket.socket, text: bytes) -> bytes:
+    stream.settimeout(60)
+    seen = b""
+    while text not in seen:
+        data = stream.recv(1000)
+        assert data, seen
+        seen += data
+    return seen
+
+
+def test_a_shell_at_a_terminal(client, held):
+    exec_id = client.api.exec_create(held.id, ["sh"], stdin=True, tty=True)["Id"]
+    with client.api.exec_start(exec_id, tty=True, socket=True)._sock as stream:
+        client.api.exec_resize(exec_id, height=21, width=72)
+        stream.sendall(b"busybox stty size; exit 4\n")
+        assert b"21 72\r\n" in until_seen(stream, b"21 72\r\n")
+        while stream.recv(1000):
+            pass
+    assert client.api.exec_inspect(exec_id)["ExitCode"] == 4
+
+
+def test_a_log_is_followed_while_it_is_written(client, held):
+    seen = held.logs(stream=True, follow=True)
+    held.exec_run(["sh", "-c", "echo later >/proc/1/fd/1"])
+    assert next(seen) == b"later\n"
+    seen.close()
+
+
+def test_attached_and_gone_by_its_keys(client):
+    container = client.containers.run("box:1", "cat", detach=True, stdin_open=True, tty=True, network_mode="none")
+    wanted = {"stdin": 1, "stdout": 1, "stream": 1, "detachKeys": "ctrl-x,x"}
+    with container.attach_socket(params=wanted)._sock as stream:
+        stream.sendall(b"typed\n")
+        until_seen(stream, b"typed\r\ntyped\r\n")
+        stream.sendall(b"\x18x")
+        assert stream.recv(100) == b""
+    container.reload()
+    assert container.status == "running"
+    container.remove(force=True)
+
+
+def test_events_come_while_one_listens(client, held):
+    events = client.events(decode=True, filters={"container": held.id})
+    held.pause()
+    held.unpause()
+    assert [next(events)["Action"] for _ in range(2)] == ["pause", "unpause"]
+    events.close()
+
+
+def test_statistics_come_one_after_the_other(held):
+    stream = held.stats(stream=True, decode=True)
+    first, second = next(stream), next(stream)
+    assert first["read"] < second["read"] and second["preread"] == first["read"]
+    stream.close()

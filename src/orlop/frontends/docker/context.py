@@ -37,13 +37,14 @@ class Promise:
 
 
 class PlannedExec:
-    """An exec that was created. started: when it was, the engine knows the rest."""
+    """An exec that was created. started: when it was, the engine knows the rest. begun: once it runs, or can't."""
 
     def __init__(self, container_id: str, request: ExecRequest, detach_keys: str) -> None:
         self.container_id = container_id
         self.request = request
         self.detach_keys = detach_keys
         self.started = False
+        self.begun = threading.Event()
         self.pid = 0
         self.failed_code: int | None = None  # of a start that failed
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 EXIT_CODE_FAILED = 126
+BEGUN_S_MAX = 10.0  # docker's own patience with a resize (moby, daemon/resize.go)
 
 
 def create(door: Door) -> None:
@@ -72,6 +73,8 @@ def _start(door: Door, exec_id: str, planned: PlannedExec, client: Client) -> No
     except OrlopError as wrong:
         planned.failed_code = wrong.exit_code if isinstance(wrong, CommandFailed) else EXIT_CODE_FAILED
         raise
+    finally:
+        planned.begun.set()
 
 
 def inspect(door: Door) -> None:
@@ -110,6 +113,8 @@ def inspect(door: Door) -> None:
 def resize(door: Door) -> None:
     planned = door.context.planned_exec(door.parts["id"])
     frame = attach.frame(attach.RESIZE, attach.size(*terminal_size(door)))
+    if planned.started:  # its client has the connection before the process is there
+        planned.begun.wait(BEGUN_S_MAX)
     with hijack.of_descriptor(execs.attach(door.engine, planned.container_id, door.parts["id"])) as monitor:
         monitor.sendall(frame)
     door.answer(200)
