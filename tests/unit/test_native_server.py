@@ -346,7 +346,10 @@ def test_the_stop_verb_is_answered_before_the_server_leaves(tmp_path):
     running.close()
 
 
-def test_a_client_that_comes_while_the_server_leaves_is_told(tmp_path):
+@pytest.mark.parametrize("rests", [True, False], ids=["resting", "not taken back yet"])
+def test_a_client_that_comes_while_the_server_leaves_is_told(tmp_path, monkeypatch, rests):
+    if not rests:
+        monkeypatch.setattr(Server, "_take_back", lambda self: self._employ())
     server = Running(tmp_path)
     resting = server.connect()
     wire.send_request(resting, "engine.ping", {})

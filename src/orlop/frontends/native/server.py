@@ -134,7 +134,10 @@ class Server:
         while late := _accept_now(self._listener):
             _send_error(late, stopping)
             late.close()
-        for connection in (*self._queued, *self._returned):
+        with self._lock:
+            unheard = (*self._queued, *self._returned)
+        for connection in unheard:  # whole requests that nobody began, and clients between two requests
+            _send_error(connection.socket, stopping)
             connection.close()
         self._listener.close()
         self._epoll.close()
