@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -142,6 +143,21 @@ def test_named_contexts_and_a_dockerfile_from_elsewhere(docker: Docker, tmp_path
     assert docker("run", "--rm", "--network=none", "named", "cat", "/far", "/a") == "far awayone"
 
 
+def test_a_client_s_folder_is_listed_and_pruned(docker: Docker, orlop: Environment, context: Path) -> None:
+    docker.build("--target", "base", context)
+    received = [path for path in (orlop.root / "build/synced").iterdir() if path.is_dir()]
+    assert len(received) >= 2 and orlop("builder", "du").stdout.count("a folder of a client's") == len(received)
+    orlop("builder", "prune", "-f", "--filter", "until=1h")
+    assert [path for path in received if path.exists()] == received, "they were used a moment ago"
+    with (received[0].with_name(received[0].name + ".used")).open() as used:
+        fcntl.flock(used, fcntl.LOCK_SH)  # as a build does that goes on
+        orlop("builder", "prune", "-f")
+        assert [path for path in received if path.exists()] == received[:1]
+    orlop("builder", "prune", "-f")
+    assert not list((orlop.root / "build/synced").iterdir())
+    assert docker.build("--target", "base", context), "they come again"
+
+
 def test_an_archive_or_a_dockerfile_on_standard_input(docker: Docker, tmp_path: Path, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM host\nCOPY sub/b /b\n")
     with tarfile.open(tmp_path / "context.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
@@ -190,6 +206,8 @@ def test_the_builder_tells_of_itself(docker: Docker, context: Path) -> None:
     docker.build("-t", "x", "--target", "base", context)
     assert "running" in docker("buildx", "ls") and "linux/" in docker("buildx", "inspect")
     assert "Total:" in docker("buildx", "du")
+    assert "only until= is known" in docker("buildx", "prune", "-f", "--filter", "type=regular", check=False)
+    docker("buildx", "prune", "-f", "--filter", "until=1h", "--keep-storage=1gb")
     docker("buildx", "prune", "-f")
     assert "#1 [internal]" in docker.build("-t", "x", "--target", "base", context)
 

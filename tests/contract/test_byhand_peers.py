@@ -127,6 +127,7 @@ def test_what_is_written_to_a_mount_is_in_the_next_step(orlop: Environment, plac
     assert image("mount", name) == str(mounted) and image("mount").split() == [name, str(mounted)]
     assert image("run", name, "--", "sh", "-c", "echo $(echo /g*) > /seen; echo 1 > /owned") == ""
     assert (mounted / "seen").read_text() == "/gone\n", "what the step made is in the mount"
+    orlop("engine", "stop")
     (mounted / "gone").unlink()
     (mounted / "owned").write_text("2")
     image("config", "--label", "a=b", name)

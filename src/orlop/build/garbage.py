@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import time
+from contextlib import contextmanager
 
 from orlop.image import collection
 from orlop.spec.errors import NotFound
@@ -13,7 +16,12 @@ from .solver import cachemounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from orlop.engine.engine import Engine
+
+
+SYNCED, USED = "synced", ".used"
 
 
 def usage(engine: Engine) -> list[dict[str, object]]:
@@ -42,7 +50,83 @@ def usage(engine: Engine) -> list[dict[str, object]]:
                 "UsageCount": 1,
             }
         )
-    return found
+    return [*found, *map(_described, folders(engine))]
+
+
+def folders(engine: Engine) -> list[os.DirEntry[str]]:
+    """Return the folders that were received from clients, the last used first (frontends.buildkit)."""
+    try:
+        found = [one for one in os.scandir(f"{engine.paths.root}/build/{SYNCED}") if one.is_dir(follow_symlinks=False)]
+        return sorted(found, key=lambda one: one.stat().st_mtime, reverse=True)
+    except FileNotFoundError:
+        return []  # nobody has sent any, or one goes just now
+
+
+def _described(folder: os.DirEntry[str]) -> dict[str, object]:
+    from orlop.snapshot.usage import measure
+
+    return {
+        "ID": folder.name,
+        "Type": "source.local",
+        "Description": "a folder of a client's",
+        "InUse": False,
+        "Shared": False,
+        "Size": measure(folder.path).bytes,
+        "CreatedAt": "",
+        "LastUsedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(folder.stat().st_mtime)),
+        "UsageCount": 1,
+    }
+
+
+@contextmanager
+def using(directory: str) -> Iterator[None]:
+    """Hold a client's folder, there or not yet: no pruning removes it meanwhile."""
+    os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
+    fd = _locked(f"{directory}{USED}", fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _locked(path: str, kind: int) -> int:
+    """Return a descriptor of a file, locked, and still the one of that name. Raises OSError."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, kind)
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        except FileNotFoundError:
+            pass  # it was removed while we waited
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _prune_folders(engine: Engine, unused_s: int) -> int:
+    """Remove folders of clients that no build has now; return the bytes that they held."""
+    from orlop.snapshot.usage import measure
+
+    reclaimed = 0
+    for folder in folders(engine):
+        try:
+            if time.time() - folder.stat().st_mtime < unused_s:
+                continue
+            fd = _locked(f"{folder.path}{USED}", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue  # a build has it, or it is gone
+        try:
+            size = measure(folder.path).bytes
+            shutil.rmtree(folder.path)
+            os.unlink(f"{folder.path}{USED}")
+            reclaimed += size
+        except OSError as wrong:
+            engine.log.write(f"a folder of a client stays: {folder.path}: {wrong.strerror}")
+        finally:
+            os.close(fd)
+    return reclaimed
 
 
 def prune(
@@ -77,6 +161,8 @@ def prune(
         left -= sizes[record.key]
         deleted.append(record.key)
     reclaimed = _mounts(engine) if everything else 0
+    if not keep_bytes:
+        reclaimed += _prune_folders(engine, unused_s)
     history.trim(engine, 0 if everything else history.BUILDS_KEPT)
     swept = collection.collect(engine.store, engine.snapshots)
     return {"CachesDeleted": deleted, "SpaceReclaimed": swept.size + reclaimed}

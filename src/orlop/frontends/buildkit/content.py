@@ -16,6 +16,8 @@ import tempfile
 from contextlib import ExitStack
 
 from ...build.cache import places
+from ...build.garbage import SYNCED
+from ...engine.steps.sweep import PASSING_PREFIX
 from ...image.transports.layout import LayoutDirectory
 from ...spec import jsonio, protobuf
 from ...spec.digest import Digest
@@ -50,7 +52,8 @@ def layout_of(engine: Engine, session: Session, store: str, digest: str, name: s
     Raises Invalid for what is none, Unavailable for a client that does not give it.
     """
     key = hashlib.sha256(f"{session.shared_key or session.name}\0{store}".encode()).hexdigest()[:32]
-    directory = f"{engine.paths.root}/build/synced/layout-{key}"
+    directory = f"{engine.paths.root}/build/{SYNCED}/layout-{key}"
+    session.hold(directory)
     os.makedirs(f"{directory}/blobs/sha256", 0o700, exist_ok=True)
     fetching = _Fetching(session, store, directory)
     target = fetching.described(Digest(digest))
@@ -62,6 +65,7 @@ def layout_of(engine: Engine, session: Session, store: str, digest: str, name: s
         layout.name(target, name)
     finally:
         layout.close()
+    os.utime(directory)  # when it was used last: build.garbage
     return directory
 
 
@@ -189,7 +193,8 @@ class CachesToSend:
         if attributes.get("type") != places.LOCAL or not folder:
             return attributes
         os.makedirs(f"{engine.paths.root}/build", 0o700, exist_ok=True)
-        directory = self._held.enter_context(tempfile.TemporaryDirectory(dir=f"{engine.paths.root}/build"))
+        passing = tempfile.TemporaryDirectory(dir=f"{engine.paths.root}/build", prefix=PASSING_PREFIX)
+        directory = self._held.enter_context(passing)
         self._folders.append((directory, f"local:{folder}"))
         return {**attributes, "dest": directory}
 

@@ -193,8 +193,8 @@ class Control:
 
         fields = _request(call)
         with _told():
-            if 1 in fields:
-                shown = protobuf.text(fields, 1)[:60]
+            for one in filter(None, map(_bytes, fields.get(1, ()))):  # buildx sends an empty one where none is given
+                shown = one[:60].decode(errors="replace")
                 raise Unsupported("prune", f"filter {shown}", "only until= is known", hint="prune without it")
             found = prune(
                 self._engine,

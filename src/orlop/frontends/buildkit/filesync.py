@@ -106,6 +106,7 @@ def receive(
         for _ in call.messages():
             continue
         call.check()
+        os.utime(root)  # when it was used last: build.garbage
     except grpc.Failed as error:
         raise Unavailable("read", f"folder {name[:60]} of the client", error.text) from None
     except Broken as error:

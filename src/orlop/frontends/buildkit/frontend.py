@@ -11,6 +11,7 @@ import os
 import tempfile
 
 from ...build.cache import places
+from ...build.garbage import SYNCED
 from ...build.ignore import names_for, parse_lines
 from ...build.output import wanted
 from ...build.registries import HUB, LAYOUT_PREFIX, hosts, names_of
@@ -155,7 +156,7 @@ class _Folders:
     """The client's folders below the engine's data: one directory for each shared key and name."""
 
     def __init__(self, engine: Engine, session: Session) -> None:
-        self._root = f"{engine.paths.root}/build/synced"
+        self._root = f"{engine.paths.root}/build/{SYNCED}"
         self._engine = engine
         self._session = session
 
@@ -163,6 +164,7 @@ class _Folders:
         """Return the directory that is what the client's folder is now."""
         key = f"{self._session.shared_key or self._session.name}\0{name}\0{purpose}"
         directory = f"{self._root}/{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+        self._session.hold(directory)
         filesync.receive(self._session, name, directory, exclude=exclude, follow=follow)
         return directory
 

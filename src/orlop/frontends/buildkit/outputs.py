@@ -12,6 +12,7 @@ import threading
 
 from ...build.contexts import extract
 from ...build.output import wanted
+from ...engine.steps.sweep import PASSING_PREFIX
 from ...spec import protobuf
 from ...spec.errors import OrlopError, Unavailable
 from . import filesync, grpc
@@ -60,7 +61,8 @@ class Sending:
                 raise Unavailable("send", "the build's output", "the client takes none", hint=hint)
             if kind == wanted.LOCAL:
                 os.makedirs(f"{engine.paths.root}/build", 0o700, exist_ok=True)
-                self._directory = tempfile.TemporaryDirectory(dir=f"{engine.paths.root}/build")
+                place = f"{engine.paths.root}/build"
+                self._directory = tempfile.TemporaryDirectory(dir=place, prefix=PASSING_PREFIX)
             self._reading, self._writing = os.pipe()
             self.output = self.output.replace(sink=0)
             self.sinks = [self._writing]

@@ -8,11 +8,16 @@ from __future__ import annotations
 import socket
 import threading
 
+from ...build.garbage import using
 from ...spec import protobuf
 from ...spec.errors import NotFound, Unavailable
 from ...spec.registry import Credentials
 from . import grpc
 from .http2 import Broken, Connection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 ID_CHARACTERS_MAX = 200
 WAIT_S_MAX = 20.0  # the client begins its session beside its build
@@ -35,6 +40,18 @@ class Session:
         self.shared_key = shared_key
         self.connection = connection
         self._methods = {method.lower() for method in methods}
+        self._folders: dict[str, AbstractContextManager[None]] = {}
+
+    def hold(self, directory: str) -> None:
+        """Keep a folder of the client's from pruning as long as the session goes on."""
+        if directory not in self._folders:
+            self._folders[directory] = held = using(directory)
+            held.__enter__()
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        while self._folders:
+            self._folders.popitem()[1].__exit__(None, None, None)
 
     def offers(self, method: str) -> bool:
         return method.lower() in self._methods
@@ -127,13 +144,14 @@ class Sessions:
         with self._changed:
             if len(self._open) >= SESSIONS_MAX:
                 raise Unavailable("open", "a session", f"there are {SESSIONS_MAX} already", hint="end some builds")
-            self._open[name] = Session(name, shared_key, methods, connection)
+            session = self._open[name] = Session(name, shared_key, methods, connection)
             self._changed.notify_all()
         try:
             connection.run()
         finally:
             with self._changed:
                 self._open.pop(name, None)
+            session.close()
 
     def find(self, name: str) -> Session:
         """Return a session, waiting for it a while. Raises NotFound."""
