@@ -132,6 +132,7 @@ VARIANTS: dict[str, Callable[[Config], object]] = {
     "proc read-only": remounted("/proc", "ro"),
     "proc with flags": remounted("/proc", "nosuid", "nodev", "noexec"),
     "sys writable": remounted("/sys", "nosuid", "noexec", "nodev"),
+    "cgroup v2 by its name": mount("/mnt", "cgroup2", "cgroup2", "ro", "nosuid", "nodev", "noexec"),
     "no /dev": lambda config: config.update(
         mounts=[row for row in config["mounts"] if not row["destination"].startswith("/dev")]
     ),
@@ -221,6 +222,7 @@ CRUN: Differences = {
         "the host's device nodes are bound with the flags that they have there, as with runc",
     ),
     "proc with flags": (("/proc/",), "a path that is made read-only keeps the flags of its mount, as with runc"),
+    "cgroup v2 by its name": (("/mnt",), "where v2 is not mounted, no cgroup of the container's is in it"),
     "no /dev": (("/dev/x",), "x is of the run before"),
     "propagation shared": (("/ ext4",), "linux.rootfsPropagation is the container's root's own (config-linux.md)"),
 }

@@ -57,6 +57,16 @@ class Layout:
     def __repr__(self) -> str:
         return f"Layout({self.mode!r}, {self.v1!r}, {self.v2!r}, {sorted(self.v2_controllers)!r})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Layout) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return hash((self.mode, self.v2))
+
+    def v2_alone(self) -> Layout:
+        """Return the layout of which v2 is all that one knows."""
+        return Layout("unified", {}, self.v2, self.v2_controllers, self.roots) if self.v1 else self
+
     def version(self, controller: str) -> int:
         """Return 1 or 2, the version of the hierarchy that holds the controller; 0 where none does.
 

@@ -120,8 +120,11 @@ def _mount(
         if host.layout.mode == "none":
             warnings.append(f"{destination} stays empty: this host has no cgroup hierarchy")
             return None
+        layout = host.layout
+        if mount.type == "cgroup2" and layout.v2:  # by that name v2 alone is meant, on a hybrid machine too
+            layout = layout.v2_alone()
         return CgroupView(
-            destination=destination, layout=host.layout, path=cgroup_path(spec.linux), readonly=options.read_only
+            destination=destination, layout=layout, path=cgroup_path(spec.linux), readonly=options.read_only
         )
     if mount.type == "devpts":
         groups = spec.linux.gid_mappings if own_ids else host.gids
