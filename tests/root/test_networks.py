@@ -297,7 +297,11 @@ def test_ports_of_what_runs_come_and_go(run: Run, orlop: Environment, host: Netn
         refused = orlop("update", "--publish-rm", "82", "--publish-add", "9999:9", box.id, check=False)
         assert refused.code == 1 and "80/tcp, 81/tcp, 53/udp" in refused.stderr
         assert "9999" not in orlop("port", box.id).stdout, "all of it or nothing"
+        # The same port of the host may lead elsewhere now, or to the same: of what a relay carries too.
+        orlop("update", "--publish-rm", "80", *("--publish-add", "8080:80", "--publish-add", "[::1]:8082:80"), box.id)
+        assert ask(host, "::1", 8082) == "10.88.0.1" and ask(neighbour, A, 8080) == B
         orlop("update", "--publish-rm", "81", "--publish-rm", "53/udp", box.id)
+        assert ask(host, "::1", 8082) == "10.88.0.1", "what stays is still carried"
         assert silent(neighbour, A, 8081) and silent(neighbour, A, 5353, kind=UDP)
         assert ask(neighbour, A, 8080) == B
         engine_pid = orlop.engine_pid()

@@ -185,6 +185,24 @@ def test_published_ports_lead_to_the_container(user: User, peer: Callable[[str],
     rootless.wait_for("an answer on IPv6", lambda: told("::1") == b"hello from inside\n")
     far = ("192.0.2.2", 18100, rootless.FAR)
     rootless.wait_for("an answer to who may come", lambda: told(*far) == b"hello from inside\n")
+    lines(user, "update", "--publish-add", "18111:80", "web")
+    rootless.wait_for("an answer of a port that came later", lambda: told(port=18111) == b"hello from inside\n")
+    refused = user.orlop("update", "--publish-add", "80:80", "web")
+    assert refused.code == 1 and "ip_unprivileged_port_start" in refused.stderr, refused
+    rootless.wait_for("an answer after a refusal", lambda: told(port=18111) == b"hello from inside\n")
+    lines(
+        user,
+        "update",
+        "--publish-rm",
+        "80",
+        "--publish-add",
+        "18099:80",
+        "web",
+        "--publish-add",
+        f"18100:80,from={rootless.FAR}",
+    )
+    assert told(port=18111) == b""
+    rootless.wait_for("an answer", lambda: told() == b"hello from inside\n")
     explained = " ".join(lines(user, "net", "explain", "web"))
     assert "yes: at 127.0.0.1:18099" in explained
     assert "at 192.0.2.2:18099, if this machine's firewall lets them in" in explained

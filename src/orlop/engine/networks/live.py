@@ -97,9 +97,17 @@ def _applied(
         ended = {(one.first, one.last - one.first + 1, one.protocol) for one in gone}
         kept = tuple(port for port in held.ports if (port.first, port.count, port.protocol) not in ended)
         others = [one for other, had in networks.attachments.all.items() if other != record.id for one in had.ports]
-        networks.give_back_ports(record.id)  # or its own sockets would be in the way of what stays
+        # Or its own sockets would be in the way: of what stays, and of a port that leads elsewhere now.
+        networks.give_back_ports(record.id)
+        if relays.carried(held.replace(ports=tuple(port for port in held.ports if port not in kept)), endpoint):
+            relays.end(held)
+            held = held.replace(relay=0, relay_start_time=0)
         try:
-            new = ports.allocate(add, [*others, *kept], network.options.get(OPTION_HOST_IP, ""), record.subject)
+            try:
+                new = ports.allocate(add, [*others, *kept], network.options.get(OPTION_HOST_IP, ""), record.subject)
+            except OrlopError:
+                _put_back(engine, record, endpoint, (held, held, held.replace(ports=(), host_access=())))
+                raise
             after = _swap(engine, record, endpoint, (held, held.replace(ports=(*kept, *new))))
         except OrlopError as wrong:
             wrong.verb = _VERB
@@ -123,7 +131,8 @@ def _swap(
             # While both are held, a table that somebody flushed is written with both.
             networks.attachments.hold(record.id, after.replace(ports=(*before.ports, *new.ports)))
             networks.publish(forwards_of(new))
-            if relays.carried(old, endpoint) or relays.carried(new, endpoint):
+            ended = not before.relay and relays.carried(after, endpoint)
+            if ended or relays.carried(old, endpoint) or relays.carried(new, endpoint):
                 relays.end(before)
                 pid, start_time = relays.start(after, endpoint, record.subject)
                 after = after.replace(relay=pid, relay_start_time=start_time)
