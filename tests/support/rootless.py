@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from devtools import peers
 from orlop.linux import process
 from orlop.linux.netlink import rtnetlink
@@ -50,6 +48,8 @@ def program_path() -> str:
     for name in ("newuidmap", "newgidmap", "pasta"):
         place = peers.find(name)
         if place is None:
+            import pytest  # which benchmarks run without
+
             pytest.skip(f"needs: {name}")
         found.append(str(place.parent))
     return ":".join(dict.fromkeys([*found, PLAIN_PATH]))
