@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from orlop.linux.cgroup import Cgroup, detect
+from support import processes
 from support.engine import COMMAND, Environment
 
 WAIT_S_MAX = 60.0
@@ -40,7 +41,11 @@ def state(orlop: Environment, container: str) -> str:
 
 
 def start(orlop: Environment, name: str, script: str, *flags: str) -> str:
-    return orlop("run", "-d", "--network", "none", "--name", name, *flags, "host", "sh", "-c", script).stdout.strip()
+    container = orlop("run", "-d", "--network", "none", "--name", name, *flags, "host", "sh", "-c", script)
+    if "trap" in script:  # until then it is deaf to the signal, and whoever stops it kills it
+        pid = inspected(orlop, name)["State"]["Pid"]
+        until(lambda: processes.handles(pid, signal.SIGTERM), "it handles the signal")
+    return container.stdout.strip()
 
 
 def cgroup_text(orlop: Environment, container: str, controller: str, file: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def test_another_signal_does_not_mean_an_end(orlop):
         "-c",
         "trap 'exit 3' HUP; while :; do sleep 0.1; done",
     ).stdout.strip()
-    time.sleep(0.3)
+    pid = int(inspect(orlop, "c", "{{.State.Pid}}"))
+    wait_until(lambda: processes.handles(pid, signal.SIGHUP))
     orlop("kill", "-s", "HUP", "c")
     wait_until(lambda: status(orlop, container).get("restarts", 0) == 1)
     orlop("rm", "-f", "c")

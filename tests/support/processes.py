@@ -56,6 +56,12 @@ def is_alive(pid: int) -> bool:
     return bool(fields) and fields[0] not in "ZX"
 
 
+def handles(pid: int, signum: int) -> bool:
+    """Return whether the process has a handler of its own for a signal: process 1 of a container gets no other."""
+    caught = [line.split()[1] for line in read(pid, "status").splitlines() if line.startswith(b"SigCgt:")]
+    return bool(caught) and bool(int(caught[0], 16) >> (signum - 1) & 1)
+
+
 def monitors(spawner: int) -> list[int]:
     """Return the monitors that a spawner has forked and that live, without the spare one that waits."""
     children = [pid for pid in pids() if parent(pid) == spawner]
