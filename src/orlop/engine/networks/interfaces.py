@@ -74,6 +74,8 @@ def name(network: Network, wish: EndpointRequest, taken: Collection[str], subjec
 
 def settle(inside: Rtnetlink, netns: int, endpoint: Endpoint, wish: EndpointRequest) -> None:
     """Give an interface that is there its link-local addresses and its sysctls. Raises OSError."""
+    if not wish.link_local and OPTION_SYSCTLS not in wish.options:
+        return
     own = inside.link(endpoint.interface)
     assert own is not None
     settings = [(f"{stack}/{part}/{endpoint.interface}/{key}", value) for stack, part, key, value in _sysctls(wish, "")]
