@@ -262,7 +262,7 @@ def _compose(data: bytes) -> None:
     with tempfile.TemporaryDirectory(prefix="orlop-fuzz-") as place:
         (Path(place) / "compose.yaml").write_bytes(data)
         loaded = loading.load(loading.Sources(directory=place, environ={"TAG": "1"}))
-        made = project.make(loaded, "fuzz")
+        made = project.make(loaded, project.Wishes(name="fuzz"))
         for service in made.services.values():
             request.container(made, service, 1, {})
         for networks in made.networks.values():

@@ -84,7 +84,8 @@ class _Reader:
         if word in ("true", "false"):
             return Variant("b", word == "true")
         if word == "boolean":
-            return self._typed("b", self.value())
+            word = self._word()
+            return self._typed("b", Variant("b", word == "true") if word in ("true", "false") else self._number(word))
         if word in _TEXTS:
             return Variant(_TEXTS[word], self._string())
         if word in _INTEGERS:
@@ -118,9 +119,9 @@ class _Reader:
         while self._peek() != "]":
             if values:
                 self._comma()
-            values.append(self.value())
-            if values[-1].signature.startswith("a"):
+            if self._peek() == "[":
                 raise self._wrong("a list of lists is not read by this version")
+            values.append(self.value())
         self._at += 1
         kinds = {value.signature for value in values}
         if len(kinds) != 1:
