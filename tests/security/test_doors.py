@@ -63,6 +63,20 @@ def test_from_inside_nothing_is_reached(reached: dict[str, list[str]], attack: s
     assert reached[attack] == []
 
 
+@pytest.fixture(scope="module")
+def reached_deep_down(shared: Path) -> Iterator[dict[str, list[str]]]:
+    """What the attacker reached from the third container, one in another."""
+    with doors.opened("deep", shared) as found:
+        brought = found.bring(shared / "attacker.tar", doors.IMAGE)
+        assert brought.code == 0, brought
+        yield doors.reached(found.ask(doors.attacks()).output)
+
+
+@pytest.mark.parametrize("attack", INSIDE)
+def test_from_three_levels_down_nothing_is_reached(reached_deep_down: dict[str, list[str]], attack: str) -> None:
+    assert reached_deep_down[attack] == []
+
+
 HELD_BY_NAMESPACES = {
     # What a container of --privileged has not, either: these are no matter of a guard that can be switched off.
     "sec_01_programs", "sec_02_descriptors", "sec_04_environment", "sec_09_kernel_file_systems", "sec_33_sockets",

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import stat
 import subprocess
 import tarfile
@@ -22,7 +23,7 @@ from support.docker_http import Api
 from support.engine import Environment
 
 NOBODY = 65534
-SECRET = "what-nobody-else-may-read"
+SECRET = f"what-nobody-else-may-read-{secrets.token_hex(8)}"  # others may run this test meanwhile
 SOON_S = 30.0
 AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
 
@@ -151,17 +152,22 @@ def test_sec_66_a_hostile_image_blocks_nobody(orlop: Environment, tmp_path: Path
     orlop("save", "-o", tmp_path / "good.tar", "good:1")
     broken = tmp_path / "broken.tar"
     broken.write_bytes((tmp_path / "good.tar").read_bytes().replace(b"bin/tool", b"../../ool"))
+    layer = tmp_path / "layer.tar"
+    layer.write_bytes(bytes(Archive().directory(b"bin").file(b"../../ool", mode=0o755)))
+    orlop("import", layer, "broken:1")
     codes: list[int] = []
 
-    def load() -> None:
-        codes.append(orlop("load", "-i", broken, check=False).code)
+    def bring(*words: str | Path) -> None:
+        codes.append(orlop(*words, check=False).code)
 
-    threads = [threading.Thread(target=load) for _ in range(4)]
+    # One is refused before, the other while its layer is unpacked, for which the others wait.
+    wanted = [("load", "-i", broken)] * 2 + [("create", "broken:1", "true")] * 3
+    threads = [threading.Thread(target=bring, args=words, daemon=True) for words in wanted]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(SOON_S)
-    assert len(codes) == 4 and 0 not in codes, codes
+    assert len(codes) == len(wanted) and 0 not in codes, codes
     started = time.monotonic()
     assert "good" in orlop("images").stdout
     orlop("rmi", "good:1")

@@ -1,9 +1,9 @@
 """The ways by which somebody's program gets into a container, behind one interface: each attack is tried at each door.
 
 `root` and `rootless` are the command line of two users, `api` is docker's socket, `build` a RUN of a Dockerfile, and
-`nested` the command line inside a container of `--nesting`, of an ordinary user's engine. A door has one engine for all
-its tests, ordered by `Ask`; what it can't be asked (docker's Dockerfile has no sysctl) is not in its `takes`, and
-tests/security/rows.txt says why.
+`nested` the command line inside a container of `--nesting`, of an ordinary user's engine (`deep`: one more level down,
+for the attacks from inside alone). A door has one engine for all its tests, ordered by `Ask`; what it can't be asked
+(docker's Dockerfile has no sysctl) is not in its `takes`, and tests/security/rows.txt says why.
 """
 
 from __future__ import annotations
@@ -220,15 +220,33 @@ class Nested(Door):
         return self.user.orlop("exec", "outer", "ls", "-d", path).code == 0
 
 
+class Deep(Nested):
+    """One level further down: what it runs is the third container, one in another."""
+
+    name = "deep"
+
+    def __init__(self, user: rootless.User, shared: Path) -> None:
+        super().__init__(user, shared)
+        seen = ("-v", "/usr:/usr:ro", "-v", f"{CHECKOUT}:{CHECKOUT}:ro", "-v", f"{shared}:{shared}:ro")
+        made = super().command("run", "-d", "--name", "inner", "--nesting", *seen, "host", "sleep", "100000")
+        assert made.code == 0, made
+
+    def command(self, *words: str) -> Finished:
+        return super().command("exec", "-e", f"{CANARY}=leaked", "inner", str(COMMAND), *words)
+
+
 DOORS = ("root", "rootless", "api", "build", "nested")
 
 
 @contextmanager
 def opened(name: str, shared: Path) -> Iterator[Door]:
-    """Yield a door; all that was made behind it is proven gone afterwards. shared: where archives lie, for all."""
-    if name in ("rootless", "nested"):
+    """Yield a door; all that was made behind it is proven gone afterwards. shared: where archives lie, for all.
+
+    name: one of DOORS, or "deep".
+    """
+    if name in ("rootless", "nested", "deep"):
         with rootless.user() as user:
-            yield Nested(user, shared) if name == "nested" else Rootless(user)
+            yield Rootless(user) if name == "rootless" else {"nested": Nested, "deep": Deep}[name](user, shared)
         return
     environment = Environment(Path(tempfile.mkdtemp(prefix="orlop-doors-", dir=shared)) / "root")
     try:

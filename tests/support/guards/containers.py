@@ -360,8 +360,11 @@ GUARDS = (
     ),
     Guard(
         "directories of state are closed to others",
-        ("SEC-34",),
-        ("security/test_escapes.py::test_sec_34_state_is_closed_to_other_users",),
+        ("SEC-34", "SEC-35"),
+        (
+            "security/test_escapes.py::test_sec_34_state_is_closed_to_other_users",
+            "security/test_engine_attacks.py::test_sec_35_no_other_user_reads_a_variable_or_a_file",
+        ),
         (
             (
                 "engine/engine.py",
@@ -435,6 +438,51 @@ GUARDS = (
                 "engine/containers/files.py",
                 '        if not line.replace("\\t", " ").isprintable():\n',
                 "        if not line:\n",
+            ),
+        ),
+    ),
+    Guard(
+        "the kernel's own file systems keep their labels",
+        ("SEC-22",),
+        ("unit/test_runtime_plan.py::test_new_file_systems_get_the_mount_label_but_not_the_kernels_own",),
+        (
+            (
+                "runtime/planning/mounts.py",
+                '    label = "" if mount.type in ("proc", "sysfs") else spec.linux.mount_label\n',
+                "    label = spec.linux.mount_label\n",
+            ),
+        ),
+        runs=False,
+    ),
+    Guard(
+        "a copy's path is resolved in the container's root",
+        ("SEC-06",),
+        ("security/test_copy_races.py::test_no_copy_leaves_the_container",),
+        (
+            (
+                "engine/rootfs/copy.py",
+                "        return open_in_root(root, cleaned, os.O_PATH | "
+                "(os.O_DIRECTORY if as_directory else os.O_NOFOLLOW))\n",
+                "        flags = os.O_PATH | os.O_CLOEXEC | (os.O_DIRECTORY if as_directory else os.O_NOFOLLOW)\n"
+                '        return os.open(cleaned.lstrip("/") or ".", flags, dir_fd=root)\n',
+            ),
+        ),
+    ),
+    Guard(
+        "a checkpoint is written through no link",
+        ("SEC-48",),
+        ("conformance/test_runtime_checkpoint.py::test_a_link_in_a_checkpoint_leads_nowhere",),
+        (("runtime/criu/dump.py", "os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC\n", "os.O_TRUNC | os.O_CLOEXEC\n"),),
+    ),
+    Guard(
+        "a part of a volume is opened below it",
+        ("SEC-77",),
+        ("security/test_volumes.py::test_a_part_of_a_volume_that_is_swapped_for_a_link_shows_nothing_else",),
+        (
+            (
+                "runtime/operations/mounts.py",
+                "        return path.openat2(directory, name, os.O_PATH | flags, 0, resolve)\n",
+                "        return os.open(name, os.O_PATH | os.O_CLOEXEC | flags, dir_fd=directory)\n",
             ),
         ),
     ),

@@ -193,4 +193,56 @@ GUARDS = (
         ("root/test_terminal_story.py::test_what_a_container_calls_itself_can_not_steer_the_terminal",),
         (("frontends/cli/command.py", "    if text.isprintable():\n", "    if text:\n"),),
     ),
+    Guard(
+        "a step's key has its variables and its user",
+        ("SEC-50",),
+        (f"{BUILDS}test_all_that_a_step_sees_is_in_its_key",),
+        (
+            ("build/solver/keys.py", '        key.add_hidden(f"variable {name}", value, salt)\n', "        pass\n"),
+            ("build/solver/keys.py", '    key.add("user", run.user)\n', ""),
+        ),
+    ),
+    Guard(
+        "who comes by TCP shows a certificate",
+        ("SEC-71",),
+        ("contract/test_serve.py::test_docker_over_tls",),
+        (("frontends/http/tls.py", "ssl.CERT_REQUIRED", "ssl.CERT_NONE"),),
+    ),
+    Guard(
+        "secrets of containers lie in memory alone",
+        ("SEC-74",),
+        ("contract/test_secrets.py::test_the_value_is_nowhere_else",),
+        (
+            (
+                "engine/secrets.py",
+                '    place = f"{_memory(engine)}/{record.id}"\n',
+                '    place = f"{engine.records.path(record.id)}/kept"\n',
+            ),
+        ),
+    ),
+    Guard(
+        "only what comes from the machine's loopback is given another source",
+        ("SEC-91",),
+        ("root/test_networks.py::test_a_published_port_is_reached_from_everywhere_and_sees_who_comes",),
+        (
+            (
+                "network/firewall.py",
+                "        rules.append([*from_loopback, *to_bridge, nft.masquerade()])\n",
+                "        rules.append([*to_bridge, nft.masquerade()])\n",
+            ),
+        ),
+    ),
+    Guard(
+        "a table of rules has an owner",
+        ("SEC-94",),
+        ("root/test_networks.py::test_a_flush_of_the_ruleset_opens_nothing",),
+        (
+            (
+                "network/firewall.py",
+                "        for flags in (nft.TABLE_OWNER | nft.TABLE_PERSIST, 0):\n            batch = Batch()\n"
+                "            for family in FAMILIES:\n",
+                "        for flags in (0,):\n            batch = Batch()\n            for family in FAMILIES:\n",
+            ),
+        ),
+    ),
 )
