@@ -22,6 +22,7 @@ from vm import guest, image, initramfs, kernel
 
 CHECKOUT = initramfs.CHECKOUT
 USER, UID = image.USER, image.UID
+TESTS_MEMORY_MIB, TESTS_CPUS = 3072, 4
 # no_timer_check, nowatchdog: on a busy machine an emulated clock is late, which is no fault of the guest's.
 _KERNEL_WORDS = (
     "console=ttyS0 quiet no_timer_check nowatchdog mitigations=off random.trust_cpu=on systemd.show_status=0 "
@@ -65,7 +66,8 @@ def run(
     """Boot, run the script, and return how it ended.
 
     files: path below CHECKOUT -> content, or a file of this machine; they are executable.
-    with_tests: with the packages that this checkout's tests need, for `.venv/bin/python -m pytest`.
+    with_tests: with the packages that this checkout's tests need, for `.venv/bin/python -m pytest`; such a machine is
+        larger.
 
     Raises TimeoutError after timeout_s, from the start of qemu; GuestError; RuntimeError when there is no image.
     """
@@ -79,6 +81,9 @@ def run(
         file.flush()
         started = time.monotonic()
         words = guest.argv(linux, file.fileno(), Path(directory), _KERNEL_WORDS)
+        if with_tests:
+            # The last of two counts: several engines and their attackers, side by side.
+            words += ["-m", str(TESTS_MEMORY_MIB), "-smp", str(TESTS_CPUS)]
         # What is written goes to a file without a name below TMPDIR: the image stays as it is.
         words += ["-drive", f"file={disk},if=virtio,format=raw,snapshot=on"]
         words.remove("-no-reboot")

@@ -1,7 +1,7 @@
 """A machine with systemd: the engine as a user's service, limits in the cgroup that is delegated to it, and reboots.
 
 One machine does it all, for a boot takes longer than most of what is looked at; each test reads its part of the story.
-ORLOP_TEST_GUEST=long adds parts that other tests see elsewhere, and has the suite of attacks run inside.
+ORLOP_TEST_GUEST=long adds parts that other tests see elsewhere, and has the suite of attacks run inside: an hour.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from vm import debian
 
 pytestmark = pytest.mark.xdist_group("debian")
 STORY_S_MAX = 550
-SUITE_S_MAX = 3600
+SUITE_S_MAX = 3 * 3600
+# A race of 120 starts has 100 seconds; weakened copies are no matter of the kernel.
+SUITE = "not becomes_a_link and not weakened"
 AUDITED = "AppArmor's profile orlop-default confines it"
 Parts = dict[str, list[str]]
 LONG = os.environ.get("ORLOP_TEST_GUEST") == "long"
@@ -133,9 +135,14 @@ if LONG:
     def test_what_joins_a_container_has_its_profile(story: Parts) -> None:
         assert story["apparmor exec"] == ["orlop-default (enforce)", "unconfined", "orlop-default", AUDITED, "confined"]
 
+    def test_a_users_container_takes_on_a_profile_that_is_loaded(story: Parts) -> None:
+        told = story["apparmor of a user"]
+        assert told[0] == "orlop-default (enforce)" and "written" not in told and "mounted" not in told, told
+        assert told[-1] == "label nobodys: No such file or directory"
+
     @pytest.mark.timeout(SUITE_S_MAX)
     def test_the_attacks_are_held_off_inside() -> None:
-        # But for the race of 120 starts, which has 100 seconds: emulated it takes longer.
-        words = ".venv/bin/python -m pytest -q tests/security/test_runtime_escapes.py -k 'not becomes_a_link'"
+        # What `./dev test security` runs, but for what bounds itself in time: emulated it takes longer.
+        words = f".venv/bin/python -m pytest -q tests/security -k '{SUITE}'"
         done = debian.run(f"{words} --color=no --timeout=0", timeout_s=SUITE_S_MAX - 60, with_tests=True)
         assert done.returncode == 0, done

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from threading import Lock
 
+from ..snapshot.overlay import is_initial_namespace
 from ..spec.errors import NotFound, Unavailable
 
 PROFILE = "orlop-default"
@@ -72,9 +73,10 @@ class Profiles:
     def ensure(self, name: str, subject: str) -> None:
         """See that the kernel has a profile ("" for none): one of OURS is loaded, unless that is done.
 
-        Raises Unavailable with the parser's words, NotFound for somebody else's that is not loaded.
+        Raises Unavailable with the parser's words, NotFound for somebody else's that is not loaded. To load one, or to
+        see which there are, is for the machine's root: an ordinary user's container finds out when it starts.
         """
-        if name not in OURS:
+        if name not in OURS or not is_initial_namespace():
             if name and name not in _loaded_names(name):
                 hint = "load it: apparmor_parser --replace FILE; what is loaded: aa-status"
                 raise NotFound("confine", subject, f"the kernel has no AppArmor profile {name[:100]!r}", hint=hint)

@@ -172,9 +172,8 @@ def _apparmor(value: str, host: Host, subject: str) -> str:
     if value == apparmor.UNCONFINED or "apparmor" not in host.security_modules:
         _refuse_module("apparmor", value, host, subject)
         return ""
-    if not host.runtime.initial_user_namespace:
-        cause = "an engine in a user namespace can't load AppArmor's profiles, nor see which there are"
-        raise Unsupported("create", subject, cause, hint="leave the option out, or run the engine as root")
+    # An ordinary user can't see which profiles there are; who is unconfined may take one on, and a name that the kernel
+    # does not have is an error of the start (security/apparmor/lsm.c, apparmor_setprocattr).
     return value
 
 
