@@ -232,7 +232,8 @@ def test_a_value_as_gvariant_writes_it(text: str, kind: str, value: object) -> N
     "text",
     ["", "x", "'", "'a", "[", "[]", "[1", "[1,]", "[1 2]", "[1, 'a']", "[[1]]", "(1, 2)", "{'a': 1}", "<1>", "@as []",
      "nothing", "1 2", "uint64 -1", "byte 256", "int32 1.5", "uint32", "string 5", "boolean 1", "0x", "1_0", "٣",
-     "double nan", "double inf", "1e999", "9" * 400, "'\0'", r"'\ud800'", r"'\uzzzz'", r"'\U00110000'", "x" * 5000],
+     "double nan", "double inf", "1e999", "9" * 400, "'\0'", r"'\ud800'", r"'\uzzzz'", r"'\U00110000'", "x" * 5000,
+     "[" * 4000, "boolean " * 500],
 )  # fmt: skip
 def test_a_value_that_is_none_or_not_read(text: str) -> None:
     with pytest.raises(Invalid) as caught:
