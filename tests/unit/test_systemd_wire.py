@@ -218,7 +218,8 @@ def test_nothing_here_raises_anything_else(monkeypatch: pytest.MonkeyPatch) -> N
         ("true", "b", True), ("boolean false", "b", False), ("5", "i", 5), ("-5", "i", -5), ("0x10", "i", 16),
         ("3000000000", "x", 3000000000), ("uint64 18446744073709551615", "t", 2**64 - 1), ("byte 0xff", "y", 255),
         ("int16 -3", "n", -3), ("1.5", "d", 1.5), ("1e3", "d", 1000.0), ("double 2", "d", 2.0), ("'a b'", "s", "a b"),
-        ('"its"', "s", "its"), (r"'it\'s'", "s", "it's"), (r"'\u00e4\n'", "s", "\u00e4\n"), ("objectpath '/a/b'", "o", "/a/b"),
+        ('"its"', "s", "its"), (r"'it\'s'", "s", "it's"), (r"'\u00e4\n'", "s", "\u00e4\n"),
+        ("objectpath '/a/b'", "o", "/a/b"),
         ("['a', 'b']", "as", ["a", "b"]), ("[uint32 1,uint32 2]", "au", [1, 2]), (" [ true ] ", "ab", [True]),
     ],
 )  # fmt: skip
