@@ -41,7 +41,19 @@ class Created:
     After `start` everything here is the caller's: it closes the descriptors, reaps, and removes the cgroup.
     """
 
-    __slots__ = ("_attended", "_channel", "_plan", "_undo", "cgroup", "console", "leaf", "moved", "pid", "pidfd", "state")
+    __slots__ = (
+        "_attended",
+        "_channel",
+        "_plan",
+        "_undo",
+        "cgroup",
+        "console",
+        "leaf",
+        "moved",
+        "pid",
+        "pidfd",
+        "state",
+    )
 
     def __init__(self, plan: Plan, state: oci.State) -> None:
         self.pid = 0
