@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import os.path
 
@@ -40,6 +41,10 @@ def open_rootfs(mounts: Sequence[Mount]) -> int:
                 return _overlay(mount, mapped)
             return _bind(mapped(mount.source), mount.options)
     except OSError as failure:
+        if failure.errno == errno.EINVAL and mount.type == "overlay" and mount.uid_mappings:
+            # clone_private_mount() wanted mounts that are attached somewhere: 6.1 does, 6.18 does not any more.
+            cause = "this kernel is too old for an overlay of id-mapped layers"
+            raise Unavailable("mount", "the root file system", cause, hint="leave --userns away") from None
         raise _refused(failure) from None
 
 
