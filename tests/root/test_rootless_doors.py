@@ -56,7 +56,9 @@ def test_an_rlimit_of_a_build_that_only_root_may_give_is_told(user: User) -> Non
         path.chmod(0o755)
     done = user.orlop("build", "--no-cache", "--progress", "plain", "--ulimit", "nofile=100:99999999", str(context))
     assert done.code == 0, done
-    assert re.search("WARNING: The limit RLIMIT_NOFILE is [0-9]+: only root may raise it to 99999999", done.stderr), done
+    assert re.search("WARNING: The limit RLIMIT_NOFILE is [0-9]+: only root may raise it to 99999999", done.stderr), (
+        done
+    )
     done = user.orlop("build", "--no-cache", "--progress", "plain", "--ulimit", "nofile=100:200", str(context))
     assert done.code == 0 and "WARNING: The limit" not in done.stderr, done
 
