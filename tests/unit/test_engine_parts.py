@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from orlop.engine.containers import files, inspect, state
 from orlop.engine.containers.record import Config, ContainerRecord, timestamp
 from orlop.engine.containers.watch import EXITED, REMOVED, Run, Watcher
 from orlop.engine.log import LINE_BYTES_MAX, SIZE_BYTES_MAX, Log
+from orlop.engine.rootless import keeper, uplink
 from orlop.linux import process
 from orlop.spec.container import ContainerRequest
 from orlop.spec.runtime import Spec
@@ -265,3 +267,14 @@ def test_a_closed_watcher_leaves_no_descriptor(tmp_path, capfd):
     found.log.close()
     end(pid)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_uplink_that_talks_on_lives_and_takes_no_memory():
+    notes = uplink._notes()
+    try:
+        done = subprocess.run(["sh", "-c", "echo up >&2; yes x >&2; echo on >&2; exit 3"], stderr=notes, timeout=60)
+        assert done.returncode == 3
+        assert os.pread(notes, keeper.SAID_BYTES_MAX, 0).startswith(b"up\n")
+        assert os.fstat(notes).st_size == keeper.SAID_BYTES_MAX
+    finally:
+        os.close(notes)

@@ -57,33 +57,40 @@ class Uplink:
         if not os.access(TUN, os.R_OK | os.W_OK):
             return f"{program} needs {TUN}, which you may not open"
         path = shutil.which(program) or program
-        said, tell = os.pipe()
+        said = _notes()
         netns = f"{self._run}/{keeper.NETWORK_FILE}"
         argv = _pasta(netns) if program == PASTA else _slirp(netns)
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
             (os.POSIX_SPAWN_DUP2, 0, 1),
-            (os.POSIX_SPAWN_DUP2, tell, 2),
+            (os.POSIX_SPAWN_DUP2, said, 2),
         ]
         try:
             pid = namespace.outside(functools.partial(_spawn, path, argv, actions))
-        except OSError as failure:
-            os.close(said)
-            return f"{path}: {failure.strerror}"
-        finally:
-            os.close(tell)
-        try:
             pidfd = process.pidfd_open(pid)
             try:
                 trouble = _wait_for_link(pidfd, said)
             finally:
                 os.close(pidfd)
+        except OSError as failure:
+            return f"{path}: {failure.strerror}"
         finally:
             os.close(said)
         if not trouble:
             uplink = held.replace(uplink=pid, uplink_start_time=process.start_time(pid))
             keeper.save(self._run, uplink)
         return f"{program}: {trouble}" if trouble else ""
+
+
+def _notes() -> int:
+    """Return a memory file for standard error. Not a pipe: slirp4netns talks after its link is up, and who writes to a
+    pipe that nobody reads any more is killed. What does not fit is lost, so it takes no memory however long it runs."""
+    import fcntl
+
+    notes = os.memfd_create("uplink", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(notes, keeper.SAID_BYTES_MAX)
+    fcntl.fcntl(notes, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return notes
 
 
 def _spawn(path: str, argv: list[str], actions: Sequence[tuple[object, ...]]) -> int:
@@ -122,7 +129,7 @@ def _wait_for_link(pidfd: int, said: int) -> str:
         if _has_route():
             return ""
         if poll.poll(_POLL_S * 1000):
-            told = os.read(said, keeper.SAID_BYTES_MAX)
+            told = os.pread(said, keeper.SAID_BYTES_MAX, 0).partition(b"\0")[0]
             lines = told.decode(errors="replace").strip().splitlines()
             return lines[-1][:200] if lines else "it died"
     return f"there was no way to the outside after {READY_S_MAX:.0f} s"
