@@ -136,7 +136,7 @@ def test_what_is_shown_is_json():
 
 
 def test_the_files_of_a_container(tmp_path):
-    engine = SimpleNamespace(records=SimpleNamespace(path=lambda container_id: str(tmp_path)))
+    engine = SimpleNamespace(records=SimpleNamespace(path=lambda container_id: str(tmp_path)), host=host.look())
     files.write(engine, record(network="none"), None)
     assert (tmp_path / "hostname").read_text() == "box\n"
     assert "127.0.0.1\tlocalhost\n" in (tmp_path / "hosts").read_text()
@@ -149,7 +149,7 @@ def test_the_files_of_a_container(tmp_path):
 def test_a_link_in_place_of_a_file_is_not_followed(tmp_path):
     (tmp_path / "canary").write_text("untouched")
     (tmp_path / "hosts").symlink_to("canary")
-    engine = SimpleNamespace(records=SimpleNamespace(path=lambda container_id: str(tmp_path)))
+    engine = SimpleNamespace(records=SimpleNamespace(path=lambda container_id: str(tmp_path)), host=host.look())
     with pytest.raises(OSError):
         files.write(engine, record(network="none"), None)
     assert (tmp_path / "canary").read_text() == "untouched"
