@@ -77,6 +77,10 @@ o run --rm --network none --security-opt apparmor=orlop-default small sh -c "$at
 o run --rm --network none --security-opt apparmor=nobodys small true 2>&1 | grep -o 'label nobodys: No such file or directory'
 orlop stop -t 1 confined; orlop rm confined >/dev/null
 fi
+part userns
+# Of id-mapped layers: this kernel's overlayfs takes them from mounts that are attached somewhere alone.
+$run --userns auto small sh -c 'echo mine >/tmp/mine && cat /tmp/mine && cat /proc/self/uid_map'
+$run --userns keep-id small sh -c 'echo mine >/bin/mine && cat /bin/mine'
 part devices
 # /dev/fuse: without the rule it is no container's, and whoever has the node may open it.
 $run --device-cgroup-rule 'c 10:229 r' small sh -c 'mknod /tmp/fuse c 10 229

@@ -112,6 +112,13 @@ def test_apparmor_holds_where_everything_else_was_taken_away(story: Parts) -> No
     assert story["apparmor unconfined"] == ["unconfined", "written", "mounted"]
 
 
+def test_roots_containers_have_ids_of_their_own_on_a_kernel_that_makes_it_harder(story: Parts) -> None:
+    written, ids, kept = story["userns"]
+    assert (written, kept) == ("mine", "mine")
+    inside, outside, count = map(int, ids.split())
+    assert inside == 0 and outside >= 100000 and count >= 1000
+
+
 def test_a_program_in_the_kernel_guards_devices(story: Parts) -> None:
     assert story["devices"] == ["opened to read", "no writing"]
 

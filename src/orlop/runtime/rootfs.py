@@ -7,6 +7,7 @@ import os
 import os.path
 
 from ..linux import mount as linux_mount
+from ..linux import process
 from ..spec.errors import Invalid, NotFound, Unavailable
 from ..spec.runtime import IdMapping
 from .operations.idmap import IdMap
@@ -36,16 +37,40 @@ def open_rootfs(mounts: Sequence[Mount]) -> int:
     mount = mounts[0]
     try:
         with ExitStack() as opened:
-            mapped = _mapper(mount, opened)
-            if mount.type == "overlay":
-                return _overlay(mount, mapped)
-            return _bind(mapped(mount.source), mount.options)
+            try:
+                return _open(mount, opened)
+            except OSError as failure:
+                if failure.errno != errno.EINVAL or mount.type != "overlay" or not mount.uid_mappings:
+                    raise
+            return _open(mount, opened, _enter_own_mounts(opened))
     except OSError as failure:
-        if failure.errno == errno.EINVAL and mount.type == "overlay" and mount.uid_mappings:
-            # clone_private_mount() wanted mounts that are attached somewhere: 6.1 does, 6.18 does not any more.
-            cause = "this kernel is too old for an overlay of id-mapped layers"
-            raise Unavailable("mount", "the root file system", cause, hint="leave --userns away") from None
         raise _refused(failure) from None
+
+
+def _open(mount: Mount, opened: ExitStack, place: int = -1) -> int:
+    mapped = _mapper(mount, opened, place)
+    if mount.type == "overlay":
+        return _overlay(mount, mapped)
+    return _bind(mapped(mount.source), mount.options)
+
+
+def _enter_own_mounts(opened: ExitStack) -> int:
+    """Enter a mount namespace of the caller's own, left when `opened` closes; return a descriptor of its root.
+
+    Before kernel 6.15 overlayfs takes layers only from mounts of its caller's namespace (clone_private_mount() in
+    fs/namespace.c), so id-mapped trees have to be attached somewhere for the moment in which it clones them.
+    """
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    opened.callback(os.close, home)
+    directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened.callback(os.close, directory)
+    process.unshare(process.CLONE_NEWNS)
+    opened.callback(os.fchdir, directory)  # setns(2) goes to the root of the namespace
+    opened.callback(process.setns, home, process.CLONE_NEWNS)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened.callback(os.close, root)
+    linux_mount.mount_setattr(root, propagation=linux_mount.MS_PRIVATE, recursive=True)
+    return root
 
 
 def open_bundle_root(root: Root, bundle: str) -> int:
@@ -59,8 +84,10 @@ def open_bundle_root(root: Root, bundle: str) -> int:
         raise _refused(failure) from None
 
 
-def _mapper(mount: Mount, opened: ExitStack) -> Callable[[str], str]:
-    """Return what names a directory as it appears with the mount's ids: by a detached mount of it that is mapped.
+def _mapper(mount: Mount, opened: ExitStack, place: int) -> Callable[[str], str]:
+    """Return what names a directory as it appears with the mount's ids: by a mount of it that is mapped.
+
+    It is detached, or attached at the directory `place`, where that is not -1, on top of what is there.
 
     The mapping goes below the overlay, whose own mounts can't be mapped (overlayfs.rst: layers may be, since 5.19).
     """
@@ -80,7 +107,11 @@ def _mapper(mount: Mount, opened: ExitStack) -> Callable[[str], str]:
         try:
             linux_mount.mount_setattr(tree, set_=linux_mount.MOUNT_ATTR_IDMAP, userns_fd=namespace)
         except OSError as failure:
-            raise OSError(failure.errno, f"its file system has no id-mapped mounts: {failure.strerror}", path) from None
+            # Not as EINVAL: whoever sees that tries another way.
+            cause = f"its file system has no id-mapped mounts: {failure.strerror}"
+            raise OSError(errno.EOPNOTSUPP, cause, path) from None
+        if place >= 0:
+            linux_mount.move_mount(tree, place)
         return f"/proc/self/fd/{tree}"
 
     return mapped
