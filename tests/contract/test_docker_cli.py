@@ -206,6 +206,7 @@ SCRIPTS: dict[str, list[str]] = {
         "ps -aq",
     ],
     "save and load": [
+        "run --rm --network none box:1 true",  # an image that was never run has no layers that could be named
         "save -o /tmp/ARCHIVE box:1",
         "rmi box:1",
         "load -i /tmp/ARCHIVE",

@@ -372,10 +372,10 @@ def test_what_orlop_is_not(api: Api, line: str, status: int, words: str) -> None
 # -- parameters that came after docker 20.10, which the recorded comparison is with ------------------------------------
 
 
-@pytest.fixture(scope="module")
-def several(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture
+def several(environment: Environment, tmp_path: Path) -> Iterator[str]:
     """An image of two platforms, one of which is this machine's."""
-    place = tmp_path_factory.mktemp("several") / "tree.tar"
+    place = tmp_path / "tree.tar"
     place.write_bytes(tar_of("file", b"content"))
     for name in ("linux/amd64", "linux/arm64/v8"):
         word = name.split("/")[1]

@@ -88,6 +88,7 @@ def test_podman_asks_its_runtime_for_the_same_maps(user: User, peer: Callable[[s
         read = ("cat", "/proc/self/uid_map", "/proc/self/gid_map")
         assert uid_map(lines(user, "run", "--rm", "--userns", mode, "host", *read)) == theirs, mode
     user.run(podman, "system", "migrate")  # ends the process that holds its namespaces
+    Path(f"/dev/shm/libpod_rootless_lock_{UID}").unlink(missing_ok=True)
 
 
 def test_without_ones_own_id_nothing_of_ones_own_is_reached(user: User) -> None:

@@ -10,7 +10,7 @@ from ..main import explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from ...native.client import Engine
 
@@ -69,15 +69,14 @@ def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
     options = invocation.options
     sized = "size" in options.given and options["size"]
     platform = options["platform"] if kinds == ("image",) else ""
-    with invocation.connect() as engine:
 
-        def find(name: str) -> object:
-            return _find(engine, name, kinds, sized=sized, platform=platform)
+    def find(engine: Engine, name: str) -> object:
+        return _find(engine, name, kinds, sized=sized, platform=platform)
 
-        return print_each(options["format"], invocation.arguments, find)
+    return print_each(invocation, options["format"], find)
 
 
-def print_each(form: str, names: Sequence[str], find: Callable[[str], object]) -> int:
+def print_each(invocation: Invocation, form: str, find: Callable[[Engine, str], object]) -> int:
     """Print what is found under each name, as JSON or through a template, and the errors; return the status."""
     template = None
     if form and form != "json":
@@ -90,12 +89,13 @@ def print_each(form: str, names: Sequence[str], find: Callable[[str], object]) -
             return EXIT_TEMPLATE
     found: list[object] = []
     status = 0
-    for name in names:
-        try:
-            found.append(find(name))
-        except OrlopError as error:
-            explain(error)
-            status = EXIT_USAGE
+    with invocation.connect() as engine:
+        for name in invocation.arguments:
+            try:
+                found.append(find(engine, name))
+            except OrlopError as error:
+                explain(error)
+                status = EXIT_USAGE
     if template:
         write("".join(for_output(template.render(value)) + "\n" for value in found))
     elif form == "json":

@@ -113,8 +113,7 @@ def _inspect(invocation: Invocation, kind: _Kind) -> int:
     if form and options["pretty"]:
         raise UsageError("--format is incompatible with human friendly format", "leave --pretty away", EXIT_USAGE)
     form = (_PRETTY + (_PRETTY_DATA if kind is CONFIGS else "")) if options["pretty"] else form
-    with invocation.connect() as engine:
-        return print_each(form, invocation.arguments, lambda name: _found(engine, kind, name, flat=options["pretty"]))
+    return print_each(invocation, form, lambda engine, name: _found(engine, kind, name, flat=options["pretty"]))
 
 
 def _found(engine: Engine, kind: _Kind, name: str, *, flat: bool) -> object:
