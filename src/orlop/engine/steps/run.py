@@ -132,6 +132,7 @@ def _start(
     directory, runtime_directory = engine.records.path(record.id), engine.task_directory(record.id)
     with ExitStack() as undo, disk_trouble_told("start", "a step"):
         undo.callback(_remove_directories, engine, record)
+        undo.callback(removal.remove_cgroup, engine, record.cgroup)  # a monitor that was killed leaves it
         os.mkdir(directory, 0o700)
         os.mkdir(runtime_directory, 0o700)
         devices = host.devices(record.request)
@@ -207,8 +208,7 @@ def _end(engine: Engine, record: ContainerRecord) -> None:
         finally:
             os.close(monitor)
     attach.release(engine, record.id)
-    if task.exit is None:
-        removal.remove_cgroup(engine, record.cgroup)
+    removal.remove_cgroup(engine, record.cgroup)  # there is none, unless the monitor was killed
     _remove_directories(engine, record)
 
 
