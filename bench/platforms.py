@@ -78,12 +78,11 @@ def docker(work: Workspace) -> Platform:
     return platform
 
 
-def podman_command(work: Workspace) -> tuple[list[str], dict[str, str]]:
-    """Return podman's command line and environment, on directories of its own.
+def podman_configuration(home: Path, engine: str = "") -> Path:
+    """Write a containers.conf for a podman whose state lies in a directory; return its path, for CONTAINERS_CONF.
 
-    With runc and cgroupfs: crun refuses hybrid cgroups, and nothing here runs under systemd.
+    engine: more lines of [engine]. Its locks are files there: those in shared memory outlive it in /dev/shm.
     """
-    home = work.path("podman")
     config = home / "containers.conf"
     # Its default ulimits are above the hard limits of a machine without CAP_SYS_RESOURCE.
     config.write_text(
@@ -92,15 +91,30 @@ def podman_command(work: Workspace) -> tuple[list[str], dict[str, str]]:
         default_ulimits = ["nofile=20000:20000", "nproc=10000:10000"]
         [engine]
         cgroup_manager = "cgroupfs"
+        lock_type = "file"
+        tmp_dir = "{home}/tmp"
+        {engine}
+        """
+    )
+    return config
+
+
+def podman_command(work: Workspace) -> tuple[list[str], dict[str, str]]:
+    """Return podman's command line and environment, on directories of its own.
+
+    With runc and cgroupfs: crun refuses hybrid cgroups, and nothing here runs under systemd.
+    """
+    home = work.path("podman")
+    config = podman_configuration(
+        home,
+        f"""
         runtime = "runc"
         events_logger = "file"
-        lock_type = "file"
         conmon_path = ["{_program("conmon")}"]
         helper_binaries_dir = ["{peers.DIRECTORY}/usr/lib/podman"]
-        tmp_dir = "{home}/tmp"
         [engine.runtimes]
         runc = ["{_program("runc")}"]
-        """
+        """,
     )
     env = work.environment(CONTAINERS_CONF=str(config))
     return [str(_program("podman")), f"--root={home / 'root'}", f"--runroot={home / 'run'}"], env

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import platforms
 from bench.workspace import CGROUP, Workspace
 from support.bundles import RUNTIME, busybox_root
 from support.terminal import Terminal
@@ -61,12 +62,9 @@ def must(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.fixture(scope="module")
 def podman(workspace: Workspace, archive: Path, peer: Callable[[str], Path]) -> Command:
     home = workspace.path("p")
-    config = home / "containers.conf"
-    ulimits = '["nofile=20000:20000", "nproc=10000:10000"]'
-    config.write_text(f'[containers]\ndefault_ulimits = {ulimits}\n[engine]\ncgroup_manager = "cgroupfs"\n')
     policy = home / "policy.json"
     policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    env = workspace.environment(CONTAINERS_CONF=str(config))
+    env = workspace.environment(CONTAINERS_CONF=str(platforms.podman_configuration(home)))
     places = [f"--root={home / 'root'}", f"--runroot={home / 'run'}", "--storage-driver=overlay"]
     call = Command(peer("podman"), *places, f"--conmon={peer('conmon')}", f"--runtime={RUNTIME}", **env)
     must(call("import", f"--signature-policy={policy}", str(archive), "bb:1"))
@@ -241,7 +239,16 @@ def ctr(podman: Command, workspace: Workspace, peer: Callable[[str], Path]) -> C
     saved = home / "bb.tar"
     must(podman("save", "--format", "oci-archive", "-o", str(saved), "localhost/bb:1"))
     must(call("image", "import", str(saved)))
+    must(call("image", "tag", must(call("image", "ls", "-q")).split()[0], "bb:1"))
     return call
+
+
+def ctr_run(workspace: Workspace, name: str, *flags: str) -> list[str]:
+    """Return ctr's words for a container of ours. Its state and its cgroup are the workspace's: else one in /run
+    outlives a killed test, and the cgroup `default` every test.
+    """
+    runc = ["--runc-binary", str(RUNTIME), "--runc-root", str(workspace.directory / "c/runc")]
+    return ["run", *runc, "--cgroup", f"/{CGROUP}/{name}", *flags, "bb:1", name]
 
 
 @pytest.fixture
@@ -253,16 +260,8 @@ def many(request: pytest.FixtureRequest, workspace: Workspace) -> tuple[Path, Ca
     if name == "buildah":
         return gate, lambda n, script: ["sh", "-c", script], call
     if name == "ctr":
-        image = must(call("image", "ls", "-q")).split()[0]
-        words = [
-            "run",
-            "--rm",
-            "--runc-binary",
-            str(RUNTIME),
-            "--mount",
-            f"type=bind,src={gate},dst=/gate,options=rbind",
-        ]
-        return gate, lambda n, script: [*words, image, f"many{n}", "sh", "-c", script], call
+        flags = ["--rm", "--mount", f"type=bind,src={gate},dst=/gate,options=rbind"]
+        return gate, lambda n, script: [*ctr_run(workspace, f"many{n}", *flags), "sh", "-c", script], call
     words = ["run", "--rm", *PLACE, "-v", f"{gate}:/gate", "bb:1"]
     return gate, lambda n, script: [*words, "sh", "-c", script], call
 
@@ -311,15 +310,13 @@ def test_buildah_runs_a_step(step: Command) -> None:
         assert terminal.wait() == 0
 
 
-def test_ctr_runs_and_manages_a_task(ctr: Command) -> None:
-    image = must(ctr("image", "ls", "-q")).split()[0]
-    runtime = ["--runc-binary", str(RUNTIME)]
-    assert must(ctr("run", "--rm", *runtime, image, "one", "echo", "hi")) == "hi\n"
-    assert ctr("run", "--rm", *runtime, image, "two", "sh", "-c", "exit 6").returncode == 6
-    must(ctr("run", "-d", *runtime, image, "three", "sleep", "1000"))
+def test_ctr_runs_and_manages_a_task(ctr: Command, workspace: Workspace) -> None:
+    assert must(ctr(*ctr_run(workspace, "one", "--rm"), "echo", "hi")) == "hi\n"
+    assert ctr(*ctr_run(workspace, "two", "--rm"), "sh", "-c", "exit 6").returncode == 6
+    must(ctr(*ctr_run(workspace, "three", "-d"), "sleep", "1000"))
     assert must(ctr("task", "exec", "--exec-id", "e", "three", "echo", "inside")) == "inside\n"
     shown([*ctr.argv, "task", "exec", "-t", "--exec-id", "t", "three"], ctr)
-    shown([*ctr.argv, "run", "--rm", "-t", *runtime, image, "four"], ctr)
+    shown([*ctr.argv, *ctr_run(workspace, "four", "--rm", "-t")], ctr)
     assert "memory" in must(ctr("task", "metrics", "three"))
     must(ctr("task", "pause", "three"))
     assert "PAUSED" in must(ctr("task", "ls"))
@@ -329,12 +326,13 @@ def test_ctr_runs_and_manages_a_task(ctr: Command) -> None:
     must(ctr("container", "delete", "three"))
 
 
-def test_ctr_checkpoints_a_task(ctr: Command, tmp_path: Path, peer: Callable[[str], Path]) -> None:
+def test_ctr_checkpoints_a_task(
+    ctr: Command, workspace: Workspace, tmp_path: Path, peer: Callable[[str], Path]
+) -> None:
     """containerd's shim calls checkpoint with its own flags, and the task is gone afterwards."""
     peer("criu")
-    image = must(ctr("image", "ls", "-q")).split()[0]
     count = "i=0; while true; do i=$((i + 1)); echo $i > /n; sleep 0.1; done"
-    must(ctr("run", "-d", "--runc-binary", str(RUNTIME), image, "four", "sh", "-c", count))
+    must(ctr(*ctr_run(workspace, "four", "-d"), "sh", "-c", count))
     must(ctr("task", "checkpoint", "--exit", "--image-path", str(tmp_path / "images"), "four"))
     assert {"inventory.img", "pstree.img", "core-1.img"} <= {path.name for path in (tmp_path / "images").iterdir()}
     assert "RUNNING" not in must(ctr("task", "ls"))

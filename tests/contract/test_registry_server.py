@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import platforms
 from support import registry_server
 from support.engine import COMMAND
 from support.registry_server import INDEX_TYPE, MANIFEST_TYPE, Answer, Registry
@@ -452,7 +453,10 @@ def test_https(layout: str, tmp_path: Path, peer: Peer) -> None:
                 context.wrap_socket(stream, server_hostname="127.0.0.1")
 
 
-def test_podman_pushes_and_pulls(us: Registry, layout: str, tmp_path: Path, peer: Peer) -> None:
+def test_podman_pushes_and_pulls(
+    us: Registry, layout: str, tmp_path: Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINERS_CONF", str(platforms.podman_configuration(tmp_path)))
     with tempfile.TemporaryDirectory(prefix="orlop-", dir="/tmp") as run_root:  # at most 50 characters
         podman = [peer("podman"), "--root", tmp_path / "p", "--runroot", run_root, "--storage-driver", "vfs"]
         image = run(*podman, "pull", "-q", layout).stdout.strip()

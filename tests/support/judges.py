@@ -31,6 +31,8 @@ def client(peer: Peer, place: Path, orlop: Environment) -> Callable[..., str]:
     def run(program: str, *args: str | Path) -> str:
         words = [peer(program), *own.get(program, []), *args]
         environment = os.environ | {"HOME": str(place)}
+        if program == "podman":
+            environment["CONTAINERS_CONF"] = str(platforms.podman_configuration(place))
         done = orlop.inside(lambda: subprocess.run(words, capture_output=True, text=True, env=environment))
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from devtools import debian, peers
 from support import netns
+from support.debian import ALONE
 from vm import kernel
 
 RELEASE = "bookworm"
@@ -90,6 +91,7 @@ def _make(image: Path, linux: kernel.Kernel) -> None:
     # The tree is thrown away: nothing has to survive a power cut while it is made.
     options += ["--variant=minbase", "--mode=root", "--dpkgopt=force-unsafe-io", f"--include={PACKAGES}"]
     argv = [
+        *ALONE,
         str(program),
         "--quiet",
         *options,
