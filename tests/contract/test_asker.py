@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 
 from orlop.frontends.native import asker, wire
-from orlop.linux import abi
 from orlop.spec import attach
+from support import assembled
 from support.engine import CHECKOUT, COMMAND, Environment
 
 SOURCES = Path(asker.__file__).parent
-TOOLS = {"x86_64": "", "aarch64": "aarch64-linux-gnu-"}
 REQUEST = '{"verb":"containers.exec","args":{"container":"web","request":{"args":["true"]}}}'
 READER = """
 import socket, sys
@@ -33,26 +32,18 @@ ENDED = attach.frame(attach.EXIT, b'{"exitCode":7,"startedAt":"2026-01-02T03:04:
 STARTED = {"exec_id": "f" * 64, "pid": 7}
 
 
-@pytest.mark.parametrize("machine", asker.machines())
+@pytest.mark.parametrize("machine", asker.PROGRAM.machines())
 def test_the_code_is_what_the_assembler_makes_of_the_source(
     machine: str, peer: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    assembler = peer(f"{TOOLS[machine]}as")
-    objcopy = assembler.with_name(f"{TOOLS[machine]}objcopy")
-    subprocess.run([assembler, "-o", tmp_path / "object", SOURCES / f"{machine}.S"], check=True)
-    subprocess.run([objcopy, "-O", "binary", "-j", ".text", tmp_path / "object", tmp_path / "code"], check=True)
-    assert asker.program(machine).endswith((tmp_path / "code").read_bytes())
+    code = assembled.text(SOURCES / f"{machine}.S", peer, tmp_path)
+    assert asker.PROGRAM.image(machine).endswith(code)
 
 
-@pytest.fixture(params=asker.machines())
+@pytest.fixture(params=asker.PROGRAM.machines())
 def program(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     """The words that execute the program: by itself, or that of another machine in an emulator."""
-    path = tmp_path / "asker"
-    path.write_bytes(asker.program(request.param))
-    path.chmod(0o755)
-    if request.param == abi.MACHINE:
-        return [str(path)]
-    return [str(request.getfixturevalue("peer")(f"qemu-{request.param}-static")), str(path)]
+    return assembled.words(asker.PROGRAM, request.param, request.getfixturevalue("peer"), tmp_path / "asker")
 
 
 @pytest.fixture
@@ -292,7 +283,7 @@ def test_the_script_writes_the_request_that_the_interpreter_would(tmp_path: Path
     place.mkdir(0o700)
     shutil.copy(COMMAND, clone / "orlop")
     (clone / "src").symlink_to(CHECKOUT / "src")
-    told = clone / ".cache" / asker.FILE
+    told = clone / ".cache" / asker.PROGRAM.file
     told.write_text("#!/bin/sh\nexec printf '%s\\0' \"$@\"\n")
     told.chmod(0o755)
     engine = Engine(place)
@@ -325,8 +316,8 @@ def test_an_exec_of_an_engine_goes_through_it(orlop: Environment) -> None:
     """What is left of a whole exec when the interpreter is away: everything but failures."""
     orlop("run", "-d", "--name", "web", "host", "sleep", "1000")
     orlop("exec", "web", "true")
-    assert (CHECKOUT / ".cache" / asker.FILE).read_bytes() == asker.program()
-    assert asker.FILE in COMMAND.read_text()
+    assert (CHECKOUT / ".cache" / asker.PROGRAM.file).read_bytes() == asker.PROGRAM.image()
+    assert asker.PROGRAM.file in COMMAND.read_text()
     done = orlop("exec", "web", "sh", "-c", "echo out; echo err >&2; exit 5", check=False)
     assert (done.code, done.stdout, done.stderr) == (5, "out\n", "err\n")
     assert orlop("exec", "web", "/no/such", check=False).code == 127

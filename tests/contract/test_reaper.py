@@ -10,34 +10,27 @@ from pathlib import Path
 
 import pytest
 
-from orlop.linux import abi, executable
+from orlop.linux import executable
 from orlop.runtime import reaper
+from support import assembled
 
 SOURCES = Path(reaper.__file__).parent
-TOOLS = {"x86_64": "", "aarch64": "aarch64-linux-gnu-"}
-EMULATOR = {"aarch64": "qemu-aarch64-static"}
 
 
-@pytest.mark.parametrize("machine", reaper.machines())
+@pytest.mark.parametrize("machine", reaper.PROGRAM.machines())
 def test_the_code_is_what_the_assembler_makes_of_the_source(machine, peer, tmp_path):
-    assembler = peer(f"{TOOLS[machine]}as")
-    objcopy = assembler.with_name(f"{TOOLS[machine]}objcopy")
-    subprocess.run([assembler, "-o", tmp_path / "object", SOURCES / f"{machine}.S"], check=True)
-    subprocess.run([objcopy, "-O", "binary", "-j", ".text", tmp_path / "object", tmp_path / "code"], check=True)
-    assert reaper.program(machine).endswith((tmp_path / "code").read_bytes())
-    assert len(reaper.program(machine)) < 1024
+    code = assembled.text(SOURCES / f"{machine}.S", peer, tmp_path)
+    assert reaper.PROGRAM.image(machine).endswith(code)
+    assert len(reaper.PROGRAM.image(machine)) < 1024
 
 
-@pytest.fixture(params=reaper.machines())
+@pytest.fixture(params=reaper.PROGRAM.machines())
 def run(request, peer, tmp_path):
     """Run the reaper with arguments; as another machine's program it runs in an emulator."""
-    program = tmp_path / "reaper"
-    program.write_bytes(reaper.program(request.param))
-    program.chmod(0o755)
-    emulator = [] if request.param == abi.MACHINE else [peer(EMULATOR[request.param])]
+    program = assembled.words(reaper.PROGRAM, request.param, peer, tmp_path / "reaper")
 
     def start(*args, **options):
-        return subprocess.Popen([*emulator, program, *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE, **options)
+        return subprocess.Popen([*program, *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE, **options)
 
     return start
 
@@ -117,7 +110,7 @@ def test_only_a_name_of_that_form_tells_a_sender(name, found):
 
 
 def test_a_sealed_program_can_not_be_changed():
-    fd = executable.sealed(reaper.program(), reaper.NAME)
+    fd = executable.sealed(reaper.PROGRAM.image(), reaper.NAME)
     try:
         with pytest.raises(PermissionError):
             os.write(fd, b"x")

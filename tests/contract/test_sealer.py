@@ -12,10 +12,10 @@ import pytest
 
 from orlop.linux import abi, executable, mount
 from orlop.runtime import sealer
+from support import assembled
 from support.engine import CHECKOUT, COMMAND
 
 SOURCES = Path(sealer.__file__).parent
-TOOLS = {"x86_64": "", "aarch64": "aarch64-linux-gnu-"}
 PYTHON = os.path.realpath(sys.executable)
 SEALED = f"""
 import os, sys
@@ -25,19 +25,16 @@ print(is_sealed(), os.readlink("/proc/self/exe"), sys.argv[1:], os.environ.get("
 """
 
 
-@pytest.mark.parametrize("machine", sealer.machines())
+@pytest.mark.parametrize("machine", sealer.PROGRAM.machines())
 def test_the_code_is_what_the_assembler_makes_of_the_source(machine, peer, tmp_path):
-    assembler = peer(f"{TOOLS[machine]}as")
-    objcopy = assembler.with_name(f"{TOOLS[machine]}objcopy")
-    subprocess.run([assembler, "-o", tmp_path / "object", SOURCES / f"{machine}.S"], check=True)
-    subprocess.run([objcopy, "-O", "binary", "-j", ".text", tmp_path / "object", tmp_path / "code"], check=True)
-    assert sealer.program(machine).endswith((tmp_path / "code").read_bytes())
+    code = assembled.text(SOURCES / f"{machine}.S", peer, tmp_path)
+    assert sealer.PROGRAM.image(machine).endswith(code)
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     path = tmp_path / "sealer"
-    path.write_bytes(sealer.program(abi.MACHINE))
+    path.write_bytes(sealer.PROGRAM.image(abi.MACHINE))
     path.chmod(0o755)
     return path
 
@@ -160,17 +157,19 @@ def test_the_script_uses_what_the_first_run_left(clone: Path) -> None:
         assert "/no/such/config.json not found" in told.stderr, told
         return told.returncode
 
-    place = clone / ".cache" / sealer.FILE
-    assert sealer.FILE in COMMAND.read_text()
+    place = clone / ".cache" / sealer.PROGRAM.file
+    assert sealer.PROGRAM.file in COMMAND.read_text()
     assert run(clone / "orlop-runtime", "--version", PATH="/usr/bin:/bin").returncode == 0
     assert not place.exists(), "only who enters a container needs it"
     assert entering() == 1
-    assert place.read_bytes() == sealer.program(abi.MACHINE) and place.stat().st_mode & 0o777 == 0o755
+    assert place.read_bytes() == sealer.PROGRAM.image(abi.MACHINE) and place.stat().st_mode & 0o777 == 0o755
     # Whether it was used shows in what is traced: one execve of the interpreter by the script, one from memory.
     assert entering() == 1
     place.chmod(0o644)
     assert entering() == 1, "without it the interpreter seals itself"
-    assert [path.name for path in place.parent.iterdir() if path.name.startswith(sealer.FILE)] == [sealer.FILE]
+    assert [path.name for path in place.parent.iterdir() if path.name.startswith(sealer.PROGRAM.file)] == [
+        sealer.PROGRAM.file
+    ]
 
 
 def test_an_interpreter_that_was_sealed_is_not_executed_again(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from orlop.linux import abi
 from orlop.runtime import channel, starter
+from support import assembled
 from support.engine import CHECKOUT, COMMAND
 
 SOURCES = Path(starter.__file__).parent
-TOOLS = {"x86_64": "", "aarch64": "aarch64-linux-gnu-"}
 READER = """
 import socket, sys
 number = next(word for word in sys.argv if word.startswith("-Xgate="))[7:]
@@ -33,26 +32,18 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("machine", starter.machines())
+@pytest.mark.parametrize("machine", starter.PROGRAM.machines())
 def test_the_code_is_what_the_assembler_makes_of_the_source(
     machine: str, peer: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    assembler = peer(f"{TOOLS[machine]}as")
-    objcopy = assembler.with_name(f"{TOOLS[machine]}objcopy")
-    subprocess.run([assembler, "-o", tmp_path / "object", SOURCES / f"{machine}.S"], check=True)
-    subprocess.run([objcopy, "-O", "binary", "-j", ".text", tmp_path / "object", tmp_path / "code"], check=True)
-    assert starter.program(machine).endswith((tmp_path / "code").read_bytes())
+    code = assembled.text(SOURCES / f"{machine}.S", peer, tmp_path)
+    assert starter.PROGRAM.image(machine).endswith(code)
 
 
-@pytest.fixture(params=starter.machines())
+@pytest.fixture(params=starter.PROGRAM.machines())
 def program(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     """The words that execute the program: by itself, or that of another machine in an emulator."""
-    path = tmp_path / "starter"
-    path.write_bytes(starter.program(request.param))
-    path.chmod(0o755)
-    if request.param == abi.MACHINE:
-        return [str(path)]
-    return [str(request.getfixturevalue("peer")(f"qemu-{request.param}-static")), str(path)]
+    return assembled.words(starter.PROGRAM, request.param, request.getfixturevalue("peer"), tmp_path / "starter")
 
 
 @pytest.fixture
@@ -160,7 +151,7 @@ def test_the_script_leaves_to_it_what_it_knows(clone: Path, tmp_path: Path, line
     state = tmp_path / "state"
     (state / "web").mkdir(parents=True)
     (clone / ".cache").mkdir()
-    told = clone / ".cache" / starter.FILE
+    told = clone / ".cache" / starter.PROGRAM.file
     told.write_text("#!/bin/sh\nexec printf '%s\\n' \"$@\"\n")
     told.chmod(0o755)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -175,10 +166,13 @@ def test_the_script_leaves_to_it_what_it_knows(clone: Path, tmp_path: Path, line
 
 
 def test_the_first_start_without_it_leaves_it(clone: Path, tmp_path: Path) -> None:
-    place = clone / ".cache" / starter.FILE
-    assert starter.FILE in COMMAND.read_text()
-    code = f"import sys; sys.path.append({str(CHECKOUT / 'src')!r}); from orlop.runtime import starter; starter.keep()"
+    place = clone / ".cache" / starter.PROGRAM.file
+    assert starter.PROGRAM.file in COMMAND.read_text()
+    path = str(CHECKOUT / "src")
+    code = f"import sys; sys.path.append({path!r}); from orlop.runtime import starter; starter.PROGRAM.keep()"
     for _ in range(2):
         run([sys.executable, "-I", "-S", "-X", f"pycache_prefix={clone}/.cache/pycache", "-c", code])
-        assert place.read_bytes() == starter.program() and place.stat().st_mode & 0o777 == 0o755
-    assert [path.name for path in place.parent.iterdir() if path.name.startswith(starter.FILE)] == [starter.FILE]
+        assert place.read_bytes() == starter.PROGRAM.image() and place.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in place.parent.iterdir() if path.name.startswith(starter.PROGRAM.file)] == [
+        starter.PROGRAM.file
+    ]

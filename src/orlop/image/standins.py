@@ -10,11 +10,12 @@ import os
 import struct
 import subprocess
 
+from orlop import assembled
 from orlop.spec.errors import Invalid, Unsupported
 from orlop.spec.tar import DIRTYPE, LNKTYPE, Member
 from orlop.spec.tar.writer import END_OF_ARCHIVE, encode, padding
 
-from .elf import EM_AARCH64, EM_X86_64, BrokenElf, read
+from .elf import BrokenElf, read
 
 HELLO = b"""
 Hello from Docker!
@@ -23,8 +24,6 @@ This message shows that your installation appears to be working correctly.
 
 """
 APPLETS_S_MAX = 10
-_ADDRESS = 0x400000
-_HEADERS_BYTES = 64 + 56
 _PASSWD = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
 _GROUP = b"root:x:0:\nnogroup:x:65534:\n"
 
@@ -38,23 +37,17 @@ def hello(machine: str) -> bytes:
     """Return a program, without a library, that writes HELLO and ends with 0. Raises Unsupported."""
     size = len(HELLO)
     if machine == "x86_64":
-        kind, code = EM_X86_64, bytes.fromhex("b801000000bf01000000488d3510000000ba")  # write(1, message, size)
+        code = bytes.fromhex("b801000000bf01000000488d3510000000ba")  # write(1, message, size)
         code += struct.pack("<I", size) + bytes.fromhex("0f05b83c00000031ff0f05")  # exit(0)
         code = code[:13] + struct.pack("<i", len(code) - 17) + code[17:]  # rsi: from the next instruction on
     elif machine == "aarch64":
-        kind = EM_AARCH64
         words = [_movz(8, 64), _movz(0, 1), _adr(1, 6 * 4), _movz(2, size), _SVC, _movz(8, 93), _movz(0, 0), _SVC]
         code = struct.pack(f"<{len(words)}I", *words)
     else:
         raise Unsupported(
             "make", "image hello-world", f"there is no program for a {machine}", hint="build one yourself"
         )
-    whole = _HEADERS_BYTES + len(code) + size
-    start = _ADDRESS + _HEADERS_BYTES
-    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    header += struct.pack("<HHIQQQIHHHHHH", 2, kind, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    load = struct.pack("<IIQQQQQQ", 1, 5, 0, _ADDRESS, _ADDRESS, whole, whole, 0x1000)
-    return header + load + code + HELLO
+    return assembled.elf(machine, code + HELLO)
 
 
 def busybox(program: str) -> bytes:

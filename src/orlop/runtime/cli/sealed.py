@@ -24,7 +24,7 @@ def entry() -> None:
         if not executable.is_sealed():
             from .. import sealer
 
-            sealer.keep()
+            sealer.PROGRAM.keep()
         try:
             executable.execute_sealed("orlop-runtime")
         except OSError as failure:

@@ -43,7 +43,7 @@ def start(call: Call) -> int:
             os.unlink(f"{directory}/{name}")
         except FileNotFoundError:
             pass
-    starter.keep()
+    starter.PROGRAM.keep()
     if has_hooks(document, "poststart"):
         from .. import hooks
 

@@ -11,7 +11,7 @@ Arguments: its own name, the path of the program, the program's own argv[0] and 
 for fewer arguments or no memory, 126 and 127 as a shell's.
 """
 
-from ...linux import abi
+from ... import assembled
 
 ANNOTATION = "org.orlop.init"  # in the OCI spec, with the value "true"
 NAME = "orlop-init"
@@ -42,26 +42,10 @@ _CODE = {
         "702d696e69743a207468652070726f6772616d2063616e27742062652065786563757465640a6f726c6f702d696e697400"
     ),
 }
+PROGRAM = assembled.Program(_CODE)
 _SIGNALS = 64
 _SENDER_CHARACTERS = 15  # the signal as a character, a uid and a pid in hexadecimal: as long as a name may be
 _HEX = frozenset("0123456789abcdef")
-# elf(5): a header of 64 bytes, two program headers of 56 each, the code.
-_MACHINES = {"x86_64": 62, "aarch64": 183}
-_HEADERS_BYTES = 64 + 2 * 56
-_ADDRESS = 0x400000
-_PAGE_BYTES_MAX = 0x10000  # of AArch64
-_PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
-_READ, _WRITE, _EXECUTE = 4, 2, 1
-
-
-def machines() -> tuple[str, ...]:
-    """Return the machines that there is a program for."""
-    return tuple(_CODE)
-
-
-def program(machine: str = abi.MACHINE) -> bytes:
-    """Return the program as an ELF file. Raises KeyError for a machine that it does not exist for."""
-    return elf(machine, bytes.fromhex(_CODE[machine]))
 
 
 def sender(name: str) -> tuple[int, int, int] | None:
@@ -74,25 +58,3 @@ def sender(name: str) -> tuple[int, int, int] | None:
         return None
     number = ord(name[0]) - ord("0")
     return (number, int(name[1:9], 16), int(name[9:], 16)) if 0 < number <= _SIGNALS else None
-
-
-def elf(machine: str, code: bytes) -> bytes:
-    """Return code that needs nothing but its own pages and a stack as an executable."""
-    size = _HEADERS_BYTES + len(code)
-    identity = b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)  # 64 bits, little endian, version 1
-    header = identity + b"".join(
-        (
-            _words(2, 2, _MACHINES[machine]),  # ET_EXEC
-            _words(4, 1),
-            _words(8, _ADDRESS + _HEADERS_BYTES, 64, 0),
-            _words(4, 0),
-            _words(2, 64, 56, 2, 0, 0, 0),
-        )
-    )
-    load = _words(4, _PT_LOAD, _READ | _EXECUTE) + _words(8, 0, _ADDRESS, _ADDRESS, size, size, _PAGE_BYTES_MAX)
-    stack = _words(4, _PT_GNU_STACK, _READ | _WRITE) + _words(8, 0, 0, 0, 0, 0, 16)
-    return header + load + stack + code
-
-
-def _words(width: int, *values: int) -> bytes:
-    return b"".join(value.to_bytes(width, "little") for value in values)

@@ -11,9 +11,7 @@ Its source stands in `<machine>.S` beside this file, what `as` makes of it below
 The script finds it at `.cache/sealer`, where the first run without it puts it.
 """
 
-from ... import frozen
-from ...linux import abi
-from .. import reaper
+from ... import assembled
 
 _CODE = {
     "x86_64": (
@@ -41,20 +39,4 @@ _CODE = {
         "6c6f776572646972006f726c6f702d72756e74696d6500"
     ),
 }
-FILE = "sealer-2"  # to be numbered anew with the code: what lies in a cache is not looked into
-
-
-def machines() -> tuple[str, ...]:
-    """Return the machines that there is a program for."""
-    return tuple(_CODE)
-
-
-def program(machine: str = abi.MACHINE) -> bytes:
-    """Return the program as an ELF file. Raises KeyError for a machine that it does not exist for."""
-    return reaper.elf(machine, bytes.fromhex(_CODE[machine]))
-
-
-def keep() -> None:
-    """Put the program where the script looks for it. Where it can't, nothing is lost."""
-    if abi.MACHINE in _CODE:
-        frozen.keep(FILE, program)
+PROGRAM = assembled.Program(_CODE, "sealer-2")

@@ -10,10 +10,9 @@ Its source stands in `<machine>.S` beside this file, what `as` makes of it below
 The script finds it at `.cache/starter-1`, where the first start without it puts it.
 """
 
-import os
 import sys
 
-from ... import frozen
+from ... import assembled
 
 _CODE = {
     "x86_64": (
@@ -33,28 +32,9 @@ _CODE = {
         "e00f80d2a80b80d2010000d4e81980d2e00315aae1030091220080d2040080d2050080d2010000d4c0035fd6"
     ),
 }
-FILE = "starter-1"  # to be numbered anew with the code: what lies in a cache is not looked into
+PROGRAM = assembled.Program(_CODE, "starter-1")
 _OPTION = "gate"
 _NONE = "---"
-
-
-def machines() -> tuple[str, ...]:
-    """Return the machines that there is a program for."""
-    return tuple(_CODE)
-
-
-def program(machine: str = "") -> bytes:
-    """Return the program, of this machine if none is named, as an ELF file. Raises KeyError where there is none."""
-    from .. import reaper  # ctypes comes with it: `start` needs it once
-
-    machine = machine or os.uname().machine
-    return reaper.elf(machine, bytes.fromhex(_CODE[machine]))
-
-
-def keep() -> None:
-    """Put the program where the script looks for it, if it is not there. Where it can't, nothing is lost."""
-    if os.uname().machine in _CODE:
-        frozen.keep(FILE, program)
 
 
 def connection() -> int:

@@ -76,7 +76,7 @@ def _attached(invocation: Invocation, args: dict[str, object]) -> int:
     else:
         with invocation.connect() as engine:
             session = foreground.run_attached(engine, "containers.exec", args, connected, made.update)
-        asker.keep()
+        asker.PROGRAM.keep()
     if session.detached:
         foreground.tell(invocation, invocation.arguments[0], "detach", exec_id=made.get("exec_id", ""))
     return foreground.status_of_exec(session)

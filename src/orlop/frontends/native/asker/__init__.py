@@ -10,10 +10,9 @@ Its source stands in `<machine>.S` beside this file, what `as` makes of it below
 The script finds it at `.cache/asker-1`, where the first exec without it puts it.
 """
 
-import os
 import sys
 
-from .... import frozen
+from .... import assembled
 
 _CODE = {
     "x86_64": (
@@ -61,28 +60,9 @@ _CODE = {
         "7b2265786974436f6465223a01002f70726f632f73656c662f66642f2d2d2d2f656e67696e652e736f636b00"
     ),
 }
-FILE = "asker-1"  # to be numbered anew with the code: what lies in a cache is not looked into
+PROGRAM = assembled.Program(_CODE, "asker-1")
 _OPTION = "asked"
 _NONE = "---"
-
-
-def machines() -> tuple[str, ...]:
-    """Return the machines that there is a program for."""
-    return tuple(_CODE)
-
-
-def program(machine: str = "") -> bytes:
-    """Return the program, of this machine if none is named, as an ELF file. Raises KeyError where there is none."""
-    from ....runtime import reaper  # ctypes comes with it: it is needed once
-
-    machine = machine or os.uname().machine
-    return reaper.elf(machine, bytes.fromhex(_CODE[machine]))
-
-
-def keep() -> None:
-    """Put the program where the script looks for it, if it is not there. Where it can't, nothing is lost."""
-    if os.uname().machine in _CODE:
-        frozen.keep(FILE, program)
 
 
 def left() -> tuple[int, int, int] | None:
