@@ -55,16 +55,19 @@ def _unreserved(labels: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in labels.items() if not name.startswith(RESERVED_LABELS)}
 
 
-def environment(config: Config, terminal: bool, more: Sequence[str] = ()) -> tuple[str, ...]:
+def environment(
+    config: Config, terminal: bool, more: Sequence[str] = (), linked: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Return the environment of a process: the defaults, the container's over them, more (of an exec) over both.
 
+    linked: what the container's links say, which its own go over.
     HOME is missing where nobody set it: it depends on the user, who is looked up inside the container.
     """
     base = [f"PATH={PATH_DEFAULT}", f"HOSTNAME={config.hostname}"]
     if terminal:
         base.append("TERM=xterm")
     variables: dict[str, str] = {}
-    for entry in (*base, *config.env, *more):
+    for entry in (*base, *linked, *config.env, *more):
         name, equals, value = entry.partition("=")
         if equals:
             variables[name] = value

@@ -25,6 +25,7 @@ from ...spec.task import EXIT_FILE, ExitRecord, StartExec
 from ...supervise.attach import connect
 from .. import events
 from ..compile import config
+from ..networks import links
 from . import names, state
 from .lifecycle import Client
 from .record import disk_trouble_told
@@ -226,7 +227,7 @@ def _process(engine: Engine, record: ContainerRecord, request: ExecRequest) -> P
     return Process(
         cwd=os.path.normpath(request.working_dir or record.config.working_dir or "/"),
         terminal=request.terminal,
-        env=config.environment(record.config, request.terminal, request.env),
+        env=config.environment(record.config, request.terminal, request.env, links.environment(engine, record)),
         args=request.args,
         user=User(umask=base.user.umask if base is not None else None),
         capabilities=capabilities,

@@ -270,18 +270,8 @@ def _host_config(record: ContainerRecord) -> dict[str, object]:
     }
 
 
-def _exposed_names(record: ContainerRecord) -> list[str]:
-    names = []
-    for text in record.config.exposed_ports:
-        first, last, protocol = ports.parse_exposed(text)
-        names += [f"{number}/{protocol}" for number in range(first, last + 1)]
-    for port in record.request.ports:
-        names += [f"{number}/{port.protocol}" for number in range(port.first, port.last + 1)]
-    return list(dict.fromkeys(names))
-
-
 def _exposed(record: ContainerRecord) -> dict[str, object]:
-    names = _exposed_names(record)
+    names = ports.exposed(record)
     return {"ExposedPorts": {name: {} for name in names}} if names else {}
 
 
@@ -305,7 +295,7 @@ def _places(held: Attachment | None) -> Iterator[tuple[Published, str]]:
 def _port_map(record: ContainerRecord, held: Attachment | None) -> dict[str, list[dict[str, str]] | None]:
     if held is None:
         return {}
-    found: dict[str, list[dict[str, str]] | None] = dict.fromkeys(_exposed_names(record))
+    found: dict[str, list[dict[str, str]] | None] = dict.fromkeys(ports.exposed(record))
     for port, address in _places(held):
         for offset in range(port.count):
             name = f"{port.first + offset}/{port.protocol}"
@@ -325,7 +315,7 @@ def _port_list(record: ContainerRecord, held: Attachment | None) -> Iterator[dic
                 "PublicPort": port.host_first + offset,
                 "Type": port.protocol,
             }
-    for name in _exposed_names(record) if held is not None else ():
+    for name in ports.exposed(record) if held is not None else ():
         number, _, protocol = name.partition("/")
         if name not in published:
             yield {"PrivatePort": int(number), "Type": protocol}

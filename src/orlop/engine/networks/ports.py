@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ...spec.container import ContainerRequest
     from ...spec.network import Endpoint
+    from ..containers.record import ContainerRecord
 
     Taken = dict[tuple[str, int], list[hostports.Bound]]
 
@@ -48,6 +49,17 @@ def parse_exposed(text: str) -> tuple[int, int, str]:
         raise ValueError(f"invalid containerPort: {text[:40]}")
     found = PortRequest(first=int(low), last=int(high or low), protocol=protocol or "tcp")
     return found.first, found.last, found.protocol
+
+
+def exposed(record: ContainerRecord) -> list[str]:
+    """Return the ports that a container exposes, "80/tcp": the image's, --expose's, and the published ones."""
+    names = []
+    for text in record.config.exposed_ports:
+        first, last, protocol = parse_exposed(text)
+        names += [f"{number}/{protocol}" for number in range(first, last + 1)]
+    for port in record.request.ports:
+        names += [f"{number}/{port.protocol}" for number in range(port.first, port.last + 1)]
+    return list(dict.fromkeys(names))
 
 
 def merged(texts: Iterable[str]) -> list[tuple[int, int, str]]:
