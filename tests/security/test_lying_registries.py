@@ -86,6 +86,27 @@ def other_range(request: Request) -> None:
         cut(request)
 
 
+def odd_range(request: Request) -> None:
+    if request.headers.get("Range"):
+        request.reply(206, PACKED[5:], content_range="bytes \xb2-9/9")
+    else:
+        cut(request)
+
+
+def raw_head(name: str, value: str) -> Callable[[Request], object]:
+    """Return an answer with one header as nobody would send it, and the digest that makes it worth reading."""
+
+    def answer(request: Request) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", OCI_MANIFEST)
+        request.send_header("Docker-Content-Digest", digest(document()))
+        request.send_header(name, value)
+        request.end_headers()
+        request.close_connection = True
+
+    return answer
+
+
 def redirect(to: str) -> Callable[[Request], object]:
     return lambda request: request.reply(307, location=to)
 
@@ -107,6 +128,7 @@ def many_headers(request: Request) -> None:
     request.end_headers()
 
 
+HALF = 'Bearer realm="http://[::1/token",service="x"'
 GIANT = b'{"schemaVersion":2,"x":"' + b"x" * (5 * 1024**2) + b'"}'
 DEEP = b'{"schemaVersion":2,"layers":' + b"[" * 100_000
 LIES: dict[str, tuple[Rule, str]] = {
@@ -122,6 +144,14 @@ LIES: dict[str, tuple[Rule, str]] = {
     "a layer at itself for ever": (on(LAYER, redirect(f"/v2/lib/x/{LAYER}")), "redirects more than"),
     "a layer at an address with a password": (on(LAYER, redirect("http://u:p@127.0.0.1/")), "user name"),
     "a redirect to nowhere": (on(LAYER, lambda r: r.reply(307)), "no Location"),
+    "a redirect to half an address": (on("manifests", redirect("http://[::1/")), "ask URL"),
+    "a redirect to a port that is none": (on("manifests", redirect("http://127.0.0.1:99999/")), "ask URL"),
+    "a redirect to a name that is none": (on("manifests", redirect("http://" + "x" * 300 + "/")), "reach"),
+    "a challenge to half an address": (on("manifests", lambda r: r.reply(401, www_authenticate=HALF)), "ask URL"),
+    "a layer at half an address": (on(LAYER, redirect("http://[::1/")), "ask URL"),
+    "a length of too many digits": (on("manifests", raw_head("Content-Length", "9" * 5000)), "digest"),
+    "a length in another script": (on("manifests", raw_head("Content-Length", "\xb2")), "digest"),
+    "a range in another script": (on(LAYER, odd_range), "another place"),
     "a giant manifest": (on("manifests", manifest(GIANT)), "limit is"),
     "a manifest without end": (on("manifests", endless), "more than|status|document"),
     "a deep manifest": (on("manifests", manifest(DEEP)), "nested|JSON"),

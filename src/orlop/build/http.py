@@ -32,6 +32,7 @@ SILENCE_S_MAX = 60.0
 REDIRECTS_MAX = 10
 READ_BYTES = 1024 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
+_AS_IS = "%/:=&?~#+!$,;'@()*[]"  # of a URL; the rest is percent-encoded, as browsers and Go's clients do
 
 
 def fetch(solver: Solver, source: graph.HttpSource, log: StepLog) -> Tree:
@@ -66,13 +67,11 @@ def download(url: str, path: str, secret: Callable[[str], bytes | None]) -> str:
                 digest.update(data)
                 file.write(data)
         announced = response.getheader("Content-Length", "")
-        if announced.isdigit() and int(announced) != size:
+        if announced.isascii() and announced.isdigit() and announced.lstrip("0") != str(size).lstrip("0"):
             raise Unavailable("fetch", url, f"it ended after {size} of {announced} bytes", hint="try again")
-        modified = (
-            email.utils.parsedate_to_datetime(response.getheader("Last-Modified", "")) if _dated(response) else None
-        )
+        modified = _modified(response)
         if modified is not None:
-            os.utime(path, (modified.timestamp(), modified.timestamp()))
+            os.utime(path, (modified, modified))
     except (OSError, http.client.HTTPException) as wrong:
         raise Unavailable("fetch", url, str(wrong) or type(wrong).__name__, hint="try again") from None
     finally:
@@ -80,12 +79,11 @@ def download(url: str, path: str, secret: Callable[[str], bytes | None]) -> str:
     return digest.hexdigest()
 
 
-def _dated(response: http.client.HTTPResponse) -> bool:
+def _modified(response: http.client.HTTPResponse) -> float | None:
     try:
-        email.utils.parsedate_to_datetime(response.getheader("Last-Modified", ""))
-    except (TypeError, ValueError):
-        return False
-    return True
+        return email.utils.parsedate_to_datetime(response.getheader("Last-Modified", "")).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def authorization(host: str, prefix: str, separator: str, secret: Callable[[str], bytes | None]) -> tuple[str, str]:
@@ -116,11 +114,11 @@ def _open(
     for hop in range(REDIRECTS_MAX + 1):
         connection = _connect(here, redirected=hop > 0)
         try:
-            parts = urllib.parse.urlsplit(here)
+            parts = _split(here)
             place = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
-            connection.request("GET", place, headers=_headers(here, secret))
+            connection.request("GET", urllib.parse.quote(place, _AS_IS), headers=_headers(here, secret))
             response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as wrong:
+        except (OSError, ValueError, http.client.HTTPException) as wrong:  # ValueError: a name that no host can have
             connection.close()
             raise Unavailable("fetch", url, str(wrong) or type(wrong).__name__, hint="is the server up?") from None
         if response.status not in _REDIRECTS:
@@ -131,14 +129,22 @@ def _open(
             raise kind("fetch", url, f"invalid response status {response.status}", hint="look at the URL")
         location = response.getheader("Location", "")
         connection.close()
+        _split(location)  # urljoin takes what has a scheme as it is
         if here.startswith("https:") and urllib.parse.urljoin(here, location).startswith("http:"):
             raise Denied("fetch", url, "it is redirected from https to http", hint="write the other URL yourself")
         here = urllib.parse.urljoin(here, location)
     raise Unavailable("fetch", url, f"it is redirected more than {REDIRECTS_MAX} times")
 
 
+def _split(url: str) -> urllib.parse.SplitResult:
+    try:
+        return urllib.parse.urlsplit(url)
+    except ValueError as wrong:
+        raise Invalid("fetch", url, f"it is no URL: {wrong}", hint="look at the URL") from None
+
+
 def _connect(url: str, *, redirected: bool) -> http.client.HTTPConnection:
-    parts = urllib.parse.urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Denied("fetch", url, f"{parts.scheme or 'this'} is not fetched", hint="only http and https are")
     try:

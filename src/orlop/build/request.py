@@ -1,11 +1,24 @@
 """What a client asks of a build (`build.solve`). Strict; units in the names."""
 
 from orlop.spec.container import UlimitRequest
+from orlop.spec.errors import Invalid
 from orlop.spec.record import Record
 from orlop.spec.registry import Credentials
 
 from .cache.places import CachePlace
 from .output.wanted import Attestation, Output
+
+EPOCH_S_MAX = 253_402_300_799  # the last second of the year 9999: no later one has a place in an image
+
+
+def parse_epoch(text: str) -> int | None:
+    """Return the seconds that SOURCE_DATE_EPOCH says, None for "". Raises Invalid, as BuildKit does."""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) <= EPOCH_S_MAX):
+        cause = f"invalid SOURCE_DATE_EPOCH: {text[:40]!r} is no number from 0 to {EPOCH_S_MAX}"
+        raise Invalid("build", "the image", cause, hint="give seconds since 1970, or none")
+    return int(text)
 
 
 class SecretSource(Record):

@@ -7,8 +7,10 @@ import time
 
 from orlop.engine.containers.record import timestamp
 from orlop.spec.container import ContainerRequest
+from orlop.spec.errors import Invalid
 from orlop.spec.platform import Platform
 
+from .request import EPOCH_S_MAX
 from .solver import keys
 
 TYPE_CHECKING = False
@@ -49,6 +51,8 @@ class Settings:
         self.no_cache = request.no_cache
         self.no_cache_stages = frozenset(request.no_cache_stages)
         epoch_s = EPOCH_DEFAULT_S if request.source_date_epoch_s is None else request.source_date_epoch_s
+        if not 0 <= epoch_s <= EPOCH_S_MAX:
+            raise Invalid("build", "the image", f"the time {epoch_s} is not from 0 to {EPOCH_S_MAX}")
         self.mtime_max_ns = epoch_s * 10**9
         self.created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch_s))
         self.now = timestamp()

@@ -107,7 +107,7 @@ def options(record: ContainerRecord, hostname: str, budget_bytes: int = BUDGET_B
 def budget_bytes(environ: Mapping[str, str]) -> int:
     """Return what all logs together may take: ORLOP_LOG_BUDGET in bytes, 0 for no limit, or our default."""
     text = environ.get("ORLOP_LOG_BUDGET", "")
-    return int(text) if text.isdigit() and len(text) < 19 else BUDGET_BYTES_DEFAULT
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else BUDGET_BYTES_DEFAULT
 
 
 def is_readable(request: ContainerRequest) -> bool:
@@ -157,7 +157,8 @@ class _Options:
         value = self.text(key)
         if not value:
             return default
-        if not value.lstrip("-").isdigit() or len(value) > 18 or not low <= int(value) <= high:
+        digits = value.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(value) <= 18 and low <= int(value) <= high):
             raise self.wrong(f"invalid value for {key}: {value[:60]!r} is not a number from {low} to {high}")
         return int(value)
 
@@ -168,7 +169,7 @@ class _Options:
             return default
         if value == "-1":
             return 0
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s?([bkmgt]?)(?:i?b)?", value)
+        found = re.fullmatch(r"(\d{1,19}(?:\.\d+)?)\s?([bkmgt]?)(?:i?b)?", value, re.ASCII)
         if found is None or not (size := int(float(found[1]) * _UNITS[found[2]])):
             raise self.wrong(f"invalid value for {key}: invalid size: '{value[:60]}'")
         return min(size, 2**62)
@@ -239,7 +240,7 @@ class _Options:
 
     def _syslog(self) -> dict[str, str]:
         facility = self.text("syslog-facility", "daemon")
-        number = facility if facility.isdigit() and int(facility) < len(FACILITIES) else ""
+        number = facility if facility.isascii() and facility.isdigit() and int(facility[:4]) < len(FACILITIES) else ""
         if not number and (facility not in FACILITIES or facility == "-"):
             raise self.wrong(f"invalid syslog facility {facility[:60]!r}")
         form = self.text("syslog-format")
@@ -283,8 +284,8 @@ class _Options:
             if not place.startswith("/"):
                 raise self.wrong(f"{key}: {value[:100]!r} names no absolute path")
             return f"{scheme}://{place}"
-        host, _, number = place.rpartition(":") if re.search(r":\d+$", place) else (place, "", port)
-        if not host or not number or int(number) > 65535 or "/" in place:
+        host, _, number = place.rpartition(":") if re.search(r":[0-9]+$", place) else (place, "", port)
+        if not host or not number or int(number[:6]) > 65535 or "/" in place:
             raise self.wrong(f"{key}: {value[:100]!r} is not HOST:PORT")
         return f"{scheme}://{host}:{number}"
 

@@ -15,7 +15,7 @@ from ...build.garbage import SYNCED
 from ...build.ignore import names_for, parse_lines
 from ...build.output import wanted
 from ...build.registries import HUB, LAYOUT_PREFIX, hosts, names_of
-from ...build.request import BuildRequest
+from ...build.request import BuildRequest, parse_epoch
 from ...linux.path import read_in_root
 from ...spec import jsonio, protobuf
 from ...spec.container import UlimitRequest
@@ -77,7 +77,7 @@ def request_of(engine: Engine, session: Session, options: Mapping[str, str], ask
         shm_bytes=_number(options, "shm-size"),
         ulimits=_ulimits(options.get("ulimit", "")),
         cgroup_parent=options.get("cgroup-parent", ""),
-        source_date_epoch_s=_epoch(options),
+        source_date_epoch_s=parse_epoch(options.get("build-arg:SOURCE_DATE_EPOCH", "")),
     )
     return request.replace(credentials=_credentials(session, request))
 
@@ -230,14 +230,9 @@ def _prefixed(options: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 def _number(options: Mapping[str, str], name: str) -> int:
     text = options.get(name, "") or "0"
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
         raise Invalid("build", name, f"{text[:40]!r} is not a number")
     return int(text)
-
-
-def _epoch(options: Mapping[str, str]) -> int | None:
-    text = options.get("build-arg:SOURCE_DATE_EPOCH", "")
-    return int(text) if text.isdecimal() else None
 
 
 def _ulimits(text: str) -> tuple[UlimitRequest, ...]:

@@ -108,7 +108,7 @@ class Outgoing(Call):
         code = found.get("grpc-status", ["2"])[0]
         if code != "0":
             text = unquote(found.get("grpc-message", ["the peer gave no reason"])[0])
-            raise Failed(int(code) if code.isdecimal() else UNKNOWN, text)
+            raise Failed(int(code) if code.isascii() and code.isdecimal() and len(code) < 4 else UNKNOWN, text)
 
 
 def begin(connection: Connection, method: str, metadata: Sequence[tuple[str, str]] = ()) -> Outgoing:

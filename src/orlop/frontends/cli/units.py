@@ -82,7 +82,7 @@ def moment_ns(flag: str, text: str) -> int | None:
     if not text:
         return None
     seconds, point, fraction = text.partition(".")
-    if seconds.isascii() and seconds.isdigit() and (not point or fraction.isdigit()) and len(text) < 32:
+    if text.isascii() and seconds.isdigit() and (not point or fraction.isdigit()) and len(text) < 32:
         return int(seconds) * 1_000_000_000 + int((fraction + "0" * 9)[:9])
     try:
         return time.time_ns() - parse_duration(text)

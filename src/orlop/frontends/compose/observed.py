@@ -54,7 +54,7 @@ def _container(summary: dict[str, Any]) -> Container:
         id=summary["Id"],
         name=summary["Names"][0].removeprefix("/"),
         service=labels.get(SERVICE, ""),
-        number=int(number) if number.isdecimal() else 0,
+        number=int(number) if number.isascii() and number.isdecimal() and len(number) <= 9 else 0,
         state=summary["State"],
         digest=labels.get(HASH, ""),
         image_id=summary["ImageID"],

@@ -447,7 +447,8 @@ def _microseconds(service: Service, key: str) -> int:
     from ..cli.values import parse_duration
 
     text = service.get(key, "")
-    if not text or text.lstrip("-").isdecimal():
+    digits = text.removeprefix("-")
+    if not text or (digits.isascii() and digits.isdecimal() and len(digits) <= 18):
         return int(text or 0)
     try:
         return parse_duration(text) // 1000

@@ -190,7 +190,7 @@ def logs(door: Door) -> None:
     tail = door.query.get("tail", "all")
     wanted = streams.LogRequest(
         follow=door.flag("follow"),
-        tail=None if tail in ("", "all") or not tail.isdecimal() else int(tail),
+        tail=int(tail) if tail.isascii() and tail.isdecimal() and len(tail) <= 18 else None,
         since_ns=moment_ns(door.query.get("since", ""), "since"),
         until_ns=moment_ns(door.query.get("until", ""), "until"),
         timestamps=door.flag("timestamps"),

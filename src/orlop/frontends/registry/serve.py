@@ -179,7 +179,7 @@ def _tls(certificate: str, key: str) -> ssl.SSLContext:
 def _listen(address: str) -> socket.socket:
     host, colon, port = address.rpartition(":")
     host = host.strip("[]")
-    if not colon or not port.isdecimal() or int(port) > 65535:
+    if not (colon and port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
         raise Invalid("listen on", address, "it is not of the form HOST:PORT", hint="write it like 127.0.0.1:5000")
     try:
         found = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

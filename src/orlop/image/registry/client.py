@@ -28,7 +28,7 @@ from orlop.spec.image import (
 from orlop.spec.jsonio import DOCUMENT_BYTES_MAX, parse_object
 
 from .auth import Authorizer
-from .transport import Broken, Guard, redirected
+from .transport import Broken, Guard, absolute, redirected, whole_number
 from .trouble import RETRIED, refusal
 
 TYPE_CHECKING = False
@@ -221,9 +221,9 @@ class Repository:
         with response:
             digest, media_type = response.header("Docker-Content-Digest"), _media_type(response)
             if response.status == 200 and digest and media_type in MANIFESTS | INDEXES:
-                size = response.header("Content-Length")
-                if size.isdigit():
-                    return Descriptor(media_type=media_type, digest=Digest(digest), size=int(size))
+                size = whole_number(response.header("Content-Length"))
+                if size is not None:
+                    return Descriptor(media_type=media_type, digest=Digest(digest), size=size)
             if response.status == 404:
                 raise self.missing(reference, "manifest unknown")
             if response.status not in (200, 405):
@@ -292,9 +292,9 @@ class Repository:
         with self.ask("HEAD", f"blobs/{digest}", patience) as response:
             if response.status == 404:
                 return None
-            size = response.header("Content-Length")
-            if response.status == 200 and size.isdigit() and len(size) < 19:
-                return int(size)
+            size = whole_number(response.header("Content-Length"))
+            if response.status == 200 and size is not None:
+                return size
             raise refusal(response, "pull", f"blob {digest} of {self.name}", repository=self.name)
 
     # -- discovery --------------------------------------------------------------------------------------------------
@@ -365,18 +365,15 @@ def _declared(data: bytes, answered: str, subject: str) -> str:
 def _continues(response: Response, offset: int) -> bool:
     """Say whether a 206 begins where we asked (RFC 9110, 14.4)."""
     unit, _, rest = response.header("Content-Range").partition(" ")
-    first = rest.partition("-")[0]
-    return unit == "bytes" and first.isdigit() and int(first) == offset
+    return unit == "bytes" and whole_number(rest.partition("-")[0]) == offset
 
 
 def _next_page(response: Response) -> str:
     """Return where a Link header (RFC 8288) says the next page is, "" for the last one."""
-    from urllib.parse import urljoin
-
     link = response.header("Link")
     if not link.startswith("<") or 'rel="next"' not in link:
         return ""
-    return urljoin(response.url, link[1:].partition(">")[0])
+    return absolute(response, link[1:].partition(">")[0])
 
 
 def _seconds(retry_after: str) -> float:

@@ -93,6 +93,11 @@ class Origin:
         return f"{self.scheme}://{host}" if self.port == default else f"{self.scheme}://{host}:{self.port}"
 
 
+def whole_number(text: str) -> int | None:
+    """Return the number that a header says, None where it is none below 10**18: int() alone takes more, and breaks."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
 class Response:
     """One answer. Close it, or use it as a context: a body that was read to its end keeps the connection."""
 
@@ -307,7 +312,15 @@ def redirected(response: Response) -> str:
     location = response.header("Location")
     if not location:
         raise Invalid("read", f"the answer of {response.url}", f"status {response.status} names no Location")
-    return urljoin(response.url, location)
+    return absolute(response, location)
+
+
+def absolute(response: Response, link: str) -> str:
+    """Return the absolute URL that a link of an answer means. Raises Invalid for one that is no URL."""
+    try:
+        return urljoin(response.url, link)
+    except ValueError as wrong:
+        raise Invalid("ask", f"URL {link[:200]!r}", str(wrong), hint="the registry is broken") from None
 
 
 def _connect(origin: Origin, tls: Tls, proxy: Proxy | None = None) -> http.client.HTTPConnection:

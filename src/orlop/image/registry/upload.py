@@ -7,11 +7,11 @@ Source: OCI distribution-spec 1.1, "Push": end-4a, end-5, end-6, end-7, end-11, 
 
 from __future__ import annotations
 
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from orlop.spec.errors import Invalid, OrlopError, Unavailable
 
-from .transport import Broken, send_piece
+from .transport import Broken, absolute, send_piece, whole_number
 from .trouble import RETRIED, Troubled, refusal
 
 TYPE_CHECKING = False
@@ -72,9 +72,8 @@ class Upload:
                 return ""
             if response.status != 202:
                 raise self._refusal(response)
-            least = response.header("OCI-Chunk-Min-Length")
-            if least.isdigit():
-                self._chunk_bytes = max(CHUNK_BYTES, min(int(least[:12]), CHUNK_BYTES_MAX))
+            least = whole_number(response.header("OCI-Chunk-Min-Length")) or 0
+            self._chunk_bytes = max(CHUNK_BYTES, min(least, CHUNK_BYTES_MAX))
             return _location(response)
 
     def _send(self, file: io.FileIO, location: str) -> None:
@@ -181,7 +180,7 @@ def _location(response: Response, before: str = "") -> str:
     location = response.header("Location") or before
     if not location:
         raise Unavailable("push", response.url, "the registry does not say where to send the blob")
-    return urljoin(response.url, location)
+    return absolute(response, location)
 
 
 def _reached(response: Response) -> int | None:
@@ -190,6 +189,7 @@ def _reached(response: Response) -> int | None:
     docker's registry says "0-0" for none and for one byte; one byte sent twice is refused, none is right.
     """
     first, dash, last = response.header("Range").removeprefix("bytes=").partition("-")
-    if not dash or not last.isdigit() or first not in ("", "0"):
+    reached = whole_number(last)
+    if not dash or reached is None or first not in ("", "0"):
         return None
-    return int(last) + 1 if int(last) else 0
+    return reached + 1 if reached else 0

@@ -8,7 +8,7 @@ import sys
 from ....build.cache import places
 from ....build.output import wanted
 from ....build.registries import LAYOUT_PREFIX
-from ....build.request import AgentSource, BuildRequest, SecretSource
+from ....build.request import AgentSource, BuildRequest, SecretSource, parse_epoch
 from ....spec.errors import CommandFailed, Invalid, NotFound, OrlopError, Unavailable, Unsupported
 from ..command import Command, Invocation, warn, write_line
 from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, Kind, Options, UsageError
@@ -236,7 +236,7 @@ def _common(options: Options) -> dict[str, Any]:
         "secrets": tuple(secret_source(text) for text in options["secret"]),
         "agents": tuple(agent_source(text) for text in options["ssh"]),
         "allow": options["allow"],
-        "source_date_epoch_s": int(epoch) if epoch.isascii() and epoch.isdigit() else None,
+        "source_date_epoch_s": parse_epoch(epoch),
         "cache_from": tuple(_cache_source(text) for text in options["cache-from"]),
         "cache_to": tuple(_cache_destination(text) for text in options["cache-to"]),
         "attestations": _attestations(options),

@@ -91,6 +91,7 @@ def _out(invocation: Invocation, container: str, path: str, destination: str) ->
         raise UsageError(
             "refusing to write an archive to a terminal", "redirect the output", EXIT_USAGE, shows_usage=False
         )
+    given = _given_here(invocation)
     with invocation.connect() as engine:
         name = _base(path)
         found = _look(engine, container, path)
@@ -101,7 +102,6 @@ def _out(invocation: Invocation, container: str, path: str, destination: str) ->
             return _fetch(engine, container, path, _to_output)
         target = Destination(*_local_destination(destination))
         directory, new = target.place(path if path == "/" else name, source_is_directory=stat.S_ISDIR(found["mode"]))
-        given = _given_here(invocation)
 
         def extract(stream: Callable[[int], bytes]) -> None:
             _extract(stream, directory, (_base(path), new), given)
@@ -160,7 +160,8 @@ def _given_here(invocation: Invocation) -> tuple[tuple[int, int] | None, int | N
     if not wanted:
         return None if invocation.options["archive"] else (-1, -1), mode
     user, colon, group = wanted.partition(":")
-    if not user.isdecimal() or (colon and not group.isdecimal()) or max(int(user), int(group or 0)) >= 2**32 - 1:
+    numbers = [user, group] if colon else [user]
+    if not all(one.isascii() and one.isdecimal() and len(one) <= 10 and int(one) < 2**32 - 1 for one in numbers):
         text = f"--chown {wanted} is not UID[:GID]"
         hint = "the container's names mean nothing here: write numbers, such as 1000:1000"
         raise UsageError(text, hint, EXIT_USAGE, shows_usage=False)

@@ -81,7 +81,7 @@ def is_near(domain: str) -> bool:
 
 def form_of(types: str, compression: str, level: str, *, keep_digests: bool = False) -> ImageForm:
     """Return the form that flags ask for. Raises Invalid for one that there is not."""
-    if level and not level.isdigit():
+    if level and not (level.isascii() and level.isdigit() and len(level) <= 3):
         raise Invalid("copy", "an image", f"the level {level[:20]!r} is no number", hint="leave the level away")
     wanted = {"types": types, "compression": compression, "level": int(level or -1), "keep_digests": keep_digests}
     return ImageForm.from_json(wanted, "the form of the image")

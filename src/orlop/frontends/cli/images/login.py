@@ -151,8 +151,8 @@ class _Result:
 
     def passes(self, filters: tuple[tuple[str, str], ...]) -> bool:
         for key, value in filters:
-            if key == "stars" and value.isdigit():
-                if self.stars < int(value):
+            if key == "stars" and value.isascii() and value.isdigit():
+                if self.stars < int(value[:18]):
                     return False
             elif key in ("is-official", "is-automated") and value in ("true", "false"):
                 if bool(self.official if key == "is-official" else self.automated) is not (value == "true"):
