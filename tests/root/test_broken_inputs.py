@@ -92,7 +92,7 @@ TABLE = {
     "missing device": ([*RUN, "--device", "/dev/nope", "host", "true"], 125, ["/dev/nope", "not a device node"]),
     "device of another kind": ([*RUN, "--device", "/etc/passwd", "host", "true"], 125, ["/etc/passwd", "device"]),
     "relative device": ([*RUN, "--device", "nope", "host", "true"], 125, ["nope is not an absolute path"]),
-    "device of CDI": ([*RUN, "--device", "vendor.com/gpu=all", "host", "true"], 125, ["Container Device Interface"]),
+    "device of CDI": ([*RUN, "--device", "vendor.com/gpu=all", "host", "true"], 125, ["unresolvable CDI devices vendor.com/gpu=all"]),
     "rate of a missing device": ([*RUN, "--device-read-bps", "/dev/nope:1mb", "host", "true"], 125, ["/dev/nope"]),
     "rate that is none": ([*RUN, "--device-write-iops", "/dev/null:x", "host", "true"], 125, ["/dev/null:x", "rate"]),
     "graphics processor": ([*RUN, "--gpus", "all", "host", "true"], 125, ["gpu"]),

@@ -9,6 +9,7 @@ from ..spec.container import ContainerRequest
 from ..spec.record import Record
 from ..spec.runtime import Device
 from . import apparmor
+from .cdi.form import Edits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,10 +53,12 @@ class Devices(Record):
     """Devices of the machine, as they are now. everything: all of them, for a privileged container.
 
     named: those behind each path that a request names; a directory has all below it, with their paths.
+    edits: what its CDI devices need.
     """
 
     everything: tuple[Device, ...] = ()
     named: dict[str, tuple[Device, ...]] = {}
+    edits: tuple[Edits, ...] = ()
 
 
 NO_DEVICES = Devices()
@@ -123,16 +126,25 @@ def _is_active(module: str, lsms: tuple[str, ...]) -> bool:
     return module in lsms if any(lsms) else os.path.isdir(f"/sys/module/{module}")
 
 
-def devices(request: ContainerRequest, directory: str = "/dev") -> Devices:
+def devices(request: ContainerRequest, subject: str, directory: str = "/dev") -> Devices:
     """Return the devices that a request needs to know: all with --privileged, and those behind the paths it names.
 
-    Looks now: devices come and go. Only the path itself may be a link (/dev/disk/by-id/...).
+    Looks now: devices come and go. Only the path itself may be a link (/dev/disk/by-id/...). subject: of errors.
+    Raises NotFound for a CDI device that no file of this machine names.
     """
     rated = (*request.device_read_bps, *request.device_write_bps, *request.device_read_iops, *request.device_write_iops)
-    paths = {entry.source for entry in request.devices} | {entry.path for entry in rated}
+    paths = {entry.source for entry in request.devices if not entry.is_named} | {entry.path for entry in rated}
     paths |= {entry.path for entry in request.blkio_weight_devices}
     everything = sorted(_walk(directory, 0), key=lambda device: device.path) if request.privileged else []
-    return Devices(everything=tuple(everything[:_DEVICES_MAX]), named={path: _behind(path) for path in sorted(paths)})
+    found: tuple[Edits, ...] = ()
+    names = [entry.source for entry in request.devices if entry.is_named]
+    if names:
+        from .cdi import edits, specs
+
+        found = specs.resolve(names, subject)
+        paths |= edits.paths(found)
+    named = {path: _behind(path) for path in sorted(paths)}
+    return Devices(everything=tuple(everything[:_DEVICES_MAX]), named=named, edits=found)
 
 
 def _behind(path: str) -> tuple[Device, ...]:

@@ -9,6 +9,7 @@ import os
 
 from .. import __version__
 from ..spec.task import LOG_DRIVERS
+from .cdi import specs
 from .containers import state
 from .containers.record import timestamp, write_durably
 
@@ -96,7 +97,7 @@ def info(engine: Engine) -> dict[str, object]:
         "Isolation": "",
         "InitBinary": "",
         **{f"{program}Commit": {"ID": ""} for program in ("Containerd", "Init", "Runc")},  # none of them is used
-        "CDISpecDirs": [],
+        "CDISpecDirs": list(specs.directories()),
         "SecurityOptions": [
             *(f"name={module}" for module in engine.host.security_modules),
             "name=seccomp,profile=builtin",

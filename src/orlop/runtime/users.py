@@ -64,7 +64,8 @@ def apply(process: Process, identity: Identity) -> Process:
     Another user than root has no capability at execve, as docker's: the kernel takes them then anyway, but until then
     CAP_DAC_OVERRIDE would find and execute programs that the user may not.
     """
-    user = process.user.replace(uid=identity.uid, gid=identity.gid, additional_gids=identity.additional_gids)
+    gids = tuple(dict.fromkeys((*identity.additional_gids, *process.user.additional_gids)))
+    user = process.user.replace(uid=identity.uid, gid=identity.gid, additional_gids=gids)
     env = process.env
     if not any(variable.startswith("HOME=") for variable in env):
         env = (*env, f"HOME={identity.home}")

@@ -73,12 +73,20 @@ class UlimitRequest(Record):
 
 
 class DeviceRequest(Record):
-    """`--device source[:target[:permissions]]`. permissions: of r, w and m."""
+    """`--device source[:target[:permissions]]`. permissions: of r, w and m.
+
+    A source that is no path is the name of a CDI device, vendor/class=name; the rest then says nothing.
+    """
 
     strict = True
     source: str
-    target: str
+    target: str = ""
     permissions: str = "rwm"
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it is a CDI device."""
+        return "=" in self.source and not self.source.startswith("/")
 
 
 class DeviceRate(Record):

@@ -59,7 +59,6 @@ def run_key(run: graph.Run, base: str, mounts: dict[str, str], platform: Platfor
     key.add("user", run.user)
     key.add("network", run.network)
     key.add("security", run.security)
-    key.add("devices", " ".join(run.devices))
     for number, mount in enumerate(run.mounts):
         for name, value in described(mount).items():
             key.add(f"mount {number} {name}".rstrip(), value)

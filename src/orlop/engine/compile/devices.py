@@ -33,7 +33,12 @@ def nodes(request: ContainerRequest, devices: Devices, subject: str) -> tuple[De
 
     Raises Invalid with docker's text for a path behind which no device is.
     """
-    asked = [device for entry in request.devices for device in _behind(entry.source, entry.target, devices, subject)]
+    asked = [
+        device
+        for entry in request.devices
+        if not entry.is_named
+        for device in _behind(entry.source, entry.target, devices, subject)
+    ]
     taken = {device.path for device in asked}
     return (*(device for device in devices.everything if device.path not in taken), *asked)
 
@@ -45,6 +50,7 @@ def rules(request: ContainerRequest, devices: Devices, subject: str) -> tuple[De
     asked = [
         DeviceRule(allow=True, type=device.type, major=device.major, minor=device.minor, access=entry.permissions)
         for entry in request.devices
+        if not entry.is_named
         for device in _behind(entry.source, entry.target, devices, subject)
     ]
     return (*RULES, *asked, *(_rule(text, subject) for text in request.device_cgroup_rules))

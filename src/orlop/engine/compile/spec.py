@@ -86,6 +86,11 @@ def container(
     )
     spec = unprivileged.with_ids(spec, record, directory, host)
     spec, lessened = unprivileged.adapted(spec, request, host, devices)
+    if devices.edits:
+        from ..cdi import edits
+
+        shown = not host.runtime.initial_user_namespace or bool(spec.linux.uid_mappings)
+        spec = edits.applied(spec, devices.edits, devices.named, subject, shown=shown)
     lessened += resources.rlimit_warnings(request, host)
     return Compiled(spec, (*warnings, *lessened, *_capability_warnings(request, host), *mounts.warnings(request)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ...spec.mount import VOLUME
 from ...spec.runtime import Mount, Namespace, Spec
+from . import namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +37,10 @@ def with_ids(spec: Spec, record: ContainerRecord, directory: str, host: Host) ->
         else mount
         for mount in spec.mounts
     )
+    of_engine = namespaces.network_sysctls(record)
     linux = spec.linux.replace(
         namespaces=(*spec.linux.namespaces, Namespace(type="user")),
+        sysctl={name: value for name, value in spec.linux.sysctl.items() if name not in of_engine},
         uid_mappings=record.uid_mappings,
         gid_mappings=record.gid_mappings,
     )
@@ -76,7 +79,7 @@ def _mount(mount: Mount, own: set[str]) -> Mount:
 def _places(request: ContainerRequest, devices: Devices) -> dict[str, str]:
     """Return place in the container -> path of the machine, of each device that is to be there."""
     found = {device.path: device.path for device in devices.everything}
-    for entry in request.devices:
+    for entry in (entry for entry in request.devices if not entry.is_named):
         for device in devices.named.get(entry.source, ()):
             found[entry.target + device.path.removeprefix(entry.source)] = device.path
     return found

@@ -83,7 +83,7 @@ def _limits(
     engine: Engine, record: ContainerRecord, request: ContainerRequest
 ) -> tuple[Resources, Resources, tuple[str, ...]]:
     """Return the limits before and after, and what is to be said about those after."""
-    devices = host.devices(request)
+    devices = host.devices(request, record.subject)
     try:
         orders.check(request, record.subject)
         after, warnings = resources.resources(request, engine.host, devices, record.subject)

@@ -117,9 +117,18 @@ def _devices(request: ContainerRequest) -> dict[str, object]:
                 "CgroupPermissions": entry.permissions,
             }
             for entry in request.devices
+            if not entry.is_named
         ],
+        "DeviceRequests": _device_requests(request),
         "DeviceCgroupRules": list(request.device_cgroup_rules) or None,
     }
+
+
+def _device_requests(request: ContainerRequest) -> list[dict[str, object]] | None:
+    names = [entry.source for entry in request.devices if entry.is_named]
+    if not names:
+        return None
+    return [{"Driver": "cdi", "Count": 0, "DeviceIDs": names, "Capabilities": None, "Options": None}]
 
 
 def _rates(entries: Iterable[DeviceRate]) -> list[dict[str, object]]:

@@ -246,7 +246,7 @@ def _decide(
 
 
 def _compile(engine: Engine, record: ContainerRecord, trees: Mapping[str, Mount] | None = None) -> Compiled:
-    devices = host.devices(record.request)
+    devices = host.devices(record.request, record.subject)
     return compile.container(record, engine.records.path(record.id), engine.host, devices, trees)
 
 

@@ -135,7 +135,7 @@ def _start(
         undo.callback(removal.remove_cgroup, engine, record.cgroup)  # a monitor that was killed leaves it
         os.mkdir(directory, 0o700)
         os.mkdir(runtime_directory, 0o700)
-        devices = host.devices(record.request)
+        devices = host.devices(record.request, record.subject)
         compiled = compile.container(record, directory, engine.host, devices)
         assert compiled.spec.process is not None
         engine.profiles.ensure(compiled.spec.process.apparmor_profile, record.subject)

@@ -181,7 +181,7 @@ def _duration(nanos: int) -> str:
 
 
 def _device(device: DeviceRequest) -> str:
-    return f"{device.source}:{device.target}:{device.permissions}"
+    return device.source if device.is_named else f"{device.source}:{device.target}:{device.permissions}"
 
 
 def _bind(bind: BindRequest) -> str:

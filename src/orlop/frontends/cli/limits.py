@@ -32,13 +32,10 @@ _HINT_PORT = "write a port or a range, with a protocol if it is not tcp: 80, 800
 
 
 def parse_device(text: str) -> DeviceRequest:
-    """source[:target[:permissions]] or source:permissions."""
+    """source[:target[:permissions]], source:permissions, or the name of a CDI device."""
     parts = text.split(":")
     if "=" in parts[0] and not parts[0].startswith("/"):
-        raise BadValue(
-            f"{text} names a device of the Container Device Interface, which Orlop does not have",
-            "name the device nodes themselves: --device /dev/NAME",
-        )
+        return DeviceRequest(source=text)  # of the Container Device Interface
     if len(parts) > 3 or not parts[0]:
         raise BadValue(f"bad format for path: {text}", _HINT_DEVICE)
     source, target, permissions = parts[0], parts[0], "rwm"

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 # What Orlop does not have: the field and the values that ask for nothing.
 _REFUSED: dict[str, tuple[object, ...]] = {
-    "DeviceRequests": (None, []),
     "CpuCount": (None, 0),
     "CpuPercent": (None, 0),
     "IOMaximumIOps": (None, 0),
@@ -250,15 +249,16 @@ def _limits(host: Reader) -> Fields:
 
 
 def _more(host: Reader) -> Fields:
+    paths = tuple(
+        DeviceRequest(
+            source=one.text("PathOnHost"),
+            target=one.text("PathInContainer") or one.text("PathOnHost"),
+            permissions=one.text("CgroupPermissions") or "rwm",
+        )
+        for one in host.parts("Devices")
+    )
     fields: Fields = {
-        "devices": tuple(
-            DeviceRequest(
-                source=one.text("PathOnHost"),
-                target=one.text("PathInContainer") or one.text("PathOnHost"),
-                permissions=one.text("CgroupPermissions") or "rwm",
-            )
-            for one in host.parts("Devices")
-        ),
+        "devices": (*paths, *_cdi_devices(host)),
         "device_cgroup_rules": host.texts("DeviceCgroupRules"),
     }
     if host.boolean("Init"):
@@ -266,6 +266,23 @@ def _more(host: Reader) -> Fields:
             raise Unsupported("create", "a container", "HostConfig.Init is not supported", hint="leave --init away")
         fields["init"] = True
     return fields
+
+
+def _cdi_devices(host: Reader) -> tuple[DeviceRequest, ...]:
+    """Return the CDI devices that are asked for. Raises Unsupported for a driver of another kind (--gpus)."""
+    found: list[DeviceRequest] = []
+    for one in host.parts("DeviceRequests"):
+        if one.text("Driver") != "cdi":
+            hint = "name a CDI device: --device VENDOR/CLASS=NAME"
+            cause = f'HostConfig.DeviceRequests: there is no device driver "{one.text("Driver")[:60]}"'
+            raise Unsupported("create", "a container", cause, hint=hint)
+        for name in one.texts("DeviceIDs"):
+            if "=" not in name or name.startswith("/"):
+                raise Invalid(
+                    "create", "a container", f"{name[:100]!r} names no CDI device", hint="write VENDOR/CLASS=NAME"
+                )
+            found.append(DeviceRequest(source=name))
+    return tuple(found)
 
 
 def _rates(host: Reader, name: str) -> tuple[DeviceRate, ...]:

@@ -143,7 +143,11 @@ def _list(document: Document, what: str, targets: list[tuple[str, str]]) -> int:
 def _check_entitlements(made: Plan, allowed: tuple[str, ...]) -> None:
     """Refuse what the file wants and the command line does not grant: files come from others."""
     for name, target in made.targets.items():
-        missing = [wanted for wanted in target.get("entitlements", ()) if wanted not in allowed]
+        missing = [
+            wanted
+            for wanted in target.get("entitlements", ())
+            if {wanted, wanted.partition("=")[0]}.isdisjoint(allowed)
+        ]
         if missing:
             cause = f"additional privileges requested: {', '.join(missing)}"
             hint = "grant them: " + " ".join(f"--allow {wanted}" for wanted in missing)

@@ -440,13 +440,14 @@ def _flag(name: str, help: str, kind: Kind = STRING, short: str = "", default: o
     return Flag(name, short, kind, help, default=default)
 
 
+_ENTITLEMENTS = '"network.host", "security.insecure", "device[=NAME]"'
 BUILD = Command(
     _build,
     "Build an image from a Dockerfile",
     "[OPTIONS] PATH | URL | -",
     flags=(
         _flag("add-host", 'Add a custom host-to-IP mapping ("host:ip")', LIST),
-        _flag("allow", 'Allow extra privileged entitlement ("network.host", "security.insecure")', LIST),
+        _flag("allow", f"Allow extra privileged entitlement ({_ENTITLEMENTS})", LIST),
         _flag("annotation", 'Add annotation to the image ("[PLACE[,PLACE]:]KEY=VALUE")', LIST),
         _flag("attest", 'Attestation parameters ("type=provenance,mode=max", "type=sbom")', LIST),
         _flag("build-arg", "Set build-time variables", LIST),
