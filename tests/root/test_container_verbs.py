@@ -399,6 +399,25 @@ def test_events_are_told_as_they_happen(orlop):
         assert "oldName=/web" in line
 
 
+# -- logs -------------------------------------------------------------------------------------------------------------
+
+
+def test_lines_of_a_log_are_chosen(orlop):
+    script = (
+        r"""echo plain; echo '{"level":"error","user":{"id":7}}'; echo '{"level":"info"}' >&2; printf 'last error'"""
+    )
+    orlop("run", "--network", "none", "--name", "web", "host", "sh", "-c", script)
+    assert orlop("logs", "--grep", "error$", "web").stdout == "last error"
+    found = orlop("logs", "--json", "user.id=7", "--json", "level=error", "--names", "web")
+    assert (found.stdout, found.stderr) == ('web {"level":"error","user":{"id":7}}\n', "")
+    assert orlop("logs", "-f", "--json", "level=info", "web").stderr == '{"level":"info"}\n'
+    assert orlop("logs", "--tail", "1", "--grep", "plain", "web").stdout == ""
+    dated = orlop("logs", "-t", "--grep", "^plain$", "web").stdout
+    assert dated.endswith("Z plain\n") and dated.count("\n") == 1
+    refused = orlop("logs", "--grep", "(", "web", check=False)
+    assert refused.code == 1 and "it is no pattern" in refused.stderr
+
+
 # -- show-run ---------------------------------------------------------------------------------------------------------
 
 
@@ -427,3 +446,21 @@ def test_the_printed_command_line_makes_the_same_container(orlop):
     for found in (first, second):
         found["Config"].pop("Hostname")
     assert first["Config"] == second["Config"]
+
+
+def test_a_container_is_written_for_other_tools(orlop, tmp_path):
+    flags = ("-e", "PRICE=$5 100%", "-p", "127.0.0.1::80", "-m", "64m", "-v", "data:/data", "--cap-drop", "ALL")
+    orlop("create", "--name", "web", *flags, "--egress", "deny", "host", "sleep", "1000")
+    shown = orlop("show-run", "--as", "compose", "--name", "copy", "web")
+    assert "compose has no words for --egress" in shown.stderr
+    (tmp_path / "compose.yaml").write_text(shown.stdout)
+    orlop("compose", "-f", tmp_path / "compose.yaml", "create")
+    first, second = inspected(orlop, "web"), inspected(orlop, "copy")
+    assert [one["Name"] for one in first["Mounts"]] == [one["Name"] for one in second["Mounts"]] == ["data"]
+    assert set(first["Config"]["Env"]) - set(second["Config"]["Env"]) == set()
+    for part in ("Memory", "CapDrop", "PortBindings", "NetworkMode"):
+        assert first["HostConfig"][part] == second["HostConfig"][part], part
+    assert "kind: Pod\n" in orlop("show-run", "--as", "kube", "web").stdout
+    assert "\nMemory=67108864\n" in orlop("show-run", "--as", "quadlet", "web").stdout
+    refused = orlop("show-run", "--as", "swarm", "web", check=False)
+    assert refused.code == 1 and "there is no form 'swarm'" in refused.stderr

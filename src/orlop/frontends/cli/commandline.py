@@ -97,6 +97,22 @@ _RATES = {
     "device_read_iops": "device-read-iops",
     "device_write_iops": "device-write-iops",
 }
+_SEVERAL = {
+    "binds": "--volume",
+    "mounts": "--mount",
+    "secrets": "--secret",
+    "configs": "configs (of compose)",
+    "ports": "--publish",
+    "endpoints": "--network",
+    "cpu_nanos": "--cpus",
+    "restart_policy": "--restart",
+    "restart_retries_max": "--restart",
+    "health": "--health-cmd",
+    "devices": "--device",
+    "ulimits": "--ulimit",
+    "blkio_weight_devices": "--blkio-weight-device",
+    "args": "COMMAND",
+}
 _DURATIONS = {
     "interval": "health-interval",
     "timeout": "health-timeout",
@@ -131,6 +147,14 @@ def words(request: ContainerRequest, name: str) -> list[str]:
     shown += _networks(request)
     shown += _health(request.health) if request.health is not None else ()
     return shown + _command(request)
+
+
+def flag_of(field: str) -> str:
+    """Return the flag that says a field of a request; of what takes several, the name that users know."""
+    for table in (_PLAIN, _SWITCHES, _LISTS, _TABLES, _RATES):
+        if field in table:
+            return f"--{table[field]}"
+    return _SEVERAL.get(field, f"--{field.replace('_', '-')}")
 
 
 def _grant(entry: GrantRequest) -> str:

@@ -9,12 +9,15 @@ import sys
 from ....spec import attach
 from ....spec.errors import Invalid, Unavailable
 from ..command import Command, Invocation
-from ..flags import BOOL, STRING, Flag
+from ..flags import BOOL, LIST, STRING, Flag
 from ..units import moment_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+
+    from ..flags import Options
+    from .logfilter import Filter
 
 RECEIVE_BYTES = 256 * 1024
 SILENT_MAX = 5
@@ -34,23 +37,57 @@ def _logs(invocation: Invocation) -> int:
         "details": options["details"],
         "marks": options["follow"],
     }
-    place: list[int] | None = None
     named = _Named(container, in_color=options["color"]) if options["names"] else None
+    shown = _Shown(_filter(options), named)
+    place: list[int] | None = None
     silent = 0
     while silent < SILENT_MAX:
         before = place
         with invocation.connect() as engine:
             engine.call("containers.logs", {**args, "place": place})
-            place, has_ended = _copy(engine.stream, container, place, named)
+            place, has_ended = _copy(engine.stream, container, place, shown)
         # An engine that was killed leaves its socket behind: the container runs on, and the next engine tells what it
         # says. One that was stopped does not, and is not started again by who follows a log.
         if has_ended or not options["follow"] or not os.path.exists(invocation.paths.engine_socket):
+            shown.end()
             return 0
         silent = silent + 1 if place == before else 0
     cause = f"{SILENT_MAX} engines ended before they told anything"
     raise Unavailable(
         "follow", f"the log of container {container}", cause, hint="look at their log: orlop engine status"
     )
+
+
+def _filter(options: Options) -> Filter | None:
+    """Return what chooses lines, None for all of them. Raises Invalid for what is no pattern."""
+    if not options["grep"] and not options["json"]:
+        return None
+    from . import logfilter
+
+    tests = [logfilter.matching(one) for one in options["grep"]]
+    tests += [logfilter.with_field(one) for one in options["json"]]
+    return logfilter.Filter(tests, options["timestamps"] + options["details"])
+
+
+class _Shown:
+    """What is done with output: lines are chosen, named and printed."""
+
+    __slots__ = ("_chosen", "_named")
+
+    def __init__(self, chosen: Filter | None, named: _Named | None) -> None:
+        self._chosen = chosen
+        self._named = named
+
+    def __call__(self, fd: int, data: bytes) -> None:
+        self._print(fd, self._chosen(fd, data) if self._chosen else data)
+
+    def end(self) -> None:
+        for fd in (1, 2) if self._chosen else ():
+            self._print(fd, self._chosen.rest(fd) if self._chosen else b"")
+
+    def _print(self, fd: int, data: bytes) -> None:
+        if data:
+            _write_all(fd, self._named(fd, data) if self._named else data)
 
 
 class _Named:
@@ -68,9 +105,7 @@ class _Named:
         return out
 
 
-def _copy(
-    stream: socket, container: str, place: list[int] | None, named: _Named | None
-) -> tuple[list[int] | None, bool]:
+def _copy(stream: socket, container: str, place: list[int] | None, shown: _Shown) -> tuple[list[int] | None, bool]:
     """Print what comes; return up to which place of the log that was, and whether the log has ended."""
     sys.stdout.flush()
     decoder = attach.Decoder()
@@ -81,8 +116,7 @@ def _copy(
             raise Unavailable("read", f"the log of container {container}", str(wrong)) from None
         for kind, payload in frames:
             if kind in (attach.STDOUT, attach.STDERR):
-                fd = 1 if kind == attach.STDOUT else 2
-                _write_all(fd, named(fd, payload) if named else payload)
+                shown(1 if kind == attach.STDOUT else 2, payload)
             elif kind == attach.PLACE and not payload:
                 return place, True
             elif kind == attach.PLACE:
@@ -127,6 +161,8 @@ LOGS = Command(
         Flag("color", "", BOOL, "With --names: the name in a colour", default=False),
         Flag("details", "", BOOL, "Show extra details provided to logs", default=False),
         Flag("follow", "f", BOOL, "Follow log output", default=False),
+        Flag("grep", "", LIST, "Only lines that a regular expression is found in; of those that --tail leaves"),
+        Flag("json", "", LIST, "Only lines that are JSON objects with this value: level=error, user.id=7"),
         Flag("names", "", BOOL, "The container's name in front of each line", default=False),
         Flag("since", "", STRING, 'Show logs since a time ("2026-01-31T12:00:00Z") or a while ago ("42m")', default=""),
         Flag("tail", "n", STRING, "Number of lines to show from the end of the logs", default="all"),

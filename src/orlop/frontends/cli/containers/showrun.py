@@ -1,18 +1,17 @@
-"""`orlop show-run`: the command line that made a container, as a shell takes it."""
+"""`orlop show-run`: the command line that made a container, as a shell takes it, or the same in another tool's words."""
 
 from __future__ import annotations
 
 from ....spec.container import ContainerRequest
-from ..command import Command, Invocation, for_output, write, write_line
+from ....spec.errors import Invalid
+from ..command import Command, Invocation, for_output, warn, write, write_line
 from ..flags import BOOL, STRING, Flag
 from .run import id_of
 
+FORMS = ("run", "compose", "kube", "quadlet")
+
 
 def _show_run(invocation: Invocation) -> int:
-    import shlex
-
-    from ..commandline import words
-
     (container,) = invocation.arguments
     with invocation.connect() as engine:
         found = engine.call("containers.request", {"container": container})
@@ -20,9 +19,37 @@ def _show_run(invocation: Invocation) -> int:
     request = ContainerRequest.from_json(facts.get("request"), f"the request of container {container}")
     options = invocation.options
     name = options["name"] if "name" in options.given else str(facts.get("name", ""))
-    # One line: a word may hold line breaks of its own, which quotes keep.
-    write(for_output(shlex.join(["orlop", *words(request, name)])) + "\n")
+    form = options["as"]
+    if form not in FORMS:
+        hint = f"use one of {', '.join(FORMS)}"
+        raise Invalid("show", f"container {container}", f"there is no form {form[:40]!r}", hint=hint)
+    text, missing = _written(request, name, form)
+    if missing:
+        warn(f"{form} has no words for {', '.join(missing)}: left out")
+    write(text)
     return 0
+
+
+def _written(request: ContainerRequest, name: str, form: str) -> tuple[str, list[str]]:
+    """Return the request in one of the forms, and what that can't say."""
+    if form == "run":
+        import shlex
+
+        from ..commandline import flag_of, words
+
+        missing = [flag_of("configs")] if request.configs else []
+        # One line: a word may hold line breaks of its own, which quotes keep.
+        return for_output(shlex.join(["orlop", *words(request, name)])) + "\n", missing
+    if form == "quadlet":
+        from ..written import quadlet
+
+        return quadlet.text(request, name)
+    from ...compose.document import library
+    from ..written import compose, kube
+
+    found, missing = (compose if form == "compose" else kube).document(request, name)
+    text: str = library().safe_dump(found, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return text, missing
 
 
 def _clone(invocation: Invocation) -> int:
@@ -62,7 +89,10 @@ SHOW_RUN = Command(
     _show_run,
     "Print the command line that made a container",
     "[OPTIONS] CONTAINER",
-    flags=(Flag("name", "", STRING, 'Give a copy this name ("" has one drawn)', default=""),),
+    flags=(
+        Flag("as", "", STRING, 'The form ("run", "compose", "kube", "quadlet")', default="run"),
+        Flag("name", "", STRING, 'Give a copy this name ("" has one drawn)', default=""),
+    ),
     arguments=(1, 1),
     aliases=("container show-run", "show-run"),
 )
