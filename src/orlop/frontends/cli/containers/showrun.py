@@ -1,4 +1,4 @@
-"""`orlop show-run`: the command line that made a container, as a shell takes it, or the same in another tool's words."""
+"""`orlop show-run`: the command line that made a container, as a shell takes it, or another tool."""
 
 from __future__ import annotations
 

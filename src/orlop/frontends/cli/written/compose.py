@@ -72,6 +72,11 @@ _WRITTEN = frozenset(
     " stop_timeout_s restart_policy restart_retries_max health log_driver log_options".split()
 )
 _RATES = ("device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops")
+_RECURSIVE = {
+    "disabled": "non_recursive",
+    "writable": "read_only_non_recursive",
+    "readonly": "read_only_force_recursive",
+}
 _OWN_LABELS = "com.docker.compose."  # a container of another project is one of this project then
 
 
@@ -201,9 +206,9 @@ def _mount(mount: MountRequest, used: dict[str, Any], missing: list[str]) -> dic
     if (bind := mount.bind) is not None or mount.type == "bind":
         own = {"create_host_path": bool(bind and bind.create_mountpoint)}
         own |= {"propagation": bind.propagation} if bind and bind.propagation else {}
-        words = {"disabled": "non_recursive", "writable": "read_only_non_recursive"}
-        words["readonly"] = "read_only_force_recursive"
-        own |= {"recursive": word for word, field in words.items() if bind and getattr(bind, field)}
+        for word, field in _RECURSIVE.items():
+            if bind and getattr(bind, field):
+                own["recursive"] = word
     if (volume := mount.volume) is not None:
         own = {"nocopy": True} if volume.no_copy else {}
         own |= {"subpath": volume.subpath} if volume.subpath else {}
