@@ -12,22 +12,23 @@ import pytest
 
 from orlop.linux import executable
 from orlop.runtime import reaper
+from orlop.runtime.reaper.program import PROGRAM
 from support import assembled
 
 SOURCES = Path(reaper.__file__).parent
 
 
-@pytest.mark.parametrize("machine", reaper.PROGRAM.machines())
+@pytest.mark.parametrize("machine", PROGRAM.machines())
 def test_the_code_is_what_the_assembler_makes_of_the_source(machine, peer, tmp_path):
     code = assembled.text(SOURCES / f"{machine}.S", peer, tmp_path)
-    assert reaper.PROGRAM.image(machine).endswith(code)
-    assert len(reaper.PROGRAM.image(machine)) < 1024
+    assert PROGRAM.image(machine).endswith(code)
+    assert len(PROGRAM.image(machine)) < 1024
 
 
-@pytest.fixture(params=reaper.PROGRAM.machines())
+@pytest.fixture(params=PROGRAM.machines())
 def run(request, peer, tmp_path):
     """Run the reaper with arguments; as another machine's program it runs in an emulator."""
-    program = assembled.words(reaper.PROGRAM, request.param, peer, tmp_path / "reaper")
+    program = assembled.words(PROGRAM, request.param, peer, tmp_path / "reaper")
 
     def start(*args, **options):
         return subprocess.Popen([*program, *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE, **options)
@@ -110,7 +111,7 @@ def test_only_a_name_of_that_form_tells_a_sender(name, found):
 
 
 def test_a_sealed_program_can_not_be_changed():
-    fd = executable.sealed(reaper.PROGRAM.image(), reaper.NAME)
+    fd = executable.sealed(PROGRAM.image(), reaper.NAME)
     try:
         with pytest.raises(PermissionError):
             os.write(fd, b"x")

@@ -24,10 +24,12 @@ class BecomeReaper(Operation):
         return "memfd_create, execveat(AT_EMPTY_PATH)"
 
     def prepare(self, outside: "Outside") -> None:
-        if abi.MACHINE not in reaper.PROGRAM.machines():
+        from ..reaper.program import PROGRAM
+
+        if abi.MACHINE not in PROGRAM.machines():
             cause = f"there is none for {abi.MACHINE}"
             raise Unsupported("start", "an init process", cause, hint="use an image that has an init of its own")
-        outside.keep(self, executable.sealed(reaper.PROGRAM.image(), reaper.NAME))
+        outside.keep(self, executable.sealed(PROGRAM.image(), reaper.NAME))
 
     def act(self, init: "Init") -> None:
         init.reaper = init.source(self)
