@@ -452,8 +452,63 @@ def test_a_commit_with_a_configuration(api: Api, held: str) -> None:
     assert found["Cmd"][-1] == "z" and found["Entrypoint"] == ["/e"]
     for key in ("ExposedPorts", "Volumes", "User", "WorkingDir", "StopSignal", "OnBuild"):
         assert found[key] == config[key], key
-    assert api("POST", "/commit?container=held", {"Env": ["A=b\nUSER 0"]}).status == 400
     assert api("DELETE", "/images/configured:1").status == 200
+
+
+def test_a_commit_takes_values_of_several_lines_and_refuses_what_is_none(api: Api, held: str) -> None:
+    """As docker's daemon: an environment is data, and no line of it is an instruction (test_docker_recorded)."""
+    config = {"Env": ["A=b\nUSER 0"], "Labels": {"l": "x\ny"}, "Healthcheck": {"Test": ["CMD", "a\nb"], "Retries": 7}}
+    assert api("POST", "/commit?container=held&repo=lines&tag=1", config).status == 201
+    found = api("GET", "/images/lines:1/json").json["Config"]
+    assert "A=b\nUSER 0" in found["Env"] and not found.get("User")
+    assert (found["Labels"], found["Healthcheck"]) == (config["Labels"], config["Healthcheck"])
+    assert api("DELETE", "/images/lines:1").status == 200
+    for wrong in ({"ExposedPorts": {"x": {}}}, {"Healthcheck": 5}, {"Env": "A"}, {"Labels": {"a": 5}}, {"Cmd": [5]}):
+        expected = 201 if wrong == {"Env": "A"} else 400
+        answer = api("POST", "/commit?container=held&repo=lines&tag=2", wrong)
+        assert answer.status == expected, (wrong, answer)
+    assert api("DELETE", "/images/lines:2").status == 200
+
+
+def test_how_much_images_share(api: Api, held: str) -> None:
+    def sizes(query: str, version: str = "v1.50") -> dict[str, int]:
+        found = Api(api.place, version)("GET", f"/images/json?{query}").json
+        return {one["RepoTags"][0]: one["SharedSize"] for one in found}
+
+    assert set(sizes("").values()) == {-1}
+    assert sizes("shared-size=1")["box:1"] == 0
+    assert api("POST", "/commit?container=held&repo=sharer&tag=1", {}).status == 201
+    shared = sizes("shared-size=1")
+    assert shared["box:1"] == shared["sharer:1"] > 0
+    assert set(sizes("shared-size=1", "v1.41").values()) == {-1}
+    usage = {one["RepoTags"][0]: one["SharedSize"] for one in api("GET", "/system/df").json["Images"]}
+    assert usage == shared
+    assert api("DELETE", "/images/sharer:1").status == 200
+
+
+def test_older_clients_are_told_what_later_ones_are_not(api: Api) -> None:
+    body = {
+        "Image": "box:1",
+        "Cmd": ["true"],
+        "MacAddress": "02:42:ac:11:00:99",
+        "HostConfig": {"NetworkMode": "fields"},
+    }
+    assert api("POST", "/networks/create", {"Name": "fields"}).status == 201
+    made = api("POST", "/containers/create?name=fields", body).json["Id"]
+    for version in range(40, 51):
+        asked = Api(api.place, f"v1.{version}")
+        found = asked("GET", "/containers/fields/json").json
+        aliases = found["NetworkSettings"]["Networks"]["fields"]["Aliases"] or []
+        assert (made[:12] in aliases) == (version < 45), version
+        assert found["Config"].get("MacAddress") == ("02:42:ac:11:00:99" if version < 44 else None), version
+        assert ("VirtualSize" in asked("GET", "/images/json").json[0]) == (version < 44), version
+        assert ("VirtualSize" in asked("GET", "/system/df").json["Images"][0]) == (version < 44), version
+    place = {"NetworkMode": "fields", "EndpointsConfig": {"fields": {"MacAddress": "02:42:ac:11:00:98"}}}
+    twice = body | {"NetworkingConfig": {"EndpointsConfig": place["EndpointsConfig"]}}
+    answer = api("POST", "/containers/create", twice)
+    assert (answer.status, "must match the endpoint-specific" in answer.message) == (400, True)
+    assert api("DELETE", "/containers/fields").status == 204
+    assert api("DELETE", "/networks/fields").status == 204
 
 
 def test_a_network_of_another_scope_is_not_there(api: Api) -> None:

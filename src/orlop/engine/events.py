@@ -11,7 +11,7 @@ import time
 
 from ..spec import jsonio
 from ..spec.container import CONFIG, SECRET
-from ..spec.errors import Invalid, Unavailable
+from ..spec.errors import Invalid, OrlopError, Unavailable
 from ..supervise.logread import parse_time
 from . import caller
 from .journal import BY, RUN
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from ..image.image import Image
     from ..spec.task import ExitRecord
     from .containers.record import ContainerRecord
     from .engine import Engine
@@ -88,6 +89,31 @@ def publish_mounts(engine: Engine, record: ContainerRecord, action: str) -> None
             publish(engine, VOLUME, action, point.name, attributes)
 
 
+def publish_networks(engine: Engine, record: ContainerRecord, action: str) -> None:
+    """Tell that a run of a container has its places in its networks, or has given them back.
+
+    action: "connect" or "disconnect".
+    """
+    from .networks import attach
+
+    names = [wish.network for wish in attach.wishes(record)] or [attach.mode(record)]
+    for name in names:
+        try:
+            network = engine.networks.store.find(name)
+        except OrlopError:
+            continue  # removed meanwhile, or another container's, which told of its own
+        attributes = {"container": record.id, "name": network.name, "type": network.driver}
+        publish(engine, NETWORK, action, network.id, attributes)
+
+
+def publish_image(engine: Engine, image: Image, action: str, name: str = "") -> None:
+    """Tell what happened to an image; name: the one that it is about, "" for its id. Its labels are told too."""
+    labels = dict(image.config.config.labels)
+    if sum(map(len, (*labels, *labels.values()))) > _ATTRIBUTES_LENGTH_MAX:
+        labels = {}
+    publish(engine, IMAGE, action, str(image.id), {**labels, "name": name or str(image.id)})
+
+
 def died(engine: Engine, record: ContainerRecord, ended: ExitRecord) -> bool:
     """Tell that a run ended, once for each run: every other call, of this engine or the next, tells nothing.
 
@@ -101,6 +127,7 @@ def died(engine: Engine, record: ContainerRecord, ended: ExitRecord) -> bool:
     oom = _event(CONTAINER, "oom", record.id, _attributes(record)) if ended.oom_killed else None
     is_news = engine.journal.append_end(event, record.id, ended.started_at, finished, before=oom)
     if is_news:
+        publish_networks(engine, record, "disconnect")
         publish_mounts(engine, record, "unmount")
     return is_news
 

@@ -60,23 +60,25 @@ class Rules:
     """What decides between a layer and what a user copies.
 
     layer: whiteouts are marks, directories have the times of the archive, what is in the way goes. Else it is `cp`:
-        names are names, a directory is never replaced by something else nor the other way round, and attributes that
-        the file system does not take are let go.
+        names are names, and attributes that the file system does not take are let go.
+    replace: of `cp`, whether a directory goes for something else, and something else for a directory.
     owner: (uid, gid) of everything; None takes the archive's, (-1, -1) leaves ours. shift: between the owners of the
         archive, or that one, and those of the tree. mode: the permissions of everything but links; None the archive's.
     """
 
-    __slots__ = ("layer", "mode", "owner", "shift")
+    __slots__ = ("layer", "mode", "owner", "replace", "shift")
 
     def __init__(
         self,
         *,
         layer: bool,
+        replace: bool = False,
         owner: tuple[int, int] | None = None,
         shift: owners.Shift | None = None,
         mode: int | None = None,
     ) -> None:
         self.layer = layer
+        self.replace = replace or layer
         self.mode = mode
         self.owner = owner
         self.shift = shift
@@ -89,7 +91,7 @@ class Extraction:
     """One archive on its way into one directory.
 
     root: descriptor of the directory; a layer's is empty at first. trash: see `removal.remove`; -1 for `cp`, which
-        removes no directories. subject names the archive in errors.
+        has none on the file systems of a container. subject names the archive in errors.
     A layer's is `run` and then `settle`; one of `cp` is `run` alone. entries: members seen. lost_xattrs,
     lost_devices: what the file system or our privileges did not take.
     """
@@ -260,10 +262,10 @@ class Extraction:
         except FileExistsError:
             info = os.lstat(base, dir_fd=parent)
             if not stat.S_ISDIR(info.st_mode):
-                if not self._rules.layer:
+                if not self._rules.replace:
                     raise self._other_kind("non-directory", "directory", member) from None
                 # A whiteout of the same name hid the directory below: an opaque one hides its content too.
-                opaque = is_whiteout(info)
+                opaque = self._rules.layer and is_whiteout(info)
                 parent = self._clear(parent, base, member)
                 os.mkdir(base, 0o700, dir_fd=parent)
         cached = self._directories.get(parts)
@@ -393,14 +395,18 @@ class Extraction:
     def _clear(self, parent: int, base: bytes, member: Member) -> int:
         """Remove what stands where a member goes; return the parent, opened anew where the cache had to go."""
         mode = os.lstat(base, dir_fd=parent).st_mode
-        if not self._rules.layer and stat.S_ISDIR(mode):
+        is_directory = stat.S_ISDIR(mode)
+        if is_directory and not self._rules.replace:
             raise self._other_kind("directory", "non-directory", member)
-        if stat.S_ISREG(mode) or not self._rules.layer:
+        if stat.S_ISREG(mode) or not (self._rules.layer or is_directory):
             os.unlink(base, dir_fd=parent)
             return parent
         self._forget_directories()  # a path in the cache may have led through it
         parent = self._directory(self._parts(member.name, member)[:-1])
-        removal.remove(parent, base, self._trash)
+        if self._rules.layer:
+            removal.remove(parent, base, self._trash)
+        else:
+            removal.remove_in_place(parent, base)
         return parent
 
     def _give(self, target: int | str, member: Member) -> None:

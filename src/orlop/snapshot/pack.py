@@ -54,6 +54,7 @@ class Packer:
 
     whiteouts: the tree is the upper directory of an overlay; its marks become those of a layer.
     omit: names of members (without a slash at the end) that are left out, with all that lies below them.
+    in_root: what the names of members below the root begin with: b"" or b"./".
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Packer:
         whiteouts: bool = False,
         omit: Collection[bytes] = (),
         shift: owners.Shift | None = None,
+        in_root: bytes = b"",
     ) -> None:
         self._shift = shift
+        self._in_root = in_root
         self.bytes = 0
         self._write = write
         self._whiteouts = whiteouts
@@ -75,7 +78,7 @@ class Packer:
     def add(self, fd: int, name: bytes) -> None:
         """Add what fd names (O_PATH will do), as a member of this name: a directory with all that lies below it.
 
-        The name "." stands for the root of the archive: members below it have no prefix. Raises Invalid for a tree of
+        The name "." stands for the root of the archive. Raises Invalid for a tree of
         more than DEPTH_MAX directories, OSError.
         """
         info = os.fstat(fd)
@@ -89,7 +92,7 @@ class Packer:
         pending: list[tuple[Directory, bytes, list[bytes]]] = []
         try:
             self._directory(directory, name)
-            prefix = b"" if name == b"." else name + b"/"
+            prefix = self._in_root if name == b"." else name + b"/"
             names = directory.names()
             while True:
                 while names:

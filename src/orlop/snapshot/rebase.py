@@ -16,17 +16,21 @@ class Rebased:
     """A tar.Reader's members, with `old` at the beginning of their names (and of hard links' targets) become `new`.
 
     old: one component, or b"." for the root of the archive, so that `new` goes in front of everything. A name that does
-    not begin with old stays. Raises Invalid for a name that leads out of the archive's root.
+    not begin with old stays. without_root: what is the root itself, whatever the archive makes of it, is left out.
+    Raises Invalid for a name that leads out of the archive's root.
     """
 
-    def __init__(self, reader: Reader, old: bytes, new: bytes) -> None:
+    def __init__(self, reader: Reader, old: bytes, new: bytes, *, without_root: bool = False) -> None:
         self._reader = reader
         self._old = old
         self._new = new
+        self._skipped = self._renamed(b".") if without_root else None
 
     def __iter__(self) -> Iterator[Member]:
         for member in self._reader:
             member.name = self._renamed(member.name)
+            if member.name == self._skipped:
+                continue
             if member.kind == LNKTYPE:
                 member.linkname = self._renamed(member.linkname)
             yield member

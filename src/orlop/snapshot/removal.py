@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+IN_PLACE_DEPTH_MAX = 256
+IN_PLACE_ENTRIES_MAX = 10_000_000
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -29,6 +31,57 @@ def remove(parent: int, name: bytes | str, trash: int) -> None:
         parked = _park(parent, name, trash)
         if parked:
             _empty(trash, [parked])
+
+
+def remove_in_place(parent: int, name: bytes | str) -> None:
+    """Remove what is called name in the directory `parent`, which somebody else may be changing meanwhile.
+
+    For a container's own tree, on whose file systems nothing is ours alone. Each directory is held open, so nothing is
+    looked up through what was moved. Raises OSError: ENAMETOOLONG for a tree deeper than 256 directories, EBUSY for a
+    mount point, ENOTEMPTY for one that is filled faster than it is emptied.
+    """
+    levels: list[tuple[int, bytes | str, int]] = []
+    left = IN_PLACE_ENTRIES_MAX
+    try:
+        full: bytes | str | None = name if _is_full(parent, name) else None
+        directory = parent
+        while full is not None or levels:
+            if full is not None:
+                if len(levels) == IN_PLACE_DEPTH_MAX:
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+                levels.append((directory, full, os.open(full, DIRECTORY_FLAGS, dir_fd=directory)))
+            above, own, directory = levels[-1]
+            full = None
+            for entry in _entries(directory):
+                left -= 1
+                if not left:
+                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+                if _is_full(directory, entry):
+                    full = entry
+                    break
+            else:
+                os.close(levels.pop()[2])
+                os.rmdir(own, dir_fd=above)
+                directory = above
+    finally:
+        for _, _, fd in levels:
+            os.close(fd)
+
+
+def _is_full(parent: int, name: bytes | str) -> bool:
+    """Remove what is called name, and tell whether it is still there: a directory with something in it."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except (IsADirectoryError, PermissionError):
+        try:
+            os.rmdir(name, dir_fd=parent)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return True
+    return False
 
 
 def empty(trash: int) -> None:

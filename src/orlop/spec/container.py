@@ -277,6 +277,7 @@ class ExecRequest(Record):
 class CommitRequest(Record):
     """`orlop commit`. name: "" makes an image without one. changes: Dockerfile instructions.
 
+    config: docker's Config, what goes over the container's own; the changes then alter this one, {}: the container's.
     pause: freeze the container while its layer is read.
     """
 
@@ -286,4 +287,5 @@ class CommitRequest(Record):
     author: str = ""
     message: str = ""
     changes: tuple[str, ...] = ()
+    config: dict[str, object] = {}
     pause: bool = True

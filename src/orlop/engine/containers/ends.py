@@ -65,6 +65,7 @@ def look(engine: Engine, container_id: str) -> None:
     ended_before = engine.awaiting.get(container_id)
     if ended_before is not None and ended_before != task.status.started_at:
         del engine.awaiting[container_id]
+        events.publish_networks(engine, record, "connect")
         events.publish_container(engine, record, "start")
     if task.state == state.RESTARTING and task.exit is not None and events.died(engine, record, task.exit):
         engine.log.write(f"container {container_id} ended with code {task.exit.exit_code} and is to be restarted")

@@ -142,6 +142,7 @@ def _start_once(engine: Engine, record: ContainerRecord, client: Client, restart
         if record.start_error:
             engine.records.save(record.replace(start_error="", start_error_code="", start_exit_code=0))
         events.publish_mounts(engine, record, "mount")
+        events.publish_networks(engine, record, "connect")
         events.publish_container(engine, record, "start")
         ends.watch_started(engine, record)
 

@@ -134,7 +134,7 @@ def networks(pid: int) -> dict[str, dict[str, int]]:
 def _cpu(cgroup: Cgroup, total_ns: int) -> dict[str, object]:
     text = cgroup.text("cpu", "cpu.stat") or ""
     return {
-        "cpu_usage": {"total_usage": total_ns},
+        "cpu_usage": {"total_usage": total_ns, **_cpu_modes(cgroup, text)},
         "system_cpu_usage": _system_cpu_ns(),
         "online_cpus": os.sysconf("SC_NPROCESSORS_ONLN"),
         "throttling_data": {
@@ -142,6 +142,22 @@ def _cpu(cgroup: Cgroup, total_ns: int) -> dict[str, object]:
             "throttled_periods": flat_keyed(text, "nr_throttled"),
             "throttled_time": flat_keyed(text, "throttled_time") or flat_keyed(text, "throttled_usec") * 1000,
         },
+    }
+
+
+def _cpu_modes(cgroup: Cgroup, of_v2: str) -> dict[str, object]:
+    """Return the time in the kernel and outside of it, with v1 of each processor too (cgroup-v1/cpuacct.rst)."""
+    if cgroup.layout.version("cpuacct") != 1:
+        return {
+            "usage_in_kernelmode": flat_keyed(of_v2, "system_usec") * 1000,
+            "usage_in_usermode": flat_keyed(of_v2, "user_usec") * 1000,
+        }
+    ticks = cgroup.text("cpuacct", "cpuacct.stat") or ""
+    each = cgroup.text("cpuacct", "cpuacct.usage_percpu") or ""
+    return {
+        "percpu_usage": [int(word) for word in each.split()],
+        "usage_in_kernelmode": flat_keyed(ticks, "system") * 10**9 // _USER_HZ,
+        "usage_in_usermode": flat_keyed(ticks, "user") * 10**9 // _USER_HZ,
     }
 
 

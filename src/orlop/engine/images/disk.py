@@ -16,7 +16,7 @@ from .removal import names_of, users_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ...image.image import Image
     from ...spec.digest import Digest
@@ -45,12 +45,7 @@ PLACES = {
 
 def usage(engine: Engine, *, verify: bool = False) -> dict[str, object]:
     """Return docker's /system/df object; with verify also `Attributed`: [{"what", "bytes", "path"}] of all bytes."""
-    layers = {chain_id: _bytes(engine, chain_id) for chain_id in engine.snapshots.unpacked()}
-    images = engine.images.list()
-    owners: dict[Digest, int] = {}
-    for image in images:
-        for chain_id in {layer.chain_id for layer in image.layers}:
-            owners[chain_id] = owners.get(chain_id, 0) + 1
+    layers, images, owners = _layers(engine)
     found: dict[str, object] = {
         "LayersSize": sum(layers.values()),
         "Images": [_image(engine, image, layers, owners) for image in images],
@@ -61,6 +56,22 @@ def usage(engine: Engine, *, verify: bool = False) -> dict[str, object]:
     if verify:
         found["Attributed"] = attributed(engine)
     return found
+
+
+def shared_sizes(engine: Engine) -> dict[str, int]:
+    """Return how much of each image others have too, by the images' ids."""
+    layers, images, owners = _layers(engine)
+    return {str(image.id): _sizes(image, layers, owners)[1] for image in images}
+
+
+def _layers(engine: Engine) -> tuple[dict[Digest, int], Sequence[Image], dict[Digest, int]]:
+    """Return what each unpacked layer occupies, the images, and of how many images a layer is."""
+    images = engine.images.list()
+    owners: dict[Digest, int] = {}
+    for image in images:
+        for chain_id in {layer.chain_id for layer in image.layers}:
+            owners[chain_id] = owners.get(chain_id, 0) + 1
+    return {chain_id: _bytes(engine, chain_id) for chain_id in engine.snapshots.unpacked()}, images, owners
 
 
 def stored_bytes(engine: Engine) -> int:
@@ -126,6 +137,8 @@ def _snapshots(root: str, needed: set[str], cached: set[str], add: Add) -> None:
         if name != "layers":
             what = {
                 "active": "containers: what they wrote",
+                "whole": "unpacked layers, as one tree for each image",
+                "driver": "the snapshots' directories",
                 "unpacking": "layers being unpacked",
                 "trash": "what is being removed",
             }.get(name, "unknown")
@@ -156,9 +169,7 @@ def _bytes(engine: Engine, chain_id: Digest) -> int:
 
 
 def _image(engine: Engine, image: Image, layers: dict[Digest, int], owners: dict[Digest, int]) -> dict[str, object]:
-    own = {layer.chain_id: layer.descriptor.size for layer in image.layers}
-    size = sum(packed + layers.get(chain_id, 0) for chain_id, packed in own.items())
-    shared = sum(packed + layers.get(chain, 0) for chain, packed in own.items() if owners.get(chain, 0) > 1)
+    size, shared = _sizes(image, layers, owners)
     return {
         "Id": str(image.id),
         "RepoTags": [name.familiar for name in names_of(engine, image) if name.tag],
@@ -167,6 +178,12 @@ def _image(engine: Engine, image: Image, layers: dict[Digest, int], owners: dict
         "SharedSize": shared,
         "Containers": len(users_of(engine, image)),
     }
+
+
+def _sizes(image: Image, layers: dict[Digest, int], owners: dict[Digest, int]) -> tuple[int, int]:
+    """Return what an image occupies, packed and unpacked, and what of it others have too."""
+    own = {layer.chain_id: layer.descriptor.size + layers.get(layer.chain_id, 0) for layer in image.layers}
+    return sum(own.values()), sum(size for chain_id, size in own.items() if owners.get(chain_id, 0) > 1)
 
 
 def _volumes(engine: Engine) -> list[dict[str, object]]:

@@ -9,6 +9,7 @@ from ...image import host
 from ...spec.errors import Invalid, NotFound, OrlopError
 from ...spec.image import History
 from ...spec.reference import Reference
+from .. import events
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,10 +159,14 @@ def import_archive(
             raise Invalid("import", "the archive", "it is a terminal", hint=hint)
         try:
             with engine.store.leases.hold():
-                return str(engine.images.import_tar(stream, name, changes, message, platform).id)
+                image = engine.images.import_tar(stream, name, changes, message, platform)
         except OrlopError as wrong:
             path = os.readlink(f"/proc/self/fd/{archive}")
             if wrong.subject == "the archive" and path.startswith("/"):
                 wrong.subject = f"archive {path}"  # a descriptor came: its file's name is what the user knows
                 wrong.hint = wrong.hint or "give a tar archive of a root file system, plain or compressed"
             raise
+    if name:
+        events.publish_image(engine, image, "tag", Reference.parse(name).tagged().familiar)
+    events.publish_image(engine, image, "import")
+    return str(image.id)

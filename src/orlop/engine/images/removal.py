@@ -28,7 +28,7 @@ def tag(engine: Engine, source: str, name: str) -> None:
     """Give an image one more name; an image that had it stays, without. Raises NotFound, Invalid."""
     image = find(engine, source)
     engine.images.tag(str(image.id) if source in ("host", "host:latest") else source, name)
-    events.publish(engine, "image", "tag", str(image.id), {"name": Reference.parse(name).tagged().familiar})
+    events.publish_image(engine, image, "tag", Reference.parse(name).tagged().familiar)
 
 
 def remove(engine: Engine, name: str, *, force: bool = False, prune: bool = True) -> Deleted:
@@ -147,7 +147,7 @@ def _delete(engine: Engine, image: Image, names: Sequence[Reference], *, prune: 
     others = {other.id for other in engine.images.list()}
     if image.id not in others:
         deleted.append({"Deleted": str(image.id)})
-        events.publish(engine, "image", "delete", str(image.id), {"name": str(image.id)})
+        events.publish_image(engine, image, "delete")
     if prune:
         try:
             swept = collection.collect(engine.store, engine.snapshots, behind)
@@ -161,7 +161,7 @@ def _delete(engine: Engine, image: Image, names: Sequence[Reference], *, prune: 
 
 
 def _untagged(engine: Engine, image: Image, name: Reference) -> dict[str, str]:
-    events.publish(engine, "image", "untag", str(image.id), {"name": str(image.id)})
+    events.publish_image(engine, image, "untag")
     return {"Untagged": name.familiar}
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     Test = Callable[[Engine, Network, str], bool]
 
+# What only a container's whole object tells of its places in networks (moby, daemon/container/view.go).
+_NOT_LISTED: dict[str, object] = dict.fromkeys(("Links", "Aliases", "DriverOpts", "DNSNames"))
+
 
 # -- networks -------------------------------------------------------------------------------------------------------
 
@@ -151,7 +154,7 @@ def summary_of(engine: Engine, record: ContainerRecord) -> dict[str, object]:
     return {
         "Ports": list(_port_list(record, held)),
         "HostConfig": {"NetworkMode": attach.mode(record)},
-        "NetworkSettings": {"Networks": settings(engine, record)},
+        "NetworkSettings": {"Networks": {name: one | _NOT_LISTED for name, one in settings(engine, record).items()}},
     }
 
 

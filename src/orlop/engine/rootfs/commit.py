@@ -13,6 +13,7 @@ from ...image.changes import apply_changes
 from ...snapshot.layered import open_layers
 from ...snapshot.pack import Packer
 from ...spec.errors import Invalid, NotFound
+from ...spec.health import Healthcheck
 from ...spec.image import OCI_LAYER, ContainerConfig, Descriptor, History, ImageConfig, RootFs
 from ...spec.platform import Platform
 from ...spec.reference import Reference
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
+_TESTS_OF_IMAGES = (("NONE",), ("CMD",), ("CMD-SHELL",))  # our own probes are no image's: nobody else knows them
+
 
 def commit(engine: Engine, request: CommitRequest) -> str:
     """Make an image of a container; return its id.
@@ -46,7 +49,10 @@ def _commit(engine: Engine, request: CommitRequest) -> str:
     if reference is not None and reference.digest:
         raise Invalid("commit", record.subject, "cannot commit to digest reference", hint="give it a name with a tag")
     base = _base(engine, record)
-    config = apply_changes(request.changes, _config(record, base))  # first: a mistake in it must not cost the layer
+    own = _config(record, base)  # first: a mistake in it must not cost the layer
+    config = apply_changes(request.changes, ContainerConfig.from_json(request.config) if request.config else own)
+    if request.config:
+        config = _over(config, own)
     with freezing.held(engine, record) if request.pause else ExitStack():
         layer, diff_id = _store_layer(engine, record)
     created = timestamp()
@@ -78,6 +84,8 @@ def _commit(engine: Engine, request: CommitRequest) -> str:
     image = engine.images.resolve(str(target.digest))
     attributes = {"comment": request.message, "imageID": str(image.id), "imageRef": str(reference or "")}
     events.publish_container(engine, record, "commit", attributes)
+    if reference is not None:
+        events.publish_image(engine, image, "tag", reference.familiar)
     return str(image.id)
 
 
@@ -94,6 +102,7 @@ def _base(engine: Engine, record: ContainerRecord) -> Image | None:
 def _config(record: ContainerRecord, base: Image | None) -> ContainerConfig:
     """Return how containers of the image run: as this one does."""
     config = base.config.config if base is not None else ContainerConfig()
+    health = record.config.health
     return config.replace(
         user=record.config.user,
         env=record.config.env,
@@ -102,7 +111,30 @@ def _config(record: ContainerRecord, base: Image | None) -> ContainerConfig:
         working_dir=record.config.working_dir,
         labels=record.config.labels,
         stop_signal=record.request.stop_signal or config.stop_signal,
+        exposed_ports={port: {} for port in record.config.exposed_ports},
+        volumes={place: {} for place in record.config.volumes},
+        healthcheck=health if health is None or health.test[:1] in _TESTS_OF_IMAGES else None,
         on_build=(),
+    )
+
+
+def _over(config: ContainerConfig, own: ContainerConfig) -> ContainerConfig:
+    """Return a configuration that a client sent, filled up from the container's (moby, daemon/commit.go, merge)."""
+    set_already = {entry.partition("=")[0] for entry in config.env}
+    mine, its = config.healthcheck or Healthcheck(), own.healthcheck or Healthcheck()
+    checks = {name: getattr(mine, name) or getattr(its, name) for name in Healthcheck._fields}
+    has_command = bool(config.entrypoint or config.cmd)
+    return config.replace(
+        user=config.user or own.user,
+        exposed_ports={**own.exposed_ports, **config.exposed_ports},
+        env=(*config.env, *(entry for entry in own.env if entry.partition("=")[0] not in set_already)),
+        labels={**own.labels, **config.labels},
+        cmd=config.cmd if has_command else own.cmd,
+        entrypoint=config.entrypoint or own.entrypoint,
+        healthcheck=Healthcheck(**checks) if any(checks.values()) else None,
+        working_dir=config.working_dir or own.working_dir,
+        volumes={**own.volumes, **config.volumes},
+        stop_signal=config.stop_signal or own.stop_signal,
     )
 
 
@@ -123,3 +155,8 @@ def _store_layer(engine: Engine, record: ContainerRecord) -> tuple[Descriptor, D
             raise unreadable("commit", record, wrong) from None
         descriptor = ingest.commit(media_type=OCI_LAYER)
     return descriptor, descriptor.digest
+
+
+def _pack(packer: Packer, tree: str) -> None:
+    packer.add_directory(open_layers((tree,), plain=True), b".")
+    packer.finish()

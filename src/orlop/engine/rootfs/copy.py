@@ -32,18 +32,22 @@ LIMITS = Limits(entries=2**40, total_bytes=2**60)  # what a user copies is his o
 
 
 class Given:
-    """What everything that is written gets in the place of what the archive says.
+    """What everything that is written gets in the place of what the archive says, and what it may take the place of.
 
     of_user: the container's user as its owner, where it has one. owner: a user as --user names one, looked up in the
-    container, "" for none. mode: permissions, None for the archive's.
+    container, "" for none. mode: permissions, None for the archive's. replace: a directory may go for something else,
+    and something else for a directory.
     """
 
-    __slots__ = ("mode", "of_user", "owner")
+    __slots__ = ("mode", "of_user", "owner", "replace")
 
-    def __init__(self, *, of_user: bool = False, owner: str = "", mode: int | None = None) -> None:
+    def __init__(
+        self, *, of_user: bool = False, owner: str = "", mode: int | None = None, replace: bool = False
+    ) -> None:
         self.of_user = of_user
         self.owner = owner
         self.mode = mode
+        self.replace = replace
 
 
 def stat(engine: Engine, reference: str, path: str) -> dict[str, object]:
@@ -59,7 +63,7 @@ def stat(engine: Engine, reference: str, path: str) -> dict[str, object]:
         finally:
             os.close(fd)
         return {
-            "name": os.path.basename(_clean(path).removesuffix("/.")) or "/",
+            "name": os.path.basename(_clean(path).rstrip("/")) or "/",
             "size": info.st_size,
             "mode": info.st_mode,
             "mtime_ns": info.st_mtime_ns,
@@ -78,7 +82,7 @@ def read(engine: Engine, reference: str, path: str, stream: int) -> None:
         peer.settimeout(None)
         fd = _locate(root, path, reference)
         try:
-            packer = Packer(peer.sendall, shift=shift)
+            packer = Packer(peer.sendall, shift=shift, in_root=b"./")  # as docker's daemon names them
             packer.add(fd, os.fsencode(os.path.basename(_clean(path).rstrip("/"))) or b".")
             packer.finish()
             peer.shutdown(socket.SHUT_WR)
@@ -105,9 +109,9 @@ def write(engine: Engine, reference: str, path: str, stream: int, given: Given) 
             owner = identity.uid, identity.gid
         subject = f"the archive for {path}"
         below = os.fsencode(_link_target(root, _clean(path)))
-        reader = Rebased(Reader(peer.recv, subject, LIMITS), b".", below)
+        reader = Rebased(Reader(peer.recv, subject, LIMITS), b".", below, without_root=True)  # as docker's
         try:
-            rules = Rules(layer=False, owner=owner, shift=shift, mode=given.mode)
+            rules = Rules(layer=False, replace=given.replace, owner=owner, shift=shift, mode=given.mode)
             Extraction(root, -1, subject, rules=rules).run(reader)
             events.publish_container(engine, record, "extract-to-dir")
         except OSError as wrong:

@@ -51,6 +51,7 @@ CONTAINER_FLAGS = (
     Flag("disable-content-trust", "", BOOL, "Skip image verification", default=True, hidden=True),
     Flag("env", "e", ENV, "Set environment variables"),
     Flag("env-file", "", LIST, "Read in a file of environment variables"),
+    Flag("env-file-format", "", STRING, 'Read them as "docker", "compose" or "shell" does', default=""),
     Flag("group-add", "", LIST, "Add additional groups to join"),
     Flag("hostname", "h", STRING, "Container host name", default=""),
     Flag("init", "", BOOL, "Run an init inside the container that forwards signals and reaps processes", default=False),

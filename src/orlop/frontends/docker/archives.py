@@ -12,8 +12,10 @@ import threading
 
 from ...engine.containers.record import timestamp
 from ...engine.rootfs import commit, copy, difference
+from ...image.changes import port_specs
 from ...spec import jsonio
 from ...spec.container import CommitRequest
+from ...spec.image import ContainerConfig
 from . import creation
 from .door import Door, Status
 
@@ -97,7 +99,7 @@ def read(door: Door) -> None:
 
 def write(door: Door) -> None:
     path = _path(door)
-    given = copy.Given(of_user=door.flag("copyUIDGID"))
+    given = copy.Given(of_user=door.flag("copyUIDGID"), replace=not door.flag("noOverwriteDirNonDir"))
     work = Work(lambda fd: copy.write(door.engine, door.parts["id"], path, fd, given))
     work.feed(door.pieces())
     door.answer(200)
@@ -111,44 +113,43 @@ def export(door: Door) -> None:
 
 def make_image(door: Door) -> None:
     name, tag = door.query.get("repo", ""), door.query.get("tag", "")
-    changes = _of_config(creation.Reader(door.json(), "Config"))
-    changes += [line for line in door.query.get("changes", "").splitlines() if line]
     request = CommitRequest(
         container=door.query.get("container", ""),
         name=f"{name}:{tag}" if name and tag else name,
         author=door.query.get("author", ""),
         message=door.query.get("comment", ""),
-        changes=tuple(changes),
+        changes=tuple(door.every("changes")),
+        config=_of_config(creation.Reader(door.json(), "Config")),
         pause=door.flag("pause", default=True),
     )
     door.answer_json(201, {"Id": commit.commit(door.engine, request)})
 
 
-def _of_config(body: creation.Reader) -> list[str]:
-    """Return the instructions that a container's Config in the body of a commit stands for. Raises Status."""
-    changes = [f"ENTRYPOINT {_words(words)}" for words in (body.texts("Entrypoint"),) if words]
-    changes += [f"CMD {_words(words)}" for words in (body.texts("Cmd"),) if words]
-    for text in body.texts("Env"):
-        name, _, value = text.partition("=")
-        changes.append(f"ENV {name}={_quoted(value)}")
-    changes += [f"LABEL {_quoted(name)}={_quoted(value)}" for name, value in body.pairs("Labels").items()]
-    changes += [f"EXPOSE {port}" for port in body.keys("ExposedPorts")]
-    changes += [f"VOLUME {_words((place,))}" for place in body.keys("Volumes")]
-    for word in ("User", "WorkingDir", "StopSignal"):
-        if value := body.text(word):
-            changes.append(f"{word.upper().replace('WORKINGDIR', 'WORKDIR')} {value}")
-    changes += [f"ONBUILD {line}" for line in body.texts("OnBuild")]
-    if any("\n" in change or "\r" in change for change in changes):
-        raise Status(400, "a commit's configuration has no values of several lines")
-    return changes
+def _of_config(body: creation.Reader) -> dict[str, object]:
+    """Return what of a container's Config in the body of a commit an image has, {} where it says nothing of it.
 
-
-def _words(words: tuple[str, ...]) -> str:
-    return jsonio.dump(list(words)).decode()
-
-
-def _quoted(text: str) -> str:
-    return '"' + "".join(f"\\{c}" if c in '"\\$' else c for c in text) + '"'
+    Raises Status, Invalid.
+    """
+    try:
+        ports: dict[str, object] = {port: {} for word in body.keys("ExposedPorts") for port in port_specs(word)}
+    except ValueError as wrong:
+        raise Status(400, str(wrong)) from None
+    config = ContainerConfig(
+        user=body.text("User"),
+        exposed_ports=ports,
+        env=body.texts("Env"),
+        entrypoint=body.texts("Entrypoint"),
+        cmd=body.texts("Cmd"),
+        volumes={place: {} for place in body.keys("Volumes")},
+        working_dir=body.text("WorkingDir"),
+        labels=body.pairs("Labels"),
+        stop_signal=body.text("StopSignal"),
+        healthcheck=creation.health(body.part("Healthcheck")) if "Healthcheck" in body else None,
+        on_build=body.texts("OnBuild"),
+        stop_timeout=body.number_or_none("StopTimeout"),
+    )
+    shell = {"Shell": list(body.texts("Shell"))} if "Shell" in body else {}
+    return config.to_json() | shell
 
 
 def _path(door: Door) -> str:

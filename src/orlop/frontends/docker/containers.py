@@ -58,7 +58,10 @@ def list_all(door: Door) -> None:
 
 
 def inspect(door: Door) -> None:
-    door.answer_json(200, listing.details(door.engine, door.parts["id"], size=door.flag("size")))
+    found = listing.details(door.engine, door.parts["id"], size=door.flag("size"))
+    if door.version < older.CONTAINER_SINCE:
+        found = older.container(found, door.version, door.engine.records.find(str(found["Id"])).request)
+    door.answer_json(200, found)
 
 
 def start(door: Door) -> None:

@@ -139,7 +139,7 @@ def container(body: Fields, name: str, platform: str) -> ContainerRequest:
         exposed_ports=config.keys("ExposedPorts"),
         stop_signal=config.text("StopSignal"),
         stop_timeout_s=config.number_or_none("StopTimeout"),
-        health=_health(config.part("Healthcheck")) if "Healthcheck" in config else None,
+        health=health(config.part("Healthcheck")) if "Healthcheck" in config else None,
         platform=platform,
         group_add=host.texts("GroupAdd"),
         auto_remove=host.boolean("AutoRemove"),
@@ -296,7 +296,8 @@ def _command(config: Reader, name: str) -> tuple[str, ...] | None:
     return config.texts(name) or (("",) if name == "Entrypoint" else ())
 
 
-def _health(fields: Reader) -> Healthcheck:
+def health(fields: Reader) -> Healthcheck:
+    """Return docker's HealthConfig."""
     return Healthcheck(
         test=fields.texts("Test"),
         interval=fields.number("Interval"),
@@ -378,9 +379,9 @@ def _networks(config: Reader, host: Reader, networking: Reader) -> tuple[str, tu
     if config.boolean("NetworkDisabled"):
         return "none", ()
     mode = "" if mode in _NETWORK_DEFAULT else mode
-    wishes = {
-        name: Reader(value, f"EndpointsConfig.{name}") for name, value in networking.entries("EndpointsConfig").items()
-    }
+    asked = networking.entries("EndpointsConfig")
+    _give_mac_address(config.text("MacAddress"), mode, asked)
+    wishes = {name: Reader(value, f"EndpointsConfig.{name}") for name, value in asked.items()}
     if (mode == "host" or mode.startswith("container:")) and any(wish.text("MacAddress") for wish in wishes.values()):
         cause = "conflicting options: mac-address and the network mode"
         raise Invalid("create", "a container", cause, hint="leave --mac-address away")
@@ -396,6 +397,22 @@ def _networks(config: Reader, host: Reader, networking: Reader) -> tuple[str, tu
     if endpoints and endpoints[0].network != first:
         endpoints.insert(0, EndpointRequest(network=first))
     return mode, tuple(endpoints)
+
+
+def _give_mac_address(address: str, mode: str, wishes: dict[str, object]) -> None:
+    """Give the address that clients of an API before 1.44 ask for outside of any network to the place in the first."""
+    if not address or mode == "none":
+        return
+    first = mode or next((name for name in _NETWORK_DEFAULT if name in wishes), "bridge")
+    before = wishes.get(first)
+    own = before if isinstance(before, dict) else {}
+    if (own.get("MacAddress") or address) != address:
+        cause = (
+            "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be"
+            " left unset"
+        )
+        raise Invalid("create", "a container", cause, hint="write one of the two")
+    wishes[first] = own | {"MacAddress": address}
 
 
 def _asks(wish: Reader) -> bool:

@@ -101,9 +101,9 @@ class Door(Exchange):
         except Status as wrong:
             self._fail(wrong.status, wrong.message)
         except CommandFailed as wrong:
-            self._fail(_COMMAND_STATUS, _told(wrong))
+            self._fail(_COMMAND_STATUS, told(wrong))
         except OrlopError as wrong:
-            self._fail(STATUS.get(type(wrong), 500), _told(wrong))
+            self._fail(STATUS.get(type(wrong), 500), told(wrong))
         except (Refused, OSError):
             raise  # of the connection
         except Exception as wrong:
@@ -228,7 +228,8 @@ class Door(Exchange):
         return self._bridge.plain, ahead
 
 
-def _told(wrong: OrlopError) -> str:
+def told(wrong: OrlopError) -> str:
+    """Return what a client is told of an error."""
     # The cause is docker's text; the next step is ours, and no program of docker's users compares it.
     return f"{wrong.cause}\nNext: {wrong.hint}" if wrong.hint and not isinstance(wrong, NotFound) else wrong.cause
 

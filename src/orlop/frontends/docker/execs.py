@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 from ...engine import events
 from ...engine.containers import execs, names, state
 from ...engine.containers.lifecycle import Client
@@ -102,9 +104,9 @@ def inspect(door: Door) -> None:
         "OpenStdin": request.open_stdin,
         "OpenStderr": True,
         "OpenStdout": True,
-        "CanRemove": code is not None,
+        "CanRemove": False,
         "ContainerID": planned.container_id,
-        "DetachKeys": planned.detach_keys,
+        "DetachKeys": base64.b64encode(detach_keys(planned.detach_keys)).decode() if planned.detach_keys else None,
         "Pid": planned.pid if code is None else 0,
     }
     door.answer_json(200, found)

@@ -19,10 +19,17 @@ if TYPE_CHECKING:
     from ...engine.engine import Engine
 
 MANIFESTS_SINCE = (1, 47)
+SHARED_SINCE = (1, 42)
 
 
 def list_all(door: Door) -> None:
-    told = summaries(door.engine, door.filters())
+    told = older.images(summaries(door.engine, door.filters()), door.version)
+    if door.flag("shared-size") and door.version >= SHARED_SINCE:
+        from ...engine.images.disk import shared_sizes
+
+        shared = shared_sizes(door.engine)
+        for one in told:
+            one["SharedSize"] = shared.get(str(one["Id"]), 0)
     if door.flag("manifests") and door.version >= MANIFESTS_SINCE:
         from ...engine.images.platforms import manifests
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ...engine.networks import lifecycle, listing
+from ...spec.errors import Conflict
 from ...spec.network import NetworkRequest, PoolRequest
 from . import creation
-from .door import Door, Status
+from .door import Door, Status, told
 from .words import prune_filters
 
 
@@ -54,7 +55,10 @@ def create(door: Door) -> None:
 
 
 def remove(door: Door) -> None:
-    lifecycle.remove(door.engine, door.parts["id"])
+    try:
+        lifecycle.remove(door.engine, door.parts["id"])
+    except Conflict as wrong:  # a network that is in use is what docker's daemon forbids
+        raise Status(403, told(wrong)) from None
     door.answer(204)
 
 
@@ -63,7 +67,11 @@ def connect(door: Door) -> None:
     if not body.text("Container"):
         raise Status(400, 'invalid name or ID supplied: ""')
     wish = creation.endpoint(door.parts["id"], body.raw("EndpointConfig"))
-    lifecycle.connect(door.engine, door.parts["id"], door.container_named(body.text("Container")), door.admit(wish))
+    container = door.container_named(body.text("Container"))
+    try:
+        lifecycle.connect(door.engine, door.parts["id"], container, door.admit(wish))
+    except Conflict as wrong:  # as is a second place in it
+        raise Status(403, told(wrong)) from None
     door.answer(200)
 
 

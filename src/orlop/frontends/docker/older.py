@@ -10,7 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ...spec.container import ContainerRequest
+
     Version = tuple[int, int]
+
+CONTAINER_SINCE = (1, 45)
 
 # An image's Config is a container's: until 1.50 with all of its fields.
 _CONFIG: Mapping[str, object] = {
@@ -36,6 +40,7 @@ _CPU: Mapping[str, object] = {
     "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
     "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
 }
+_NOT_OF_USERS = ("bridge", "host", "none")
 _BLOCK = "io_serviced io_queue io_service_time io_wait_time io_merged io_time sectors".split()
 
 
@@ -51,6 +56,31 @@ def image(found: Mapping[str, object], version: Version) -> dict[str, object]:
     if version < (1, 44):
         told["VirtualSize"] = found["Size"]
     return told
+
+
+def container(found: dict[str, object], version: Version, request: ContainerRequest) -> dict[str, object]:
+    """Return a container's object for a client of a version before CONTAINER_SINCE."""
+    settings, config = found["NetworkSettings"], found["Config"]
+    assert isinstance(settings, dict) and isinstance(config, dict)
+    networks = dict(settings["Networks"])
+    for name, place in networks.items():
+        if name not in _NOT_OF_USERS:
+            networks[name] = place | {"Aliases": [*(place["Aliases"] or ()), str(found["Id"])[:12]]}
+    told = found | {"NetworkSettings": settings | {"Networks": networks}}
+    if version < (1, 44):
+        wanted = request.endpoints[0].mac_address if request.endpoints else ""
+        told["Config"] = config | ({"MacAddress": wanted} if wanted else {})
+    return told
+
+
+def images(found: list[dict[str, object]], version: Version) -> list[dict[str, object]]:
+    """Return the objects of a list of images for a client of that version."""
+    for one in found:
+        if version >= (1, 44):
+            one.pop("VirtualSize", None)
+        if version < (1, 43) and not one["RepoTags"]:
+            one |= {"RepoTags": ["<none>:<none>"], "RepoDigests": one["RepoDigests"] or ["<none>@<none>"]}
+    return found
 
 
 def sample(found: Mapping[str, object]) -> dict[str, object]:

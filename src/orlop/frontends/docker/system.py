@@ -7,6 +7,7 @@ from ...engine import info as facts
 from ...engine.containers.inspect import unix_time
 from ...engine.images import disk
 from ...engine.volumes import verbs as volume_verbs
+from . import older
 from .door import Door, Status
 from .images import summaries as listed_images
 from .words import moment_ns
@@ -44,7 +45,7 @@ def disk_usage(door: Door) -> None:
         raise Status(400, f"unknown object type: {min(unknown)[:60]}")
     found = disk.usage(door.engine)
     images, volumes = objects(found["Images"]), objects(found["Volumes"])
-    told = {str(one["Id"]): one for one in listed_images(door.engine, {})}
+    told = {str(one["Id"]): one for one in older.images(listed_images(door.engine, {}), door.version)}
     found["Images"] = [
         told.get(str(one["Id"]), {}) | one | {"Created": unix_time(str(one["Created"]))} for one in images
     ]

@@ -16,12 +16,31 @@ ENV_FILE_BYTES_MAX = 1 << 20
 
 def environment(options: Options) -> tuple[str, ...]:
     """Return the variables of --env-file, then those of -e, which are stronger."""
-    return (*(line for path in options["env-file"] for line in read_env_file(path)), *options["env"])
+    form = options["env-file-format"]
+    return (*(line for path in options["env-file"] for line in read_env_file(path, form)), *options["env"])
 
 
-def read_env_file(path: str) -> list[str]:
-    """Return the variables of one file: NAME=value or NAME in each line, # begins a comment. Raises Invalid."""
-    return [_of_environment(line) for line in read_lines("env file", path) if "=" in line or line in os.environ]
+def read_env_file(path: str, form: str = "") -> list[str]:
+    """Return the variables of one file. Raises Invalid.
+
+    form: as docker, Compose or a shell reads it. "": as docker, NAME=value or NAME in each line, # begins a comment,
+    with a warning where Compose would read something else.
+    """
+    data = _read("env file", path)
+    if form in ("", "docker"):
+        lines = _lines(f"env file {path}", data)
+        found = [_of_environment(line) for line in lines if "=" in line or line in os.environ]
+        if not form:
+            from . import envfiles
+
+            envfiles.warn_if_they_differ(path, data, found, os.environ)
+        return found
+    from . import envfiles
+
+    if form not in envfiles.FORMATS:
+        hint = f"use one of {', '.join(envfiles.FORMATS)}"
+        raise Invalid("read", f"env file {path}", f"there is no format {form[:60]!r}", hint=hint)
+    return (envfiles.as_compose if form == envfiles.COMPOSE else envfiles.as_shell)(path, data, os.environ)
 
 
 def _of_environment(line: str) -> str:
@@ -33,6 +52,10 @@ def read_lines(what: str, path: str) -> list[str]:
 
     Raises Invalid.
     """
+    return _lines(f"{what} {path}", _read(what, path))
+
+
+def _read(what: str, path: str) -> bytes:
     subject = f"{what} {path}"
     try:
         with open(path, "rb") as file:
@@ -42,6 +65,10 @@ def read_lines(what: str, path: str) -> list[str]:
         raise Invalid("read", subject, reason(wrong), hint=hint) from None
     if len(data) > ENV_FILE_BYTES_MAX:
         raise Invalid("read", subject, f"it is larger than {ENV_FILE_BYTES_MAX} bytes", hint="name a smaller file")
+    return data
+
+
+def _lines(subject: str, data: bytes) -> list[str]:
     lines = (
         _checked_line(subject, number, raw)
         for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)

@@ -156,6 +156,7 @@ EXEC_FLAGS = (
     DETACH_KEYS_FLAG,
     Flag("env", "e", ENV, "Set environment variables"),
     Flag("env-file", "", LIST, "Read in a file of environment variables"),
+    Flag("env-file-format", "", STRING, 'Read them as "docker", "compose" or "shell" does', default=""),
     Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached", default=False),
     Flag("privileged", "", BOOL, "Give extended privileges to the command", default=False),
     Flag("tty", "t", BOOL, "Allocate a pseudo-TTY", default=False),
