@@ -242,6 +242,11 @@ def test_a_plan_tells_the_ids_and_what_will_be_looked_up(engine, user, ids):
     assert any("passwd" in text for text in words) == (user == "1234")
 
 
+def test_a_plan_leaves_a_user_that_is_no_id_to_the_start(engine):
+    steps = engine("containers.plan", request=engine.request("true", user="9" * 5000))
+    assert any("passwd" in step["words"] for step in steps if step["subject"] == "user")
+
+
 def test_an_explanation_tells_the_ids_that_a_name_became(engine):
     engine.run("sleep", "1000", name="web", user="nobody")
     words = [step["words"] for step in engine("containers.explain", container="web") if step["subject"] == "user"]

@@ -154,6 +154,22 @@ def test_clearing_the_entrypoint_clears_the_images_arguments():
 # -- environment, names, directories --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("exposed", "cause"),
+    [
+        (("x/tcp",), "invalid containerPort"),
+        (("99999",), "[Pp]ort"),
+        (("80/p0",), "invalid proto"),
+        (("1-",), "[Pp]ort"),
+        (tuple(f"{first}-65535/tcp" for first in range(1, 5)), "ports are exposed"),
+    ],
+)
+def test_an_image_exposes_ports_only(exposed, cause):
+    image = ContainerConfig(cmd=("sh",), exposed_ports={text: {} for text in exposed})
+    with pytest.raises(Invalid, match=cause):
+        config.merge(request(), image, ID, "h")
+
+
 def test_the_environment_is_the_defaults_then_the_image_then_the_user():
     assert process(env=("LANG=de", "X=1")).env == (
         "PATH=/bin",

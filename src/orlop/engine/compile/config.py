@@ -10,6 +10,7 @@ from ...spec.errors import Invalid
 from ...spec.image import RESERVED_LABELS, ContainerConfig
 from ..containers import names
 from ..containers.record import Config
+from ..networks import ports
 from . import health
 
 TYPE_CHECKING = False
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 PATH_DEFAULT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+EXPOSED_MAX = 3 * 65536  # each port by TCP, UDP and SCTP; every list of containers shows them
 HOSTNAME_LENGTH_MAX = 63  # __NEW_UTS_LEN is 64; a DNS label, which it should be, has 63
 _HOSTNAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
 
@@ -45,9 +47,25 @@ def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, 
         stop_timeout_s=image.stop_timeout if request.stop_timeout_s is None else request.stop_timeout_s,
         health=health.merge(request, image, subject),
         shell_form=image.shell,
-        exposed_ports=tuple(dict.fromkeys((*request.exposed_ports, *image.exposed_ports))),
+        exposed_ports=_exposed((*request.exposed_ports, *image.exposed_ports), subject),
         volumes=tuple(sorted(set(image.volumes) | {bind.target for bind in request.binds if not bind.source})),
     )
+
+
+def _exposed(texts: tuple[str, ...], subject: str) -> tuple[str, ...]:
+    """Return the ports that request and image expose, each text once. Raises Invalid for one that is none."""
+    found = tuple(dict.fromkeys(texts))
+    count = 0
+    for text in found:
+        try:
+            first, last, _ = ports.parse_exposed(text)
+        except ValueError as wrong:
+            hint = "write 80, 80/udp or 8000-8010; if the image says it, make that anew with another EXPOSE"
+            raise Invalid("create", subject, str(wrong), hint=hint) from None
+        count += last - first + 1
+        if count > EXPOSED_MAX:
+            raise Invalid("create", subject, f"more than {EXPOSED_MAX} ports are exposed", hint="expose fewer")
+    return found
 
 
 def _unreserved(labels: dict[str, str]) -> dict[str, str]:

@@ -80,9 +80,9 @@ def _user(record: ContainerRecord) -> tuple[Step, ...]:
 def _with_user(spec: Spec, record: ContainerRecord) -> Spec:
     """Return the spec with the ids that the user's text itself tells."""
     user, _, group = record.config.user.partition(":")
-    if spec.process is None or not (user.isascii() and user.isdecimal()):
-        return spec
-    gid = int(group) if group.isascii() and group.isdecimal() else 0
+    if spec.process is None or not (user.isascii() and user.isdecimal() and len(user) <= 10):
+        return spec  # a longer one is refused when it is looked up
+    gid = int(group) if group.isascii() and group.isdecimal() and len(group) <= 10 else 0
     return spec.replace(process=spec.process.replace(user=User(uid=int(user), gid=gid)))
 
 
