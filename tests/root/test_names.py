@@ -186,6 +186,45 @@ def test_a_link_is_a_name_for_one(run: Run, orlop: Environment) -> None:
     assert ask(other, "shop")[1] == []
 
 
+def test_a_link_on_the_default_bridge_is_told_in_variables(run: Run, orlop: Environment) -> None:
+    exposed = ("--expose", "80", "--expose", "81", "--expose", "53/udp", "--expose", "443", "-p", "8079:79")
+    web = run("--name", "web-1", *exposed, "-e", "COLOUR=red", "-e", "HOME=/x")
+    words = ("--name", "asks", "--link", "web-1:the-shop", "-e", "THE_SHOP_NAME=mine", "host", "env")
+    told = set(orlop("run", *words).stdout.splitlines())
+    there = web.address()
+    said = {line for line in told if line.startswith("THE_SHOP_")}
+    assert "THE_SHOP_NAME=mine" in said  # its own go over what a link says
+    assert {f"THE_SHOP_PORT=tcp://{there}:79", "THE_SHOP_PORT_79_TCP_PORT_START=79"} <= said
+    assert {"THE_SHOP_PORT_79_TCP_PORT_END=81", f"THE_SHOP_PORT_79_TCP_END=tcp://{there}:81"} <= said
+    assert {f"THE_SHOP_PORT_53_UDP=udp://{there}:53", "THE_SHOP_PORT_53_UDP_PROTO=udp"} <= said
+    assert {f"THE_SHOP_PORT_443_TCP_ADDR={there}", "THE_SHOP_PORT_443_TCP_PORT=443"} <= said
+    assert "THE_SHOP_ENV_COLOUR=red" in said and not any("ENV_HOME" in line for line in said)
+    # As dockerd says it (tests/contract/test_networks_peers.py): as many, and no others.
+    assert len(said) == 1 + 5 * 4 + 4 + 1 + 1
+    # An address of the next run, for whoever starts then; in an exec as well, where it says nothing of who has gone.
+    linked = run("--link", "web-1:shop", "--link", "web-1", "--health-cmd", "env > /env", "--health-interval", "100ms")
+    assert f"SHOP_PORT=tcp://{there}:79" in orlop("exec", linked.id, "env").stdout.splitlines()
+    wait_until(lambda: f"WEB_1_PORT=tcp://{there}:79\n" in orlop("exec", linked.id, "cat", "/env", check=False).stdout)
+    orlop("kill", "web-1")
+    orlop("wait", "web-1")
+    assert "SHOP_" not in orlop("exec", linked.id, "env").stdout
+    refused = orlop("start", "asks", check=False)
+    assert refused.code == 1
+    assert "Cannot link to a non running container: /web-1 AS /asks/the-shop" in refused.stderr
+    taken = run()
+    orlop("start", "web-1")
+    assert taken.address() != web.address() != there
+    assert f"THE_SHOP_PORT=tcp://{web.address()}:79" in orlop("start", "-a", "asks").stdout.splitlines()
+    orlop("network", "create", "left")
+    orlop("network", "connect", "left", "web-1")
+    orlop("network", "disconnect", "bridge", "web-1")
+    refused = orlop("start", "asks", check=False)
+    assert refused.code == 1 and f"container {web.id} not attached to default bridge network" in refused.stderr
+    orlop("rm", "-f", "web-1")
+    assert "THE_SHOP_PORT" not in orlop("start", "-a", "asks").stdout
+    assert "SHOP" not in orlop("run", "--rm", "--network", "left", "--link", f"{taken.id}:shop", "host", "env").stdout
+
+
 def test_the_others_are_asked_outside(run: Run, orlop: Environment, upstream: Callable[..., Upstream]) -> None:
     server = upstream(B)
     orlop("network", "create", "left")

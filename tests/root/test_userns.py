@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -164,6 +165,33 @@ def test_low_ports_pings_and_the_machines_namespaces_work(machine: Machine) -> N
     ]
     device = ("--device", "/dev/zero:/dev/nil", "host", "stat", "-c", "%t:%T", "/dev/nil")
     assert machine.lines("run", "--rm", "--userns", "auto", *device) == ["1:5"]
+
+
+def test_settings_of_the_network_are_the_engines_to_write(machine: Machine) -> None:
+    # Root of another user namespace has no rights over a network namespace that the engine has made.
+    own = ("--sysctl", "net.ipv4.ip_default_ttl=70", "--sysctl", "net.ipv4.conf.eth0.log_martians=1")
+    read = "cd /proc/sys; cat net/ipv4/ip_default_ttl net/ipv4/conf/eth0/log_martians kernel/msgmax"
+    both = (*own, "--sysctl", "kernel.msgmax=4321", "--restart", "always", "--name", "s", "host")
+    machine.lines("run", "-d", "--userns", "auto", *both, "sleep", "1000")
+    assert machine.lines("exec", "s", "sh", "-c", read) == ["70", "1", "4321"]
+    shown = machine.lines("inspect", "-f", '{{index .HostConfig.Sysctls "net.ipv4.ip_default_ttl"}}', "s")
+    assert shown == ["70"]
+    pid = machine.lines("inspect", "-f", "{{.State.Pid}}", "s")[0]
+    os.kill(int(pid), signal.SIGKILL)
+    rootless.wait_for("it runs again", lambda: machine.lines("inspect", "-f", "{{.RestartCount}}", "s") == ["1"])
+    rootless.wait_for("it answers", lambda: machine.orlop("exec", "s", "sh", "-c", read).stdout == "70\n1\n4321\n")
+    machine.lines("rm", "-f", "s")
+    ttl = ("cat", "/proc/sys/net/ipv4/ip_default_ttl")
+    alone = machine.lines("run", "--rm", "--userns", "auto", "--network", "none", *own[:2], "host", *ttl)
+    assert alone == ["70"]  # made by itself, in its own user namespace
+    for wrong, told in (
+        ("net.no.such=1", "the sysctl net.no.such can't be set to '1': No such file or directory"),
+        ("net.ipv4.ip_default_ttl=x", "the sysctl net.ipv4.ip_default_ttl can't be set to 'x': Invalid argument"),
+        ("net.ipv4.conf.../all/x=1", "is not allowed"),
+    ):
+        done = machine.orlop("run", "--rm", "--userns", "auto", "--sysctl", wrong, "host", "true")
+        assert done.code == 125 and told in done.stderr, done
+    assert machine.lines("ps", "-aq") == []
 
 
 def test_a_namespace_is_shared_with_whoever_joins_it(machine: Machine) -> None:

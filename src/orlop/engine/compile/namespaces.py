@@ -119,6 +119,15 @@ def sysctls(request: ContainerRequest, subject: str) -> dict[str, str]:
     return dict(request.sysctls)
 
 
+def network_sysctls(record: ContainerRecord) -> dict[str, str]:
+    """Return the settings that the engine writes itself: those of a network namespace that it makes for a container in
+    another user namespace, whose root has no rights over it (network_namespaces(7))."""
+    chosen = record.request.network
+    if not record.uid_mappings or chosen in ("none", "host") or chosen.startswith(CONTAINER):
+        return {}
+    return {name: value for name, value in record.request.sysctls.items() if name.startswith("net.")}
+
+
 def ipc_mounts(mounts: Iterable[Mount], request: ContainerRequest, subject: str) -> tuple[Mount, ...]:
     """Return the mounts with that of shared memory as --ipc and --shm-size want it. Raises Invalid."""
     if request.shm_bytes < 0:

@@ -20,7 +20,7 @@ from .. import compile, events, host, images, secrets
 from ..compile import config, health, logging, security
 from ..compile.namespaces import CONTAINER
 from ..images.notes import notes as image_notes
-from ..networks import attach, reach
+from ..networks import attach, links, reach
 from ..networks import requests as network_requests
 from ..supervision import dependencies, orders
 from ..userns import kept
@@ -276,6 +276,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
         os.mkdir(runtime_directory, 0o700)
         undo.callback(shutil.rmtree, runtime_directory, ignore_errors=True)
         trees = shared.trees(engine, record, held)
+        linked = _write_links(engine, record)
         message = StartTask(
             id=record.id,
             directory=directory,
@@ -291,7 +292,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
             has_network=joined.fd >= 0,
             trees=tuple(trees),
             restarts=restarts,
-            health=_health_check(directory, record),
+            health=_health_check(directory, record, linked),
             log=logging.options(record, engine.host.hostname, logging.budget_bytes(os.environ)),
         )
         ordered = orders.read(engine, record.id)
@@ -305,12 +306,30 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
         undo.pop_all()
 
 
-def _health_check(directory: str, record: ContainerRecord) -> HealthCheck | None:
+def _write_links(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
+    """Put what a container's links say into its environment, now that their addresses are known; return it."""
+    if not record.request.links:
+        return ()
+    linked = links.environment(engine, record, starting=True)
+    directory = engine.records.path(record.id)
+    spec = _read_spec(directory)
+    if spec.process is not None:
+        env = config.environment(record.config, record.request.terminal, linked=linked)
+        spec = spec.replace(process=spec.process.replace(env=env))
+        write_durably(f"{directory}/{SPEC_FILE}", jsonio.dump(spec.to_json()), last=False)
+    return linked
+
+
+def _read_spec(directory: str) -> Spec:
+    with open(f"{directory}/{SPEC_FILE}", "rb", buffering=0) as file:
+        return Spec.from_json(jsonio.parse(file.read(), SPEC_FILE, bytes_max=SPEC_BYTES_MAX), SPEC_FILE)
+
+
+def _health_check(directory: str, record: ContainerRecord, linked: tuple[str, ...]) -> HealthCheck | None:
     if record.config.health is None:
         return None
-    with open(f"{directory}/{SPEC_FILE}", "rb", buffering=0) as file:
-        spec = Spec.from_json(jsonio.parse(file.read(), SPEC_FILE, bytes_max=SPEC_BYTES_MAX), SPEC_FILE)
-    return health.task(record, spec, config.environment(record.config, terminal=False))
+    env = config.environment(record.config, terminal=False, linked=linked)
+    return health.task(record, _read_spec(directory), env)
 
 
 def rootfs_mounts(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:

@@ -7,6 +7,7 @@ after it, and go before it.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 
 from ...linux.netlink import namespace
@@ -135,6 +136,7 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
                 raise
         joined = Joined(engine, record, fd, attachment)
         try:
+            _set_sysctls(record, fd)
             joined.listen_for_questions()
         except BaseException:
             release(engine, record.id)
@@ -155,6 +157,21 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
         if fd >= 0:
             os.close(fd)
         raise
+
+
+def _set_sysctls(record: ContainerRecord, fd: int) -> None:
+    """Write the settings that its process has no rights to. Raises Unavailable."""
+    if not record.uid_mappings:
+        return
+    from ..compile.namespaces import network_sysctls
+
+    for name, value in network_sysctls(record).items():
+        place = name.removeprefix("net.").replace(".", "/")
+        try:
+            namespace.inside(fd, functools.partial(interfaces.write_sysctl, place, value))
+        except OSError as failure:
+            cause = f"the sysctl {name} can't be set to {value[:100]!r}: {failure.strerror}"
+            raise Unavailable("start", record.subject, cause, hint="leave the --sysctl away") from None
 
 
 def may_do_without(record: ContainerRecord) -> bool:

@@ -90,11 +90,16 @@ def settle(inside: Rtnetlink, netns: int, endpoint: Endpoint, wish: EndpointRequ
 
 def _write(settings: list[tuple[str, str]]) -> None:
     for place, value in settings:
-        fd = os.open(f"/proc/sys/net/{place}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
+        write_sysctl(place, value)
+
+
+def write_sysctl(place: str, value: str) -> None:
+    """Write a setting below net/ of the calling thread's network namespace. Raises OSError."""
+    fd = os.open(f"/proc/sys/net/{place}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
 
 
 def _sysctls(wish: EndpointRequest, subject: str) -> Iterator[tuple[str, str, str, str]]:
