@@ -54,7 +54,8 @@ RUN = CLIENT | set(
 EXEC = CLIENT | set(
     """
     orlop.assembled orlop.frontends.cli.containers.environment orlop.frontends.cli.containers.exec
-    orlop.frontends.cli.foreground orlop.frontends.cli.session orlop.frontends.native.asker orlop.linux orlop.linux.tty orlop.spec.attach
+    orlop.frontends.cli.foreground orlop.frontends.cli.session orlop.frontends.native.asker orlop.linux
+    orlop.linux.tty orlop.spec.attach
     """.split()
 )
 RUN_STANDARD = CLIENT_STANDARD | {"_struct", "errno", "select", "struct", "termios", "types"}
