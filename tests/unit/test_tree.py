@@ -85,7 +85,7 @@ def missing_from(text: str, directory: Path) -> list[str]:
             missing.append(f"./dev {chore}")
         elif chore == "test" and word and word not in (*GROUPS, "all"):
             missing.append(f"./dev test {word}")
-    for word, second in re.findall(r"\./orlop ([a-z]+)(?: ([a-z-]+))?", text):
+    for word, second in re.findall(r"\./orlop ([a-z-]+)(?: ([a-z-]+))?", text):
         known = commands.find(word, second) if word in commands.GROUPS else commands.find("", word)
         if not known:
             missing.append(f"./orlop {word} {second}".rstrip())
