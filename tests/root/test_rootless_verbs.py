@@ -90,6 +90,9 @@ volume exists vol
 volume du
 volume who
 volume clone vol twin
+volume snapshot twin snap
+volume diff twin snap
+volume rollback twin snap
 volume mv twin moved
 volume export -o vol.tar vol
 volume import back vol.tar

@@ -541,12 +541,89 @@ def test_a_volume_is_cloned_renamed_archived_and_restored(orlop, tmp_path):
     assert json.loads(orlop("volume", "inspect", "five").stdout)[0]["Name"] == "five"
 
 
+def test_a_volume_is_renamed_under_those_who_use_it(orlop):
+    flags = ("-v", "old:/v", "--mount", "type=volume,src=old,dst=/w/below,readonly")
+    orlop("run", *NO_NETWORK, "-d", "--name", "c", *flags, "host", "sh", "-c", "echo 1 > /v/a; exec sleep 1000")
+    orlop("create", *NO_NETWORK, "--name", "later", "-v", "old:/v", "host", "cat", "/v/a")
+    pid = orlop("inspect", "-f", "{{.State.Pid}}", "c").stdout
+    orlop("volume", "mv", "old", "new")
+    assert names(orlop) == ["new"] and orlop("inspect", "-f", "{{.State.Pid}}", "c").stdout == pid
+    assert orlop("inspect", "-f", "{{range .Mounts}}{{.Name}} {{end}}", "c").stdout.split() == ["new", "new"]
+    orlop("exec", "c", "sh", "-c", "echo 2 > /v/a")
+    assert (data(orlop, "new") / "a").read_text() == "2\n"
+    assert orlop("start", "-a", "later").stdout == "2\n"
+    orlop("restart", "-t", "0", "c")
+    assert orlop("exec", "c", "cat", "/w/below/a").stdout == "1\n"
+    assert (
+        "old" not in orlop("show-run", "c").stdout and "is in use" in orlop("volume", "rm", "new", check=False).stderr
+    )
+    assert not [name for name in os.listdir(orlop.root / "volumes") if name.startswith(".")]
+
+
+def test_the_next_engine_finishes_a_renaming(orlop):
+    orlop("create", *NO_NETWORK, "--name", "c", "-v", "old:/v", "host", "cat", "/v/a")
+    (data(orlop, "old") / "a").write_text("kept\n")
+    orlop("engine", "stop")
+    volumes = orlop.root / "volumes"
+    (volumes / "old").rename(volumes / "new")  # where an engine died
+    (volumes / ".move-1").write_text('{"old":"old","new":"new"}')
+    (volumes / ".move-2").write_text('{"old":"../old","new"')
+    assert names(orlop) == ["new"] and orlop("start", "-a", "c").stdout == "kept\n"
+    assert "is not finished" in (orlop.root / "engine.log").read_text()
+    assert orlop("inspect", "-f", "{{(index .Mounts 0).Name}}", "c").stdout == "new\n"
+
+
+def test_a_volume_goes_back_to_its_snapshot(orlop):
+    shell(orlop, "echo one > /v/a; mkdir /v/d; echo x > /v/d/gone; chown 5:6 /v/d; ln -s /etc /v/l", "-v", "data:/v")
+    assert orlop("volume", "snapshot", "data", "before").stdout == "before\n"
+    drawn = orlop("volume", "snapshot", "data").stdout.strip()
+    assert drawn.startswith("data-2") and names(orlop) == sorted(["before", "data", drawn])
+    assert orlop("volume", "diff", "data", "before").stdout == ""
+    shell(orlop, "echo two > /v/a; rm /v/d/gone /v/l; touch /v/new", "-v", "data:/v")
+    assert orlop("volume", "diff", "data", "before").stdout == "C /a\nD /d/gone\nD /l\nA /new\n"
+    orlop("run", *NO_NETWORK, "-d", "--name", "c", "-v", "data:/v", "host", "sleep", "1000")
+    refused = orlop("volume", "rollback", "data", "before", check=False)
+    assert refused.code == 1 and "running containers mount it" in refused.stderr
+    orlop("stop", "-t", "0", "c")
+    assert orlop("volume", "rollback", "data", "before").stdout == "data\n"
+    assert orlop("volume", "diff", "data", "before").stdout == ""
+    orlop("start", "c")
+    assert orlop("exec", "c", "sh", "-c", "cat /v/a /v/d/gone; stat -c %u:%g /v/d; readlink /v/l").stdout == (
+        "one\nx\n5:6\n/etc\n"
+    )
+    orlop("rm", "-f", "c")
+    orlop("volume", "prune", "-a", "-f")
+    assert names(orlop) == sorted(["before", drawn])  # theirs is gone now, so the next takes them
+    orlop("volume", "prune", "-a", "-f")
+    assert names(orlop) == [] and os.listdir(orlop.root / "volumes") == []
+
+
+def test_what_is_no_snapshot_is_no_way_back(orlop):
+    for name in ("data", "other"):
+        orlop("volume", "create", name)
+    orlop("volume", "snapshot", "other", "kept")
+    for words, expected in (
+        (["rollback", "data", "other"], "other is no snapshot of it"),
+        (["rollback", "data", "kept"], "kept is no snapshot of it"),
+        (["rollback", "data", "nosuch"], "no such volume"),
+        (["rollback", "nosuch", "kept"], "no such volume"),
+        (["snapshot", "nosuch"], "no such volume"),
+        (["snapshot", "data", "kept"], "there is a volume of that name"),
+        (["snapshot", "data", "a/b"], "includes invalid characters"),
+        (["diff", "data", "nosuch"], "no such volume"),
+    ):
+        refused = orlop("volume", *words, check=False)
+        assert refused.code == 1 and expected in refused.stderr, refused
+    assert names(orlop) == ["data", "kept", "other"]
+
+
 def test_what_is_used_or_taken_or_broken_changes_nothing(orlop, tmp_path):
     orlop("create", "--name", "c", "-v", "used:/u:ro", "host")
     orlop("volume", "create", "taken")
     (tmp_path / "broken.tar").write_bytes(bytes(Archive().file(b"x", b"y" * 5000))[:3000])
     for words, expected in (
-        (["mv", "used", "new"], "volume is in use"),
+        (["mv", "nosuch", "new"], "no such volume"),
+        (["mv", "used", "taken"], "there is a volume taken"),
         (["mv", "taken", "used"], "there is a volume used"),
         (["mv", "taken", "a/b"], "includes invalid characters"),
         (["clone", "used", "taken"], "there is a volume of that name"),

@@ -40,7 +40,7 @@ ACTIONS: dict[str, frozenset[str]] = {
         "restart restore start stop top unpause update".split()
     ),
     IMAGE: frozenset("create delete import load prune pull push save tag untag".split()),
-    VOLUME: frozenset("create destroy mount prune unmount".split()),
+    VOLUME: frozenset("create destroy mount prune rollback unmount".split()),
     NETWORK: frozenset("connect create destroy disconnect prune remove update".split()),
     BUILDER: frozenset(("prune",)),
     DAEMON: frozenset(("reload",)),

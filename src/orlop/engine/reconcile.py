@@ -1,6 +1,7 @@
 """What an engine does when it opens: it looks at what is there. The only recovery path, and it runs at every start.
 
 Found                                                   done
+a volume that was being renamed                         its containers call it as it is called now
 a condemned container                                   its removal is finished
 a directory without container.json                      its creation never finished: it is removed
 a running container                                     its end is awaited
@@ -24,6 +25,7 @@ from . import events
 from .containers import ends, execs, freezing, names, removal, state
 from .networks import attach, cni, egress
 from .steps import sweep as steps
+from .volumes import moving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ _LATE_START_POLL_S = 0.05
 
 def reconcile(engine: Engine) -> None:
     """Bring the engine's view and the world together. One container's trouble never hides the others."""
+    moving.finish(engine)
     for container_id in engine.records.condemned():
         removal.dispose(engine, container_id)
     late = []

@@ -41,6 +41,7 @@ _NUMBERS = {
     "setdomainname": (171, 162),
     "set_mempolicy": (238, 237),
     "setns": (308, 268),
+    "renameat2": (316, 276),
     "statx": (332, 291),
     "syncfs": (306, 267),
     "umount2": (166, 39),

@@ -5,7 +5,8 @@
            .new-*                on its way in or being filled; .gone-* on its way out
 
 Invariants:
-1. A volume appears whole and durable, by one rename; volume.json never changes afterwards.
+1. A volume appears whole and durable, by one rename, and is replaced by one exchange; volume.json never changes
+   afterwards.
 2. Who uses a volume is computed from the records of the containers, never stored (`Users`).
 3. A volume that a creation under way wants is held: it can't be removed meanwhile, though no record names it yet.
 4. No name of a volume begins with a dot, so what lies on the way never looks like one.
@@ -34,6 +35,8 @@ LOCAL = "local"
 NAME_BYTES_MAX = 255  # NAME_MAX of every file system that matters
 RECORD_BYTES_MAX = 4 * 1024 * 1024
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+SNAPSHOT_LABEL = "io.orlop.snapshot-of"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 _NEW, _GONE = ".new-", ".gone-"
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _REST = _FIRST | frozenset("_.-")
@@ -135,6 +138,20 @@ class Volumes:
         fill: puts the first content into the directory of a descriptor, before anybody sees the volume.
         Raises Invalid and Unsupported for a size that can't be, OSError.
         """
+        temporary = self._prepared(record, fill)
+        with self._lock:
+            try:
+                os.rename(temporary, self.path(record.name))
+            except OSError:
+                self.discard(temporary)
+                if os.path.isdir(self.path(record.name)):
+                    return False
+                raise
+        _fsync(self.directory)
+        return True
+
+    def _prepared(self, record: VolumeRecord, fill: "Callable[[int], None] | None") -> str:
+        """Return the directory, on its way in, of a whole volume."""
         temporary = self.reserve()
         os.mkdir(f"{temporary}/{DATA}")
         os.chmod(f"{temporary}/{DATA}", 0o755)  # docker's; the directory above it is ours alone
@@ -149,16 +166,23 @@ class Volumes:
         except BaseException:
             self.discard(temporary)
             raise
-        with self._lock:
-            try:
-                os.rename(temporary, self.path(record.name))
-            except OSError:
-                self.discard(temporary)
-                if os.path.isdir(self.path(record.name)):
-                    return False
-                raise
-        _fsync(self.directory)
-        return True
+        return temporary
+
+    def replace(self, record: VolumeRecord, fill: "Callable[[int], None]", may: "Callable[[], bool]") -> None:
+        """Put another content in the place of a volume's, by one exchange of directories.
+
+        fill: as for `make`. may: asked under the lock whether nobody new uses it. Raises Conflict, NotFound, OSError.
+        """
+        temporary = self._prepared(record, fill)
+        try:
+            with self._lock:
+                if record.name in self._held or not may():
+                    cause = "a container that wants it is being created"
+                    raise Conflict("change", record.subject, cause, hint="try it again", code="E0902")
+                _exchange(temporary, self.path(record.name))
+            _fsync(self.directory)
+        finally:
+            self.discard(temporary)
 
     def remove(self, name: str, is_used: "Iterable[str]", *, holders: int = 0) -> None:
         """Remove a volume that nobody uses. is_used: ids of containers that do, looked up under the lock.
@@ -182,14 +206,15 @@ class Volumes:
         _fsync(self.directory)
         self.discard(gone)
 
-    def rename(self, old: str, new: str, is_used: "Iterable[str]") -> None:
-        """Give a volume that nobody uses another name, which is free. Raises NotFound, Conflict, OSError."""
+    def rename(self, old: str, new: str, others: "Callable[[], Iterable[str]]") -> None:
+        """Give a volume another name, which is free. others: asked under the lock who uses it now that the caller does
+        not know of. Raises NotFound, Conflict, OSError.
+        """
         record = self.load(old)
         with self._lock:
-            users = sorted(is_used)
-            if users or old in self._held:
-                cause = f"volume is in use - [{', '.join(users)}]"
-                raise Conflict("rename", f"volume {old}", cause, hint="remove these containers first", code="E0902")
+            if old in self._held or sorted(others()):
+                cause = "a container that wants it is being created"
+                raise Conflict("rename", f"volume {old}", cause, hint="try it again", code="E0902")
             if new in self._held or os.path.lexists(self.path(new)):
                 hint = "choose another name"
                 raise Conflict("rename", f"volume {old}", f"there is a volume {new}", hint=hint)
@@ -269,6 +294,12 @@ def _fill(path: str, fill: "Callable[[int], None]") -> None:
         abi.syscall("syncfs", directory, subject=path)
     finally:
         os.close(directory)
+
+
+def _exchange(one: str, two: str) -> None:
+    """Give each of two directories the other's name (renameat2(2), RENAME_EXCHANGE). Raises OSError."""
+    names = os.fsencode(one), os.fsencode(two)
+    abi.syscall("renameat2", _AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE, subject=two)
 
 
 def _fsync(path: str) -> None:

@@ -1,4 +1,4 @@
-"""What docker has no verbs for: a volume gets another name, a copy, goes into an archive and comes out of one; who uses
+"""What docker has no verbs for: a volume gets a copy, goes into an archive and comes out of one; who uses
 it, and how much it occupies.
 
 A volume is made whole or not at all: what fills it works in a directory on its way (store.Volumes.make).
@@ -16,8 +16,8 @@ from ...spec.errors import Conflict, Unavailable, Unsupported
 from ...spec.mount import VOLUME
 from ...spec.tar import Limits, Reader
 from .. import events
-from ..containers.record import disk_trouble_told, timestamp
-from . import copyup, preparation, verbs
+from ..containers.record import timestamp
+from . import copyup, verbs
 from .store import VolumeRecord, check_name
 
 TYPE_CHECKING = False
@@ -30,33 +30,27 @@ LIMITS = Limits(entries=2**40, total_bytes=2**60)  # what a user imports is his 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def rename(engine: Engine, old: str, new: str) -> None:
-    """Give a volume that no container uses another name. Raises NotFound, Invalid, Conflict, Unavailable."""
-    check_name(new, "rename")
-    with disk_trouble_told("rename", f"volume {old[:100]}"):
-        engine.volumes.rename(old, new, preparation.users(engine, old))
-    events.publish(engine, events.VOLUME, "destroy", old, {})
-    events.publish(engine, events.VOLUME, "create", new, {})
-
-
 def clone(engine: Engine, source: str, name: str) -> None:
     """Make a volume with the content of another; where the file system shares extents, none is copied.
 
     Raises NotFound, Invalid, Conflict when there is one of that name.
     """
-    original = _own_directory(engine, source, "clone")
-    subject = f"volume {source}"
+    original = own_directory(engine, source, "clone")
+    record = VolumeRecord(name=name, created_at=timestamp(), labels=original.labels, options=original.options)
+    make_filled(engine, record, copying(engine, source))
+
+
+def copying(engine: Engine, source: str) -> Callable[[int], None]:
+    """Return what fills a directory, of a descriptor, with the content of a volume."""
 
     def fill(directory: int) -> None:
         data = os.open(engine.volumes.data(source), _DIRECTORY)
         try:
-            copyup.copy_tree(data, directory, subject)
+            copyup.copy_tree(data, directory, f"volume {source}")
         finally:
             os.close(data)
 
-    _make(
-        engine, VolumeRecord(name=name, created_at=timestamp(), labels=original.labels, options=original.options), fill
-    )
+    return fill
 
 
 def export(engine: Engine, name: str, stream: int) -> None:
@@ -64,7 +58,7 @@ def export(engine: Engine, name: str, stream: int) -> None:
 
     Raises NotFound, Unavailable when the client goes.
     """
-    _own_directory(engine, name, "export")
+    own_directory(engine, name, "export")
     with socket.socket(fileno=os.dup(stream)) as peer, _Told("export", name):
         peer.settimeout(None)
         data = os.open(engine.volumes.data(name), _DIRECTORY)
@@ -90,7 +84,7 @@ def import_archive(engine: Engine, name: str, stream: int) -> None:
             reader = Reader(Decompressed(peer.recv, subject).read, subject, LIMITS)
             Extraction(directory, -1, subject, rules=Rules(layer=False)).run(reader)
 
-    _make(engine, VolumeRecord(name=name, created_at=timestamp()), fill)
+    make_filled(engine, VolumeRecord(name=name, created_at=timestamp()), fill)
 
 
 def usage(engine: Engine) -> list[dict[str, object]]:
@@ -131,7 +125,8 @@ class _Told:
             raise Unavailable(self.verb, f"volume {self.name}", cause, hint="look at the space (df)") from None
 
 
-def _own_directory(engine: Engine, name: str, verb: str) -> VolumeRecord:
+def own_directory(engine: Engine, name: str, verb: str) -> VolumeRecord:
+    """Return the record of a volume whose content lies here. Raises NotFound, Unsupported."""
     record = engine.volumes.load(name)
     if record.options.get("type"):
         cause = f"it is a {record.options['type']} of elsewhere: {record.options.get('device', '')[:100]}"
@@ -139,7 +134,8 @@ def _own_directory(engine: Engine, name: str, verb: str) -> VolumeRecord:
     return record
 
 
-def _make(engine: Engine, record: VolumeRecord, fill: Callable[[int], None]) -> None:
+def make_filled(engine: Engine, record: VolumeRecord, fill: Callable[[int], None]) -> None:
+    """Make a volume that begins with some content. Raises Invalid, Conflict when there is one, Unavailable."""
     check_name(record.name)
     with engine.volumes.held((record.name,)), _Told("create", record.name):
         if engine.volumes.find(record.name) is not None or not engine.volumes.make(record, fill):

@@ -9,7 +9,7 @@ from ..containers import names
 from ..containers.record import disk_trouble_told, timestamp
 from ..labels import has_label
 from . import local, preparation
-from .store import ANONYMOUS_LABEL, LOCAL, VolumeRecord, check_name
+from .store import ANONYMOUS_LABEL, LOCAL, SNAPSHOT_LABEL, VolumeRecord, check_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +88,11 @@ def prune(engine: Engine, filters: Mapping[str, Sequence[str]]) -> tuple[list[st
     tests = _tests({key: values for key, values in filters.items() if key != "all"}, _PRUNE_FILTERS, "prune")
     used = _used(engine)
     removed, freed = [], 0
-    for record in list(engine.volumes.all()):
+    found = list(engine.volumes.all())
+    names_of_all = {record.name for record in found}
+    for record in found:
+        if record.labels.get(SNAPSHOT_LABEL) in names_of_all:
+            continue  # the way back of a volume that is there: by name only
         if record.name in used or not (everything or record.is_anonymous):
             continue
         if not all(test(record, used) for test in tests):

@@ -1,4 +1,4 @@
-"""`orlop volume mv`, `clone`, `export`, `import`, `du`, `who`: what docker has no commands for."""
+"""`orlop volume mv`, `clone`, `snapshot`, `rollback`, `diff`, `export`, `import`, `du`, `who`: not docker's."""
 
 from __future__ import annotations
 
@@ -32,6 +32,32 @@ def _pair(invocation: Invocation, verb: str) -> int:
     with invocation.connect() as engine:
         engine.call(verb, {"volume": volume, "name": name})
     write_line(for_output(name))
+    return 0
+
+
+def _snapshot(invocation: Invocation) -> int:
+    volume, name = (*invocation.arguments, "")[:2]
+    with invocation.connect() as engine:
+        made = engine.call("volumes.snapshot", {"volume": volume, "snapshot": name})
+    write_line(for_output(str(made.get("name")) if isinstance(made, dict) else name))
+    return 0
+
+
+def _rollback(invocation: Invocation) -> int:
+    volume, snapshot = invocation.arguments
+    with invocation.connect() as engine:
+        engine.call("volumes.rollback", {"volume": volume, "snapshot": snapshot})
+    write_line(for_output(volume))
+    return 0
+
+
+def _diff(invocation: Invocation) -> int:
+    volume, since = invocation.arguments
+    with invocation.connect() as engine:
+        found = engine.call("volumes.changes", {"volume": volume, "snapshot": since})
+    for change in found if isinstance(found, list) else ():
+        if isinstance(change, dict):
+            write_line(for_output(f"{change.get('kind')} {change.get('path')}"))
     return 0
 
 
@@ -115,8 +141,11 @@ def _who(invocation: Invocation) -> int:
     return 0
 
 
-MV = Command(_mv, "Rename a volume that no container uses", "VOLUME NEW_NAME", arguments=(2, 2))
+MV = Command(_mv, "Rename a volume, also while containers use it", "VOLUME NEW_NAME", arguments=(2, 2))
 CLONE = Command(_clone, "Make a volume with the content of another", "VOLUME NEW_VOLUME", arguments=(2, 2))
+SNAPSHOT = Command(_snapshot, "Keep what a volume holds now", "VOLUME [SNAPSHOT]", arguments=(1, 2))
+ROLLBACK = Command(_rollback, "Give a volume what a snapshot of it holds", "VOLUME SNAPSHOT", arguments=(2, 2))
+DIFF = Command(_diff, "Show what changed in a volume since a snapshot of it", "VOLUME SNAPSHOT", arguments=(2, 2))
 EXPORT = Command(
     _export,
     "Export the contents of a volume as a tar archive",

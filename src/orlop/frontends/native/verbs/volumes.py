@@ -2,7 +2,7 @@
 
 import stat
 
-from ....engine.volumes import live, transfer, verbs
+from ....engine.volumes import live, moving, snapshots, transfer, verbs
 from ....spec.mount import MountRequest, VolumeRequest
 from .call import Args, Call, Nothing, Verb
 
@@ -22,6 +22,11 @@ class Named(Args):
 class Pair(Args):
     volume: str
     name: str
+
+
+class Snapshot(Args):
+    volume: str
+    snapshot: str = ""
 
 
 class Remove(Args):
@@ -50,12 +55,17 @@ def _prune(call: Call, args: List) -> object:
 
 
 def _rename(call: Call, args: Pair) -> object:
-    transfer.rename(call.engine, args.volume, args.name)
+    moving.rename(call.engine, args.volume, args.name)
     return {}
 
 
 def _clone(call: Call, args: Pair) -> object:
     transfer.clone(call.engine, args.volume, args.name)
+    return {}
+
+
+def _roll_back(call: Call, args: Snapshot) -> object:
+    snapshots.roll_back(call.engine, args.volume, args.snapshot)
     return {}
 
 
@@ -83,6 +93,13 @@ VERBS: dict[str, Verb] = {
     "volumes.usage": Verb(Nothing, lambda call, _: transfer.usage(call.engine)),
     "volumes.rename": Verb(Pair, _rename),
     "volumes.clone": Verb(Pair, _clone, lasts=True),
+    "volumes.snapshot": Verb(
+        Snapshot, lambda call, args: {"name": snapshots.take(call.engine, args.volume, args.snapshot)}, lasts=True
+    ),
+    "volumes.rollback": Verb(Snapshot, _roll_back, lasts=True),
+    "volumes.changes": Verb(
+        Snapshot, lambda call, args: snapshots.changes(call.engine, args.volume, args.snapshot), lasts=True
+    ),
     "volumes.export": Verb(Named, _export, lasts=True),
     "volumes.import": Verb(Named, _import, lasts=True),
     "containers.mounts": Verb(Mounts, _mounts),
