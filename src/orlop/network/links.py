@@ -10,6 +10,7 @@ import errno
 import os
 from _socket import AF_INET, AF_INET6
 
+from ..linux import interface
 from ..linux.netlink import namespace, rtnetlink
 from ..linux.netlink.rtnetlink import ADDR_GEN_MODE_NONE, IFA_F_NODAD, Hop, Rtnetlink
 from . import subnet
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 MTU_DEFAULT = 1500
 NAME_LENGTH_MAX = 15  # IFNAMSIZ without its NUL
 PING_GID_MAX = 2**31 - 1
+# What leads a user's networks outside (pasta, slirp4netns) drops what its own socket can't take at once, and TCP inside
+# has to send it again: after this time, not after 200 ms. A remote end delays its acknowledgement by less (40 ms).
+UPLINK_RTO_MIN_MS = 50
+UPLINK_MTU_LARGE = 32768  # a packet of more than half of what TSO makes at once
 _SYSCTL = "/proc/sys/net"
 
 
@@ -181,9 +186,25 @@ def plug_bridge(route: Rtnetlink, inside: Rtnetlink, netns: int, endpoint: Endpo
         # br_netfilter translates on the bridge.
         route.set_bridge_port(host_end.index, isolated=port.isolated, hairpin=True)
         configure(inside, netns, endpoint)
+        if namespace.has_left() and port.mtu >= UPLINK_MTU_LARGE:
+            _keep_order(netns, endpoint)
     except BaseException:
         delete_link(route, endpoint.link)
         raise
+
+
+def _keep_order(netns: int, endpoint: Endpoint) -> None:
+    """Have what a container sends come to the bridge in the order in which it was sent, on whatever processor.
+
+    What a veth takes is put into a queue of the sending processor, unless its other end polls (NAPI, with GRO) and no
+    packet stands for several (TSO): then all of it passes one ring (veth_skb_is_eligible_for_gro, drivers/net/veth.c).
+    pasta(1) drops what comes behind a gap, and the sender waits. With packets this large TSO gains nothing.
+    """
+    try:
+        interface.set_offload(endpoint.link, interface.GRO, True)
+        namespace.inside(netns, lambda: interface.set_offload(endpoint.interface, interface.TSO, False))
+    except OSError:
+        pass  # slower, and as right
 
 
 def plug_macvlan(route: Rtnetlink, inside: Rtnetlink, netns: int, endpoint: Endpoint, parent: str, mode: str) -> None:
@@ -224,9 +245,10 @@ def set_gateway(inside: Rtnetlink, endpoint: Endpoint | None) -> None:
         return
     own = inside.link(endpoint.interface)
     assert own is not None
+    rto_min_ms = UPLINK_RTO_MIN_MS if namespace.has_left() else 0
     for gateway in (endpoint.gateway, endpoint.gateway6):
         if gateway:
-            inside.add_route(("", 0), Hop(gateway, own.index))
+            inside.add_route(("", 0), Hop(gateway, own.index, rto_min_ms=rto_min_ms))
 
 
 def unplug(inside: Rtnetlink, endpoint: Endpoint) -> None:

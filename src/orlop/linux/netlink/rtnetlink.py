@@ -37,6 +37,7 @@ RTN_UNICAST, RTN_LOCAL, RTN_BLACKHOLE = 1, 2, 6
 _PROTO_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK = 3, 0, 253
 _SCOPES = {RTN_UNICAST: _SCOPE_LINK, RTN_LOCAL: 254}  # RT_SCOPE_HOST
 _FR_ACT_TO_TBL = 1
+_RTA_METRICS, _RTAX_RTO_MIN = 8, 13
 
 # IFLA_*: linux/if_link.h
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _NET_NS_FD, _AF_SPEC = 1, 3, 4, 5, 10, 18, 28, 26
@@ -116,15 +117,23 @@ class Route:
 class Hop:
     """Where a route leads: through a gateway, or to a link. metric 0 is the kernel's choice.
 
-    kind: RTN_UNICAST, or RTN_LOCAL for what is to be taken as the machine's own.
+    kind: RTN_UNICAST, or RTN_LOCAL for what is to be taken as the machine's own. rto_min_ms: the least time after
+    which TCP sends again what nobody has acknowledged; 0 is the kernel's own, 200.
     """
 
-    __slots__ = ("gateway", "kind", "metric", "oif", "table")
+    __slots__ = ("gateway", "kind", "metric", "oif", "rto_min_ms", "table")
 
     def __init__(
-        self, gateway: str = "", oif: int = 0, metric: int = 0, table: int = TABLE_MAIN, kind: int = RTN_UNICAST
+        self,
+        gateway: str = "",
+        oif: int = 0,
+        metric: int = 0,
+        table: int = TABLE_MAIN,
+        kind: int = RTN_UNICAST,
+        rto_min_ms: int = 0,
     ) -> None:
         self.kind = kind
+        self.rto_min_ms = rto_min_ms
         self.gateway = gateway
         self.oif = oif
         self.metric = metric
@@ -321,6 +330,8 @@ class Rtnetlink(wire.Socket):
         for kind, value in ((4, hop.oif), (6, hop.metric), (15, hop.table)):
             if value:
                 body += u32(kind, value)
+        if hop.rto_min_ms:
+            body += nested(_RTA_METRICS, u32(_RTAX_RTO_MIN, hop.rto_min_ms))
         deleted = verb == DELROUTE
         scope = _SCOPE_UNIVERSE if hop.gateway or deleted else _SCOPES[hop.kind]
         family = family_of(hop.gateway or address)
