@@ -331,6 +331,41 @@ def test_a_dead_process_leases_nothing(store: Store) -> None:
     assert files(store) == ["index.json", "leases/sweep", "oci-layout"]
 
 
+@pytest.mark.parametrize("line", [b"sha256:..\n", b"\xff\xfe", b"9" * 6000, b"\0" * 100, str(DIGEST).encode()[:-1]])
+def test_what_a_living_process_says_without_sense_may_be_anything(store: Store, line: bytes) -> None:
+    store.ingest(DATA)
+    with open(Path(store.root) / "leases/other", "wb") as file:
+        file.write(line)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with store.leases.collection() as remove_unless_leased:
+            assert not remove_unless_leased(DIGEST, lambda: None)
+        assert store.leases.leased()(DIGEST)
+    with store.leases.collection() as remove_unless_leased:
+        assert remove_unless_leased(DIGEST, lambda: None)
+
+
+def test_what_is_no_file_leases_nothing(store: Store) -> None:
+    store.ingest(DATA)
+    leases = Path(store.root) / "leases"
+    os.mkfifo(leases / "pipe")
+    (leases / "folder").mkdir()
+    (leases / "link").symlink_to("/dev/zero")
+    with store.leases.collection() as remove_unless_leased:
+        assert remove_unless_leased(DIGEST, lambda: None)
+
+
+def test_a_lease_ends_where_somebody_has_tidied_up(store: Store) -> None:
+    leases = Path(store.root) / "leases"
+    for _ in range(2):
+        with store.leases.hold() as lease:
+            lease.add(DIGEST)
+            for name in os.listdir(leases):
+                (leases / name).unlink()
+        with store.leases.collection() as remove_unless_leased:
+            assert remove_unless_leased(DIGEST, lambda: None)
+
+
 def test_many_writers_of_one_blob(store: Store) -> None:
     errors: list[BaseException] = []
 

@@ -10,6 +10,7 @@ Invariants:
    that, they find removed when they look for it (`Lease.add` comes before looking).
 2. Nothing is crossed out while another process collects: it may have marked before that was given a name.
 3. A file whose lock can be had belongs to nobody: its process died.
+4. Where a living process's lines make no sense, whatever there is may be needed, too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 from contextlib import contextmanager, suppress
 
 from orlop.spec.digest import Digest
-from orlop.spec.errors import Unavailable
+from orlop.spec.errors import Invalid, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,10 +57,11 @@ class Neighbours:
         """Cross out all that was written down, unless somebody collects: then it stays until the next time."""
         if self._own < 0:
             return
-        fd = os.open(f"{self._directory}/{SWEEP}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{self._directory}/{SWEEP}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            os.unlink(f"{self._directory}/{self._name}")
+            with suppress(FileNotFoundError):  # somebody has tidied up
+                os.unlink(f"{self._directory}/{self._name}")
             os.close(self._own)
             self._own, self._name = -1, ""
         except BlockingIOError:
@@ -70,7 +72,7 @@ class Neighbours:
     @contextmanager
     def collection(self) -> Iterator[None]:
         """Be the one process that collects; waits for another."""
-        fd = os.open(f"{self._directory}/{SWEEP}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{self._directory}/{SWEEP}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -86,23 +88,25 @@ class Neighbours:
             for name in os.listdir(self._directory):
                 if name not in (SWEEP, self._name):
                     theirs = self._read(f"{self._directory}/{name}")
-                    is_all = is_all or (theirs is not None and name.endswith(ALL))
-                    found |= theirs or set()
+                    if theirs is not None:
+                        digests = _digests(theirs)
+                        is_all = is_all or digests is None or name.endswith(ALL)
+                        found |= digests or set()
             yield lambda digest: is_all or digest in found
 
-    def _read(self, path: str) -> set[Digest] | None:
-        """Return what a living process needs; remove the file of a dead one, and return None."""
+    def _read(self, path: str) -> bytes | None:
+        """Return what a living process has written; remove the file of a dead one, and return None."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:  # crossed out since it was listed; or a link, which no process of ours writes
             return None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):  # it may have been crossed out since it was opened
+            with suppress(OSError):  # it may have been crossed out since it was opened, or be somebody's directory
                 os.unlink(path)
             return None
         except BlockingIOError:
-            return {Digest(line) for line in os.read(fd, os.fstat(fd).st_size).decode().splitlines()}
+            return os.read(fd, os.fstat(fd).st_size)
         finally:
             os.close(fd)
 
@@ -133,3 +137,11 @@ class Neighbours:
             yield
         finally:
             os.close(gate)
+
+
+def _digests(lines: bytes) -> set[Digest] | None:
+    """Return what a process says that it needs, None where that can't be read: it may be anything."""
+    try:
+        return {Digest(line) for line in lines.decode().splitlines()}
+    except (Invalid, UnicodeDecodeError):
+        return None
