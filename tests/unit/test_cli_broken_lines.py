@@ -71,6 +71,7 @@ BROKEN: dict[tuple[str, ...], tuple[int, str, str]] = {
         "it is not of the form HOST:PORT",
         "127.0.0.1:5000",
     ),
+    ("build", "--label", "=x", "."): (1, "invalid label '=x': empty name", "write KEY=value"),
     ("build", "--timestamp", "9" * 15, "x"): (1, "invalid SOURCE_DATE_EPOCH", "seconds since 1970"),
     ("build", "--build-arg", "SOURCE_DATE_EPOCH=soon", "x"): (1, "invalid SOURCE_DATE_EPOCH", "seconds since 1970"),
     ("start", "-a", "c", "d"): (1, "you cannot start and attach multiple containers at once", "name one container"),

@@ -17,7 +17,7 @@ from ... import __version__, frozen
 from ...spec.errors import OrlopError
 from . import commands
 from .command import Command, Invocation, visible, warn
-from .flags import BOOL, EXIT_USAGE, Flag, Options, UsageError, parse, quote, suggest
+from .flags import BOOL, EXIT_USAGE, BadValue, Flag, Options, UsageError, parse, quote, suggest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,6 +150,9 @@ def run_command(
 
         _explain_usage(wrong, help.usage_line(name, command), name)
         return wrong.code
+    except BadValue as wrong:  # of a text that the command itself takes apart
+        _explain_usage(UsageError(str(wrong), wrong.hint, shows_usage=False), "", name)
+        return command.exit_failure
     except OrlopError as error:
         if debug:
             _print_traceback()
