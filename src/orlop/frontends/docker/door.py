@@ -101,7 +101,7 @@ class Door(Exchange):
         except Status as wrong:
             self._fail(wrong.status, wrong.message)
         except CommandFailed as wrong:
-            self._fail(_COMMAND_STATUS, told(wrong))
+            self._fail(_COMMAND_STATUS, f"OCI runtime create failed: {told(wrong)}")  # which docker's users look for
         except OrlopError as wrong:
             self._fail(STATUS.get(type(wrong), 500), told(wrong))
         except (Refused, OSError):
