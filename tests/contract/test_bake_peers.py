@@ -15,6 +15,7 @@ import pytest
 from orlop.build.bake.document import Document
 from orlop.build.bake.targets import plan
 from orlop.spec.errors import OrlopError
+from support.engine import Environment
 
 WHOLE = """
 variable "TAG" { default = "latest" }
@@ -72,6 +73,23 @@ JSON = """{"variable": {"T": {"default": "1"}}, "group": {"default": {"targets":
 "b": {"inherits": ["a"], "args": {"L": "$${T}"}, "platforms": ["linux/arm64", "linux/amd64"]}}}"""
 LATER = 'variable "TAG" { default = "later" }\ntarget "app" {\n tags = ["own"]\n dockerfile = "later"\n args = { NEW = "1" }\n}\n'
 
+NAMED_DEFAULT = """
+target "default" {
+  context = BAKE_CMD_CONTEXT
+  tags = ["a", "b", "a"]
+  platforms = ["linux/amd64", "linux/amd64"]
+}
+target "_base" {
+  attest = ["type=provenance,mode=min", "type=sbom"]
+}
+target "x" {
+  context = ""
+  inherits = ["_base"]
+  attest = ["type=provenance,mode=max"]
+}
+"""
+JSON_LISTS = '{"target": [{"a": {"args": {"A": "1"}}}, {"b": [{"tags": ["t"]}, {"context": "x"}]}]}'
+
 # name: (files, words of the command line, environment)
 CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]] = {
     "default": ((WHOLE,), (), {}),
@@ -87,6 +105,15 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]] = {
     "json": ((JSON,), (), {}),
     "json with environment": ((JSON,), ("b",), {"T": "abc"}),
     "two files": ((WHOLE, LATER), (), {}),
+    "a target called default": ((NAMED_DEFAULT,), (), {}),
+    "and another one": ((NAMED_DEFAULT,), ("default", "x"), {}),
+    "set from the environment": (
+        (NAMED_DEFAULT,),
+        ("x", "--set", "x.args.GIVEN", "--set", "x.args.NOT"),
+        {"GIVEN": "1"},
+    ),
+    "set attestations": ((NAMED_DEFAULT,), ("x", "--set", "x.attest=type=sbom,disabled=false"), {}),
+    "blocks in lists of json": ((JSON_LISTS,), ("a", "b"), {}),
 }
 EXPRESSIONS = [
     "1 + 2 * 3", "7 / 2", "7 % 3", "-(1 + 1)", "1 < 2 && 2 <= 2 || false", "!true", "1 == 1.0", '"1" == 1', "null == null",
@@ -132,7 +159,8 @@ def ours(files: tuple[str, ...], words: tuple[str, ...], env: dict[str, str]) ->
     sets = tuple(word for at, word in enumerate(words) if at and words[at - 1] == "--set")
     names = tuple(word for word in words if word not in sets and word != "--set")
     named = [(f"{at}{'.json' if text.startswith('{') else '.hcl'}", text) for at, text in enumerate(files)]
-    return json.dumps(plan(Document(named, env, {}), names, sets).to_json(), indent=2) + "\n"
+    built_in = {"BAKE_CMD_CONTEXT": "cwd://"}
+    return json.dumps(plan(Document(named, env, built_in), names, sets).to_json(), indent=2) + "\n"
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -192,6 +220,32 @@ def test_both_refuse(text: str, tmp_path: Path, peer: Callable[[str], Path]) -> 
         ours((text,), (), {})
     with pytest.raises(AssertionError):
         theirs(peer("docker-buildx"), tmp_path, (text,), (), {})
+
+
+def test_both_refuse_to_set_what_is_of_no_target(tmp_path: Path, peer: Callable[[str], Path]) -> None:
+    words = ("x", "--set", "nobody.context=y")
+    with pytest.raises(OrlopError, match="could not find any target matching 'nobody'"):
+        ours((NAMED_DEFAULT,), words, {})
+    with pytest.raises(AssertionError, match="could not find any target matching 'nobody'"):
+        theirs(peer("docker-buildx"), tmp_path, (NAMED_DEFAULT,), words, {})
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--push",),
+        ("--load",),
+        ("--sbom=true", "--provenance=mode=max"),
+        ("--provenance=false", "--no-cache", "--pull"),
+    ],
+    ids=" ".join,
+)
+def test_shorthands_mean_the_same(
+    flags: tuple[str, ...], tmp_path: Path, peer: Callable[[str], Path], orlop: Environment
+) -> None:
+    printed = theirs(peer("docker-buildx"), tmp_path, (NAMED_DEFAULT,), ("x", *flags), {})
+    printed = printed.replace("push=true,push=true", "push=true")  # 0.13 says it twice where something was inherited
+    assert json.loads(orlop("bake", "--print", "-f", tmp_path / "0.hcl", "x", *flags).stdout) == json.loads(printed)
 
 
 COMPOSE = """

@@ -374,7 +374,7 @@ def test_overrides() -> None:
     assert found["args"]["X"] == "1"
     assert found["tags"] == ["a", "b", "c"]
     assert found["cache-from"][-2:] == ["type=gha", "type=x"]
-    assert (found["no-cache"], found["context"], found["output"]) == (True, "/x", ["type=registry"])
+    assert (found["no-cache"], found["context"], found["output"]) == (True, "/x", ["type=image,push=true"])
     for wrong in ("app", "app=1", "app.args=1", "app.args.=1", "app.tags.x=1", "app.nothing=1", "app.no-cache=maybe"):
         with pytest.raises(Invalid):
             baked(HCL, names=("app",), sets=(wrong,))

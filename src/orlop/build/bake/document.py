@@ -54,7 +54,7 @@ class Document:
         self.targets: dict[str, list[Definition]] = {}
         self._functions: dict[str, Callable[..., Any]] = dict(FUNCTIONS)
         self._globals: dict[str, Expression] = {}
-        self._environment = environment
+        self.environment = environment
         self._built_in = built_in
         self._blocks = 0
         for name, text in files:
@@ -132,7 +132,7 @@ class Document:
     def _variable(self, variable: Definition) -> Any:
         expression = variable.attributes.get("default")
         default = None if expression is None else evaluate(expression, self.scope)
-        given = self._environment.get(variable.name)
+        given = self.environment.get(variable.name)
         kind = _type_name(variable.attributes.get("type"))
         if given is None:
             return "" if expression is None and not kind else _typed(default, kind)
@@ -249,6 +249,10 @@ def _from_json(text: str, name: str) -> Block:
 
 
 def _json_blocks(kind: str, value: object, name: str) -> Iterator[Block]:
+    if isinstance(value, list):  # blocks of one kind may come in several objects
+        for each in value:
+            yield from _json_blocks(kind, each, name)
+        return
     if not isinstance(value, dict):
         raise Invalid("read", name, f"{kind} is not an object")
     for label, attributes in value.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import posixpath
 import re
 
 from orlop.spec.errors import Invalid, NotFound
@@ -34,6 +35,8 @@ _COLLECTED = ("cache-from", "secret", "ssh", "attest", "annotations", "entitleme
 _NOT_BUILT = ("inherits", "matrix", "name", "policy")
 _OVERRIDES = {"platform": "platforms", "secrets": "secret", "outputs": "output"}
 LINK = "target:"
+CURRENT = "cwd://"  # the directory of the command, where a definition came from elsewhere
+PUSH, LOAD = "type=image,push=true", "type=docker"  # what --push and --load mean
 _SHOWN = (
     *("annotations", "attest", "context", "contexts", "dockerfile", "dockerfile-inline", "args", "labels", "tags"),
     *("cache-from", "cache-to", "target", "secret", "ssh", "platforms", "output", "pull", "no-cache", "network"),
@@ -51,7 +54,8 @@ class Plan:
     def to_json(self) -> dict[str, object]:
         """Return what `bake --print` shows."""
         groups = {name: {"targets": members} for name, members in sorted(self.groups.items())}
-        return {"group": groups, "target": {name: _ordered(self.targets[name]) for name in sorted(self.targets)}}
+        shown = {"group": groups} if groups else {}
+        return {**shown, "target": {name: _ordered(self.targets[name]) for name in sorted(self.targets)}}
 
 
 def _ordered(target: Target) -> Target:
@@ -90,7 +94,13 @@ class _Planner:
         self.matrices: dict[str, list[str]] = {}
         for name, blocks in document.targets.items():
             self._expand(name, blocks)
-        self._overrides = [_override(text) for text in overrides]
+        environment = document.environment
+        self._overrides = [one for text in overrides if (one := _override(text, environment)) is not None]
+        for pattern, *_ in self._overrides:
+            if pattern != "*" and not fnmatch.filter(self.definitions, pattern):
+                near = suggestion(pattern, set(self.definitions))
+                cause = f"could not find any target matching '{pattern}'{near}"
+                raise NotFound("bake", f"--set {pattern}", cause, hint="see: orlop bake --list=targets")
         self._resolved: dict[str, Target] = {}
 
     def plan(self, names: Sequence[str]) -> Plan:
@@ -98,8 +108,9 @@ class _Planner:
         wanted: list[str] = []
         for name in dict.fromkeys(names):
             wanted += self._opened(name, groups, 0)
-        if list(names) != [DEFAULT] or DEFAULT not in groups:
-            groups[DEFAULT] = list(dict.fromkeys(names))
+        others = [name for name in names if name != DEFAULT]
+        if others:
+            groups[DEFAULT] = list(dict.fromkeys([*groups.get(DEFAULT, []), *others]))
         targets: dict[str, Target] = {}
         for name in dict.fromkeys(wanted):
             self._add(name, targets, ())
@@ -118,8 +129,15 @@ class _Planner:
                 if fnmatch.fnmatchcase(name, pattern):
                     _apply(target, keys, value, append=append or keys[0] in given)
                     given.add(keys[0])
-            target.setdefault("context", ".")
+            target["context"] = target.get("context") or "."
             target.setdefault("dockerfile", "Dockerfile")
+            if target["context"].startswith(CURRENT):
+                target["context"] = posixpath.normpath(target["context"].removeprefix(CURRENT))
+            for key in ("tags", "platforms"):
+                if key in target:
+                    target[key] = list(dict.fromkeys(target[key]))
+            if "attest" in target:  # the last one of each type
+                target["attest"] = list({_type_of(text): text for text in target["attest"]}.values())
             self._resolved[name] = target
         return self._resolved[name]
 
@@ -259,6 +277,11 @@ def _texts(value: Any, block: Definition, name: str) -> list[str]:
     return list(value)
 
 
+def _type_of(attestation: str) -> str:
+    fields = attestation.split(",")
+    return next((field for field in fields if field.startswith("type=")), attestation)
+
+
 def _matrix(document: Document, block: Definition) -> dict[str, list[Any]]:
     value = document.value(block, "matrix")
     if value is None:
@@ -287,11 +310,16 @@ def _merge(target: Target, other: Target) -> None:
 # -- --set ----------------------------------------------------------------------------------------------------------
 
 
-def _override(text: str) -> tuple[str, list[str], str, bool]:
-    """Return pattern, keys, value of `TARGET.KEY[.SUBKEY]=VALUE`, and whether it is added (`+=`). Raises Invalid."""
+def _override(text: str, environment: Mapping[str, str]) -> tuple[str, list[str], str, bool] | None:
+    """Return pattern, keys, value of `TARGET.KEY[.SUBKEY]=VALUE`, and whether it is added (`+=`). Raises Invalid.
+
+    An argument without a value is the environment's; None where there is none of that name.
+    """
     name, equals, value = text.partition("=")
     append = name.endswith("+")
     pattern, *keys = name.removesuffix("+").split(".", 2)
+    if not equals and len(keys) == 2 and keys[0] == "args" and all((pattern, *keys)):
+        return (pattern, keys, environment[keys[1]], append) if keys[1] in environment else None
     if not equals or not keys or not all((pattern, *keys)):
         raise Invalid(
             "bake", f"--set {text}", "invalid override, expected target.name=value", hint="--set app.args.X=1"
@@ -301,7 +329,7 @@ def _override(text: str) -> tuple[str, list[str], str, bool]:
         raise Invalid("bake", f"--set {text}", f"invalid key {'.'.join(keys)}", hint="maps need a key: app.args.X=1")
     if keys[0] in ("push", "load"):
         keys = ["output"]
-        value = "type=registry" if name.split(".")[1].startswith("push") else "type=docker"
+        value = PUSH if name.split(".")[1].startswith("push") else LOAD
     return pattern, keys, value, append
 
 
@@ -310,7 +338,7 @@ def _apply(target: Target, keys: list[str], value: str, *, append: bool) -> None
     if name in _MAPS:
         target[name] = {**target.get(name, {}), keys[1]: value}
     elif name in _LISTS or name in _COLLECTED:
-        before = target.get(name, []) if append else []
+        before = target.get(name, []) if append or name == "attest" else []
         target[name] = [*before, *(value.split(",") if name in ("tags", "platforms") else [value])]
     else:
         try:

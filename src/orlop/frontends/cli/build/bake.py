@@ -115,15 +115,26 @@ def _read(name: str) -> str:
 
 def _overrides(options: Options) -> list[str]:
     """Return --set and what the shorthands mean."""
+    from ....build.bake.targets import LOAD, PUSH
+
     shorthands = {
-        "push": "*.output=type=registry",
-        "load": "*.output=type=docker",
+        "push": f"*.output={PUSH}",
+        "load": f"*.output={LOAD}",
         "no-cache": "*.no-cache=true",
         "pull": "*.pull=true",
     }
     given = [override for name, override in shorthands.items() if options[name]]
-    attestations = [f"*.attest+=type={name},{options[name]}" for name in ("provenance", "sbom") if options[name]]
+    attestations = [
+        f"*.attest+=type={name},{_attested(options[name])}" for name in ("provenance", "sbom") if options[name]
+    ]
     return [*options["set"], *given, *attestations]
+
+
+def _attested(text: str) -> str:
+    """Return what --sbom or --provenance says as attributes: a switch, or attributes already."""
+    if text.lower() in ("1", "t", "true"):
+        return "disabled=false"
+    return "disabled=true" if text.lower() in ("0", "f", "false") else text
 
 
 def _list(document: Document, what: str, targets: list[tuple[str, str]]) -> int:
