@@ -38,6 +38,22 @@ def test_a_range_that_a_client_wrote_port_by_port_is_one_request() -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "exposed"),
+    [
+        ([f"{number}/udp" for number in range(20000, 30001)], ("20000-30000/udp",)),
+        (["79/tcp", "80/tcp", "80/udp", "81/udp", "81/tcp"], ("79-80/tcp", "80-81/udp", "81/tcp")),
+        (["80", "81", "82/tcp"], ("80-81", "82/tcp")),
+        (["81/tcp", "80/tcp", "10/tcp", "9/tcp"], ("81/tcp", "80/tcp", "10/tcp", "9/tcp")),
+        (["8-10/tcp", "11/tcp", "x", "-1", "0/tcp"], ("8-10/tcp", "11/tcp", "x", "-1", "0/tcp")),
+        (["99998/tcp", "99999/tcp", "100000/tcp", "\u0661/tcp"], ("99998-99999/tcp", "100000/tcp", "\u0661/tcp")),
+        ([], ()),
+    ],
+)
+def test_exposed_ports_that_follow_each_other_are_one(names: list[str], exposed: tuple[str, ...]) -> None:
+    assert requested({"Config": {}, "ExposedPorts": {name: {} for name in names}}).exposed_ports == exposed
+
+
+@pytest.mark.parametrize(
     "ports",
     [
         [("80/tcp", "", "8080"), ("81/udp", "", "8081")],

@@ -411,7 +411,7 @@ def _held(engine: Engine, record: ContainerRecord) -> Attachment:
         interface = interfaces.name(network, wish, taken, record.subject)
         endpoints.append(_decide(engine, record, network, wish, interface))
         attachment = Attachment(boot_id=networks.boot_id, endpoints=tuple(endpoints))
-        networks.attachments.hold(record.id, attachment)
+        networks.attachments.all[record.id] = attachment  # for the next one; on disk at the end, before any device
     gateway = _gateway(engine, attachment.endpoints, asked)
     published = _published(engine, record, gateway)
     reached = ports.host_access(record.request.host_access, _of(attachment, gateway))

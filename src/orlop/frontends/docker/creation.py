@@ -26,6 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    _Port = tuple[str, str, int, int, int, int]  # protocol, address and port of the host and container, their ends
+
     Fields = dict[str, Any]
 
 # What Orlop does not have: the field and the values that ask for nothing.
@@ -136,7 +138,7 @@ def container(body: Fields, name: str, platform: str) -> ContainerRequest:
         open_stdin=config.boolean("OpenStdin"),
         stdin_once=config.boolean("StdinOnce"),
         attach=tuple(one for one in ("stderr", "stdin", "stdout") if config.boolean(f"Attach{one.capitalize()}")),
-        exposed_ports=config.keys("ExposedPorts"),
+        exposed_ports=_exposed(config.keys("ExposedPorts")),
         stop_signal=config.text("StopSignal"),
         stop_timeout_s=config.number_or_none("StopTimeout"),
         health=health(config.part("Healthcheck")) if "Healthcheck" in config else None,
@@ -439,6 +441,22 @@ def _endpoint(name: str, wish: Reader) -> EndpointRequest:
     )
 
 
+def _exposed(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return exposed ports with neighbours made one: docker's clients name each port of a range."""
+    found: list[str] = []
+    begin, last, kind = -1, -1, ""
+    for name in names:
+        port, slash, protocol = name.partition("/")
+        number = int(port) if port.isascii() and port.isdecimal() and len(port) <= 5 else -1
+        if number >= 0 and found and number == last + 1 and slash + protocol == kind:
+            found[-1] = f"{begin}-{number}{kind}"
+        else:
+            found.append(name)
+            begin, kind = number, slash + protocol
+        last = number if number >= 0 else -2
+    return tuple(found)
+
+
 def _ports(host: Reader) -> tuple[PortRequest, ...]:
     found = []
     for name, bindings in host.entries("PortBindings").items():
@@ -446,36 +464,32 @@ def _ports(host: Reader) -> tuple[PortRequest, ...]:
         first, last = _port_range(ports, name)
         for binding in bindings if isinstance(bindings, list) else []:
             wish = Reader(binding, f"PortBindings.{name}")
-            low, high = _port_range(wish.text("HostPort"), name) if wish.text("HostPort") else (0, 0)
-            found.append(
-                _port(
-                    host_ip=wish.text("HostIp"), low=low, high=high, first=first, last=last, protocol=protocol or "tcp"
-                )
-            )
-    return _joined(found)
+            host_ip, host_port = wish.text("HostIp"), wish.text("HostPort")
+            low, high = _port_range(host_port, name) if host_port else (0, 0)
+            found.append((protocol or "tcp", "" if host_ip == "0.0.0.0" else host_ip, first, low, last, high))
+    return tuple(_port(one) for one in _joined(found))
 
 
-def _joined(requests: list[PortRequest]) -> tuple[PortRequest, ...]:
-    """Return requests with neighbours made one: docker's clients write a range as a binding for each of its ports."""
-    found: list[PortRequest] = []
-    for one in sorted(requests, key=lambda port: (port.protocol, port.host_ip, port.first, port.host_first)):
-        last = found[-1] if found else None
-        if (
-            last is not None
-            and (last.protocol, last.host_ip) == (one.protocol, one.host_ip)
-            and (last.last + 1, last.host_last + 1) == (one.first, one.host_first)
-            and all(
-                each.host_first and each.host_last == each.host_first + each.last - each.first for each in (last, one)
-            )
-        ):
-            found[-1] = last.replace(last=one.last, host_last=one.host_last)
-        else:
-            found.append(one)
-    return tuple(found)
+def _joined(wanted: list[_Port]) -> list[_Port]:
+    """Return ports with neighbours made one: docker's clients write a range as a binding for each of its ports."""
+    found: list[_Port] = []
+    for one in sorted(wanted):
+        if found:
+            protocol, host_ip, first, low, last, high = found[-1]
+            if (
+                one[:4] == (protocol, host_ip, last + 1, high + 1)
+                and low
+                and high - low == last - first
+                and one[5] - one[3] == one[4] - one[2]
+            ):
+                found[-1] = (protocol, host_ip, first, low, one[4], one[5])
+                continue
+        found.append(one)
+    return found
 
 
-def _port(*, host_ip: str, low: int, high: int, first: int, last: int, protocol: str) -> PortRequest:
-    host_ip = "" if host_ip == "0.0.0.0" else host_ip
+def _port(wanted: _Port) -> PortRequest:
+    protocol, host_ip, first, low, last, high = wanted
     try:
         return PortRequest(host_ip=host_ip, host_first=low, host_last=high, first=first, last=last, protocol=protocol)
     except ValueError as wrong:
@@ -483,6 +497,8 @@ def _port(*, host_ip: str, low: int, high: int, first: int, last: int, protocol:
 
 
 def _port_range(text: str, name: str) -> tuple[int, int]:
+    if len(text) <= 5 and text.isascii() and text.isdecimal():
+        return (number := int(text)), number
     first, _, last = text.partition("-")
     if (
         not (first.isascii() and first.isdecimal() and (not last or (last.isascii() and last.isdecimal())))
