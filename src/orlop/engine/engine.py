@@ -15,7 +15,7 @@ from ..content import Store
 from ..image import Images
 from ..linux import process
 from ..linux.cgroup import Cgroup
-from ..snapshot import Snapshots
+from ..snapshot import STORAGE_DRIVER, Snapshots
 from ..spec.container import CONFIG, SECRET
 from ..spec.errors import Unavailable
 from ..supervise import Spawner
@@ -86,7 +86,7 @@ class Engine:
         self.tasks = _directory(f"{paths.run}/tasks")
         self.store = Store(f"{paths.root}/content")
         self.images = Images(self.store)
-        self.snapshots = Snapshots(f"{paths.root}/snapshots")
+        self.snapshots = Snapshots(f"{paths.root}/snapshots", os.environ.get(STORAGE_DRIVER, ""))
         self.step_cache = StepCache(f"{paths.root}/build/cache")
         self.store.leases.keepers.append(functools.partial(self.step_cache.keep, self.snapshots.chain))
         self.volumes = Volumes(_directory(f"{paths.root}/volumes"))

@@ -63,7 +63,7 @@ def info(engine: Engine) -> dict[str, object]:
         "ContainersPaused": paused,
         "ContainersStopped": len(states) - running - paused,
         "Images": len(engine.images.list()),
-        "Driver": "overlay2",
+        "Driver": engine.snapshots.driver.name,
         "DriverStatus": [],
         "Plugins": {
             "Volume": ["local"],

@@ -1,14 +1,16 @@
-"""What file systems keep of an inode beside its mode: flags, and projects with their quotas.
+"""What file systems keep of an inode beside its mode: flags, projects with their quotas, blocks that it shares.
 
 A directory with a project and FS_XFLAG_PROJINHERIT hands it on to everything that is made in it; the project's
 quota, on ext4 and xfs that keep it, bounds what all of that occupies together.
-Source: ioctl_iflags(2), linux/fs.h (struct fsxattr), linux/quota.h (struct if_dqblk), quotactl_fd(2), since 5.14.
+Source: ioctl_iflags(2), linux/fs.h (struct fsxattr), linux/quota.h (struct if_dqblk), quotactl_fd(2), since 5.14;
+linux/btrfs.h.
 """
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
 import struct
 
 from . import abi
@@ -71,3 +73,40 @@ def _quotactl(fd: int, command: int, identity: int, data: bytes) -> bytes:
     buffer = ctypes.create_string_buffer(data, len(data))
     abi.syscall("quotactl_fd", fd, command << 8 | _PRJQUOTA, identity, ctypes.byref(buffer))
     return buffer.raw
+
+
+# -- blocks in common -----------------------------------------------------------------------------------------------
+
+_FICLONE = 0x40049409
+_BTRFS_SNAP_CREATE, _BTRFS_SUBVOL_CREATE, _BTRFS_SNAP_DESTROY = 0x50009401, 0x5000940E, 0x5000940F
+_BTRFS_VOL_ARGS = struct.Struct("q4088s")  # a descriptor, a name: struct btrfs_ioctl_vol_args
+_BTRFS_FIRST_FREE_OBJECTID = 256  # the inode of each subvolume's root
+
+
+def share_blocks(target: int, source: int) -> None:
+    """Give a new file the content of another without copying it (FICLONE, ioctl_ficlonerange(2)). Raises OSError."""
+    fcntl.ioctl(target, _FICLONE, source)
+
+
+def make_subvolume(directory: int, name: str) -> None:
+    """Make an empty subvolume of btrfs. Raises OSError ENOTTY or EINVAL on any other file system."""
+    fcntl.ioctl(directory, _BTRFS_SUBVOL_CREATE, bytearray(_BTRFS_VOL_ARGS.pack(0, os.fsencode(name))))
+
+
+def snapshot_subvolume(source: int, directory: int, name: str) -> None:
+    """Make a writable snapshot of the subvolume that `source` is the root of. Raises OSError."""
+    fcntl.ioctl(directory, _BTRFS_SNAP_CREATE, bytearray(_BTRFS_VOL_ARGS.pack(source, os.fsencode(name))))
+
+
+def destroy_subvolume(directory: int, name: str) -> None:
+    """Remove a subvolume with all that is in it.
+
+    Raises OSError: EINVAL for another directory, ENOTEMPTY where it has subvolumes in it, EPERM for an ordinary user of
+    a file system without user_subvol_rm_allowed.
+    """
+    fcntl.ioctl(directory, _BTRFS_SNAP_DESTROY, bytearray(_BTRFS_VOL_ARGS.pack(0, os.fsencode(name))))
+
+
+def is_subvolume(info: os.stat_result) -> bool:
+    """Tell whether a directory can be the root of a subvolume: of btrfs, it is then."""
+    return info.st_ino == _BTRFS_FIRST_FREE_OBJECTID

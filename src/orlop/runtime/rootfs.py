@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import os.path
+import select
 
 from ..linux import mount as linux_mount
 from ..linux import process
-from ..spec.errors import Invalid, NotFound, Unavailable
+from ..spec.errors import Invalid, NotFound, Unavailable, Unsupported
 from ..spec.runtime import IdMapping
 from .operations.idmap import IdMap
 from .operations.mount_options import parse
@@ -20,18 +21,21 @@ if TYPE_CHECKING:
 
     from ..spec.runtime import Mount, Root
 
+FUSE_OVERLAYFS = "fuse-overlayfs"
+FUSE_S_MAX = 30.0
+_FUSE_FD = 3
 _OVERLAY_FLAGS = ("userxattr", "redirect_dir", "metacopy")
 
 
 def open_rootfs(mounts: Sequence[Mount]) -> int:
     """Return a descriptor of the detached mount that the snapshot's mounts describe; the caller closes it.
 
-    One mount of type "overlay" (options "lowerdir=PATH" topmost first and repeated, "upperdir=", "workdir=", flags) or
-    "bind" (source, options "bind" or "rbind", "ro"). Raises Invalid for anything else, NotFound for a missing
-    directory, Unavailable when the kernel refuses.
+    One mount of type "overlay" (options "lowerdir=PATH" topmost first and repeated, "upperdir=", "workdir=", flags),
+    "fuse-overlayfs" (source is the program) or "bind" (source, options "bind" or "rbind", "ro").
+    Raises Invalid for anything else, NotFound for a missing directory, Unavailable when the kernel refuses.
     """
-    if len(mounts) != 1 or mounts[0].type not in ("overlay", "bind"):
-        raise Invalid("mount", "the root file system", "it must be one mount of type overlay or bind")
+    if len(mounts) != 1 or mounts[0].type not in ("overlay", FUSE_OVERLAYFS, "bind"):
+        raise Invalid("mount", "the root file system", "it must be one mount of type overlay, fuse-overlayfs or bind")
     from contextlib import ExitStack  # not at the top: orlop-runtime has no such mounts, and it is 3 ms
 
     mount = mounts[0]
@@ -48,6 +52,8 @@ def open_rootfs(mounts: Sequence[Mount]) -> int:
 
 
 def _open(mount: Mount, opened: ExitStack, place: int = -1) -> int:
+    if mount.type == FUSE_OVERLAYFS:
+        return _fuse_overlay(mount)
     mapped = _mapper(mount, opened, place)
     if mount.type == "overlay":
         return _overlay(mount, mapped)
@@ -149,6 +155,68 @@ def _overlay(mount: Mount, mapped: Callable[[str], str]) -> int:
         place = mapped(above)
         upper, work = f"{place}/{name}", f"{place}/{work.rpartition('/')[2]}"
     return linux_mount.overlay(list(map(mapped, lower)), upper, work, attributes=options.set, flags=flags)
+
+
+def _fuse_overlay(mount: Mount) -> int:
+    """Return a detached mount that fuse-overlayfs serves; the program ends when nobody has the mount any more.
+
+    We make the mount and give the program its end of it, as libfuse takes it: /dev/fd/N for a place (libfuse 3.3).
+    """
+    if mount.uid_mappings:
+        cause = "fuse-overlayfs does not exchange owners, which this container's user namespace needs"
+        raise Unsupported("mount", "the root file system", cause, hint="use the storage driver overlay2 or vfs")
+    options = parse(mount.options, "rootfs.options")
+    settings: dict[str, list[str]] = {}
+    for name, value in options.data:
+        path = "".join(f"\\{letter}" if letter in "\\:," else letter for letter in value or "")
+        settings.setdefault(name, []).append(path)
+    server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        ours: list[tuple[str, str | int | None]] = [("fd", str(server)), ("rootmode", "40000")]
+        ours += [("user_id", "0"), ("group_id", "0"), ("default_permissions", None), ("allow_other", None)]
+        tree = linux_mount.new_filesystem("fuse", ours, options.set, FUSE_OVERLAYFS)
+        try:
+            _serve(mount.source, ",".join(f"{name}={':'.join(paths)}" for name, paths in settings.items()), server)
+        except BaseException:
+            os.close(tree)
+            raise
+    finally:
+        os.close(server)
+    return tree
+
+
+def _serve(program: str, options: str, server: int) -> None:
+    """Start fuse-overlayfs, which goes into the background by itself once it serves. Raises Unavailable, OSError."""
+    said, says = os.pipe2(os.O_CLOEXEC)
+    try:
+        null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+        errors = (os.POSIX_SPAWN_DUP2, says, 2)
+        out = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
+        end = (os.POSIX_SPAWN_DUP2, server, _FUSE_FD)
+        argv = [program, "-o", options, f"/dev/fd/{_FUSE_FD}"]
+        pid = os.posix_spawn(program, argv, os.environ, file_actions=[null, out, errors, end], setsid=True)
+    finally:
+        os.close(says)
+    try:
+        words = _told(said)
+    finally:
+        os.close(said)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        last = words.decode(errors="replace").strip().rpartition("\n")[2]
+        raise Unavailable("mount", "the root file system", f"fuse-overlayfs failed ({code}): {last[:500]}")
+
+
+def _told(said: int) -> bytes:
+    """Return what comes on a pipe until its end: a program in the background has closed its standard error."""
+    words = b""
+    while len(words) < 1 << 16:
+        ready, _, _ = select.select([said], [], [], FUSE_S_MAX)
+        data = os.read(said, 4096) if ready else b""
+        if not data:
+            break
+        words += data
+    return words
 
 
 def _bind(source: str, options: tuple[str, ...]) -> int:

@@ -95,14 +95,14 @@ def _differs(one: Entry, two: Entry) -> bool:
         return True
     if kind in (stat.S_IFREG, stat.S_IFDIR) and _xattrs(one) != _xattrs(two):
         return True
-    return kind == stat.S_IFREG and (a.st_size != b.st_size or not _same_content(one.place, two.place))
+    return kind == stat.S_IFREG and (a.st_size != b.st_size or not same_content(one.place, two.place))
 
 
 def _xattrs(entry: Entry) -> dict[bytes, bytes]:
     return xattrs_of(f"/proc/self/fd/{entry.place}")
 
 
-def _same_content(one: int, two: int) -> bool:
+def same_content(one: int, two: int) -> bool:
     with (
         open(f"/proc/self/fd/{one}", "rb", buffering=0) as first,
         open(f"/proc/self/fd/{two}", "rb", buffering=0) as second,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 
+from orlop.linux import inode
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,20 +98,52 @@ def empty(trash: int) -> None:
 
 
 def _empty(trash: int, pending: list[str]) -> None:
+    """Remove directories of the trash. A subvolume of btrfs, which nothing can be moved out of, is its own trash."""
     while pending:
         name = pending.pop()
         directory = _open(trash, name)
         try:
-            for entry in _entries(directory):
-                try:
-                    os.unlink(entry, dir_fd=directory)
-                except (IsADirectoryError, PermissionError):
-                    parked = _park(directory, entry, trash)
-                    if parked:
-                        pending.append(parked)
+            if not inode.is_subvolume(os.fstat(directory)):
+                _empty_into(trash, directory, pending, pending, trash)
+            elif _is_destroyed(trash, name):
+                continue
+            else:
+                within: list[str] = []
+                _empty_into(-1, directory, within, pending, trash)
+                while within:
+                    inner_name = within.pop()
+                    inner = _open(directory, inner_name)
+                    try:
+                        _empty_into(directory, inner, within, pending, trash)
+                    finally:
+                        os.close(inner)
+                    os.rmdir(inner_name, dir_fd=directory)
         finally:
             os.close(directory)
         os.rmdir(name, dir_fd=trash)
+
+
+def _empty_into(place: int, directory: int, parked: list[str], volumes: list[str], trash: int) -> None:
+    """Empty a directory: what is full in it is moved to `place`, a subvolume to the trash; their names are appended.
+
+    place: -1 for the directory itself.
+    """
+    for entry in _entries(directory):
+        try:
+            os.unlink(entry, dir_fd=directory)
+        except (IsADirectoryError, PermissionError):
+            is_volume = place != trash and inode.is_subvolume(os.lstat(entry, dir_fd=directory))
+            name = entry if place < 0 and not is_volume else _park(directory, entry, trash if is_volume else place)
+            if name:
+                (volumes if is_volume else parked).append(name)
+
+
+def _is_destroyed(trash: int, name: str) -> bool:
+    try:
+        inode.destroy_subvolume(trash, name)
+    except OSError:
+        return False  # it has others in it, or is not ours to destroy as a whole
+    return True
 
 
 def _entries(directory: int) -> Iterator[str]:

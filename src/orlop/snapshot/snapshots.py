@@ -3,8 +3,11 @@
     <root>/layers/<chain id>/fs/           the layer's tree
                              layer.json    LayerRecord
            unpacking/<chain id>/           a layer on its way: see `unpack`
-           active/<key>/upper/ work/       a container's own layer
+           active/<key>/upper/ work/       a container's own layer, or tree/: see `drivers`
                         parent             the ChainID it stands on, or NO_PARENT
+                        driver             how it stands there; none is overlay2
+           whole/<chain id>/               all layers of an image as one subvolume (driver btrfs)
+           driver                          of new writable layers, where one was chosen
            trash/                          what is being made for active/, and what is being removed
 
 Invariants:
@@ -20,7 +23,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
 import threading
 from contextlib import closing
 
@@ -30,7 +32,7 @@ from orlop.spec.image import chain_ids
 from orlop.spec.jsonio import parse
 from orlop.spec.runtime import Mount
 
-from . import overlay, removal
+from . import drivers, removal
 from .record import LayerRecord, Usage
 from .unpack import Arrival, Unpack, complete, discard, is_opaque, layer_path, remove_tree, shifted, unavailable
 
@@ -50,10 +52,11 @@ _KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
 class Snapshots:
     """The snapshots below one directory, which is made (mode 0700) when it is not there.
 
-    Opening it sweeps what died writers left.
+    Opening it sweeps what died writers left. driver: the name of that of new writable layers; "" for the one that was
+    chosen last; afterwards the driver. Raises Invalid for a name that is none, Unavailable where it can't be used here.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, driver: str = "") -> None:
         self.root = root
         try:
             os.makedirs(root, 0o700, exist_ok=True)
@@ -61,6 +64,7 @@ class Snapshots:
                 os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
             self._lock_fd = os.open(root, removal.DIRECTORY_FLAGS)
             self._sweep()
+            self.driver = drivers.chosen(root, driver)
         except OSError as error:
             raise unavailable("open", f"snapshots {root}", error) from None
 
@@ -86,32 +90,39 @@ class Snapshots:
             Unpack(self.root, layers, chain, shift).run(present)
         return names[-1]
 
-    def prepare(self, key: str, parent: Digest | None) -> tuple[Mount, ...]:
+    def prepare(self, key: str, parent: Digest | None, *, inside: bool = False) -> tuple[Mount, ...]:
         """Make a writable layer called key above the layer `parent`; return what makes it a root file system.
 
         One Mount of type overlay: a "lowerdir=" option for each layer, the topmost first, then upperdir= and workdir=.
-        Without parent it is one bind mount. Raises NotFound for the parent, Conflict when the key is taken.
+        Without parent, and of some drivers, it is one bind mount. inside: it will be mounted where no program of ours
+        can be started any more. Raises NotFound for the parent, Conflict when the key is taken.
         """
         directory = self._active(key)
         lower = self._lower(parent)
+        driver = drivers.without_program(self.driver) if inside else self.driver
         new = f"{self.root}/trash/{os.urandom(8).hex()}"
         try:
-            for path in (new, f"{new}/upper", f"{new}/work"):
-                os.mkdir(path, 0o700)
-            _copy_root_attributes(lower[0] if lower else "", f"{new}/upper")
+            os.mkdir(new, 0o700)
+            driver.fill(self.root, new, lower, parent)
             with open(f"{new}/parent", "w") as file:
                 file.write(parent or NO_PARENT)
+            if driver.name != drivers.DEFAULT:
+                drivers.write_note(new, driver.name)
             os.rename(new, directory)
         except OSError as error:
             remove_tree(self.root, new)
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                 raise Conflict("prepare", f"snapshot {key}", "there is one of that name already") from None
             raise unavailable("prepare", f"snapshot {key}", error) from None
-        return _mounts(directory, lower)
+        return driver.mounts(directory, lower)
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         """Return what `prepare` returned for the key. Raises NotFound."""
-        return _mounts(self._active(key), self._lower(self._parent(key)))
+        return self.writable(key).mounts()
+
+    def writable(self, key: str) -> drivers.Writable:
+        """Return the layer called key, for what depends on its driver. Raises NotFound."""
+        return drivers.Writable(self.root, self._active(key), self._lower(self._parent(key)))
 
     def remove(self, key: str) -> None:
         """Remove the layer called key, whatever its processes left there. Raises NotFound, Unavailable."""
@@ -189,6 +200,10 @@ class Snapshots:
             os.rename(self._layer(chain_id), gone)
         except OSError as error:
             raise unavailable("remove", f"layer {chain_id}", error) from None
+        try:
+            os.rename(f"{self.root}/whole/{chain_id.hex}", f"{gone}/tree")
+        except OSError:
+            pass  # no writable layer stood on it, or none by that driver
         return gone
 
     def dispose(self, path: str) -> None:
@@ -217,16 +232,9 @@ class Snapshots:
         from .usage import measure
 
         try:
-            return measure(f"{self._active(key)}/upper")
+            return measure(self.writable(key).own_trees()[0])
         except FileNotFoundError:
             raise self._missing(key) from None
-
-    def layers(self, key: str) -> tuple[str, ...]:
-        """Return the trees of the key: its own upper directory, then those below it, the topmost first.
-
-        Raises NotFound. What is in them is the container's business: see `layered`, `difference` and `pack`.
-        """
-        return (f"{self._active(key)}/upper", *self._lower(self._parent(key)))
 
     # -- layers -----------------------------------------------------------------------------------------------------
 
@@ -317,6 +325,8 @@ class Snapshots:
         else:
             for name in os.listdir(f"{self.root}/unpacking"):
                 os.rename(f"{self.root}/unpacking/{name}", f"{self.root}/trash/{os.urandom(8).hex()}")
+            for name in drivers.orphans(self.root):
+                os.rename(f"{self.root}/whole/{name}", f"{self.root}/trash/{os.urandom(8).hex()}")
             trash = os.open(f"{self.root}/trash", removal.DIRECTORY_FLAGS)
             try:
                 removal.empty(trash)
@@ -330,21 +340,3 @@ class Snapshots:
 def _not_unpacked(chain_id: Digest) -> NotFound:
     hint = "unpack the image first"
     return NotFound("prepare", f"layer {chain_id}", f"layer {chain_id} is not unpacked", hint=hint)
-
-
-def _mounts(directory: str, lower: tuple[str, ...]) -> tuple[Mount, ...]:
-    if not lower:
-        return (Mount(type="bind", source=f"{directory}/upper", options=("bind", "rw")),)
-    own = (f"upperdir={directory}/upper", f"workdir={directory}/work")
-    options = (*(f"lowerdir={path}" for path in lower), *own, *overlay.MOUNT_OPTIONS)
-    return (Mount(type="overlay", source="overlay", options=options),)
-
-
-def _copy_root_attributes(source: str, target: str) -> None:
-    """Give the upper directory the image's root owner and mode: overlayfs shows the upper one's."""
-    mode, uid, gid = 0o755, 0, 0
-    if source:
-        info = os.stat(source)
-        mode, uid, gid = stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
-        os.chown(target, uid, gid)
-    os.chmod(target, mode)

@@ -26,6 +26,7 @@ from orlop.spec.jsonio import dump
 from orlop.spec.tar import Reader
 
 from . import overlay, removal
+from .drivers import drop_subvolumes
 from .extract import LAYER, Extraction, Rules
 from .readahead import PIECE_BYTES, ReadAhead
 from .record import LayerRecord
@@ -313,6 +314,7 @@ def discard(root: str, path: str) -> None:
 
 def remove_tree(root: str, path: str) -> None:
     """Remove a tree that lies in the trash. Raises Unavailable."""
+    drop_subvolumes(path)
     trash = os.open(f"{root}/trash", removal.DIRECTORY_FLAGS)
     try:
         removal.remove(trash, os.path.basename(path), trash)

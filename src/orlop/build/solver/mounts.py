@@ -98,7 +98,7 @@ class Mounted:
         self._solver.bound[mount] = str(layers[-1].chain_id) if layers else ""
         # The tree of a step that failed may be entered several times at once.
         key = f"{names.new_id() if space.key.startswith(KEPT) else space.key}-{number:08x}"
-        inner = self._solver.open_space(layers, key)
+        inner = self._solver.open_space(layers, key, inside=True)
         self._held.callback(inner.discard)
         root = self._held.enter_context(inner.opened())
         try:
@@ -115,7 +115,7 @@ class Mounted:
         finally:
             os.close(place)
         (whole,) = self._solver.engine.snapshots.mounts(key)
-        if whole.type != "overlay":
+        if not layers:
             raise Invalid("mount", mount.target, "there is nothing in the empty image to mount")
         subdirectory = (f"X-mount.subdir={inside}",) if inside else ()
         options = (*whole.options, *subdirectory, *(("ro",) if mount.read_only else ()))

@@ -177,10 +177,10 @@ class Solver:
                 for record in known if self.settings.keeps else ():
                     self.engine.step_cache.put(record, {})
 
-    def open_space(self, layers: Sequence[Layer], key: str = "") -> Workspace:
+    def open_space(self, layers: Sequence[Layer], key: str = "", *, inside: bool = False) -> Workspace:
         """Return a writable tree above layers. Raises as `open_workspace`, and Gone."""
         self.fetch(layers)
-        return open_workspace(self.engine, layers, key)
+        return open_workspace(self.engine, layers, key, inside=inside)
 
     @contextmanager
     def opened(self, tree: Tree) -> Iterator[int]:

@@ -6,6 +6,7 @@ import os
 
 from ...runtime import plan, seccomp_words
 from ...runtime.plan import Step
+from ...snapshot import driver_of
 from ...spec.runtime import User
 from . import lifecycle
 
@@ -19,13 +20,24 @@ if TYPE_CHECKING:
 
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 _LIVE = "now"
+_FUSE_CALL = 'fsopen("fuse") with a descriptor that fuse-overlayfs answers on; fsmount'
+_WRITABLE = {
+    "overlay2": (
+        "with a writable layer of its own above it",
+        'fsopen("overlay") with lowerdir+, upperdir and workdir; fsmount',
+    ),
+    "fuse-overlayfs": ("with a writable layer of its own above it, shown by a program", _FUSE_CALL),
+    "btrfs": ("as a writable snapshot of its own", "open_tree(OPEN_TREE_CLONE) of a subvolume"),
+    "vfs": ("as a copy of its own", "open_tree(OPEN_TREE_CLONE) of the copy"),
+}
 
 
 def planned(engine: Engine, request: ContainerRequest) -> list[dict[str, object]]:
     """Return the steps that the request would lead to; nothing is made. Raises what `create` would."""
     record, compiled = lifecycle.plan(engine, request)
     warnings = tuple(Step(subject="warnings", words=text, call="") for text in compiled.warnings)
-    steps = (*_root(record), *_user(record), *_steps(engine, _with_user(compiled.spec, record)), *warnings)
+    root = _root(record, engine.snapshots.driver.name)
+    steps = (*root, *_user(record), *_steps(engine, _with_user(compiled.spec, record)), *warnings)
     return [step.to_json() for step in steps]
 
 
@@ -34,10 +46,11 @@ def explained(engine: Engine, reference: str) -> list[dict[str, object]]:
     record = engine.records.find(reference)
     task = engine.observe(record.id)
     spec = engine.records.spec(record.id)
+    root = _root(record, "" if record.request.rootfs else driver_of(engine.snapshots.directory(record.id)).name)
     if task.lives and task.status is not None:
-        steps = (*_root(record), *_steps(engine, _as_it_runs(spec, task.status)), *_live(task.status))
+        steps = (*root, *_steps(engine, _as_it_runs(spec, task.status)), *_live(task.status))
     else:
-        steps = (*_root(record), *_user(record), *_steps(engine, _with_user(spec, record)))
+        steps = (*root, *_user(record), *_steps(engine, _with_user(spec, record)))
     return [step.to_json() for step in steps]
 
 
@@ -58,12 +71,13 @@ def _rules(engine: Engine, spec: Spec) -> list[Step]:
     return [Step(subject="seccomp", words=rule, call="") for rule in rules]
 
 
-def _root(record: ContainerRecord) -> tuple[Step, ...]:
+def _root(record: ContainerRecord, driver: str) -> tuple[Step, ...]:
     if record.request.rootfs:
         words = f"the root file system is the directory {record.request.rootfs} of this machine, used in place"
         return (Step(subject="root", words=words, call=f'open_tree("{record.request.rootfs}", OPEN_TREE_CLONE)'),)
-    words = f"the root file system is the image {record.request.image} with a writable layer of its own above it"
-    return (Step(subject="root", words=words, call='fsopen("overlay") with lowerdir+, upperdir and workdir; fsmount'),)
+    how, call = _WRITABLE.get(driver, _WRITABLE["vfs"])
+    words = f"the root file system is the image {record.request.image} {how}"
+    return (Step(subject="root", words=words, call=call),)
 
 
 def _user(record: ContainerRecord) -> tuple[Step, ...]:

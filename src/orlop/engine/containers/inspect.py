@@ -54,7 +54,12 @@ def summary(record: ContainerRecord, task: Task) -> dict[str, object]:
 
 
 def details(
-    record: ContainerRecord, task: Task, spec: Spec, directory: str, health: Mapping[str, object] | None = None
+    record: ContainerRecord,
+    task: Task,
+    spec: Spec,
+    directory: str,
+    health: Mapping[str, object] | None = None,
+    driver: str = "rootfs",
 ) -> dict[str, object]:
     """Return the whole object.
 
@@ -75,13 +80,13 @@ def details(
         "LogPath": f"{directory}/{LOG_FILE}",
         "Name": f"/{record.name}",
         "RestartCount": task.status.restarts if task.status is not None else 0,
-        "Driver": "overlay2" if not request.rootfs else "rootfs",
+        "Driver": driver,
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": spec.process.apparmor_profile if spec.process is not None else "",
         "HostConfig": host_config(request, spec),
-        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "GraphDriver": {"Name": driver, "Data": None},
         "Mounts": objects.mount_points(record.mounts),
         "Config": _config(record),
         "NetworkSettings": {

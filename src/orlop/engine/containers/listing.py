@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from ...snapshot import driver_of
 from ...spec import jsonio
 from ...spec.errors import OrlopError
 from ..networks import listing as network_listing
@@ -84,7 +85,9 @@ def details(engine: Engine, reference: str, *, size: bool = False) -> dict[str, 
     except OrlopError:
         engine.records.load(record.id)  # NotFound, when it was removed meanwhile
         raise
-    found = inspect.details(record, task, spec, engine.records.path(record.id), health.details(engine, record, task))
+    driver = "rootfs" if record.request.rootfs else driver_of(engine.snapshots.directory(record.id)).name
+    checks = health.details(engine, record, task)
+    found = inspect.details(record, task, spec, engine.records.path(record.id), checks, driver)
     found = network_listing.details_of(engine, record, found)
     found["ExecIDs"] = execs.running(engine, record) or None
     return found | _sizes(engine, record) if size else found

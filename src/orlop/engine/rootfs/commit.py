@@ -21,7 +21,7 @@ from .. import events
 from ..containers import freezing
 from ..containers.record import timestamp
 from ..userns import kept
-from .difference import difference, unreadable
+from .difference import of_trees, unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,13 +144,11 @@ def _store_layer(engine: Engine, record: ContainerRecord) -> tuple[Descriptor, D
     with engine.store.writer() as ingest:
         try:
             if record.request.rootfs:
-                packer = Packer(ingest.write, shift=shift)
-                tree = record.request.rootfs
+                _pack(Packer(ingest.write, shift=shift), record.request.rootfs)
             else:
-                tree = engine.snapshots.layers(record.id)[0]
-                packer = Packer(ingest.write, whiteouts=True, omit=difference(engine, record).made, shift=shift)
-            packer.add_directory(open_layers((tree,), plain=True), b".")
-            packer.finish()
+                with engine.snapshots.writable(record.id).layers() as trees:
+                    made = of_trees(engine, record, trees).made
+                    _pack(Packer(ingest.write, whiteouts=True, omit=made, shift=shift), trees[0])
         except OSError as wrong:
             raise unreadable("commit", record, wrong) from None
         descriptor = ingest.commit(media_type=OCI_LAYER)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import nullcontext
 
 from ...snapshot.difference import Difference, compare
 from ...snapshot.layered import open_layers
@@ -18,6 +19,9 @@ from ..userns import kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
@@ -33,12 +37,17 @@ def difference(engine: Engine, record: ContainerRecord) -> Difference:
     if record.request.rootfs:
         cause = f"it runs in {record.request.rootfs} itself, which nothing is kept to compare with"
         raise Unsupported("compare", record.subject, cause, hint="make an image of the directory, and run that")
-    upper, *lower = engine.snapshots.layers(record.id)
-    mounts = engine.records.spec(record.id).mounts
     try:
-        return compare(upper, lower, {os.fsencode(mount.destination.strip("/")) for mount in mounts})
+        with engine.snapshots.writable(record.id).layers() as trees:
+            return of_trees(engine, record, trees)
     except OSError as wrong:
         raise unreadable("compare", record, wrong) from None
+
+
+def of_trees(engine: Engine, record: ContainerRecord, trees: Sequence[str]) -> Difference:
+    """Return the same where the trees of the container are held already. Raises OSError."""
+    mounts = engine.records.spec(record.id).mounts
+    return compare(trees[0], trees[1:], {os.fsencode(mount.destination.strip("/")) for mount in mounts})
 
 
 def export(engine: Engine, reference: str, stream: int) -> None:
@@ -47,17 +56,23 @@ def export(engine: Engine, reference: str, stream: int) -> None:
     Raises NotFound, Unavailable when the client goes.
     """
     record = engine.records.find(reference)
-    trees = (record.request.rootfs,) if record.request.rootfs else engine.snapshots.layers(record.id)
     with socket.socket(fileno=os.dup(stream)) as peer:
         peer.settimeout(None)
         try:
-            packer = Packer(peer.sendall, shift=kept.on_disk(record, engine.host.runtime))
-            packer.add_directory(open_layers(trees, plain=len(trees) == 1), b".")
-            packer.finish()
+            with _trees(engine, record) as trees:
+                packer = Packer(peer.sendall, shift=kept.on_disk(record, engine.host.runtime))
+                packer.add_directory(open_layers(trees, plain=len(trees) == 1), b".")
+                packer.finish()
             peer.shutdown(socket.SHUT_WR)
         except OSError as wrong:
             raise unreadable("export", record, wrong) from None
     events.publish_container(engine, record, "export")
+
+
+def _trees(engine: Engine, record: ContainerRecord) -> AbstractContextManager[tuple[str, ...]]:
+    if record.request.rootfs:
+        return nullcontext((record.request.rootfs,))
+    return engine.snapshots.writable(record.id).layers()
 
 
 def unreadable(verb: str, record: ContainerRecord, wrong: OSError) -> OrlopError:

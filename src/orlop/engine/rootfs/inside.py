@@ -90,15 +90,22 @@ def _mounted(engine: Engine, record: ContainerRecord) -> tuple[int, int]:
 
     def work() -> None:
         try:
-            # Of this thread alone (unshare(2)), which ends with it; the descriptor keeps the namespace.
-            process.unshare(process.CLONE_NEWNS)
-            mount.mount("", "/", flags=mount.MS_REC | mount.MS_PRIVATE)
-            namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            # In the namespace of all: a program that serves the root would keep one in which it is mounted (FUSE).
+            root = rootfs.open_rootfs(lifecycle.rootfs_mounts(engine, record))
             try:
-                done.append((_mount_all(engine, record), namespace))
+                # Of this thread alone (unshare(2)), which ends with it; the descriptor keeps the namespace.
+                process.unshare(process.CLONE_NEWNS)
+                mount.mount("", "/", flags=mount.MS_REC | mount.MS_PRIVATE)
+                namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    _mount_all(engine, record, root)
+                except BaseException:
+                    os.close(namespace)
+                    raise
             except BaseException:
-                os.close(namespace)
+                os.close(root)
                 raise
+            done.append((root, namespace))
         except BaseException as failure:
             done.append(failure)
 
@@ -114,24 +121,18 @@ def _mounted(engine: Engine, record: ContainerRecord) -> tuple[int, int]:
     return done[0]
 
 
-def _mount_all(engine: Engine, record: ContainerRecord) -> int:
-    root = rootfs.open_rootfs(lifecycle.rootfs_mounts(engine, record))
+def _mount_all(engine: Engine, record: ContainerRecord, root: int) -> None:
+    place = os.open(engine.tasks, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        place = os.open(engine.tasks, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            mount.move_mount(root, place)
-        finally:
-            os.close(place)
-        own = engine.records.path(record.id)
-        for wanted in engine.records.spec(record.id).mounts:
-            if wanted.type == "bind" and not wanted.source.startswith(f"{own}/"):
-                _bind(root, wanted)
-        if record.request.read_only:
-            mount.mount_setattr(root, set_=mount.MOUNT_ATTR_RDONLY)
-        return root
-    except BaseException:
-        os.close(root)
-        raise
+        mount.move_mount(root, place)
+    finally:
+        os.close(place)
+    own = engine.records.path(record.id)
+    for wanted in engine.records.spec(record.id).mounts:
+        if wanted.type == "bind" and not wanted.source.startswith(f"{own}/"):
+            _bind(root, wanted)
+    if record.request.read_only:
+        mount.mount_setattr(root, set_=mount.MOUNT_ATTR_RDONLY)
 
 
 def _bind(root: int, wanted: Mount) -> None:

@@ -60,22 +60,24 @@ class Workspace:
         targets: absolute paths where something was mounted; None for what no command wrote but we: then something was
         written, and files have their times. The caller holds a lease. Raises Unavailable.
         """
-        upper, *lower = self.engine.snapshots.layers(self.key)
         try:
-            made: Collection[bytes] = ()
-            if targets is not None:
-                found = compare(upper, lower, {os.fsencode(path.strip("/")) for path in targets})
-                if not found.changes and not _root_changed(upper, lower):
-                    self.discard()
-                    return None
-                made = found.made
-                self.again_bytes = found.again_bytes
-            _settle(upper, made, mtime_max_ns, directories_only=targets is None)
-            with self.engine.store.writer() as ingest:
-                packer = Packer(ingest.write, whiteouts=True)
-                packer.add_directory(open_layers((upper,), plain=True), b".")
-                packer.finish()
-                descriptor = ingest.commit(media_type=OCI_LAYER)
+            space = self.engine.snapshots.writable(self.key)
+            space.settle()
+            with space.layers() as (upper, *lower):
+                made: Collection[bytes] = ()
+                if targets is not None:
+                    found = compare(upper, lower, {os.fsencode(path.strip("/")) for path in targets})
+                    if not found.changes and not _root_changed(upper, lower):
+                        self.discard()
+                        return None
+                    made = found.made
+                    self.again_bytes = found.again_bytes
+                _settle(upper, made, mtime_max_ns, directories_only=targets is None)
+                with self.engine.store.writer() as ingest:
+                    packer = Packer(ingest.write, whiteouts=True)
+                    packer.add_directory(open_layers((upper,), plain=True), b".")
+                    packer.finish()
+                    descriptor = ingest.commit(media_type=OCI_LAYER)
         except OSError as wrong:
             where = f"{wrong.filename}: " if wrong.filename else ""
             raise Unavailable("commit", "a step's layer", f"{where}{wrong.strerror or wrong}") from None
@@ -92,13 +94,13 @@ class Workspace:
         self.engine.snapshots.remove(self.key)
 
 
-def open_workspace(engine: Engine, layers: Sequence[Layer], key: str = "") -> Workspace:
+def open_workspace(engine: Engine, layers: Sequence[Layer], key: str = "", *, inside: bool = False) -> Workspace:
     """Return a new tree above these layers, which are unpacked where they are not. key "" draws one.
 
-    Raises Invalid for a broken layer, Unavailable.
+    inside: it is mounted in a container, and is not its root. Raises Invalid for a broken layer, Unavailable.
     """
     key = key or names.new_id()
-    engine.snapshots.prepare(key, unpacked(engine, layers))
+    engine.snapshots.prepare(key, unpacked(engine, layers), inside=inside)
     return Workspace(engine, layers, key)
 
 

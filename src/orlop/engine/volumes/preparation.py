@@ -243,7 +243,7 @@ def _bound_layer(engine: Engine, record: ContainerRecord) -> None:
             raise refusal
         layer = engine.snapshots.directory(record.id)
         size_bytes = quota.parse_size(value, record.subject)
-        quota.bound(layer, (f"{layer}/upper", f"{layer}/work"), size_bytes, refusal)
+        quota.bound(layer, engine.snapshots.writable(record.id).own_trees(), size_bytes, refusal)
 
 
 # -- making ---------------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def _image_tree(engine: Engine, record: ContainerRecord, point: MountPoint, undo
     image = images.find(engine, point.source)
     shift = kept.on_disk(record, engine.host.runtime)
     parent = engine.snapshots.unpack(engine.images.layer_openers(image), shift)
-    (tree,) = engine.snapshots.prepare(point.snapshot, parent)
+    (tree,) = engine.snapshots.prepare(point.snapshot, parent, inside=True)
     undo.callback(engine.snapshots.remove, point.snapshot)
     return tree
 
@@ -331,7 +331,7 @@ class _ImageView:
         if self._record.request.rootfs:
             return os.open(self._record.request.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         (tree,) = self._engine.snapshots.mounts(self._record.id)
-        if tree.type != "overlay":
+        if tree.type == "bind":
             return os.open(tree.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         return rootfs.open_rootfs((_read_only(tree),))
 

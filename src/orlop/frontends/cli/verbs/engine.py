@@ -40,6 +40,8 @@ def _serve(invocation: Invocation) -> int:
     os.umask(0o077)
     if remap := invocation.options["userns-remap"]:
         os.environ["ORLOP_USERNS"] = f"remap={remap}"
+    if driver := options["storage-driver"]:
+        os.environ["ORLOP_STORAGE_DRIVER"] = driver
     idle_ns: int = options["idle-timeout"]
     return _serve_as_user(paths, lock, ready, idle_ns / 1e9 if idle_ns > 0 else None, hosts)
 
@@ -112,6 +114,9 @@ SERVE = Command(
             "userns-remap", "", STRING, "User whose subordinate ids containers get ('default': dockremap)", default=""
         ),
         Flag("ready-fd", "", INT, "A descriptor to report on that the engine listens", hidden=True),
+        Flag(
+            "storage-driver", "s", STRING, "How new containers get their files (overlay2, vfs, btrfs, ...)", default=""
+        ),
         Flag("tlscacert", "", STRING, "Whose certificates clients on TCP have to show (PEM)", default=""),
         Flag("tlscert", "", STRING, "The certificate to serve TCP with (PEM)", default=""),
         Flag("tlskey", "", STRING, "The key of that certificate (PEM)", default=""),

@@ -1,0 +1,404 @@
+"""Storage drivers: how a root file system that can be written to stands above the layers of an image.
+
+    overlay2         upper/ and work/, mounted by the kernel's overlayfs
+    fuse-overlayfs   the same on disk, mounted by the program of that name: where the kernel's overlayfs does not do
+    vfs, native      tree/, a copy of all layers: for file systems that nothing can be stacked on. Files share their
+                     blocks where the file system can (xfs, btrfs), and are copied where it can't
+    btrfs            tree/, a subvolume: a snapshot of <root>/whole/<chain id>, made once for each image
+
+The layers themselves are the same for all of them, and each writable one keeps the name of its driver (`driver` beside
+its tree), so that an engine that is started with another goes on with what is there.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+
+from orlop.linux import inode
+from orlop.spec.errors import Invalid, Unavailable
+from orlop.spec.runtime import Mount
+
+from . import overlay
+from .extract import DEPTH_MAX
+from .removal import DIRECTORY_FLAGS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orlop.spec.digest import Digest
+
+DEFAULT = "overlay2"
+NOTE = "driver"
+VARIABLE = "ORLOP_STORAGE_DRIVER"
+_ALIASES = {"overlay": "overlay2"}
+_GONE = {
+    "aufs": "docker has removed it as well",
+    "devicemapper": "docker has removed it as well",
+    "zfs": "its snapshots are made by a program of ZFS's own",
+}
+_FUSE = "fuse-overlayfs"
+_OPAQUE_MARKER = ".wh..wh..opq"
+_NAME_BYTES_MAX = 64
+
+
+class Overlay:
+    """The kernel's overlayfs, and what all drivers have in common. name: what the user calls it."""
+
+    name = DEFAULT
+    type = "overlay"
+    options: tuple[str, ...] = overlay.MOUNT_OPTIONS
+    tree = "upper"  # what the container writes to
+
+    def source(self) -> str:
+        """Return what stands as the source of the mount. Raises Unavailable."""
+        return "overlay"
+
+    def check(self, root: str) -> None:
+        """Raise Unavailable where snapshots below `root` can't be made this way."""
+
+    def fill(self, root: str, new: str, lower: tuple[str, ...], parent: Digest | None) -> None:
+        """Make a writable layer in the new, empty directory. lower: the trees below, the topmost first. Raises OSError.
+
+        root: of the snapshots. parent: the ChainID of the topmost.
+        """
+        for name in ("upper", "work"):
+            os.mkdir(f"{new}/{name}", 0o700)
+        _give_root_attributes(lower[0] if lower else "", f"{new}/upper")
+
+    def mounts(self, directory: str, lower: tuple[str, ...]) -> tuple[Mount, ...]:
+        """Return the one mount that makes the root file system."""
+        if not lower:
+            return (Mount(type="bind", source=f"{directory}/upper", options=("bind", "rw")),)
+        own = (f"upperdir={directory}/upper", f"workdir={directory}/work")
+        options = (*(f"lowerdir={path}" for path in lower), *own, *self.options)
+        return (Mount(type=self.type, source=self.source(), options=options),)
+
+    @contextmanager
+    def written(self, root: str, directory: str, lower: tuple[str, ...]) -> Iterator[str]:
+        """Hold the tree of what was written, as overlayfs keeps it. Raises OSError."""
+        yield f"{directory}/upper"
+
+    def settle(self, root: str, directory: str, lower: tuple[str, ...]) -> None:
+        """Let upper/ be there, and be what was written, for somebody who goes on with it. Raises OSError."""
+
+
+class FuseOverlay(Overlay):
+    name = _FUSE
+    type = _FUSE
+    options = ()
+
+    def source(self) -> str:
+        for place in os.environ.get("PATH", os.defpath).split(":"):
+            if place.startswith("/") and os.access(f"{place}/{_FUSE}", os.X_OK):
+                return f"{place}/{_FUSE}"
+        raise Unavailable("use", f"storage driver {_FUSE}", f"there is no program {_FUSE} on PATH", hint=_INSTALL)
+
+    @contextmanager
+    def written(self, root: str, directory: str, lower: tuple[str, ...]) -> Iterator[str]:
+        self.settle(root, directory, lower)
+        yield f"{directory}/upper"
+
+    def settle(self, root: str, directory: str, lower: tuple[str, ...]) -> None:
+        """Take away the files by which the program marks opaque directories, beside the attribute. Raises OSError."""
+        levels = [_Marked(os.open(f"{directory}/upper", DIRECTORY_FLAGS))]
+        try:
+            while levels:
+                if not levels[-1].names:
+                    os.close(levels.pop().fd)
+                    continue
+                name = levels[-1].names.pop()
+                if len(levels) <= DEPTH_MAX:
+                    try:
+                        levels.append(_Marked(os.open(name, DIRECTORY_FLAGS, dir_fd=levels[-1].fd)))
+                    except OSError:
+                        continue  # the container has removed it meanwhile
+        finally:
+            for level in levels:
+                os.close(level.fd)
+
+    def check(self, root: str) -> None:
+        self.source()
+        if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            hint = "modprobe fuse, or choose another driver"
+            raise Unavailable("use", f"storage driver {_FUSE}", "/dev/fuse is not there or not ours", hint=hint)
+
+
+class _Marked:
+    """A directory of fuse-overlayfs, without its mark. names: of the directories in it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        with os.scandir(fd) as entries:
+            self.names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        try:
+            os.unlink(_OPAQUE_MARKER, dir_fd=fd)
+            os.setxattr(fd, overlay.OPAQUE_XATTR, b"y")
+        except OSError:
+            pass  # it has none
+
+
+class Copies(Overlay):
+    """A copy of all layers for each writable one."""
+
+    tree = "tree"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def fill(self, root: str, new: str, lower: tuple[str, ...], parent: Digest | None) -> None:
+        os.mkdir(f"{new}/tree", 0o700)
+        copy_layers(lower, f"{new}/tree")
+
+    def mounts(self, directory: str, lower: tuple[str, ...]) -> tuple[Mount, ...]:
+        return (Mount(type="bind", source=f"{directory}/tree", options=("bind", "rw")),)
+
+    @contextmanager
+    def written(self, root: str, directory: str, lower: tuple[str, ...]) -> Iterator[str]:
+        from .unpack import remove_tree
+
+        if os.path.isdir(f"{directory}/upper"):
+            yield f"{directory}/upper"
+            return
+        found = f"{root}/trash/{os.urandom(8).hex()}"
+        try:
+            self._write_down(directory, lower, found)
+            yield found
+        finally:
+            remove_tree(root, found)
+
+    def settle(self, root: str, directory: str, lower: tuple[str, ...]) -> None:
+        from .unpack import remove_tree
+
+        found = f"{root}/trash/{os.urandom(8).hex()}"
+        try:
+            self._write_down(directory, lower, found)
+            os.rename(found, f"{directory}/upper")
+        except BaseException:
+            remove_tree(root, found)
+            raise
+
+    def _write_down(self, directory: str, lower: tuple[str, ...], target: str) -> None:
+        from .copies import Written
+        from .layered import open_layers
+
+        os.mkdir(target, 0o700)
+        fd = os.open(target, DIRECTORY_FLAGS)
+        try:
+            below = open_layers(lower) if lower else None
+            made_ns = os.stat(f"{directory}/{NOTE}").st_mtime_ns
+            Written(fd, made_ns).find(open_layers((f"{directory}/tree",), plain=True), below)
+        finally:
+            os.close(fd)
+
+
+class Btrfs(Copies):
+    """A snapshot of a subvolume that has all layers of the image."""
+
+    def check(self, root: str) -> None:
+        directory = os.open(f"{root}/trash", DIRECTORY_FLAGS)
+        name = os.urandom(8).hex()
+        try:
+            inode.make_subvolume(directory, name)
+            _drop(directory, name)
+        except OSError as wrong:
+            cause = f"{root} is not on btrfs: {wrong.strerror}"
+            hint = "let ORLOP_ROOT lie on btrfs, or choose another driver"
+            raise Unavailable("use", "storage driver btrfs", cause, hint=hint) from None
+        finally:
+            os.close(directory)
+        os.makedirs(f"{root}/whole", 0o700, exist_ok=True)
+
+    def fill(self, root: str, new: str, lower: tuple[str, ...], parent: Digest | None) -> None:
+        target = os.open(new, DIRECTORY_FLAGS)
+        try:
+            if parent is None:
+                inode.make_subvolume(target, "tree")
+                os.chmod("tree", 0o755, dir_fd=target)
+                return
+            source = self._whole(root, lower, parent)
+            try:
+                inode.snapshot_subvolume(source, target, "tree")
+            finally:
+                os.close(source)
+        finally:
+            os.close(target)
+
+    def _whole(self, root: str, lower: tuple[str, ...], parent: Digest) -> int:
+        """Return a descriptor of the subvolume with all layers, made when it is not there."""
+        place = f"{root}/whole/{parent.hex}"
+        try:
+            return os.open(place, DIRECTORY_FLAGS)
+        except FileNotFoundError:
+            pass
+        from .unpack import remove_tree
+
+        new = f"{root}/trash/{os.urandom(8).hex()}"
+        os.mkdir(new, 0o700)
+        try:
+            directory = os.open(new, DIRECTORY_FLAGS)
+            try:
+                inode.make_subvolume(directory, "tree")
+            finally:
+                os.close(directory)
+            copy_layers(lower, f"{new}/tree")
+            try:
+                os.rename(f"{new}/tree", place)
+            except OSError:
+                if not os.path.isdir(place):  # else another one was first
+                    raise
+        finally:
+            remove_tree(root, new)
+        return os.open(place, DIRECTORY_FLAGS)
+
+
+class Writable:
+    """A writable layer. name: of the driver that made it."""
+
+    def __init__(self, root: str, directory: str, lower: tuple[str, ...]) -> None:
+        """root: of the snapshots. directory: the layer's. lower: the trees below it, the topmost first."""
+        self._root = root
+        self._directory = directory
+        self._lower = lower
+        self._driver = of(directory)
+
+    @property
+    def name(self) -> str:
+        return self._driver.name
+
+    def mounts(self) -> tuple[Mount, ...]:
+        """Return what `Snapshots.prepare` returned for it."""
+        return self._driver.mounts(self._directory, self._lower)
+
+    def own_trees(self) -> tuple[str, ...]:
+        """Return the directories that its processes fill, the tree that they see first."""
+        names = ("upper", "work") if self._driver.tree == "upper" else (self._driver.tree,)
+        return tuple(f"{self._directory}/{name}" for name in names)
+
+    @contextmanager
+    def layers(self) -> Iterator[tuple[str, ...]]:
+        """Hold its trees: what was written, as overlayfs keeps it, then those below it, the topmost first.
+
+        Raises OSError. What is in them is the container's business: see `layered`, `difference` and `pack`.
+        """
+        with self._driver.written(self._root, self._directory, self._lower) as upper:
+            yield (upper, *self._lower)
+
+    def settle(self) -> None:
+        """Let what was written stay as `layers` shows it, for a caller who changes it there, and then has it adopted.
+
+        Nothing may be written to the layer itself any more. Raises OSError.
+        """
+        self._driver.settle(self._root, self._directory, self._lower)
+
+
+_INSTALL = f"install the package {_FUSE}, or choose another driver"
+_DRIVERS: dict[str, Overlay] = {
+    driver.name: driver for driver in (Overlay(), FuseOverlay(), Copies("vfs"), Copies("native"), Btrfs("btrfs"))
+}
+NAMES = tuple(_DRIVERS)
+
+
+def named(name: str) -> Overlay:
+    """Return a driver. Raises Invalid for a name that is none."""
+    driver = _DRIVERS.get(_ALIASES.get(name, name))
+    if driver is None:
+        cause = f"Orlop has no storage driver {name[:60]}" + (f": {_GONE[name]}" if name in _GONE else "")
+        raise Invalid("use", f"storage driver {name[:60]!r}", cause, hint=f"choose one of {', '.join(NAMES)}")
+    return driver
+
+
+def chosen(root: str, wanted: str) -> Overlay:
+    """Return the driver of new writable layers below root: the one that is wanted, or that was the last time.
+
+    wanted: "" for no wish. Raises Invalid, Unavailable where it can't be used here.
+    """
+    driver = named(wanted or _note(root) or DEFAULT)
+    driver.check(root)
+    if wanted and _note(root) != driver.name:
+        write_note(root, driver.name)
+    return driver
+
+
+def without_program(driver: Overlay) -> Overlay:
+    """Return a driver whose mounts need no process, this one where it is such a one."""
+    return _DRIVERS["vfs"] if driver.type == _FUSE else driver
+
+
+def of(directory: str) -> Overlay:
+    """Return the driver that a writable layer was made by."""
+    try:
+        return named(_note(directory) or DEFAULT)
+    except Invalid as wrong:
+        raise Unavailable("mount", f"snapshot {os.path.basename(directory)}", wrong.cause) from None
+
+
+def write_note(directory: str, name: str) -> None:
+    """Write down a driver's name. Raises OSError."""
+    new = f"{directory}/.{NOTE}-{os.urandom(4).hex()}"
+    with open(new, "w", encoding="ascii") as file:
+        file.write(name)
+    os.rename(new, f"{directory}/{NOTE}")
+
+
+def copy_layers(lower: tuple[str, ...], target: str) -> None:
+    """Copy what these trees show together into an empty directory. Raises OSError."""
+    from .copies import Copy
+    from .layered import open_layers
+
+    fd = os.open(target, DIRECTORY_FLAGS)
+    try:
+        if lower:
+            Copy(fd).directory(open_layers(lower), fd)
+        else:
+            os.fchmod(fd, 0o755)
+    finally:
+        os.close(fd)
+
+
+def orphans(root: str) -> list[str]:
+    """Return the names in whole/ whose layers are gone: an engine was killed between the two."""
+    try:
+        return [name for name in os.listdir(f"{root}/whole") if not os.path.isdir(f"{root}/layers/{name}")]
+    except FileNotFoundError:
+        return []
+
+
+def drop_subvolumes(path: str) -> None:
+    """Remove the subvolumes of a directory of ours in the trash, where it has some: at once, not file by file."""
+    try:
+        directory = os.open(path, DIRECTORY_FLAGS)
+    except OSError:
+        return
+    try:
+        _drop(directory, "tree")
+    finally:
+        os.close(directory)
+
+
+def _drop(directory: int, name: str) -> None:
+    try:
+        if inode.is_subvolume(os.lstat(name, dir_fd=directory)):
+            inode.destroy_subvolume(directory, name)
+    except OSError:
+        pass  # none, not ours to destroy, or with others in it: it is removed as any tree
+
+
+def _note(directory: str) -> str:
+    try:
+        with open(f"{directory}/{NOTE}", encoding="ascii", errors="replace") as file:
+            return file.read(_NAME_BYTES_MAX).strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _give_root_attributes(source: str, target: str) -> None:
+    """Give the upper directory the image's root owner and mode: overlayfs shows the upper one's."""
+    mode, uid, gid = 0o755, 0, 0
+    if source:
+        info = os.stat(source)
+        mode, uid, gid = stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
+        os.chown(target, uid, gid)
+    os.chmod(target, mode)
