@@ -36,7 +36,11 @@ if TYPE_CHECKING:
     from .wanted import Attestation
 
 IN_TOTO = "application/vnd.in-toto+json"
-PROVENANCE, SPDX = "https://slsa.dev/provenance/v1", "https://spdx.dev/Document"
+ARTIFACT = "application/vnd.docker.attestation.manifest.v1+json"
+OCI_EMPTY, EMPTY = "application/vnd.oci.empty.v1+json", b"{}"
+PROVENANCE, PROVENANCE_V02 = "https://slsa.dev/provenance/v1", "https://slsa.dev/provenance/v0.2"
+SPDX = "https://spdx.dev/Document"
+BUILD_TYPE_V02 = "https://mobyproject.org/buildkit@v1"
 BUILD_TYPE = "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md"
 BUILDER = "orlop"
 UNKNOWN = Platform(os="unknown", architecture="unknown")
@@ -44,9 +48,14 @@ SHA256_BYTES = 32
 FILE_BYTES_MAX = 64 * 1024 * 1024
 
 
-def write(solver: Solver, images: Sequence[tuple[graph.Target, Descriptor]]) -> list[Descriptor]:
-    """Store the attestations of images; return what an index says of them, behind the images."""
-    return [_attestations(solver, target, descriptor) for target, descriptor in images]
+def write(
+    solver: Solver, images: Sequence[tuple[graph.Target, Descriptor]], *, artifacts: bool = False
+) -> list[Descriptor]:
+    """Store the attestations of images; return what an index says of them, behind the images.
+
+    artifacts: with the image as their subject, and without a configuration.
+    """
+    return [_attestations(solver, target, descriptor, artifacts) for target, descriptor in images]
 
 
 def files(solver: Solver, target: graph.Target, prefix: str) -> Iterator[tuple[str, bytes]]:
@@ -76,11 +85,19 @@ def files(solver: Solver, target: graph.Target, prefix: str) -> Iterator[tuple[s
 def _predicates(solver: Solver, target: graph.Target) -> Iterator[tuple[str, str, dict[str, object]]]:
     """Yield what is attested: its type, the name of a file of it, and itself."""
     wanted = solver.settings.request.attestations
-    if any(one.kind == wished.SBOM for one in wanted):
-        yield SPDX, "sbom.spdx.json", _document(solver, target)
     for one in wanted:
-        if one.kind == wished.PROVENANCE:
-            yield PROVENANCE, one.filename or "provenance.json", _provenance(solver, target, one)
+        if one.kind == wished.SBOM and one.generator:
+            from .generator import scanned
+
+            yield from scanned(solver, target, one.generator)
+        elif one.kind == wished.SBOM:
+            yield SPDX, "sbom.spdx.json", _document(solver, target)
+    for one in wanted:
+        name = one.filename or "provenance.json"
+        if one.kind == wished.PROVENANCE and one.version == wished.V02:
+            yield PROVENANCE_V02, name, _provenance_v02(solver, target, one)
+        elif one.kind == wished.PROVENANCE:
+            yield PROVENANCE, name, _provenance(solver, target, one)
 
 
 def _statement(kind: str, subjects: Sequence[object], predicate: object) -> dict[str, object]:
@@ -92,17 +109,27 @@ def _statement(kind: str, subjects: Sequence[object], predicate: object) -> dict
     }
 
 
-def _attestations(solver: Solver, target: graph.Target, image: Descriptor) -> Descriptor:
+def _attestations(solver: Solver, target: graph.Target, image: Descriptor, artifacts: bool) -> Descriptor:
     store = solver.engine.store
     subjects = [{"name": name, "digest": {image.digest.algorithm: image.digest.hex}} for name in _names(solver)]
     layers = []
     for kind, _, predicate in _predicates(solver, target):
         layer = store.ingest(jsonio.dump(_statement(kind, subjects, predicate)), media_type=IN_TOTO)
         layers.append(layer.replace(annotations={"in-toto.io/predicate-type": kind}))
-    rootfs = RootFs(type="layers", diff_ids=tuple(layer.digest for layer in layers))
-    config = ImageConfig(architecture="unknown", os="unknown", rootfs=rootfs)
-    described = store.ingest(jsonio.dump(config.to_json()), media_type=OCI_CONFIG)
-    manifest = Manifest(schema_version=2, media_type=OCI_MANIFEST, config=described, layers=tuple(layers))
+    if artifacts:
+        described = store.ingest(EMPTY, media_type=OCI_EMPTY)
+    else:
+        rootfs = RootFs(type="layers", diff_ids=tuple(layer.digest for layer in layers))
+        config = ImageConfig(architecture="unknown", os="unknown", rootfs=rootfs)
+        described = store.ingest(jsonio.dump(config.to_json()), media_type=OCI_CONFIG)
+    manifest = Manifest(
+        schema_version=2,
+        media_type=OCI_MANIFEST,
+        artifact_type=ARTIFACT if artifacts else "",
+        config=described,
+        layers=tuple(layers),
+        subject=Descriptor(media_type=image.media_type, digest=image.digest, size=image.size) if artifacts else None,
+    )
     stored = store.ingest(jsonio.dump(manifest.to_json()), media_type=OCI_MANIFEST)
     annotations = {
         "vnd.docker.reference.digest": str(image.digest),
@@ -115,9 +142,9 @@ def _names(solver: Solver) -> list[str]:
     return [f"pkg:docker/{tag}" for tag in solver.settings.request.tags] or ["_"]
 
 
-def _provenance(solver: Solver, target: graph.Target, asked: Attestation) -> dict[str, object]:
-    request = solver.settings.request
-    materials = []
+def _materials(solver: Solver) -> list[dict[str, object]]:
+    """Return what was taken from elsewhere: images, repositories, files, with their digests."""
+    materials: list[dict[str, object]] = []
     for vertex, solved in solver.solved.items():
         if isinstance(vertex, graph.ImageSource) and solved.image is not None:
             digest = solved.image.target.digest
@@ -127,6 +154,11 @@ def _provenance(solver: Solver, target: graph.Target, asked: Attestation) -> dic
             kind, _, value = solved.tree.key.partition(" ")
             word = "sha1" if kind == "git" else "sha256"
             materials.append({"uri": vertex.url, "digest": {word: value.partition(" ")[0]}})
+    return sorted(materials, key=lambda one: str(one["uri"]))
+
+
+def _parameters(solver: Solver, target: graph.Target, asked: Attestation) -> dict[str, object]:
+    request = solver.settings.request
     parameters: dict[str, object] = {"frontend": "dockerfile.v0"}
     if request.target:
         parameters["target"] = request.target
@@ -134,15 +166,39 @@ def _provenance(solver: Solver, target: graph.Target, asked: Attestation) -> dic
         parameters["buildArguments"] = sorted(request.build_args)
         parameters["secrets"] = sorted(solver.settings.secrets)
         parameters["steps"] = [step.origin.text for step in target.steps if step.vertex is not None]
+    return parameters
+
+
+def _provenance_v02(solver: Solver, target: graph.Target, asked: Attestation) -> dict[str, object]:
+    parameters = _parameters(solver, target, asked)
+    steps = parameters.pop("steps", None)
+    return {
+        "builder": {"id": asked.builder},
+        "buildType": BUILD_TYPE_V02,
+        "materials": _materials(solver),
+        "invocation": {
+            "configSource": {"entryPoint": solver.settings.request.dockerfile or "Dockerfile"},
+            "parameters": parameters,
+            "environment": {"platform": str(solver.engine.images.platform)},
+        },
+        **({"buildConfig": {"steps": steps}} if steps is not None else {}),
+        "metadata": {
+            "completeness": {"parameters": asked.everything, "environment": True, "materials": False},
+            "reproducible": True,
+        },
+    }
+
+
+def _provenance(solver: Solver, target: graph.Target, asked: Attestation) -> dict[str, object]:
     return {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {
-                "configSource": {"path": request.dockerfile or "Dockerfile"},
-                "request": parameters,
+                "configSource": {"path": solver.settings.request.dockerfile or "Dockerfile"},
+                "request": _parameters(solver, target, asked),
             },
             "internalParameters": {"builderPlatform": str(solver.engine.images.platform)},
-            "resolvedDependencies": sorted(materials, key=lambda one: str(one["uri"])),
+            "resolvedDependencies": _materials(solver),
         },
         "runDetails": {"builder": {"id": asked.builder or BUILDER}, "metadata": {"buildkit_reproducible": True}},
     }

@@ -75,7 +75,7 @@ def _index(solver: Solver, images: Described, output: Output) -> Descriptor:
     if solver.settings.request.attestations:
         from .attest import write as attested
 
-        listed += attested(solver, images)
+        listed += attested(solver, images, artifacts=output.form.artifacts)
     kind = DOCKER_INDEX if output.form.docker else OCI_INDEX
     index = Index(
         schema_version=2,

@@ -25,6 +25,7 @@ _FORM = (
     "oci-mediatypes",
     "rewrite-timestamp",
     "multi-platform",
+    "oci-artifact",
 )
 _IMAGE = (
     *("name", "push", "push-by-digest", "store", "unpack", "name-canonical", "dangling-name-prefix"),
@@ -54,7 +55,8 @@ class Form(Record):
     """How an image is written. compression: of the layers that the build made, "" leaves them as they are.
 
     force: of the base image's layers too. docker: docker's media types, not the OCI's. rewrite_times: no file of the
-    base image is later than the build's time either. is_index: an index also for one platform.
+    base image is later than the build's time either. is_index: an index also for one platform. artifacts: attestations
+    are artifacts of the OCI, which name their image as their subject.
     """
 
     strict = True
@@ -64,6 +66,7 @@ class Form(Record):
     docker: bool = False
     rewrite_times: bool = False
     is_index: bool = False
+    artifacts: bool = False
 
 
 class Output(Record):
@@ -207,6 +210,7 @@ def form_of(given: "Mapping[str, str]") -> Form:
         docker=docker,
         rewrite_times=_flag(given, "rewrite-timestamp"),
         is_index=_flag(given, "multi-platform"),
+        artifacts=_flag(given, "oci-artifact"),
     )
 
 
@@ -237,10 +241,14 @@ def _flag(given: "Mapping[str, str]", name: str, *, default: bool = False) -> bo
 # -- attestations -----------------------------------------------------------------------------------------------------
 
 
+V1, V02 = "v1", "v0.2"
+
+
 class Attestation(Record):
     """What is said of an image beside it. kind: PROVENANCE or SBOM. everything: mode=max. builder: who says it.
 
-    filename: of a provenance that lies in a folder, "" is the usual one.
+    filename: of a provenance that lies in a folder, "" is the usual one. version: of a provenance's form.
+    generator: the image of a scanner that finds what an SBOM lists, "" is our own.
     """
 
     strict = True
@@ -248,6 +256,8 @@ class Attestation(Record):
     everything: bool = False
     builder: str = ""
     filename: str = ""
+    version: str = V1
+    generator: str = ""
 
 
 def attestation(attributes: "Mapping[str, str]") -> Attestation | None:
@@ -265,19 +275,24 @@ def attestation(attributes: "Mapping[str, str]") -> Attestation | None:
         raise Invalid("build", f"attestation {kind}", f"it has no attribute {name[:60]!r}", hint=hint)
     if _flag(given, "disabled"):
         return None
-    if given.get("generator"):
-        cause = "the packages of an image are found by this program, not by an image that is run for it"
-        raise Unsupported("build", "attestation sbom,generator=", cause, hint="leave generator away")
-    if given.get("version", "v1") != "v1":
-        cause = "provenance is written in version v1 of SLSA"
-        raise Unsupported("build", "attestation provenance,version=", cause, hint="leave version away")
+    version = given.get("version", V1)
+    if version not in (V1, V02):
+        cause = f"there is no such version of SLSA's provenance: {version[:40]!r}"
+        raise Invalid("build", "attestation provenance,version=", cause, hint=f"write {V1} or {V02}")
     mode = given.get("mode", "min")
     if mode not in ("min", "max"):
         raise Invalid("build", f"attestation mode={mode[:40]}", "there is no such mode", hint="mode=min or mode=max")
     _flag(given, "reproducible")
     _flag(given, "inline-only")
     filename = _file_name(given.get("filename", ""), f"attestation {kind},filename=")
-    return Attestation(kind=kind, everything=mode == "max", builder=given.get("builder-id", ""), filename=filename)
+    return Attestation(
+        kind=kind,
+        everything=mode == "max",
+        builder=given.get("builder-id", ""),
+        filename=filename,
+        version=version,
+        generator=given.get("generator", ""),
+    )
 
 
 def _file_name(text: str, subject: str) -> str:
