@@ -138,6 +138,27 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("text", ["", "\0" * 4096])
+def test_what_a_power_cut_leaves_of_a_record_that_was_not_durable_is_none(records, text):
+    """red: the engine would leave such a directory alone for ever, as one that is damaged."""
+    for prefix, auto_remove, expected in (("a", True, NotFound), ("b", False, Internal)):
+        request = ContainerRequest(image="host", auto_remove=auto_remove)
+        lost = save(records, record(an_id(prefix), prefix).replace(request=request))
+        with open(f"{records.path(lost.id)}/container.json", "w", encoding="ascii") as file:
+            file.write(text)
+        with pytest.raises(expected):
+            records.load(lost.id)
+
+
+@pytest.mark.parametrize("auto_remove, synced", [(False, 2), (True, 0)])
+def test_what_goes_with_its_process_is_not_made_durable(records, monkeypatch, auto_remove, synced):
+    calls = []
+    monkeypatch.setattr(os, "fsync", calls.append)
+    kept = record(an_id("a"), "web").replace(request=ContainerRequest(image="host", auto_remove=auto_remove))
+    save(records, kept)
+    assert (len(calls), records.load(kept.id)) == (synced, kept)
+
+
 def test_a_written_file_is_private(tmp_path):
     write_durably(str(tmp_path / "file"), b"x" * 100_000)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600

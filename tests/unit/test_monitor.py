@@ -22,7 +22,7 @@ def test_a_handover_comes_back_as_it_was_sent():
     for terminal in (False, True):
         for log in (None, (0, 1, 0, 0, ""), (1 << 40, 5, 1, 10**9, '{"a b":"c d"}')):
             sent.terminal, sent.open_stdin, sent.input_ends_with_client = terminal, not terminal, terminal
-            sent.log = log
+            sent.log, sent.removed_at_end = log, terminal
             got = launcher.Handover.decode(sent.encode())
             assert [getattr(got, name) for name in got.__slots__] == [getattr(sent, name) for name in sent.__slots__]
 

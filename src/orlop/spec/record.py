@@ -142,7 +142,7 @@ class Record:
             value = self.__dict__[name]
             _, has_default, default = self._fields[name]
             if not has_default or value != default:
-                out[json_name] = _plain(value)
+                out[json_name] = value if type(value) in _PLAIN else _plain(value)
         return out
 
     @classmethod
@@ -209,11 +209,14 @@ def _found(value: object) -> str:
     return names.get(type(value), type(value).__name__)
 
 
+_PLAIN = frozenset((str, int, bool, type(None)))  # JSON as they are; looked up first, as a spec has a thousand of them
+
+
 def _plain(value: "Any") -> "Any":
     if isinstance(value, Record):
         return value.to_json()
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [item if type(item) in _PLAIN else _plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value

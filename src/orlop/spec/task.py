@@ -99,6 +99,7 @@ class StartTask(Record):
     has_network: a network namespace comes with the message: the process joins it instead of the spec's.
     trees: destinations of the spec's mounts for which a detached mount comes with the message, at most TREES_MAX.
     restarts: how often the container was restarted before this start by a policy.
+    removed_at_end: the container goes with its process, so how that ended need not survive a power cut.
     """
 
     id: str
@@ -116,6 +117,7 @@ class StartTask(Record):
     trees: tuple[str, ...] = ()
     joined: tuple[JoinedNamespace, ...] = ()
     restarts: int = 0
+    removed_at_end: bool = False
     health: HealthCheck | None = None
 
 

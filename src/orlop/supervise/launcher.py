@@ -59,7 +59,7 @@ EXIT_CODE_FAILED = 125
 _CGROUP = b"cgroup\0"
 _FAILED = "failed"
 _SEPARATOR = "\0"
-_TERMINAL, _OPEN_STDIN, _INPUT_ENDS, _ATTACHED, _LEAF, _ENDS, _SHIPS = "t", "i", "e", "a", "l", "x", "s"
+_TERMINAL, _OPEN_STDIN, _INPUT_ENDS, _ATTACHED, _LEAF, _ENDS, _SHIPS, _REMOVED = "t", "i", "e", "a", "l", "x", "s", "r"
 
 
 class Inherited:
@@ -82,6 +82,7 @@ class Handover:
     ends_with_client: see StartExec. ships: its log is sent on, by a log shipper.
     own_directory: removed at the end, "" for none. log: None without one.
     attached: the start message's second descriptor is a client. restarts: see TaskStatus.
+    removed_at_end: see StartTask.
     """
 
     __slots__ = (
@@ -94,6 +95,7 @@ class Handover:
         "log",
         "open_stdin",
         "own_directory",
+        "removed_at_end",
         "restarts",
         "ships",
         "started_at",
@@ -109,6 +111,7 @@ class Handover:
         self.attached = False
         self.is_leaf = False
         self.ships = False
+        self.removed_at_end = False
         self.ends_with_client = False
         self.terminal = False
         self.open_stdin = False
@@ -120,7 +123,7 @@ class Handover:
     def encode(self) -> bytes:
         flags = _TERMINAL * self.terminal + _OPEN_STDIN * self.open_stdin + _INPUT_ENDS * self.input_ends_with_client
         flags += _ATTACHED * self.attached + _LEAF * self.is_leaf + _ENDS * self.ends_with_client
-        flags += _SHIPS * self.ships
+        flags += _SHIPS * self.ships + _REMOVED * self.removed_at_end
         log = "" if self.log is None else " ".join(map(str, self.log))
         own = (self.title, self.started_at, self.cgroup, self.own_directory)
         return _SEPARATOR.join((*own, flags, str(self.restarts), self.health, log)).encode()
@@ -133,6 +136,7 @@ class Handover:
         handover.is_leaf = _LEAF in flags
         handover.ends_with_client = _ENDS in flags
         handover.ships = _SHIPS in flags
+        handover.removed_at_end = _REMOVED in flags
         handover.restarts = int(restarts)
         handover.health = health
         handover.terminal = _TERMINAL in flags
@@ -290,6 +294,8 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
         handover.attached = job.message.attached
         if isinstance(job.message, StartExec):
             handover.is_leaf, handover.ends_with_client = True, job.message.ends_with_client
+        else:
+            handover.removed_at_end = job.message.removed_at_end
         handover.restarts = job.restarts
         if isinstance(job.message, StartTask) and job.message.health is not None:
             handover.health = health.Rules(job.message.health).encode()

@@ -326,7 +326,8 @@ def _next_run(monitor: Monitor, kept: packet.Message, series: restart.Series, in
     else:
         ended = _finish(monitor, _cgroup(monitor, inherited), series, pause_s)
         monitor.clients.broadcast(attach.EXIT, jsonio.dump(ended.to_json()))
-        _attempt(monitor.defects, lambda: os.fsync(monitor.directory))
+        if not monitor.handover.removed_at_end:
+            _attempt(monitor.defects, lambda: os.fsync(monitor.directory))
     _leave_to_readers(monitor, kept, series, inherited)
     monitor.close()
     following = None
@@ -491,7 +492,8 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
         ended = ended.replace(restart_at=record.now(pause_s))
     else:
         _attempt(notes, lambda: record.release(series.directory))
-    _attempt(notes, lambda: record.write_exit(monitor.directory, monitor.exit_fd, ended))
+    durable = not monitor.handover.removed_at_end
+    _attempt(notes, lambda: record.write_exit(monitor.directory, monitor.exit_fd, ended, durable))
     return ended
 
 

@@ -69,7 +69,7 @@ def write_exit(directory_fd: int, exit_fd: int, ended: ExitRecord, durable: bool
     """Say how the run ended. Called once. Raises OSError.
 
     durable: written to the disk when this returns, but for the name itself. What is left to the kernel is lost with the
-    machine, as is what an exec's record is about.
+    machine, as is what the record of an exec, or of a container that is removed at its end, is about.
     """
     data = jsonio.dump(ended.to_json())
     try:

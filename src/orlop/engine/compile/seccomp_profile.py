@@ -112,11 +112,25 @@ _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # asm-generic/ioctls.h
 
 
+_MADE: "dict[tuple[object, ...], Seccomp]" = {}  # most containers have the same: it is not put together each time
+_MADE_MAX = 32
+
+
 def default(capabilities: "Collection[str]", host: HostFacts, *, nesting: bool = False) -> Seccomp:
     """Return the default profile for a container with this bounding set (names with CAP_) on this machine.
 
     nesting: it may make namespaces and mounts, which the kernel grants in a user namespace of its own alone.
     """
+    key = (tuple(capabilities), host.machine, host.kernel, nesting)
+    found = _MADE.get(key)
+    if found is None:
+        while len(_MADE) >= _MADE_MAX:
+            _MADE.pop(next(iter(_MADE)), None)
+        found = _MADE[key] = _default(capabilities, host, nesting)
+    return found
+
+
+def _default(capabilities: "Collection[str]", host: HostFacts, nesting: bool) -> Seccomp:
     names = _ALLOWED.split() + _BY_MACHINE.get(host.machine, "").split()
     if host.kernel >= (4, 8):
         names += _SINCE_4_8.split()

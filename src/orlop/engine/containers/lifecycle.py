@@ -93,7 +93,8 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
         record, trees = preparation.prepare(engine, record, undo)
         if trees or record != decided:
             compiled = _compile(engine, record, trees)
-        write_durably(f"{directory}/{SPEC_FILE}", jsonio.dump(compiled.spec.to_json()), last=False)
+        spec, durable = jsonio.dump(compiled.spec.to_json()), not request.auto_remove
+        write_durably(f"{directory}/{SPEC_FILE}", spec, last=False, durable=durable)
         engine.records.save(record)
         undo.pop_all()
     events.publish_container(engine, record, "create")
@@ -292,6 +293,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
             has_network=joined.fd >= 0,
             trees=tuple(trees),
             restarts=restarts,
+            removed_at_end=record.request.auto_remove,
             health=_health_check(directory, record, linked),
             log=logging.options(record, engine.host.hostname, logging.budget_bytes(os.environ)),
         )

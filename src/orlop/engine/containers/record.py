@@ -2,7 +2,9 @@
 
 Invariants:
 1. container.json appears whole and durable (temporary file, fsync, rename, fsync of the directory), and it is the last
-   thing that `create` writes: a directory without it never was a container and may be swept.
+   thing that `create` writes: a directory without it never was a container and may be swept. Of a container that goes
+   with its process it is left to the kernel, and a mark (_PASSING) says so first: a power cut ends both, and may leave
+   an empty file, which is as good as none beside that mark.
 2. It holds what was asked and what was decided, never what happens: that lies in status.json and exit.json (state.py).
 3. A removal begins with a rename to a name that is no id: from then on no reader sees the container, and what is left
    of it names what is still to be removed.
@@ -13,6 +15,7 @@ import shutil
 import threading
 import time
 from contextlib import contextmanager
+from errno import ENOENT
 
 from ...spec import jsonio
 from ...spec.container import ContainerRequest
@@ -33,6 +36,7 @@ CGROUP = "/orlop"  # below it, each container's own is named by its id; all engi
 SPEC_BYTES_MAX = 8 * 1024 * 1024
 RECORD_BYTES_MAX = 8 * 1024 * 1024  # a request of the native socket is 4 MiB at most
 _REMOVED = ".removed"
+_PASSING = "passing"
 _TAKES_VOLUMES = "takes-volumes"  # a file in the directory of a removal that takes the nameless volumes along
 
 
@@ -100,10 +104,11 @@ def timestamp(time_ns: int | None = None) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
 
 
-def write_durably(path: str, data: bytes, *, last: bool = True) -> None:
+def write_durably(path: str, data: bytes, *, last: bool = True, durable: bool = True) -> None:
     """Replace a file so that after a power cut it has the old content or all of the new.
 
     last: whether its name must be durable too; False when another file of the directory follows, which makes it so.
+    durable: False leaves all of that to the kernel; who reads at the same time still sees the one or the other.
     """
     temporary = f"{path}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -111,9 +116,10 @@ def write_durably(path: str, data: bytes, *, last: bool = True) -> None:
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]
-        os.fsync(fd)
+        if durable:
+            os.fsync(fd)
     os.rename(temporary, path)
-    if not last:
+    if not (last and durable):
         return
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -246,8 +252,11 @@ class Records:
                 del self._reserved[name]
 
     def save(self, record: ContainerRecord) -> None:
-        """Write container.json durably; the directory exists."""
-        write_durably(f"{self.directory}/{record.id}/{RECORD_FILE}", jsonio.dump(record.to_json()))
+        """Write container.json, durably unless the container goes with its process; the directory exists."""
+        directory, durable = f"{self.directory}/{record.id}", not record.request.auto_remove
+        if not durable:
+            open(f"{directory}/{_PASSING}", "wb").close()
+        write_durably(f"{directory}/{RECORD_FILE}", jsonio.dump(record.to_json()), durable=durable)
 
     def condemn(self, container_id: str, *, volumes: bool = False) -> None:
         """Take a container away from all readers. Its directory stays until `bury`, which a next engine can do.
@@ -301,6 +310,8 @@ def no_such_container(reference: str) -> NotFound:
 def _read(path: str) -> ContainerRecord:
     with open(path, "rb", buffering=0) as file:
         data = file.read(RECORD_BYTES_MAX + 1)
+    if not data.strip(b"\0") and os.path.exists(f"{os.path.dirname(path)}/{_PASSING}"):
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
     try:
         value = jsonio.parse(data, path, bytes_max=RECORD_BYTES_MAX)
         return ContainerRecord.from_json(value, path)
