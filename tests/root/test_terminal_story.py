@@ -113,6 +113,31 @@ def test_a_reader_that_goes_leaves_the_container(orlop):
         assert logs.wait(30) == 141
 
 
+def test_what_an_image_and_a_build_say_can_not_steer_the_terminal(orlop, terminal, tmp_path):
+    """SEC-78: words of a Dockerfile, names of its files, and what its programs print to a person's terminal."""
+    evil = "\x1b]0;owned\x07\x1b[2J\u202e\x9b5A"
+    failing = f"RUN echo '{evil}'; printf '\\033]0;owned\\007\\033[2J'; exit 3"
+    shown = []
+    for instruction in (failing, f"COPY no{evil} /", f"COPY f{evil}* /", f"RU{evil}"):
+        (tmp_path / "Dockerfile").write_text(f"FROM host\nLABEL x='{evil}'\n{instruction}\n")
+        for words in ([], ["--progress=plain"]):
+            shown.append(terminal("build", "--network", "none", *words, tmp_path))
+            assert shown[-1].wait() != 0
+    orlop("import", "-c", f"LABEL x='{evil}'", "-m", evil, "-", "evil:1", input=bytes(10240))
+    for words in (
+        ["images"],
+        ["image", "inspect", "evil:1"],
+        ["history", "--no-trunc", "evil:1"],
+        ["images", "--tree"],
+    ):
+        shown.append(terminal(*words))
+        assert shown[-1].wait() == 0
+    for screen in shown:
+        text = screen.output.decode(errors="replace")
+        assert "\x1b]0" not in text and "\x1b[2J" not in text and "\x07" not in text, text
+        assert "\u202e" not in text and "\x9b" not in text, text
+
+
 def test_what_a_container_calls_itself_can_not_steer_the_terminal(orlop, terminal):
     """SEC-78."""
     evil = "\x1b]0;owned\x07\x1b[2J\u202e"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from _socket import AF_UNIX, SOCK_STREAM, socketpair
+
+from ...spec.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +34,24 @@ def fetch(engine: Engine, verb: str, args: dict[str, object], fd: int) -> None:
         ours.close()
 
 
-def write_whole(path: str, write: Callable[[int], None]) -> None:
-    """Have a file written beside its place, and move it there when it is whole."""
+def check_output(path: str, verb: str) -> None:
+    """Raise Invalid, with docker's text for a device, where something stands that an archive would take the place of.
+
+    A file that is moved there when it is whole would replace the machine's own /dev/null, or a pipe that others read.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        found = "a device" if stat.S_ISBLK(mode) or stat.S_ISCHR(mode) else "an irregular file"
+        cause = f'invalid output path: "{path}" must be a directory or a regular file: got {found}'
+        raise Invalid(verb, path, cause, hint="name a file, or write to standard output")
+
+
+def write_whole(path: str, write: Callable[[int], None], verb: str = "write") -> None:
+    """Have a file written beside its place, and move it there when it is whole. Raises as `check_output`."""
+    check_output(path, verb)
     temporary = f"{path}.{os.urandom(4).hex()}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

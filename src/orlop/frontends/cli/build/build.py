@@ -10,7 +10,7 @@ from ....build.output import wanted
 from ....build.registries import LAYOUT_PREFIX
 from ....build.request import AgentSource, BuildRequest, SecretSource, parse_epoch
 from ....spec.errors import CommandFailed, Invalid, NotFound, OrlopError, Unavailable, Unsupported
-from ..command import Command, Invocation, warn, write_line
+from ..command import Command, Invocation, visible, warn, write_line
 from ..flags import BOOL, EXIT_USAGE, INT, LIST, STRING, Flag, Kind, Options, UsageError
 from ..limits import parse_ulimit
 from ..values import BYTES, parse_label, parse_memory_swap
@@ -119,15 +119,13 @@ def _enter_failed(invocation: Invocation, shown: display.Plain, wrong: OrlopErro
 
 
 def _tell_failure(shown: display.Plain) -> None:
-    if shown.excerpt:
-        shown.stream.write(f"{shown.excerpt}\n")
-    if shown.failed is None:
-        return
-    tail = shown.failed.get("tail")
-    lines = tail if isinstance(tail, list) else []
-    shown.stream.write(f"------\n > {shown.failed.get('name')}:\n")
-    shown.stream.write("".join(f"{line}\n" for line in lines))
-    shown.stream.write("------\n")
+    told = f"{shown.excerpt}\n" if shown.excerpt else ""
+    if shown.failed is not None:
+        tail = shown.failed.get("tail")
+        lines = tail if isinstance(tail, list) else []
+        told += f"------\n > {shown.failed.get('name')}:\n" + "".join(f"{line}\n" for line in lines) + "------\n"
+    # What a Dockerfile and its programs say may not steer the terminal (SEC-78).
+    shown.stream.write(visible(told) if shown.stream.isatty() else told)
 
 
 def _print_why(shown: display.Plain, options: Options) -> None:

@@ -55,7 +55,7 @@ class Titled:
         self._stream.flush()
 
     def isatty(self) -> bool:
-        return False
+        return self._stream.isatty()
 
 
 class Plain:

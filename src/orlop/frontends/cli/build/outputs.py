@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from ....build.output import wanted
 from ....build.output.wanted import Output
 from ....spec.errors import Invalid, Unavailable
+from ..archives import check_output
 from ..flags import Options, UsageError
 
 TYPE_CHECKING = False
@@ -111,6 +112,7 @@ class _File:
     """An archive that gets its name at the end. Close it: what has no name goes."""
 
     def __init__(self, dest: str) -> None:
+        check_output(dest, "build")
         self._dest = dest
         self._temporary = f"{dest}.{os.getpid()}"
         try:

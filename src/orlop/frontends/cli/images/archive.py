@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ....spec.errors import Invalid, Unavailable
+from ..archives import check_output
 from ..command import Command, Invocation
 from ..flags import BOOL, STRING, Flag
 
@@ -36,6 +37,7 @@ def _save(invocation: Invocation) -> int:
 def _create(temporary: str, path: str) -> int:
     if os.path.isdir(path):
         raise Invalid("save", path, "it is a directory", hint="name a file")
+    check_output(path, "save")
     try:
         return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as wrong:
