@@ -1,7 +1,10 @@
 """cp, diff, export and commit through the real command and kernel: what is kept, what is seen, what is refused."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import signal
 import socket
@@ -297,12 +300,27 @@ def test_an_engine_killed_in_the_middle_leaves_nothing_half(orlop, tmp_path, ver
 def test_nothing_of_an_image_is_executed(orlop, tmp_path):
     """SEC-05: what cp, diff, export and commit need is ours; a container's own programs stay files."""
     trap = "#!/bin/sh\\necho trapped >> /trap\\n"
-    names = "tar xz zstd gzip unpigz cp python3"
-    script = f"for n in {names}; do printf '{trap}' > /usr/bin/$n; chmod 755 /usr/bin/$n; done; echo > /ready"
-    running(orlop, script=f"{script}; exec sleep 1000")
+    names = "tar xz zstd gzip unpigz cp python3 ps nsenter bzip2"
+    script = f"for n in {names}; do printf '{trap}' > /usr/bin/$n; chmod 755 /usr/bin/$n; done"
+    # What a library or an interpreter that enters would load: of the name service, of character sets, of Python.
+    modules = "encodings/__init__.py sitecustomize.py usercustomize.py os.py"
+    places = "/usr/lib/python3/dist-packages /usr/lib/python3.11 /usr/lib/x86_64-linux-gnu/gconv /lib/x86_64-linux-gnu"
+    program = "open('/trap', 'w')"
+    script += f'; for d in {places}; do mkdir -p $d/encodings; for m in {modules}; do echo "{program}" > $d/$m; done'
+    script += (
+        "; for l in libnss_files.so.2 libnss_dns.so.2 libnss_compat.so.2 gconv-modules; do echo no > $d/$l; done; done"
+    )
+    running(orlop, script=f"{script}; echo > /ready; exec sleep 1000")
     until(lambda: orlop("exec", "web", "test", "-e", "/ready", check=False).code == 0)
     orlop("cp", "web:/etc", tmp_path / "etc")
     orlop("cp", tmp_path / "etc", "web:/etc2")
+    for number, pack in enumerate((gzip.compress, bz2.compress, lzma.compress)):
+        packed = pack(bytes(10240))
+        (tmp_path / f"packed{number}").write_bytes(packed)
+        orlop("cp", tmp_path / f"packed{number}", "web:/tmp")
+        orlop("cp", f"web:/tmp/packed{number}", "-")
+    assert "sleep 1000" in orlop("top", "web").stdout
+    orlop("stats", "--no-stream", "web")
     orlop("diff", "web")
     orlop("export", "-o", tmp_path / "e.tar", "web")
     orlop("commit", "web", "x:1")

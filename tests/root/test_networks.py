@@ -187,6 +187,28 @@ def test_a_udp_client_finds_the_next_container(run: Run, orlop: Environment, nei
         assert server.peers
 
 
+def test_a_neighbour_does_not_reach_the_machines_loopback(run: Run, host: Netns, neighbour: Netns) -> None:
+    """SEC-90: packets for 127.0.0.1 that come by the cable, to a published port and to a server of the machine's."""
+    box = run("-p", "127.0.0.1:8080:80")
+
+    def route_loopback() -> None:
+        from orlop.linux.netlink.rtnetlink import Hop
+
+        lo = neighbour.route.link("lo")
+        assert lo is not None
+        neighbour.route.set_link(lo.index, up=False)
+        neighbour.route.add_route(("127.0.0.1", 32), Hop(A, neighbour.index("up0")))
+        Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text("1")
+
+    neighbour.inside(route_loopback)
+    with serving(box, 80) as published, serving(host, 9000) as own:
+        assert ask(neighbour, A, 9000) == B  # the machine itself is there
+        assert silent(neighbour, "127.0.0.1", 8080)
+        assert silent(neighbour, "127.0.0.1", 9000)
+        assert ask(host, "127.0.0.1", 8080) == "10.88.0.1"
+    assert published.peers == ["10.88.0.1"] and own.peers == [B]
+
+
 def test_a_port_of_one_address_is_closed_at_the_others(run: Run, host: Netns, neighbour: Netns) -> None:
     box = run("-p", "127.0.0.1:8080:80", "-p", f"{A}:8081:80")
     with serving(box, 80):

@@ -42,12 +42,19 @@ def sparse(stored, data=b"", **records):
     named = {b"GNU.sparse." + name.encode(): value for name, value in records.items()}
     return iter([pax(named), header(b"sparse", size=stored), padded(data)])
 
+def zstd(head, mebibytes):
+    # A frame with a window of a mebibyte, RFC 8878, 3.1.1: a block as it is, then blocks of one byte said 131072 times.
+    yield b"\\x28\\xb5\\x2f\\xfd\\x00\\x50" + (len(head) << 3).to_bytes(3, "little") + head
+    for _ in range(mebibytes):
+        yield ((131072 << 3 | 1 << 1).to_bytes(3, "little") + b"\\0") * 8
+
 MAP = b"1000000\\n" + b"0\\n" * 2000000
 big = header(b"big", size=8 << 30)
 CASES = {
     "gzip of 8 GiB of zeros": lambda: packed(gzip_compressor(), big, zeros(8192)),
     "xz of 8 GiB of zeros": lambda: packed(lzma.LZMACompressor(preset=0), big, zeros(8192)),
     "bzip2 of 8 GiB of zeros": lambda: packed(bz2.BZ2Compressor(1), big, zeros(8192)),
+    "zstd of 8 GiB of zeros": lambda: zstd(big, 8192),
     "gzip of zero blocks behind the end": lambda: packed(gzip_compressor(), bytes(Archive()), zeros(8192)),
     "gzip of a gzip": lambda: iter([gzip.compress(gzip.compress(ZEROS * 8))]),
     "a pax header of a gibibyte": lambda: (part for part in [header(b"x", b"x", size=1 << 30), *[ZEROS] * 1024]),
@@ -87,6 +94,7 @@ EXPECTED = {
     "gzip of 8 GiB of zeros": "it looks made to fill the disk",
     "xz of 8 GiB of zeros": "it looks made to fill the disk",
     "bzip2 of 8 GiB of zeros": "it looks made to fill the disk",
+    "zstd of 8 GiB of zeros": "it looks made to fill the disk",
     "gzip of zero blocks behind the end": "it looks made to fill the disk",
     "gzip of a gzip": "it is not a tar archive",
     "a pax header of a gibibyte": "an extended header of 1073741824 bytes",

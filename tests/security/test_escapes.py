@@ -219,6 +219,8 @@ def test_sec_34_state_is_closed_to_other_users(orlop):
 
 
 def test_sec_33_no_abstract_socket_of_ours(orlop):
+    """CVE-2020-15257. The network that the private engine lives in is nobody else's: there must be none at all."""
     orlop("run", "-d", "--name", "c", "host", "sleep", "1000")
-    names = [line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
-    assert not [name for name in names if name.startswith("@") and "orlop" in name]
+    lines = orlop.inside(lambda: Path("/proc/thread-self/net/unix").read_text()).splitlines()[1:]
+    names = [line.split()[7] for line in lines if len(line.split()) > 7]
+    assert names and not [name for name in names if name.startswith("@")], names

@@ -83,13 +83,30 @@ def test_a_cache_s_subdirectory_that_became_a_link(orlop: Environment, context: 
     assert SECRET not in said(found)
 
 
+def test_a_cache_s_part_that_a_step_beside_swaps(orlop: Environment, context: Path, canary: Canary) -> None:
+    """CVE-2024-23651: two steps at once on one cache, of which one exchanges a directory and a link all the time."""
+    swap = "mv /c/sub /c/d; mv /c/link /c/sub; mv /c/sub /c/link; mv /c/d /c/sub"
+    swap = f"i=0; while [ $i -lt 200 ]; do i=$((i+1)); {swap}; done"
+    text = (
+        f"FROM host AS base\nRUN --mount=type=cache,id=c,target=/c mkdir -p /c/sub; ln -s {canary.place} /c/link\n"
+        f"FROM base AS evil\nRUN --mount=type=cache,id=c,target=/c {swap}; touch /done\n"
+    )
+    for number in range(4):
+        look = f"cat /d/secret /d/keep/deep/file; echo x > /d/left; touch /done{number}"
+        text += f"FROM base AS v{number}\nRUN --mount=type=cache,id=c,source=/sub,target=/d {look}\n"
+    text += "FROM host\nCOPY --from=evil /done /\n"
+    text += "".join(f"COPY --from=v{number} /done{number} /\n" for number in range(4))
+    found = build(orlop, context, text, "--progress=plain")
+    assert SECRET not in said(found) and "defect" not in said(found)
+
+
 def test_what_stands_where_a_mount_was_is_not_removed_on_the_host(
     orlop: Environment, context: Path, canary: Canary
 ) -> None:
     text = (
         f"FROM host\nRUN --mount=type=tmpfs,target=/m/keep/deep mkdir -p /n && mv /m /n/m; rm -rf /m; "
         f"ln -s {canary.place} /m; true\n"
-        f"RUN --mount=type=bind,target=/x/keep/deep/file,source=Dockerfile rm -rf /x; ln -s {canary.place} /x; true\n"
+        f"RUN --mount=type=bind,target=/x/keep/deep/file,source=Dockerfile mv /x /n/x; ln -s {canary.place} /x; true\n"
         "RUN true\n"
     )
     build(orlop, context, text)

@@ -19,6 +19,7 @@ import pytest
 
 from orlop.image.pull import Pull
 from orlop.image.registry import Patience, client
+from orlop.image.registry.upload import Upload
 from orlop.spec.digest import Digest
 from orlop.spec.errors import OrlopError
 from orlop.spec.image import OCI_INDEX, OCI_MANIFEST
@@ -417,6 +418,31 @@ def test_no_secret_goes_to_another_host(puller: Puller, part: str) -> None:
             puller.pull(registry)
     assert heard(evil) == []
     assert part == "/token" or evil.requests
+
+
+def test_no_secret_goes_where_a_foreign_layer_lies(puller: Puller) -> None:
+    """CVE-2020-15157: whoever made the image wrote these addresses, and the registry wanted a password."""
+    with Registry(honest(), token, host="127.0.0.2") as evil:
+        place = [f"http://{evil.name}/v2/x/blobs/{digest(PACKED)}"]
+        layer = {"mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "urls": place}
+        told = manifest(document(layers=[layer | {"digest": digest(PACKED), "size": len(PACKED)}]))
+        gone = on(LAYER, lambda r: r.reply(404))
+        with Registry(honest(), basic, gone, on("manifests", told)) as registry:
+            puller.pull(registry)
+    assert evil.requests and heard(evil) == []
+    assert heard(registry)
+
+
+def test_no_secret_goes_where_an_upload_is_sent(puller: Puller) -> None:
+    """The Location that answers the beginning of an upload is the registry's to choose, and may be anybody's."""
+    blob = puller.store.ingest(PACKED)
+    with Registry(honest(), lambda r: r.reply(201), host="127.0.0.2") as evil:
+        begin: Rule = lambda r: r.command == "POST" and r.reply(202, location=f"http://{evil.name}/upload")  # noqa: E731
+        with Registry(Content(), basic, begin) as registry, contextlib.suppress(OrlopError):
+            repository = puller.repository(registry.name)
+            Upload(repository, blob, Patience(tries=1), lambda _: None).run(lambda: puller.store.open(blob.digest))
+    assert [method for method, _, _ in evil.requests] and heard(evil) == []
+    assert heard(registry)
 
 
 def basic(request: Request) -> bool:

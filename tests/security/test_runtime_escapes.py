@@ -17,7 +17,7 @@ from orlop.linux import executable
 from orlop.linux.cgroup import Cgroup, detect
 from orlop.runtime.cli.sealed import needs_seal
 from orlop.spec.runtime import Capabilities, Hook, Hooks, IdMapping, Mount, Namespace, Process, User
-from support import container, launcher
+from support import container, doors, launcher
 from support.container import CAPABILITIES, ENVIRONMENT, MOUNTS, NAMESPACES, make_spec
 from support.engine import COMMAND
 
@@ -88,7 +88,10 @@ try:
     for _ in range(3):
         entered = enter.create_exec(process_plan, watcher.pid, watcher.pidfd, (0, 1, 2))
         watched()
-        entered.start()
+        if sys.argv[4] == "starts":
+            entered.start()
+        else:
+            process.pidfd_send_signal(entered.pidfd, 9)
         process.wait_pidfd(entered.pidfd)
     print((shm / "seen").read_bytes().decode(errors="replace"))
 finally:
@@ -97,10 +100,37 @@ finally:
 """
 
 
-def seen_by_a_watcher(root: Path, python: tuple[str, ...], capabilities: Capabilities) -> str:
+ATTACH = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+PTRACE_ATTACH, PTRACE_DETACH, WALL = 16, 17, 0x40000000
+said, passes = {"exe /bin/sh"}, 0  # what the driver's caller looks for
+while True:
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        if pid == os.getpid():
+            continue
+        ctypes.set_errno(0)
+        if libc.ptrace(PTRACE_ATTACH, pid, None, None) == 0:
+            said.add("attached")
+            os.waitpid(pid, WALL)
+            libc.ptrace(PTRACE_DETACH, pid, None, None)
+        elif ctypes.get_errno() != 3:  # ESRCH: it ended meanwhile
+            said.add(os.strerror(ctypes.get_errno()))
+    passes += 1
+    for name, text in (("seen", "\\n".join(sorted(said))), ("pass", str(passes))):
+        with open(f"/dev/shm/{name}.new", "w") as file:
+            file.write(text)
+        os.rename(f"/dev/shm/{name}.new", f"/dev/shm/{name}")
+"""
+
+
+def seen_by_a_watcher(
+    root: Path, python: tuple[str, ...], capabilities: Capabilities, watcher: tuple[str, ...] = ("sh", "-c", WATCH)
+) -> str:
     """Return what a container reads of its /proc while execs stand at their last step before execve."""
-    spec = json.dumps(make_spec("sh", "-c", WATCH, capabilities=capabilities).to_json())
-    command = [*python, "-c", HELD, launcher.IMPORTS, str(root), spec]
+    spec = json.dumps(make_spec(*watcher, capabilities=capabilities).to_json())
+    end = "starts" if watcher[0] == "sh" else "ends"
+    command = [*python, "-c", HELD, launcher.IMPORTS, str(root), spec, end]
     env = os.environ | {"SECRET": SECRET}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=env)
     assert done.returncode == 0, done.stderr
@@ -112,6 +142,13 @@ def test_sec_02_a_process_that_enters_shows_nothing(root: Path) -> None:
     """CVE-2016-9962: until its execve, an exec can't be traced, and its descriptors and memory can't be seen."""
     seen = seen_by_a_watcher(root, (sys.executable,), with_capability())
     assert "python" not in seen and SECRET not in seen
+
+
+def test_sec_02_nobody_attaches_to_a_process_that_enters(tmp_path: Path) -> None:
+    """CVE-2016-9962: to be root with the same capabilities is not enough, as long as it stands before its execve."""
+    program = ("python3", "-I", "-S", "-c", ATTACH)
+    tried = seen_by_a_watcher(doors.tree(tmp_path / "root"), (sys.executable,), with_capability(), program)
+    assert set(tried.split("\n")) - {""} == {"exe /bin/sh", "Operation not permitted"}
 
 
 def test_sec_01_not_even_with_ptrace_is_a_host_binary_reached(root: Path, sealed: tuple[str, ...]) -> None:
