@@ -9,17 +9,19 @@ same inputs, so a finding is repeated by running the same test again; the input 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from devtools.environment import CACHE
 
 INPUT_BYTES_MAX = 64 * 1024
-INPUTS_DEFAULT = 300
+INPUTS_DEFAULT = 1000
 INPUT_S_MAX = 5.0
 KEPT = CACHE / "fuzz"
 CORPUS = Path(__file__).parents[1] / "fuzz/corpus"
@@ -38,8 +40,19 @@ _TOKENS = [
 ]
 
 
+_VALUES = [  # of JSON, as its text: each time a new one
+    *"null true -1 0 1.5 2147483648 18446744073709551616 [] [null] {}".split(),
+    *('""', '"a"', '"../x"', '"\\u0000"', '"\\ud800"', f'"{"x" * 300}"', '["a", "a"]', '{"": {}}'),
+]
+_WORD = re.compile(rb"[A-Za-z0-9_]+")
+
+
 class Mutator:
-    """An endless stream of inputs near the given ones."""
+    """An endless stream of inputs near the given ones.
+
+    Some steps know bytes alone; others a line, a word or JSON, and leave the rest of the input whole: what is checked
+    behind the first refusal is reached by them.
+    """
 
     def __init__(self, seeds: Sequence[bytes], seed: int) -> None:
         self._seeds = list(seeds)
@@ -51,9 +64,79 @@ class Mutator:
         yield from (b"", b"\0", b"\xff" * 512)
         while True:
             data = bytearray(self._random.choice(self._seeds))
-            for _ in range(self._random.choice((1, 1, 1, 2, 4, 16))):
-                self._random.choice(self._STEPS)(self, data)
+            if bytes(data[:1]) in (b"{", b"[") and self._random.random() < 0.5:
+                self._document(data)
+            elif self._random.random() < 0.3:
+                self._random.choice((self._line, self._word))(data)
+            else:
+                self._bytes(data)
             yield bytes(data[:INPUT_BYTES_MAX])
+
+    def _bytes(self, data: bytearray) -> None:
+        for _ in range(self._random.choice((1, 1, 1, 2, 4, 16))):
+            self._random.choice(self._STEPS)(self, data)
+
+    def _document(self, data: bytearray) -> None:
+        """Another value, a member less, or one of another document, somewhere in JSON that stays JSON."""
+        try:
+            document = json.loads(bytes(data))
+        except (ValueError, RecursionError):
+            self._bytes(data)
+            return
+        for _ in range(self._random.choice((1, 1, 2, 4))):
+            at, key = self._place(document)
+            if at is None:
+                document = json.loads(self._random.choice(_VALUES))
+                break
+            step = self._random.randrange(6)
+            if step == 0:
+                del at[key]
+            elif step == 1 and isinstance(at, list):
+                at *= 2
+            elif step == 2 and isinstance(at, dict):
+                at[self._random.choice(("", "x", f"{key}x", str(key).swapcase()))] = at[key]
+            else:
+                at[key] = json.loads(self._random.choice(_VALUES))
+        data[:] = json.dumps(document).encode()
+
+    def _place(self, document: object) -> tuple[Any, Any]:
+        """Return something with members in a document, and the key of one of them; (None, None) for the whole."""
+        places: list[tuple[Any, Any]] = [(None, None)]
+        waiting = [document]
+        while waiting and len(places) < 1000:
+            value = waiting.pop()
+            if isinstance(value, dict | list):
+                members = list(value.items() if isinstance(value, dict) else enumerate(value))
+                places += [(value, key) for key, _ in members]
+                waiting += [member for _, member in members]
+        return self._random.choice(places)
+
+    def _line(self, data: bytearray) -> None:
+        """A line twice, none, its first word alone, or in another's place."""
+        lines = bytes(data).split(b"\n")
+        at = self._random.randrange(len(lines))
+        line = lines[at]
+        lines[at : at + 1] = self._random.choice(
+            (
+                [line, line],
+                [],
+                [line.split(b" ")[0]],
+                [self._random.choice(lines)],
+                [line.rpartition(b" ")[0]],
+                [line * 2],
+            )
+        )
+        data[:] = b"\n".join(lines)
+
+    def _word(self, data: bytearray) -> None:
+        """A word or number: none, an odd one, or one that stands elsewhere."""
+        words = [found.span() for found in _WORD.finditer(bytes(data))]
+        if not words:
+            return
+        start, end = self._random.choice(words)
+        other_start, other_end = self._random.choice(words)
+        other = bytes(data[other_start:other_end])
+        data[start:end] = self._random.choice((b"", self._random.choice(_TOKENS), other, other, b"-", b"0", b"zz"))
 
     def learn(self, data: bytes) -> None:
         """Mutate this one as well from now on."""

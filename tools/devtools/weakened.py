@@ -3,7 +3,8 @@
 The product has no switch that weakens it. A copy of this tree is made for each guard of support.guards, the guard's few
 lines are taken out of the copy, and the tests that must see it run there, in a mount namespace in which the machine's
 own directories are read-only: attacks that succeed meet nothing of value. A test counts as red when it failed by an
-assertion or in the product, not when it could not begin, and not when the weakened copy does not even run.
+assertion or in the product, not when it could not begin, and not when the weakened copy does not even run. All copies
+are of one, which is taken first and must run: what somebody edits meanwhile makes no test red, and none green.
 
 Words: rows (SEC-30) or parts of guards' names; without any, all. `--write` writes docs/SECURITY-REPORT.md anew.
 """
@@ -19,8 +20,9 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -110,8 +112,8 @@ def main(words: Sequence[str]) -> int:
     started = time.monotonic()
     before = {name: Path(name).read_text() for name in SETTINGS if os.path.exists(name)}
     try:
-        with ThreadPoolExecutor(JOBS) as pool:
-            outcomes = list(pool.map(_tell, guards))
+        with frozen() as source, ThreadPoolExecutor(JOBS) as pool:
+            outcomes = list(pool.map(lambda guard: _tell(guard, source), guards))
     finally:
         for name, text in before.items():
             if Path(name).read_text() != text:
@@ -141,10 +143,25 @@ def _recall(guard: Guard) -> Outcome | None:
     return Outcome(guard, tuple(found["red"]), tuple(found["green"]), (), "", found["date"])
 
 
-def _tell(guard: Guard) -> Outcome:
+@contextmanager
+def frozen() -> Iterator[Path]:
+    """Yield a copy of the tree as it is now. Raises Failure when it does not run a container."""
+    place = Path(tempfile.mkdtemp(prefix="orlop-weak-", dir="/tmp"))
+    place.chmod(0o755)
+    try:
+        copy_tree(place / "tree", ROOT)
+        done = _in_private(place / "tree", ["true"], runs=True)
+        if done.returncode:
+            raise Failure(f"nothing is weakened: the tree as it is runs no container: {done.stdout[-2000:]}")
+        yield place / "tree"
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _tell(guard: Guard, source: Path) -> Outcome:
     started = time.monotonic()
-    outcome = without(guard)
-    word = "RED" if not outcome.failed() else "NOT RED"
+    outcome = without(guard, source)
+    word = "RED" if not outcome.failed() else "BROKEN" if outcome.trouble else "NOT RED"
     if not outcome.failed():
         _place(guard).parent.mkdir(exist_ok=True)
         date = time.strftime("%Y-%m-%d", time.gmtime())
@@ -153,12 +170,12 @@ def _tell(guard: Guard) -> Outcome:
     return outcome
 
 
-def without(guard: Guard) -> Outcome:
-    """Run a guard's tests in a copy of the tree that lacks it."""
+def without(guard: Guard, source: Path = ROOT) -> Outcome:
+    """Run a guard's tests in a copy of a tree that lacks it."""
     place = Path(tempfile.mkdtemp(prefix="orlop-weak-", dir="/tmp"))
     place.chmod(0o755)
     try:
-        copy_tree(place / "tree")
+        copy_tree(place / "tree", source)
         trouble = guard.remove(place / "tree")
         if trouble:
             return Outcome(guard, (), (), (), trouble)
@@ -169,15 +186,15 @@ def without(guard: Guard) -> Outcome:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def copy_tree(place: Path) -> None:
+def copy_tree(place: Path, source: Path) -> None:
     """Copy what the tests need; programs of others and the interpreter's packages are shared."""
     place.mkdir()
     for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, place / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-        elif source.exists():
-            shutil.copy2(source, place / name)
+        part = source / name
+        if part.is_dir():
+            shutil.copytree(part, place / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        elif part.exists():
+            shutil.copy2(part, place / name)
     (place / "orlop-runtime").symlink_to("orlop")
     (place / ".venv").symlink_to(VENV)
     (place / ".cache").mkdir()
@@ -189,6 +206,20 @@ def _run(guard: Guard, place: Path) -> Outcome:
     tree, told = place / "tree", place / "told.xml"
     tests = [f"tests/{test}" for test in guard.tests]
     pytest = [str(PYTHON), "-m", "pytest", "-n", "0", "--timeout", "120", f"--junitxml={told}", *tests]
+    done = _in_private(tree, pytest, runs=guard.runs)
+    if os.environ.get("ORLOP_WEAKENED_SHOW"):
+        sys.stderr.write(done.stdout)
+    if not told.exists():
+        return Outcome(guard, (), (), (), f"the tests did not run: {done.stdout[-2000:]}")
+    return _judge(guard, told)
+
+
+def _in_private(tree: Path, command: Sequence[str], *, runs: bool) -> subprocess.CompletedProcess[str]:
+    """Run a command in a copy, where the machine's own directories are read-only; before it, when `runs`, a container.
+
+    Raises subprocess.TimeoutExpired.
+    """
+    place = tree.parent
     shut = " ".join(f"{path}" for path in READ_ONLY if os.path.isdir(path) and not os.path.islink(path))
     smoke = (
         'export ORLOP_ROOT="$0/../root" ORLOP_RUN="$0/../run"\nmkdir -m 700 "$ORLOP_RUN"\n'
@@ -197,27 +228,22 @@ def _run(guard: Guard, place: Path) -> Outcome:
     )
     script = (
         f"for d in {shut}; do mount --bind $d $d && mount -o remount,bind,ro $d || exit 99; done\n"
-        f'cd "$0" || exit 98\n{smoke * guard.runs}"$@"'
+        f'cd "$0" || exit 98\n{smoke * runs}"$@"'
     )
     if os.geteuid() == 0:
-        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(tree), *pytest]
+        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(tree), *command]
     else:
-        argv = pytest
+        argv = list(command)
     # A run of its own: nothing of the one that may be around it (ORLOP_TEST_FAILED, PYTEST_XDIST_WORKER) is its.
     foreign = ("ORLOP_TEST_", "PYTEST_", "CI")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environment["PATH"] = peers.path()
     # What its tests leave in temporary files goes with it; where tests' own files lie, paths are short enough.
     environment |= {"TMPDIR": str(place), "PYTEST_DEBUG_TEMPROOT": "/tmp"}
-    done = subprocess.run(
+    return subprocess.run(
         argv, cwd=tree, env=environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, check=False, timeout=TIMEOUT_S,
     )  # fmt: skip
-    if os.environ.get("ORLOP_WEAKENED_SHOW"):
-        sys.stderr.write(done.stdout)
-    if not told.exists():
-        return Outcome(guard, (), (), (), f"the tests did not run: {done.stdout[-2000:]}")
-    return _judge(guard, told)
 
 
 def _judge(guard: Guard, told: Path) -> Outcome:
