@@ -1,0 +1,1 @@
+"""Namespaces by hand: `unshare` and `nsenter`, as util-linux has them. They need no engine."""
