@@ -59,6 +59,8 @@ container inspect c
 audit c = 1
 explain c
 show-run c
+nsenter -t c -a true
+unshare -rm true
 diff c
 cp c:/made got
 cp got c:/put

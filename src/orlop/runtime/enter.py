@@ -68,6 +68,7 @@ def compile_exec(
             oom_score_adj=first.oom_score_adj if wanted.oom_score_adj is None else wanted.oom_score_adj,
         )
     filters, early = process.filters(spec.linux.seccomp, wanted, host, compile_filter)
+    ruleset, restrict = process.restrictions(spec.annotations, host)
     maps = (spec.linux.uid_mappings, spec.linux.gid_mappings) if own.own_ids else None
     command = process.command(wanted)
     before, after = process.identity(wanted, command, host, maps, early, warnings)
@@ -84,9 +85,10 @@ def compile_exec(
             EnterContainer(flags=flags, own_ids=own.own_ids),
             *process.streams(wanted, console=False),
             *process.attributes(wanted, host),
+            *ruleset,
             *before,
         ),
-        last=(*process.limits(wanted, host, warnings), *filters, *after),
+        last=(*process.limits(wanted, host, warnings), *restrict, *filters, *after),
         terminal=wanted.terminal,
         listener=process.listener(spec.linux.seccomp),
         warnings=tuple(warnings),

@@ -19,6 +19,7 @@ class HostFacts(Record):
     process. rlimits_hard: RLIMIT_* name -> hard limit, 2**64-1 for none. initial_user_namespace: whether this process
     is in it, so that it may make device nodes. lsms: the active Linux security modules. uids, gids: the ids that there
     are, where this is another user namespace; the initial one has all. may_set_groups: setgroups(2) is not given up.
+    landlock: the version that the kernel has, 0 for none.
     """
 
     machine: str
@@ -33,6 +34,7 @@ class HostFacts(Record):
     uids: tuple[IdMapping, ...] = ()
     gids: tuple[IdMapping, ...] = ()
     may_set_groups: bool = True
+    landlock: int = 0
 
 
 def facts() -> HostFacts:
@@ -55,6 +57,7 @@ def facts() -> HostFacts:
         uids=() if uids == _EVERY_ID else uids,
         gids=() if gids == _EVERY_ID else gids,
         may_set_groups=_read("/proc/self/setgroups").strip() != "deny",
+        landlock=_landlock_version(),
     )
 
 
@@ -64,6 +67,14 @@ def _security_modules() -> tuple[str, ...]:
         return tuple(told.split(","))
     apparmor = _read("/sys/module/apparmor/parameters/enabled").strip() == "Y"
     return (*(["apparmor"] if apparmor else []), *(["selinux"] if _read("/sys/fs/selinux/enforce") else []))
+
+
+def _landlock_version() -> int:
+    """As `orlop.linux.landlock.version`, without that import for the many that restrict nothing."""
+    try:
+        return abi.syscall("landlock_create_ruleset", None, 0, 1)
+    except OSError:
+        return 0
 
 
 def own_ids() -> tuple[tuple[IdMapping, ...], tuple[IdMapping, ...]]:

@@ -125,6 +125,7 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
     filters, early = process.filters(spec.linux.seccomp, spec.process, host, compile_filter)
     command = process.command(spec.process)
     before, after = process.identity(spec.process, command, host, maps, early, warnings)
+    ruleset, restrict = process.restrictions(spec.annotations, host)
     starting = ContainerHooks(point="startContainer", hooks=checked.start_container)
     return Plan(
         command=command,
@@ -147,11 +148,13 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
             *mounts.enter_root(spec),
             *process.attributes(spec.process, host),
             *process.placement(spec.linux),
+            *ruleset,
             *before,
         ),
         last=(
             *((starting,) if starting.hooks else ()),
             *process.limits(spec.process, host, warnings),
+            *restrict,
             *filters,
             *after,
             *((BecomeReaper(),) if spec.annotations.get(reaper.ANNOTATION) == "true" else ()),

@@ -5,6 +5,7 @@ setuid program inside gives nobody anything then); a security option that can't 
 """
 
 from ...linux import capability
+from ...runtime import landlock
 from ...spec import jsonio
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid, Unsupported
@@ -47,7 +48,7 @@ class Security(Record):
 
     seccomp: "default", "unconfined", or the JSON text of a profile. system_paths: hide the kernel's paths.
     writable_cgroups: the container may make cgroups below its own. nesting: it may run containers of its own.
-    apparmor: the profile's name, "" for none.
+    apparmor: the profile's name, "" for none. landlock: rules as runtime.landlock has them, None for none.
     """
 
     no_new_privileges: bool = True
@@ -56,6 +57,7 @@ class Security(Record):
     writable_cgroups: bool = False
     nesting: bool = False
     apparmor: str = ""
+    landlock: str | None = None
 
 
 def options(request: ContainerRequest, host: Host, subject: str) -> Security:
@@ -70,6 +72,9 @@ def options(request: ContainerRequest, host: Host, subject: str) -> Security:
     )
     for option in request.security_opt:
         found = _apply(found, option, host, subject)
+    if found.landlock is not None and not found.no_new_privileges and not privileged:
+        cause = "conflicting options: no-new-privileges=false and Landlock, which takes it"
+        raise Invalid("create", subject, cause, hint="leave one of the two away", code="E0207")
     if found.nesting and found.apparmor == apparmor.PROFILE:
         return found.replace(apparmor=apparmor.NESTING_PROFILE)
     return found
@@ -139,10 +144,15 @@ def _apply(found: Security, option: str, host: Host, subject: str) -> Security:
         return found.replace(seccomp=_seccomp(value, subject))
     if key == "apparmor" and value:
         return found.replace(apparmor=_apparmor(value, host, subject))
+    if key == "landlock":
+        rules = value if found.landlock is None else f"{found.landlock},{value}"
+        return found.replace(landlock=_landlock(rules, host))
     if key == "label" and value:
         _refuse_module("selinux", "unconfined" if value == "disable" else value, host, subject)
         return found
-    hint = "known are seccomp=, no-new-privileges, systempaths=unconfined, writable-cgroups=, apparmor= and label="
+    hint = (
+        "known are seccomp=, no-new-privileges, systempaths=unconfined, writable-cgroups=, apparmor=, landlock=, label="
+    )
     raise Invalid("create", subject, f'invalid --security-opt: "{option[:100]}"', hint=hint, code="E0207")
 
 
@@ -165,6 +175,11 @@ def _seccomp(value: str, subject: str) -> str:
         cause = f"Decoding seccomp profile failed: {wrong.cause}"
         raise Invalid("create", subject, cause, hint="give a profile in docker's JSON format", code="E0208") from None
     return value
+
+
+def _landlock(rules: str, host: Host) -> str:
+    landlock.check(landlock.parse(rules), host.runtime.landlock)
+    return rules
 
 
 def _apparmor(value: str, host: Host, subject: str) -> str:

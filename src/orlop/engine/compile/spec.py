@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtime import reaper
+from ...runtime import landlock, reaper
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid
 from ...spec.runtime import OCI_VERSION, Linux, Mount, Process, Root, Seccomp, Spec, User
@@ -81,7 +81,7 @@ def container(
         process=process,
         hostname=record.config.hostname if request.uts != "host" else "",
         domainname=request.domainname,
-        annotations={**request.annotations, **({reaper.ANNOTATION: "true"} if request.init else {})},
+        annotations=_annotations(request, options),
         linux=linux,
     )
     spec = unprivileged.with_ids(spec, record, directory, host)
@@ -93,6 +93,14 @@ def container(
         spec = edits.applied(spec, devices.edits, devices.named, subject, shown=shown)
     lessened += resources.rlimit_warnings(request, host)
     return Compiled(spec, (*warnings, *lessened, *_capability_warnings(request, host), *mounts.warnings(request)))
+
+
+def _annotations(request: ContainerRequest, options: security.Security) -> dict[str, str]:
+    """Return the annotations, with those that our runtime reads."""
+    own = {reaper.ANNOTATION: "true"} if request.init else {}
+    if options.landlock is not None:
+        own[landlock.ANNOTATION] = options.landlock
+    return {**request.annotations, **own}
 
 
 def _with_cgroup(found: tuple[Mount, ...], options: security.Security) -> tuple[Mount, ...]:

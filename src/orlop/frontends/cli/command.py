@@ -51,7 +51,7 @@ class Command:
         self.action = action
         self.summary = summary
         self.usage = usage
-        self.flags = (*flags, HELP)
+        self.flags = (*flags, *(() if any(flag.name == HELP.name for flag in flags) else (HELP,)))
         self.arguments = arguments
         self.instead = instead
         self.interspersed = interspersed

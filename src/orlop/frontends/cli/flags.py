@@ -41,9 +41,10 @@ class Kind:
     """A type of value. name as help shows it; bare is what a flag without a value stands for, None if it needs one.
 
     many: parse returns a tuple of values, where a flag may be given several times.
+    attached: a letter's value may be a path right behind it ("-m/proc/1/ns/mnt"), as getopt(3) has it.
     """
 
-    __slots__ = ("bare", "many", "name", "parse", "repeatable")
+    __slots__ = ("attached", "bare", "many", "name", "parse", "repeatable")
 
     def __init__(
         self,
@@ -53,7 +54,9 @@ class Kind:
         repeatable: bool = False,
         bare: str | None = None,
         many: bool = False,
+        attached: bool = False,
     ) -> None:
+        self.attached = attached
         self.name = name
         self.parse = parse
         self.repeatable = repeatable
@@ -163,6 +166,8 @@ class _Parser:
             letters = ""
             if rest.startswith("=") and len(rest) > 1:
                 self._set(flag, rest[1:])
+            elif flag.kind.attached and rest.startswith(("/", ".")):
+                self._set(flag, rest)
             elif flag.kind.bare is not None:
                 self._set(flag, flag.kind.bare)
                 letters = rest

@@ -306,6 +306,7 @@ ISOLATION_FLAGS = (
     Flag("ipc", "", Kind("string", parse_ipc), "IPC mode to use", default=""),
     Flag("isolation", "", Kind("string", parse_isolation), "Container isolation technology", default=""),
     Flag("label-file", "", LIST, "Read in a line delimited file of labels"),
+    Flag("landlock", "", LIST, "Allow only this, by Landlock: ro:PATH, rw:PATH, bind:PORT, connect:PORT"),
     Flag("memory-swappiness", "", Kind("int", parse_swappiness), "Tune container memory swappiness (0 to 100)",
          default=-1),
     Flag("oom-kill-disable", "", BOOL, "Disable OOM Killer", default=False),

@@ -142,7 +142,7 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         cap_add=options["cap-add"],
         cap_drop=options["cap-drop"],
         privileged=options["privileged"],
-        security_opt=(*map(security_option, options["security-opt"]), *_nesting(options)),
+        security_opt=(*map(security_option, options["security-opt"]), *_confinement(options)),
         **network_fields(options),
         stop_signal=options["stop-signal"],
         stop_timeout_s=options["stop-timeout"],
@@ -195,8 +195,8 @@ def _data_of_nested(options: Options) -> list[str]:
     return [NESTED_DATA] if options["nesting"] and not is_given else []
 
 
-def _nesting(options: Options) -> tuple[str, ...]:
-    return ("nesting",) if options["nesting"] else ()
+def _confinement(options: Options) -> tuple[str, ...]:
+    return (*(("nesting",) if options["nesting"] else ()), *(f"landlock={rules}" for rules in options["landlock"]))
 
 
 def security_option(text: str) -> str:

@@ -84,12 +84,13 @@ class Init:
     root: the container's root directory. target, state: as in `Outside`. caller: the channel to it.
     terminal: (pty master, terminal) once it is open, else None. in_directory: the working directory is entered.
     program: what to execute, once found. reaper: a descriptor of what is executed in its place, -1 for nothing.
+    ruleset: of Landlock, -1 for none.
     may_set_groups: the user namespace has not given setgroups(2) up.
     """
 
     __slots__ = (
         "_made", "_procfs", "_sources", "caller", "in_directory", "may_set_groups", "program", "reaper", "root",
-        "state", "stdio", "target", "terminal",
+        "ruleset", "state", "stdio", "target", "terminal",
     )  # fmt: skip
 
     def __init__(self, outside: Outside, caller: Channel, stdio: tuple[int, ...]) -> None:
@@ -102,6 +103,7 @@ class Init:
         self.in_directory = False
         self.program = ""
         self.reaper = -1
+        self.ruleset = -1
         self.may_set_groups = True
         self._sources = outside.sources
         self._made: dict[str, int] = {}

@@ -157,6 +157,19 @@ def filters(
     return (LoadFilter(program=program, flags=flags, privileged=early),), early
 
 
+def restrictions(annotations: "dict[str, str]", host: HostFacts) -> tuple[tuple[Operation, ...], tuple[Operation, ...]]:
+    """Return (what is done while init may still open every path, what is done last) for the rules of Landlock."""
+    text = annotations.get("io.orlop.landlock")  # landlock.ANNOTATION, without the import for those who have none
+    if text is None:
+        return (), ()
+    from .. import landlock
+    from ..operations.landlock import MakeRuleset, Restrict
+
+    rules = landlock.parse(text)
+    landlock.check(rules, host.landlock)
+    return (MakeRuleset(rules=rules), NoNewPrivileges()), (Restrict(),)
+
+
 def listener(profile: Seccomp | None) -> "Listener | None":
     """Return who gets the filter's listener; None where no rule asks anybody. Raises Invalid without a path to it."""
     if profile is None or not any(rule.action == "SCMP_ACT_NOTIFY" for rule in profile.syscalls):
