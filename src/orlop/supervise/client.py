@@ -79,14 +79,18 @@ class Spawner:
         data = jsonio.dump(start.to_json())
         if len(data) > MESSAGE_BYTES_MAX:
             cause = f"the start message has {len(data)} bytes, the limit is {MESSAGE_BYTES_MAX}"
-            raise Invalid("start", f"container {message.id[:12]}", cause, hint="pass large values in a file")
+            raise Invalid(
+                "start", f"container {message.id[:12]}", cause, hint="pass large values in a file", code="E0212"
+            )
         fds = [*(fd for fd in (client, network) if fd is not None), *trees]
         answer = self._ask(data, fds)
         if not answer and self._is_gone():
             # Nothing runs: the spawner died before it received this, or whoever it forked for this died too.
             answer = self._ask(data, fds)
         if not answer:
-            raise Unavailable("start", "a process", "its monitor died before it answered", hint="try again")
+            raise Unavailable(
+                "start", "a process", "its monitor died before it answered", hint="try again", code="E1106"
+            )
         try:
             return Started.from_json(jsonio.parse_object(answer, "the monitor's answer"))
         except Invalid as wrong:
@@ -109,7 +113,7 @@ class Spawner:
             return ours.recv(MESSAGE_BYTES_MAX)
         except TimeoutError:
             cause = f"its monitor has not answered within {START_S_MAX:.0f} s"
-            raise Unavailable("start", "a process", cause) from None
+            raise Unavailable("start", "a process", cause, code="E1106") from None
         finally:
             ours.close()
 

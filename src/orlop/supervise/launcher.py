@@ -257,7 +257,9 @@ def _restart(message: packet.Message, inherited: Inherited, monitor: socket, res
 
 def _read(message: packet.Message) -> StartTask | StartExec:
     if message.is_cut:
-        raise Invalid("read", "the start message", f"it has more than {MESSAGE_BYTES_MAX} bytes, or too many files")
+        raise Invalid(
+            "read", "the start message", f"it has more than {MESSAGE_BYTES_MAX} bytes, or too many files", code="E0212"
+        )
     start = Start.from_json(jsonio.parse_object(message.data, "the start message"), "the start message")
     wanted = start.task or start.exec
     assert wanted  # Start.check
@@ -279,7 +281,9 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
     process.set_title(f"orlop: launcher {job.name}", inherited.title_area)
     if job.is_first and not record.take(job.directory):
         hint = "see: orlop ps -a"
-        raise Conflict(job.verb, job.subject, "another start of it is under way, or its monitor lives", hint=hint)
+        raise Conflict(
+            job.verb, job.subject, "another start of it is under way, or its monitor lives", hint=hint, code="E1002"
+        )
     started_at, exit_fd = record.now(), record.reserve_exit(job.directory)
     created = None
     try:

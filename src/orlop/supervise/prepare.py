@@ -196,7 +196,9 @@ def begin_exec(message: StartExec, facts: "HostFacts", leaf: str = "") -> "tuple
         pidfd = process.pidfd_of(message.pid, message.pid_start_time)
     except ProcessLookupError:
         cause = "it is not running"
-        raise Conflict("execute a command in", f"container {message.id[:12]}", cause, hint="start it first") from None
+        raise Conflict(
+            "execute a command in", f"container {message.id[:12]}", cause, hint="start it first", code="E1001"
+        ) from None
     try:
         root = enter.open_root(message.pid, pidfd)
         try:
@@ -248,7 +250,9 @@ def _in_namespaces(spec: Spec, message: StartTask, opened: ExitStack) -> Spec:
             ended = True
         if ended:
             cause = f"cannot join the {wanted.type} namespace of {wanted.container}, which is not running"
-            raise Conflict("start", f"container {message.id[:12]}", cause, hint=f"start {wanted.container} first")
+            raise Conflict(
+                "start", f"container {message.id[:12]}", cause, hint=f"start {wanted.container} first", code="E1001"
+            )
         others = (namespace for namespace in spec.linux.namespaces if namespace.type != wanted.type)
         joined = Namespace(type=wanted.type, path=f"/proc/self/fd/{fd}")
         spec = spec.replace(linux=spec.linux.replace(namespaces=(*others, joined)))

@@ -220,7 +220,9 @@ def _fork(message: packet.Message, engine: socket, inherited: Inherited) -> None
 
 
 def _refuse(message: packet.Message, failure: OSError) -> None:
-    error = Unavailable("start", "a monitor", f"fork: {failure.strerror}", hint="end some processes and try again")
+    error = Unavailable(
+        "start", "a monitor", f"fork: {failure.strerror}", hint="end some processes and try again", code="E1205"
+    )
     try:
         Reply(os.dup(message.fds[0])).failed(error)
     except (IndexError, OSError):

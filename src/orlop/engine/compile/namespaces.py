@@ -9,7 +9,7 @@ from __future__ import annotations
 from ...linux.cgroup.directory import split_path
 from ...spec.container import ContainerRequest
 from ...spec.errors import Invalid, Unsupported
-from ...spec.runtime import Mount, Namespace
+from ...spec.runtime import Mount, Namespace, TimeOffset
 from ..userns import kept
 from ..userns import modes as userns
 from .mounts import SHM_SIZE_BYTES, SHM_SIZE_BYTES_MAX
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 SHM = "/dev/shm"
 CONTAINER = "container:"  # what begins a mode that joins the namespace of another container
+PATH = "ns:"  # and one that names a namespace by a file
 NOWHERE = (
     "/proc/0/ns/pid"  # stands for a namespace that the start looks up: there is no process 0, so nothing is joined
 )
 # The user namespace is the engine's own, or one that `unprivileged.with_ids` adds.
 _TYPES = ("mount", "uts", "ipc", "pid", "cgroup", "time", "network")
+_CLOCKS = ("monotonic", "boottime")
 _SYSCTLS = {
     # namespace that may be shared: (what begins the names of the settings that are its own, docker's word for it)
     "network": ("net.", "network"),
@@ -39,7 +41,7 @@ _SYSCTLS = {
 def namespaces(request: ContainerRequest, subject: str) -> tuple[Namespace, ...]:
     """Return the namespaces. That of another container is known at the start only. Raises Invalid, Unsupported."""
     shared = shared_with_host(request)
-    if "uts" in shared and (request.hostname or request.domainname):
+    if has_name_of_others(request) and (request.hostname or request.domainname):
         what = "hostname" if request.hostname else "domainname"
         raise Invalid(
             "create",
@@ -48,35 +50,67 @@ def namespaces(request: ContainerRequest, subject: str) -> tuple[Namespace, ...]
             hint=f"leave --{what} away",
             code="E0707",
         )
-    joined = {name: NOWHERE for name in ("pid", "ipc") if getattr(request, name).startswith(CONTAINER)}
+    joined = {kind: NOWHERE for kind, mode in modes_of(request).items() if mode.startswith(CONTAINER)}
+    joined |= {kind: mode.removeprefix(PATH) for kind, mode in modes_of(request).items() if mode.startswith(PATH)}
     return tuple(Namespace(type=name, path=joined.get(name, "")) for name in _TYPES if name not in shared)
 
 
-def shared_with_host(request: ContainerRequest) -> frozenset[str]:
-    """Return the types of the namespaces that are the machine's own."""
-    asked = {
-        "network": request.network,
+def modes_of(request: ContainerRequest) -> dict[str, str]:
+    """Return the mode of each type of namespace but the network's and the user's, which others see to."""
+    return {
         "ipc": request.ipc,
         "pid": request.pid,
         "uts": request.uts,
         "cgroup": request.cgroup_namespace,
+        "time": request.time,
     }
+
+
+def has_name_of_others(request: ContainerRequest) -> bool:
+    """Tell whether the host name is not the container's own."""
+    return request.uts == "host" or request.uts.startswith((CONTAINER, PATH))
+
+
+def time_offsets(request: ContainerRequest, subject: str) -> dict[str, TimeOffset]:
+    """Return how far the clocks of a time namespace of its own are shifted. Raises Invalid."""
+    found: dict[str, TimeOffset] = {}
+    for part in request.time.split(",")[1:]:
+        clock, _, seconds = part.partition("=")
+        digits = seconds.removeprefix("-")
+        if clock not in _CLOCKS or clock in found or not (digits.isascii() and digits.isdigit() and len(digits) <= 12):
+            raise _invalid_time(request.time, subject)
+        found[clock] = TimeOffset(secs=int(seconds))
+    if found and not request.time.startswith("private,"):
+        raise _invalid_time(request.time, subject)
+    return found
+
+
+def _invalid_time(mode: str, subject: str) -> Invalid:
+    hint = "write private, host, container:NAME, ns:PATH, or private,boottime=86400,monotonic=86400"
+    return Invalid("create", subject, f"invalid TIME mode: {mode[:100]}", hint=hint)
+
+
+def shared_with_host(request: ContainerRequest) -> frozenset[str]:
+    """Return the types of the namespaces that are the machine's own."""
+    asked = {"network": request.network, **modes_of(request)}
     return frozenset(name for name, mode in asked.items() if mode == "host")
 
 
 def check(request: ContainerRequest, subject: str) -> None:
     """Raise Invalid with docker's texts for modes that there are not."""
     modes = {
-        "IPC": (request.ipc, ("none", "host", "private", "shareable"), True),
-        "PID": (request.pid, ("host", "private"), True),
-        "UTS": (request.uts, ("host", "private"), False),
-        "CGROUP": (request.cgroup_namespace, ("host", "private"), False),
+        "IPC": (request.ipc, ("none", "host", "private", "shareable")),
+        "PID": (request.pid, ("host", "private")),
+        "UTS": (request.uts, ("host", "private")),
+        "CGROUP": (request.cgroup_namespace, ("host", "private")),
+        "TIME": (request.time.partition(",")[0], ("host", "private")),
     }
+    time_offsets(request, subject)
     userns.parse(request.userns, subject)
-    for kind, (mode, known, may_join) in modes.items():
-        is_joined = may_join and mode.startswith(CONTAINER) and len(mode) > len(CONTAINER)
-        if mode and mode not in known and not is_joined:
-            hint = f"known are {', '.join(known)}" + (", container:NAME" if may_join else "")
+    for kind, (mode, known) in modes.items():
+        is_joined = mode.startswith(f"{PATH}/") or (mode.startswith(CONTAINER) and len(mode) > len(CONTAINER))
+        if (mode and mode not in known and not is_joined) or "\0" in mode:
+            hint = f"known are {', '.join(known)}, container:NAME, ns:PATH"
             raise Invalid("create", subject, f"invalid {kind} mode: {mode[:100]}", hint=hint)
     if request.cgroup_parent:
         _check_cgroup(request.cgroup_parent, subject)
@@ -85,7 +119,9 @@ def check(request: ContainerRequest, subject: str) -> None:
         raise Invalid("create", subject, cause, hint="leave --isolation away")
     if request.runtime not in ("", "orlop"):
         cause = f"unknown or invalid runtime name: {request.runtime[:100]}"
-        raise Unsupported("create", subject, cause, hint="Orlop's own runtime is the only one: leave --runtime away")
+        raise Unsupported(
+            "create", subject, cause, hint="Orlop's own runtime is the only one: leave --runtime away", code="E0220"
+        )
 
 
 def check_nesting(record: ContainerRecord, host: Host) -> None:

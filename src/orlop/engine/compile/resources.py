@@ -95,7 +95,9 @@ def _or_infinity(limit: int) -> int:
 def _memory(request: ContainerRequest, host: Host, subject: str, warnings: list[str]) -> Memory | None:
     if request.kernel_memory_bytes:
         cause = "Linux has no limit for kernel memory alone since 5.16"
-        raise Unsupported("create", subject, cause, hint="leave --kernel-memory away: --memory counts the kernel's too")
+        raise Unsupported(
+            "create", subject, cause, hint="leave --kernel-memory away: --memory counts the kernel's too", code="E0504"
+        )
     limit = _memory_limit(request, subject)
     reservation = request.memory_reservation_bytes
     _check_reservation(reservation, limit, subject)

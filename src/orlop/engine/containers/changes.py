@@ -31,12 +31,12 @@ def rename(engine: Engine, reference: str, name: str) -> None:
     record = engine.records.find(reference)
     if not name:
         cause = "Neither old nor new names may be empty"
-        raise Invalid("rename", record.subject, cause, hint="write: orlop rename OLD NEW")
+        raise Invalid("rename", record.subject, cause, hint="write: orlop rename OLD NEW", code="E0106")
     with engine.locks.hold(record.id):
         record = engine.records.load(record.id)
         if names.check_name(name) == record.name:
             cause = "Renaming a container with the same name as its current name"
-            raise Invalid("rename", record.subject, cause, hint="choose another name")
+            raise Invalid("rename", record.subject, cause, hint="choose another name", code="E0106")
         try:
             with engine.records.reserved(name, record.id) as new, disk_trouble_told("rename", record.subject):
                 engine.records.save(record.replace(name=new))

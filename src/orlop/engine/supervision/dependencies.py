@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 STARTED, HEALTHY, COMPLETED = "started", "healthy", "completed"
 CONDITIONS = (STARTED, HEALTHY, COMPLETED)
+NO_CHECK = "has no health check"
 WAIT_S_MAX = 300.0
 _POLL_S = 0.05
 
@@ -51,21 +52,21 @@ def ensure(engine: Engine, record: ContainerRecord, way: tuple[str, ...] = ()) -
     """
     if record.name in way:
         cause = f"it depends on itself: {' -> '.join((*way, record.name))}"
-        raise Conflict("start", record.subject, cause, hint="make one of them anew without --depends-on")
+        raise Conflict("start", record.subject, cause, hint="make one of them anew without --depends-on", code="E1103")
     for text in record.request.depends_on:
         reference, condition = split(text)
         try:
             needed = engine.records.find(reference)
         except NotFound:
             cause = f"it depends on container {reference}, which is not there"
-            raise Unavailable("start", record.subject, cause, hint=f"make {reference} first") from None
+            raise Unavailable("start", record.subject, cause, hint=f"make {reference} first", code="E1102") from None
         _bring(engine, record, needed, condition, (*way, record.name))
 
 
 def _check_way(engine: Engine, needed: ContainerRecord, way: tuple[str, ...]) -> None:
     if needed.name in way:
         cause = f"its dependencies form a cycle: {' -> '.join((*way, needed.name))}"
-        raise Invalid("create", f"container {way[0]}", cause, hint="leave one --depends-on away")
+        raise Invalid("create", f"container {way[0]}", cause, hint="leave one --depends-on away", code="E1103")
     for text in needed.request.depends_on:
         try:
             following = engine.records.find(split(text)[0])
@@ -73,7 +74,9 @@ def _check_way(engine: Engine, needed: ContainerRecord, way: tuple[str, ...]) ->
             if split(text)[0] != way[0]:
                 continue
             cause = f"its dependencies form a cycle: {' -> '.join((*way, needed.name, way[0]))}"
-            raise Invalid("create", f"container {way[0]}", cause, hint="leave one --depends-on away") from None
+            raise Invalid(
+                "create", f"container {way[0]}", cause, hint="leave one --depends-on away", code="E1103"
+            ) from None
         _check_way(engine, following, (*way, needed.name))
 
 
@@ -89,6 +92,8 @@ def _bring(
     while not _is_so(engine, needed, condition):
         if trouble := _trouble(engine, needed, condition):
             hint = f"see: orlop why {needed.name}"
+            if trouble == NO_CHECK:
+                hint = f"make {needed.name} with --health-cmd, or depend on {needed.name}:started"
             raise Unavailable(
                 "start", record.subject, f"its dependency {needed.name} {trouble}", hint=hint, code="E1102"
             )
@@ -120,7 +125,7 @@ def _trouble(engine: Engine, needed: ContainerRecord, condition: str) -> str:
     if condition == HEALTHY and task.lives:
         said = health.status(engine, needed, task)
         if not said:
-            return "has no health check"
+            return NO_CHECK
         if said == "unhealthy":
             return "is unhealthy"
     return ""

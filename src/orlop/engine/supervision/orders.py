@@ -34,13 +34,13 @@ def check(request: ContainerRequest, subject: str) -> None:
         )
     if not 0 <= retries_max <= RETRIES_MAX:
         cause = "invalid restart policy: maximum retry count must be an integer that is not negative"
-        raise Invalid("create", subject, cause, hint=hint)
+        raise Invalid("create", subject, cause, hint=hint, code="E1101")
     if retries_max and policy != ON_FAILURE:
         cause = "invalid restart policy: maximum retry count can only be used with 'on-failure'"
-        raise Invalid("create", subject, cause, hint=hint)
+        raise Invalid("create", subject, cause, hint=hint, code="E1101")
     if request.auto_remove and policy not in ("", NO):
         cause = "can't create 'AutoRemove' container with restart policy"
-        raise Invalid("create", subject, cause, hint="leave --rm or --restart away")
+        raise Invalid("create", subject, cause, hint="leave --rm or --restart away", code="E1101")
 
 
 def read(engine: Engine, container_id: str) -> Order | None:

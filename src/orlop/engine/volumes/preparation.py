@@ -144,7 +144,7 @@ def settled(
     """Return the mount point with what has to be looked up: devices of volumes, ids of images, new names."""
     if point.type == BIND and not point.create_source and not os.path.exists(point.source):
         cause = f'invalid mount config for type "bind": bind source path does not exist: {point.source[:300]}'
-        raise Invalid("create", subject, cause, hint="make it, or use -v, which makes a directory")
+        raise Invalid("create", subject, cause, hint="make it, or use -v, which makes a directory", code="E0401")
     if point.type == IMAGE:
         snapshot = f"{container_id}-{os.urandom(4).hex()}"
         return point.replace(source=str(images.find(engine, point.name).id), snapshot=snapshot)

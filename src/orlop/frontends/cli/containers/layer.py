@@ -69,7 +69,7 @@ def _commit(invocation: Invocation) -> int:
     with invocation.connect() as engine:
         result = engine.call("containers.commit", {"request": request.to_json()})
     if not isinstance(result, dict) or not isinstance(result.get("id"), str):
-        raise Unavailable("read", "the engine's reply", "it names no image")
+        raise Unavailable("read", "the engine's reply", "it names no image", code="E1905")
     write_line(result["id"])
     return 0
 

@@ -85,7 +85,13 @@ def prune_filters(given: tuple[tuple[str, str], ...]) -> dict[str, object]:
             assert isinstance(labels, list)
             labels.append(value)
         elif key:
-            raise Invalid("prune", "containers", f"invalid filter '{key[:60]}'", hint="known are label, label!, until")
+            raise Invalid(
+                "prune",
+                "containers",
+                f"invalid filter '{key[:60]}'",
+                hint="known are label, label!, until",
+                code="E0210",
+            )
     return args
 
 

@@ -115,7 +115,9 @@ def _find(engine: Engine, name: str, kinds: tuple[str, ...], *, sized: bool = Fa
         except NotFound:
             if len(kinds) == 1:
                 raise
-    raise NotFound("inspect", name, f"No such object: {name}", hint="look for it with: orlop ps -a, orlop images")
+    raise NotFound(
+        "inspect", name, f"No such object: {name}", hint="look for it with: orlop ps -a, orlop images", code="E0101"
+    )
 
 
 def pretty(value: object, indent: str = "") -> str:

@@ -67,7 +67,7 @@ def _read(place: str, kind: str) -> bytes:
     except OSError as wrong:
         raise Unavailable("read", place, wrong.strerror or str(wrong)) from None
     if len(data) > BYTES_MAX:
-        raise Invalid("read", place, f"it has more than {BYTES_MAX} bytes: that is no {kind}")
+        raise Invalid("read", place, f"it has more than {BYTES_MAX} bytes: that is no {kind}", code="E0212")
     return data
 
 

@@ -117,7 +117,7 @@ def _usage(invocation: Invocation) -> list[dict[str, Any]]:
     for name in wanted:
         if name not in known:
             cause = f"get {name}: no such volume"
-            raise NotFound("find", f"volume {name}", cause, hint="list the volumes with: orlop volume ls")
+            raise NotFound("find", f"volume {name}", cause, hint="list the volumes with: orlop volume ls", code="E0901")
     return [item for item in volumes if not wanted or item.get("name") in wanted]
 
 
