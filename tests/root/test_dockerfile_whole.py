@@ -79,3 +79,38 @@ def test_one_dockerfile_with_everything(orlop: Environment, tmp_path: Path) -> N
     assert (sorted(config["Volumes"]), config["StopSignal"]) == (["/a", "/b c"], "SIGRTMIN+3")
     assert config["OnBuild"] == ["COPY . /app"]
     assert config["Healthcheck"]["Test"] == ["CMD", "curl", "-f"]
+
+
+TEMPLATE = """# syntax=orlop/dockerfile:1
+ARG WHO=world
+FROM host
+INCLUDE parts/hello
+FOR n IN 1 2
+RUN echo $n >>/out
+END
+IF $WHO == everybody
+LABEL for=everybody
+ELSE
+INCLUDE parts/one
+END
+"""
+
+
+def test_a_dockerfile_is_put_together_from_parts(orlop: Environment, tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/hello").write_text("ARG WHO\nRUN echo hello $WHO >/out\n")
+    (tmp_path / "parts/one").write_text("LABEL for=one\n")
+    (tmp_path / "Dockerfile").write_text(TEMPLATE)
+    for words, said, label in (((), "world", "one"), (("--build-arg", "WHO=everybody"), "everybody", "everybody")):
+        image = orlop("build", "-q", "--network=none", *words, tmp_path).stdout.strip()
+        assert orlop("run", "--rm", "--network=none", image, "cat", "/out").stdout == f"hello {said}\n1\n2\n"
+        assert json.loads(orlop("image", "inspect", image).stdout)[0]["Config"]["Labels"] == {"for": label}
+    (tmp_path / "parts/one").unlink()
+    (tmp_path / "parts/one").symlink_to("../../../../../../../../etc/passwd")
+    refused = orlop("build", "-q", tmp_path, check=False)
+    assert refused.code and "there is no file parts/one" in refused.stderr and "root:" not in refused.stderr
+    (tmp_path / "parts/one").unlink()
+    (tmp_path / "parts/one").write_text("INCLUDE hello\nINCLUDE one\n")
+    refused = orlop("build", "-q", tmp_path, check=False)
+    assert "files include each other: Dockerfile -> parts/one -> parts/one" in refused.stderr
+    assert "parts/one:2" in refused.stderr

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .dockerfile.instructions import Dockerfile
     from .dockerfile.lint import Warning
     from .dockerfile.options import Compiled, ResolveConfig
+    from .dockerfile.source import Source
     from .journal import Message
     from .request import BuildRequest
     from .settings import Asked
@@ -248,7 +249,18 @@ def read_request(solver: Solver, request: BuildRequest, given: contexts.Given) -
         log.end("done")
         return image.config.config
 
-    return parse(given.text, given.dockerfile), options, config_of
+    return parse(given.text, given.dockerfile, lambda source: _composed(source, options, given)), options, config_of
+
+
+def _composed(source: Source, options: Options, given: contexts.Given) -> Source:
+    from .dockerfile.compile import platform_arguments
+    from .dockerfile.templates import composed
+
+    values = platform_arguments("BUILD", options.build_platform)
+    if len(options.platforms) < 2:
+        values |= platform_arguments("TARGET", (*options.platforms, options.build_platform)[0])
+    values |= {name: options.build_args[name] for name in values if name in options.build_args}
+    return composed(source, given.read, values, options.build_args)
 
 
 def _instructions(solver: Solver, compiled: Compiled) -> list[dict[str, object]]:

@@ -37,7 +37,7 @@ LIMITS = Limits(entries=2**40, total_bytes=2**60)  # the client's own, on its ow
 class Given:
     """What was given. dockerfile: its name for errors; text: itself. ignore: lines of .dockerignore.
 
-    vertices: what named contexts are in the graph. identity: what the main context is called.
+    vertices: what named contexts are in the graph. identity: what the main context is called; root: its directory.
     """
 
     def __init__(self) -> None:
@@ -46,6 +46,11 @@ class Given:
         self.ignore: tuple[str, ...] = ()
         self.vertices: dict[str, graph.Vertex] = {}
         self.identity = ""
+        self.root = ""
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file that a Dockerfile includes, None where it is not. Raises Invalid for what is no file."""
+        return _read(self.root, name) if self.root else None
 
 
 def prepare(solver: Solver, request: BuildRequest, archive: int) -> Given:
@@ -54,7 +59,7 @@ def prepare(solver: Solver, request: BuildRequest, archive: int) -> Given:
     Raises NotFound, Invalid, Denied for a folder that can't be read.
     """
     given = Given()
-    root = _main(solver, request, archive, given)
+    root = given.root = _main(solver, request, archive, given)
     _read_dockerfile(request, root, given)
     _read_ignore(request, root, given)
     tree = Tree(directory=root, digests=_digests(solver, root if request.context else ""))

@@ -84,8 +84,8 @@ def global_arguments(
     """
     given = {} if defaults else options.build_args
     values = {
-        **_platform_arguments("BUILD", options.build_platform),
-        **_platform_arguments("TARGET", platform),
+        **platform_arguments("BUILD", options.build_platform),
+        **platform_arguments("TARGET", platform),
         "TARGETSTAGE": find_target(dockerfile, options.target).base.stage or "default",
     }
     # A predefined one may be given by its name without being declared.
@@ -103,7 +103,8 @@ def global_arguments(
     return values
 
 
-def _platform_arguments(prefix: str, platform: Platform) -> dict[str, str]:
+def platform_arguments(prefix: str, platform: Platform) -> dict[str, str]:
+    """Return the predefined arguments of a platform. prefix: BUILD or TARGET."""
     return {
         f"{prefix}PLATFORM": str(platform),
         f"{prefix}OS": platform.os,

@@ -17,7 +17,8 @@ from .source import Source
 
 INSTRUCTIONS_MAX = 20_000
 HEREDOCS_MAX = 100
-LANGUAGES = ("docker/dockerfile", "docker/dockerfile-upstream")  # from whatever registry, of whatever version
+TEMPLATES = "orlop/dockerfile"  # with INCLUDE, IF and FOR
+LANGUAGES = ("docker/dockerfile", "docker/dockerfile-upstream", TEMPLATES)  # from whatever registry, of any version
 _DIRECTIVES = ("syntax", "escape", "check")
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$")
 _HEREDOC = re.compile(r"(\d*)<<(-?)([^<]+)$")
@@ -30,6 +31,17 @@ def is_spoken(frontend: str) -> bool:
         return not frontend or Reference.parse(frontend.split()[0]).path in LANGUAGES
     except Invalid:
         return False
+
+
+def is_template(source: Source) -> bool:
+    """Tell whether a Dockerfile is put together from parts first. Raises DockerfileError."""
+    syntax = directives_of(source).syntax
+    return bool(syntax) and Reference.parse(syntax.split()[0]).path == TEMPLATES
+
+
+def instructions_of(source: Source, escape: str) -> "list[Line]":
+    """Return the instructions of a part of a Dockerfile, of which there may be none. Raises DockerfileError."""
+    return _Reader(source, escape).read()
 
 
 def unspoken(frontend: str) -> str:
@@ -87,9 +99,11 @@ class Lines(Record):
 
 def read_lines(source: Source) -> Lines:
     """Return the logical lines. Raises DockerfileError."""
-    directives = _directives(source)
-    reader = _Reader(source, directives.escape)
-    return Lines(directives=directives, lines=tuple(reader.read()))
+    directives = directives_of(source)
+    lines = _Reader(source, directives.escape).read()
+    if not lines:
+        source.wrong((1, 1), "file with no instructions", hint="a Dockerfile begins with FROM")
+    return Lines(directives=directives, lines=tuple(lines))
 
 
 def parse_heredoc(word: str) -> Heredoc | None:
@@ -107,7 +121,7 @@ def parse_heredoc(word: str) -> Heredoc | None:
     return Heredoc(name=words[0], strip_tabs=bool(match[2]), expand=quoted == words)
 
 
-def _directives(source: Source) -> Directives:
+def directives_of(source: Source) -> Directives:
     """Return the directives: they end before the first line of another kind."""
     found: dict[str, tuple[str, int]] = {}
     for number, line in enumerate(source.lines, 1):
@@ -145,8 +159,6 @@ class _Reader:
             lines.append(line)
             if len(lines) > INSTRUCTIONS_MAX:
                 self._source.wrong(line.lines, f"it has more than {INSTRUCTIONS_MAX} instructions")
-        if not lines:
-            self._source.wrong((1, 1), "file with no instructions", hint="a Dockerfile begins with FROM")
         return lines
 
     def _next(self) -> str:

@@ -10,7 +10,7 @@ from orlop.spec.health import Healthcheck as HealthcheckConfig
 
 from . import instructions as kinds
 from .fields import Flags, command_and_flags, first_word, json_or_words, json_words, words
-from .lines import Heredoc, Line, parse_heredoc, read_lines
+from .lines import Heredoc, Line, is_template, parse_heredoc, read_lines
 from .source import Source, suggestion
 
 TYPE_CHECKING = False
@@ -30,9 +30,16 @@ _HEALTH_DURATIONS = {
 }
 
 
-def parse(data: bytes | str, name: str = "Dockerfile") -> kinds.Dockerfile:
-    """Return the Dockerfile that this text is. Raises DockerfileError, and Invalid for what is no text at all."""
+def parse(
+    data: bytes | str, name: str = "Dockerfile", compose: Callable[[Source], Source] | None = None
+) -> kinds.Dockerfile:
+    """Return the Dockerfile that this text is. compose: puts a template together.
+
+    Raises DockerfileError, and Invalid for what is no text at all.
+    """
     source = Source.decode(data.encode(errors="surrogatepass") if isinstance(data, str) else data, name)
+    if compose is not None and is_template(source):
+        source = compose(source)
     read = read_lines(source)
     global_args: list[kinds.Arg] = []
     stages: list[tuple[kinds.From, list[kinds.Instruction]]] = []

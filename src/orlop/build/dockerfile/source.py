@@ -17,14 +17,18 @@ _RULE = "-" * 20
 
 
 class Source:
-    """A Dockerfile. name: as the user called it. lines: without their ends; line 1 is lines[0]."""
+    """A Dockerfile. name: as the user called it. lines: without their ends; line 1 is lines[0].
 
-    __slots__ = ("lines", "name", "text")
+    places: the file and the line where each line was written, () where all of them are its own.
+    """
+
+    __slots__ = ("lines", "name", "places", "text")
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text
         self.lines = text.split("\n")
+        self.places: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def decode(cls, data: bytes, name: str) -> Source:
@@ -46,23 +50,27 @@ class Source:
         """Raise DockerfileError for these lines."""
         raise DockerfileError(self, lines, cause, hint=hint)
 
+    def place(self, line: int) -> tuple[str, int]:
+        """Return the file and the line where a line was written."""
+        return self.places[line - 1] if 0 < line <= len(self.places) else (self.name, line)
+
     def excerpt(self, first: int, last: int) -> str:
         """Return the lines from first to last with some around them, marked as BuildKit does it."""
         start = max(1, first - _CONTEXT_LINES)
         end = min(len(self.lines), last + _CONTEXT_LINES, start + _SHOWN_LINES_MAX)
         shown = [
-            f"{number:4} | {'>>>' if first <= number <= last else '   '} "
+            f"{self.place(number)[1]:4} | {'>>>' if first <= number <= last else '   '} "
             f"{self.lines[number - 1].rstrip(chr(13))[:_SHOWN_CHARACTERS_MAX]}"
             for number in range(start, end + 1)
         ]
-        return "\n".join([f"{self.name}:{first}", _RULE, *shown, _RULE])
+        return "\n".join([":".join(map(str, self.place(first))), _RULE, *shown, _RULE])
 
 
 class DockerfileError(Invalid):
     """What is wrong with some lines of a Dockerfile. lines: the first and the last."""
 
     def __init__(self, source: Source, lines: tuple[int, int], cause: str, *, hint: str = "") -> None:
-        super().__init__("read", f"{source.name}:{lines[0]}", cause, hint=hint)
+        super().__init__("read", ":".join(map(str, source.place(lines[0]))), cause, hint=hint)
         self.source = source
         self.lines = lines
 
