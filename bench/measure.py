@@ -103,10 +103,13 @@ def once(subject: Subject) -> float:
     return subject.thread.submit(subject.timed).result() if subject.thread else subject.timed()
 
 
-def in_turn(subjects: Sequence[Subject], rounds: int) -> list[Series]:
-    """Time subjects in rounds, each round in the same order but starting one further. Who fails drops out."""
+def in_turn(subjects: Sequence[Subject], rounds: int, warm_up: int = WARM_UP_ROUNDS) -> list[Series]:
+    """Time subjects in rounds, each round in the same order but starting one further. Who fails drops out.
+
+    warm_up: rounds before those that count.
+    """
     series = [Series(subject) for subject in subjects]
-    for number in range(-WARM_UP_ROUNDS, rounds):
+    for number in range(-warm_up, rounds):
         alive = [one for one in series if not one.failure]
         for position in range(len(alive)):
             one = alive[(position + number) % len(alive)]
