@@ -165,6 +165,7 @@ FIELDS = {
     "uts": st.sampled_from(["", "host"]),
     "userns": st.sampled_from(["", "host"]),
     "cgroup_namespace": st.sampled_from(["", "host", "private"]),
+    "time": st.sampled_from(["", "host", "private,boottime=5,monotonic=-1", "ns:/x y"]),
     "cgroup_parent": VALUE,
     "shm_bytes": NUMBER,
     "sysctls": st.dictionaries(WORD.map("net.{}".format), VALUE, max_size=2),

@@ -121,6 +121,11 @@ def test_processors():
         ({"ipc": "bogus"}, "invalid IPC mode: bogus"),
         ({"userns": "private"}, "invalid USER mode: private"),
         ({"cgroup_namespace": "x"}, "invalid CGROUP mode: x"),
+        ({"time": "x"}, "invalid TIME mode: x"),
+        ({"time": "host,boottime=1"}, "invalid TIME mode: host,boottime=1"),
+        ({"time": "private,boottime=x"}, "invalid TIME mode: private,boottime=x"),
+        ({"time": "private,boottime=1,boottime=2"}, "invalid TIME mode: private,boottime=1,boottime=2"),
+        ({"uts": "ns:relative"}, "invalid UTS mode: ns:relative"),
         ({"isolation": "hyperv"}, "Invalid isolation: \"hyperv\" - linux only supports 'default'"),
         ({"cgroup_parent": "../x"}, "invalid cgroup parent '../x'"),
         ({"cgroup_parent": "/a\nb"}, "invalid cgroup parent"),
@@ -307,10 +312,10 @@ def test_annotations_and_cgroup_parents_reach_the_runtime():
     assert spec().linux.cgroups_path == f"/orlop/{ID}"
 
 
-MODES = st.sampled_from(["", "host", "private", "none", "shareable", "container:x", "bogus"])
+MODES = st.sampled_from(["", "host", "private", "none", "shareable", "container:x", "ns:/x", "bogus"])
 
 
-@given(ipc=MODES, pid=MODES, uts=MODES, userns=MODES, cgroup_namespace=MODES)
+@given(ipc=MODES, pid=MODES, uts=MODES, userns=MODES, cgroup_namespace=MODES, time=MODES)
 def test_every_mode_is_a_namespace_or_an_error(**modes):
     try:
         found = types(**modes)

@@ -116,8 +116,8 @@ class ContainerRequest(Record):
     memory_swap_bytes: memory plus swap as in docker; 0 twice the memory, -1 unlimited.
     cap_add, cap_drop: names with or without CAP_, or ALL.
     security_opt: docker's strings ("seccomp=unconfined", "no-new-privileges", "systempaths=unconfined").
-    network: "" is the default bridge; "none", "host", "container:NAME", or a network. endpoints: the places in
-    networks, the first of them in `network`; none is one without wishes. publish_all: every exposed port (-P).
+    network: "" is the default bridge; "none", "host", "container:NAME", "ns:PATH", or a network. endpoints: the places
+    in networks, the first of them in `network`; none is one without wishes. publish_all: every exposed port (-P).
     unplugged: it has left its last network, and may be put into another one; `network` is "none" meanwhile.
     egress: "" or "allow", "deny" but for egress_allow ("api.example.org:443", "*.example.org", "10.0.0.0/8:5432/tcp").
     host_access: "PORT[-PORT][/PROTO]" of the machine's loopback that it reaches at the gateway's address.
@@ -132,8 +132,9 @@ class ContainerRequest(Record):
     log_driver, log_options: docker's, "" is json-file (compile.logging).
     attach: of stdin, stdout and stderr, those that a client held when it was made; only shown.
     exposed_ports: "80/tcp". platform: "linux/arm64". runtime, isolation: "" or what docker calls the default.
-    ipc, pid: "" or "private", "host", "shareable" (ipc), "none" (ipc), "container:NAME". uts, userns, cgroup_namespace:
-    "" or "private", "host". cgroup_parent: an absolute cgroup path, "" the engine's own.
+    ipc, pid, uts, cgroup_namespace, time: "" or "private", "host", "container:NAME", "ns:PATH"; ipc also
+    "shareable", "none"; time also "private,boottime=SECONDS,monotonic=SECONDS". userns: see engine.userns.modes.
+    cgroup_parent: an absolute cgroup path, "" the engine's own.
     device_cgroup_rules: as the kernel's devices.allow ("c 42:* rmw"). shm_bytes: 0 is docker's 64 MiB.
     Limits are docker's: 0 and "" are none, memory_swappiness None is the machine's.
     """
@@ -208,6 +209,7 @@ class ContainerRequest(Record):
     uts: str = ""
     userns: str = ""
     cgroup_namespace: str = ""
+    time: str = ""
     cgroup_parent: str = ""
     shm_bytes: int = 0
     sysctls: dict[str, str] = {}

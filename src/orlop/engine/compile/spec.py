@@ -66,6 +66,7 @@ def container(
         cgroups_path=record.cgroup,
         namespaces=namespaces.namespaces(request, subject),
         sysctl=namespaces.sysctls(request, subject),
+        time_offsets=namespaces.time_offsets(request, subject),
         devices=device_nodes.nodes(request, devices, subject),
         seccomp=_seccomp(options, capabilities.bounding, host, subject),
         rootfs_propagation=mounts.rootfs_propagation(record.mounts),
@@ -79,7 +80,7 @@ def container(
             _with_cgroup(mounts.mounts(request, record.mounts, directory, subject, trees), options), request, subject
         ),
         process=process,
-        hostname=record.config.hostname if request.uts != "host" else "",
+        hostname="" if namespaces.has_name_of_others(request) else record.config.hostname,
         domainname=request.domainname,
         annotations=_annotations(request, options),
         linux=linux,

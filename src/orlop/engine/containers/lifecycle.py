@@ -18,7 +18,7 @@ from ...spec.runtime import Mount, Spec
 from ...spec.task import SPEC_FILE, HealthCheck, JoinedNamespace, StartTask, TaskStatus
 from .. import compile, events, host, images, secrets
 from ..compile import config, health, logging, security
-from ..compile.namespaces import CONTAINER
+from ..compile.namespaces import CONTAINER, modes_of
 from ..images.notes import notes as image_notes
 from ..networks import attach, links, reach
 from ..networks import requests as network_requests
@@ -344,8 +344,9 @@ def rootfs_mounts(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:
 def _joined(engine: Engine, record: ContainerRecord) -> tuple[JoinedNamespace, ...]:
     """Return the namespaces of other containers that a container joins. Raises NotFound, Conflict in docker's words."""
     lenders = {}
-    if record.request.pid.startswith(CONTAINER):
-        lenders["pid"] = _lender(engine, record, "PID", record.request.pid)
+    for kind, mode in modes_of(record.request).items():
+        if kind != "ipc" and mode.startswith(CONTAINER):
+            lenders[kind] = _lender(engine, record, kind if kind == "time" else kind.upper(), mode)
     if record.uid_mappings and record.request.userns.startswith(CONTAINER):
         lenders["user"] = _lender(engine, record, "user", record.request.userns)
     if record.request.ipc.startswith(CONTAINER):

@@ -14,6 +14,7 @@ from ...linux.netlink import namespace
 from ...linux.netlink.rtnetlink import Rtnetlink
 from ...network import links, pools, subnet
 from ...network.dns import client
+from ...runtime.operations.namespaces import open_namespace
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from ...spec.network import Attachment, Endpoint, EndpointRequest, Published
 from ..containers import state
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from ..engine import Engine
     from .host import Networks
 
-NONE, HOST, CONTAINER = "none", "host", "container:"
+NONE, HOST, CONTAINER, PATH = "none", "host", "container:", "ns:"
+JOINED = (CONTAINER, PATH)
 # What a kernel, or one who has not the privileges, says of links and rules.
 _LACKING = frozenset(
     (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOSYS)
@@ -87,7 +89,7 @@ class Joined:
 
 
 def mode(record: ContainerRecord) -> str:
-    """Return docker's NetworkMode: "bridge", "none", "host", "container:ID", or the name of a network."""
+    """Return docker's NetworkMode: "bridge", "none", "host", "container:ID", "ns:PATH", or the name of a network."""
     chosen = record.request.network
     return "bridge" if chosen in ("", "default") else chosen
 
@@ -95,7 +97,7 @@ def mode(record: ContainerRecord) -> str:
 def has_own_networks(record: ContainerRecord) -> bool:
     """Tell whether a container is in networks at all: not in the machine's, another container's, or in none."""
     chosen = mode(record)
-    return chosen not in (NONE, HOST) and not chosen.startswith(CONTAINER)
+    return chosen not in (NONE, HOST) and not chosen.startswith(JOINED)
 
 
 def wishes(record: ContainerRecord) -> tuple[EndpointRequest, ...]:
@@ -114,6 +116,8 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
     chosen = mode(record)
     if chosen.startswith(CONTAINER):
         return Joined(engine, record, _of_container(engine, record, chosen.removeprefix(CONTAINER)))
+    if chosen.startswith(PATH):
+        return Joined(engine, record, open_namespace("network", chosen.removeprefix(PATH)))
     if not has_own_networks(record):
         return Joined(engine, record)
     networks = engine.networks

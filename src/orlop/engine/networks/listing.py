@@ -199,7 +199,7 @@ def settings(engine: Engine, record: ContainerRecord) -> dict[str, dict[str, obj
     held = engine.networks.attachments.get(record.id)
     if not attach.has_own_networks(record):
         name = attach.mode(record)
-        return {} if name.startswith(attach.CONTAINER) else {name: _endpoint(None, None, id_of(engine, name))}
+        return {} if name.startswith(attach.JOINED) else {name: _endpoint(None, None, id_of(engine, name))}
     found = {}
     for wish in attach.wishes(record):
         try:

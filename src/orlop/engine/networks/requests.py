@@ -8,7 +8,7 @@ from ...network.dns.egress import ENTRIES_MAX, Allowed
 from ...spec.errors import Invalid, Unsupported
 from ...spec.network import SOURCES_MAX, EndpointRequest
 from . import cni, egress, interfaces, links, ports
-from .attach import CONTAINER, HOST, NONE
+from .attach import CONTAINER, HOST, JOINED, NONE
 from .store import DEFAULT
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
     chosen = request.network
     if chosen in ("", "default", DEFAULT):
         links.check_default(engine, request.links, subject)
-    if chosen in (NONE, HOST) or chosen.startswith(CONTAINER):
+    if chosen in (NONE, HOST) or chosen.startswith(JOINED):
         return _check_shared(request, subject)
     for reference in {chosen, *(wish.network for wish in request.endpoints)}:
         cni.adopt(engine, reference)
@@ -129,8 +129,8 @@ def check_wish(network: Network, wish: EndpointRequest, subject: str) -> None:
 
 def _check_shared(request: ContainerRequest, subject: str) -> tuple[str, ...]:
     chosen = request.network
-    joined = chosen.startswith(CONTAINER)
-    if joined and request.hostname:
+    joined = chosen.startswith(JOINED)
+    if chosen.startswith(CONTAINER) and request.hostname:
         cause = "conflicting options: hostname and the network mode"
         raise Invalid("create", subject, cause, hint="a container's network comes with its name")
     if joined and (request.ports or request.publish_all):

@@ -51,6 +51,7 @@ _PLAIN = {
     "uts": "uts",
     "userns": "userns",
     "cgroup_namespace": "cgroupns",
+    "time": "timens",
     "cgroup_parent": "cgroup-parent",
     "rootfs": "rootfs",
     "health_on_failure": "health-on-failure",

@@ -198,15 +198,15 @@ def parse_swappiness(text: str) -> int:
 
 
 def parse_pid(text: str) -> str:
-    if text in ("", "private", "host") or _is_container(text):
+    if text in ("", "private", "host") or _is_joined(text):
         return text
-    raise BadValue("--pid: invalid PID mode", "write host, or container:NAME")
+    raise BadValue("--pid: invalid PID mode", "write host, container:NAME or ns:PATH")
 
 
 def parse_uts(text: str) -> str:
-    if text in ("", "private", "host"):
+    if text in ("", "private", "host") or _is_joined(text):
         return text
-    raise BadValue("--uts: invalid UTS mode", "write host, or leave it away")
+    raise BadValue("--uts: invalid UTS mode", "write host, container:NAME or ns:PATH, or leave it away")
 
 
 _USERNS = ("host", "auto", "remap", "container", "keep-id", "nomap")
@@ -222,19 +222,28 @@ def parse_userns(text: str) -> str:
 
 
 def parse_cgroupns(text: str) -> str:
-    if text in ("", "private", "host"):
+    if text in ("", "private", "host") or _is_joined(text):
         return text
-    raise BadValue("--cgroupns: invalid CGROUP mode", "write private or host")
+    raise BadValue("--cgroupns: invalid CGROUP mode", "write private, host, container:NAME or ns:PATH")
+
+
+def parse_timens(text: str) -> str:
+    mode, comma, offsets = text.partition(",")
+    are_offsets = all(part.partition("=")[0] in ("boottime", "monotonic") for part in offsets.split(","))
+    if text in ("", "host") or _is_joined(text) or (mode == "private" and (not comma or are_offsets)):
+        return text
+    hint = "write private, host, container:NAME, ns:PATH, or private,boottime=SECONDS,monotonic=SECONDS"
+    raise BadValue("--timens: invalid TIME mode", hint)
 
 
 def parse_ipc(text: str) -> str:
-    if text in ("", "none", "host", "private", "shareable") or _is_container(text):
+    if text in ("", "none", "host", "private", "shareable") or _is_joined(text):
         return text
-    raise BadValue(f"invalid IPC mode: {text}", "write none, private, shareable, host, or container:NAME")
+    raise BadValue(f"invalid IPC mode: {text}", "write none, private, shareable, host, container:NAME or ns:PATH")
 
 
-def _is_container(text: str) -> bool:
-    return text.startswith("container:") and len(text) > len("container:")
+def _is_joined(text: str) -> bool:
+    return text.startswith("ns:/") or (text.startswith("container:") and len(text) > len("container:"))
 
 
 def parse_isolation(text: str) -> str:
@@ -315,6 +324,7 @@ ISOLATION_FLAGS = (
     Flag("runtime", "", STRING, "Runtime to use for this container", default=""),
     Flag("shm-size", "", BYTES, "Size of /dev/shm", default=0),
     Flag("sysctl", "", _SYSCTL, "Sysctl options"),
+    Flag("timens", "", Kind("string", parse_timens), "Time namespace to use (private[,boottime=SECONDS])", default=""),
     Flag("ulimit", "", _ULIMIT, "Ulimit options"),
     Flag("use-api-socket", "", Kind("", parse_api_socket, bare="true"), "Bind mount Docker API socket", default=False,
          hidden=True),
@@ -336,6 +346,7 @@ _PLAIN = {
     "uts": "uts",
     "userns": "userns",
     "cgroup_namespace": "cgroupns",
+    "time": "timens",
     "cgroup_parent": "cgroup-parent",
     "shm_bytes": "shm-size",
     "ulimits": "ulimit",

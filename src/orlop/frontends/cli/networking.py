@@ -108,7 +108,7 @@ def _is_address(text: str) -> bool:
 
 def parse_network(text: str) -> Chosen:
     """A network's name, docker's comma-separated fields, or podman's NAME:field,field."""
-    if "=" not in text:
+    if "=" not in text or text.startswith("ns:/"):
         if not text:
             raise BadValue("invalid network: the name is empty", _HINT_NETWORK)
         return Chosen(text, {})
@@ -227,7 +227,7 @@ def _endpoints(options: Options, chosen: tuple[Chosen, ...]) -> tuple[EndpointRe
     }
     first = chosen[0] if chosen else Chosen("bridge", {})
     named = first.name if first.name != "default" else "bridge"
-    private = named in ("none", "host") or named.startswith("container:")
+    private = named in ("none", "host") or named.startswith(("container:", "ns:"))
     if private:
         _refuse_private(options, chosen, own)
         return ()

@@ -384,12 +384,14 @@ def _networks(config: Reader, host: Reader, networking: Reader) -> tuple[str, tu
     asked = networking.entries("EndpointsConfig")
     _give_mac_address(config.text("MacAddress"), mode, asked)
     wishes = {name: Reader(value, f"EndpointsConfig.{name}") for name, value in asked.items()}
-    if (mode == "host" or mode.startswith("container:")) and any(wish.text("MacAddress") for wish in wishes.values()):
+    if (mode == "host" or mode.startswith(("container:", "ns:"))) and any(
+        wish.text("MacAddress") for wish in wishes.values()
+    ):
         cause = "conflicting options: mac-address and the network mode"
         raise Invalid("create", "a container", cause, hint="leave --mac-address away")
     if (
         mode in ("none", "host")
-        or mode.startswith("container:")
+        or mode.startswith(("container:", "ns:"))
         or (not any(map(_asks, wishes.values())) and len(wishes) <= 1)
     ):
         return mode, ()

@@ -33,7 +33,7 @@ FIELDS = frozenset(
 )
 # Fields whose values are looked at.
 CHECKED = frozenset(
-    "binds mounts volumes_from network endpoints links ipc pid uts userns cgroup_namespace security_opt log_driver"
+    "binds mounts volumes_from network endpoints links ipc pid uts userns cgroup_namespace time security_opt log_driver"
     " oom_score_adj depends_on".split()
 )
 _OWN = ("", "private")
@@ -104,7 +104,7 @@ class Gate:
             self._bind(bind.source, bind.options)
         for mount in request.mounts:
             self._mount(mount)
-        for field in ("uts", "userns", "cgroup_namespace"):
+        for field in ("uts", "userns", "cgroup_namespace", "time"):
             self._only(field, getattr(request, field), _OWN)
         for field in ("ipc", "pid"):
             self._joins(field, getattr(request, field), (*_OWN, "none", "shareable") if field == "ipc" else _OWN)
