@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -324,17 +325,44 @@ def test_without_ids_the_error_says_how_to_get_some(machine: Machine) -> None:
     assert "echo orlop:1879048192:268435456 >>/etc/subuid" in done.stderr
 
 
-def test_a_whole_engine_is_remapped_but_for_those_that_opt_out(machine: Machine) -> None:
+@contextmanager
+def serving(machine: Machine, *words: str, **variables: str) -> Iterator[None]:
+    """An engine of its own on the machine's data, with words for `serve` and variables."""
     status = machine.orlop("engine", "status").stdout
     machine.lines("engine", "stop")
     if status:  # it lets go of its lock a little after it was told to stop
         pid = int(status.split("pid ")[1].split(",")[0])
         rootless.wait_for("the end of the engine before", lambda: not processes.is_alive(pid))
-    env = ("env", f"ORLOP_ROOT={machine.root}", f"ORLOP_RUN={machine.run}")
-    words = machine.user.root_argv(*env, str(rootless.COMMAND), "serve", "--userns-remap", "remapper")
-    served = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    own = {"ORLOP_ROOT": machine.root, "ORLOP_RUN": machine.run} | variables
+    env = ("env", *(f"{name}={value}" for name, value in own.items()))
+    served = subprocess.Popen(
+        machine.user.root_argv(*env, str(rootless.COMMAND), "serve", *words),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         rootless.wait_for("the engine", lambda: machine.orlop("engine", "status").code == 0)
+        yield
+    finally:
+        machine.orlop("engine", "stop")
+        served.wait(timeout=60)
+
+
+def test_an_engine_gives_everybody_ids_of_their_own_but_those_that_opt_out(machine: Machine) -> None:
+    """S75's answer to "root everywhere": auto for whoever says nothing."""
+    with serving(machine, ORLOP_USERNS="auto:size=3000"):
+        for name in "ab":
+            machine.lines("run", "-d", "--name", name, "host", "sleep", "1000")
+        maps = [machine.uid_map(name) for name in "ab"]
+        assert all(own == 0 and size == 3000 and first >= FIRST for own, first, size in maps)
+        assert abs(maps[0][1] - maps[1][1]) >= 3000
+        shown = machine.lines("run", "--rm", "--userns", "host", "host", "cat", "/proc/self/uid_map")[0].split()
+        assert shown == ["0", "0", "4294967295"]
+        machine.lines("rm", "-f", "a", "b")
+
+
+def test_a_whole_engine_is_remapped_but_for_those_that_opt_out(machine: Machine) -> None:
+    with serving(machine, "--userns-remap", "remapper"):
         assert machine.lines("run", "--rm", "host", "cat", "/proc/self/uid_map")[0].split() == [
             "0",
             str(REMAPPED),
@@ -346,6 +374,3 @@ def test_a_whole_engine_is_remapped_but_for_those_that_opt_out(machine: Machine)
         # docker's word for busybox's ping without NET_RAW: it wants a raw socket (E10).
         done = machine.orlop("run", "--rm", "--privileged", "host", "true")
         assert "privileged mode is incompatible with user namespaces" in done.stderr
-    finally:
-        machine.orlop("engine", "stop")
-        served.wait(timeout=60)
