@@ -377,6 +377,26 @@ def test_a_failing_step_can_be_entered(orlop, context):
     assert orlop("build", "shell", f"{name}@2", "cat", "/before").stdout == "before\n"
 
 
+def test_a_failing_step_is_entered_at_once_and_tried_again(orlop, context, terminal):
+    text = "FROM host\nRUN head -c 8 /dev/urandom | od -A n -t x1 >/first\nRUN export X=1; mkdir /a; %s\n"
+    (context / "Dockerfile").write_text(text % "exit 7")
+    session = terminal("build", "--network=none", "--on-error=shell", context, columns=200)
+    session.expect("You are where it failed (exit code 7)")
+    session.send("ls -d /a && echo in$((1 + 1)) $(cat /first)\n")
+    first = session.expect("in2 ") and session.expect("\r\n").strip()
+    session.send("exit 75\n")
+    session.expect("You are where it failed (exit code 7)")  # the same step, by itself: what is before it was cached
+    session.send("echo again$((1 + 1)) $(cat /first)\n")
+    assert session.expect("again2 ") and session.expect("\r\n").strip() == first
+    (context / "Dockerfile").write_text(text % "true")
+    session.send("exit 75\n")
+    session.expect("Successfully built ")
+    image = session.expect("\r\n").strip().decode()
+    assert session.wait() == 0
+    assert run(orlop, image, "cat", "/first").strip().encode() == first
+    assert run(orlop, image, "ls", "-d", "/a") == "/a\n"
+
+
 def test_cache_mounts_are_listed_pinned_and_carried_to_another_engine(orlop, context, tmp_path):
     text = "FROM host\nRUN --mount=type=cache,id=%s,target=/c echo x >> /c/n; cat /c/n > /n\n"
     for name in ("kept", "gone"):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DOCKERFILE_BYTES_MAX = 16 * 1024 * 1024
 REMOTE_PREFIXES = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 MAGIC_BYTES = 512
+EXIT_AGAIN = 75  # of a shell in a failed step; sysexits.h: "the user is invited to retry"
 _ULIMIT = Kind("ulimit", parse_ulimit, repeatable=True)
 _SWAP = Kind("bytes", parse_memory_swap)
 
@@ -108,14 +109,18 @@ def _follow(messages: Any, shown: display.Plain) -> dict[str, Any]:
             return end.value if isinstance(end.value, dict) else {}
 
 
-def _enter_failed(invocation: Invocation, shown: display.Plain, wrong: OrlopError) -> int:
-    """Open a shell where a step failed; the build has failed all the same."""
+def _enter_failed(invocation: Invocation, shown: display.Plain, wrong: CommandFailed) -> int:
+    """Open a shell where a step failed; the build has failed all the same, unless its end asks for another try.
+
+    The steps before the failed one are in the cache then, whatever was changed in the context meanwhile.
+    """
     from . import builder
 
+    again = f"`exit {EXIT_AGAIN}` builds again from this step on. " if invocation.arguments != ["-"] else ""
     warn(f"orlop: {wrong}")
-    warn(f"You are where it failed. Come back with: orlop build shell {shown.build}")
-    builder.enter(invocation, shown.build, [])
-    return 1
+    warn(f"You are where it failed (exit code {wrong.exit_code}). {again}Later: orlop build shell {shown.build}")
+    status = builder.enter(invocation, shown.build, [])
+    return _build(invocation) if status == EXIT_AGAIN and again else 1
 
 
 def _tell_failure(shown: display.Plain) -> None:
