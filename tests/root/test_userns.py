@@ -61,6 +61,27 @@ def machine() -> Iterator[Machine]:
             found.orlop("engine", "stop")
 
 
+def test_a_mapped_bind_mount_keeps_the_containers_ids_on_disk(machine: Machine) -> None:
+    place = machine.user.directory / "mapped"
+    place.mkdir()
+    try:
+        words = ("run", "--rm", "--userns", "auto", "--network", "none", "-v", f"{place}:/m:idmap", "host", "sh", "-c")
+        assert machine.lines(*words, "echo x >/m/root; echo x >/m/other; chown 5:6 /m/other; stat -c %u /m/root") == [
+            "0"
+        ]
+        found = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in place.iterdir()}
+        assert found == {"root": (0, 0), "other": (5, 6)}
+        plain = machine.orlop(*(word.removesuffix(":idmap") for word in words), "echo x >/m/new")
+        assert (plain.code, "Permission denied" in plain.stderr) == (2, True)
+        assert machine.lines("run", "--rm", "--network", "none", "-v", f"{place}:/m:ro,idmap", "host", "ls", "/m")
+        twice = machine.orlop("create", "-v", f"{place}:/m:idmap,as=5", "host", "true")
+        assert (twice.code, "invalid mode" in twice.stderr) == (1, True)
+    finally:
+        for path in place.iterdir():
+            path.unlink()
+        place.rmdir()
+
+
 def test_each_container_has_ids_that_nobody_else_has(machine: Machine) -> None:
     with ThreadPoolExecutor(3) as pool:
         own = ("--userns", "auto:size=5000", "host", "sleep", "1000")

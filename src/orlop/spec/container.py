@@ -12,7 +12,7 @@ SECRET, CONFIG = "secret", "config"
 
 
 class BindRequest(Record):
-    """`-v [source:]target[:options]`. options as docker's (ro, rw, rprivate, z, nocopy ...), and as=UID[:GID].
+    """`-v [source:]target[:options]`. options as docker's (ro, rw, rprivate, z, nocopy ...), as=UID[:GID], idmap.
 
     source: an absolute path, a volume's name, or "" for a volume without a name.
     """

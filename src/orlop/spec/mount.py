@@ -87,7 +87,8 @@ class MountPoint(Record):
     with device_type and options as for mount(8): a tmpfs, or a volume of the local driver that has them.
     create_source: a missing bind source is made at the start. no_copy: the image's content is not for this volume.
     shown_as: (uid,) or (uid, gid) as whose the files of owner appear inside, and the other way round; the owner is
-    known once the source exists. snapshot: the key of an image's tree.
+    known once the source exists. mapped: owners on disk are the container's ids, where it has ids of its own.
+    snapshot: the key of an image's tree.
     """
 
     type: str
@@ -108,5 +109,6 @@ class MountPoint(Record):
     device: str = ""
     options: tuple[str, ...] = ()
     shown_as: tuple[int, ...] = ()
+    mapped: bool = False
     owner: tuple[int, ...] = ()
     snapshot: str = ""

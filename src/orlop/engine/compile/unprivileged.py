@@ -7,6 +7,7 @@ proc_pid_oom_score_adj(5)). What can't be done, and was not asked for by name, i
 
 from __future__ import annotations
 
+from ...spec.errors import Unsupported
 from ...spec.mount import VOLUME
 from ...spec.runtime import Mount, Namespace, Spec
 from . import namespaces
@@ -24,13 +25,17 @@ _KEPT = ("nosuid", "noexec", "nodev")
 def with_ids(spec: Spec, record: ContainerRecord, directory: str, host: Host) -> Spec:
     """Return the spec with the container's own user namespace, if it has one, and its own files shown with its ids.
 
-    directory: the container's, whose files it mounts. What a user mounts keeps its owners, as with docker. In an
-    engine that can't map mounts all of it has the right owners on disk (engine.userns.kept).
+    directory: the container's, whose files it mounts. What a user mounts keeps its owners, as with docker, but for what
+    is to be mapped (-v ...:idmap). In an engine that can't map mounts all of its own has the right owners on disk
+    (engine.userns.kept). Raises Unsupported for a mount that is to be mapped there.
     """
+    maps_mounts = host.runtime.initial_user_namespace
+    if not maps_mounts and any(point.mapped for point in record.mounts):
+        cause = "an ordinary user's engine can't map the ids of a mount"
+        raise Unsupported("create", record.subject, cause, hint="leave idmap away: what is yours is root's inside")
     if not record.uid_mappings:
         return spec
-    own = {point.destination for point in record.mounts if point.type == VOLUME}
-    maps_mounts = host.runtime.initial_user_namespace
+    own = {point.destination for point in record.mounts if point.type == VOLUME or point.mapped}
     mounts = tuple(
         mount.replace(uid_mappings=record.uid_mappings, gid_mappings=record.gid_mappings)
         if maps_mounts and (mount.destination in own or mount.source.startswith(f"{directory}/"))

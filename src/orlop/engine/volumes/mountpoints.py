@@ -29,8 +29,10 @@ _KINDS = {
     **dict.fromkeys(_CONSISTENCIES, "consistency"),
     **dict.fromkeys(("z", "Z"), "label"),
     "nocopy": "copy",
+    "idmap": "shown",
 }
 _SHOWN_AS = "as="
+_MAPPED = "idmap"
 _ID_MAX = 2**32 - 2  # (uid_t) -1 is no id
 TMPFS_MODE_MAX = 0o7777
 
@@ -152,6 +154,7 @@ def _of_bind(entry: BindRequest, subject: str) -> MountPoint:
         mode=",".join(entry.options),
         read_only=modes.get("access") == "ro",
         shown_as=_ids(modes.get("shown", ""), plain),
+        mapped=modes.get("shown") == _MAPPED,
     )
     if kind == BIND:
         if "copy" in modes:
@@ -176,14 +179,14 @@ def _modes(options: tuple[str, ...], place: Place) -> dict[str, str]:
     for option in options:
         kind = "shown" if option.startswith(_SHOWN_AS) else _KINDS.get(option)
         if kind is None or kind in modes:
-            hint = "known are ro or rw, one propagation (rprivate, rslave, rshared ...), z or Z, nocopy, as=UID[:GID]"
+            hint = "known are ro, rw, one propagation (rprivate, rslave, rshared ...), z or Z, nocopy, as=UID[:GID], idmap"
             place.refuse(f"invalid mode: {','.join(options)[:100]}", hint)
         modes[kind] = option
     return modes
 
 
 def _ids(option: str, place: Place) -> tuple[int, ...]:
-    if not option:
+    if option in ("", _MAPPED):
         return ()
     words = option.removeprefix(_SHOWN_AS).split(":")
     ids = [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) <= 10]
