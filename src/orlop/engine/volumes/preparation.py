@@ -362,7 +362,11 @@ def _fill(engine: Engine, record: ContainerRecord, point: MountPoint, view: _Ima
         if source is None:
             return
         try:
-            if point.device or any(user != record.id for user in users(engine, point.name)):
+            if (
+                point.device
+                or quota.is_bounded_itself(target)
+                or any(user != record.id for user in users(engine, point.name))
+            ):
                 _copy_into(source, target, subject)  # another container may have it open: it must stay this directory
             else:
                 _replace(engine, source, point.name, subject)

@@ -1,5 +1,6 @@
 """`size=` of a volume (--opt) and of a container's own layer (--storage-opt): project quotas, where the file system of
-ORLOP_ROOT keeps them. Where it does not, whoever asks for a size is refused (I3).
+ORLOP_ROOT keeps them; a volume on btrfs is a subvolume whose quota group has a limit. Where there is neither, whoever
+asks for a size is refused (I3).
 
 A project is named after the inode of the directory that holds the tree: it lives as long as the tree, and no other
 engine on the same file system can have it.
@@ -48,6 +49,35 @@ def bound(holder: str, trees: tuple[str, ...], size_bytes: int, refusal: OrlopEr
             os.close(fd)
     except OSError:
         raise refusal from None
+
+
+def bound_volume(holder: str, name: str, size_bytes: int, refusal: OrlopError) -> None:
+    """Bound what an empty directory in `holder` may come to hold: on btrfs by making it a subvolume. As for `bound`."""
+    path = f"{holder}/{name}"
+    fd = os.open(holder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.rmdir(name, dir_fd=fd)
+        try:
+            inode.make_subvolume(fd, name)
+        except OSError:  # no btrfs
+            os.mkdir(name, dir_fd=fd)
+            bound(holder, (path,), size_bytes, refusal)
+            return
+    finally:
+        os.close(fd)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            inode.limit_subvolume(fd, size_bytes)
+        finally:
+            os.close(fd)
+    except OSError:
+        raise refusal from None
+
+
+def is_bounded_itself(path: str) -> bool:
+    """Tell whether a directory's bound is its own, so that no other directory can take its place."""
+    return inode.is_subvolume(os.stat(path))
 
 
 def mark(tree: str, identity: int) -> None:

@@ -154,12 +154,12 @@ class Volumes:
         """Return the directory, on its way in, of a whole volume."""
         temporary = self.reserve()
         os.mkdir(f"{temporary}/{DATA}")
-        os.chmod(f"{temporary}/{DATA}", 0o755)  # docker's; the directory above it is ours alone
         try:
             if size := record.options.get("size"):
                 size_bytes = quota.parse_size(size, record.subject)
                 refusal = quota.no_quota_for_volume(record.name)
-                quota.bound(temporary, (f"{temporary}/{DATA}",), size_bytes, refusal)
+                quota.bound_volume(temporary, DATA, size_bytes, refusal)
+            os.chmod(f"{temporary}/{DATA}", 0o755)  # docker's; the directory above it is ours alone
             if fill is not None:
                 _fill(f"{temporary}/{DATA}", fill)
             write_durably(f"{temporary}/{RECORD_FILE}", jsonio.dump(record.to_json()))
