@@ -179,7 +179,7 @@ def _modes(options: tuple[str, ...], place: Place) -> dict[str, str]:
     for option in options:
         kind = "shown" if option.startswith(_SHOWN_AS) else _KINDS.get(option)
         if kind is None or kind in modes:
-            hint = "known are ro, rw, one propagation (rprivate, rslave, rshared ...), z, Z, nocopy, as=UID[:GID], idmap"
+            hint = "known are ro, rw, one propagation (rprivate, rshared ...), z, Z, nocopy, as=UID[:GID], idmap"
             place.refuse(f"invalid mode: {','.join(options)[:100]}", hint)
         modes[kind] = option
     return modes
