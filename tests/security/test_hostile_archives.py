@@ -463,6 +463,38 @@ def an_attribute_with_a_value_too_long(canary: bytes) -> Archive:
     return Archive().file(b"f", pax={b"SCHILY.xattr.user.evil": b"v" * 70000})
 
 
+@hostile()
+def dot_dot_in_a_header_for_all(canary: bytes) -> Archive:
+    return (
+        Archive().raw(pax({b"path": b"../../canary/file", b"linkpath": canary}, b"g")).file(b"fine").symlink(b"l", b"x")
+    )
+
+
+@hostile(OUT)
+def two_names_of_which_the_last_leads_out(canary: bytes) -> Archive:
+    return Archive().raw(long_name(b"fine")).file(b"too", pax={b"path": UP + canary + b"/file"})
+
+
+@hostile(OUT)
+def a_hard_link_from_a_gnu_long_link(canary: bytes) -> Archive:
+    return Archive().file(b"fine").raw(long_name(UP + canary + b"/file", b"K")).hard(b"h", b"fine").file(b"h", b"evil")
+
+
+@hostile()
+def a_fifo_through_a_symlink(canary: bytes) -> Archive:
+    return Archive().symlink(b"l", canary).node(b"l/made", b"6").node(b"l/fifo", b"6", mode=0o777)
+
+
+@hostile()
+def a_device_through_a_symlink(canary: bytes) -> Archive:
+    return Archive().symlink(b"l", canary).node(b"l/made", b"3", 1, 3).node(b"l/file", b"4", 7, 0)
+
+
+@hostile()
+def a_symlink_through_a_symlink(canary: bytes) -> Archive:
+    return Archive().symlink(b"l", canary).symlink(b"l/link", b"elsewhere").symlink(b"l/dir/made", b"file")
+
+
 # -- the tests ------------------------------------------------------------------------------------------------------
 
 
@@ -495,7 +527,7 @@ def extract(directory: Path, data: bytes) -> None:
 
 
 def test_the_corpus_is_as_large_as_it_claims() -> None:
-    assert len(CASES) >= 70
+    assert len(CASES) >= 80
 
 
 @pytest.mark.parametrize("name", CASES)
