@@ -70,6 +70,21 @@ def test_a_round_trip_keeps_the_digest(orlop: Environment, registry: str, judge:
     assert orlop("pull", "-q", name).stdout == f"{name}\n"
 
 
+def test_the_digest_of_the_name_that_is_asked_for_comes_first(orlop: Environment, registry: str) -> None:
+    """An image that was made here has names that no registry knows; `index .RepoDigests 0` is what scripts ask."""
+    named = [f"{registry}/z/last:1", "aaa/first:1", "zzz/last:1"]
+    orlop("import", "-", named[1], input=TREE)
+    for name in (named[0], named[2]):
+        orlop("tag", named[1], name)
+    orlop("push", named[0])
+    for name in named:
+        first, *rest = json.loads(orlop("image", "inspect", "-f", "{{json .RepoDigests}}", name).stdout)
+        assert first.partition("@")[0] == name.removesuffix(":1") and rest == sorted(rest) and len(rest) == 2
+    identifier = orlop("image", "inspect", "-f", "{{.Id}}", named[0]).stdout.strip()
+    found = json.loads(orlop("image", "inspect", "-f", "{{json .RepoDigests}}", identifier).stdout)
+    assert found == sorted(found)
+
+
 def test_pull_by_digest_and_run_what_is_missing(orlop: Environment, registry: str, judge: Callable[..., str]) -> None:
     name = f"{registry}/user/runs"
     orlop("run", "--rm", "--network", "none", "host", "true")

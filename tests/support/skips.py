@@ -33,6 +33,10 @@ CONDITIONS: dict[str, Callable[[], bool]] = {
     "no cgroup v1": lambda: not (_CGROUPS / "memory/memory.limit_in_bytes").exists(),
     "no FUSE": lambda: not os.access("/dev/fuse", os.R_OK | os.W_OK),
     "no btrfs": lambda: "btrfs" not in Path("/proc/filesystems").read_text() or not Path("/dev/loop-control").exists(),
+    "no EROFS from files": lambda: (
+        tuple(map(int, platform.release().split(".")[:2])) < (6, 12)
+        or "erofs" not in Path("/proc/filesystems").read_text()
+    ),
     "no kvm": lambda: not os.access("/dev/kvm", os.R_OK | os.W_OK),
     "no kernel headers": lambda: not Path("/usr/include/asm-generic/unistd.h").exists(),
     "no containers-common": lambda: (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import os.path
 import select
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..spec.runtime import Mount, Root
 
 FUSE_OVERLAYFS = "fuse-overlayfs"
+IMAGE_SUFFIX = ".erofs"  # of a lowerdir that is a file
 FUSE_S_MAX = 30.0
 _FUSE_FD = 3
 _OVERLAY_FLAGS = ("userxattr", "redirect_dir", "metacopy")
@@ -44,7 +46,8 @@ def open_rootfs(mounts: Sequence[Mount]) -> int:
             try:
                 return _open(mount, opened)
             except OSError as failure:
-                if failure.errno != errno.EINVAL or mount.type != "overlay" or not mount.uid_mappings:
+                detached = mount.uid_mappings or any(one.endswith(IMAGE_SUFFIX) for one in mount.options)
+                if failure.errno != errno.EINVAL or mount.type != "overlay" or not detached:
                     raise
             return _open(mount, opened, _enter_own_mounts(opened))
     except OSError as failure:
@@ -98,17 +101,13 @@ def _mapper(mount: Mount, opened: ExitStack, place: int) -> Callable[[str], str]
     The mapping goes below the overlay, whose own mounts can't be mapped (overlayfs.rst: layers may be, since 5.19).
     """
     if not mount.uid_mappings:
-        return str
+        return functools.partial(_plain, opened=opened, place=place)
     maps = IdMap(uids=_with_mounter(mount.uid_mappings), gids=_with_mounter(mount.gid_mappings))
     namespace = maps.open_user_namespace()
     opened.callback(os.close, namespace)
 
     def mapped(path: str) -> str:
-        directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            tree = linux_mount.clone_tree(directory)
-        finally:
-            os.close(directory)
+        tree = _tree(path)
         opened.callback(os.close, tree)
         try:
             linux_mount.mount_setattr(tree, set_=linux_mount.MOUNT_ATTR_IDMAP, userns_fd=namespace)
@@ -121,6 +120,28 @@ def _mapper(mount: Mount, opened: ExitStack, place: int) -> Callable[[str], str]
         return f"/proc/self/fd/{tree}"
 
     return mapped
+
+
+def _plain(path: str, *, opened: ExitStack, place: int) -> str:
+    """Return a name of a directory, or of the root of a file that holds one."""
+    if not path.endswith(IMAGE_SUFFIX):
+        return path
+    tree = _tree(path)
+    opened.callback(os.close, tree)
+    if place >= 0:
+        linux_mount.move_mount(tree, place)
+    return f"/proc/self/fd/{tree}"
+
+
+def _tree(path: str) -> int:
+    """Return a detached mount of a directory, or of a file that holds one."""
+    if path.endswith(IMAGE_SUFFIX):
+        return linux_mount.new_filesystem("erofs", attributes=linux_mount.MOUNT_ATTR_RDONLY, source=path)
+    directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return linux_mount.clone_tree(directory)
+    finally:
+        os.close(directory)
 
 
 def _with_mounter(mappings: tuple[IdMapping, ...]) -> tuple[IdMapping, ...]:

@@ -154,17 +154,22 @@ def _copy_content(source: int, target: int, info: os.stat_result) -> None:
         if wrong.errno not in _NO_SHARING:
             raise
     os.ftruncate(target, info.st_size)
+    copy_content(source, target, info.st_size)
+
+
+def copy_content(source: int, target: int, size: int, place: int = 0) -> None:
+    """Copy the content of a file, but for its holes, to a place in another one. Raises OSError."""
     position = 0
-    while position < info.st_size:
+    while position < size:
         try:
             start = os.lseek(source, position, os.SEEK_DATA)
-            end = min(os.lseek(source, start, os.SEEK_HOLE), info.st_size)
+            end = min(os.lseek(source, start, os.SEEK_HOLE), size)
         except OSError as wrong:
             if wrong.errno == errno.ENXIO:
                 return  # nothing but a hole up to the end
-            start, end = position, info.st_size
+            start, end = position, size
         os.lseek(source, start, os.SEEK_SET)
-        os.lseek(target, start, os.SEEK_SET)
+        os.lseek(target, place + start, os.SEEK_SET)
         while start < end:
             count = _move(source, target, min(end - start, COPY_BYTES))
             if not count:

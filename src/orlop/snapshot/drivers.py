@@ -2,6 +2,7 @@
 
     overlay2         upper/ and work/, mounted by the kernel's overlayfs
     fuse-overlayfs   the same on disk, mounted by the program of that name: where the kernel's overlayfs does not do
+    erofs            upper/ and work/ above <root>/whole/<chain id>.erofs: all layers as one file that is mounted
     vfs, native      tree/, a copy of all layers: for file systems that nothing can be stacked on. Files share their
                      blocks where the file system can (xfs, btrfs), and are copied where it can't
     btrfs            tree/, a subvolume: a snapshot of <root>/whole/<chain id>, made once for each image
@@ -138,6 +139,65 @@ class _Marked:
             os.setxattr(fd, overlay.OPAQUE_XATTR, b"y")
         except OSError:
             pass  # it has none
+
+
+class Erofs(Overlay):
+    """The kernel's overlayfs above one file with all layers, which nobody can change: <root>/whole/<hex>.erofs."""
+
+    name = "erofs"
+
+    def check(self, root: str) -> None:
+        from orlop.linux import mount
+
+        empty = f"{root}/trash/{os.urandom(8).hex()}"
+        try:
+            os.mkdir(empty, 0o700)
+            _write_image((empty,), f"{empty}.erofs")
+            try:
+                os.close(mount.new_filesystem("erofs", source=f"{empty}.erofs"))
+            finally:
+                os.rmdir(empty)
+                os.unlink(f"{empty}.erofs")
+        except OSError as wrong:
+            cause = f"the kernel mounts no EROFS from a file: {wrong.strerror}"
+            hint = "take Linux 6.12 or later, as root, or choose another driver"
+            raise Unavailable("use", "storage driver erofs", cause, hint=hint) from None
+        os.makedirs(f"{root}/whole", 0o700, exist_ok=True)
+
+    def fill(self, root: str, new: str, lower: tuple[str, ...], parent: Digest | None) -> None:
+        super().fill(root, new, lower, parent)
+        place = _image_of(root, lower)
+        if lower and not os.path.exists(place):
+            image = f"{root}/trash/{os.urandom(8).hex()}"
+            try:
+                _write_image(lower, image)
+                os.rename(image, place)  # another one that was first has made the same
+            except BaseException:
+                if os.path.exists(image):
+                    os.unlink(image)
+                raise
+
+    def mounts(self, directory: str, lower: tuple[str, ...]) -> tuple[Mount, ...]:
+        root = directory.rpartition("/active/")[0]
+        return super().mounts(directory, (_image_of(root, lower),) if lower else ())
+
+
+def _image_of(root: str, lower: tuple[str, ...]) -> str:
+    """Return where the image of these layers lies, which is named after the topmost: <root>/layers/<hex>/fs."""
+    return f"{root}/whole/{os.path.basename(os.path.dirname(lower[0]))}.erofs" if lower else ""
+
+
+def _write_image(trees: tuple[str, ...], path: str) -> None:
+    from .erofs import Image
+    from .layered import open_layers
+
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        image = Image(fd)
+        image.add(open_layers(trees))
+        image.finish()
+    finally:
+        os.close(fd)
 
 
 class Copies(Overlay):
@@ -296,7 +356,8 @@ class Writable:
 
 _INSTALL = f"install the package {_FUSE}, or choose another driver"
 _DRIVERS: dict[str, Overlay] = {
-    driver.name: driver for driver in (Overlay(), FuseOverlay(), Copies("vfs"), Copies("native"), Btrfs("btrfs"))
+    driver.name: driver
+    for driver in (Overlay(), FuseOverlay(), Erofs(), Copies("vfs"), Copies("native"), Btrfs("btrfs"))
 }
 NAMES = tuple(_DRIVERS)
 
@@ -323,7 +384,9 @@ def chosen(root: str, wanted: str) -> Overlay:
 
 
 def without_program(driver: Overlay) -> Overlay:
-    """Return a driver whose mounts need no process, this one where it is such a one."""
+    """Return a driver whose mounts take one call and no process, this one where it is such a one."""
+    if driver.name == "erofs":
+        return _DRIVERS[DEFAULT]
     return _DRIVERS["vfs"] if driver.type == _FUSE else driver
 
 
@@ -361,7 +424,8 @@ def copy_layers(lower: tuple[str, ...], target: str) -> None:
 def orphans(root: str) -> list[str]:
     """Return the names in whole/ whose layers are gone: an engine was killed between the two."""
     try:
-        return [name for name in os.listdir(f"{root}/whole") if not os.path.isdir(f"{root}/layers/{name}")]
+        names = os.listdir(f"{root}/whole")
+        return [name for name in names if not os.path.isdir(f"{root}/layers/{name.removesuffix('.erofs')}")]
     except FileNotFoundError:
         return []
 

@@ -6,7 +6,7 @@
            active/<key>/upper/ work/       a container's own layer, or tree/: see `drivers`
                         parent             the ChainID it stands on, or NO_PARENT
                         driver             how it stands there; none is overlay2
-           whole/<chain id>/               all layers of an image as one subvolume (driver btrfs)
+           whole/<chain id>/ or .erofs     all layers of an image as one subvolume, or file (drivers btrfs, erofs)
            driver                          of new writable layers, where one was chosen
            trash/                          what is being made for active/, and what is being removed
 
@@ -200,10 +200,11 @@ class Snapshots:
             os.rename(self._layer(chain_id), gone)
         except OSError as error:
             raise unavailable("remove", f"layer {chain_id}", error) from None
-        try:
-            os.rename(f"{self.root}/whole/{chain_id.hex}", f"{gone}/tree")
-        except OSError:
-            pass  # no writable layer stood on it, or none by that driver
+        for name, place in (("", "tree"), (".erofs", "image")):
+            try:
+                os.rename(f"{self.root}/whole/{chain_id.hex}{name}", f"{gone}/{place}")
+            except OSError:
+                pass  # no writable layer stood on it, or none by that driver
         return gone
 
     def dispose(self, path: str) -> None:

@@ -27,6 +27,10 @@ _WRITABLE = {
         'fsopen("overlay") with lowerdir+, upperdir and workdir; fsmount',
     ),
     "fuse-overlayfs": ("with a writable layer of its own above it, shown by a program", _FUSE_CALL),
+    "erofs": (
+        "as one file that is mounted, with a writable layer of its own above it",
+        'fsopen("erofs"); fsopen("overlay") with lowerdir+, upperdir and workdir; fsmount',
+    ),
     "btrfs": ("as a writable snapshot of its own", "open_tree(OPEN_TREE_CLONE) of a subvolume"),
     "vfs": ("as a copy of its own", "open_tree(OPEN_TREE_CLONE) of the copy"),
 }

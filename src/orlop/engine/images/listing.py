@@ -84,16 +84,25 @@ def _only(image: Image, names: list[str]) -> Image:
     return image.replace(names=tuple(names))
 
 
+def _repository(name: str) -> str:
+    """Return the repository that a user names, "" for an id."""
+    try:
+        return Reference.parse(name).familiar_name
+    except Invalid:
+        return ""
+
+
 def inspect(engine: Engine, name: str, platform: str = "") -> dict[str, object]:
     """Return docker's object of an image; platform: which of several of that name. Raises NotFound, Invalid."""
     image = _find_for(engine, name, platform)
     config = image.config
     references = [Reference.parse(one) for one in image.names]
-    digests = {f"{one.familiar_name}@{one.digest or image.target.digest}" for one in references}
+    asked = _repository(name)  # its own comes first: an image that was made here has others, which no registry knows
+    digests = {f"{one.familiar_name}@{one.digest or image.target.digest}": one.familiar_name for one in references}
     return {
         "Id": str(image.id),
         "RepoTags": [one.familiar for one in references if one.tag],
-        "RepoDigests": sorted(digests),
+        "RepoDigests": sorted(digests, key=lambda digest: (digests[digest] != asked, digest)),
         "Comment": config.comment,
         "Created": config.created,
         "DockerVersion": config.docker_version,
