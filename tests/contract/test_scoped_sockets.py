@@ -298,7 +298,7 @@ def test_docker_py(environment: Environment) -> None:
         "/containers/json#/containers/seen/exec",
     ],
 )
-@pytest.mark.parametrize("form", ["counted", "chunked", "empty", "no length", "5 MiB"])
+@pytest.mark.parametrize("form", ["counted", "chunked", "empty", "no length", "5 MiB", "two lengths", "both", "coded"])
 def test_no_form_of_a_request_opens_more(environment: Environment, path: str, form: str) -> None:
     body = b'{"Cmd":["true"]}'
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nX-HTTP-Method-Override: GET\r\n"
@@ -307,6 +307,11 @@ def test_no_form_of_a_request_opens_more(environment: Environment, path: str, fo
         "chunked": f"{head}Transfer-Encoding: chunked\r\n\r\n10\r\n".encode() + body + b"\r\n0\r\n\r\n",
         "empty": f"{head}Content-Length: 0\r\n\r\n".encode() + body,
         "no length": f"{head}\r\n".encode() + body,
+        "two lengths": f"{head}Content-Length: 0\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body,
+        "both": f"{head}Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n".encode()
+        + body
+        + b"\r\n0\r\n\r\n",
+        "coded": f"{head}Transfer-Encoding: xchunked\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body,
         "5 MiB": f"{head}Content-Length: {5 << 20}\r\n\r\n".encode() + b" " * (5 << 20),
     }[form]
     with api_of(environment, "reader").connect() as stream:
