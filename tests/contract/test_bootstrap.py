@@ -69,6 +69,12 @@ def test_what_is_there_already_stays(orlop: Environment, mirror: str, peer: Call
     assert hosts.read_text() == before
 
 
+def test_nobody_is_sent_to_a_registry_that_took_nothing(orlop: Environment, peer: Callable[[str], Path]) -> None:
+    done = orlop("bootstrap", "--busybox", peer("busybox"), "127.0.0.1:1", check=False)
+    assert done.code == 1 and "connection refused" in done.stderr
+    assert not (orlop.root / "certs.d/docker.io").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

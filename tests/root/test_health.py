@@ -196,7 +196,7 @@ def test_a_dependency_is_awaited_until_it_is_healthy(orlop):
     refused = orlop("run", "-d", "--name", "never", "--depends-on", "ill:healthy", "host", "true", check=False)
     assert refused.code == 125 and "its dependency ill is unhealthy" in refused.stderr
     refused = orlop("run", "-d", "--depends-on", "api:healthy", "host", "true", check=False)
-    assert "has no health check" in refused.stderr
+    assert "has no health check" in refused.stderr and "--health-cmd" in refused.stderr
 
 
 REFUSED = (

@@ -181,6 +181,5 @@ def _missing(name: str) -> NotFound:
         "find",
         f"image {name}",
         f"No such image: {name}",
-        hint=f"`orlop images` lists what is here; `orlop import FILE.tar {name}` makes one; "
-        "the image called host needs neither file nor network",
+        hint=f"get it with: orlop pull {name}; `orlop images` lists what is here, `host` is always",
     )

@@ -49,6 +49,7 @@ SWEEP_S = 1.0
 BACKLOG = 1024
 STOP_S_MAX = 5.0  # for requests that are being worked on when the engine is stopped
 READY = b"\n"
+NEWER = "the client is newer than the engine: `orlop engine stop`, and again; what runs goes on"
 
 
 class Connection:
@@ -307,7 +308,7 @@ class Server:
         verb = VERBS.get(name)
         if verb is None:
             cause = f"there is no verb {name[:60]!r}"
-            raise NotFound("do", repr(name[:60]), cause, hint="the client may be newer than the engine")
+            raise NotFound("do", repr(name[:60]), cause, hint=NEWER)
         if not verb.lasts:
             return _send_reply(sock, self._call(verb, name, call))
         with self._lock:

@@ -147,10 +147,18 @@ def with_image(invocation: Invocation, image: str, act: Callable[[], Result]) ->
     try:
         return act()
     except NotFound as wrong:
-        if policy != "missing" or not image or not wrong.cause.startswith("No such image"):
+        if policy != "missing" or not image or not _is_about(wrong, image):
             raise
     _pull_for(invocation, image)
     return act()
+
+
+def _is_about(wrong: NotFound, image: str) -> bool:
+    """Say whether it is this image that is not here: what a mount names may be missing, too."""
+    from ....spec.reference import Reference
+
+    before, _, missing = wrong.cause.partition("No such image: ")
+    return not before and missing in (image, Reference.parse(image).tagged().familiar)
 
 
 def _pull_for(invocation: Invocation, image: str) -> None:

@@ -36,8 +36,9 @@ def _bootstrap(invocation: Invocation) -> int:
         "busybox": (standins.busybox(options["busybox"] or _busybox()), 'CMD ["sh"]'),
     }
     with invocation.connect() as engine:
+        directory = f"{invocation.paths.root}/certs.d/{DEFAULT_DOMAIN}"
         if not options["no-mirror"]:
-            _say_where(f"{invocation.paths.root}/certs.d/{DEFAULT_DOMAIN}", registry)
+            _check_where(directory, registry)
         for name, (archive, change) in made.items():
             _give(engine, registry, name, archive, change)
         if options["ubuntu"]:
@@ -46,6 +47,8 @@ def _bootstrap(invocation: Invocation) -> int:
         else:
             engine.call("images.inspect", {"image": HOST})  # it is made when it is asked for
             _push(engine, registry, "ubuntu", UBUNTU, HOST)
+    if not options["no-mirror"]:
+        _say_where(directory, registry)  # last: nobody is sent to a registry that took nothing
     return 0
 
 
@@ -76,20 +79,41 @@ def _push(engine: Engine, registry: str, name: str, tags: tuple[str, ...], image
         write_line(for_output(f"{Reference.parse(f'{name}:{tag}').familiar} is {target}"))
 
 
-def _say_where(directory: str, registry: str) -> None:
-    """Write the hosts.toml by which docker.io is asked for at the registry. Raises Conflict for another one."""
+def _hosts(registry: str) -> bytes:
+    """Return the hosts.toml by which docker.io is asked for at the registry."""
     scheme = "http" if is_near(registry) else "https"
     text = f'server = "{scheme}://{registry}"\n\n[host."{scheme}://{registry}"]\n  capabilities = ["pull", "resolve"]\n'
+    return text.encode()
+
+
+def _check_where(directory: str, registry: str) -> None:
+    """Raise Conflict where docker.io is asked for elsewhere already."""
     path = f"{directory}/hosts.toml"
     try:
+        with open(path, "rb") as file:
+            found = file.read(65536)
+    except FileNotFoundError:
+        return
+    except OSError as wrong:
+        raise Unavailable("read", path, wrong.strerror or str(wrong)) from None
+    if found != _hosts(registry):
+        hint = "remove it, or use --no-mirror and change it yourself"
+        raise Conflict("write", path, "it says another place for docker.io already", hint=hint)
+
+
+def _say_where(directory: str, registry: str) -> None:
+    """Have docker.io asked for at the registry, whole or not at all. Raises Conflict where it is asked elsewhere."""
+    path, new = f"{directory}/hosts.toml", f"{directory}/.hosts.toml-{os.getpid()}"
+    try:
         os.makedirs(directory, 0o700, exist_ok=True)
-        with open(path, "x") as file:
-            file.write(text)
+        with open(new, "wb") as file:
+            file.write(_hosts(registry))
+        try:
+            os.link(new, path)
+        finally:
+            os.unlink(new)
     except FileExistsError:
-        with open(path) as file:
-            if file.read(65536) != text:
-                hint = "remove it, or use --no-mirror and change it yourself"
-                raise Conflict("write", path, "it says another place for docker.io already", hint=hint) from None
+        _check_where(directory, registry)
     except OSError as wrong:
         raise Unavailable("write", path, wrong.strerror or str(wrong)) from None
 
