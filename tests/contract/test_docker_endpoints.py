@@ -125,6 +125,27 @@ def test_a_list_tells_what_nobody_told(api: Api, environment: Environment, held:
         assert time.monotonic() < deadline
 
 
+def test_compose_pins_images_to_what_their_registry_has(
+    api: Api, environment: Environment, registry: str, tmp_path: Path
+) -> None:
+    api("POST", f"/images/box:1/tag?repo={registry}/pinned&tag=1")
+    pushed = api("POST", f"/images/{registry}/pinned/push?tag=1", X_Registry_Auth=auth_header("anna", "secret"))
+    assert b"errorDetail" not in pushed.body, pushed
+    digest = api("GET", f"/distribution/{registry}/pinned:1/json").json["Descriptor"]["digest"]
+    file = tmp_path / "compose.yaml"
+    fixed = f"{registry}/pinned@{digest}"
+    file.write_text(
+        f"name: p\nservices:\n  a: {{image: '{registry}/pinned:1'}}\n  b: {{image: '{fixed}'}}\n  c: {{build: .}}\n"
+    )
+    words = ("compose", "-f", file, "config", "--resolve-image-digests", "--format", "json")
+    found = json.loads(environment(*words).stdout)["services"]
+    assert [found[name].get("image") for name in "abc"] == [f"{registry}/pinned:1@{digest}", fixed, None]
+    file.write_text(f"name: p\nservices:\n  a: {{image: '{registry}/nosuch:1'}}\n")
+    refused = environment(*words, check=False)
+    assert refused.code != 0 and f"{registry}/nosuch" in refused.stderr and "defect" not in refused.stderr, refused
+    assert api("DELETE", f"/images/{registry}/pinned:1").status == 200
+
+
 def test_login(api: Api, registry: str) -> None:
     answer = api("POST", "/auth", {"username": "anna", "password": "secret", "serveraddress": registry})
     assert (answer.status, answer.json) == (200, {"Status": "Login Succeeded", "IdentityToken": ""})
@@ -257,6 +278,28 @@ def test_attaches_that_come_and_go_leave_nothing(api: Api, environment: Environm
     assert api("POST", "/containers/held/resize?h=10&w=10").status < 500
 
 
+def test_output_that_nobody_reads_does_not_grow_the_engine(api: Api, environment: Environment, held: str) -> None:
+    """SEC-73: an exec that says more than there is memory, whether its client reads it or not."""
+    size = int(os.environ.get("ORLOP_FLOOD_BYTES", str(96 << 20)))
+    pid = environment.engine_pid()
+    memory = counted(pid)[1]
+    body = {"Cmd": ["sh", "-c", f"yes | head -c {size}"], "AttachStdout": True}
+    heard = 0
+    with ExitStack() as stack:
+        for reads in (False, True):
+            made = api("POST", "/containers/held/exec", body).json["Id"]
+            stream = stack.enter_context(api.connect())
+            request = b'{"Tty":false}'
+            head = f"POST /v1.50/exec/{made}/start HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            stream.sendall(f"{head}Content-Length: {len(request)}\r\n\r\n".encode() + request)
+            assert head_of(stream).startswith(b"HTTP/1.1 200 ")
+            if reads:
+                heard = bytes_of(stream)
+        grown = counted(pid)[1] - memory
+    assert heard > size  # all of it, and the frames' headers
+    assert grown < 50 * 1024  # KiB
+
+
 def test_half_requests_keep_nobody_out(api: Api, environment: Environment, held: str) -> None:
     """SEC-73: 1,500 connections that say nothing, or begin a request and stop, and one client that asks."""
     pid = environment.engine_pid()
@@ -330,6 +373,11 @@ def test_hostile_json_is_told_at_once(api: Api, body: bytes) -> None:
 def test_a_form_of_a_web_page_is_no_request(api: Api, kind: str) -> None:
     answer = api("POST", "/containers/create", b'{"Image":"box:1","Cmd":["true"]}', Content_Type=kind)
     assert answer.status == 400, answer
+
+
+def bytes_of(stream: socket.socket) -> int:
+    """Read a connection to its end; return how much came."""
+    return sum(len(data) for data in iter(lambda: stream.recv(1 << 20), b""))
 
 
 def attach_once(api: Api, times: int) -> None:

@@ -6,7 +6,10 @@ import contextlib
 import gc
 import io
 import json
+import os
 import socket
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -396,3 +399,49 @@ def test_statistics_come_one_after_the_other(held):
     first, second = next(stream), next(stream)
     assert first["read"] < second["read"] and second["preread"] == first["read"]
     stream.close()
+
+
+SHIM = """
+import gc
+import orlop.docker as docker
+from orlop.docker.errors import ContainerError, ImageNotFound
+from orlop.docker.types import Mount
+import docker as itself
+
+client = docker.from_env()
+assert isinstance(client, itself.DockerClient) and docker.errors is itself.errors
+assert docker.APIClient().ping() and client.version()["Components"][0]["Name"] == "Engine"
+print(client.containers.run("box:1", "echo hi", remove=True, network_mode="none").decode().strip())
+mounts = [Mount("/m", None, "tmpfs")]
+try:
+    client.containers.run("box:1", "sh -c 'exit 3'", remove=True, network_mode="none", mounts=mounts)
+except ContainerError as wrong:
+    print(wrong.exit_status)
+try:
+    client.images.get("nosuch:1")
+except ImageNotFound as wrong:
+    print(wrong.status_code)
+client.close()
+"""
+
+
+def test_docker_py_by_our_name_starts_the_engine_and_finds_it(environment: Environment) -> None:
+    """`import orlop.docker as docker`: nothing else changes, and no engine has to run yet."""
+    pid = environment.engine_pid()
+    if pid is not None:
+        environment("engine", "stop")
+    variables = {name: value for name, value in environment.variables.items() if name != "DOCKER_HOST"}
+    argv = [sys.executable, "-c", SHIM]
+    more = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = environment.inside(
+        lambda: subprocess.run(argv, env=variables | more, capture_output=True, text=True, timeout=60, check=False)
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["hi", "3", "404"]), done
+
+
+def test_docker_py_by_our_name_goes_where_docker_host_says(tmp_path: Path) -> None:
+    script = "import orlop.docker as docker; docker.from_env(timeout=5)"
+    host = f"unix://{tmp_path}/nosuch.sock"
+    variables = {"PYTHONPATH": os.pathsep.join(sys.path), "DOCKER_HOST": host, "PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "DockerException" in done.stderr and "No such file" in done.stderr, done

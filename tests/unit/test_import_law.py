@@ -33,7 +33,8 @@ RANK = {
 # used by nobody; a row for linux, runtime or supervise is never right: they run as root and forked.
 THIRD_PARTY: dict[str, frozenset[str]] = {
     "content": frozenset({"compression"}),  # zstd: in the standard library from 3.14
-    "frontends": frozenset({"h2", "yaml"}),  # BuildKit's protocol, compose files; imported when they are needed
+    # BuildKit's protocol, compose files, docker-py for `orlop.docker`; imported when they are needed
+    "frontends": frozenset({"docker", "h2", "yaml"}),
 }
 
 # Start-up is paid by every command and every container: these cost more than the rest of such a module together.
@@ -53,6 +54,7 @@ PERMITTED = frozenset(
         ("orlop.frontends.cli.commands", "__import__"),
         ("orlop.runtime.cli.main", "__import__"),
         ("orlop", "__import__"),
+        ("orlop.docker", "__import__"),
         ("orlop.frozen", "exec"),
         ("orlop.frozen", "marshal"),
     }
