@@ -72,10 +72,10 @@ orlop run -d --name confined --network none small sleep 1000 >/dev/null
 orlop exec confined cat /proc/self/attr/current; orlop exec --privileged confined cat /proc/self/attr/current
 orlop inspect -f '{{.AppArmorProfile}}' confined
 orlop audit confined | grep -o "AppArmor's profile .*"
+orlop stop -t 1 confined; orlop rm confined >/dev/null
 part "apparmor of a user"
 o run --rm --network none --security-opt apparmor=orlop-default small sh -c "$attempts" 2>&1 | grep -v WARNING
 o run --rm --network none --security-opt apparmor=nobodys small true 2>&1 | grep -o 'label nobodys: No such file or directory'
-orlop stop -t 1 confined; orlop rm confined >/dev/null
 fi
 part userns
 # Of id-mapped layers: this kernel's overlayfs takes them from mounts that are attached somewhere alone.
