@@ -120,6 +120,7 @@ VARIANTS: dict[str, Callable[[Config], object]] = {
     "tmpfs": mount("/mnt", "tmpfs", "tmpfs", "size=1m", "mode=700", "nosuid", "nodev", "noexec"),
     "tmpfs in a new directory": mount("/a/b/c", "tmpfs", "tmpfs"),
     "tmpfs noatime": mount("/mnt", "tmpfs", "tmpfs", "noatime"),
+    "tmpfs iversion": mount("/mnt", "tmpfs", "tmpfs", "iversion", "size=1m"),
     "tmpfs strictatime": mount("/mnt", "tmpfs", "tmpfs", "strictatime"),
     "bind": mount("/mnt", "bind", "/etc", "bind"),
     "bind read-only": mount("/mnt", "bind", "/etc", "bind", "ro"),
@@ -233,7 +234,10 @@ CRUN_EVERYWHERE: tuple[tuple[str, str], ...] = (
     ("core -> /proc/kcore", "/dev/core is made where the kernel has a /proc/kcore"),
     ("c 5:1 rwm", "/dev/console is a bound terminal here, no device that needs a rule"),
 )
-CRUN_REFUSES = {"pids without limit": "crun 1.8 writes -1 into pids.max; the word is max"}
+CRUN_REFUSES = {
+    "pids without limit": "crun 1.8 writes -1 into pids.max; the word is max",
+    "tmpfs iversion": "crun 1.8 gives the word to the file system, and tmpfs has no option of that name",
+}
 
 
 @pytest.fixture(scope="module")

@@ -94,8 +94,8 @@ def test_events(beside: Beside) -> None:
     assert ours["data"]["pids"] == theirs["data"]["pids"]
 
 
-# Flags of mount(2) alone, which is not used here: iversion is refused, acl and noacl are left to the file system.
-NO_MOUNT_OPTIONS = {"acl", "noacl", "iversion"}
+# Flags of mount(2) alone, which is not used here: they are left to the file system.
+NO_MOUNT_OPTIONS = {"acl", "noacl"}
 
 
 def sections(value: object, prefix: str = "") -> set[str]:

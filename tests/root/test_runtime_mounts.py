@@ -382,7 +382,6 @@ def test_what_the_kernel_refuses_is_named(root: list[Mount]) -> None:
         (Mount(destination="/t", type="bind", source="/etc", options=("tmpcopyup",)), "invalid", "tmpcopyup"),
         (Mount(destination="/t", type="proc", options=("tmpcopyup",)), "invalid", "tmpcopyup"),
         (Mount(destination="/t", type="tmpfs", options=("=x",)), "invalid", "no name"),
-        (Mount(destination="/t", type="tmpfs", options=("iversion",)), "unsupported", "iversion"),
     ],
 )
 def test_contradictions(root: list[Mount], mount: Mount, kind: str, text: str) -> None:

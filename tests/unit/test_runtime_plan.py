@@ -191,8 +191,6 @@ def test_every_option_of_the_specification_is_known() -> None:
         "nostrictatime symfollow nosymfollow"
     ).split()
     for option in (*must, *(f"r{name}" for name in recursive)):
-        if option == "iversion":
-            continue
         assert mount_options.parse((option,), "f").data == (), option
 
 
