@@ -18,6 +18,7 @@ HEAD_BYTES = 9
 PAYLOAD_BYTES_MAX = 16384  # SETTINGS_MAX_FRAME_SIZE, as we leave it
 _DATA, _HEADERS, _PUSH_PROMISE, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 5, 8, 9
 _END_HEADERS = 4
+_HEAD = struct.Struct(">HBBBI")  # length in 24 bits, type, flags, stream
 _UPDATE = struct.Struct(">BHBBII")
 
 
@@ -26,7 +27,7 @@ class Frames:
 
     def __init__(self, is_plain: Callable[[int], bool], *, preface: bool) -> None:
         self._is_plain = is_plain
-        self._waiting = bytearray()
+        self._waiting = b""
         self._preface = PREFACE_BYTES if preface else 0
         self._is_in_headers = False
         self._is_broken = False
@@ -40,43 +41,46 @@ class Frames:
             ahead, data = data[: self._preface], data[self._preface :]
             self._preface -= len(ahead)
             yield 0, ahead
-        self._waiting += data
-        waiting = self._waiting
+        if self._waiting:
+            data = self._waiting + data
+        view, total = memoryview(data), len(data)
         at = begun = 0  # where the next frame begins, and what nobody has yet
-        stream, pieces = 0, bytearray()
-        while not self._is_broken and len(waiting) - at >= HEAD_BYTES:
-            size = int.from_bytes(waiting[at : at + 3], "big")
-            kind, flags = waiting[at + 3], waiting[at + 4]
+        stream = 0
+        pieces: list[memoryview] = []  # of plain frames: joined once, each byte is copied once
+        while not self._is_broken and total - at >= HEAD_BYTES:
+            high, low, kind, flags, number = _HEAD.unpack_from(data, at)
+            size = high << 8 | low
             if size > PAYLOAD_BYTES_MAX:
                 self._is_broken = True  # the library says so
                 break
             end = at + HEAD_BYTES + size
-            if end > len(waiting):
+            if end > total:
                 break
-            number = 0
             if kind == _DATA and not flags and size and not self._is_in_headers:
                 if at > begun:
-                    yield 0, bytes(waiting[begun:at])
+                    yield 0, data[begun:at]
                     begun = at
-                number = int.from_bytes(waiting[at + 5 : at + HEAD_BYTES], "big") & 0x7FFFFFFF
+                number &= 0x7FFFFFFF
                 number = number if self._is_plain(number) else 0
-            elif kind in (_HEADERS, _PUSH_PROMISE, _CONTINUATION):
-                self._is_in_headers = not flags & _END_HEADERS
+            else:
+                number = 0
+                if kind in (_HEADERS, _PUSH_PROMISE, _CONTINUATION):
+                    self._is_in_headers = not flags & _END_HEADERS
             if pieces and number != stream:
-                yield stream, bytes(pieces)
-                pieces = bytearray()
+                yield stream, b"".join(pieces)
+                pieces = []
             if number:
                 stream = number
-                pieces += waiting[at + HEAD_BYTES : end]
+                pieces.append(view[at + HEAD_BYTES : end])
                 begun = end
             at = end
         if pieces:
-            yield stream, bytes(pieces)
+            yield stream, b"".join(pieces)
         if self._is_broken:
-            at = len(waiting)
+            at = total
         if at > begun:
-            yield 0, bytes(waiting[begun:at])
-        del waiting[:at]
+            yield 0, data[begun:at]
+        self._waiting = data[at:]
 
 
 def window_update(number: int, size: int) -> bytes:

@@ -48,16 +48,18 @@ class Call:
         waiting = bytearray()
         while (data := self.stream.read()) is not None:
             waiting += data
-            while len(waiting) >= _HEAD.size:
-                compressed, size = _HEAD.unpack_from(waiting)
+            at = 0  # in front of it is what was told; it goes once, and not after each message
+            while len(waiting) - at >= _HEAD.size:
+                compressed, size = _HEAD.unpack_from(waiting, at)
                 if compressed or size > MESSAGE_BYTES_MAX:
                     raise Failed(RESOURCE_EXHAUSTED, f"a message is compressed or has {size} bytes")
-                if len(waiting) < _HEAD.size + size:
+                if len(waiting) - at < _HEAD.size + size:
                     break
                 with memoryview(waiting) as view:
-                    message = bytes(view[_HEAD.size : _HEAD.size + size])
-                del waiting[: _HEAD.size + size]
+                    message = bytes(view[at + _HEAD.size : at + _HEAD.size + size])
+                at += _HEAD.size + size
                 yield message
+            del waiting[:at]
         if waiting:
             raise Failed(INTERNAL, "the stream ends within a message")
 
