@@ -71,6 +71,8 @@ BROKEN: dict[tuple[str, ...], tuple[int, str, str]] = {
         "it is not of the form HOST:PORT",
         "127.0.0.1:5000",
     ),
+    ("network", "create", "--subnet", "300.0.0.0/8", "x"): (1, "invalid IP address: 300.0.0.0", "write --subnet"),
+    ("network", "create", "--subnet", "10.0.0.0/33", "x"): (1, "10.0.0.0/33", "write --subnet"),
     ("build", "--label", "=x", "."): (1, "invalid label '=x': empty name", "write KEY=value"),
     ("build", "--timestamp", "9" * 15, "x"): (1, "invalid SOURCE_DATE_EPOCH", "seconds since 1970"),
     ("build", "--build-arg", "SOURCE_DATE_EPOCH=soon", "x"): (1, "invalid SOURCE_DATE_EPOCH", "seconds since 1970"),

@@ -70,7 +70,7 @@ def _found(record: ContainerRecord, remove: tuple[str, ...]) -> list[PortRequest
         matching = [one for one in record.request.ports if (one.first, one.last, one.protocol) == wanted]
         if not matching:
             shown = ", ".join(dict.fromkeys(_shown(one) for one in record.request.ports)) or "none"
-            cause = f"its port {text} is not published by -p"
+            cause = f"port {text} of container {record.name} is not published by -p"
             raise NotFound(_VERB, record.subject, cause, hint=f"published so are: {shown}")
         gone += matching
     return gone

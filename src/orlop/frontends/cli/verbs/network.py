@@ -65,6 +65,9 @@ def _pools(invocation: Invocation) -> list[dict[str, object]]:
     pools: list[dict[str, object]] = [{"subnet": text} for text in options["subnet"]]
     try:
         known = [(subnet.parse(text), pool) for text, pool in zip(options["subnet"], pools, strict=True)]
+    except ValueError as wrong:
+        raise UsageError(str(wrong), "write --subnet 10.1.0.0/16", EXIT_USAGE, shows_usage=False) from None
+    try:
         for key, flag, texts in (
             ("gateway", "gateway", options["gateway"]),
             ("ipRange", "ip-range", options["ip-range"]),
