@@ -11,6 +11,7 @@ import os
 import stat
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -196,6 +197,23 @@ def test_no_archive_takes_the_place_of_a_device_or_a_pipe(orlop: Environment, tm
         assert refused.code != 0 and "must be a directory or a regular file: got a" in refused.stderr, refused
         assert (place.lstat().st_mode, place.lstat().st_ino) == (before.st_mode, before.st_ino)
     assert not [path for path in tmp_path.iterdir() if path.name not in ("place", "node", "context", "root")]
+
+
+def test_a_link_to_a_file_stays_one_where_an_archive_goes(orlop: Environment, tmp_path: Path) -> None:
+    """/dev/stdout is such a link: it would be a file from then on."""
+    place, link, context = tmp_path / "place", tmp_path / "link", tmp_path / "context"
+    link.symlink_to("place")
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    orlop("create", "--name", "c", *NO_NETWORK, "host", "true")
+    for words in (
+        ("export", "-o", link, "c"),
+        ("save", "-o", link, "host"),
+        ("build", "-o", f"type=tar,dest={link}", context),
+    ):
+        place.write_bytes(b"")
+        orlop(*words)
+        assert link.is_symlink() and tarfile.is_tarfile(place), words
 
 
 # -- SEC-23 ---------------------------------------------------------------------------------------------------------

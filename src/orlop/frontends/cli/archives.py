@@ -34,24 +34,26 @@ def fetch(engine: Engine, verb: str, args: dict[str, object], fd: int) -> None:
         ours.close()
 
 
-def check_output(path: str, verb: str) -> None:
-    """Raise Invalid, with docker's text for a device, where something stands that an archive would take the place of.
+def output_path(path: str, verb: str) -> str:
+    """Return where an archive is to be moved when it is whole: behind links, for a link stays what it is.
 
-    A file that is moved there when it is whole would replace the machine's own /dev/null, or a pipe that others read.
+    Raises Invalid, with docker's text for a device, where something else than a file stands: the archive would take the
+    place of the machine's own /dev/null, or of a pipe that others read.
     """
     try:
         mode = os.stat(path).st_mode
     except OSError:
-        return
+        return path
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         found = "a device" if stat.S_ISBLK(mode) or stat.S_ISCHR(mode) else "an irregular file"
         cause = f'invalid output path: "{path}" must be a directory or a regular file: got {found}'
         raise Invalid(verb, path, cause, hint="name a file, or write to standard output")
+    return os.path.realpath(path)
 
 
 def write_whole(path: str, write: Callable[[int], None], verb: str = "write") -> None:
-    """Have a file written beside its place, and move it there when it is whole. Raises as `check_output`."""
-    check_output(path, verb)
+    """Have a file written beside its place, and move it there when it is whole. Raises as `output_path`."""
+    path = output_path(path, verb)
     temporary = f"{path}.{os.urandom(4).hex()}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

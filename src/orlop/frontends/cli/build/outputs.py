@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from ....build.output import wanted
 from ....build.output.wanted import Output
 from ....spec.errors import Invalid, Unavailable
-from ..archives import check_output
+from ..archives import output_path
 from ..flags import Options, UsageError
 
 TYPE_CHECKING = False
@@ -112,8 +112,7 @@ class _File:
     """An archive that gets its name at the end. Close it: what has no name goes."""
 
     def __init__(self, dest: str) -> None:
-        check_output(dest, "build")
-        self._dest = dest
+        self._dest = dest = output_path(dest, "build")
         self._temporary = f"{dest}.{os.getpid()}"
         try:
             self.sink = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

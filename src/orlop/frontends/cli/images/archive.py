@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ....spec.errors import Invalid, Unavailable
-from ..archives import check_output
+from ..archives import output_path
 from ..command import Command, Invocation
 from ..flags import BOOL, STRING, Flag
 
@@ -21,6 +21,7 @@ def _save(invocation: Invocation) -> int:
         if not path:
             engine.call("images.save", args, [1])
             return 0
+        path = output_path(path, "save")
         temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}.{os.getpid()}"
         fd = _create(temporary, path)
         try:
@@ -37,7 +38,6 @@ def _save(invocation: Invocation) -> int:
 def _create(temporary: str, path: str) -> int:
     if os.path.isdir(path):
         raise Invalid("save", path, "it is a directory", hint="name a file")
-    check_output(path, "save")
     try:
         return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as wrong:
