@@ -88,6 +88,6 @@ FILES = {  # name -> (mode, content)
     "/etc/group": (0o644, "root:x:0:\ndaemon:x:1:\ntty:x:5:\nnogroup:x:65534:\n"),
     "/etc/nsswitch.conf": (0o644, "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n"),
     "/etc/os-release": (0o644, 'NAME="Programs of the host"\nID=host\nPRETTY_NAME="Programs of the host"\n'),
-    "/root/.bashrc": (0o644, "PS1='\\u@\\h:\\w\\$ '\n"),  # who is where, as ubuntu's image has it in /etc/bash.bashrc
+    "/etc/bash.bashrc": (0o644, "PS1='\\u@\\h:\\w\\$ '\n"),  # who is where; bash of Debian reads it
     "/usr/bin/isolation": (0o755, _ISOLATION),
 }
