@@ -110,6 +110,7 @@ def test_what_stands_where_a_mount_was_is_not_removed_on_the_host(
         "RUN true\n"
     )
     build(orlop, context, text)
+    canary.check()
 
 
 def test_a_bind_from_a_stage_stays_in_the_stage(orlop: Environment, context: Path, canary: Canary) -> None:

@@ -293,6 +293,13 @@ def report(outcomes: Sequence[Outcome]) -> str:
         if reason := guards.NEVER_RED.get(row):
             lines.append(f"- nothing to take out: {reason}")
         lines.append("")
+    lines += ["## Parsers", "", "Each lacked one check, and the inputs that CI shows it found that:", ""]
+    lines += [
+        f"- red without **{outcome.guard.name}**, a check in `{outcome.guard.changes[0][0]}`"
+        for outcome in outcomes
+        if not outcome.guard.rows
+    ]
+    lines.append("")
     lines += ["## Rows that do not apply", ""]
     lines += [f"- {row}: {reason}" for row, reason in guards.NOT_APPLICABLE.items()]
     return "\n".join(lines) + "\n"

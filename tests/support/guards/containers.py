@@ -5,6 +5,7 @@ from __future__ import annotations
 from .model import Guard, by_doors, inside
 
 RACES = "security/test_runtime_races.py::test_no_moment_is_a_good_one"
+ASKED = "security/test_asked_for.py::"
 
 GUARDS = (
     Guard(
@@ -69,7 +70,7 @@ GUARDS = (
     Guard(
         "docker's fourteen capabilities, none of them inheritable",
         ("SEC-28",),
-        inside("sec_28_capabilities"),
+        (*inside("sec_28_capabilities"), f"{ASKED}test_sec_28_nothing_is_inheritable_by_which_way_one_enters"),
         (
             (
                 "engine/compile/security.py",
@@ -108,7 +109,10 @@ GUARDS = (
     Guard(
         "who enters is not dumpable",
         ("SEC-02",),
-        ("security/test_runtime_escapes.py::test_sec_02_a_process_that_enters_shows_nothing",),
+        (
+            "security/test_runtime_escapes.py::test_sec_02_a_process_that_enters_shows_nothing",
+            "security/test_runtime_escapes.py::test_sec_02_nobody_attaches_to_a_process_that_enters",
+        ),
         (
             (
                 "runtime/birth.py",
@@ -465,6 +469,107 @@ GUARDS = (
                 "(os.O_DIRECTORY if as_directory else os.O_NOFOLLOW))\n",
                 "        flags = os.O_PATH | os.O_CLOEXEC | (os.O_DIRECTORY if as_directory else os.O_NOFOLLOW)\n"
                 '        return os.open(cleaned.lstrip("/") or ".", flags, dir_fd=root)\n',
+            ),
+        ),
+    ),
+    Guard(
+        "links inside an image are followed",
+        ("SEC-07",),
+        ("root/test_runtime_mounts.py::test_links_on_the_way_stay_inside",),
+        (
+            (
+                "linux/path.py",
+                "RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve)\n",
+                "RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | resolve)\n",
+            ),
+        ),
+    ),
+    Guard(
+        "a label that nobody enforces is none",
+        ("SEC-10",),
+        ("unit/test_runtime_plan.py::test_a_label_is_set_where_somebody_enforces_it",),
+        (("runtime/planning/process.py", "    if name not in host.lsms:\n", "    if name is None:\n"),),
+    ),
+    Guard(
+        "what is too long is refused, not cut",
+        ("SEC-26",),
+        (
+            "security/test_runtime_hostile_calls.py::test_sec_26_what_is_too_large_is_an_error[hostname]",
+            "security/test_runtime_hostile_calls.py::test_sec_26_what_is_too_large_is_an_error[domainname]",
+        ),
+        (
+            (
+                "runtime/planning/namespaces.py",
+                '            if len(text.encode(errors="surrogateescape")) > _HOSTNAME_BYTES_MAX:\n',
+                "            if text is None:\n",
+            ),
+            (
+                "runtime/planning/namespaces.py",
+                "SetHostname(hostname=spec.hostname, domainname=spec.domainname)",
+                "SetHostname(hostname=spec.hostname[:64], domainname=spec.domainname[:64])",
+            ),
+        ),
+    ),
+    Guard(
+        "a file of users is bounded",
+        ("SEC-17",),
+        (
+            f"{ASKED}test_sec_17_files_of_users_that_never_end_cost_the_engine_nothing[million-passwd]",
+            f"{ASKED}test_sec_17_files_of_users_that_never_end_cost_the_engine_nothing[million-group]",
+        ),
+        (("runtime/users.py", "FILE_BYTES_MAX = 10 * 1024 * 1024\n", "FILE_BYTES_MAX = 1 << 30\n"),),
+    ),
+    Guard(
+        "a container's name is no path",
+        ("SEC-23",),
+        (f"{ASKED}test_sec_23_no_name_is_a_path",),
+        (
+            (
+                "engine/containers/names.py",
+                "    if not 0 < len(name) <= NAME_LENGTH_MAX or name[0] not in _FIRST or not _REST.issuperset(name):\n",
+                "    if not 0 < len(name) <= NAME_LENGTH_MAX:\n",
+            ),
+        ),
+    ),
+    Guard(
+        "a parent of a cgroup is looked at when a container is made",
+        ("SEC-23",),
+        (f"{ASKED}test_sec_23_no_parent_of_a_cgroup_leaves_its_place",),
+        (
+            (
+                "engine/compile/namespaces.py",
+                '        cause = f"invalid cgroup parent {path[:100]!r}: {wrong.strerror}"\n',
+                '        return\n        cause = f"invalid cgroup parent {path[:100]!r}: {wrong.strerror}"\n',
+            ),
+        ),
+    ),
+    Guard(
+        "a listener has a path, and no abstract name",
+        ("SEC-33",),
+        (
+            f"{ASKED}test_sec_33_a_container_on_the_machines_network_connects_to_no_socket_of_ours",
+            "security/test_escapes.py::test_sec_33_no_abstract_socket_of_ours",
+        ),
+        (
+            (
+                "frontends/native/server.py",
+                "        listener.listen(BACKLOG)\n",
+                "        listener.listen(BACKLOG)\n        other = socket.socket(socket.AF_UNIX)\n"
+                '        other.bind(f"\\0orlop{name}")\n        other.listen(8)\n'
+                '        _listen.__dict__.setdefault("kept", []).append(other)\n',
+            ),
+        ),
+    ),
+    Guard(
+        "a file of state is its owner's alone",
+        ("SEC-35",),
+        (f"{ASKED}test_sec_35_files_of_the_store_are_their_owners_alone",),
+        (
+            (
+                "engine/containers/record.py",
+                'os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)\n    with open(fd, "wb", buffering=0) as file:\n',
+                "os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)\n    os.fchmod(fd, 0o644)\n"
+                '    with open(fd, "wb", buffering=0) as file:\n',
             ),
         ),
     ),

@@ -209,6 +209,57 @@ GUARDS = (
         (("frontends/http/tls.py", "ssl.CERT_REQUIRED", "ssl.CERT_NONE"),),
     ),
     Guard(
+        "stubs of mounts are removed by descriptor",
+        ("SEC-61",),
+        (f"{BUILDS}test_what_stands_where_a_mount_was_is_not_removed_on_the_host",),
+        (
+            (
+                "engine/steps/workspace.py",
+                "made = found.made\n",
+                "made = found.made if not [os.unlink(upper + stub) for stub in targets if "
+                "os.path.isfile(upper + stub)] else ()\n",
+            ),
+        ),
+    ),
+    Guard(
+        "a request has an environment of its own",
+        ("SEC-75",),
+        ("contract/test_sdk.py::test_many_at_once_in_one_event_loop",),
+        (
+            (
+                "engine/compile/config.py",
+                '    overridden = {entry.partition("=")[0] for entry in asked}\n    return asked',
+                '    overridden = {entry.partition("=")[0] for entry in asked}\n'
+                '    asked = _environment.__dict__.setdefault("kept", asked) if asked else asked\n    return asked',
+            ),
+        ),
+    ),
+    Guard(
+        "what is named elsewhere is refused, not passed over",
+        ("SEC-76",),
+        ("security/test_engine_attacks.py::test_sec_76_nothing_remote_is_a_part_of_a_project",),
+        (
+            (
+                "frontends/compose/fields.py",
+                '            raise wrong(place, path, "compose files are not fetched from elsewhere", REMOTE_HINT)\n',
+                '            place = self._absolute("fetched.yaml")\n            with open(place, "w") as file:\n'
+                '                file.write("services: {b: {image: host}}")\n            return place\n',
+            ),
+        ),
+    ),
+    Guard(
+        "what a build says is escaped on a terminal",
+        ("SEC-78",),
+        ("root/test_terminal_story.py::test_what_an_image_and_a_build_say_can_not_steer_the_terminal",),
+        (
+            (
+                "frontends/cli/build/build.py",
+                "    shown.stream.write(visible(told) if shown.stream.isatty() else told)\n",
+                "    shown.stream.write(told)\n",
+            ),
+        ),
+    ),
+    Guard(
         "secrets of containers lie in memory alone",
         ("SEC-74",),
         ("contract/test_secrets.py::test_the_value_is_nowhere_else",),
