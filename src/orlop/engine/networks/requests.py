@@ -35,6 +35,10 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
     if request.egress not in ("", "allow", *egress.WATCHED) or (request.egress_allow and request.egress != "deny"):
         cause = f"invalid egress: {request.egress[:40]!r}" if request.egress else "--egress-allow needs --egress deny"
         raise Invalid("create", subject, cause, hint="use --egress deny with --egress-allow NAME:PORT or SUBNET:PORT")
+    if request.egress in egress.WATCHED and namespace.has_left():
+        flag = f"--egress {request.egress}"
+        cause = f"{flag} needs the machine's own network namespace, which an ordinary user's engine has left"
+        raise Unsupported("create", subject, cause, hint="run it as root, or leave --egress away")
     if len(request.egress_allow) > ENTRIES_MAX:
         cause = f"more than {ENTRIES_MAX} entries of --egress-allow"
         raise Invalid("create", subject, cause, hint="allow *.example.org or a subnet in the place of many")
