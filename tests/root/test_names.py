@@ -199,7 +199,7 @@ def test_a_link_on_the_default_bridge_is_told_in_variables(run: Run, orlop: Envi
     assert {f"THE_SHOP_PORT_53_UDP=udp://{there}:53", "THE_SHOP_PORT_53_UDP_PROTO=udp"} <= said
     assert {f"THE_SHOP_PORT_443_TCP_ADDR={there}", "THE_SHOP_PORT_443_TCP_PORT=443"} <= said
     assert "THE_SHOP_ENV_COLOUR=red" in said and not any("ENV_HOME" in line for line in said)
-    # As dockerd says it (tests/contract/test_networks_peers.py): as many, and no others.
+    # As moby's daemon/links/links.go says it: as many, and no others.
     assert len(said) == 1 + 5 * 4 + 4 + 1 + 1
     # An address of the next run, for whoever starts then; in an exec as well, where it says nothing of who has gone.
     linked = run("--link", "web-1:shop", "--link", "web-1", "--health-cmd", "env > /env", "--health-interval", "100ms")

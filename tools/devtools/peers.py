@@ -30,7 +30,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "mmdebstrap", "busybox-static", "iproute2", "procps"),
     "bench":       ("docker.io", "docker-buildx", "buildah", "docker-compose", "docker-registry", "podman", "runc",
-                    "crun", "bubblewrap", "curl", "busybox-static", "iperf3", "iptables", "passt", "uidmap"),
+                    "crun", "bubblewrap", "curl", "busybox-static", "iperf3", "iptables", "passt", "uidmap",
+                    "netavark", "aardvark-dns", "slirp4netns"),
 }
 TOOLS: dict[str, str] = {
     "runc": "runc",
@@ -61,6 +62,8 @@ TOOLS: dict[str, str] = {
     "qemu-aarch64-static": "qemu-user-static",
     "ssh-add": "openssh-client",
     "ssh-agent": "openssh-client",
+    "netavark": "netavark",
+    "aardvark-dns": "aardvark-dns",
     "strace": "strace",
     "newuidmap": "uidmap",
     "newgidmap": "uidmap",
