@@ -40,6 +40,8 @@ def parse(data: bytes | str, subject: str, *, bytes_max: int = DOCUMENT_BYTES_MA
     except RecursionError:
         raise Invalid("read", subject, "it is nested too deeply") from None
     except ValueError as wrong:
+        if str(wrong).startswith("Exceeds the limit"):  # int(), with words about the interpreter
+            raise Invalid("read", subject, "a number in it has too many digits") from None
         raise Invalid("read", subject, f"it is not valid JSON: {wrong}") from None
 
 
