@@ -25,7 +25,8 @@ from support.rootless import UID, User
 Call = Callable[..., Finished]
 BUSYBOX = "/bin/busybox"
 NEXT = "-- next --"
-FIND = f"{BUSYBOX} nslookup %s 2>&1 | {BUSYBOX} awk '/^Name/ {{ found = 1 }} found && /^Address/ {{ print $2 }}' | {BUSYBOX} sort -u"
+_FOUND = "/^Name/ { found = 1 } found && /^Address/ { print $2 }"
+FIND = f"{BUSYBOX} nslookup %s 2>&1 | {BUSYBOX} awk '{_FOUND}' | {BUSYBOX} sort -u"
 ADDRESSES = f"{BUSYBOX} ip -4 -o addr | {BUSYBOX} awk '{{print $2, $4}}'"
 # name of the container -> how it is run
 CONTAINERS = {
