@@ -52,23 +52,22 @@ def test_ports_and_signals(orlop: Environment) -> None:
     assert (sent.code, "not permitted" in sent.stderr) == (1, True)
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--landlock", "ro:/no/such"], "/no/such of a rule of Landlock is not in the container"),
-        (["--landlock", "ro:relative"], "'ro:relative' is no rule of Landlock"),
-        (["--landlock", ""], "'' is no rule of Landlock"),
-        (["--landlock", "ro:/,"], "'' is no rule of Landlock"),
-        (["--landlock", "bind:65536"], "'bind:65536' is no rule of Landlock"),
-        (["--landlock", ",".join(["ro:/"] * 257)], "more than 256 rules"),
-        (["--landlock", "ro:/", "--security-opt", "no-new-privileges=false"], "which takes it"),
-    ],
-)
-def test_what_is_no_rule_starts_nothing(orlop: Environment, flags: list[str], said: str) -> None:
-    if not FILES:
-        said = "Landlock"
-    done = orlop("run", "--rm", "--network=none", *flags, "host", "true", check=False)
-    assert (done.code, said in done.stderr, "Traceback" in done.stderr) == (125, True, False), done
+WRONG = [
+    (["--landlock", "ro:/no/such"], "/no/such of a rule of Landlock is not in the container"),
+    (["--landlock", "ro:relative"], "'ro:relative' is no rule of Landlock"),
+    (["--landlock", ""], "'' is no rule of Landlock"),
+    (["--landlock", "ro:/,"], "'' is no rule of Landlock"),
+    (["--landlock", "bind:65536"], "'bind:65536' is no rule of Landlock"),
+    (["--landlock", ",".join(["ro:/"] * 257)], "more than 256 rules"),
+    (["--landlock", "ro:/", "--security-opt", "no-new-privileges=false"], "which takes it"),
+]
+
+
+def test_what_is_no_rule_starts_nothing(orlop: Environment) -> None:
+    for flags, said in WRONG:
+        done = orlop("run", "--rm", "--network=none", *flags, "host", "true", check=False)
+        told = (said if FILES else "Landlock") in done.stderr
+        assert (done.code, told, "Traceback" in done.stderr) == (125, True, False), done
 
 
 def test_a_link_in_the_image_leads_to_nothing_outside(orlop: Environment, tmp_path: Path) -> None:
