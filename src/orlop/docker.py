@@ -2,4 +2,12 @@
 
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __import__(f"{__package__}.frontends.sdk.dockerpy", fromlist=["fill"]).fill(sys.modules[__name__])
+
+
+def __getattr__(name: str) -> "Any":  # docker-py has no types: for a type checker everything is there
+    raise AttributeError(f"docker-py has no {name!r}")

@@ -15,10 +15,14 @@ from orlop.engine.containers.record import Config, ContainerRecord, timestamp
 from orlop.engine.journal import Journal
 from orlop.engine.log import Log
 from orlop.spec.container import ContainerRequest
-from orlop.spec.errors import Invalid
+from orlop.spec.errors import Invalid, NotFound
 from orlop.spec.task import ExitRecord
 
 ID = "ab" * 32
+
+
+def _no_network(name: str) -> object:
+    raise NotFound("find", f"network {name}", "there is none here")
 
 
 class Engine(SimpleNamespace):
@@ -27,7 +31,11 @@ class Engine(SimpleNamespace):
     def __init__(self, directory: Path) -> None:
         self.log = Log(str(directory / "engine.log"))
         self.path = str(directory / "events.jsonl")
-        super().__init__(journal=Journal(self.path, self.log), rows=SimpleNamespace(touched=lambda _: None))
+        super().__init__(
+            journal=Journal(self.path, self.log),
+            rows=SimpleNamespace(touched=lambda _: None),
+            networks=SimpleNamespace(store=SimpleNamespace(find=_no_network)),
+        )
 
     def again(self) -> "Engine":
         """Return the next engine of the same directory."""
