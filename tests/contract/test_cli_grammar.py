@@ -386,8 +386,8 @@ OURS = frozenset(
     "all cidfile color condition filter ignore interval env-host names noheading pidfile pod read-only-tmpfs replace"
     " tz umask unsetenv"
     " chmod chown cni depends-on dry-run egress egress-allow env-file-format health-http health-on-failure"
-    " health-tcp help host-access mount-add mount-rm nesting"
-    " publish-add publish-rm rootfs secret".split()
+    " grep health-tcp help host-access json landlock mount-add mount-rm nesting"
+    " publish-add publish-rm rootfs secret timens".split()
 )
 
 

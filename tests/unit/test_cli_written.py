@@ -100,6 +100,7 @@ VALUES: dict[str, object] = {
     "ipc": "host",
     "pid": "host",
     "uts": "host",
+    "time": "host",
     "userns": "host",
     "cgroup_namespace": "host",
     "cgroup_parent": "/x",
@@ -127,7 +128,7 @@ VALUES: dict[str, object] = {
 OF_NO_FORM = {"name", "attach", "stdin_once", "unplugged", "auto_remove"}
 COMPOSED = set(VALUES) - {
     *("rootfs", "volume_driver", "kernel_memory_bytes", "publish_all", "egress", "egress_allow", "host_access"),
-    *("depends_on", "health_on_failure", "umask", "cpuset_mems", "restart_retries_max", "endpoints", "links"),
+    *("depends_on", "health_on_failure", "umask", "cpuset_mems", "restart_retries_max", "endpoints", "links", "time"),
 }
 FORMS = {"compose": compose.document, "kube": kube.document, "quadlet": quadlet.text}
 

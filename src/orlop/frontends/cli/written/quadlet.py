@@ -63,7 +63,7 @@ _BARE = frozenset({"ReadOnly", "RunInit"})
 _SILENT = frozenset({"name", "detach", "attach", "rm", "restart"})
 _OURS = frozenset(  # that podman has not
     "depends-on domainname egress egress-allow host-access health-http health-tcp isolation kernel-memory link"
-    " link-local-ip runtime".split()
+    " link-local-ip runtime timens".split()
 )
 _RESTART = {"always": "always", "unless-stopped": "always", "on-failure": "on-failure"}
 
