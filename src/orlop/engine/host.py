@@ -126,7 +126,7 @@ def _is_active(module: str, lsms: tuple[str, ...]) -> bool:
     return module in lsms if any(lsms) else os.path.isdir(f"/sys/module/{module}")
 
 
-def devices(request: ContainerRequest, subject: str, directory: str = "/dev") -> Devices:
+def devices(request: ContainerRequest, subject: str = "a container", directory: str = "/dev") -> Devices:
     """Return the devices that a request needs to know: all with --privileged, and those behind the paths it names.
 
     Looks now: devices come and go. Only the path itself may be a link (/dev/disk/by-id/...). subject: of errors.
