@@ -48,7 +48,7 @@ def test_a_shells_form_is_read_as_a_shell_does(place, monkeypatch):
     ).stdout.decode()
     theirs = dict(line.split("=", 1) for line in said.split("\0") if line)
     assert found == {name: value for name, value in theirs.items() if name not in ("PATH", "PWD", "OLDPWD", "_")}
-    assert len(found) == 12
+    assert len(found) == 13
 
 
 @pytest.mark.parametrize(
