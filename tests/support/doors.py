@@ -27,6 +27,13 @@ from .engine import CHECKOUT, COMMAND, Environment, Finished
 ATTACKER = CHECKOUT / "tests/security/attacker.py"
 IMAGE = "attacker:1"
 PROGRAMS = ("sh", "cat", "id", "true", "sleep", "pwd", "ls", "env", "python3")
+# The attacks of the attacker, by its own names for them.
+INSIDE = (
+    "sec_01_programs sec_02_descriptors sec_04_environment sec_09_kernel_file_systems sec_11_masks sec_13_settings "
+    "sec_13_sysfs sec_14_devices sec_27_identity sec_28_capabilities sec_30_cgroups sec_31_calls sec_31_families "
+    "sec_31_terminals sec_31_namespaces sec_32_side_channels sec_33_sockets sec_34_shared_memory sec_36_processes "
+    "sec_36_tracing mounts_are_private mounts_stay_as_they_are chroot_leads_nowhere handles_open_nothing"
+).split()
 CANARY = "ORLOP_CANARY"  # whoever opens a door has this variable: nothing behind it may
 
 

@@ -196,7 +196,7 @@ def test_what_is_not_here_is_said_with_the_next_step(images: Images, name: str) 
     images.import_tar(io.BytesIO(TAR), "x")
     with pytest.raises(NotFound, match="No such image: ") as missing:
         images.resolve(name)
-    assert "orlop import" in missing.value.hint
+    assert "orlop pull" in missing.value.hint
 
 
 def test_the_default_tag_is_told(images: Images) -> None:

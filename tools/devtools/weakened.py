@@ -61,6 +61,7 @@ READ_ONLY = (
     str(ROOT),
     str(VENV.resolve().parent),
 )
+WRITABLE = "/tmp /run /var"  # all else of the root directory is read-only too
 SETTINGS = ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/overcommit_memory")
 JOBS = 3
 TIMEOUT_S = 560
@@ -227,7 +228,9 @@ def _in_private(tree: Path, command: Sequence[str], *, runs: bool) -> subprocess
         "exit 98\nunset ORLOP_ROOT ORLOP_RUN\n"
     )
     script = (
+        f"for d in {WRITABLE}; do mount --bind $d $d || exit 99; done\n"
         f"for d in {shut}; do mount --bind $d $d && mount -o remount,bind,ro $d || exit 99; done\n"
+        f"mount -o remount,bind,ro / || exit 99\n"
         f'cd "$0" || exit 98\n{smoke * runs}"$@"'
     )
     if os.geteuid() == 0:

@@ -23,6 +23,7 @@ from .firewall import FAMILIES
 
 SOURCES = {4: "198.18.0.2", 6: "2001:2::2"}  # RFC 2544, RFC 5180
 ANSWER_S_MAX = 1.5
+LOCAL_S_MAX = 3.5  # TCP tries again after one second and after three: a neighbour that is new may miss the first
 QUIET_S = 0.15
 _PRIORITY = -450  # before everything that could drop it
 ANSWERED, REFUSED, SILENT = "answered", "refused", "silent"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import os.path
 import select
@@ -101,7 +100,7 @@ def _mapper(mount: Mount, opened: ExitStack, place: int) -> Callable[[str], str]
     The mapping goes below the overlay, whose own mounts can't be mapped (overlayfs.rst: layers may be, since 5.19).
     """
     if not mount.uid_mappings:
-        return functools.partial(_plain, opened=opened, place=place)
+        return lambda path: _plain(path, opened, place)
     maps = IdMap(uids=_with_mounter(mount.uid_mappings), gids=_with_mounter(mount.gid_mappings))
     namespace = maps.open_user_namespace()
     opened.callback(os.close, namespace)
@@ -122,7 +121,7 @@ def _mapper(mount: Mount, opened: ExitStack, place: int) -> Callable[[str], str]
     return mapped
 
 
-def _plain(path: str, *, opened: ExitStack, place: int) -> str:
+def _plain(path: str, opened: ExitStack, place: int) -> str:
     """Return a name of a directory, or of the root of a file that holds one."""
     if not path.endswith(IMAGE_SUFFIX):
         return path

@@ -7,6 +7,7 @@ from .model import DOORS, Guard
 # What stands in a test's file name -> the doors that the test uses.
 _BY_FILE = {
     "security/test_doors.py": DOORS,
+    "security/test_doors_deep.py": ("nested",),
     "security/test_hostile_builds.py": ("build",),
     "root/test_build": ("build",),
     "root/test_rootless": ("rootless",),

@@ -135,7 +135,7 @@ def _from_outside(engine: Engine, number: int, protocol: str, port: Published | 
 def _judge_local(address: str, port: int, protocol: str) -> tuple[str, str]:
     if protocol != "tcp":
         return YES, f"at {address}:{port}"
-    answer = namespace.outside(lambda: probe.knock(address, port, protocol))
+    answer = namespace.outside(lambda: probe.knock(address, port, protocol, probe.LOCAL_S_MAX))
     if answer == probe.SILENT:
         return NO, f"nothing answers at {address}:{port}"
     return YES, f"at {address}:{port}" + ("" if answer == probe.ANSWERED else ", where nobody listens in the container")
