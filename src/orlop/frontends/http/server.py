@@ -145,6 +145,8 @@ class Server:
             # Whoever it was has gone, or never spoke TLS (ssl.SSLError). Anything else is a defect.
             if self.tls is None and not isinstance(wrong, (ConnectionError, TimeoutError)):
                 raise
+            if self.tls is not None:
+                _linger(connection)  # the last answer is the alert that says which certificate is missing
         finally:
             with self._guard:
                 self._connections.discard(connection)
