@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from orlop.frontends.cli.command import Invocation
+from orlop.frontends.cli.containers import lifecycle
+from orlop.frontends.cli.flags import Options
 from orlop.frontends.native import client, rundir, start, wire
 from orlop.spec import errors, jsonio
 from orlop.spec.paths import ENGINE_SOCKET, Paths, from_environment
@@ -379,6 +382,33 @@ def test_an_order_that_no_engine_has_heard_is_repeated():
         assert connection.call("containers.kill", {"container": "c"}) == {}
         connection.close()
     assert len(engine.calls) == 1
+
+
+def test_an_order_sent_apart_from_its_reply_goes_to_the_next_engine_too():
+    """As `kill a b` sends them, and `run` and `cp`: all requests first, then all replies."""
+    with FakeEngine({"containers.kill": {}}) as engine:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        connection = client.Engine(ours, "log", lambda: client.connect(engine.paths)._socket)
+        connection.send("containers.kill", {"container": "c"})
+        assert connection.receive() == ({}, [])
+        connection.close()
+    assert len(engine.calls) == 1
+
+
+def test_an_order_of_several_that_lay_unread_in_a_dying_engine_is_repeated(tmp_path: Path):
+    """`update a b` has sent its requests when the engine dies before it accepts: nothing was carried out."""
+    with socket.socket(socket.AF_UNIX) as dying, socket.socket(socket.AF_UNIX) as ours:
+        dying.bind(str(tmp_path / "dying.sock"))
+        dying.listen(1)
+        ours.connect(dying.getsockname())
+        connection = client.Engine(ours, "log")
+        connection.send("containers.update", {"container": "c"})
+        dying.close()
+        with FakeEngine({"containers.update": {"Warnings": []}}) as engine:
+            invocation = Invocation(Options([]), ["c"], engine.paths)
+            reply = lifecycle._reply(invocation, connection, "containers.update", {"container": "c"})
+    assert reply == {"Warnings": []} and len(engine.calls) == 1
 
 
 @pytest.mark.parametrize("taken", [None, 0, 4], ids=["in the queue", "accepted", "read in part"])

@@ -68,24 +68,29 @@ class Engine:
     ) -> tuple[object, list[int]]:
         """Like `call`, and return the descriptors that came with the result: the caller's to close."""
         for _ in range(ATTEMPTS_MAX - 1):
+            self.send(verb, args or {}, fds)
             try:
-                self.send(verb, args or {}, fds)
                 return self.receive()
             except Lost as lost:
-                # An engine acts on whole requests only.
                 if self._reconnect is None or not (verb in _QUESTIONS or isinstance(lost, Unsent)):
                     raise
-            self._socket.close()
-            self._socket = self._reconnect()
+            self._renew()
         self.send(verb, args or {}, fds)
         return self.receive()
 
     def send(self, verb: str, args: dict[str, object], fds: Sequence[int] = ()) -> None:
-        """Send a request; `receive` then returns its reply. Raises Unsent."""
-        try:
-            wire.send_request(self._socket, verb, args, fds)
-        except OSError as wrong:
-            raise self._failed(Unsent, f"the connection broke: {wrong.strerror}") from None
+        """Send a request; `receive` then returns its reply. One that a dying engine did not take goes to the next.
+
+        An engine acts on whole requests only. Raises Unsent.
+        """
+        for left in reversed(range(ATTEMPTS_MAX)):
+            try:
+                wire.send_request(self._socket, verb, args, fds)
+                return
+            except OSError as wrong:
+                if self._reconnect is None or not left:
+                    raise self._failed(Unsent, f"the connection broke: {wrong.strerror}") from None
+            self._renew()
 
     def receive(self) -> tuple[object, list[int]]:
         """Return the reply to a request that was sent, as `call_with_fds` does."""
@@ -136,6 +141,11 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _renew(self) -> None:
+        assert self._reconnect is not None
+        self._socket.close()
+        self._socket = self._reconnect()
 
     def _failed(self, kind: type[Unavailable], cause: str) -> Unavailable:
         return kind("read", "the engine's reply", cause, hint=f"read {self._log}, then try again")

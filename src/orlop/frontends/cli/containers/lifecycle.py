@@ -199,12 +199,12 @@ def _results(invocation: Invocation, verb: str, args: dict[str, object]) -> Iter
 
 def _reply(invocation: Invocation, engine: Engine, verb: str, args: dict[str, object]) -> object:
     """Return the reply to a request that was sent. One that may be repeated is, when the engine dies over it."""
-    from ...native.client import Lost
+    from ...native.client import Lost, Unsent
 
     try:
         return engine.receive()[0]
-    except Lost:
-        if verb not in _REPEATABLE:
+    except Lost as lost:
+        if verb not in _REPEATABLE and not isinstance(lost, Unsent):
             raise
     with invocation.connect() as successor:
         return successor.call(verb, args)
