@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 
 from devtools import peers
-from support import engine, host, netns, skips
+from support import engine, host, netns, repeats, skips
 from support.terminal import Terminal
 
 TESTS = Path(__file__).parent
@@ -41,10 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
         netns.isolate()
     for group in GROUPS:
         config.addinivalue_line("markers", f"{group}: tests/{group}")
+    unsteady = repeats.register(config)
     if not hasattr(config, "workerinput"):
         # Only the controller judges, and workers and their children inherit the session's name.
         os.environ[host.SESSION] = session = secrets.token_hex(8)
-        config.pluginmanager.register(Judge(config, session), "orlop-judge")
+        config.pluginmanager.register(Judge(config, session, unsteady), "orlop-judge")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -94,8 +95,9 @@ def _group(nodeid: str) -> str:
 class Judge:
     """Fails a run whose tests passed but that skipped what it may not skip, or left something on the host."""
 
-    def __init__(self, config: pytest.Config, session: str) -> None:
+    def __init__(self, config: pytest.Config, session: str, unsteady: repeats.Unsteady | None) -> None:
         self.config = config
+        self.unsteady = unsteady
         self.scratch = host.Scratch()
         self.watch = host.Watch(session)
         self.skips = skips.Skips(skips.LIST.read_text())
@@ -103,11 +105,8 @@ class Judge:
         self.seconds: dict[str, float] = {}
         self.durations: dict[str, float] = {}
         self.started = time.monotonic()
-        self.failed_ids: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.failed_ids.add(report.nodeid)
         group = _group(report.nodeid)
         self.seconds[group] = self.seconds.get(group, 0.0) + report.duration
         self.durations[report.nodeid] = self.durations.get(report.nodeid, 0.0) + report.duration
@@ -131,8 +130,8 @@ class Judge:
         left = self.watch.finish() + self.scratch.finish()
         if left:
             self._fail("the host after the run", "the tests left behind:\n  " + "\n  ".join(left))
-        if place := os.environ.get("ORLOP_TEST_FAILED"):
-            Path(place).write_text("".join(f"{one}\n" for one in sorted(self.failed_ids)))
+        if self.unsteady is not None and (complaint := self.unsteady.complaint()):
+            self._fail("unsteady tests", complaint)
         if self._failed and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -164,7 +163,6 @@ class Judge:
 
     def _fail(self, nodeid: str, text: str) -> None:
         self._failed = True
-        self.failed_ids.add(nodeid)
         report = pytest.TestReport(nodeid, (nodeid, None, nodeid), {}, "failed", text, "teardown")
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         reporter.stats.setdefault("error", []).append(report)

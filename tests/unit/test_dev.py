@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools import debian, peers, testing
+from devtools import debian, peers
 from devtools.__main__ import CHORES
 
 ROOT = Path(__file__).parents[2]
@@ -77,27 +77,3 @@ def test_apts_plan_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 def test_every_package_of_the_table_is_told_apart_by_a_program_or_a_stamp() -> None:
     wanted = {package for packages in peers.PACKAGES.values() for package in packages}
     assert wanted <= set(peers.TOOLS.values())
-
-
-@pytest.mark.parametrize(("failed", "alone", "wanted", "runs"), [
-    (["t.py::one"], 0, 0, 2),  # unsteady
-    (["t.py::one"], 1, 1, 2),  # broken
-    (["the host after the run", "t.py::one"], 0, 1, 1),  # what the run left behind is no matter of one test
-    ([f"t.py::t{n}" for n in range(26)], 0, 1, 1),  # no accident
-    ([], 0, 1, 1),
-])  # fmt: skip
-def test_in_ci_a_few_failed_tests_run_once_more_alone(
-    monkeypatch: pytest.MonkeyPatch, failed: list[str], alone: int, wanted: int, runs: int
-) -> None:
-    ran: list[list[str]] = []
-
-    def pretend(argv: list[str]) -> int:
-        ran.append(argv)
-        if len(ran) > 1:
-            return alone
-        Path(os.environ["ORLOP_TEST_FAILED"]).write_text("".join(f"{one}\n" for one in failed))
-        return testing.TESTS_FAILED
-
-    monkeypatch.setattr(testing, "_pytest", pretend)
-    assert testing._pytest_twice(["pytest"], ["pytest", "tests"]) == wanted
-    assert ran == [["pytest", "tests"], ["pytest", *failed]][:runs]

@@ -3,8 +3,7 @@
 A group is a folder of tests. One run for all groups, not one for each: the workers stay busy to the end, the host is
 compared once, before and after, and pytest's last line counts everything.
 
-In CI a few failed tests run once more, alone. One that fails beside others and passes by itself is unsteady, a defect
-of the test or of what it tests: named in the output for somebody to mend, but no reason to refuse what lands.
+In CI a failed test is repeated, and named unsteady when it passes then (tests/support/repeats.py).
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 
 from . import debian, peers
@@ -21,9 +19,7 @@ from .failure import Failure
 
 # The slowest first: its tests boot machines, and the others fill the time.
 GROUPS = ("vm", "root", "security", "conformance", "contract", "unit", "fuzz")
-# More than these are no accident of a busy machine.
-UNSTEADY_MAX = 25
-TESTS_FAILED = 1  # pytest's exit status: tests ran and some failed; anything else is no matter of one test
+UNSTEADY_MAX = 8  # more than these are no accident of a busy machine
 
 
 def main(words: Sequence[str]) -> int:
@@ -46,9 +42,10 @@ def main(words: Sequence[str]) -> int:
     workers = [] if any(word.startswith(("-n", "--pdb", "-p")) for word in arguments) else _workers()
     if not words:
         os.environ["ORLOP_TEST_WHOLE"] = "1"  # then, and only then, an unused entry of tests/skips.txt is a finding
-    argv = [str(python), "-m", "pytest"]
-    run = [*argv, *workers, *([] if explicit else places), *arguments]
-    return _pytest_twice(argv, run) if os.environ.get("CI") else _pytest(run)
+    run = [str(python), "-m", "pytest", *workers, *([] if explicit else places), *arguments]
+    if os.environ.get("CI"):
+        os.environ["ORLOP_TEST_REPEAT"] = str(UNSTEADY_MAX)  # tests/support/repeats.py
+    return _pytest(run)
 
 
 def fuzz(words: Sequence[str]) -> int:
@@ -79,19 +76,6 @@ def _prepare_peers(groups: Sequence[str]) -> None:
         if os.environ.get("CI"):
             raise
         print(f"dev: {failure}\ndev: going on without; tests that need these programs skip", file=sys.stderr)
-
-
-def _pytest_twice(argv: list[str], run: list[str]) -> int:
-    with tempfile.NamedTemporaryFile("r") as failed:
-        os.environ["ORLOP_TEST_FAILED"] = failed.name  # tests/conftest.py writes the ids there, a line each
-        status = _pytest(run)
-        del os.environ["ORLOP_TEST_FAILED"]
-        ids = failed.read().splitlines()
-    if status != TESTS_FAILED or not 0 < len(ids) <= UNSTEADY_MAX or not all("::" in one for one in ids):
-        return status
-    print("\ndev: once more, alone; what passes now is unsteady and to be mended: " + " ".join(ids), flush=True)
-    os.environ.pop("ORLOP_TEST_WHOLE", None)
-    return _pytest([*argv, *ids])
 
 
 def _workers() -> list[str]:
