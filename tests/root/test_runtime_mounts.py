@@ -364,6 +364,18 @@ def test_tmpcopyup(root: list[Mount], upper: Path) -> None:
     assert not (upper / "data/x").exists()
 
 
+def test_tmpcopyup_keeps_what_a_file_is_more_than_bytes(root: list[Mount], upper: Path) -> None:
+    """Names of one file and holes, as in a volume. red: with a copy of bytes, owners and modes alone."""
+    data = upper / "data"
+    data.mkdir()
+    (data / "first").write_text("same")
+    os.link(data / "first", data / "second")
+    with open(data / "holes", "wb") as holes:
+        holes.truncate(64 << 20)
+    script = "stat -c '%h' /data/first; test /data/first -ef /data/second && echo one; stat -c '%s %b' /data/holes"
+    assert output(run(root, script, tmpfs("/data", "tmpcopyup"))).split() == ["2", "one", str(64 << 20), "0"]
+
+
 def test_what_the_kernel_refuses_is_named(root: list[Mount]) -> None:
     text = refusal(run(root, "true", tmpfs("/t", "size=lots")), "unavailable")
     assert "/t" in text and "size=lots" in text

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orlop.engine.volumes import copyup
+from orlop.runtime import copyup
 from orlop.spec.errors import Invalid
 from support.archives import Archive
 

@@ -45,7 +45,7 @@ PINNED = {
         "spec": "errors jsonio record runtime",
         "linux": "abi capability ffi interface mount path pidfd process signals tty executable",
         "linux.cgroup": "counters devices directory entered layout settings tree v1",
-        "runtime": "birth channel command copyup gate hooks host init launch plan reaper resources rootfs",
+        "runtime": "birth channel command gate hooks host init launch plan reaper resources rootfs",
         "runtime.cli": "call create descriptors flags foreground log main removal store",
         "runtime.operations": "cgroup_view cgroups devices hooks identity idmap limits masks mount_options"
         " mounts names namespaces process reaper root terminal",
@@ -80,6 +80,12 @@ def test_a_run_loads_what_is_pinned():
 def test_a_profile_alone_loads_its_compiler():
     assert not COMPILER & loaded(SPEC)
     assert loaded(SPEC | {"linux": {**SPEC["linux"], "seccomp": PROFILE}}) >= COMPILER
+
+
+def test_a_copy_up_is_loaded_by_the_plan_that_asks_for_it():
+    """The container's first process, in the middle of its mounts, is no place to look for a module."""
+    copied = {"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}
+    assert "orlop.runtime.copyup" in loaded(SPEC | {"mounts": [*SPEC["mounts"], copied]})
 
 
 LIGHT = """

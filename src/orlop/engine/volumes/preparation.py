@@ -10,7 +10,7 @@ import stat
 from contextlib import contextmanager
 
 from ...linux import abi, mount, path
-from ...runtime import rootfs
+from ...runtime import copyup, rootfs
 from ...runtime.operations import mount_options
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable, Unsupported
 from ...spec.mount import BIND, IMAGE, TMPFS, VOLUME
@@ -19,7 +19,7 @@ from .. import events, images
 from ..containers import names
 from ..containers.record import timestamp
 from ..userns import kept
-from . import copyup, local, mountpoints, quota
+from . import local, mountpoints, quota
 from .store import ANONYMOUS_LABEL, DATA, VolumeRecord, check_name, is_empty
 
 TYPE_CHECKING = False

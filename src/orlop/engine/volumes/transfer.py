@@ -10,6 +10,7 @@ import os
 import socket
 
 from ...content.compression import Decompressed
+from ...runtime import copyup
 from ...snapshot.extract import Extraction, Rules
 from ...snapshot.pack import Packer
 from ...spec.errors import Conflict, Unavailable, Unsupported
@@ -17,7 +18,7 @@ from ...spec.mount import VOLUME
 from ...spec.tar import Limits, Reader
 from .. import events
 from ..containers.record import timestamp
-from . import copyup, verbs
+from . import verbs
 from .store import VolumeRecord, check_name
 
 TYPE_CHECKING = False

@@ -11,7 +11,6 @@ import stat
 
 from ...linux import mount, path
 from ...spec.errors import Invalid, NotFound, Unsupported
-from ..copyup import copy_tree
 from . import Operation
 from .idmap import IdMap
 from .mount_options import OWN_DESCRIPTOR, MountOptions
@@ -102,7 +101,9 @@ class NewFilesystem(Operation):
             if self.label and self.fstype == "mqueue":  # it takes no options: its root is labelled as a file
                 _set_label(made, self.label)
             if options.tmpcopyup:
-                copy_tree(target, made)
+                from ..copyup import copy_tree  # the plan has loaded it
+
+                copy_tree(target, made, self.destination)
             if late:
                 mount.mount_setattr(made, set_=late)
             init.attach(made, target, self.destination, made=self.fstype in _EMPTY_TYPES and not options.tmpcopyup)

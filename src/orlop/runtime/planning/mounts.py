@@ -112,8 +112,10 @@ def _mount(
         raise Unsupported("mount", f"{field}.uidMappings", "only bind mounts can be mapped")
     if not mount.type:
         raise Invalid("mount", f"{field}.type", "it is empty and the options have no bind")
-    if options.tmpcopyup and mount.type != "tmpfs":
-        raise Invalid("mount", f"{field}.options", f"tmpcopyup is for tmpfs, not for {mount.type}")
+    if options.tmpcopyup:
+        if mount.type != "tmpfs":
+            raise Invalid("mount", f"{field}.options", f"tmpcopyup is for tmpfs, not for {mount.type}")
+        from .. import copyup  # noqa: F401 - for init, which imports nothing among mounts that aren't its own
     if destination == "/proc" and mount.type != "proc":
         raise Invalid("mount", field, f"only a procfs may be mounted at /proc, not {mount.type}")
     if mount.type in ("cgroup", "cgroup2"):
