@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from support import processes
 from support.engine import Environment
-from support.tasks import wait_until
 
 FLAGS = {"pid": "pid", "ipc": "ipc", "uts": "uts", "cgroup": "cgroupns", "time": "timens", "net": "network"}
 
 
 @pytest.fixture
 def process() -> Iterator[int]:
-    """A process in namespaces of its own."""
-    made = subprocess.Popen(
-        ["unshare", "-fpuinCT", "--boottime", "7000000", "--kill-child", "sh", "-c", "hostname there; exec sleep 1000"]
-    )
-    try:
-        children = Path(f"/proc/{made.pid}/task/{made.pid}/children")
-        wait_until(lambda: bool(children.read_text()))
-        pid = int(children.read_text())
-        wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
+    with processes.unshared("-uinCT", "--boottime", "7000000", script="hostname there") as pid:
         yield pid
-    finally:
-        made.kill()
-        made.wait()
 
 
 def inside(orlop: Environment, *words: str, kinds: tuple[str, ...] = tuple(FLAGS)) -> dict[str, str]:

@@ -103,19 +103,8 @@ def normal(text: str) -> str:
 
 @pytest.fixture
 def target() -> Iterator[int]:
-    """A process in namespaces of its own, the first of its PID namespace."""
-    made = subprocess.Popen(
-        ["unshare", "-fpmuinC", "--mount-proc", "--kill-child", "sh", "-c", "hostname there; cd /usr; exec sleep 1000"]
-    )
-    try:
-        children = Path(f"/proc/{made.pid}/task/{made.pid}/children")
-        wait_until(lambda: bool(children.read_text()))
-        pid = int(children.read_text())
-        wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
+    with processes.unshared("-muinC", "--mount-proc", script="hostname there; cd /usr") as pid:
         yield pid
-    finally:
-        made.kill()
-        made.wait()
 
 
 @pytest.mark.parametrize("flags", UNSHARE)

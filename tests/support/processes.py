@@ -6,6 +6,8 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,3 +115,23 @@ def kill(pid: int, start: int, signum: int = signal.SIGKILL) -> None:
                     select.select([pidfd], [], [], DEAD_S_MAX)
         finally:
             os.close(pidfd)
+
+
+@contextlib.contextmanager
+def unshared(*flags: str, script: str = "") -> Iterator[int]:
+    """A process in namespaces of its own, the first of its PID namespace: its id. flags: more of unshare(1)'s.
+
+    script: what a shell does there before it rests.
+    """
+    argv = ["unshare", "--fork", "--pid", "--kill-child", *flags, "sh", "-c", f"{script}\nexec sleep 1000"]
+    made = subprocess.Popen(argv)
+    children = Path(f"/proc/{made.pid}/task/{made.pid}/children")
+    deadline = time.monotonic() + DEAD_S_MAX
+    try:
+        while not (found := children.read_text().split()) or title(int(found[0])) != "sleep 1000":
+            assert time.monotonic() < deadline and made.poll() is None, argv
+            time.sleep(0.005)
+        yield int(found[0])
+    finally:
+        made.kill()
+        made.wait()
