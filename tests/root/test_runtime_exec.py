@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orlop.linux.cgroup import detect
-from orlop.spec.runtime import Capabilities, Hook, Hooks, Process, User
+from orlop.spec.runtime import Capabilities, CpuAffinity, Hook, Hooks, Process, Resources, User
 from support import container, launcher
 from support.container import ENVIRONMENT, make_spec
 
@@ -56,6 +56,38 @@ def test_user_directory_and_capabilities_of_its_own(root: Path) -> None:
     words = outcome.stdout.split()
     assert words[:2] == ["uid=1000(ann)", "gid=1000(ann)"], repr(outcome)
     assert "/tmp" in words and "0" * 16 in words and words[-1] == "0077"
+
+
+FIRST, SECOND = sorted(os.sched_getaffinity(0))[:2] if len(os.sched_getaffinity(0)) > 1 else (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("own", "affinity", "told"),
+    [
+        (None, CpuAffinity(initial=f"{FIRST}"), FIRST),
+        (None, CpuAffinity(initial=f"{FIRST}", final=f"{SECOND}"), SECOND),
+        (None, CpuAffinity(final=f"{SECOND}"), SECOND),
+        (SECOND, CpuAffinity(initial=f"{FIRST}"), SECOND),
+    ],
+)
+def test_the_processors_of_an_exec(root: Path, own: int | None, affinity: CpuAffinity, told: int) -> None:
+    """config.md, execCPUAffinity: before the container's cgroup, and in it. `initial` may be none of the cgroup's own.
+
+    Red where `initial` is set once the process is in the cgroup: EINVAL for the last row. The caller gets its own back.
+    """
+    show = ("grep", "Cpus_allowed_list", "/proc/self/status")
+    process = Process(cwd="/", args=show, env=ENVIRONMENT, exec_cpu_affinity=affinity)
+    limits = None if own is None else Resources.from_json({"cpu": {"cpus": str(own)}})
+    spec = make_spec("sleep", "60", cgroups_path=f"/orlop-test-{os.getpid()}/exec", resources=limits)
+    outcome = launcher.run(spec, root, execs=[process, process.replace(exec_cpu_affinity=None)])
+    shown = outcome.stdout.split()[1::2]
+    assert outcome.execs == [0, 0] and shown[0] == str(told), repr(outcome)
+    assert (shown[1] == str(told)) == (own is not None or FIRST == SECOND), "the caller is where it was"
+
+
+def test_processors_that_are_not_there(root: Path) -> None:
+    (error,) = run_in(root, "true", exec_cpu_affinity=CpuAffinity(initial="8191")).execs
+    assert (error.kind, error.subject) == ("unavailable", "the processors 8191") and error.hint
 
 
 def test_an_exec_of_nothing(root: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orlop.linux.cgroup import Layout
-from orlop.runtime import plan
+from orlop.runtime import enter, plan
 from orlop.runtime.host import HostFacts
 from orlop.spec.errors import OrlopError
 from orlop.spec.record import Record, _camel
@@ -100,7 +100,6 @@ HONOURED: dict[str, object] = {
     "process.scheduler.priority": 1, "process.scheduler.flags": ["SCHED_FLAG_RESET_ON_FORK"],
     "process.scheduler.runtime": 11, "process.scheduler.deadline": 21, "process.scheduler.period": 31,
     "process.ioPriority.class": "IOPRIO_CLASS_IDLE", "process.ioPriority.priority": 2,
-    "process.execCPUAffinity.initial": "1", "process.execCPUAffinity.final": "1",
     "hostname": "a", "domainname": "b",
     **{
         f"hooks.{point}[].{name}": value
@@ -172,6 +171,8 @@ ELSEWHERE = {
     "annotations": "the state document; tests/conformance/test_runtime_variants.py",
     "linux.mountLabel": "for new file systems alone; tests/unit/test_runtime_plan.py",
     "linux.resources.memory.checkBeforeUpdate": "v2 alone, v1's kernel does it; below",
+    "process.execCPUAffinity.initial": "for an exec alone (config.md); below, and tests/root/test_runtime_exec.py",
+    "process.execCPUAffinity.final": "as initial",
 }
 
 
@@ -238,6 +239,17 @@ def test_the_check_before_an_update_is_made_on_v2() -> None:
     base = with_field(FULL, "linux.resources", {"memory": {"limit": 1 << 20}})
     host = HOST.replace(layout=V2)
     assert compiled(with_field(base, "linux.resources.memory.checkBeforeUpdate", True), host) != compiled(base, host)
+
+
+@pytest.mark.parametrize("name", ["initial", "final"])
+def test_processors_are_for_an_exec(name: str) -> None:
+    path = f"process.execCPUAffinity.{name}"
+    spec, other = Spec.from_json(FULL), Spec.from_json(with_field(FULL, path, "2"))
+    assert plan.compile(spec, HOST) == plan.compile(other, HOST)
+    assert spec.process and other.process
+    assert enter.compile_exec(spec.process, spec, HOST) != enter.compile_exec(other.process, spec, HOST)
+    with pytest.raises(OrlopError, match=name):
+        compiled(with_field(FULL, path, "1-0"))
 
 
 V1_ONLY = {

@@ -1,4 +1,4 @@
-"""Where a child is born: in which PID namespace, and in which v2 cgroup."""
+"""Where a child is born: on which processors, in which PID namespace, and in which v2 cgroup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..linux import abi, process
 from ..linux.cgroup import Cgroup
 from ..linux.cgroup.directory import open_directory, split_path
 from ..linux.cgroup.layout import paths_of
-from ..spec.errors import Conflict
+from ..spec.errors import Conflict, Unavailable
 from . import channel
 from .operations.namespaces import KINDS, open_namespace
 
@@ -64,6 +64,35 @@ class PidNamespace:
             process.prctl(process.PR_SET_DUMPABLE, self._dumpable)
             process.setns(self._home, process.CLONE_NEWPID)
             os.close(self._home)
+
+
+class Processors:
+    """The time in which children are born on some processors, () for the caller's own.
+
+    The caller must be there itself: a v2 cgroup may have processors of its own, and a child born in it is never outside.
+    """
+
+    __slots__ = ("_before", "_wanted")
+
+    def __init__(self, wanted: tuple[int, ...]) -> None:
+        self._wanted = wanted
+        self._before: set[int] = set()
+
+    def __enter__(self) -> None:
+        if not self._wanted:
+            return
+        before = os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, self._wanted)
+        except OSError as failure:
+            words = ", ".join(map(str, self._wanted[:16]))
+            hint = "choose some of /sys/devices/system/cpu/online"
+            raise Unavailable("run on", f"the processors {words}", failure.strerror or "", hint=hint) from None
+        self._before = before
+
+    def __exit__(self, *_: object) -> None:
+        if self._before:
+            os.sched_setaffinity(0, self._before)
 
 
 def may_return() -> bool:

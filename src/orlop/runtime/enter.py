@@ -75,11 +75,14 @@ def compile_exec(
     flags = sum(flag for kind, (flag, _) in KINDS.items() if own.has(kind) and kind != "pid")
     path = namespaces.cgroup_path(spec.linux)
     cgroup = CgroupPlan(path=path, layout=host.layout, exists=True, leaf=leaf) if path else None
+    processors, binding = process.affinity(wanted)
     return Plan(
         command=command,
+        processors=processors,
         cgroup=cgroup,
         operations=(
             *(cgroup.entry if cgroup else ()),
+            *binding,
             *process.oom_score(wanted),
             *process.raised_limits(wanted, host),
             EnterContainer(flags=flags, own_ids=own.own_ids),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
 from ..linux import process
 from ..linux.signals import SIGKILL
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..spec.runtime import Hook, State
 
 OUTPUT_BYTES_SHOWN = 1024
+_POLL_S_MAX = 1_000_000  # poll(2) takes an int of milliseconds: 24 days
 
 
 def run(hooks: Sequence[Hook], point: str, state: State) -> None:
@@ -45,9 +47,21 @@ def check(hooks: Sequence[Hook], point: str) -> None:
             raise Invalid("read", f"hooks.{point}[{index}].path", f"{hook.path!r} is not an absolute path")
         if hook.timeout is not None and hook.timeout <= 0:
             raise Invalid("read", f"hooks.{point}[{index}].timeout", f"{hook.timeout} is not above 0")
+        if hook.args and not hook.args[0]:
+            raise Invalid("read", f"hooks.{point}[{index}].args[0]", "the name that a program gets can't be empty")
         for variable in hook.env:
-            if not variable.partition("=")[1]:
-                raise Invalid("read", f"hooks.{point}[{index}].env", f"{variable!r} is not NAME=value")
+            name, equals, _ = variable.partition("=")
+            if not name or not equals:
+                raise Invalid("read", f"hooks.{point}[{index}].env", f"{variable[:80]!r} is not NAME=value")
+        for field, texts in (("path", (hook.path,)), ("args", hook.args), ("env", hook.env)):
+            _check_encoding(texts, f"hooks.{point}[{index}].{field}")
+
+
+def _check_encoding(texts: Sequence[str], field: str) -> None:
+    try:
+        os.fsencode("".join(texts))
+    except UnicodeEncodeError:
+        raise Invalid("read", field, "it is not UTF-8") from None
 
 
 def _run(hook: Hook, subject: str, document: bytes) -> None:
@@ -76,9 +90,7 @@ def _spawn_and_wait(hook: Hook, subject: str, given: int, printed: int) -> int:
         raise Unavailable("run", subject, failure.strerror or str(failure)) from None
     pidfd = process.pidfd_open(pid)
     try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        ended = poll.poll(None if hook.timeout is None else hook.timeout * 1000)
+        ended = _wait(pidfd, hook.timeout)
         if not ended:
             os.killpg(pid, SIGKILL)
         code = os.waitstatus_to_exitcode(process.wait_pidfd(pidfd))
@@ -87,3 +99,16 @@ def _spawn_and_wait(hook: Hook, subject: str, given: int, printed: int) -> int:
     if not ended:
         raise Unavailable("run", subject, f"it took longer than {hook.timeout} s", hint="raise its timeout")
     return code
+
+
+def _wait(pidfd: int, timeout_s: int | None) -> bool:
+    """Return whether the process ends in time."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if timeout_s is None:
+        return bool(poll.poll())
+    deadline = time.monotonic() + timeout_s
+    while (left := deadline - time.monotonic()) > 0:
+        if poll.poll(min(left, _POLL_S_MAX) * 1000):
+            return True
+    return bool(poll.poll(0))

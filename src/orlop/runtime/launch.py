@@ -250,11 +250,12 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
         init.run(plan, outside, stdio, theirs)
 
     try:
-        if plan.joins or ((plan.pid_path or outside.target >= 0) and not birth.may_return()):
-            created.pid, created.pidfd = _born_through(created, plan, outside, child)
-        else:
-            with birth.PidNamespace(plan.pid_path, outside.target):
-                created.pid, created.pidfd = _born(created, plan.clone_flags, outside, child)
+        with birth.Processors(plan.processors):
+            if plan.joins or ((plan.pid_path or outside.target >= 0) and not birth.may_return()):
+                created.pid, created.pidfd = _born_through(created, plan, outside, child)
+            else:
+                with birth.PidNamespace(plan.pid_path, outside.target):
+                    created.pid, created.pidfd = _born(created, plan.clone_flags, outside, child)
         created._undo.append(created._kill)
     except OSError as failure:
         # ENOMEM: the first process of the PID namespace has ended, so nobody can be born there (pid_namespaces(7)).

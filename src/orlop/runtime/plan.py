@@ -66,6 +66,7 @@ class Plan(Record):
     """What a start will do.
 
     clone_flags: CLONE_NEW* for the clone. pid_path: a PID namespace that the child is born into, "" for none.
+    processors: those that the child is born on, none for the caller's.
     joins: what the child is born into besides, by way of a helper: where it gets another user namespace, it could not
     join the others by itself.
     cgroup: None leaves the child in the caller's. operations: in order, until the command could be executed.
@@ -77,6 +78,7 @@ class Plan(Record):
     command: Command
     clone_flags: int = 0
     pid_path: str = ""
+    processors: tuple[int, ...] = ()
     joins: tuple[JoinNamespace, ...] = ()
     cgroup: CgroupPlan | None = None
     operations: tuple[Operation, ...] = ()
@@ -119,6 +121,7 @@ def compile(spec: Spec, host: HostFacts, compile_filter: "FilterCompiler | None"
     _refuse_unsupported(spec)
     warnings: list[str] = []
     own = namespaces.namespaces(spec.linux, host)
+    process.affinity(spec.process)  # only checked: it is that of an exec, not of process 1 (config.md)
     cgroup = _cgroup(spec, host)
     checked = _checked_hooks(spec.hooks or Hooks())
     maps = (spec.linux.uid_mappings, spec.linux.gid_mappings) if own.own_ids else None

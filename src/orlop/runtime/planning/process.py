@@ -82,7 +82,8 @@ def attributes(process: Process, host: HostFacts, keyring: bool = True) -> tuple
         operations.append(SetExecLabel(module="selinux", label=process.selinux_label))
     if process.no_new_privileges:
         operations.append(NoNewPrivileges())
-    operations += _scheduling(process)
+    if process.scheduler or process.io_priority:
+        operations += _priorities(process)
     umask = process.user.umask
     if umask is not None and not 0 <= umask <= 0o777:
         raise Invalid("read", "process.user.umask", f"{umask} is not in 0..0o777")
@@ -254,15 +255,19 @@ def oom_score(process: Process) -> tuple[Operation, ...]:
     return (SetOomScoreAdj(value=value),)
 
 
-def _scheduling(process: Process) -> list[Operation]:
-    operations: list[Operation] = []
-    if process.scheduler or process.io_priority:
-        operations += _priorities(process)
-    affinity = process.exec_cpu_affinity
-    if affinity and (affinity.final or affinity.initial):
-        field = "process.execCPUAffinity." + ("final" if affinity.final else "initial")
-        operations.append(SetCpuAffinity(cpus=number_list(affinity.final or affinity.initial, field, CPUS_MAX)))
-    return operations
+def affinity(process: Process) -> tuple[tuple[int, ...], tuple[Operation, ...]]:
+    """Return (the processors that an exec is born on, the operation that binds it once it is in its cgroup).
+
+    With the first alone it is the kernel that decides then: from the cgroup's own processors (config.md).
+    """
+    wanted = process.exec_cpu_affinity
+    if not wanted:
+        return (), ()
+    initial, final = (
+        number_list(text, f"process.execCPUAffinity.{name}", CPUS_MAX) if text else ()
+        for name, text in (("initial", wanted.initial), ("final", wanted.final))
+    )
+    return initial, (SetCpuAffinity(cpus=final),) if final else ()
 
 
 def _priorities(process: Process) -> list[Operation]:
