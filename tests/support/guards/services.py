@@ -105,7 +105,7 @@ GUARDS = (
         (
             (
                 "frontends/docker/door.py",
-                "        if (origin is not None and not is_own) or "
+                '        if ("Origin" in self.headers and not is_own) or '
                 'self.headers.get("Sec-Fetch-Site", "none") != "none":\n',
                 "        if False:\n",
             ),

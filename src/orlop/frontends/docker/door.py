@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import socket
-from urllib.parse import parse_qs, urlsplit
 
 from ... import __version__
 from ...engine import caller
@@ -37,7 +36,6 @@ VERSION, VERSION_MIN = (1, 50), (1, 40)
 VERSION_OF_ARCHIVES = (1, 22)
 _ARCHIVES = re.compile("/images/(get|load|.+/get)")
 BODY_BYTES_MAX = 8 * 1024 * 1024
-VALUES_MAX = 1000  # of one name in a query
 STATUS: dict[type[OrlopError], int] = {
     NotFound: 404,
     Conflict: 409,
@@ -82,7 +80,7 @@ class Door(Exchange):
 
     @property
     def context(self) -> Context:
-        return self.server.context  # type: ignore[attr-defined, no-any-return]  # Server's
+        return self.server.context  # type: ignore[return-value]  # what its Server was given
 
     @property
     def engine(self) -> Engine:
@@ -136,21 +134,17 @@ class Door(Exchange):
         # No program that means us sends these; a page that a browser shows can't leave them away (SEC-72). Libraries of
         # WebSockets send an Origin too (docker's daemon wants one), our own: no page comes from here.
         origin = self.headers.get("Origin")
-        is_own = (
-            origin is not None and urlsplit(origin).netloc == self.authority and "Sec-WebSocket-Key" in self.headers
-        )
-        if (origin is not None and not is_own) or self.headers.get("Sec-Fetch-Site", "none") != "none":
+        here = (f"http://{self.authority}", f"https://{self.authority}")
+        is_own = origin in here and "Sec-WebSocket-Key" in self.headers
+        if ("Origin" in self.headers and not is_own) or self.headers.get("Sec-Fetch-Site", "none") != "none":
             raise Status(403, "requests of web pages are not served")
 
     def refuse(self, wrong: Refused) -> None:
         self._fail(wrong.status, wrong.why)
 
-    def send_header(self, keyword: str, value: str) -> None:
-        if keyword == "Server":  # the first of the headers
-            super().send_header("Api-Version", f"{VERSION[0]}.{VERSION[1]}")
-            super().send_header("Docker-Experimental", "false")
-            super().send_header("Ostype", "linux")
-        super().send_header(keyword, value)
+    def common_headers(self) -> dict[str, str]:
+        own = {"Api-Version": f"{VERSION[0]}.{VERSION[1]}", "Docker-Experimental": "false", "Ostype": "linux"}
+        return own | super().common_headers()
 
     def _fail(self, status: int, message: str) -> None:
         if self.is_answered:
@@ -168,10 +162,6 @@ class Door(Exchange):
         """Return a truth value of the query as docker reads it: anything but "", 0, no, false and none."""
         value = self.query.get(name)
         return default if value is None else value.strip().lower() not in ("", "0", "no", "false", "none")
-
-    def every(self, name: str) -> list[str]:
-        """Return all values of a name that the query repeats."""
-        return parse_qs(urlsplit(self.path).query, max_num_fields=VALUES_MAX).get(name, [])
 
     def number(self, name: str) -> int | None:
         """Return a number of the query, None when it is not there. Raises Status."""
@@ -220,11 +210,11 @@ class Door(Exchange):
         self.begin_raw(101 if upgrade else 200, headers, upgrade or "")
         self.connection.settimeout(None)
         ahead = self.taken_ahead()
-        if self.server.tls is None:  # type: ignore[attr-defined]  # Server's
+        if self.server.tls is None:
             return self.connection, ahead
         from ..http.tls import Bridge
 
-        self._bridge = Bridge(self.connection)
+        self._bridge = Bridge(self.connection)  # type: ignore[arg-type]  # it is TLS's
         return self._bridge.plain, ahead
 
 

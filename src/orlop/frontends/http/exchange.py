@@ -8,47 +8,59 @@ Invariants:
 
 from __future__ import annotations
 
-import http.server
 import os
+import time
 from http import HTTPStatus
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from ...spec import jsonio
+from . import head as heads
+from .head import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import io
     import socket
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
+    from .head import Head, Headers
     from .server import Server
 
 READ_BYTES = 1024 * 1024
 TIMEOUT_S = 60.0  # a client that says nothing for so long is gone
-_LINE_BYTES_MAX = 1024
+QUERY_VALUES_MAX = 1000  # docker save names every image
+_READ_AHEAD_BYTES = 64 * 1024
 _DRAIN_BYTES_MAX = 256 * 1024
+_WITHOUT_BODY = (204, 304)  # RFC 9110, 8.6: not even a length
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
-class Refused(Exception):
-    """A request that can't be understood: (status, why). The connection ends after the answer."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(status, why)
-        self.status = status
-        self.why = why
-
-
-class Exchange(http.server.BaseHTTPRequestHandler):
+class Exchange:
     """A connection. A door overrides `handle_request`, which answers exactly once with `answer` or `answer_file`.
 
-    path: decoded; query: the last value of each name. authority: the Host header, "" for none.
+    command: the method. place: the path, decoded; query: the last value of each name. authority: the host that the
+    client believes to ask, "" for none.
     """
 
-    protocol_version = "HTTP/1.1"
-    rbufsize = 64 * 1024
+    command: str
+    headers: Headers
+    place: str
+    query: dict[str, str]
+    authority: str
+    requestline = ""
 
     def __init__(self, connection: socket.socket, address: object, server: Server) -> None:
-        super().__init__(connection, address, server)  # type: ignore[arg-type]  # it keeps them for us
+        self.connection = connection
+        self.client_address = address
+        self.server = server
+        self.rfile: io.BufferedReader = connection.makefile("rb", _READ_AHEAD_BYTES)  # type: ignore[assignment]
+        try:
+            while self._serve_one():
+                pass
+        except (ConnectionError, TimeoutError):
+            pass  # the client has gone, or says nothing
+        finally:
+            self.rfile.close()
 
     def version_string(self) -> str:
         return "Orlop"
@@ -60,67 +72,63 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         """Answer a request that can't be understood. A door may have its own words."""
         self.answer_json(wrong.status, {"message": wrong.why})
 
-    def __getattr__(self, name: str) -> Callable[[], None]:
-        # BaseHTTPRequestHandler looks for do_<METHOD>; every method goes one way here.
-        if name.startswith("do_"):
-            return self._handle
-        raise AttributeError(name)
+    def every(self, name: str) -> list[str]:
+        """Return all values of a name that the query repeats, without the empty ones."""
+        return [value for key, value in self._pairs if key == name and value]
 
-    def _handle(self) -> None:
+    def log_request(self, code: int) -> None:
+        """Note that a request is answered, for a door that has a log of its own."""
+
+    def _serve_one(self) -> bool:
+        """Read a request and answer it; tell whether the connection goes on."""
+        self._sent = self._expects = self._chunked = self._is_old = False
         self._left = 0
-        self._chunked = False
-        self._sent = False
-        self._waits = False
-        self.server.work(self.connection)  # type: ignore[attr-defined]  # Server's
+        self.close_connection = True
         try:
-            self._frame()
-            target = urlsplit(self.path)
-            self.place = unquote(target.path, errors="surrogateescape")
-            self.query = dict(parse_qsl(target.query, keep_blank_values=True, max_num_fields=100))
-            self.authority = self.headers.get("Host", "")
+            head = heads.read(self.rfile)
+        except Refused as wrong:
+            self.command = "GET"  # so that the answer has a body
+            self.refuse(wrong)
+            return False
+        if head is None:
+            return False
+        self.server.work(self.connection)
+        try:
+            self._begin_request(head)
             self.handle_request()
         except Refused as wrong:
-            self.close_connection = True
-            if not self._sent:
-                self.refuse(wrong)
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True
-        except ValueError as wrong:  # of urlsplit and parse_qsl
-            self.close_connection = True
-            if not self._sent:
-                self.refuse(Refused(400, str(wrong)))
+            self._refuse_late(wrong)
+        except ValueError as wrong:  # of parse_qsl
+            self._refuse_late(Refused(400, str(wrong)))
         except OSError:
             raise  # the connection's, or a disk's in the middle of an answer
         except Exception:
-            self.close_connection = True
-            if not self._sent:
-                self.refuse(Refused(500, "a defect of the server; its standard error tells more"))
+            self._refuse_late(Refused(500, "a defect of the server; its standard error tells more"))
             raise
         finally:
-            self.server.rest(self.connection)  # type: ignore[attr-defined]  # Server's
+            self.server.rest(self.connection)
+        return not self.close_connection
 
-    def _frame(self) -> None:
-        lengths = self.headers.get_all("Content-Length", [])
-        codings = self.headers.get_all("Transfer-Encoding", [])
-        if codings:
-            if lengths or self.request_version == "HTTP/1.0" or [c.strip().lower() for c in codings] != ["chunked"]:
-                raise Refused(400, "the transfer coding of the request is not understood")
-            self._chunked = True
-        elif lengths:
-            if len(set(lengths)) > 1 or not (lengths[0].isascii() and lengths[0].isdecimal()) or len(lengths[0]) > 18:
-                raise Refused(400, "the Content-Length of the request is not one number")
-            self._left = int(lengths[0])
-        if len(self.headers.get_all("Host", [])) > 1:
-            raise Refused(400, "the request names two hosts")
-
-    def handle_expect_100(self) -> bool:
+    def _begin_request(self, head: Head) -> None:
+        self.requestline = head.line
+        self.command = head.method
+        self.headers = head.headers
+        self.authority = head.authority
+        self.close_connection = not head.stays
+        self._is_old = head.is_old
+        self._chunked = head.length is None
+        self._left = head.length or 0
         # Answered when the body is read: a request that is refused need not send its gigabytes.
-        self._expects = True
-        return True
+        self._expects = not head.is_old and head.headers.get("Expect").lower() == "100-continue"
+        # One slash at the front, however many there are: none of the doors has a place without a name.
+        self.place = unquote("/" + head.path.lstrip("/"), errors="surrogateescape")
+        self._pairs = parse_qsl(head.query, keep_blank_values=True, max_num_fields=QUERY_VALUES_MAX)
+        self.query = dict(self._pairs)
 
-    _expects = False
-    # Before the first request is understood, for `send_error`.
-    _left, _chunked, _sent = 0, False, False
+    def _refuse_late(self, wrong: Refused) -> None:
+        self.close_connection = True
+        if not self._sent:
+            self.refuse(wrong)
 
     # -- the request's body -----------------------------------------------------------------------------------------
 
@@ -145,20 +153,16 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         """Yield the body as it comes. Raises Refused for a broken or truncated one."""
         if self._expects and (self._left or self._chunked):
             self._expects = False
-            self.send_response_only(HTTPStatus.CONTINUE)
-            self.end_headers()
-            self.wfile.flush()
+            self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not self._chunked:
             yield from self._counted()
             return
-        while size := self._chunk_size():
+        while size := heads.chunk_size(self.rfile):
             self._left = size
             yield from self._counted()
             if self.rfile.read(2) != b"\r\n":
                 raise Refused(400, "a chunk of the body does not end where it said")
-        while (line := self.rfile.readline(_LINE_BYTES_MAX)) not in (b"\r\n", b"\n"):  # trailers
-            if not line.endswith(b"\n"):
-                raise Refused(400, "the body ended too early")
+        heads.fields(self.rfile)  # trailers: they may say nothing that counts
         self._chunked = False
 
     def _counted(self) -> Iterator[bytes]:
@@ -168,13 +172,6 @@ class Exchange(http.server.BaseHTTPRequestHandler):
                 raise Refused(400, "the body ended too early")
             self._left -= len(data)
             yield data
-
-    def _chunk_size(self) -> int:
-        line = self.rfile.readline(_LINE_BYTES_MAX)
-        digits = line.partition(b";")[0].strip()
-        if not line.endswith(b"\n") or not digits or len(digits) > 15 or digits.strip(b"0123456789abcdefABCDEF"):
-            raise Refused(400, "a chunk of the body has no length")
-        return int(digits, 16)
 
     def _finish_body(self) -> None:
         """Read what is left of a short body, so that the connection can go on; a longer one ends it."""
@@ -186,11 +183,14 @@ class Exchange(http.server.BaseHTTPRequestHandler):
 
     # -- the answer -------------------------------------------------------------------------------------------------
 
+    def common_headers(self) -> dict[str, str]:
+        """Return the headers of every answer but those that end HTTP."""
+        return {"Server": self.version_string(), "Date": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())}
+
     def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
         """Answer whole. A HEAD request gets the headers only."""
-        self._begin(status, {"Content-Length": str(len(body)), **(headers or {})})
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        length = {} if status in _WITHOUT_BODY else {"Content-Length": str(len(body))}
+        self._begin(status, length | (headers or {}), b"" if self.command == "HEAD" else body)
 
     def answer_json(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
         """Answer with a JSON document."""
@@ -208,44 +208,46 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             file.seek(start)  # over TLS it is read and sent, from where it stands
             self.connection.sendfile(file, start, end - start)
 
-    def _begin(self, status: int, headers: dict[str, str]) -> None:
+    def send(self, data: bytes) -> None:
+        """Send what follows of an answer that has begun with its whole length."""
+        self.connection.sendall(data)
+
+    def _begin(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         try:
             self._finish_body()
         except Refused:
             self.close_connection = True
+        closes = {"Connection": "close"} if self.close_connection else {}
+        head = _written(status, _REASONS.get(status, ""), self.common_headers() | headers | closes)
         self._sent = True
         self._expects = False
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
+        self.log_request(status)
+        if len(body) < _READ_AHEAD_BYTES:
+            self.connection.sendall(head + body)
+        else:
+            self.connection.sendall(head)
+            self.connection.sendall(body)
 
     def stream(self, status: int, headers: dict[str, str], pieces: Iterable[bytes]) -> None:
         """Answer with pieces, each of them at once; the headers leave before the first piece is asked for."""
-        chunked = self.request_version != "HTTP/1.0"
+        chunked = not self._is_old
         if not chunked:
             self.close_connection = True
         self._begin(status, headers | ({"Transfer-Encoding": "chunked"} if chunked else {}))
-        self.wfile.flush()
         self.connection.settimeout(None)  # whoever reads a log may stop for a while: a pager does
+        wanted = self.command != "HEAD"
         for piece in pieces:
-            if piece and self.command != "HEAD":
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-        if chunked:
-            self.wfile.write(b"0\r\n\r\n")
+            if piece and wanted:
+                self.connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked and wanted:
+            self.connection.sendall(b"0\r\n\r\n")
 
     def begin_raw(self, status: int, headers: dict[str, str], upgrade: str = "") -> None:
         """Begin an answer after which the connection carries other bytes than HTTP."""
         self._sent = True
-        self.send_response_only(status, "UPGRADED" if upgrade else None)
         if upgrade:
             headers = {"Connection": "Upgrade", "Upgrade": upgrade} | headers
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.flush()
+        self.connection.sendall(_written(status, "UPGRADED" if upgrade else _REASONS[status], headers))
 
     def taken_ahead(self) -> bytes:
         """Return what the client sent behind the request and the reader has taken already."""
@@ -264,13 +266,10 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         """Whether an answer has begun."""
         return self._sent
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class refuses: a request line or headers that can't be read."""
-        self.close_connection = True
-        self._left, self._chunked = 0, False
-        self.command = self.command or "GET"
-        self.request_version = "HTTP/1.1"  # else the base class answers as in 1991, without status and headers
-        self.refuse(Refused(int(code), message or HTTPStatus(code).phrase))
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a door that has a log writes its own lines."""
+def _written(status: int, reason: str, headers: dict[str, str]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
+    text = "\r\n".join(lines)
+    if text.count("\n") >= len(lines):
+        raise ValueError("a header of an answer has more than one line")
+    return (text + "\r\n\r\n").encode("latin-1")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import os
 from contextlib import nullcontext
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
 from ...image.registry import Canceled
 from ...image.repositories import Manifest, Repositories
@@ -85,7 +85,7 @@ class Door(Exchange):
 
     @property
     def registry(self) -> Registry:
-        return self.server.context  # type: ignore[attr-defined, no-any-return]  # Server's
+        return self.server.context  # type: ignore[return-value]  # what its Server was given
 
     @property
     def repositories(self) -> Repositories:
@@ -106,9 +106,10 @@ class Door(Exchange):
         code = {413: "SIZE_INVALID", 405: "UNSUPPORTED"}.get(wrong.status, "BLOB_UPLOAD_INVALID")
         self._answer_error(RegistryError(code, wrong.why, wrong.status))
 
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+    def log_request(self, code: int) -> None:
         if self.registry.note is not None:
-            self.registry.note(f"{self.client_address[0]} {self.requestline[:LOGGED_CHARACTERS_MAX]!a} {int(code)}")
+            who = self.client_address[0] if isinstance(self.client_address, tuple) else ""
+            self.registry.note(f"{who} {self.requestline[:LOGGED_CHARACTERS_MAX]!a} {code}")
 
     # -- where it goes ----------------------------------------------------------------------------------------------
 
@@ -220,7 +221,7 @@ class Door(Exchange):
         self.answer(206 if extent else 200, headers, first)
         try:
             for piece in pieces:
-                self.wfile.write(piece)
+                self.send(piece)
         except (OrlopError, RegistryError, Canceled):
             self.close_connection = True
 
@@ -277,10 +278,9 @@ class Door(Exchange):
             upload.lock.release()
 
     def _check_order(self, upload: Upload) -> None:
-        header = self.headers.get("Content-Range")
-        if header is None:
+        if "Content-Range" not in self.headers:
             return
-        first, last = parse_content_range(header)
+        first, last = parse_content_range(self.headers.get("Content-Range"))
         if first != upload.size:
             raise RegistryError("RANGE_INVALID", f"the next byte is {upload.size}, not {first}")
         if self.length is not None and self.length != last - first + 1:
@@ -382,7 +382,7 @@ class Door(Exchange):
             scopes = " ".join(form.get("scope", [])).split()
         else:
             given = basic_credentials(self.headers.get("Authorization", "")) or ("", "")
-            scopes = " ".join(parse_qs(urlsplit(self.path).query, max_num_fields=100).get("scope", [])).split()
+            scopes = " ".join(self.every("scope")).split()
         issued = tokens.issue(*given, scopes)
         if issued is None:
             raise RegistryError("UNAUTHORIZED", "the user or the password is wrong")
