@@ -241,6 +241,29 @@ def test_names_lead_out_again_after_the_resolver_died(
     secure.close()
 
 
+def test_a_name_leads_to_no_place_of_this_machine(run: Run, orlop: Environment, outside: Upstream, host: Netns) -> None:
+    """Who answers for an allowed name says which address it has: the passage must not be led inward by that.
+
+    Red: without `Gatekeeper._is_outside`, each of the three is reached, by a connection of the resolver's own.
+    """
+    orlop("network", "create", "island")
+    other = run("--network", "island")
+    box = run("--egress", "deny", "--egress-allow", "*.test", "--dns", B, "--name", "rebound")
+    for place, address, port in ((host, "127.0.0.1", 5432), (host, A, 5433), (other, other.address("island"), 5434)):
+        outside.says = address
+        with serving(place, port, address=address) as inward:
+            assert ask(box, f"p{port}.test") == (0, [address])
+            assert silent(box, address, port)
+            assert inward.peers == []
+    outside.says = C  # and what lies outside is reached as ever
+    with serving(outside.place, 5435) as outward:
+        assert ask(box, "p5435.test") == (0, [C])
+        assert connect(box, C, 5435) == A
+        assert outward.peers == [A]
+    denied = orlop("network", "egress", "rebound").stdout.splitlines()
+    assert "denied: p5433.test:5433/tcp" in denied
+
+
 def ask_again(box: Box, name: str) -> bool:
     try:
         return ask(box, name) == (0, [C])

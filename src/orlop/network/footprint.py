@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..linux.netlink.nftables import Nftables
     from ..linux.netlink.rtnetlink import Link, Rtnetlink
 
+OWN = "orlop"  # what the alias of every engine's bridges begins with
 RUN_OF_ROOT = "/run/orlop"
 _FORWARDING_FILE_BYTES_MAX = 4096
 _FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
@@ -60,7 +61,7 @@ class Footprint:
 
     def alias(self, network: str) -> str:
         """Return the alias of a network's bridge: whose it is, and for what."""
-        return f"orlop{self.mark}: {network}"
+        return f"{OWN}{self.mark}: {network}"
 
     def links(self, route: Rtnetlink) -> list[Link]:
         """Return the bridges and the gate's ends that are on the machine now. Raises OSError."""

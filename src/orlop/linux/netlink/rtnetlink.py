@@ -285,6 +285,11 @@ class Rtnetlink(wire.Socket):
             raise
         return Link(found[0].payload) if found else None
 
+    def link_at(self, index: int) -> Link:
+        """Return the link with this index. Raises OSError (ENODEV)."""
+        body = _IFINFO.pack(0, 0, index, 0, 0) + u32(_EXT_MASK, _FILTER_SKIP_STATS)
+        return Link(_only(self.request(GETLINK, 0, body, "RTM_GETLINK", f"link {index}")))
+
     def links(self) -> Iterator[Link]:
         """Yield every link."""
         body = _NO_LINK + u32(_EXT_MASK, _FILTER_SKIP_STATS)
@@ -321,6 +326,12 @@ class Rtnetlink(wire.Socket):
         """Yield every route of a family, of all tables."""
         for found in self.dump(GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "RTM_GETROUTE"):
             yield Route(found.payload)
+
+    def way_to(self, address: str) -> Route:
+        """Return the route that a packet of this namespace takes to an address. Raises OSError: ENETUNREACH, ..."""
+        data = packed(address)
+        body = _RTMSG.pack(family_of(address), 8 * len(data), 0, 0, 0, 0, 0, 0, 0) + attribute(1, data)
+        return Route(_only(self.request(GETROUTE, 0, body, "RTM_GETROUTE", address)))
 
     def _route(self, verb: int, flags: int, destination: tuple[str, int], hop: Hop) -> None:
         address, length = destination
@@ -359,6 +370,12 @@ class Rtnetlink(wire.Socket):
         """Yield every rule of a family."""
         for found in self.dump(GETRULE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "RTM_GETRULE"):
             yield Rule(found.payload)
+
+
+def _only(answer: list[wire.Message]) -> bytes:
+    if not answer:
+        raise OSError(errno.EBADMSG, "netlink: the kernel answered nothing")
+    return answer[0].payload
 
 
 def _local_address(index: int, address: str, prefix_length: int) -> bytes:

@@ -136,10 +136,16 @@ class Resolver:
     ) -> None:
         """Close everything to a container but what is allowed (see `egress.Allowed`); None closes nothing, and learns.
 
-        file: where what it tries is kept. Raises Unavailable.
+        In the calling thread's network namespace, where the bridges are. file: where what it tries is kept.
+        Raises Unavailable.
         """
-        order = {"verb": "restrict", "id": member_id, "table": table, "file": file}
-        self._ask({**order, "addresses": list(addresses), "allowed": None if allowed is None else list(allowed)})
+        order: dict[str, object] = {"verb": "restrict", "id": member_id, "table": table, "file": file}
+        order |= {"addresses": list(addresses), "allowed": None if allowed is None else list(allowed)}
+        bridges = namespace.current()
+        try:
+            self._ask(order, [bridges])
+        finally:
+            os.close(bridges)
         self.listen()
 
     def listen(self) -> None:

@@ -12,6 +12,8 @@ Invariants:
    name closes when the name's time is over. Connections that stand are left alone.
 3. By TCP nothing goes straight to an address that was opened by name: it goes by the passage, which asks for the name
    again (`passage`); nor does QUIC, whose names nobody can read, unless /udp was written.
+4. The passage connects in the resolver's namespace, so it leads to no address of this machine and of no container,
+   whatever a name's server says: to those leads an entry with their address.
 """
 
 from __future__ import annotations
@@ -143,8 +145,12 @@ class Gatekeeper:
         after: Callable[[float, Callable[[], None]], int],
         cancel: Callable[[int], None],
         tell: Callable[[str, Attempt], None],
+        is_outside: Callable[[str], bool],
     ) -> None:
-        """after, cancel: the loop's timers; tell: what is told of attempts. Raises OSError."""
+        """In the network namespace of the containers' bridges. Raises OSError.
+
+        after, cancel: the loop's timers; tell: what is told of attempts; is_outside: where a passage may lead.
+        """
         self._table = table
         self.attempts: Attempts | None = None
         try:
@@ -153,6 +159,7 @@ class Gatekeeper:
             pass  # without nfnetlink_log what is closed is closed, and nobody hears of it
         self._after = after
         self._cancel = cancel
+        self._is_outside = is_outside
         self._socket = nft.Nftables()
         self._members: dict[str, Restricted] = {}
         self._passages: dict[str, Passage] = {}
@@ -256,11 +263,12 @@ class Gatekeeper:
         batch = Batch()
         for address, life_s in found:
             value, bits = subnet.number(address)
+            is_led = self._is_outside(address)
             for number, entry in enumerate(member.allowed):
                 if not entry.names(name):
                     continue
                 self._open(batch, member, subnet.Subnet(bits, value, bits), number, max(life_s, LIFE_S_MIN))
-                if entry.is_led:
+                if entry.is_led and is_led:
                     self._lead(member_id, member, (address, entry.port), max(life_s, LIFE_S_MIN))
         if batch.messages:
             self._socket.commit(batch)

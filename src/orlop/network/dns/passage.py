@@ -18,6 +18,7 @@ from _socket import (
     AF_INET6,
     IPPROTO_IP,
     IPPROTO_IPV6,
+    IPV6_V6ONLY,
     SOCK_CLOEXEC,
     SOCK_STREAM,
     inet_ntop,
@@ -26,7 +27,8 @@ from _socket import (
 
 from ...linux.netlink import nftables as nft
 from ...linux.netlink.nftables import Batch, Element
-from .. import subnet
+from ...linux.netlink.rtnetlink import RTN_UNICAST
+from .. import footprint, subnet
 from ..streams import Streams
 from . import hello
 
@@ -34,6 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ...linux.netlink.rtnetlink import Link, Rtnetlink
     from .server import Loop
 
     # Told of (member id, address, port, the name that was said or None): may it pass?
@@ -103,6 +106,20 @@ def _rules(family: int, port: int, replaces: bool) -> Batch:
     return batch
 
 
+def is_outside(route: Rtnetlink, address: str) -> bool:
+    """Tell whether what is sent to an address from this namespace leaves the machine: is neither its own, nor in a
+    network of containers. Whoever answers for a name says what address it has: any."""
+    try:
+        way = route.way_to(address)
+        return subnet.number(address)[0] != 0 and way.kind == RTN_UNICAST and not _is_ours(route.link_at(way.oif))
+    except OSError:
+        return False  # no way leads there
+
+
+def _is_ours(link: Link) -> bool:
+    return link.kind == "bridge" and link.alias.startswith(footprint.OWN)
+
+
 class Passage:
     """What one container connects to by name. may_pass: asked before anything goes out."""
 
@@ -159,6 +176,8 @@ class Passage:
             if self._streams.count >= GUESTS_MAX or not self._may_pass(self._member_id, address, port, None):
                 raise PermissionError
             inner = socket(guest.family, SOCK_STREAM | SOCK_CLOEXEC)
+            if guest.family == AF_INET6:
+                inner.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)  # ::ffff:127.0.0.1 is no address of IPv6
         except OSError:
             guest.close()
             return

@@ -16,6 +16,7 @@ import time
 from _socket import AF_UNIX, SO_PEERCRED, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET, SOL_SOCKET, socket
 
 from ...linux import process
+from ...linux.netlink import namespace
 from ...spec import jsonio
 from ...spec.errors import OrlopError
 from .. import resolver
@@ -165,18 +166,22 @@ class Server:
             reply = self._obey(order, fds, connection)
         except (OrlopError, OSError, ValueError) as wrong:
             reply = {"error": str(wrong)}
+        for fd in fds:
+            os.close(fd)
         if reply is not None:
             _answer(connection, reply)
 
     def _obey(self, order: dict[str, object], fds: list[int], connection: socket) -> dict[str, object] | None:
+        """Do it, and return the reply, None for one that comes later. fds: what is left in there is closed."""
         verb = order.get("verb")
         if verb == "add":
             member = Member.from_json(order.get("member"), "a member")
             if len(fds) >= 3:
                 self._close(member.id, goes=False)
-                self._serve(member.id, Served(socket(fileno=fds[1]), socket(fileno=fds[2]), fds[0]))
-                if len(fds) > 3 and self._gatekeeper is not None:
-                    self._gatekeeper.open_passage(member.id, self.loop, [socket(fileno=fd) for fd in fds[3:]])
+                monitor, datagrams, listener, *ways = (fds.pop(0) for _ in range(len(fds)))
+                self._serve(member.id, Served(socket(fileno=datagrams), socket(fileno=listener), monitor))
+                if ways and self._gatekeeper is not None:
+                    self._gatekeeper.open_passage(member.id, self.loop, [socket(fileno=fd) for fd in ways])
             elif member.id not in self._served:
                 raise ValueError("the sockets of a new member are missing")
             self.zone.add(member)
@@ -185,7 +190,7 @@ class Server:
             self._close(str(order.get("id")))
             return {}
         if verb == "restrict":
-            return self._restrict(order)
+            return self._restrict(order, fds)
         if verb == "list":
             return {"ids": list(self._served)}
         if verb == "listen":
@@ -208,12 +213,13 @@ class Server:
         self._resolve(member, query, False, done)
         return None
 
-    def _restrict(self, order: dict[str, object]) -> dict[str, object]:
-        """Close everything to a container but what is allowed. Before its start: what fails here, fails the start."""
-        if self._gatekeeper is None:
-            from .egress import Gatekeeper
+    def _restrict(self, order: dict[str, object], fds: list[int]) -> dict[str, object]:
+        """Close everything to a container but what is allowed. Before its start: what fails here, fails the start.
 
-            keeper = Gatekeeper(str(order.get("table")), self.loop.after, self.loop.cancel, self._tell)
+        fds: the network namespace of its bridges, which an ordinary user's resolver is not in.
+        """
+        if self._gatekeeper is None:
+            keeper = self._make_gatekeeper(str(order.get("table")), fds)
             if keeper.attempts is not None:
                 attempts = keeper.attempts
                 self.loop.watch(attempts.fileno(), Loop.READ, lambda _: attempts.readable())
@@ -226,6 +232,20 @@ class Server:
         entries = None if allowed is None else [Allowed(str(text)) for text in allowed]
         self._gatekeeper.restrict(str(order.get("id")), addresses, entries, str(order.get("file")))
         return {}
+
+    def _make_gatekeeper(self, table: str, fds: list[int]) -> Gatekeeper:
+        from ...linux.netlink.rtnetlink import Rtnetlink
+        from .egress import Gatekeeper
+        from .passage import is_outside
+
+        if not fds:
+            raise ValueError("the network namespace of the bridges is missing")
+        route = Rtnetlink()  # in the resolver's own, where a passage's connections begin
+
+        def make() -> Gatekeeper:
+            return Gatekeeper(table, self.loop.after, self.loop.cancel, self._tell, lambda one: is_outside(route, one))
+
+        return namespace.inside(fds[0], make)
 
     def _tell(self, member_id: str, attempt: Attempt) -> None:
         """Tell the engines that listen. One that does not read misses it: the file has it."""
