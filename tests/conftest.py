@@ -65,6 +65,7 @@ TOGETHER = {
     "tests/root/test_rootless.py": re.compile(""),
     "tests/root/test_rootless_doors.py": re.compile(r"\[(ids|one id)"),
     "tests/root/test_rootless_single.py": re.compile(""),
+    "tests/root/test_rootless_ways.py": re.compile(""),
     "tests/root/test_runtime_systemd.py": re.compile(""),
     "tests/vm/test_debian.py": re.compile(""),
     "tests/vm/test_runtime_on_v2.py": re.compile(""),

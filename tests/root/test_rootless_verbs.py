@@ -36,7 +36,7 @@ ELSEWHERE = {
     "manifest annotate": "test_image_flags",
     "network cni": "root's: it runs plugins in the machine's network",
     "network dns": "a group of its own: test_networks",
-    "network egress": "--egress: test_rootless",
+    "network egress": "--egress: test_rootless_ways",
     "skopeo": "test_skopeo_words, it reaches no container",
     "registry serve": "the test's own",
     "registry user": "a file, no container",

@@ -42,7 +42,6 @@ GATEWAYS = {IPV4: "169.254.88.88", IPV6: "fd6f:726c:6f70::88"}  # the far end of
 GATE_PRIORITY = 10_000  # behind every rule that others have for what comes in
 
 _R = 8  # the first of the registers of four bytes
-_LOOPBACK_4 = bytes((127, 0, 0, 1))
 _LOOPBACK_6 = bytes(15) + b"\1"
 _OWN_PREFIXES = (b"orlop", b"br-", b"og-")
 
@@ -216,8 +215,8 @@ def _write_rules(batch: Batch, table: str, family: Family, gate: Gate, closes_fo
     batch.add_set(number, table, "limited", keys, flags=nft.SET_INTERVAL)
     batch.add_set(number, table, "sources", [family.key, *keys], flags=nft.SET_INTERVAL)
     batch.add_set(number, table, "routed", keys, flags=nft.SET_INTERVAL)
-    # What containers reach of the machine's loopback: who, and at which port of the gateway.
-    batch.add_set(number, table, "inward", [family.key, *keys], flags=nft.SET_INTERVAL)
+    # What containers reach of the machine's loopback: who, and at which port of the gateway; and where it is.
+    batch.add_set(number, table, "inward", [family.key, *keys], data=[family.key], flags=nft.SET_INTERVAL)
     for chain, hook, rules in (
         ("first", Hook("filter", nft.PREROUTING, -300), _first(family)),
         ("dstnat", Hook("nat", nft.PREROUTING, -100), _dstnat(family, gate)),
@@ -285,9 +284,9 @@ def _inward(family: Family) -> list[list[bytes]]:
     if family.number == IPV6:
         return []
     who = nft.payload(nft.NETWORK_HEADER, family.source, family.size, _R)
-    key = [who, *_destination(family, _R + family.words), nft.lookup("inward", _R)]
+    key = [who, *_destination(family, _R + family.words), nft.lookup("inward", _R, into=_R)]
     published = [[*nft.local_destination(_R), *_look_up(family, name), nft.verdict(ACCEPT)] for name in _MAPS]
-    return [*published, [*key, nft.immediate(_R, _LOOPBACK_4), nft.nat(nft.DNAT, family.number, _R)]]
+    return [*published, [*key, nft.nat(nft.DNAT, family.number, _R)]]
 
 
 def _destination(family: Family, register: int) -> list[bytes]:
@@ -397,7 +396,8 @@ def _each_forward(
             source = _packed(forward.sources[0])
             low = _port_key(family, forward, forward.host_first)
             high = _port_end(family, forward, forward.host_first + forward.count - 1)
-            elements.setdefault((family.number, "inward"), []).append(Element(source + low, end=source + high))
+            inward = Element(source + low, end=source + high, data=nft.fields(_packed(forward.address)))
+            elements.setdefault((family.number, "inward"), []).append(inward)
             continue
         for name, element in _said_of(family, forward):
             elements.setdefault((family.number, name), []).append(element)

@@ -4,13 +4,15 @@ An ordinary user's containers lie behind a namespace of the user's own, which th
 relay listens with sockets of the machine's namespace and connects from its own, the containers': one process for each
 container that publishes ports. A user's containers see the client's address (`transparent`); where that can't be they
 see the bridge's, and never their own loopback (CVE-2021-20199). In root's engine both are one namespace, and only what
-no rule can lead comes this way.
+no rule can lead comes this way. A relay that leads to places of the machine's namespace, too, begins in there, and one
+thread of it stays.
 
 Invariant: it ends with the container's link, whoever else has died by then.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import socket
@@ -18,10 +20,10 @@ import sys
 import time
 
 from ..linux import process
-from ..linux.netlink import changes
+from ..linux.netlink import changes, namespace
 from ..linux.netlink.rtnetlink import Rtnetlink
 from ..spec import jsonio
-from ..spec.network import RelayOrders, RelayPort
+from ..spec.network import INWARD, RelayOrders, RelayPort
 from . import subnet, transparent
 from .streams import Streams
 
@@ -29,10 +31,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .firewall import Forward
     from .subnet import Subnet
 
     Client = tuple[object, ...]
-    Opened = tuple[socket.socket, str, int, tuple[str, ...]]
+    Opened = tuple[socket.socket, Forward, int]
 
 DATAGRAM_BYTES_MAX = 65536
 STREAMS_MAX = 4096
@@ -48,27 +51,40 @@ _BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from orlop.network im
 def start(link: str, ports: Sequence[Opened], *, keeps_clients: bool) -> int:
     """Start a relay in the calling thread's namespace and return its pid, the caller's to reap.
 
-    ports: (bound socket, address, port, subnets that may come); streams listen already. keeps_clients: as in the
+    ports: (bound socket, what it is for, the port that it leads to); streams listen already. keeps_clients: as in the
     orders. Raises OSError.
     """
+    begins_outside = any(forward.mode == INWARD for _, forward, _ in ports)
     orders = RelayOrders(
         link=link,
         keeps_clients=keeps_clients,
+        netns=_FIRST_FD + len(ports) if begins_outside else -1,
         ports=tuple(
             RelayPort(
                 fd=_FIRST_FD + number,
-                protocol="tcp" if one.type == socket.SOCK_STREAM else "udp",
-                address=address,
+                protocol=forward.protocol,
+                address=forward.address,
                 port=port,
-                sources=sources,
+                sources=forward.sources,
+                outward=forward.mode == INWARD,
             )
-            for number, (one, address, port, sources) in enumerate(ports)
+            for number, (_, forward, port) in enumerate(ports)
         ),
     )
+    netns = namespace.current()
+    try:
+        fds = [*(one.fileno() for one, *_ in ports), *([netns] if begins_outside else [])]
+        spawn = functools.partial(_spawn, jsonio.dump(orders.to_json()).decode(), fds)
+        return namespace.outside(spawn) if begins_outside else spawn()
+    finally:
+        os.close(netns)
+
+
+def _spawn(orders: str, fds: Sequence[int]) -> int:
     # Two steps, for a descriptor may be where another one is to go.
-    high = max([_FIRST_FD + len(ports), *(one.fileno() for one, *_ in ports)]) + 1
-    moves = [(os.POSIX_SPAWN_DUP2, one.fileno(), high + number) for number, (one, *_) in enumerate(ports)]
-    moves += [(os.POSIX_SPAWN_DUP2, high + number, _FIRST_FD + number) for number in range(len(ports))]
+    high = max([_FIRST_FD + len(fds), *fds]) + 1
+    moves = [(os.POSIX_SPAWN_DUP2, fd, high + number) for number, fd in enumerate(fds)]
+    moves += [(os.POSIX_SPAWN_DUP2, high + number, _FIRST_FD + number) for number in range(len(fds))]
     streams = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
         (os.POSIX_SPAWN_DUP2, 0, 1),
@@ -76,7 +92,7 @@ def start(link: str, ports: Sequence[Opened], *, keeps_clients: bool) -> int:
     ]
     cache = ("-X", f"pycache_prefix={sys.pycache_prefix}") if sys.pycache_prefix else ()
     argv = [sys.executable, "-I", "-S", "-X", "utf8", *cache, "-c", _BOOTSTRAP, _PACKAGE_PARENT]
-    argv.append(jsonio.dump(orders.to_json()).decode())
+    argv.append(orders)
     return os.posix_spawn(sys.executable, argv, os.environ, file_actions=[*streams, *moves], setsid=True)
 
 
@@ -102,10 +118,13 @@ def listen(address: str, port: int, protocol: str) -> socket.socket:
 def main(text: str) -> None:
     """Be the relay."""
     orders = RelayOrders.from_json(jsonio.parse(text.encode(), "the orders"), "the orders")
-    process.close_all_except({port.fd for port in orders.ports})
+    process.close_all_except({port.fd for port in orders.ports} | {orders.netns})
     process.set_title("orlop: ports")
     process.set_name("orlop")
     os.chdir("/")
+    if orders.netns >= 0:
+        namespace.leave(orders.netns)
+        os.close(orders.netns)
     carry(orders)
 
 
@@ -120,9 +139,14 @@ class Faces:
         """See which networks of containers there are now."""
         self._taken = transparent.of_containers(route) if self._families else []
 
-    def socket_for(self, client: Client, target: tuple[str, int], kind: int) -> socket.socket:
-        """Return what connects to a container for a client: with the client's address where that can be."""
-        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+    def socket_for(self, client: Client, port: RelayPort, kind: int) -> socket.socket:
+        """Return what connects to where a port leads for a client: with the client's address where that can be.
+
+        Raises OSError.
+        """
+        family = socket.AF_INET6 if ":" in port.address else socket.AF_INET
+        if port.outward:
+            return namespace.outside(lambda: socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK))
         who = str(client[0])
         if family in self._families and transparent.can_be(who, family, self._taken):
             try:
@@ -132,9 +156,7 @@ class Faces:
         return socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
 
-def _admit(
-    streams: Streams, faces: Faces, public: socket.socket, target: tuple[str, int], sources: Sequence[Subnet]
-) -> None:
+def _admit(streams: Streams, faces: Faces, public: socket.socket, port: RelayPort, sources: Sequence[Subnet]) -> None:
     """Take one client, and connect it."""
     try:
         sock, who = public.accept()
@@ -143,7 +165,12 @@ def _admit(
     if streams.count >= STREAMS_MAX or not _may_come(who, sources):
         sock.close()
         return
-    streams.join(sock, faces.socket_for(who, target, socket.SOCK_STREAM), target)
+    try:
+        inner = faces.socket_for(who, port, socket.SOCK_STREAM)
+    except OSError:  # we are out of descriptors: others are carried on
+        sock.close()
+        return
+    streams.join(sock, inner, (port.address, port.port))
 
 
 class _Flow:
@@ -167,13 +194,13 @@ class Datagrams:
         self._by_client: dict[tuple[int, Client], _Flow] = {}
         self._by_fd: dict[int, _Flow] = {}
 
-    def receive(self, public: socket.socket, target: tuple[str, int], sources: Sequence[Subnet]) -> None:
+    def receive(self, public: socket.socket, port: RelayPort, sources: Sequence[Subnet]) -> None:
         """Take one datagram of a client, and send it on."""
         try:
             data, client = public.recvfrom(DATAGRAM_BYTES_MAX)
             if not _may_come(client, sources):
                 return
-            flow = self._by_client.get((public.fileno(), client)) or self._open(public, client, target)
+            flow = self._by_client.get((public.fileno(), client)) or self._open(public, client, port)
             if flow is not None:
                 flow.used_at = time.monotonic()
                 flow.inner.send(data)
@@ -200,12 +227,12 @@ class Datagrams:
                 del self._by_fd[flow.inner.fileno()]
                 flow.inner.close()
 
-    def _open(self, public: socket.socket, client: Client, target: tuple[str, int]) -> _Flow | None:
+    def _open(self, public: socket.socket, client: Client, port: RelayPort) -> _Flow | None:
         if len(self._by_fd) >= FLOWS_MAX:
             return None
-        inner = self._faces.socket_for(client, target, socket.SOCK_DGRAM)
+        inner = self._faces.socket_for(client, port, socket.SOCK_DGRAM)
         try:
-            inner.connect(target)
+            inner.connect((port.address, port.port))
         except OSError:
             inner.close()
             raise
@@ -259,11 +286,10 @@ def _serve(
                 until = 0.0
             elif fd in ports:
                 port, public, sources = ports[fd]
-                target = (port.address, port.port)
                 if port.protocol == "udp":
-                    datagrams.receive(public, target, sources)
+                    datagrams.receive(public, port, sources)
                 else:
-                    _admit(streams, faces, public, target, sources)
+                    _admit(streams, faces, public, port, sources)
             else:
                 streams.handle(fd, events)
                 datagrams.answer(fd)

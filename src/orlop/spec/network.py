@@ -169,24 +169,27 @@ class Published(Record):
 
 class RelayPort(Record):
     """fd: a bound socket, which listens if the protocol is "tcp". address, port: where it leads. sources: who may come,
-    as addresses and subnets; everybody if there is none."""
+    as addresses and subnets; everybody if there is none. outward: it leads to a place of the machine's namespace."""
 
     fd: int
     protocol: str
     address: str
     port: int
     sources: tuple[str, ...] = ()
+    outward: bool = False
 
 
 class RelayOrders(Record):
     """What a relay is told. link: it lives as long as this one is there.
 
     keeps_clients: whether containers are to see who comes, not the relay; then its namespace is one of the user's own.
+    netns: the namespace of the containers, which it goes to, of one that begins in the machine's; -1 where it begins.
     """
 
     link: str
     ports: tuple[RelayPort, ...]
     keeps_clients: bool = False
+    netns: int = -1
 
 
 class Attachment(Record):

@@ -26,7 +26,6 @@ from .store import new_id
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Iterable
 
     from ...spec.container import ContainerRequest
     from ...spec.network import Network, Pool
@@ -209,7 +208,7 @@ def _connect(engine: Engine, record: ContainerRecord, inside: Rtnetlink, fd: int
 def _relayed(engine: Engine, record: ContainerRecord, attachment: Attachment) -> Attachment:
     """Have a relay carry what comes to the ports that rules can't lead."""
     endpoint = _of(attachment, attachment.gateway)
-    if endpoint is None or endpoint.capabilities or not _needs_relay(attachment.ports, endpoint):
+    if endpoint is None or endpoint.capabilities or not _needs_relay(attachment, endpoint):
         return attachment
     from . import relays
 
@@ -219,8 +218,10 @@ def _relayed(engine: Engine, record: ContainerRecord, attachment: Attachment) ->
     return attachment
 
 
-def _needs_relay(published: Iterable[Published], endpoint: Endpoint) -> bool:
-    return any(namespace.has_left() or ports.needs_relay(port, endpoint) for port in published)
+def _needs_relay(attachment: Attachment, endpoint: Endpoint) -> bool:
+    if namespace.has_left():
+        return bool(attachment.ports or attachment.host_access)
+    return any(ports.needs_relay(port, endpoint) for port in attachment.ports)
 
 
 def _end_relay(attachment: Attachment) -> None:

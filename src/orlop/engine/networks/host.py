@@ -20,7 +20,7 @@ from ...network.footprint import Footprint
 from ...spec.errors import Unavailable
 from ...spec.network import Pool
 from .attachments import Attachments
-from .ports import needs_relay
+from .ports import loopback, needs_relay
 from .store import DEFAULT, Store
 
 TYPE_CHECKING = False
@@ -368,7 +368,7 @@ def forwards_of(held: Attachment) -> list[Forward]:
         if address
         and not needs_relay(port, endpoint)
         and (not port.host_ip or (":" in port.host_ip) == (":" in address))
-    ] + [Forward(port, "127.0.0.1") for port in held.host_access]
+    ] + [Forward(port, loopback(endpoint)) for port in held.host_access]
 
 
 def _gateways(network: Network) -> list[tuple[str, int]]:

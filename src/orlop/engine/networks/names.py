@@ -13,15 +13,17 @@ from ...network import resolver
 from ...network.dns import client
 from ...network.dns.zone import Member, Place
 from ...spec.errors import Conflict, OrlopError
+from ...spec.network import INWARD
 from ..containers import state
 from . import egress, links
+from .host import forwards_of
 from .store import DEFAULT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
 
-    from ...spec.network import Attachment, Published
+    from ...spec.network import Attachment
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
@@ -47,9 +49,12 @@ def restrict(engine: Engine, record: ContainerRecord, attachment: Attachment) ->
     if record.request.egress in egress.WATCHED:
         addresses = [address for one in attachment.endpoints for address in (one.ipv4, one.ipv6) if address]
         table = engine.networks.footprint.egress_table
-        # What --host-access leads to is on this machine's loopback when these rules see it.
+        # What --host-access leads to is on the loopback when these rules see it.
         inward = tuple(
-            f"127.0.0.1:{number}/{port.protocol}" for port in attachment.host_access for number in _each(port)
+            f"{one.address}:{number}/{one.protocol}"
+            for one in forwards_of(attachment)
+            if one.mode == INWARD
+            for number in range(one.host_first, one.host_first + one.count)
         )
         allowed = (*record.request.egress_allow, *inward) if record.request.egress == egress.DENY else None
         engine.networks.resolver.restrict(record.id, table, addresses, allowed, egress.path(engine, record.id))
@@ -194,7 +199,3 @@ def _links(engine: Engine, wanted: tuple[str, ...]) -> dict[str, str]:
         except OrlopError:
             continue
     return found
-
-
-def _each(port: Published) -> range:
-    return range(port.host_first, port.host_first + port.count)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Taken = dict[tuple[str, int], list[hostports.Bound]]
 
+LOOPBACK = "127.0.0.1"
 PORTS_MAX = 65536  # of one container, all ranges together
 RESERVED_MAX = 256  # of one container: a socket each, and for IPv6 another
 
@@ -91,6 +92,15 @@ def host_access(wanted: Iterable[str], endpoint: Endpoint | None) -> tuple[Publi
         )
         for first, last, protocol in merged(wanted)
     )
+
+
+def loopback(endpoint: Endpoint) -> str:
+    """Return the loopback address that --host-access leads a container to, in the namespace of its bridge.
+
+    An ordinary user's bridges are not in the machine's: there a relay listens, for each container at an address of its
+    own, made of the container's (`relays`).
+    """
+    return "127." + endpoint.ipv4.partition(".")[2] if namespace.has_left() else LOOPBACK
 
 
 def allocate(

@@ -3,6 +3,9 @@
 They are all ports of an ordinary user's containers, which lie behind a namespace that no packet of the machine reaches.
 Of root's they are ports of [::1], whose packets the kernel lets out of no machine, and ports of an address whose family
 the container's network lacks.
+
+What `--host-access` gives an ordinary user's container goes the other way, by the same relay: rules of the user's lead
+to where it listens, and it connects to the machine's loopback.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from ...linux.netlink import namespace
 from ...network import relay
 from ...network.firewall import Forward
 from ...spec.errors import Conflict, Denied, Unavailable, Unsupported
-from ...spec.network import NAT, ROUTED
+from ...spec.network import INWARD, NAT, ROUTED
 from ..rootless.keeper import end_process
 from . import ports
 
@@ -31,17 +34,20 @@ _ANY = ("0.0.0.0", "::")
 def carried(held: Attachment, endpoint: Endpoint) -> list[Forward]:
     """Return what a relay has to carry of a container's ports, an entry for each address that it listens at.
 
+    Of mode INWARD is what the container reaches of the machine's loopback.
+
     endpoint: the container's place in the network that its ports belong to.
     """
     wanted = [port for port in held.ports if namespace.has_left() or ports.needs_relay(port, endpoint)]
     # A socket for each port: of large ranges at every address, the addresses are those of the network's families.
     is_large = sum(port.count for port in wanted) > ports.RESERVED_MAX
     families = [host_ip for host_ip in _ANY if not is_large or (endpoint.ipv6 if ":" in host_ip else endpoint.ipv4)]
+    inward = held.host_access if namespace.has_left() else ()
     return [
         Forward(port.replace(host_ip=host_ip), _target(host_ip, endpoint))
         for port in wanted
         for host_ip in ([port.host_ip] if port.host_ip else families)
-    ]
+    ] + [Forward(port.replace(host_ip=ports.loopback(endpoint)), ports.LOOPBACK) for port in inward]
 
 
 def start(held: Attachment, endpoint: Endpoint, subject: str) -> tuple[int, int]:
@@ -60,7 +66,7 @@ def start(held: Attachment, endpoint: Endpoint, subject: str) -> tuple[int, int]
             for number in range(forward.count):
                 for sock in _listen(forward, forward.host_first + number, subject):
                     opened.callback(sock.close)
-                    found.append((sock, forward.address, forward.first + number, forward.sources))
+                    found.append((sock, forward, forward.first + number))
         try:
             pid = relay.start(endpoint.link, found, keeps_clients=namespace.has_left())
             return pid, process.start_time(pid)
@@ -93,6 +99,8 @@ def _listen(forward: Forward, port: int, subject: str) -> list[socket.socket]:
     own = forward.host_ip
     shown = f"{_shown(own)}:{port}/{forward.protocol}"
     try:
+        if forward.mode == INWARD:
+            return [relay.listen(own, port, forward.protocol)]
         return [namespace.outside(lambda: relay.listen(own, port, forward.protocol))]
     except OSError as failure:
         if own == "::" and failure.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):

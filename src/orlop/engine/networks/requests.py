@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ...linux.netlink import namespace
 from ...network import resolver, subnet
 from ...network.dns.egress import ENTRIES_MAX, Allowed
-from ...spec.errors import Invalid, Unsupported
+from ...spec.errors import Invalid
 from ...spec.network import SOURCES_MAX, EndpointRequest
 from . import cni, egress, interfaces, links, ports
 from .attach import CONTAINER, HOST, JOINED, NONE
@@ -35,10 +34,6 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
     if request.egress not in ("", "allow", *egress.WATCHED) or (request.egress_allow and request.egress != "deny"):
         cause = f"invalid egress: {request.egress[:40]!r}" if request.egress else "--egress-allow needs --egress deny"
         raise Invalid("create", subject, cause, hint="use --egress deny with --egress-allow NAME:PORT or SUBNET:PORT")
-    if request.egress in egress.WATCHED and namespace.has_left():
-        flag = f"--egress {request.egress}"
-        cause = f"{flag} needs the machine's own network namespace, which an ordinary user's engine has left"
-        raise Unsupported("create", subject, cause, hint="run it as root, or leave --egress away")
     if len(request.egress_allow) > ENTRIES_MAX:
         cause = f"more than {ENTRIES_MAX} entries of --egress-allow"
         raise Invalid("create", subject, cause, hint="allow *.example.org or a subnet in the place of many")
@@ -90,9 +85,6 @@ def _check_host_access(request: ContainerRequest, subject: str) -> None:
         ranges = ports.merged(request.host_access)
     except ValueError as wrong:
         raise Invalid("create", subject, str(wrong), hint="write it as 5432, 53/udp or 8000-8010") from None
-    if namespace.has_left():
-        cause = "--host-access needs the machine's own network namespace, which an ordinary user's engine has left"
-        raise Unsupported("create", subject, cause, hint="run it as root, or with --network host")
     count = len(request.egress_allow) + sum(last - first + 1 for first, last, _ in ranges)
     if request.egress == egress.DENY and count > ENTRIES_MAX:
         cause = f"with --egress deny, more than {ENTRIES_MAX} ports and entries of --host-access and --egress-allow"
