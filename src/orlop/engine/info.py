@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from .. import __version__
+from ..snapshot.overlay import lies_on_overlay
 from ..spec.task import LOG_DRIVERS
 from .cdi import specs
 from .containers import state
@@ -144,6 +145,8 @@ def _limits(engine: Engine) -> dict[str, object]:
         "PidsLimit": "pids limit",
     }
     warnings = [f"WARNING: No {what} support" for key, what in words.items() if not can[key]]
+    if lies_on_overlay(engine.snapshots.root):
+        warnings.append("WARNING: The data directory lies on an overlayfs: each container takes a copy of its image")
     return {**can, "Warnings": warnings or None}
 
 

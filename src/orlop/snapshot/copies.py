@@ -19,6 +19,7 @@ from orlop.linux import inode
 from .compare import same_content
 from .extract import DEPTH_MAX
 from .layered import Directory
+from .overlay import make_whiteout
 from .pack import xattrs_of
 from .removal import DIRECTORY_FLAGS
 
@@ -237,7 +238,7 @@ class Written:
     def _compare(self, level: _Level, name: bytes, now: Entry | None, before: Entry | None) -> _Level | None:
         if now is None:
             if before is not None:
-                os.mknod(name, stat.S_IFCHR, 0, dir_fd=level.target())
+                make_whiteout(name, level.target())
             return None
         if not stat.S_ISDIR(now.info.st_mode):
             if before is None or self._differs(now, before):

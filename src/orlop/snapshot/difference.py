@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import stat
 
-from .extract import DEPTH_MAX, is_whiteout
+from .extract import DEPTH_MAX
 from .layered import Directory, is_opaque, open_layers
+from .overlay import is_whiteout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

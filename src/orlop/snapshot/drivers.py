@@ -8,7 +8,8 @@
     btrfs            tree/, a subvolume: a snapshot of <root>/whole/<chain id>, made once for each image
 
 The layers themselves are the same for all of them, and each writable one keeps the name of its driver (`driver` beside
-its tree), so that an engine that is started with another goes on with what is there.
+its tree), so that an engine that is started with another goes on with what is there. On an overlayfs (in a container)
+nothing can be stacked, and marks are of another kind (`overlay`): there it is vfs, and <root>/driver says so for ever.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "overlay2"
 NOTE = "driver"
+_MARKED = " sockets"  # in the note of <root>, behind the name: what its layers have for whiteouts
+_COPIES = "vfs"
 VARIABLE = "ORLOP_STORAGE_DRIVER"
 _ALIASES = {"overlay": "overlay2"}
 _GONE = {
@@ -376,18 +379,30 @@ def chosen(root: str, wanted: str) -> Overlay:
 
     wanted: "" for no wish. Raises Invalid, Unavailable where it can't be used here.
     """
-    driver = named(wanted or _note(root) or DEFAULT)
+    noted, _, marks = _note(root).partition(" ")
+    nested = overlay.lies_on_overlay(root)
+    driver = named(wanted or noted or (_COPIES if nested else DEFAULT))
+    if (nested or marks) and driver.tree == Overlay.tree:
+        raise _not_stacked(driver, root, nested=nested)
     driver.check(root)
-    if wanted and _note(root) != driver.name:
-        write_note(root, driver.name)
+    note = driver.name + (_MARKED if nested or marks else "")
+    if (wanted or nested) and _note(root) != note:
+        write_note(root, note)
     return driver
+
+
+def _not_stacked(driver: Overlay, root: str, *, nested: bool) -> Unavailable:
+    where = "lies on an overlayfs, above which no other can stand"
+    marked = "has layers that were unpacked on an overlayfs, whose marks only copies understand"
+    hint = f"choose {_COPIES} (orlop serve --storage-driver {_COPIES}), or let ORLOP_ROOT lie elsewhere"
+    return Unavailable("use", f"storage driver {driver.name}", f"{root} {where if nested else marked}", hint=hint)
 
 
 def without_program(driver: Overlay) -> Overlay:
     """Return a driver whose mounts take one call and no process, this one where it is such a one."""
     if driver.name == "erofs":
         return _DRIVERS[DEFAULT]
-    return _DRIVERS["vfs"] if driver.type == _FUSE else driver
+    return _DRIVERS[_COPIES] if driver.type == _FUSE else driver
 
 
 def of(directory: str) -> Overlay:

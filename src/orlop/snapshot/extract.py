@@ -209,7 +209,7 @@ class Extraction:
             os.mkdir(base, 0o700, dir_fd=parent)
             opaque = False
         except FileExistsError:
-            if not self._rules.layer or not is_whiteout(os.lstat(base, dir_fd=parent)):
+            if not self._rules.layer or not overlay.is_whiteout(os.lstat(base, dir_fd=parent)):
                 # a dangling link: what it leads to is made, inside the root; anything else is in the way
                 os.close(mkdir_in_root(self._root, path))
                 return open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
@@ -265,7 +265,7 @@ class Extraction:
                 if not self._rules.replace:
                     raise self._other_kind("non-directory", "directory", member) from None
                 # A whiteout of the same name hid the directory below: an opaque one hides its content too.
-                opaque = self._rules.layer and is_whiteout(info)
+                opaque = self._rules.layer and overlay.is_whiteout(info)
                 parent = self._clear(parent, base, member)
                 os.mkdir(base, 0o700, dir_fd=parent)
         cached = self._directories.get(parts)
@@ -382,7 +382,7 @@ class Extraction:
         if hidden in (b"", b".", b".."):
             raise self._refused(member, "the whiteout hides no name")
         try:
-            os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
+            overlay.make_whiteout(hidden, parent)
         except FileExistsError:
             # It hides what lies below, not what this layer has under the name; a directory's content merges, though.
             if stat.S_ISDIR(os.lstat(hidden, dir_fd=parent).st_mode):
@@ -479,10 +479,6 @@ def _take_attributes(fd: int, path: str, lower: Sequence[str]) -> None:
             os.close(below)
         return
     os.fchmod(fd, 0o755)
-
-
-def is_whiteout(info: os.stat_result) -> bool:
-    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-from .extract import is_whiteout
-from .overlay import OPAQUE_XATTR
+from .overlay import OPAQUE_XATTR, is_whiteout
 from .removal import DIRECTORY_FLAGS
 
 TYPE_CHECKING = False

@@ -27,8 +27,9 @@ from orlop.spec.tar import BLKTYPE, CHRTYPE, DIRTYPE, FIFOTYPE, LNKTYPE, REGTYPE
 from orlop.spec.tar.writer import END_OF_ARCHIVE, encode, padding
 
 from . import owners
-from .extract import DEPTH_MAX, DROPPED_XATTRS, OPAQUE_MARKER, WHITEOUT_PREFIX, is_whiteout
+from .extract import DEPTH_MAX, DROPPED_XATTRS, OPAQUE_MARKER, WHITEOUT_PREFIX
 from .layered import Directory, is_opaque
+from .overlay import is_whiteout
 from .removal import DIRECTORY_FLAGS
 
 TYPE_CHECKING = False

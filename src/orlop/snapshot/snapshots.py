@@ -63,10 +63,16 @@ class Snapshots:
             for name in ("layers", "unpacking", "active", "trash"):
                 os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
             self._lock_fd = os.open(root, removal.DIRECTORY_FLAGS)
-            self._sweep()
-            self.driver = drivers.chosen(root, driver)
         except OSError as error:
             raise unavailable("open", f"snapshots {root}", error) from None
+        try:
+            self._sweep()
+            self.driver = drivers.chosen(root, driver)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise unavailable("open", f"snapshots {root}", error) from None
+            raise
 
     def close(self) -> None:
         """Give up the lock: the next one that opens the directory may sweep it."""

@@ -20,6 +20,7 @@ from ...runtime import rootfs
 from ...snapshot import removal
 from ...snapshot.difference import compare
 from ...snapshot.layered import open_layers
+from ...snapshot.overlay import is_whiteout
 from ...snapshot.pack import Packer
 from ...spec.errors import Unavailable
 from ...spec.image import OCI_LAYER
@@ -164,7 +165,8 @@ def _settle_entry(parent: int, name: bytes, is_stub: bool, mtime_max_ns: int) ->
     info = os.lstat(name, dir_fd=parent)
     if stat.S_ISDIR(info.st_mode):
         return True
-    if stat.S_ISSOCK(info.st_mode) or (is_stub and stat.S_ISREG(info.st_mode) and not info.st_size):
+    is_socket = stat.S_ISSOCK(info.st_mode) and not is_whiteout(info)
+    if is_socket or (is_stub and stat.S_ISREG(info.st_mode) and not info.st_size):
         os.unlink(name, dir_fd=parent)
     elif info.st_mtime_ns > mtime_max_ns:
         os.utime(name, ns=(mtime_max_ns, mtime_max_ns), dir_fd=parent, follow_symlinks=False)
