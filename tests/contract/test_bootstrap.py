@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import platform
 import subprocess
@@ -15,8 +16,13 @@ from support.engine import COMMAND, Environment
 
 
 @pytest.fixture
-def registry(orlop: Environment, tmp_path: Path) -> Iterator[str]:
-    words = [COMMAND, "registry", "serve", "--root", tmp_path / "registry", "--address", "127.0.0.1:0"]
+def flags() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def registry(orlop: Environment, tmp_path: Path, flags: list[str]) -> Iterator[str]:
+    words = [COMMAND, "registry", "serve", "--root", tmp_path / "registry", "--address", "127.0.0.1:0", *flags]
     server = orlop.inside(lambda: subprocess.Popen(words, env=orlop.variables, stdout=subprocess.PIPE))
     assert server.stdout is not None
     try:
@@ -67,6 +73,37 @@ def test_what_is_there_already_stays(orlop: Environment, mirror: str, peer: Call
     other = orlop("bootstrap", "127.0.0.1:1", check=False)
     assert other.code != 0 and "another place for docker.io already" in other.stderr
     assert hosts.read_text() == before
+
+
+@pytest.mark.parametrize("flags", [["--tokens", "--htpasswd", "users"]])
+def test_a_mirror_knows_who_asks(
+    orlop: Environment, request: pytest.FixtureRequest, flags: list[str], peer: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """What the user has for the mirror goes there, and what is for docker.io does not (SEC-46).
+
+    red: with for_registry in place of for_places the pull is denied.
+    """
+    orlop("registry", "user", "--root", tmp_path, "add", "--password-stdin", "pupil", input="secret\n")
+    flags[-1] = str(tmp_path / "users")
+    registry = request.getfixturevalue("registry")
+    config = tmp_path / "docker"
+    config.mkdir()
+
+    def known(name: str, secret: str) -> dict[str, str]:
+        auths = {name: {"auth": base64.b64encode(f"pupil:{secret}".encode()).decode()}}
+        (config / "config.json").write_text(json.dumps({"auths": auths}))
+        return {"DOCKER_CONFIG": str(config)}
+
+    orlop("bootstrap", "--busybox", peer("busybox"), registry, env=known(registry, "secret"))
+    refused = orlop("pull", "hello-world", env=known("https://index.docker.io/v1/", "secret"), check=False)
+    assert refused.code != 0
+    assert (
+        "Hello from Docker!"
+        in orlop("run", "--rm", "--network", "none", "hello-world", env=known(registry, "secret")).stdout
+    )
+    orlop("image", "copy", "-q", "docker://busybox", f"dir:{tmp_path}/copied", env=known(registry, "secret"))
+    built = orlop("build", "-q", "-", input="FROM ubuntu:24.04\n", env=known(registry, "secret"))
+    assert built.stdout.startswith("sha256:")
 
 
 def test_nobody_is_sent_to_a_registry_that_took_nothing(orlop: Environment, peer: Callable[[str], Path]) -> None:

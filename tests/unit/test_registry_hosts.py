@@ -72,6 +72,9 @@ def test_podmans_file(files: Files) -> None:
     mirror = ("any", "mirror.example:5000", "/v2/docker/debian", False)
     own = ("https", "inner.example", "/v2/hub/debian", True)
     assert files.endpoints("debian:12") == [mirror, own]
+    assert files.hosts.others("docker.io") == ("mirror.example:5000", "digests.example", "inner.example")
+    assert files.hosts.others("plain.example") == ("mirror.example",)
+    assert files.hosts.others("elsewhere.example") == ()
     assert files.endpoints("debian" + DIGEST) == [mirror, ("https", "digests.example", "/v2/debian", True), own]
     assert files.endpoints("user/x")[0][1] == "registry-1.docker.io"
     assert files.endpoints("plain.example/x") == [("any", "plain.example", "/v2/x", False)]
@@ -109,6 +112,7 @@ ca = "ca.crt"
     assert second.tls.authorities == (f"{files.certs}/mirror.example/ca.crt",)
     assert shown(own) == ("https", "mirror.example", "/v2/a/b", True)
     assert (first.is_mirror, second.is_mirror, own.is_mirror) == (True, True, False)
+    assert files.hosts.others("mirror.example") == (first.host, second.host)
 
 
 def test_certificates(files: Files) -> None:

@@ -9,10 +9,25 @@ from .record import Record
 from .reference import Reference
 
 
+class Elsewhere(Record):
+    """What a user has for a place that stands in for a registry. host: as the configuration of registries names it."""
+
+    strict = True
+    host: str
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+
+    def __repr__(self) -> str:
+        return "Elsewhere(...)"
+
+
 class Credentials(Record):
     """What a user has for one registry. identity_token: an OAuth2 refresh token; registry_token: a bearer token as is.
 
-    Never shown: a repr in a log would be a leak (SEC-74).
+    elsewhere: what the user has for its mirrors, each for its own host only. Never shown: a repr in a log would be a
+    leak (SEC-74).
     """
 
     strict = True
@@ -20,6 +35,7 @@ class Credentials(Record):
     password: str = ""
     identity_token: str = ""
     registry_token: str = ""
+    elsewhere: tuple[Elsewhere, ...] = ()
 
     def __repr__(self) -> str:
         return "Credentials(...)"
@@ -27,6 +43,11 @@ class Credentials(Record):
     @property
     def is_empty(self) -> bool:
         return not (self.password or self.identity_token or self.registry_token)
+
+    def at(self, host: str) -> "Credentials":
+        """Return what is for a mirror, nothing where nothing is kept for that very host."""
+        found = next((one.to_json() for one in self.elsewhere if one.host == host), {})
+        return Credentials.from_json({key: value for key, value in found.items() if key != "host"}, "credentials")
 
 
 ANONYMOUS = Credentials()

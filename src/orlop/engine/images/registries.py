@@ -12,7 +12,6 @@ from ...image.registry import Hosts, Remote, Repository, Transport
 from ...image.registry.hosts import PULL, PUSH, RESOLVE
 from ...image.registry.proxy import Proxies
 from ...spec.errors import Unavailable
-from ...spec.registry import ANONYMOUS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,8 +52,8 @@ class Registries:
         raise _nowhere("push", reference)
 
     def _remote(self, endpoint: Endpoint, credentials: Credentials) -> Remote:
-        # A mirror never sees the credentials of the registry that it mirrors (SEC-46).
-        return Remote(self.transport, endpoint, ANONYMOUS if endpoint.is_mirror else credentials)
+        # A mirror never sees the credentials of the registry that it mirrors (SEC-46), only those kept for itself.
+        return Remote(self.transport, endpoint, credentials.at(endpoint.host) if endpoint.is_mirror else credentials)
 
 
 def _nowhere(verb: str, reference: Reference) -> Unavailable:

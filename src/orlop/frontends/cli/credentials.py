@@ -22,6 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..native.client import Engine
+
 DOCKER_HUB, DOCKER_HUB_KEY = "docker.io", "https://index.docker.io/v1/"
 HELPER_S_MAX = 60.0
 FILE_BYTES_MAX = 4 * 1024 * 1024
@@ -46,6 +48,17 @@ def for_registry(domain: str) -> Credentials:
     if found is None:
         found = next((one for path in _podman_files() if (one := _from_auths(_document(path), domain))), None)
     return found or ANONYMOUS
+
+
+def for_places(engine: Engine, domain: str) -> Credentials:
+    """Return what the user has for a registry, and for each mirror of it that the engine would ask."""
+    from ...spec.registry import Elsewhere
+
+    hosts = engine.call("registries.places", {"registry": domain})
+    own = for_registry(domain)
+    found = {str(host): for_registry(str(host)) for host in (hosts if isinstance(hosts, list) else [])}
+    elsewhere = [{"host": host, **one.to_json()} for host, one in found.items() if not one.is_empty]
+    return own.replace(elsewhere=tuple(Elsewhere.from_json(one, "credentials") for one in elsewhere))
 
 
 def keep(domain: str, credentials: Credentials) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 
 from orlop.spec.errors import Denied, Invalid, Unavailable
+from orlop.spec.reference import Reference
 
 from .tls import DEFAULT_TLS, Tls, of_directory
 from .transport import Origin, is_loopback
@@ -23,8 +24,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
-
-    from orlop.spec.reference import Reference
 
 DOCKER_HUB, DOCKER_HUB_HOST = "docker.io", "registry-1.docker.io"
 FILE_BYTES_MAX = 1024 * 1024
@@ -98,6 +97,24 @@ class Hosts:
         if registry is not None:
             return self._of_podman(registry, reference)
         return (self._endpoint(reference.domain, reference.path),)
+
+    def others(self, domain: str) -> tuple[str, ...]:
+        """Return the hosts that requests for a registry may go to beside its own. Raises Invalid for a broken file."""
+        found: dict[str, None] = {}
+        for directory in self._certs:
+            document = _toml(f"{directory}/{domain}/hosts.toml")
+            if document is not None:
+                reference = Reference(domain=domain, path="any/name")
+                places = self._of_containerd(document, reference, f"{directory}/{domain}")
+                return tuple(dict.fromkeys(one.host for one in places if one.is_mirror))
+        for path in self._files:
+            for table in _tables(_toml(path) or {}, "registry", path):
+                prefix = _text(table, "prefix", path) or _text(table, "location", path)
+                host = prefix.partition("/")[0]
+                if host == domain or (host.startswith("*.") and domain.endswith(host[1:])):
+                    for place in (*_tables(table, "mirror", path), table):
+                        found[_text(place, "location", path).partition("/")[0]] = None
+        return tuple(one for one in found if one and one != domain)
 
     def _endpoint(self, host: str, path: str, *, insecure: bool = False, is_mirror: bool = False) -> Endpoint:
         tls = next((found for part in self._certs if (found := of_directory(f"{part}/{host}"))), DEFAULT_TLS)

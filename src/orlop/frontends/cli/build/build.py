@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ....build.cache.places import CachePlace
     from ....build.output.wanted import Attestation
+    from ...native.client import Engine
 
 DOCKERFILE_BYTES_MAX = 16 * 1024 * 1024
 REMOTE_PREFIXES = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
@@ -38,6 +39,10 @@ def _build(invocation: Invocation) -> int:
 
         if invocation.arguments[0] == "shell":
             return builder.enter(invocation, invocation.arguments[1], invocation.arguments[2:])
+        if invocation.arguments[0] == "cache":
+            from .cachemounts import cache
+
+            return cache(invocation, invocation.arguments[1:])
         raise UsageError("orlop: 'build' requires exactly 1 argument", code=EXIT_USAGE)
     request, archive = build_request(options, invocation.arguments)
     try:
@@ -61,7 +66,7 @@ def _solve(invocation: Invocation, request: BuildRequest, archive: int) -> int:
     shown: display.Plain = display.Why(sys.stderr) if options["why"] else display.display(mode, title=options["title"])
     with outputs.Destinations(options) as places, invocation.connect() as engine:
         fds = [*([archive] if archive >= 0 else []), *places.sinks]
-        asked = _with_credentials(request.replace(outputs=places.outputs))
+        asked = _with_credentials(engine, request.replace(outputs=places.outputs))
         messages = engine.messages("build.solve", {"request": asked.to_json()}, fds)
         try:
             result = _follow(messages, shown)
@@ -85,10 +90,10 @@ def _solve(invocation: Invocation, request: BuildRequest, archive: int) -> int:
     return 0
 
 
-def _with_credentials(request: BuildRequest) -> BuildRequest:
+def _with_credentials(engine: Engine, request: BuildRequest) -> BuildRequest:
     """Return a request with what the user has for the registries that it may ask."""
     from ....build.registries import hosts, names_of
-    from ..credentials import for_registry
+    from ..credentials import for_places
 
     text = request.dockerfile_text or ""
     if not text and request.context:
@@ -97,8 +102,8 @@ def _with_credentials(request: BuildRequest) -> BuildRequest:
                 text = file.read(DOCKERFILE_BYTES_MAX)
         except OSError:
             pass  # the engine says what is wrong with it
-    found = {host: for_registry(host) for host in hosts(text, names_of(request))}
-    return request.replace(credentials={host: one for host, one in found.items() if not one.is_empty})
+    found = {host: for_places(engine, host) for host in hosts(text, names_of(request))}
+    return request.replace(credentials={host: one for host, one in found.items() if one.to_json()})
 
 
 def _follow(messages: Any, shown: display.Plain) -> dict[str, Any]:
@@ -242,6 +247,7 @@ def _common(options: Options) -> dict[str, Any]:
         "source_date_epoch_s": parse_epoch(epoch),
         "cache_from": tuple(_cache_source(text) for text in options["cache-from"]),
         "cache_to": tuple(_cache_destination(text) for text in options["cache-to"]),
+        **_cache_mounts(options),
         "attestations": _attestations(options),
         "keep_failed": True,
         "verify": options["verify"],
@@ -258,6 +264,16 @@ def _cache_source(text: str) -> CachePlace:
 def _cache_destination(text: str) -> CachePlace:
     found = places.destination(places.fields_of(text))
     return found.replace(path=os.path.abspath(found.path)) if found.path else found
+
+
+def _cache_mounts(options: Options) -> dict[str, tuple[CachePlace, ...]]:
+    if not options["cache-mount-from"] and not options["cache-mount-to"]:
+        return {}
+    from .cachemounts import mount_place
+
+    read = (mount_place(text, "--cache-mount-from", writes=False) for text in options["cache-mount-from"])
+    written = (mount_place(text, "--cache-mount-to", writes=True) for text in options["cache-mount-to"])
+    return {"cache_mounts_from": tuple(read), "cache_mounts_to": tuple(written)}
 
 
 def _attestations(options: Options) -> tuple[Attestation, ...]:
@@ -456,6 +472,12 @@ BUILD = Command(
         _flag("build-arg", "Set build-time variables", LIST),
         _flag("build-context", 'Additional build contexts ("name=path")', LIST),
         _flag("cache-from", 'External cache sources ("user/app:cache", "type=local,src=path/to/dir")', LIST),
+        _flag(
+            "cache-mount-from",
+            "Where cache mounts come from that are not here (a folder or a registry's reference)",
+            LIST,
+        ),
+        _flag("cache-mount-to", "Where the build's cache mounts go (a folder or a registry's reference)", LIST),
         _flag("cache-to", 'Cache export destinations ("user/app:cache", "type=local,dest=path/to/dir")', LIST),
         _flag("call", 'Set method for evaluating build ("check", "outline", "targets")'),
         _flag("cgroup-parent", 'Set the parent cgroup for the "RUN" instructions during build'),

@@ -174,13 +174,13 @@ def _plain(value: Any) -> Any:
 
 def _pinned(invocation: Compose, image: str) -> str:
     """Return an image's name with the digest that its registry has for it now."""
-    from ..credentials import for_registry
+    from ..credentials import for_places
 
     reference = Reference.parse(image).tagged()
     if reference.digest:
         return image
-    place = parse_location(f"docker://{reference}").replace(credentials=for_registry(reference.domain))
     with invocation.connect() as engine:
+        place = parse_location(f"docker://{reference}").replace(credentials=for_places(engine, reference.domain))
         found = engine.call("registries.look", {"place": place.to_json(), "platform": ""})
     if not isinstance(found, dict):
         raise Unavailable("read", "the engine's reply", "it names no digest")

@@ -29,7 +29,7 @@ def _run(invocation: Invocation, verb: str) -> int:
     options = invocation.options
     if options["all-platforms"] and options["platform"]:
         raise Invalid("copy", "an image", "--all-platforms and --platform exclude each other", hint="leave one away")
-    source, destination = map(located, invocation.arguments)
+    source, destination = (located(invocation, one) for one in invocation.arguments)
     request = CopyRequest(
         source=source,
         destination=destination,
@@ -53,7 +53,7 @@ def _run(invocation: Invocation, verb: str) -> int:
 
 def take_in(invocation: Invocation, source: str, name: str) -> int:
     """Copy an image into the store and print its ID. Without a name it is called as its place: oci:lay:1 is lay:1."""
-    place = located(source)
+    place = located(invocation, source)
     if not name:
         tag = place.name if place.name and ":" not in place.name and "/" not in place.name else ""
         name = ":".join(part for part in (os.path.basename(place.path).partition(".")[0].lower(), tag) if part)
@@ -87,13 +87,14 @@ def form_of(types: str, compression: str, level: str, *, keep_digests: bool = Fa
     return ImageForm.from_json(wanted, "the form of the image")
 
 
-def located(text: str) -> Location:
+def located(invocation: Invocation, text: str) -> Location:
     """Return a place as the engine is to find it: with a path that does not depend on where we are, and credentials."""
-    from ..credentials import for_registry
+    from ..credentials import for_places
 
     location = parse_location(text)
     if location.transport == REGISTRY:
-        return location.replace(credentials=for_registry(Reference.parse(location.name).domain))
+        with invocation.connect() as engine:
+            return location.replace(credentials=for_places(engine, Reference.parse(location.name).domain))
     return location if location.transport == STORE else location.replace(path=os.path.abspath(location.path))
 
 

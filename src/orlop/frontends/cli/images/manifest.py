@@ -6,20 +6,25 @@ from ....spec.reference import Reference
 from ..command import Command, Invocation, for_output, write, write_line
 from ..flags import BOOL, STRING, STRINGS, Flag, split_values
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...native.client import Engine
+
 _PLATFORM = {"os": "os", "arch": "architecture", "variant": "variant", "os-version": "os_version"}
 _INSECURE = Flag("insecure", "", BOOL, "Allow communication with an insecure registry", default=False)
 
 
-def _credentials(name: str) -> dict[str, object]:
+def _credentials(engine: Engine, name: str) -> dict[str, object]:
     from .. import credentials
 
-    return credentials.for_registry(Reference.parse(name).domain).to_json()
+    return credentials.for_places(engine, Reference.parse(name).domain).to_json()
 
 
 def _create(invocation: Invocation) -> int:
     name, *images = invocation.arguments
-    args = {"name": name, "images": images, "amend": invocation.options["amend"], "credentials": _credentials(name)}
+    args: dict[str, object] = {"name": name, "images": images, "amend": invocation.options["amend"]}
     with invocation.connect() as engine:
+        args["credentials"] = _credentials(engine, name)
         result = engine.call("manifests.create", args)
     told = result.get("name", "") if isinstance(result, dict) else ""
     write_line(for_output(f"Created manifest list {told}"))
@@ -42,15 +47,15 @@ def _inspect(invocation: Invocation) -> int:
     name = invocation.arguments[-1]
     verbose = {"verbose": True} if invocation.options["verbose"] else {}
     with invocation.connect() as engine:
-        found = engine.call("manifests.inspect", {"name": name, "credentials": _credentials(name), **verbose})
+        found = engine.call("manifests.inspect", {"name": name, "credentials": _credentials(engine, name), **verbose})
     write(for_output(pretty(found) + "\n"))
     return 0
 
 
 def _push(invocation: Invocation) -> int:
     name = invocation.arguments[0]
-    args = {"name": name, "purge": invocation.options["purge"], "credentials": _credentials(name)}
     with invocation.connect() as engine:
+        args = {"name": name, "purge": invocation.options["purge"], "credentials": _credentials(engine, name)}
         result = engine.call("manifests.push", args)
     write_line(str(result.get("digest", "")) if isinstance(result, dict) else "")
     return 0

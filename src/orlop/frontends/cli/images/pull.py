@@ -53,11 +53,11 @@ def pull_image(
     Raises the engine's error.
     """
     from .. import progress
-    from ..credentials import for_registry
+    from ..credentials import for_places
 
     request: dict[str, object] = {"image": image, "platform": platform or os.environ.get("DOCKER_DEFAULT_PLATFORM", "")}
     request |= {name.replace("-", "_"): True for name in wanted}
-    credentials = for_registry(Reference.parse(image).domain).to_json()
+    credentials = for_places(engine, Reference.parse(image).domain).to_json()
     if credentials:
         request["credentials"] = credentials
     messages = engine.messages("images.pull", {"request": request})

@@ -38,8 +38,8 @@ MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 
 def _copy(invocation: Invocation) -> int:
     options = invocation.options
-    source = _place(options, invocation.arguments[0], "src-")
-    destination = _place(options, invocation.arguments[1], "dest-")
+    source = _place(invocation, invocation.arguments[0], "src-")
+    destination = _place(invocation, invocation.arguments[1], "dest-")
     request = CopyRequest(
         source=source,
         destination=destination,
@@ -62,8 +62,8 @@ def _sync(invocation: Invocation) -> int:
     source, destination = invocation.arguments
     before = {"docker": "docker://", "dir": "dir:"}[options["dest"]]
     request = CopyRequest(
-        source=_place(options, f"docker://{source}", "src-"),
-        destination=_place(options, before + destination, "dest-"),
+        source=_place(invocation, f"docker://{source}", "src-"),
+        destination=_place(invocation, before + destination, "dest-"),
         platform=_platform(options),
         all_platforms=_all(options),
         form=form_of(options["format"], "", "", keep_digests=options["preserve-digests"]),
@@ -92,7 +92,7 @@ def _run(invocation: Invocation, verb: str, request: CopyRequest) -> str:
 
 def _inspect(invocation: Invocation) -> int:
     options = invocation.options
-    place = _place(options, invocation.arguments[0], "")
+    place = _place(invocation, invocation.arguments[0], "")
     with invocation.connect() as engine:
         result = engine.call("registries.look", {"place": place.to_json(), "platform": _platform(options)})
     found: dict[str, Any] = result if isinstance(result, dict) else {}
@@ -156,7 +156,7 @@ def _time(text: str | None) -> str | None:
 
 
 def _list_tags(invocation: Invocation) -> int:
-    place = _place(invocation.options, invocation.arguments[0], "")
+    place = _place(invocation, invocation.arguments[0], "")
     with invocation.connect() as engine:
         tags = engine.call("registries.tags", {"place": place.to_json()})
     name = Reference.parse(place.name).name
@@ -165,7 +165,7 @@ def _list_tags(invocation: Invocation) -> int:
 
 
 def _delete(invocation: Invocation) -> int:
-    place = _place(invocation.options, invocation.arguments[0], "")
+    place = _place(invocation, invocation.arguments[0], "")
     with invocation.connect() as engine:
         engine.call("registries.delete", {"place": place.to_json()})
     return 0
@@ -184,14 +184,14 @@ def _manifest_digest(invocation: Invocation) -> int:
     return 0
 
 
-def _place(options: Options, text: str, side: str) -> Location:
+def _place(invocation: Invocation, text: str, side: str) -> Location:
     """Return a place, with the credentials that the flags of this side give."""
     if text.startswith(STORAGE):
         return Location(transport=STORE, name=text.removeprefix(STORAGE))
     if parse_location(text).transport == STORE:
         hint = f"write docker://{text} for a registry, or {STORAGE}{text} for an image here"
         raise Invalid("use", text, "it names no place", hint=hint)
-    location = located(text)
+    options, location = invocation.options, located(invocation, text)
     if location.transport != REGISTRY:
         return location
     if not options[f"{side}tls-verify"]:

@@ -24,6 +24,14 @@ class Place(Args):
     place: Location
 
 
+class Places(Args):
+    registry: str
+
+
+def _places(call: Call, args: Places) -> object:
+    return list(call.engine.registries.hosts().others(args.registry))
+
+
 def _login(call: Call, args: Login) -> object:
     from ....engine.images.login import login
 
@@ -59,6 +67,7 @@ VERBS: dict[str, Verb] = {
     "registries.delete": Verb(Place, _delete, lasts=True),
     "registries.login": Verb(Login, _login, lasts=True),
     "registries.look": Verb(Look, _look, lasts=True),
+    "registries.places": Verb(Places, _places),
     "registries.search": Verb(Search, _search, lasts=True),
     "registries.tags": Verb(Place, _tags, lasts=True),
 }
