@@ -21,10 +21,11 @@ from support import doors
 from support.archives import Archive
 from support.docker_http import Api
 from support.engine import Environment
+from support.pace import SLOW
 
 NOBODY = 65534
 SECRET = f"what-nobody-else-may-read-{secrets.token_hex(8)}"  # others may run this test meanwhile
-SOON_S = 30.0
+SOON_S = 30.0 * SLOW
 AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
 
 READ_ALL = """
@@ -57,7 +58,7 @@ def as_nobody(program: str, *words: str | Path) -> str:
     """Return what a Python program says that an ordinary user runs, one who has nothing here."""
     done = subprocess.run(
         [*AS_NOBODY, "/usr/bin/python3", "-I", "-S", "-c", program, *map(str, words)],
-        capture_output=True, text=True, timeout=60, check=True, cwd="/",
+        capture_output=True, text=True, timeout=60 * SLOW, check=True, cwd="/",
     )  # fmt: skip
     return done.stdout.strip()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.engine import CHECKOUT
+from support.pace import SLOW
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_sec_17_a_passwd_that_never_ends(orlop, rootfs):
     for make in (lambda: os.mkfifo(passwd), lambda: os.symlink("/dev/zero", passwd), huge):
         passwd.unlink(missing_ok=True)
         make()
-        done = orlop("run", "--rm", "-u", "app", "--rootfs", str(rootfs), "true", check=False, timeout=20)
+        done = orlop("run", "--rm", "-u", "app", "--rootfs", str(rootfs), "true", check=False, timeout=20 * SLOW)
         assert done.code == 125 and "passwd" in done.stderr, done
 
 

@@ -20,6 +20,7 @@ from orlop.spec.runtime import Capabilities, Hook, Hooks, IdMapping, Mount, Name
 from support import container, doors, launcher
 from support.container import CAPABILITIES, ENVIRONMENT, MOUNTS, NAMESPACES, make_spec
 from support.engine import COMMAND
+from support.pace import SLOW
 
 RACE_STARTS = 120
 SECRET = "the-callers-own"
@@ -132,7 +133,7 @@ def seen_by_a_watcher(
     end = "starts" if watcher[0] == "sh" else "ends"
     command = [*python, "-c", HELD, launcher.IMPORTS, str(root), spec, end]
     env = os.environ | {"SECRET": SECRET}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100 * SLOW, env=env)
     assert done.returncode == 0, done.stderr
     assert "exe /bin/sh" in done.stdout or "exe /usr/bin/dash" in done.stdout
     return done.stdout
@@ -198,7 +199,7 @@ def test_sec_01_orlop_runtime_is_sealed_as_well(root_with_python: Path, tmp_path
     spec = make_spec(*args, cgroups_path=f"/orlop-test-{os.getpid()}/sealed")
     (tmp_path / "config.json").write_text(json.dumps(spec.to_json() | {"root": {"path": str(root_with_python)}}))
     command = [str(COMMAND.with_name("orlop-runtime")), "--root", str(tmp_path / "state"), "run", "sealed"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60 * SLOW)
     Cgroup(detect(), f"/orlop-test-{os.getpid()}").prune()
     # By the interpreter itself, or by `runtime.sealer` when it has been there before.
     exe, *refusals = done.stdout.splitlines()
@@ -304,7 +305,7 @@ def test_sec_05_nothing_is_imported_after_the_clone(root: Path, tmp_path: Path) 
     seen = tmp_path / "seen"
     seen.touch()
     command = [sys.executable, "-c", AUDITED, launcher.IMPORTS, str(own), str(seen)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100 * SLOW)
     expected = "started started started command command command command invalid unavailable unavailable invalid "
     assert done.stdout.split()[-14:] == [*expected.split(), "unavailable", "started", "invalid"], (
         done.stdout + done.stderr
@@ -378,7 +379,7 @@ def test_sec_08_and_15_targets_below_a_directory_that_becomes_a_link(root: Path,
     try:
         arguments = [launcher.IMPORTS, str(root), str(shared), str(secret), str(RACE_STARTS)]
         command = [sys.executable, "-c", STARTS, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100 * SLOW)
     finally:
         swapper.over.set()
         swapper.join()

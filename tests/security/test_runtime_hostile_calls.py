@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from support import launcher
-from support.bundles import RUNTIME, Config, Runtime, base, busybox_root
+from support.bundles import RUNTIME, Config, Runtime, base, busybox_root, cgroups
+from support.pace import SLOW
 
 RECYCLED_PIDS = int(os.environ.get("ORLOP_TEST_RECYCLED_PIDS", "100"))
 MEMORY_BYTES_MAX = 256 << 20
@@ -34,7 +36,7 @@ class Box:
         self.config["process"]["args"] = list(args)
         (self.directory / "config.json").write_text(json.dumps(self.config))
         argv = [*self.wrapper, *self.runtime.argv, verb, "--bundle", str(self.directory), self.id]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, **more)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60 * SLOW, check=False, **more)
 
     def refused(self) -> str:
         """Return the one line that a start which must fail says; nothing is left of it."""
@@ -61,9 +63,9 @@ def test_sec_04_what_a_caller_leaves_open_stays_outside(box: Box) -> None:
         argv = [*box.runtime.argv, "run", "-d", "--bundle", str(box.directory), box.id]
         box.config["process"]["args"] = ["sleep", "1000"]
         (box.directory / "config.json").write_text(json.dumps(box.config))
-        subprocess.run(argv, check=True, pass_fds=[root], timeout=60, **detached)
+        subprocess.run(argv, check=True, pass_fds=[root], timeout=60 * SLOW, **detached)
         argv = [*box.runtime.argv, "exec", box.id, "sh", "-c", "ls /proc/self/fd /proc/1/fd"]
-        done = subprocess.run(argv, capture_output=True, text=True, pass_fds=[root], timeout=60, check=True)
+        done = subprocess.run(argv, capture_output=True, text=True, pass_fds=[root], timeout=60 * SLOW, check=True)
         names = {word for word in done.stdout.split() if word.isdecimal()}
         assert names and names <= {"0", "1", "2", "3"}, done.stdout
     finally:
@@ -118,14 +120,16 @@ def test_sec_23_a_cgroup_path_that_leaves_its_place(box: Box, path: str) -> None
 @pytest.mark.parametrize("path", ["a/b", "../x", ".", "x" * 4096, "a\u2024b", "--", " "])
 def test_sec_23_an_id_that_is_a_path(box: Box, path: str) -> None:
     for verb in ("state", "delete", "kill", "start", "checkpoint", "restore"):
-        done = subprocess.run([*box.runtime.argv, verb, path], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [*box.runtime.argv, verb, path], capture_output=True, text=True, timeout=60 * SLOW, check=False
+        )
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert not (box.directory / "x").exists()
     argv = [*box.runtime.argv, "create", "--bundle", str(box.directory), path]
     (box.directory / "config.json").write_text(json.dumps(box.config))
     try:
         null = subprocess.DEVNULL  # a container that was made would hold a pipe open
-        done = subprocess.run(argv, stdin=null, stdout=null, stderr=null, timeout=60, check=False)
+        done = subprocess.run(argv, stdin=null, stdout=null, stderr=null, timeout=60 * SLOW, check=False)
         assert done.returncode == 1 and not (box.directory / "x").exists(), done
     finally:
         box.runtime("delete", "--force", path)
@@ -188,12 +192,129 @@ def test_sec_27_exec_takes_no_strange_user(box: Box, user: str) -> None:
     (box.directory / "config.json").write_text(json.dumps(box.config))
     null = subprocess.DEVNULL
     argv = [*box.runtime.argv, "run", "-d", "--bundle", str(box.directory), box.id]
-    subprocess.run(argv, check=True, timeout=60, stdin=null, stdout=null, stderr=null)
+    subprocess.run(argv, check=True, timeout=60 * SLOW, stdin=null, stdout=null, stderr=null)
     done = box.runtime("exec", "--user", user, box.id, "id", "-u")
     if user == "":
         assert done.stdout == "5\n", done  # as if it had not been given
     else:
         assert done.returncode == 255 and "Traceback" not in done.stderr and not done.stdout, done
+
+
+def endless(path: Path) -> None:
+    """More than any document, and none of it on disk."""
+    with path.open("wb") as file:
+        file.truncate(8 << 30)
+
+
+NO_DOCUMENTS: dict[str, Callable[[Path], None]] = {
+    "a FIFO": fifo,
+    "a device": link_to_zero,
+    "8 GiB": endless,
+    "a directory": Path.mkdir,
+    "a loop": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("kind", NO_DOCUMENTS)
+def test_what_is_no_document_is_told_at_once(box: Box, kind: str) -> None:
+    """config.json, state.json and what is named by flags. Red where they are opened and read as they come: the FIFO is
+    waited for, and of state.json every byte was read.
+    """
+    make, small = NO_DOCUMENTS[kind], {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (512 << 20,) * 2)}
+    state, bundle = box.directory / "state" / "broken", box.directory / "bundle"
+    for directory in (state, bundle):
+        directory.mkdir(parents=True)
+    named = box.directory / "named"
+    for path in (state / "state.json", bundle / "config.json", named):
+        make(path)
+    box.config["process"]["args"] = ["sleep", "1000"]
+    (box.directory / "config.json").write_text(json.dumps(box.config))
+    null = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    subprocess.run([*box.runtime.argv, "run", "-d", "-b", box.directory, box.id], check=True, timeout=60, **null)
+    verbs = ("state", "start", "kill", "pause", "delete")
+    calls = [
+        ["run", "--bundle", str(bundle), "x"], ["exec", "--process", str(named), box.id],
+        ["update", "--resources", str(named), box.id], *([verb, "broken"] for verb in verbs),
+    ]  # fmt: skip
+    for words in calls:
+        done = subprocess.run(
+            [*box.runtime.argv, *words], capture_output=True, text=True, timeout=60, check=False, **small
+        )
+        assert done.returncode in (1, 255) and done.stderr.count("\n") == 1, (words, done)
+        assert "Traceback" not in done.stderr and (".json" in done.stderr or "named" in done.stderr), (words, done)
+    assert box.runtime("list", "--quiet").stdout == f"{box.id}\n"
+
+
+def test_a_pipe_may_be_a_process(box: Box) -> None:
+    """As a shell's `--process <(...)`, which is runc's callers' habit."""
+    box.config["process"]["args"] = ["sleep", "1000"]
+    (box.directory / "config.json").write_text(json.dumps(box.config))
+    null = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    subprocess.run([*box.runtime.argv, "run", "-d", "-b", box.directory, box.id], check=True, timeout=60, **null)
+    ours, theirs = os.pipe()
+    with open(theirs, "w") as file:
+        json.dump({"cwd": "/", "args": ["echo", "piped"], "env": ["PATH=/bin"]}, file)
+    argv = [*box.runtime.argv, "exec", "--process", f"/dev/fd/{ours}", box.id]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, pass_fds=[ours])
+    finally:
+        os.close(ours)
+    assert done.stdout == "piped\n", done
+
+
+def test_a_pid_file_is_written_through_no_link(box: Box) -> None:
+    """It appears by a rename, and what has the name meanwhile may be somebody's link. Red without O_EXCL."""
+    victim, planted = box.directory / "victim", box.directory / ".pid"
+    victim.write_text("kept")
+    planted.symlink_to(victim)
+    (box.directory / "pid").symlink_to(victim)
+    box.config["process"]["args"] = ["true"]
+    (box.directory / "config.json").write_text(json.dumps(box.config))
+    done = box.runtime("run", "--pid-file", str(box.directory / "pid"), "--bundle", str(box.directory), box.id)
+    assert done.returncode == 0 and victim.read_text() == "kept", done
+    assert (box.directory / "pid").read_text().isdigit() and not planted.is_symlink()
+
+
+def test_a_log_that_nobody_reads_is_not_waited_for(box: Box) -> None:
+    """Red without O_NONBLOCK. What is said goes to standard error as well."""
+    log = box.directory / "log"
+    os.mkfifo(log)
+    done = box.runtime("--log", str(log), "state", "nosuch")
+    assert done.returncode == 1 and "container does not exist" in done.stderr, done
+
+
+def test_a_failure_is_told_also_where_not_all_can_be_undone(box: Box, tmp_path: Path) -> None:
+    """Somebody has moved into the new cgroup, so that it stays; the error is the first one, and the id is free again.
+
+    Red where the undoing's own error takes the place of the error: EBUSY was told, and the state stayed.
+    """
+    path = box.config["linux"]["cgroupsPath"]
+    hook = tmp_path / "hook"
+    moved = f"for tasks in /sys/fs/cgroup/*{path}/cgroup.procs; do echo $bystander > $tasks; done"
+    box.config["process"]["terminal"] = True
+    with subprocess.Popen(["sleep", "1000"]) as bystander:
+        hook.write_text(f"#!/bin/sh\nbystander={bystander.pid}\n{moved}\n")
+        hook.chmod(0o755)
+        box.config["hooks"] = {"createRuntime": [{"path": str(hook), "env": ["PATH=/bin:/usr/bin"]}]}
+        try:
+            (box.directory / "config.json").write_text(json.dumps(box.config))
+            argv = [
+                *box.runtime.argv,
+                "create",
+                "--console-socket",
+                str(tmp_path / "nobody"),
+                "-b",
+                box.directory,
+                box.id,
+            ]
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 1 and "nobody" in done.stderr and "busy" not in done.stderr, done
+            assert not list((box.directory / "state").glob("*"))
+        finally:
+            bystander.kill()
+            bystander.wait()
+            for left in cgroups(box.config):
+                left.rmdir()
 
 
 RECYCLE = """
@@ -245,7 +366,7 @@ def test_sec_36_a_recycled_pid_is_nobody(tmp_path: Path) -> None:
         ["unshare", "--pid", "--fork", "--mount-proc", *command],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=110 * SLOW,
         check=False,
     )
     assert done.stdout == f"recycled {RECYCLED_PIDS}\n", done

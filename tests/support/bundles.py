@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .engine import CHECKOUT
+from .pace import SLOW
 
 RUNTIME = CHECKOUT / "orlop-runtime"
 Config = dict[str, object]
@@ -120,7 +121,7 @@ class Runtime:
     def __init__(self, command: Path, root: Path, before: Sequence[str] = ()) -> None:
         self.argv = [*before, str(command), "--root", str(root)]
 
-    def __call__(self, *args: str, input: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *args: str, input: str = "", timeout: float = 60 * SLOW) -> subprocess.CompletedProcess[str]:
         """Run one call."""
         return subprocess.run(
             [*self.argv, *args], input=input, capture_output=True, text=True, timeout=timeout, check=False

@@ -25,9 +25,10 @@ from orlop.runtime.plan import Plan
 from orlop.spec.runtime import Mount, Spec
 
 from . import launcher
+from .pace import SLOW
 
 STEPS_MAX = 400
-TIMEOUT_S = 110.0
+TIMEOUT_S = 110.0 * SLOW
 _OUTPUT_BYTES_MAX = 65536
 _RENAME_EXCHANGE = 2
 

@@ -19,11 +19,13 @@ from typing import Any
 from orlop.spec import errors
 from orlop.spec.runtime import Mount, Process, Spec
 
+from .pace import SLOW
+
 _CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCES = _CHECKOUT / "src"
 # What a script in a process of its own puts first on its path: `sys.path[:0] = sys.argv[1].split(":")`.
 IMPORTS = ":".join(str(_CHECKOUT / name) for name in ("src", "tests", "tools"))
-TIMEOUT_S = 30.0
+TIMEOUT_S = 30.0 * SLOW
 _CHUNK_BYTES = 65536
 
 

@@ -19,8 +19,9 @@ from orlop.spec.task import Started, StartExec, StartTask
 from orlop.supervise import Spawner, attach, logread, restart
 
 from . import container, processes
+from .pace import SLOW
 
-WAIT_S_MAX = 30.0
+WAIT_S_MAX = 30.0 * SLOW
 CGROUP = f"/orlop-test-{os.getpid()}"
 
 

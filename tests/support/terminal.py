@@ -13,7 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-TIMEOUT_S_DEFAULT = 30.0
+from .pace import SLOW
+
+TIMEOUT_S_DEFAULT = 30.0 * SLOW
 
 
 class Terminal:

@@ -291,7 +291,7 @@ def report(outcomes: Sequence[Outcome]) -> str:
         for outcome in outcomes:
             if row in outcome.guard.rows:
                 doors = guards.doors_seen(outcome.red)
-                shown = ", ".join(sorted({one.rpartition("::")[2].partition("[")[0] for one in outcome.red}))
+                shown = ", ".join(sorted({one.partition("::")[2].partition("[")[0] for one in outcome.red}))
                 lines.append(f"- red without **{outcome.guard.name}**: {shown}" + (f" (doors: {doors})" * bool(doors)))
         if reason := guards.NEVER_RED.get(row):
             lines.append(f"- nothing to take out: {reason}")

@@ -196,7 +196,14 @@ GUARDS = (
     Guard(
         "a working directory is opened in the root, without magic links",
         ("SEC-03",),
-        by_doors("test_sec_03_a_descriptor_is_no_working_directory"),
+        (
+            *by_doors("test_sec_03_a_descriptor_is_no_working_directory"),
+            "security/test_asked_for.py::test_sec_03_a_working_directory_that_becomes_a_descriptor",
+            *(
+                f"security/test_asked_for.py::test_sec_03_none_of_a_thousand_descriptors_is_a_working_directory[{half}]"
+                for half in (0, 1)
+            ),
+        ),
         (
             (
                 "runtime/operations/process.py",
@@ -457,6 +464,18 @@ GUARDS = (
             ),
         ),
         runs=False,
+    ),
+    Guard(
+        "the machine's own directories are not relabelled",
+        ("SEC-22",),
+        ("security/test_asked_for.py::test_sec_22_nothing_of_the_machine_is_relabelled_or_given_away",),
+        (
+            (
+                "engine/volumes/mountpoints.py",
+                '        if "label" in modes and source in _LABELLED:\n',
+                '        if "label" in modes and source == "":\n',
+            ),
+        ),
     ),
     Guard(
         "a copy's path is resolved in the container's root",

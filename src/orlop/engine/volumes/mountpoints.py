@@ -31,6 +31,11 @@ _KINDS = {
     "nocopy": "copy",
     "idmap": "shown",
 }
+# Where labels are the machine's own: docker relabels none of them, and we none at all, but who asks for it is told.
+_LABELLED = frozenset(
+    "/ /bin /boot /dev /etc /etc/passwd /etc/pki /etc/shadow /home /lib /lib64 /media /opt /proc /root /run /sbin /srv "
+    "/sys /tmp /usr /var /var/lib /var/log".split()
+)
 _SHOWN_AS = "as="
 _MAPPED = "idmap"
 _ID_MAX = 2**32 - 2  # (uid_t) -1 is no id
@@ -161,8 +166,14 @@ def _of_bind(entry: BindRequest, subject: str) -> MountPoint:
             place.refuse("field VolumeOptions must not be specified", "leave nocopy away: nothing is copied there")
         if target == "/proc" and entry.source != "/proc":
             _refuse_proc(target, plain)
+        source = posixpath.normpath("/" + entry.source.lstrip("/"))
+        if "label" in modes and source in _LABELLED:
+            cause = f"error setting label on mount source '{source}': SELinux relabeling of {source} is not allowed"
+            raise Invalid(
+                "create", subject, cause, hint=f"leave {modes['label']} away, or mount a directory of your own"
+            )
         return common.replace(
-            source=posixpath.normpath("/" + entry.source.lstrip("/")),
+            source=source,
             propagation=modes.get("propagation", PROPAGATION_DEFAULT),
             create_source=True,
         )
