@@ -128,6 +128,8 @@ load -i again.tar
 build -t built context
 builder ls
 builder du
+builder cache export ./mounts
+builder cache import --replace ./mounts
 buildah from --name w built
 buildah config --env A=B w
 buildah run w -- sh -c 'echo $A >/a'
@@ -180,7 +182,9 @@ def user(request: pytest.FixtureRequest, peer: Callable[[str], Path]) -> Iterato
         (home / "secret").write_text("hidden")
         (home / "context").mkdir()
         (home / "mnt").mkdir()
-        (home / "context/Dockerfile").write_text("FROM small\nRUN echo built >/built && chmod 600 /built\n")
+        (home / "context/Dockerfile").write_text(
+            "FROM small\nRUN --mount=type=cache,target=/c echo built >/built && chmod 600 /built && touch /c/x\n"
+        )
         (home / "compose.yaml").write_text("services: {one: {image: small, command: sleep 1000}}\n")
         for path in (home, *home.rglob("*")):
             os.chown(path, rootless.UID, rootless.UID)

@@ -163,10 +163,12 @@ class _Work:
             solver.journal.tell({"warning": {"detail": text}})
         if compiled.failure:
             raise Invalid("build", given.dockerfile, compiled.failure, hint="see them with: orlop build --check")
-        if request.cache_from or request.cache_to:
+        if request.cache_from or request.cache_to or request.cache_mounts_from or request.cache_mounts_to:
             from .cache import transfer
         for place in request.cache_from:
             transfer.read(solver, place)
+        for place in request.cache_mounts_from:
+            transfer.read_mounts(solver, place)
         solver.journal.tell({"plan": _instructions(solver, compiled)})
         solver.solve([target.vertex for target in compiled.targets])
         if request.verify:
@@ -175,6 +177,8 @@ class _Work:
         for place in request.cache_to:
             if place.type != INLINE:
                 transfer.write(solver, place, compiled.targets)
+        for place in request.cache_mounts_to:
+            transfer.write_mounts(solver, place, compiled.targets)
         return result
 
     def _export(self, compiled: Compiled) -> dict[str, object]:

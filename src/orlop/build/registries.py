@@ -32,6 +32,7 @@ def hosts(dockerfile: str, names: Iterable[str]) -> list[str]:
 def names_of(request: BuildRequest) -> list[str]:
     """Return the references that a request itself names."""
     contexts = [one.removeprefix(IMAGE_PREFIX) for one in request.contexts.values() if one.startswith(IMAGE_PREFIX)]
-    caches = [place.reference for place in (*request.cache_from, *request.cache_to) if place.reference]
+    places = (*request.cache_from, *request.cache_to, *request.cache_mounts_from, *request.cache_mounts_to)
+    caches = [place.reference for place in places if place.reference]
     arguments = [value for value in request.build_args.values() if "/" in value]  # FROM $BASE
     return [*request.tags, *contexts, *caches, *arguments, *(name for one in request.outputs for name in one.names)]

@@ -54,7 +54,8 @@ class BuildRequest(Record):
     credentials: by registry host, as in docker's config.json. credentials, secrets: never written down.
     keep_failed: a failing step's tree stays, for `build shell`.
     verify: make every step once more and compare. secrets_policy: block, warn or off (build.output.scan).
-    cache_from, cache_to: build.cache.places; their paths are absolute.
+    cache_from, cache_to: build.cache.places; their paths are absolute. cache_mounts_from, cache_mounts_to: the same of
+    the steps' cache mounts; one that is here is not read.
     outputs: () is an image in our store. squash: the layers that are made become one.
     """
 
@@ -104,3 +105,5 @@ class BuildRequest(Record):
     squash: bool = False
     cache_from: tuple[CachePlace, ...] = ()
     cache_to: tuple[CachePlace, ...] = ()
+    cache_mounts_from: tuple[CachePlace, ...] = ()
+    cache_mounts_to: tuple[CachePlace, ...] = ()

@@ -1,70 +1,121 @@
-"""--cache-to and --cache-from: to and from a folder (an OCI image layout), a registry, and the image itself."""
+"""--cache-to and --cache-from: to and from a folder (an OCI image layout), a registry, and the image itself.
+
+--cache-mount-to and --cache-mount-from beside them: of the build's own cache mounts.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from orlop.content.compression import Decompressed
-from orlop.image.push import Push
-from orlop.image.registry import Patience
-from orlop.image.transports.layout import LayoutDirectory
-from orlop.image.transports.transfer import give
 from orlop.spec import jsonio
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, OrlopError
-from orlop.spec.image import CONFIGS, INDEXES, Descriptor, ImageConfig, Manifest, parse_manifest
-from orlop.spec.reference import Reference
-from orlop.spec.registry import ANONYMOUS
+from orlop.spec.image import CONFIGS, Descriptor, ImageConfig, Manifest
 
+from .. import graph
 from ..output import layers as forms
-from . import document
+from ..solver import cachemounts
+from . import document, mounts
+from .carrier import Carrier
 from .places import INLINE, LOCAL, MIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from orlop.image.registry import Repository
-
-    from .. import graph
     from ..solver.solve import Solver
+    from .carrier import Fetch, Found
     from .places import CachePlace
-
-    Fetch = Callable[[Descriptor], None]
 
 
 def write(solver: Solver, place: CachePlace, targets: Sequence[graph.Target]) -> None:
     """Write what a build has made into a folder or a registry. Raises Unavailable, Denied."""
-    log = solver.journal.step(0, f"[internal] exporting cache to {place}")
-    try:
+    with _written(solver, place, "cache"):
         described, layers = document.made(solver, targets, place.mode)
         solver.fetch_all(layers)
         if place.form.compression:
             packed = {layer.digest: forms.packed(solver.engine, layer, place.form) for layer in layers}
             described, layers = document.packed(described, packed), list(packed.values())
         manifest = document.stored(solver, described, layers)
-        if place.type == LOCAL:
-            _to_folder(solver, place, manifest)
-        else:
-            _push(solver, place, manifest)
-    except OrlopError as wrong:
-        log.end("failed", wrong.cause)
-        if not place.ignore_error:
-            raise
-        solver.journal.tell({"warning": {"detail": f"the cache {place} is not written: {wrong.cause}"}})
-        return
-    log.end("done")
+        _carrier(solver).give(place, manifest)
 
 
 def read(solver: Solver, place: CachePlace) -> None:
     """Add what a place has to the caches of a build. What can't be used is told as a warning."""
-    log = solver.journal.step(0, f"[internal] importing cache from {place}")
+    with _read(solver, place, "cache", []):
+        if place.type == LOCAL or not _from_store(solver, place):
+            for found in _carrier(solver).find(place, document.DOCUMENT_BYTES_MAX):
+                _add(solver, place, found)
+
+
+def write_mounts(solver: Solver, place: CachePlace, targets: Sequence[graph.Target]) -> None:
+    """Write the cache mounts of a build's steps. Raises Unavailable, Denied.
+
+    One that is not here, because its step was cached, comes from where the build may read them: what is written takes
+    the place of what was there.
+    """
+    with _written(solver, place, "cache mounts"):
+        known = set(mounts.here(solver.engine))
+        wanted = set()
+        for mount in _mounted(solver, targets):
+            if mount in known or cachemounts.made(solver, mount):
+                wanted.add(mount)
+        if wanted:
+            mounts.write(solver.engine, _access(solver), place, wanted)
+
+
+def read_mounts(solver: Solver, place: CachePlace) -> None:
+    """Have a build's steps begin with the cache mounts of a place, where they have none here."""
+    broken: list[OrlopError] = []
+
+    def make(mount: str, volume: str) -> bool:
+        is_made = False
+        if not broken:  # else it was told
+            with _read(solver, place, f"cache mount {mount[:60]}", broken):
+                is_made = mounts.make(solver.engine, _access(solver), place, mount, volume)
+        return is_made
+
+    solver.mount_sources.append(make)
+
+
+def _mounted(solver: Solver, targets: Sequence[graph.Target]) -> set[str]:
+    """Return the ids of the cache mounts of all steps that the targets need."""
+    steps = solver.plan(target.vertex for target in targets)
+    found = (mount for step in steps if isinstance(step, graph.Run) for mount in step.mounts)
+    return {mount.id for mount in found if isinstance(mount, graph.CacheMount)}
+
+
+def _access(solver: Solver) -> mounts.Access:
+    return mounts.Access(solver.settings.credentials, solver.check, solver.given_up)
+
+
+@contextmanager
+def _written(solver: Solver, place: CachePlace, what: str) -> Iterator[None]:
+    """Tell what is written; where the place says so, a failure is a warning."""
+    log = solver.journal.step(0, f"[internal] exporting {what} to {place}")
     try:
-        if place.type == LOCAL:
-            _from_folder(solver, place)
-        elif not _from_store(solver, place):
-            _from_registry(solver, place)
+        yield
     except OrlopError as wrong:
         log.end("failed", wrong.cause)
-        solver.journal.tell({"warning": {"detail": f"the cache {place} is not used: {wrong.cause}"}})
+        if not place.ignore_error:
+            raise
+        solver.journal.tell({"warning": {"detail": f"the {what} {place} is not written: {wrong.cause}"}})
+        return
+    log.end("done")
+
+
+@contextmanager
+def _read(solver: Solver, place: CachePlace, what: str, broken: list[OrlopError]) -> Iterator[None]:
+    """Tell what is read; a failure is a warning, unless the build is over, and is added to broken."""
+    log = solver.journal.step(0, f"[internal] importing {what} from {place}")
+    try:
+        yield
+    except OrlopError as wrong:
+        log.end("failed", wrong.cause)
+        solver.check()
+        broken.append(wrong)
+        solver.journal.tell({"warning": {"detail": f"the {what} {place} is not used: {wrong.cause}"}})
         return
     log.end("done")
 
@@ -77,39 +128,8 @@ def of_image(solver: Solver, target: graph.Target) -> str:
     return document.inline(described)
 
 
-# -- folders ----------------------------------------------------------------------------------------------------------
-
-
-def _to_folder(solver: Solver, place: CachePlace, manifest: Descriptor) -> None:
-    layout = LayoutDirectory(place.path, make=True)
-    try:
-        for _ in give(layout, solver.engine.store, manifest):
-            pass
-        layout.name(manifest, place.tag)
-    finally:
-        layout.close()
-
-
-def _from_folder(solver: Solver, place: CachePlace) -> None:
-    layout = LayoutDirectory(place.path)
-    try:
-        target = layout.resolve(place.digest or place.tag)
-        described = _proven(layout.document(layout.place(target.digest)), target)
-        manifest = parse_manifest(described, target.media_type, place.path)
-        if not isinstance(manifest, Manifest):
-            raise Invalid("read", f"cache {place}", "it is an index, not a cache")
-        data = _proven(layout.document(layout.place(manifest.config.digest)), manifest.config)
-    finally:
-        layout.close()
-
-    def fetch(layer: Descriptor) -> None:
-        source = LayoutDirectory(place.path)
-        try:
-            source.take(source.place(layer.digest), solver.engine.store, layer, solver.lease)
-        finally:
-            source.close()
-
-    _add(solver, place, manifest, data, fetch)
+def _carrier(solver: Solver) -> Carrier:
+    return Carrier(solver.engine, solver.lease, solver.settings.credentials, solver.check, solver.given_up)
 
 
 def _from_store(solver: Solver, place: CachePlace) -> bool:
@@ -126,68 +146,13 @@ def _from_store(solver: Solver, place: CachePlace) -> bool:
     return True
 
 
-# -- registries -------------------------------------------------------------------------------------------------------
-
-
-def _push(solver: Solver, place: CachePlace, manifest: Descriptor) -> None:
-    reference = Reference.parse(place.reference)
-    credentials = solver.settings.credentials(reference.domain) or ANONYMOUS
-    repository = solver.engine.registries.to_push(reference, credentials, frozenset())
-    pushing = Push(solver.engine.store, repository, {})
-    try:
-        for _ in pushing.run(manifest, reference.tag):
-            solver.check()
-    except OSError as wrong:
-        raise Invalid("push", f"cache {place}", wrong.strerror or str(wrong)) from None
-
-
-def _from_registry(solver: Solver, place: CachePlace) -> None:
-    reference = Reference.parse(place.reference)
-    credentials = solver.settings.credentials(reference.domain) or ANONYMOUS
-    refused: OrlopError | None = None
-    for repository in solver.engine.registries.to_pull(reference, credentials):
-        try:
-            _from_repository(solver, place, reference, repository)
-        except OrlopError as wrong:
-            refused = wrong
-        else:
-            return
-    if refused is not None:
-        raise refused
-
-
-def _from_repository(solver: Solver, place: CachePlace, reference: Reference, repository: Repository) -> None:
-    patience = Patience()
-    target, data = repository.manifest(str(reference.digest or reference.tag), patience)
-    found = parse_manifest(data, target.media_type, f"cache {place}")
-    manifests = [found] if isinstance(found, Manifest) else []
-    if not isinstance(found, Manifest) and target.media_type in INDEXES:
-        for one in found.manifests:
-            if one.platform is not None and one.platform.os != "unknown":
-                _, child = repository.manifest(str(one.digest), patience)
-                parsed = parse_manifest(child, one.media_type, f"cache {place}")
-                manifests += [parsed] if isinstance(parsed, Manifest) else []
-
-    def fetch(layer: Descriptor) -> None:
-        solver.lease.add(layer.digest)
-        download = solver.engine.registries.downloads.start(layer, [repository])
-        try:
-            download.wait(solver.given_up)
-        finally:
-            solver.engine.registries.downloads.release(download)
-
-    for manifest in manifests:
-        with repository.blob(manifest.config.digest, patience) as response:
-            config = _proven(response.document(document.DOCUMENT_BYTES_MAX), manifest.config)
-        _add(solver, place, manifest, config, fetch)
-
-
 # -- documents --------------------------------------------------------------------------------------------------------
 
 
-def _add(solver: Solver, place: CachePlace, manifest: Manifest, data: bytes, fetch: Fetch) -> None:
+def _add(solver: Solver, place: CachePlace, carried: Found) -> None:
     """Add what the configuration of a manifest says: of a cache, or of an image with its cache inside."""
     subject = f"cache {place}"
+    manifest, data = carried.manifest, carried.config
     if manifest.config.media_type == document.CACHE_CONFIG:
         found = document.parse(data, subject)
     elif manifest.config.media_type in CONFIGS:
@@ -199,7 +164,7 @@ def _add(solver: Solver, place: CachePlace, manifest: Manifest, data: bytes, fet
         raise Invalid("read", subject, f"a cache has no configuration of type {manifest.config.media_type[:100]!r}")
     given = _layers(manifest, found, config if manifest.config.media_type in CONFIGS else None)
 
-    solver.imports.add(found.steps, given, _unpacking(solver, given, fetch))
+    solver.imports.add(found.steps, given, _unpacking(solver, given, carried.fetch))
 
 
 def _unpacking(solver: Solver, given: dict[Digest, Descriptor], fetch: Fetch) -> Fetch:
@@ -221,9 +186,3 @@ def _layers(manifest: Manifest, found: document.CacheDocument, image: ImageConfi
         return dict(zip(image.rootfs.diff_ids, manifest.layers, strict=False))
     plain = {one.blob: one.annotations.get(document.UNCOMPRESSED, one.blob) for one in found.layers}
     return {Digest(plain.get(layer.digest, layer.digest)): layer for layer in manifest.layers}
-
-
-def _proven(data: bytes, descriptor: Descriptor) -> bytes:
-    if Digest.of(data, descriptor.digest.algorithm) != descriptor.digest:
-        raise Invalid("read", "the cache", f"the content of {descriptor.digest} is another")
-    return data

@@ -24,7 +24,7 @@ from .. import graph
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from orlop.engine.engine import Engine
 
@@ -40,18 +40,26 @@ _users: dict[tuple[str, str], list[str]] = {}  # (data directory, volume) -> how
 @contextmanager
 def held_cache(solver: Solver, mount: graph.CacheMount) -> Iterator[str]:
     """Hold the directory of a cache mount; yields its path. Waits for one that is locked. Raises Unavailable."""
-    engine = solver.engine
-    name = _taken(solver, mount)
+    with claimed(solver.engine, mount.id, solver.check, mount.sharing) as name, solver.engine.volumes.held({name}):
+        yield _made(solver, name, mount)
+
+
+@contextmanager
+def claimed(engine: Engine, cache_id: str, check: Callable[[], None], sharing: str = graph.LOCKED) -> Iterator[str]:
+    """Have the use of a cache mount; yields its volume, which may not be there yet. Waits for who has it otherwise.
+
+    check: raises what ends the waiting.
+    """
+    root = engine.paths.root
+    name = _taken(root, cache_id, sharing, check)
     try:
-        with engine.volumes.held({name}):
-            path = _made(solver, name, mount)
-            yield path
+        yield name
     finally:
         with _guard:
-            users = _users[engine.paths.root, name]
-            users.remove(mount.sharing)
+            users = _users[root, name]
+            users.remove(sharing)
             if not users:
-                del _users[engine.paths.root, name]
+                del _users[root, name]
             _guard.notify_all()
 
 
@@ -103,19 +111,17 @@ def _place(engine: Engine) -> str:
     return f"{engine.paths.root}/build/pinned"
 
 
-def _taken(solver: Solver, mount: graph.CacheMount) -> str:
-    base = name_of(mount.id)
-    root = solver.engine.paths.root
+def _taken(root: str, cache_id: str, sharing: str, check: Callable[[], None]) -> str:
+    base = name_of(cache_id)
     with _guard:
         while True:
-            for number in range(PRIVATE_MAX if mount.sharing == graph.PRIVATE else 1):
+            for number in range(PRIVATE_MAX if sharing == graph.PRIVATE else 1):
                 name = f"{base}-{number}" if number else base
                 users = _users.get((root, name), [])
-                if not users or (mount.sharing == graph.SHARED and set(users) == {graph.SHARED}):
-                    _users.setdefault((root, name), []).append(mount.sharing)
+                if not users or (sharing == graph.SHARED and set(users) == {graph.SHARED}):
+                    _users.setdefault((root, name), []).append(sharing)
                     return name
-            if solver.failure is not None:
-                raise Unavailable("mount", f"cache {mount.id}", "the build was cancelled")
+            check()
             _guard.wait(POLL_S)
 
 
@@ -125,16 +131,27 @@ def name_of(cache_id: str) -> str:
     return f"build-cache-{shown or 'x'}-{hashlib.sha256(cache_id.encode()).hexdigest()[:8]}"
 
 
+def made(solver: Solver, cache_id: str) -> bool:
+    """Make a cache mount that is not here, where the build may read it from elsewhere; tell whether it is here now."""
+    with claimed(solver.engine, cache_id, solver.check) as name, solver.engine.volumes.held({name}):
+        return _is_here(solver, name) or any(make(cache_id, name) for make in solver.mount_sources)
+
+
+def _is_here(solver: Solver, name: str) -> bool:
+    return os.path.isdir(f"{solver.engine.volumes.path(name)}/{DATA}")
+
+
 def _made(solver: Solver, name: str, mount: graph.CacheMount) -> str:
     engine = solver.engine
     path = f"{engine.volumes.path(name)}/{DATA}"
-    if os.path.isdir(path):
-        return path
-    volumes.create(engine, VolumeRequest(name=name, labels={LABEL: mount.id}))
-    if mount.source is not None:
-        _fill(solver, mount, path)
-    os.chmod(path, mount.mode)
-    os.chown(path, mount.uid, mount.gid)
+    with engine.volumes.filling(name):  # whoever shares it finds it whole
+        if _is_here(solver, name) or any(make(mount.id, name) for make in solver.mount_sources):
+            return path
+        volumes.create(engine, VolumeRequest(name=name, labels={LABEL: mount.id}))
+        if mount.source is not None:
+            _fill(solver, mount, path)
+        os.chmod(path, mount.mode)
+        os.chown(path, mount.uid, mount.gid)
     return path
 
 

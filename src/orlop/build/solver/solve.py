@@ -25,7 +25,7 @@ from .tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from orlop.content.leases import Lease
     from orlop.engine.engine import Engine
@@ -77,6 +77,7 @@ class Solver:
         self.cancelled = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.given_up = threading.Event()  # the same, for what waits for registries
         self.imports = Imports()
+        self.mount_sources: list[Callable[[str, str], bool]] = []  # make a cache mount's volume where they have it
         self.bound: dict[graph.BindMount, str] = {}  # the ChainID of what was mounted
         self.solved: dict[graph.Vertex, Solved] = {}
         self.failure: BaseException | None = None

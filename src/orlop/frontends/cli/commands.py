@@ -144,6 +144,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
         "Manage builds",
         {
             "build": _BUILD,
+            "cache": ("build.cachemounts", "CACHE", "Manage cache mounts: builder cache ls|export|import|pin|unpin"),
             "du": ("build.builder", "DU", "Show what the build cache holds"),
             "logs": ("build.builder", "LOGS", "Print the whole output of a step"),
             "ls": ("build.builder", "LIST", "List builds, or the steps of one"),

@@ -1,10 +1,19 @@
 """The verbs `build.*`. The builder is imported when somebody builds."""
 
+import select
+import threading
+
+from ....build.cache.places import CachePlace
 from ....build.request import AgentSource, BuildRequest, SecretSource
-from ....spec.errors import Invalid
+from ....spec.errors import Invalid, Unavailable
+from ....spec.registry import Credentials
 from ....spec.runtime import Box
 from .call import Args, Call, Reply, Verb
 from .images import told
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ....build.cache.mounts import Access
 
 
 class Build(Args):
@@ -45,6 +54,13 @@ class Shell(Args):
 class Pin(Args):
     mount: str
     pinned: bool = True
+
+
+class Carry(Args):
+    place: CachePlace
+    mounts: tuple[str, ...] = ()
+    replaces: bool = False
+    credentials: dict[str, Credentials] = {}
 
 
 class Prune(Args):
@@ -116,6 +132,32 @@ def _pin(call: Call, args: Pin) -> object:
     return {"volume": pin(call.engine, args.mount, pinned=args.pinned)}
 
 
+def _write_mounts(call: Call, args: Carry) -> object:
+    from ....build.cache import mounts
+
+    return [one.to_json() for one in mounts.write(call.engine, _access(call, args), args.place, args.mounts)]
+
+
+def _read_mounts(call: Call, args: Carry) -> object:
+    from ....build.cache import mounts
+
+    read = mounts.read(call.engine, _access(call, args), args.place, args.mounts, replaces=args.replaces)
+    return [one.to_json() for one in read]
+
+
+def _access(call: Call, args: Carry) -> "Access":
+    from ....build.cache.mounts import Access
+
+    poll = select.poll()
+    poll.register(call.hangup, select.POLLRDHUP)
+
+    def check() -> None:
+        if poll.poll(0):
+            raise Unavailable("carry", "cache mounts", "the client is gone")
+
+    return Access(args.credentials.get, check, threading.Event())
+
+
 def _prune(call: Call, args: Prune) -> object:
     from ....build.garbage import prune
 
@@ -138,5 +180,7 @@ VERBS: dict[str, Verb] = {
     "build.shell": Verb(Shell, _shell),
     "build.usage": Verb(Args, _usage),
     "build.pin": Verb(Pin, _pin),
+    "build.write_mounts": Verb(Carry, _write_mounts, lasts=True),
+    "build.read_mounts": Verb(Carry, _read_mounts, lasts=True),
     "build.prune": Verb(Prune, _prune, lasts=True),
 }
