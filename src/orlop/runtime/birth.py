@@ -69,7 +69,7 @@ class PidNamespace:
 class Processors:
     """The time in which children are born on some processors, () for the caller's own.
 
-    The caller must be there itself: a v2 cgroup may have processors of its own, and a child born in it is never outside.
+    The caller must be there itself: a child that is born in a v2 cgroup, which may have others, is never outside.
     """
 
     __slots__ = ("_before", "_wanted")

@@ -78,7 +78,7 @@ class Created:
         try:
             _attend(self, self._plan)
         except BaseException as failure:
-            self._abort_after(failure)
+            self.abort_after(failure)
             raise
         self._attended = True
 
@@ -101,7 +101,7 @@ class Created:
             if self._plan.hooks.poststart:
                 hooks.run(self._plan.hooks.poststart, "poststart", self.state.replace(status="running"))
         except BaseException as failure:
-            self._abort_after(failure)
+            self.abort_after(failure)
             raise
         self._channel.close()
         self._undo.clear()
@@ -127,8 +127,8 @@ class Created:
         if failures:
             raise failures[0]
 
-    def _abort_after(self, failure: BaseException) -> None:
-        """Abort, and let the failure be told that led to it."""
+    def abort_after(self, failure: BaseException) -> None:
+        """Abort, and let the failure be told that led to it, not what comes on top: a cgroup that is still busy."""
         try:
             self.abort()
         except OSError as left:
@@ -179,7 +179,7 @@ def begin(plan: Plan, outside: Outside, stdio: Sequence[int]) -> Created:
         release()
         _let_prepare(created, plan, outside)
     except BaseException as failure:
-        created._abort_after(failure)
+        created.abort_after(failure)
         raise
     return created
 
@@ -202,8 +202,11 @@ def _make_cgroup(created: Created, wanted: CgroupPlan | None) -> Callable[[], ob
             created.leaf.create()
             created._undo.append(created.leaf.remove)
     except OSError as failure:
-        error: type[OrlopError] = Conflict if failure.errno in (errno.EBUSY, errno.EEXIST) else Unavailable
-        raise error("make", f"the cgroup {wanted.path}", _told(failure)) from None
+        subject = f"the cgroup {wanted.path}"
+        if failure.errno in (errno.EBUSY, errno.EEXIST):
+            cause = f"the cgroup is in use: {_told(failure)}"
+            raise Conflict("make", subject, cause, hint="name another one in linux.cgroupsPath") from None
+        raise Unavailable("make", subject, _told(failure)) from None
     return release
 
 

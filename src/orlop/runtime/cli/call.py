@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..planning.process import FilterCompiler
     from .flags import Flags
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 class Call:
     """One invocation. flags: the verb's; arguments: what stood behind them; criu: a program, "" for that on PATH.
@@ -51,9 +53,17 @@ class Call:
 
 
 def write_pid_file(path: str, pid: int) -> None:
-    """Write a pid where the caller wants it; it appears whole."""
-    if path:
-        temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(str(pid))
-        os.rename(temporary, path)
+    """Write a pid where the caller wants it; it appears whole. What has the name meanwhile is not written through."""
+    if not path:
+        return
+    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
+    try:
+        fd = os.open(temporary, _NEW, 0o666)
+    except FileExistsError:  # of one who was killed, or a link that somebody planted
+        os.unlink(temporary)
+        fd = os.open(temporary, _NEW, 0o666)
+    try:
+        os.write(fd, str(pid).encode())
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)

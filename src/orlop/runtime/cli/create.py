@@ -73,8 +73,8 @@ def create(call: Call) -> int:
     try:
         _finish(call, created, entry)  # before start: from there on abort has nothing to undo
         created.start()  # to the gate
-    except BaseException:
-        created.abort()
+    except BaseException as failure:
+        created.abort_after(failure)
         call.store.forget(entry.id)
         raise
     return 0
@@ -91,8 +91,8 @@ def run(call: Call) -> int:
         if not detach:
             foreground.pass_signals_on(created.pidfd, terminal)
         created.start()
-    except BaseException:
-        created.abort()
+    except BaseException as failure:
+        created.abort_after(failure)
         call.store.forget(entry.id)
         raise
     if detach:
@@ -134,8 +134,8 @@ def _make(call: Call, *, waits: bool) -> tuple[Created, Entry]:
             os.close(root)
     try:
         return created, _remember(call, created, state, original, owner)
-    except BaseException:
-        created.abort()
+    except BaseException as failure:
+        created.abort_after(failure)
         call.store.forget(container)
         raise
 

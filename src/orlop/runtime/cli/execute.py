@@ -14,7 +14,7 @@ from .. import enter, host
 from ..operations.cgroups import EnterCgroups
 from . import descriptors, foreground
 from .call import Call, write_pid_file
-from .store import cgroup_of
+from .store import cgroup_of, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def execute(call: Call) -> int:
         if not detach:
             foreground.pass_signals_on(created.pidfd, terminal)
         created.start()
-    except BaseException:
-        created.abort()
+    except BaseException as failure:
+        created.abort_after(failure)
         raise
     if detach:
         return 0
@@ -162,8 +162,8 @@ def _below(plan: Plan, wanted: tuple[str, ...]) -> Plan:
 def _process(flags: Flags, args: list[str], spec: Spec) -> Process:
     path = flags.text("process")
     if path:
-        with open(path, "rb") as file:
-            return Process.from_json(jsonio.parse(file.read(_PROCESS_BYTES_MAX + 1), path), path)
+        data = read_file(path, _PROCESS_BYTES_MAX, pipe=True)
+        return Process.from_json(jsonio.parse(data, path, bytes_max=_PROCESS_BYTES_MAX), path)
     if not args:
         raise Invalid("run", "orlop-runtime exec", "it requires a command, or --process")
     own = spec.process or Process(cwd="/")

@@ -30,8 +30,11 @@ class Log:
         if not self._path:
             sys.stderr.write(line)
             return
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        # O_NONBLOCK for the open alone: a FIFO without a reader is an error then, and no wait.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        fd = os.open(self._path, flags, 0o644)
         try:
+            os.set_blocking(fd, True)
             os.write(fd, line.encode("utf-8", "surrogateescape"))
         finally:
             os.close(fd)

@@ -10,6 +10,7 @@ cgroup is frozen or not.
 """
 
 import os
+import stat
 
 from ...linux.pidfd import boot_id, pidfd_of, stat_fields
 from ...spec import jsonio
@@ -28,6 +29,7 @@ PLAIN_GATE = "plain.sock"  # of a container whose start has nothing to do but to
 _STATE = "state.json"
 _SPEC = "config.json"
 _SPEC_BYTES_MAX = 16 * 1024 * 1024
+_STATE_BYTES_MAX = 1024 * 1024
 
 
 class Entry(Record):
@@ -112,16 +114,16 @@ class Store:
 
     def load(self, container_id: str) -> Entry:
         """Return what is known of a container. Raises NotFound with runc's words."""
+        path = f"{self.directory(container_id)}/{_STATE}"
         try:
-            with open(f"{self.directory(container_id)}/{_STATE}", "rb") as file:
-                return Entry.from_json(jsonio.parse(file.read(), file.name), file.name)
+            data = read_file(path, _STATE_BYTES_MAX)
+            return Entry.from_json(jsonio.parse(data, path, bytes_max=_STATE_BYTES_MAX), path)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound("find", f"container {container_id}", "container does not exist") from None
 
     def document(self, container_id: str) -> bytes:
         """Return that spec as it is on disk, for who wants to know one thing of it: see `has_hooks`."""
-        with open(f"{self.directory(container_id)}/{_SPEC}", "rb") as file:
-            return file.read(_SPEC_BYTES_MAX + 1)
+        return read_file(f"{self.directory(container_id)}/{_SPEC}", _SPEC_BYTES_MAX)
 
     def spec(self, container_id: str) -> "Spec":
         """Return the spec that the container was made from."""
@@ -209,8 +211,7 @@ def read_spec(path: str) -> "Spec":
     from ...spec.runtime import Spec
 
     try:
-        with open(path, "rb") as file:
-            data = file.read(_SPEC_BYTES_MAX + 1)
+        data = read_file(path, _SPEC_BYTES_MAX)
     except FileNotFoundError:
         raise NotFound(
             "read", path, f"JSON specification file {path} not found", hint="make one with: orlop-runtime spec"
@@ -218,6 +219,25 @@ def read_spec(path: str) -> "Spec":
     except OSError as failure:
         raise Invalid("read", path, os.strerror(failure.errno or 0)) from None
     return Spec.from_json(jsonio.parse(data, path, bytes_max=_SPEC_BYTES_MAX), path)
+
+
+def read_file(path: str, bytes_max: int, *, pipe: bool = False) -> bytes:
+    """Return a file's content; of one that is larger one byte more than bytes_max, for `jsonio.parse` to refuse.
+
+    Looked at before it is opened: a FIFO that nobody writes to would be waited for, a device does what it does when it
+    is opened. pipe: may be one, as `<(...)` of a shell is; one that nobody writes to is empty. Raises OSError, Invalid.
+    """
+    found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(found).st_mode
+        if not (stat.S_ISREG(mode) or (pipe and stat.S_ISFIFO(mode))):
+            raise Invalid("read", path, "it is not a regular file", hint="name a file that holds the JSON document")
+        fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+    with open(fd, "rb") as file:
+        os.set_blocking(fd, True)
+        return file.read(bytes_max + 1)
 
 
 def _replace(path: str, data: bytes) -> None:
