@@ -15,7 +15,7 @@ from . import abi, ffi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -26,6 +26,7 @@ OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MOVE_MOUNT_BENEATH = 0x200
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
 
@@ -95,6 +96,39 @@ def move_mount(mount_fd: int, target_fd: int) -> None:
     """Attach the detached mount to the file or directory that target_fd names: no path is resolved."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
     _on_descriptor(target_fd, "move_mount", mount_fd, b"", target_fd, b"", flags)
+
+
+def replace_mount(mount_fd: int, old: int, underneath: Callable[[], int], descriptors: int) -> None:
+    """Put a detached mount in the place of the one whose root `old` is: what others see there is one or the other.
+
+    underneath: called when the old one is gone, opens what it lay on; on kernels before 6.5, and below a shared mount,
+    that is to be seen for a moment. descriptors: as for `detach`. Raises OSError.
+    """
+    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    try:
+        abi.syscall("move_mount", mount_fd, b"", old, b"", flags | MOVE_MOUNT_BENEATH)
+    except OSError as failure:
+        if failure.errno != errno.EINVAL:
+            raise
+    else:
+        detach(old, descriptors)
+        return
+    detach(old, descriptors)
+    target = underneath()
+    try:
+        move_mount(mount_fd, target)
+    finally:
+        os.close(target)
+
+
+def detach(fd: int, descriptors: int) -> None:
+    """Unmount the mount whose root fd is, not what a path may lead to by now; what is open of it stays usable.
+
+    descriptors: an O_PATH descriptor of the caller's /proc/self/fd, which becomes its working directory: no other
+    procfs has to be mounted. Nothing may be mounted on top.
+    """
+    os.fchdir(descriptors)
+    umount2(str(fd), MNT_DETACH)
 
 
 def mount_setattr(

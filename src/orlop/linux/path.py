@@ -128,11 +128,30 @@ def read_in_root(root: int, path: str, bytes_max: int) -> bytes | None:
         if not stat.S_ISREG(info.st_mode):
             raise abi.error("read", errno.EINVAL, path, "it is not a regular file")
         with open(f"/proc/self/fd/{found}", "rb", buffering=0) as file:
-            data = b""
-            while len(data) <= bytes_max and (chunk := file.read(bytes_max + 1 - len(data))):
-                data += chunk
+            return _read(file.fileno(), path, bytes_max)
     finally:
         os.close(found)
+
+
+def read_file(path: str, bytes_max: int, dirfd: int | None = None) -> bytes:
+    """Return the content of a regular file of our own: of what we keep as state, and nobody else should have touched.
+
+    Raises FileNotFoundError, and OSError: ELOOP for a symbolic link, EINVAL for what is no regular file (a FIFO is not
+    waited for), EFBIG for one that is larger.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=dirfd)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise abi.error("read", errno.EINVAL, path, "it is not a regular file")
+        return _read(fd, path, bytes_max)
+    finally:
+        os.close(fd)
+
+
+def _read(fd: int, path: str, bytes_max: int) -> bytes:
+    data = b""
+    while len(data) <= bytes_max and (chunk := os.read(fd, bytes_max + 1 - len(data))):
+        data += chunk
     if len(data) > bytes_max:
         raise abi.error("read", errno.EFBIG, path, f"the limit is {bytes_max} bytes")
     return data

@@ -11,6 +11,7 @@ The kinds 0 to 2 are docker's multiplexed stream, so a monitor's output reaches 
     SIGNAL   client -> monitor    one byte: the signal number, sent to the process
     EXIT     monitor -> client    an ExitRecord as JSON; the last frame of a connection
     DETACH   client -> monitor    empty: what follows is no death, the process goes on without this client
+    FOLLOW   engine -> monitor    which files that are mounted by themselves to follow from now on (supervise.follow)
     TAKEN    monitor -> client    4 bytes, big endian: so many more STDIN bytes went to the process, or were dropped
     PLACE    engine -> client     of a followed log: two 64-bit integers, file and offset, up to where it was sent;
                                   empty: the log has ended, and nothing follows
@@ -24,7 +25,7 @@ that started it (StartExec.ends_with_client), unless that has sent DETACH.
 from __future__ import annotations
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-RESIZE, SIGNAL, EXIT, TAKEN, DETACH, PLACE = 16, 17, 18, 19, 20, 21
+RESIZE, SIGNAL, EXIT, TAKEN, DETACH, PLACE, FOLLOW = 16, 17, 18, 19, 20, 21, 22
 HEADER_BYTES = 8
 PAYLOAD_BYTES_MAX = 64 * 1024
 WINDOW_BYTES = 256 * 1024

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
         def signal(self, number: int) -> None: ...
 
+        def follow(self, encoded: str) -> None:
+            """Follow these files, and no others any more."""
+
 else:
     from _collections import deque  # collections itself imports five more modules
 
@@ -270,6 +273,10 @@ class Clients:
             client.detached = True
         elif kind == attach.SIGNAL and len(payload) == 1 and 0 < payload[0] <= _SIGNAL_MAX:
             self.process.signal(payload[0])
+        elif kind == attach.FOLLOW:
+            self._first_came = self._first_came and not client.is_first
+            client.is_first = False  # an engine's: with its going nothing of anybody's ends
+            self.process.follow(payload.decode(errors="surrogateescape"))
         else:
             raise ValueError(f"a client sends no frame of kind {kind} with {len(payload)} bytes")
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from ..spec.task import LogOptions
     from .stdio import Pipes
 
-HANDOVER_BYTES_MAX = 16 * 1024
+HANDOVER_BYTES_MAX = 28 * 1024
 HANDOVER_FDS_MAX = 8
 READY = b"ready"
 EXECUTED = b"executed"
@@ -82,13 +82,14 @@ class Handover:
     ends_with_client: see StartExec. ships: its log is sent on, by a log shipper.
     own_directory: removed at the end, "" for none. log: None without one.
     attached: the start message's second descriptor is a client. restarts: see TaskStatus.
-    removed_at_end: see StartTask.
+    removed_at_end: see StartTask. followed: files that are mounted by themselves, encoded (follow.encode).
     """
 
     __slots__ = (
         "attached",
         "cgroup",
         "ends_with_client",
+        "followed",
         "health",
         "input_ends_with_client",
         "is_leaf",
@@ -117,6 +118,7 @@ class Handover:
         self.open_stdin = False
         self.input_ends_with_client = False
         self.restarts = 0
+        self.followed = ""
         self.health = ""  # health.Rules, encoded
         self.log: tuple[int, int] | tuple[int, int, int, int, str] | None = None  # what `Log` takes
 
@@ -126,12 +128,15 @@ class Handover:
         flags += _SHIPS * self.ships + _REMOVED * self.removed_at_end
         log = "" if self.log is None else " ".join(map(str, self.log))
         own = (self.title, self.started_at, self.cgroup, self.own_directory)
-        return _SEPARATOR.join((*own, flags, str(self.restarts), self.health, log)).encode()
+        words = (*own, flags, str(self.restarts), self.health, log, self.followed)
+        return os.fsencode(_SEPARATOR.join(words))
 
     @classmethod
     def decode(cls, data: bytes) -> "Handover":
-        title, started_at, cgroup, own_directory, flags, restarts, health, log = data.decode().split(_SEPARATOR)
+        words = os.fsdecode(data).split(_SEPARATOR, 8)
+        title, started_at, cgroup, own_directory, flags, restarts, health, log, followed = words
         handover = cls(title, started_at, cgroup, own_directory)
+        handover.followed = followed
         handover.attached = _ATTACHED in flags
         handover.is_leaf = _LEAF in flags
         handover.ends_with_client = _ENDS in flags
@@ -308,6 +313,7 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
         handover.open_stdin = job.message.open_stdin
         handover.input_ends_with_client = job.input_ends_with_client
         handover.log = _log(job.log) if job.log else None
+        handover.followed = job.followed
         handover.ships = job.log is not None and bool(job.log.remote)
         places = [listener.fileno(), job.directory, job.runtime_directory, exit_fd]
         _hand_over(monitor, handover, [created.pidfd, *places, *_ends(created, pipes)])

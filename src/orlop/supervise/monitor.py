@@ -26,7 +26,7 @@ from ..linux import process, signals
 from ..linux.cgroup import Cgroup
 from ..spec import attach, jsonio
 from ..spec.task import FDS_MAX, MESSAGE_BYTES_MAX, ExitRecord
-from . import health, launcher, packet, record, restart
+from . import follow, health, launcher, packet, record, restart
 from .attach import Clients
 from .failure import told
 from .launcher import EXECUTED, HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX, READY, Failure, Handover, Inherited
@@ -110,6 +110,7 @@ class Monitor:
         self.handover = handover
         self.began = time.monotonic()
         self.checks: health.Checks | None = None
+        self.files: follow.Files | None = None
         self.shipping: Shipping | None = None
         self.defects: list[str] = []
         self.log = Log(self.directory, *handover.log) if handover.log else None
@@ -170,6 +171,12 @@ class Monitor:
             known = self.handover
             target = health.Target(message, self.pidfd, self.directory, known.cgroup, known.started_at)
             self.checks = health.Checks(health.Rules.decode(known.health), self._loop, target, inherited)
+
+    def follow_files(self, inherited: Inherited) -> None:
+        """Follow the files that are mounted by themselves, now or from when a client says so."""
+        self.files = follow.Files(self._loop, self.pidfd, self.directory, inherited)
+        if self.handover.followed:
+            self.files.follow(self.handover.followed)
 
     def ship(self, shipping: "Shipping", before: "Monitor | None") -> None:
         """Have the log sent on, if the start message says so. before: of this container's run before this one."""
@@ -248,6 +255,10 @@ class Monitor:
             except OSError:
                 pass  # ESRCH: it has just ended. EINVAL: a number that this machine does not have.
 
+    def follow(self, encoded: str) -> None:
+        if self.files and not self._exited:
+            self.files.follow(encoded)
+
     # -- what the process does --------------------------------------------------------------------------------------
 
     def _emit(self, stream: int, data: bytes) -> None:
@@ -312,6 +323,7 @@ def _run(message: packet.Message, inherited: Inherited, waiting: Waiting | None 
     before = None
     while monitor is not None:
         monitor.check_health(message.data, inherited)
+        monitor.follow_files(inherited)
         monitor.ship(shipping, before)
         monitor.carry()
         before, monitor = monitor, _next_run(monitor, kept, series, inherited)
@@ -472,6 +484,8 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
     if monitor.checks:
         monitor.checks.stop()
         acted = monitor.checks.acted
+    if monitor.files:
+        monitor.files.stop()
     monitor.reap_launcher()
     signal, uid, pid = record.sender(monitor.pidfd)
     wait_status = process.wait_pidfd(monitor.pidfd)

@@ -11,6 +11,7 @@ from ..spec import jsonio
 from ..spec.errors import Conflict, Invalid, OrlopError
 from ..spec.runtime import OCI_VERSION, Box, Namespace, Process, Spec, State, User
 from ..spec.task import LOG_DRIVERS, SPEC_FILE, LogOptions, Start, StartExec, StartTask
+from . import follow, record
 from .stdio import Pipes
 
 TYPE_CHECKING = False
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ..runtime.launch import Created
     from ..spec.runtime import Seccomp
 
-SPEC_BYTES_MAX = 8 * 1024 * 1024
 REHEARSALS = 10  # the interpreter rewrites a function when it has run a few times (PEP 659)
 EXEC_DIRECTORY = "exec"
 _HEX = frozenset("0123456789abcdef")
@@ -51,11 +51,12 @@ class Job:
     name: short ids, for titles. directory, runtime_directory: open descriptors. own_directory: the path of an exec's
     runtime directory, which it does not outlive; "" for a container's process. log: None without one.
     network: a descriptor of the network namespace that came with the message, -1 for none. trees: of detached mounts,
-    by their destinations. restarts: see TaskStatus.
+    by their destinations. restarts: see TaskStatus. followed: see Handover, once the process is made.
     """
 
     __slots__ = (
         "directory",
+        "followed",
         "log",
         "message",
         "name",
@@ -80,6 +81,7 @@ class Job:
         self.network = network
         self.trees = trees or {}
         self.restarts = self.restarts_before
+        self.followed = ""
         self.log: LogOptions | None = None
         if isinstance(message, StartTask) and message.log.driver not in LOG_DRIVERS:
             cause = f"there is no log driver {message.log.driver!r}"
@@ -134,7 +136,8 @@ class Job:
 def _create_task(
     job: Job, message: StartTask, facts: "HostFacts", announce: "Callable[[str], object]"
 ) -> "tuple[Created, Pipes | None]":
-    spec = _read_spec(message.directory)
+    spec = record.read_spec(message.directory)
+    job.followed = follow.found(spec.mounts, message.directory)
     command = spec.process
     if command is None:
         raise Invalid("start", f"container {message.id[:12]}", f"{SPEC_FILE} has no process")
@@ -206,7 +209,7 @@ def begin_exec(message: StartExec, facts: "HostFacts", leaf: str = "") -> "tuple
         finally:
             os.close(root)
         told = _sized(told, message.console_size)
-        spec = _read_spec(message.directory)
+        spec = record.read_spec(message.directory)
         compiled = enter.compile_exec(told, spec, facts, _programs(message.runtime_directory).compile, leaf)
         pipes = None if told.terminal else Pipes(message.open_stdin)
         state = State(
@@ -293,13 +296,6 @@ def _in_network(spec: Spec, network: int) -> Spec:
 
 def _sized(told: Process, size: Box | None) -> Process:
     return told.replace(console_size=size) if size is not None else told
-
-
-def _read_spec(directory: str) -> Spec:
-    path = f"{directory}/{SPEC_FILE}"
-    with open(path, "rb", buffering=0) as file:
-        data = file.read(SPEC_BYTES_MAX + 1)
-    return Spec.from_json(jsonio.parse(data, path, bytes_max=SPEC_BYTES_MAX), path)
 
 
 def _checked(identity: str) -> str:

@@ -12,19 +12,27 @@ import fcntl
 import os
 import time
 
-from ..linux import process
+from ..linux import path, process
 from ..runtime import reaper
 from ..spec import jsonio
 from ..spec.errors import Invalid
-from ..spec.task import EXIT_FILE, STATUS_FILE, ExitRecord, TaskStatus
+from ..spec.runtime import Spec
+from ..spec.task import EXIT_FILE, SPEC_FILE, STATUS_FILE, ExitRecord, TaskStatus
 
 ERROR_CHARACTERS_MAX = 600  # six bytes each at worst: the record fits into what is reserved
+SPEC_BYTES_MAX = 8 * 1024 * 1024
 TAKE_S_MAX = 5.0
 _TAKE_POLL_S = 0.01
 _RESERVED_BYTES = 4096
 _SIGNAL_BASE = 128
 _NAME_BYTES_MAX = 64
 _EXIT_TEMPORARY = f".{EXIT_FILE}"
+
+
+def read_spec(directory: str) -> Spec:
+    """Return what a container's config.json says. Raises Invalid, OSError."""
+    name = f"{directory}/{SPEC_FILE}"
+    return Spec.from_json(jsonio.parse(path.read_file(name, SPEC_BYTES_MAX), name, bytes_max=SPEC_BYTES_MAX), name)
 
 
 def now(later_s: float = 0.0) -> str:
@@ -155,16 +163,10 @@ def unlink(directory_fd: int, name: str) -> None:
 def _last_end(directory_fd: int) -> str:
     """Return when the last run ended whose record lies here, "" when there is none that can be read."""
     try:
-        fd = os.open(EXIT_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
-    except OSError:
-        return ""
-    try:
-        data = os.read(fd, _RESERVED_BYTES)
+        data = path.read_file(EXIT_FILE, _RESERVED_BYTES, directory_fd)
         return ExitRecord.from_json(jsonio.parse(data, EXIT_FILE), EXIT_FILE).finished_at
     except (OSError, Invalid):
         return ""
-    finally:
-        os.close(fd)
 
 
 def _create(directory_fd: int, name: str) -> int:

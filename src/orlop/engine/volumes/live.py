@@ -2,6 +2,7 @@
 
     with the container's lock: decide, make volumes -> open every new mount as a detached tree, in the host's view
     -> one thread enters the container's mount namespace and moves them into place -> config.json, container.json
+    -> its monitor hears which files are mounted by themselves now (supervise.follow)
 
 What the thread may do there: `visit`.
 """
@@ -15,10 +16,12 @@ from contextlib import ExitStack, contextmanager
 from ...linux import mount, path
 from ...runtime.operations import mount_options
 from ...runtime.operations.mounts import PROC_FILES_ALLOWED, BindMount, overlay
+from ...spec import attach as frames
 from ...spec import jsonio
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unsupported
 from ...spec.mount import IMAGE
 from ...spec.task import SPEC_FILE
+from ...supervise import attach, follow
 from .. import events
 from ..compile import mounts as compiled
 from ..containers import state
@@ -70,6 +73,8 @@ def change(engine: Engine, reference: str, add: tuple[MountRequest, ...], remove
         _write(engine, record, wanted, {point.destination for point in gone})
         undo.pop_all()
         _forget(engine, gone)
+        if init is not None:
+            _have_followed(engine, record)
     _tell(engine, before, fresh.mounts, gone)
 
 
@@ -147,6 +152,19 @@ def _tell(engine: Engine, record: ContainerRecord, added: Iterable[MountPoint], 
     events.publish_container(engine, record, "update")
 
 
+def _have_followed(engine: Engine, record: ContainerRecord) -> None:
+    """Tell the monitor which files are mounted by themselves."""
+    text = follow.found(engine.records.spec(record.id).mounts, engine.records.path(record.id))
+    try:
+        monitor = attach.connect(engine.task_directory(record.id))
+        try:
+            monitor.sendall(frames.frame(frames.FOLLOW, os.fsencode(text)))
+        finally:
+            monitor.close()
+    except OSError as wrong:
+        engine.log.write(f"the files that are mounted into {record.subject} are not followed: {wrong.strerror}")
+
+
 def _init(engine: Engine, record: ContainerRecord) -> int | None:
     """Return a pidfd of the container's first process, None when none runs."""
     task = engine.observe(record.id)
@@ -183,7 +201,11 @@ def _apply(
         for one in wanted:
             known = (lent or {}).get(one.destination)
             trees.append((_tree(one if known is None else mount_options.of_tree(one, known)), one))
-        visit.inside(record.subject, init, lambda: _move(trees, places), verb=_VERB)
+        descriptors = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            visit.inside(record.subject, init, lambda: _move(trees, places, descriptors), verb=_VERB)
+        finally:
+            os.close(descriptors)
     finally:
         for tree, _ in trees:
             os.close(tree)
@@ -210,29 +232,31 @@ def _tree(wanted: Mount) -> int:
     return mount.new_filesystem(wanted.type, settings, attributes, wanted.source)
 
 
-def _move(trees: list[tuple[int, Mount]], places: list[str]) -> None:
-    """Attach the trees and detach what is at the places. Runs in the container's mount namespace."""
+def _move(trees: list[tuple[int, Mount]], places: list[str], descriptors: int) -> None:
+    """Attach the trees and detach what is at the places. Runs in the container's mount namespace.
+
+    descriptors: see mount.detach. What is open of a mount that is detached stays usable until it is closed.
+    """
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    old: list[tuple[int, str]] = []
-    attached: list[tuple[int, str]] = []
+    old: list[int] = []
+    attached: list[int] = []
     try:
-        for place in places:
-            old.append((_mounted_at(root, place), place))
+        old += (_mounted_at(root, place) for place in places)
         for tree, wanted in trees:
             target = _target(root, wanted.destination, tree)
             try:
                 mount.move_mount(tree, target)
             finally:
                 os.close(target)
-            attached.append((tree, wanted.destination))
-        for fd, place in old:
-            _detach(root, fd, place)
+            attached.append(tree)
+        for fd in old:
+            mount.detach(fd, descriptors)
     except BaseException:
-        for tree, place in attached:
-            _detach(root, tree, place)
+        for tree in attached:
+            mount.detach(tree, descriptors)
         raise
     finally:
-        for fd, _ in old:
+        for fd in old:
             os.close(fd)
         os.close(root)
 
@@ -263,19 +287,3 @@ def _mounted_at(root: int, place: str) -> int:
         return fd
     os.close(fd)
     raise NotFound("unmount", place, f"nothing is mounted at {place} any more", hint="it was unmounted inside")
-
-
-def _detach(root: int, fd: int, place: str) -> None:
-    """Detach the mount whose root fd is; what is open of it stays usable until it is closed."""
-    if stat.S_ISDIR(os.fstat(fd).st_mode):
-        os.fchdir(fd)
-        mount.umount2(".", mount.MNT_DETACH)
-    else:
-        parent, _, name = place.rpartition("/")
-        directory = path.open_in_root(root, parent)
-        try:
-            os.fchdir(directory)
-        finally:
-            os.close(directory)
-        mount.umount2(name, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
-    os.fchdir(root)
