@@ -32,6 +32,7 @@ from _socket import (
     MSG_CMSG_CLOEXEC,
     MSG_NOSIGNAL,
     SCM_RIGHTS,
+    SO_SNDTIMEO,
     SOCK_STREAM,
     SOL_SOCKET,
     socket,
@@ -55,6 +56,7 @@ TAKEN = b"T"
 FAILED = b"F"
 
 MESSAGE_BYTES_MAX = 64 * 1024
+HAND_OVER_S_MAX = 60  # until somebody who listens takes a terminal: longer than any engine needs, and no hang
 _SOCK_SEQPACKET = 5
 _SOCK_CLOEXEC = 0o2000000
 _INT_BYTES = 4
@@ -126,12 +128,16 @@ class Channel:
 def send_descriptor(path: str, fd: int, data: bytes) -> None:
     """Send a descriptor and data, in one message, to the unix stream socket at path. Raises Unavailable."""
     sock = socket(AF_UNIX, SOCK_STREAM | _SOCK_CLOEXEC)
+    # struct timeval. It holds for connect(2), too, which waits while the queue of who listens is full (unix(7)).
+    sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, HAND_OVER_S_MAX.to_bytes(8, sys.byteorder) + bytes(8))
     # By descriptor: a socket's path may have 107 bytes (unix(7)), the caller's may be longer.
     directory = -1
     try:
         directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         sock.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
         sock.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(_INT_BYTES, sys.byteorder))], MSG_NOSIGNAL)
+    except BlockingIOError:
+        raise errors.Unavailable("send a descriptor to", path, f"nobody took it for {HAND_OVER_S_MAX} s") from None
     except OSError as failure:
         raise errors.Unavailable("send a descriptor to", path, failure.strerror or str(failure)) from None
     finally:
