@@ -114,8 +114,9 @@ def test_the_value_is_nowhere_else(box: Environment) -> None:
             assert tar.getmembers()
         assert VALUE.encode() not in data
     holders = [path for path in box.root.rglob("*") if path.is_file() and VALUE.encode() in path.read_bytes()]
-    assert holders == [box.root / "secrets/pass/data"]
-    assert holders[0].stat().st_mode & 0o777 == 0o600
+    assert holders == [], "on the disk it is sealed"
+    for kept in (box.root / "secrets/pass/data", box.root / "secrets.key"):
+        assert kept.stat().st_mode & 0o777 == 0o600
     assert "in use by: c" in box("secret", "rm", "pass", check=False).stderr
     (copies,) = (box.root / "containers").glob("*/granted")
     place = copies.resolve()
@@ -123,6 +124,66 @@ def test_the_value_is_nowhere_else(box: Environment) -> None:
     box("rm", "-f", "c")
     assert not place.exists()
     box("secret", "rm", "pass")
+
+
+def test_a_new_version_is_what_later_starts_get(box: Environment) -> None:
+    """red: with a record of the new version that is written before its data."""
+    made = box("secret", "inspect", "--format", "{{.ID}} {{.Version.Index}}", "pass").stdout.split()
+    box("run", "-d", "--name", "c", "--network", "none", "--secret", "pass", "box:1", "sleep", "1000")
+    assert box("secret", "create", "--replace", "pass", "-", input="second").stdout.strip() == made[0]
+    assert box("secret", "inspect", "--format", "{{.ID}} {{.Version.Index}}", "pass").stdout.split() == [made[0], "2"]
+    assert [one.name for one in sorted((box.root / "secrets/pass").iterdir())] == ["data.2", "record.json"]
+    assert box("exec", "c", "cat", "/run/secrets/pass").stdout == VALUE, "who runs keeps what it was given"
+    box("restart", "-t", "0", "c")
+    assert box("exec", "c", "cat", "/run/secrets/pass").stdout == "second"
+    assert box("secret", "create", "--replace", "fresh", "-", input="x").code == 0
+    box("config", "create", "--replace", "note", "-", input="one")
+    box("config", "create", "--replace", "note", "-", input="two")
+    assert json.loads(box("config", "inspect", "note").stdout)[0]["Version"]["Index"] == 2
+
+
+def test_without_its_key_a_secret_opens_for_nobody(box: Environment) -> None:
+    """A lost key is told, and no other one is made in its place; what is damaged or another's is no secret.
+
+    red: without the name of the key in a sealed file, without the tag, with a tag that does not cover whose it is.
+    """
+    box("secret", "create", "other", "-", input="of another")
+    flags = ("--network", "none", "--secret", "pass", "box:1", "cat", "/run/secrets/pass")
+    key, data, other = box.root / "secrets.key", box.root / "secrets/pass/data", box.root / "secrets/other/data"
+    kept, sealed = key.read_bytes(), data.read_bytes()
+
+    def refused() -> str:
+        done = box("run", "--rm", *flags, check=False)
+        assert done.code == 125 and "Next: " in done.stderr and VALUE not in done.stdout, done
+        return done.stderr
+
+    key.unlink()
+    assert "secrets.key can't be read: no such file" in refused()
+    assert "can't be read" in box("secret", "create", "more", "-", input="x", check=False).stderr
+    assert not key.exists() and box("secret", "ls", "-q").stdout.count("\n") == 2
+    key.write_bytes(bytes(32))
+    key.chmod(0o600)
+    assert "sealed with another key" in refused()
+    key.write_bytes(kept)
+    key.chmod(0o644)
+    assert "others may read" in refused()
+    key.chmod(0o600)
+    for wrong in (b"", sealed[:40], sealed[:-1] + bytes([sealed[-1] ^ 1]), other.read_bytes(), VALUE.encode()):
+        data.write_bytes(wrong)
+        assert "damaged" in refused()
+    data.write_bytes(sealed)
+    assert run(box, "--secret", "pass", "box:1", "cat", "/run/secrets/pass") == VALUE
+
+
+def test_what_was_kept_before_secrets_were_sealed_is_sealed(box: Environment) -> None:
+    box("engine", "stop")
+    (box.root / "secrets.key").unlink()
+    (box.root / "secrets/pass/data").write_text(VALUE)
+    (box.root / "secrets/pass/data.2").write_text("of a version that was not finished")
+    assert run(box, "--secret", "pass", "box:1", "cat", "/run/secrets/pass") == VALUE
+    assert VALUE.encode() not in (box.root / "secrets/pass/data").read_bytes()
+    assert not (box.root / "secrets/pass/data.2").exists()
+    assert box("system", "fsck").code == 0
 
 
 def test_a_restart_and_a_start_find_it(box: Environment) -> None:

@@ -44,8 +44,8 @@ ACTIONS: dict[str, frozenset[str]] = {
     NETWORK: frozenset("connect create destroy disconnect prune remove update".split()),
     BUILDER: frozenset(("prune",)),
     DAEMON: frozenset(("reload",)),
-    SECRET: frozenset(("create", "remove")),
-    CONFIG: frozenset(("create", "remove")),
+    SECRET: frozenset(("create", "remove", "update")),
+    CONFIG: frozenset(("create", "remove", "update")),
 }
 FILTERS = frozenset(
     "config container daemon event image label network node plugin scope secret service type volume".split()

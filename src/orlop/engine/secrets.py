@@ -1,7 +1,8 @@
 """Secrets and configs of one machine, and their files in containers.
 
     $ORLOP_ROOT/secrets/<name>/record.json data         mode 0600 in 0700 directories          (writer: engine)
-    $ORLOP_ROOT/configs/<name>/record.json data
+                                           data.<n>     the same of version n: sealed (sealing)
+    $ORLOP_ROOT/configs/<name>/record.json data         the same, not sealed
     <tmpfs>/<container id>/<number>                     what is bind-mounted into a container   (writer: engine)
     $ORLOP_ROOT/containers/<id>/granted -> that directory
 
@@ -9,6 +10,8 @@ Invariants:
 1. What a container sees lies on a tmpfs (checked by its file system's type, or the start fails): never on a disk,
    never in a layer, so no commit, export or image has it; never in an environment, so no inspect shows it.
 2. It is written anew at every start by an engine, and goes with the container. A restart by the monitor finds it.
+   A new version is what later starts get; who runs keeps what it was given.
+3. On the disk a secret is sealed. Its record is replaced last, so a version is whole or was never there.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from . import events
 from .compile.mounts import GRANTED
 from .containers import names
 from .containers.record import disk_trouble_told, timestamp, write_durably
+from .sealing import OVERHEAD_BYTES, Key, is_sealed
 from .userns import kept
 
 TYPE_CHECKING = False
@@ -51,14 +55,17 @@ class Data:
     def __init__(self, root: str, kind: str) -> None:
         self.kind = kind
         self._root = f"{root}/{kind}s"
+        self._key = Key(root) if kind == SECRET else None
         self._guard = threading.Lock()
 
     def make(self, record: DataRecord, data: bytes) -> None:
         """Keep a new one. Raises Conflict, OSError."""
         new = f"{self._root}/.new-{record.id}"
+        if self._key is not None and not self.all():
+            self._key.make()
         try:
             os.makedirs(new, 0o700)
-            write_durably(f"{new}/data", data, last=False)
+            write_durably(f"{new}/{_file(record)}", self._kept(record, data), last=False)
             write_durably(f"{new}/record.json", jsonio.dump(record.to_json()))
             with self._guard:
                 if os.path.lexists(f"{self._root}/{record.name}"):
@@ -67,6 +74,17 @@ class Data:
                 os.rename(new, f"{self._root}/{record.name}")
         finally:
             shutil.rmtree(new, ignore_errors=True)
+
+    def replace(self, record: DataRecord, data: bytes) -> None:
+        """Keep the next version of one. Raises OSError."""
+        place = f"{self._root}/{record.name}"
+        with self._guard:
+            write_durably(f"{place}/{_file(record)}", self._kept(record, data), last=False)
+            write_durably(f"{place}/record.json", jsonio.dump(record.to_json()))
+        _drop_versions(place, record)
+
+    def _kept(self, record: DataRecord, data: bytes) -> bytes:
+        return data if self._key is None else self._key.seal(data, _about(self.kind, record))
 
     def find(self, reference: str) -> DataRecord:
         """Return one by its name, its id, or the beginning of exactly one id. Raises NotFound."""
@@ -96,12 +114,17 @@ class Data:
         return found
 
     def read(self, record: DataRecord) -> bytes:
-        """Return the data of one. Raises NotFound."""
+        """Return the data of one. Raises NotFound, and what `Key.open` raises."""
+        subject = f"{self.kind} {record.name}"
         try:
-            with open(f"{self._root}/{record.name}/data", "rb") as file:
-                return file.read(BYTES_MAX[self.kind] + 1)
+            with open(f"{self._root}/{record.name}/{_file(record)}", "rb") as file:
+                data = file.read(BYTES_MAX[self.kind] + OVERHEAD_BYTES + 1)
         except FileNotFoundError:
-            raise NotFound("read", f"{self.kind} {record.name}", f"no such {self.kind}: {record.name}") from None
+            newer = self.find(record.id)
+            if newer.version == record.version:
+                raise NotFound("read", subject, f"no such {self.kind}: {record.name}") from None
+            return self.read(newer)
+        return data if self._key is None else self._key.open(data, _about(self.kind, record), subject)
 
     def remove(self, record: DataRecord) -> None:
         """Forget one. Raises OSError."""
@@ -118,9 +141,42 @@ class Data:
         for name in left:
             shutil.rmtree(f"{self._root}/{name}", ignore_errors=True)
 
+    def settle(self, record: DataRecord) -> None:
+        """Remove versions that are no more; seal one that was kept before secrets were sealed.
+
+        Raises OSError, and what `Key.seal` raises.
+        """
+        _drop_versions(f"{self._root}/{record.name}", record)
+        if self._key is None:
+            return
+        place = f"{self._root}/{record.name}/{_file(record)}"
+        with open(place, "rb") as file:
+            data = file.read(BYTES_MAX[self.kind] + OVERHEAD_BYTES + 1)
+        if not is_sealed(data):
+            self._key.make()
+            write_durably(place, self._key.seal(data, _about(self.kind, record)))
+
+
+def _file(record: DataRecord) -> str:
+    return "data" if record.version == 1 else f"data.{record.version}"
+
+
+def _about(kind: str, record: DataRecord) -> bytes:
+    return f"{kind} {record.id} {record.version}".encode()
+
+
+def _drop_versions(place: str, record: DataRecord) -> None:
+    """Remove the data of versions that are no more, and of one that was not finished."""
+    for name in os.listdir(place):
+        if name.startswith("data") and name != _file(record):
+            os.unlink(f"{place}/{name}")
+
 
 def create(engine: Engine, kind: str, request: DataRequest) -> str:
-    """Make a secret or config; return its id. Raises Invalid, Conflict, Unavailable. No error holds the data."""
+    """Make a secret or config, or the next version of it; return its id. No error holds the data.
+
+    Raises Invalid, Conflict, Unavailable.
+    """
     subject = f"{kind} {request.name[:NAME_LENGTH_MAX]}"
     if not _is_name(request.name):
         cause = f"its name is not 1 to {NAME_LENGTH_MAX} of [a-zA-Z0-9_.-], beginning with a letter or digit"
@@ -131,9 +187,17 @@ def create(engine: Engine, kind: str, request: DataRequest) -> str:
         raise Invalid("create", subject, "its data is not base64") from None
     if not 0 < len(data) <= BYTES_MAX[kind]:
         raise Invalid("create", subject, f"it has {len(data)} bytes, 1 to {BYTES_MAX[kind]} are possible")
-    record = DataRecord(id=names.new_id(), name=request.name, created_at=timestamp(), labels=request.labels)
+    kept, now = of_kind(engine, kind), timestamp()
+    if request.updates and (earlier := next((one for one in kept.all() if one.name == request.name), None)):
+        labels = request.labels or earlier.labels
+        record = earlier.replace(version=earlier.version + 1, updated_at=now, labels=labels)
+        with disk_trouble_told("update", subject):
+            kept.replace(record, data)
+        events.publish(engine, kind, "update", record.id, {"name": record.name})
+        return record.id
+    record = DataRecord(id=names.new_id(), name=request.name, created_at=now, labels=request.labels)
     with disk_trouble_told("create", subject):
-        of_kind(engine, kind).make(record, data)
+        kept.make(record, data)
     events.publish(engine, kind, "create", record.id, {"name": record.name})
     return record.id
 
@@ -186,8 +250,8 @@ def _object(data: Data, record: DataRecord, *, whole: bool) -> dict[str, object]
     spec: dict[str, object] = {"Name": record.name, "Labels": dict(record.labels)}
     if whole:
         spec["Data"] = base64.b64encode(data.read(record)).decode()
-    moments = {"CreatedAt": record.created_at, "UpdatedAt": record.created_at}
-    return {"ID": record.id, "Version": {"Index": 1}, **moments, "Spec": spec}
+    moments = {"CreatedAt": record.created_at, "UpdatedAt": record.updated_at or record.created_at}
+    return {"ID": record.id, "Version": {"Index": record.version}, **moments, "Spec": spec}
 
 
 def of_kind(engine: Engine, kind: str) -> Data:
@@ -246,8 +310,13 @@ def withdraw(engine: Engine, container_id: str) -> None:
 
 def sweep(engine: Engine) -> None:
     """Remove what a dead engine left half made, and the files of containers that are gone."""
-    engine.secrets.sweep()
-    engine.configs.sweep()
+    for data in (engine.secrets, engine.configs):
+        data.sweep()
+        for record in data.all():
+            try:
+                data.settle(record)
+            except (OSError, OrlopError) as wrong:
+                engine.log.write(f"{data.kind} {record.name} is not sealed, or has older versions still: {wrong}")
     known = set(engine.records.ids())
     for base in _bases(engine):
         try:

@@ -46,21 +46,24 @@ class GrantRequest(Record):
 
 
 class DataRequest(Record):
-    """`orlop secret create`, `orlop config create`. data: base64."""
+    """`orlop secret create`, `orlop config create`. data: base64. updates: it may be there, and gets a new version."""
 
     strict = True
     name: str
     data: str
     labels: dict[str, str] = {}
+    updates: bool = False
 
 
 class DataRecord(Record):
-    """secret.json, config.json. The data lies beside it. id: 64 hexadecimal digits."""
+    """record.json of a secret or config. The data lies beside it. id: 64 hexadecimal digits."""
 
     id: str
     name: str
     created_at: str
     labels: dict[str, str] = {}
+    version: int = 1
+    updated_at: str = ""
 
 
 class UlimitRequest(Record):

@@ -38,6 +38,7 @@ PLACES = {
     "events.jsonl.1": "events",
     "registry": "registry",
     "secrets": "secrets",
+    "secrets.key": "secrets",
     "configs": "configs",
     "sockets": "scoped sockets and what was done through them",
 }

@@ -6,6 +6,7 @@ Pure. What Compose has and Orlop has not is an error here, before anything is ma
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 from typing import Any
@@ -340,8 +341,16 @@ def stored_name(project: Project, kind: str, resource: Resource) -> str:
         if resource.config.get(key):
             place = resource.config.places.get(key)
             raise unsupported(place, f"{kind}.{resource.key}.{key}", "there are no such drivers")
-    digest = hashlib.sha256(content(project, kind, resource)).hexdigest()
+    digest = _digest(kind, f"{project.name}\0{resource.key}", content(project, kind, resource))
     return f"{project.name[:20]}_{resource.key[:20]}_{digest[:20]}"
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(kind: str, whose: str, data: bytes) -> str:
+    """Return the digest that stands in a name. Names are shown: a secret's must not help who guesses passwords."""
+    if kind == "secrets":
+        return hashlib.scrypt(data, salt=whose.encode(), n=2**14, r=8, p=1, maxmem=2**26, dklen=32).hex()
+    return hashlib.sha256(data).hexdigest()
 
 
 def stored(project: Project, services: Iterable[Service], kind: str) -> dict[str, Resource]:

@@ -50,6 +50,7 @@ def _create(invocation: Invocation, kind: _Kind) -> int:
         "name": name,
         "data": base64.b64encode(_read(place, kind.name)).decode(),
         "labels": dict(invocation.options["label"]),
+        "updates": invocation.options["replace"],
     }
     with invocation.connect() as engine:
         found = engine.call(f"{kind.verbs}.create", {"request": request})
@@ -144,12 +145,13 @@ Data:
 
 SECRETS, CONFIGS = _Kind("secret"), _Kind("config")
 
+_REPLACE = Flag("replace", "", BOOL, "Make a new version of one that is there", default=False)
 CREATE = Command(
     SECRETS.create,
     "Create a secret from a file or STDIN as content",
     "[OPTIONS] SECRET [file|-]",
     arguments=(1, 2),
-    flags=(Flag("label", "l", LABEL, "Secret labels"),),
+    flags=(Flag("label", "l", LABEL, "Secret labels"), _REPLACE),
 )
 _LS_FLAGS = (
     Flag("filter", "f", FILTER, "Filter output based on conditions provided"),
@@ -174,7 +176,7 @@ CREATE_CONFIG = Command(
     "Create a config from a file or STDIN",
     "[OPTIONS] CONFIG [file|-]",
     arguments=(1, 2),
-    flags=(Flag("label", "l", LABEL, "Config labels"),),
+    flags=(Flag("label", "l", LABEL, "Config labels"), _REPLACE),
 )
 LS_CONFIGS = Command(CONFIGS.list, "List configs", "[OPTIONS]", flags=_LS_FLAGS)
 INSPECT_CONFIG = Command(
