@@ -6,7 +6,10 @@ the whole table; ours does it twice, running and stopped.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import shutil
 import stat
@@ -20,6 +23,7 @@ import pytest
 
 from bench.platforms import podman_command
 from bench.workspace import CGROUP, Workspace
+from orlop.linux import zstd
 from support.bundles import busybox_root
 
 Tree = dict[str, object]
@@ -236,8 +240,9 @@ def _rows_here(workspace: Workspace, name: str) -> Path:
 def docker(workspace: Workspace, rootfs: Path, peer: Callable[[str], Path]) -> Peer:
     env = workspace.dockerd("d", program=peer("dockerd")).env
 
-    def call(*args: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run([peer("docker"), *args], env=env, capture_output=True, timeout=120, check=False)
+    def call(*args: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        words = [peer("docker"), *args]
+        return subprocess.run(words, env=env, capture_output=True, timeout=120, check=False, input=data)
 
     assert call("import", str(rootfs), "bb:1").returncode == 0
 
@@ -294,6 +299,32 @@ def _archive() -> bytes:
             member.size = 5 if kind == tarfile.REGTYPE else 0
             archive.addfile(member, io.BytesIO(b"piped"[: member.size]))
     return out.getvalue()
+
+
+def _zstd(data: bytes) -> bytes:
+    compressor = zstd.Compressor(zstd.load(), 3)
+    return compressor.compress(data) + compressor.flush()
+
+
+PACKED = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress, "zstd": _zstd}
+
+
+def test_compressed_archives_are_taken_as_docker_takes_them(orlop, docker: Peer, rootfs: Path) -> None:
+    """red: without Decompressed it is no archive."""
+    orlop("import", str(rootfs), "bb:1")
+    orlop("run", "-d", "--name", "packed", "bb:1", "sleep", "1000")
+    for name, pack in PACKED.items():
+        data = pack(_archive())
+        orlop("exec", "packed", "mkdir", f"/{name}")
+        orlop("cp", "-", f"packed:/{name}", input=data)
+        assert orlop("exec", "packed", "cat", f"/{name}/piped/link").raw_stdout == b"piped"
+        if name != "zstd":  # which docker knows since 23
+            assert docker.call("exec", "cc", "mkdir", f"/{name}").returncode == 0
+            assert docker.call("cp", "-", f"cc:/{name}", data=data).returncode == 0
+            assert docker.call("exec", "cc", "cat", f"/{name}/piped/link").stdout == b"piped"
+        cut = orlop("cp", "-", f"packed:/{name}", input=data[: len(data) // 2], check=False)
+        assert cut.code == 1 and f"its {name} data is truncated" in cut.stderr
+    orlop("rm", "-f", "packed")
 
 
 @pytest.fixture(scope="module")

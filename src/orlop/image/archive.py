@@ -6,14 +6,13 @@ only after it was read from the first to the last byte as the extractor will rea
 
 from __future__ import annotations
 
-from orlop.content.compression import GZIP, NONE, ZSTD, Decompressed
+from orlop.content.compression import Decompressed
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid
 from orlop.spec.image import (
+    LAYER_TYPES,
     OCI_CONFIG,
     OCI_LAYER,
-    OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     Descriptor,
     History,
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 ARCHIVE_BYTES_MAX = 64 * 1024**3
 MESSAGE_DEFAULT = "Imported from -"
 READ_BYTES = 1024 * 1024
-_MEDIA_TYPES = {NONE: OCI_LAYER, GZIP: OCI_LAYER_GZIP, ZSTD: OCI_LAYER_ZSTD}
 _SUBJECT = "the archive"
 
 
@@ -80,9 +78,9 @@ def _store_layer(store: Store, source: Readable) -> tuple[Descriptor, Digest]:
             raise Invalid("import", _SUBJECT, "it is empty", hint="give a tar archive of a root file system")
         with raw.reader() as file:
             stream = Decompressed(file.read, _SUBJECT)
-            if stream.compression in _MEDIA_TYPES:
+            if stream.compression in LAYER_TYPES:
                 diff_id = _validate(stream, None)
-                return raw.commit(media_type=_MEDIA_TYPES[stream.compression]), diff_id
+                return raw.commit(media_type=LAYER_TYPES[stream.compression]), diff_id
             with store.writer() as plain:
                 diff_id = _validate(stream, plain)
                 return plain.commit(diff_id, OCI_LAYER), diff_id

@@ -21,12 +21,12 @@ from orlop.spec.image import (
     DOCKER_LAYER_GZIP,
     DOCKER_MANIFEST,
     INDEXES,
+    LAYER_TYPES,
     MANIFESTS,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_LAYER,
     OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     Descriptor,
     Index,
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1024 * 1024
 GZIP_LEVEL, ZSTD_LEVEL = 6, 3
-TYPES = {PLAIN: OCI_LAYER, GZIP: OCI_LAYER_GZIP, ZSTD: OCI_LAYER_ZSTD}
+TYPES = {compression or PLAIN: media_type for compression, media_type in LAYER_TYPES.items()}
 _OF_OCI = {
     OCI_MANIFEST: DOCKER_MANIFEST,
     OCI_INDEX: DOCKER_INDEX,

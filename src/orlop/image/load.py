@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import posixpath
 
-from orlop.content.compression import GZIP, NONE, ZSTD, Decompressed, detect
+from orlop.content.compression import GZIP, NONE, Decompressed, detect
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid
 from orlop.spec.image import (
@@ -20,6 +20,7 @@ from orlop.spec.image import (
     DOCKER_LAYER_GZIP,
     DOCKER_MANIFEST,
     INDEXES,
+    LAYER_TYPES,
     MANIFESTS,
     OCI_CONFIG,
     OCI_LAYER,
@@ -52,7 +53,6 @@ LINKS_MAX = 16
 IMAGES_MAX = 4096
 HEAD_BYTES = 16
 _SUBJECT = "the archive"
-_LAYERS = {NONE: OCI_LAYER, GZIP: OCI_LAYER_GZIP, ZSTD: OCI_LAYER_ZSTD}
 
 
 class Loaded:
@@ -220,7 +220,7 @@ def _from_docker(archive: _Archive, entry: ArchivedImage) -> Loaded:
     for name, diff_id in zip(entry.layers, config.rootfs.diff_ids, strict=True):
         layer = archive.find(name)
         compression = _compression(store, layer.digest)
-        if compression not in _LAYERS:
+        if compression not in LAYER_TYPES:
             raise Invalid("load", f"layer {name[:100]!r} of {_SUBJECT}", f"{compression} is no compression of an image")
         if layer.digest != diff_id:
             _check_content(store, layer.digest, diff_id)

@@ -13,6 +13,7 @@ import os
 import socket
 import stat as modes
 
+from ...content.compression import Decompressed
 from ...linux.path import LINKS_MAX, open_in_root
 from ...runtime import users
 from ...snapshot.extract import Extraction, Rules
@@ -109,7 +110,9 @@ def write(engine: Engine, reference: str, path: str, stream: int, given: Given) 
             owner = identity.uid, identity.gid
         subject = f"the archive for {path}"
         below = os.fsencode(_link_target(root, _clean(path)))
-        reader = Rebased(Reader(peer.recv, subject, LIMITS), b".", below, without_root=True)  # as docker's
+        reader = Rebased(
+            Reader(Decompressed(peer.recv, subject).read, subject, LIMITS), b".", below, without_root=True
+        )  # as docker's
         try:
             rules = Rules(layer=False, replace=given.replace, owner=owner, shift=shift, mode=given.mode)
             Extraction(root, -1, subject, rules=rules).run(reader)
