@@ -386,7 +386,7 @@ OURS = frozenset(
     "all cidfile color condition filter ignore interval env-host names noheading pidfile pod read-only-tmpfs replace"
     " tz umask unsetenv"
     " chmod chown cni depends-on dry-run egress egress-allow env-file-format health-http health-on-failure"
-    " grep health-tcp help host-access json landlock mount-add mount-rm nesting"
+    " grep health-tcp help host-access json landlock mount-add mount-rm nested nesting"
     " publish-add publish-rm rootfs secret timens".split()
 )
 

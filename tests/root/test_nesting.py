@@ -24,11 +24,11 @@ def user() -> Iterator[User]:
 
 def test_three_levels_deep_without_a_capability_on_the_machine(user: User) -> None:
     third = f"{COMMAND} run --rm host sh -c 'echo third; id -u; cat /proc/self/uid_map'"
-    second = f'{INNER} "echo second; {third}"'
-    done = user.orlop("run", "--rm", "--nesting", *SEEN, "host", "sh", "-c", f"echo first; {second}")
+    second = f'{INNER} "echo second; {third}; {COMMAND} ps -aq"'
+    done = user.orlop("run", "--rm", "--nested", *SEEN, "host", "sh", "-c", f"echo first; {COMMAND} ps -aq; {second}")
     assert done.code == 0, done
     found = done.stdout.splitlines()
-    assert found[:4] == ["first", "second", "third", "0"]
+    assert found[:4] == ["first", "second", "third", "0"], "no level lists a container of the one around it"
     assert [line.split() for line in found[4:]] == [["0", "0", "1"], ["1", "1", "65536"]]
 
 

@@ -329,6 +329,7 @@ ISOLATION_FLAGS = (
     Flag("use-api-socket", "", Kind("", parse_api_socket, bare="true"), "Bind mount Docker API socket", default=False,
          hidden=True),
     Flag("nesting", "", BOOL, "Let the container run containers of its own, without privileges", default=False),
+    Flag("nested", "", BOOL, "The same as --nesting", default=False, hidden=True),
     Flag("userns", "", Kind("string", parse_userns), "User namespace to use", default=""),
     Flag("uts", "", Kind("string", parse_uts), "UTS namespace to use", default=""),
 )

@@ -192,11 +192,15 @@ def _storage_opt(options: Options) -> dict[str, str]:
 def _data_of_nested(options: Options) -> list[str]:
     """Return the volume that an engine inside keeps its layers in: an overlay's own can't lie on an overlay."""
     is_given = any(NESTED_DATA in text.split(":") for text in options["volume"])
-    return [NESTED_DATA] if options["nesting"] and not is_given else []
+    return [NESTED_DATA] if _nests(options) and not is_given else []
+
+
+def _nests(options: Options) -> bool:
+    return bool(options["nesting"] or options["nested"])
 
 
 def _confinement(options: Options) -> tuple[str, ...]:
-    return (*(("nesting",) if options["nesting"] else ()), *(f"landlock={rules}" for rules in options["landlock"]))
+    return (*(("nesting",) if _nests(options) else ()), *(f"landlock={rules}" for rules in options["landlock"]))
 
 
 def security_option(text: str) -> str:
