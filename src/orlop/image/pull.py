@@ -84,7 +84,7 @@ class Pull:
         self.cancel = threading.Event()
         self._store = store
         self._downloads = downloads
-        self._repositories = repositories
+        self._repositories = list(repositories)
         self._platform = platform
         self._all = all_platforms
         self._patience = Patience(self.cancel)
@@ -138,8 +138,9 @@ class Pull:
             lease.add(described.digest)
             if self._store.stat(described.digest) == described.size:
                 return described, self._store.get(described.digest)
-        for repository in self._repositories:
-            patience = self._patience if repository is self._repositories[-1] else self._impatience
+        places = tuple(self._repositories)
+        for repository in places:
+            patience = self._patience if repository is places[-1] else self._impatience
             try:
                 if described is None:
                     found = repository.resolve(reference, patience)
@@ -155,6 +156,9 @@ class Pull:
                 return found, data
             except OrlopError as wrong:
                 refused = wrong
+                # Not asked first again: one that is silent takes minutes for each document and blob.
+                self._repositories.remove(repository)
+                self._repositories.append(repository)
         raise refused or NotFound("pull", self.reference.familiar, "no registry is configured for it")
 
     def _choose(self, target: Descriptor, data: bytes, lease: Lease) -> list[Chosen]:
@@ -207,10 +211,10 @@ class Pull:
         lease.add(manifest.config.digest, *(layer.digest for layer in manifest.layers))
         here = {layer.digest: self._store.stat(layer.digest) == layer.size for layer in manifest.layers}
         for layer in manifest.layers:
-            downloads.append(None if here[layer.digest] else self._downloads.start(layer, self._repositories))
+            downloads.append(None if here[layer.digest] else self._downloads.start(layer, tuple(self._repositories)))
         config = manifest.config
         if self._store.stat(config.digest) != config.size:
-            download = self._downloads.start(config, self._repositories)
+            download = self._downloads.start(config, tuple(self._repositories))
             try:
                 download.wait(self.cancel)
             finally:
