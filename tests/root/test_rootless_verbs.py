@@ -70,6 +70,7 @@ history changed
 update --restart on-failure c
 rename c d
 container exists d
+upgrade --force -t 0 --settle 0 d
 kill -s URG d
 restart -t 0 d
 wait x = 1

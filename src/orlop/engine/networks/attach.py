@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 NONE, HOST, CONTAINER, PATH = "none", "host", "container:", "ns:"
 JOINED = (CONTAINER, PATH)
+HELD_MAX = 4096  # names whose last addresses are known
 # What a kernel, or one who has not the privileges, says of links and rules.
 _LACKING = frozenset(
     (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOSYS)
@@ -505,11 +506,20 @@ def _address(
         return asked
     key = f"{network.id} {whole}"
     part = subnet.parse(pool.ip_range) if pool.ip_range else None
-    found = pools.free_address(whole, part, taken, networks.last_given.get(key, 0))
+    # A name keeps its address as long as nobody else needs it: who restarts, or is replaced, is found where it was.
+    held = networks.last_held.pop((key, record.name), "")
+    if held and (part or whole).contains(held) and subnet.number(held)[0] not in taken:
+        found: str | None = held
+    else:
+        found = pools.free_address(whole, part, taken, networks.last_given.get(key, 0))
     if found is None:
         cause = f"no available addresses on this network's address pools: {network.name} ({whole})"
         raise Unavailable("connect", record.subject, cause, hint="remove containers, or make a larger network")
-    networks.last_given[key] = subnet.number(found)[0]
+    if found != held:
+        networks.last_given[key] = subnet.number(found)[0]
+    while len(networks.last_held) >= HELD_MAX:
+        del networks.last_held[next(iter(networks.last_held))]
+    networks.last_held[key, record.name] = found
     return found
 
 

@@ -70,6 +70,7 @@ class Networks:
         self._removals: list[threading.Thread] = []
         self.without: dict[str, str] = {}  # containers that run without a network that nobody named, and why
         self.last_given: dict[str, int] = {}  # by network id: the address that was given last
+        self.last_held: dict[tuple[str, str], str] = {}  # by network id and a container's name: what it had last
 
     def _resolver_lost(self) -> None:
         self.resolver_lost()

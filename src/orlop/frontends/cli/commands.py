@@ -51,6 +51,11 @@ _STOP = ("containers.lifecycle", "STOP", "Stop one or more running containers")
 _TOP = ("containers.top", "TOP", "Display the running processes of a container")
 _UNPAUSE = ("containers.lifecycle", "UNPAUSE", "Unpause all processes within one or more containers")
 _UPDATE = ("containers.update", "UPDATE", "Update configuration of one or more containers")
+_UPGRADE = (
+    "containers.upgrade",
+    "UPGRADE",
+    "Put another image below a container, and the old one back if the new one fails",
+)
 _WAIT = ("containers.lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes")
 
 COMMON: dict[str, Row] = {
@@ -111,6 +116,7 @@ COMMANDS: dict[str, Row] = {
     "unpause": _UNPAUSE,
     "unshare": ("namespaces.unshare", "UNSHARE", "Run a program in new namespaces, as unshare(1) does"),
     "update": _UPDATE,
+    "upgrade": _UPGRADE,
     "wait": _WAIT,
     "why": _WHY,
 }
@@ -195,6 +201,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "top": _TOP,
             "unpause": _UNPAUSE,
             "update": _UPDATE,
+            "upgrade": _UPGRADE,
             "wait": _WAIT,
             "why": _WHY,
         },

@@ -153,7 +153,7 @@ class Steps:
         self.tell("Container", step.name, "Recreate")
         wanted = step.wanted.replace(name=f"{secrets.token_hex(6)}_{step.name}")
         if not self._renew_volumes:
-            wanted = _with_nameless_volumes(engine, old.id, wanted)
+            wanted = with_nameless_volumes(engine, old.id, wanted)
         new = self.create(engine, service, wanted)
         try:
             self.stop(engine, old, told=False)
@@ -305,7 +305,7 @@ def _entry(name: str, kind: bytes, mode: int, size: int = 0) -> tarfile.TarInfo:
     return entry
 
 
-def _with_nameless_volumes(engine: Engine, container: str, wanted: ContainerRequest) -> ContainerRequest:
+def with_nameless_volumes(engine: Engine, container: str, wanted: ContainerRequest) -> ContainerRequest:
     """Return the request with the volumes without a name of the container that it takes the place of."""
     found = engine.call("containers.inspect", {"container": container, "size": False})
     mounts = found["Mounts"] if isinstance(found, dict) else []
