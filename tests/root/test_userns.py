@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,29 @@ def test_a_mapped_bind_mount_keeps_the_containers_ids_on_disk(machine: Machine) 
         for path in place.iterdir():
             path.unlink()
         place.rmdir()
+
+
+def test_a_mount_shows_its_owner_as_one_of_the_containers(machine: Machine) -> None:
+    """as=UID where the container has ids of its own. Red with the machine's UID in the map: Permission denied; a
+    volume was shown as if nothing had been asked for.
+    """
+    place = machine.user.directory / "shown"
+    place.mkdir()
+    os.chown(place, 1234, 1235)
+    base = ("run", "--rm", "--userns", "auto", "--network", "none", "-u", "1000:1001")
+    script = "stat -c %u:%g /m; echo x >/m/new; stat -c %u:%g /m/new"
+    try:
+        assert machine.lines(*base, "-v", f"{place}:/m:as=1000:1001", "host", "sh", "-c", script) == ["1000:1001"] * 2
+        assert ((place / "new").stat().st_uid, (place / "new").stat().st_gid) == (1234, 1235)
+        far = machine.orlop(*base, "-v", f"{place}:/m:as=4000000", "host", "true")
+        assert (far.code, "as=4000000: the container's user namespace has no such id" in far.stderr) == (125, True), far
+        machine.lines("volume", "create", "shown")
+        assert machine.lines(*base, "-v", "shown:/m:as=1000:1001", "host", "sh", "-c", script) == ["1000:1001"] * 2
+        root = ("run", "--rm", "--network", "none", "-v", "shown:/m", "host", "stat", "-c", "%u:%g", "/m", "/m/new")
+        assert machine.lines(*root) == ["0:0", "0:0"]
+    finally:
+        shutil.rmtree(place)
+        machine.orlop("volume", "rm", "-f", "shown")
 
 
 def test_each_container_has_ids_that_nobody_else_has(machine: Machine) -> None:

@@ -7,14 +7,18 @@ proc_pid_oom_score_adj(5)). What can't be done, and was not asked for by name, i
 
 from __future__ import annotations
 
-from ...spec.errors import Unsupported
+from ...spec.errors import Invalid, Unsupported
 from ...spec.mount import VOLUME
-from ...spec.runtime import Mount, Namespace, Spec
+from ...spec.runtime import IdMapping, Mount, Namespace, Spec
 from . import namespaces
+from .mounts import exchange
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ...spec.container import ContainerRequest
+    from ...spec.mount import MountPoint
     from ..containers.record import ContainerRecord
     from ..host import Devices, Host
 
@@ -35,9 +39,9 @@ def with_ids(spec: Spec, record: ContainerRecord, directory: str, host: Host) ->
         raise Unsupported("create", record.subject, cause, hint="leave idmap away: what is yours is root's inside")
     if not record.uid_mappings:
         return spec
-    own = {point.destination for point in record.mounts if point.type == VOLUME or point.mapped}
+    own = {point.destination: point for point in record.mounts if point.type == VOLUME or point.mapped or point.owner}
     mounts = tuple(
-        mount.replace(uid_mappings=record.uid_mappings, gid_mappings=record.gid_mappings)
+        _with_maps(mount, own.get(mount.destination), record)
         if maps_mounts and (mount.destination in own or mount.source.startswith(f"{directory}/"))
         else mount
         for mount in spec.mounts
@@ -50,6 +54,44 @@ def with_ids(spec: Spec, record: ContainerRecord, directory: str, host: Host) ->
         gid_mappings=record.gid_mappings,
     )
     return spec.replace(mounts=mounts, linux=linux)
+
+
+def _with_maps(mount: Mount, point: MountPoint | None, record: ContainerRecord) -> Mount:
+    """Return a mount whose files have the container's owners on disk; as=UID: and one of them is shown as another.
+
+    A bind mount that shows its owner as somebody of the container's keeps the machine's owners but for those two.
+    """
+    uids, gids = record.uid_mappings, record.gid_mappings
+    if point is not None and point.owner:
+        if point.type == VOLUME:
+            uids, gids = through(mount.uid_mappings, uids), through(mount.gid_mappings, gids)
+        else:
+            uid, *gid = point.shown_as
+            uids = exchange(point.owner[0], _outside(uid, uids, record))
+            gids = exchange(point.owner[1], _outside(gid[0], gids, record)) if gid else mount.gid_mappings
+    return mount.replace(uid_mappings=uids, gid_mappings=gids)
+
+
+def through(first: Sequence[IdMapping], then: Sequence[IdMapping]) -> tuple[IdMapping, ...]:
+    """Return the map that leads through both: from where the first one begins to where the second one ends."""
+    found = []
+    for near in first:
+        for far in then:
+            low = max(near.host_id, far.container_id)
+            size = min(near.host_id + near.size, far.container_id + far.size) - low
+            if size > 0:
+                begins, ends = near.container_id + low - near.host_id, far.host_id + low - far.container_id
+                found.append(IdMapping(container_id=begins, host_id=ends, size=size))
+    return tuple(found)
+
+
+def _outside(number: int, mappings: Sequence[IdMapping], record: ContainerRecord) -> int:
+    """Return whom the machine calls what the container calls `number`. Raises Invalid when it has no such id."""
+    for mapping in mappings:
+        if 0 <= number - mapping.container_id < mapping.size:
+            return mapping.host_id + number - mapping.container_id
+    cause = f"as={number}: the container's user namespace has no such id"
+    raise Invalid("create", record.subject, cause, hint="choose one below its size, or: --userns auto:size=N")
 
 
 def adapted(spec: Spec, request: ContainerRequest, host: Host, devices: Devices) -> tuple[Spec, tuple[str, ...]]:
