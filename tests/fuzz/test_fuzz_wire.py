@@ -241,7 +241,6 @@ def _result(data: bytes) -> None:
     found = jsonio.parse_object(data, "the input")
     result.addresses(found)
     result.mac_address(found, "eth0")
-    result.nameservers(found)
 
 
 # -- what a container is made of ------------------------------------------------------------------------------------

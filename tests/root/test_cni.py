@@ -193,18 +193,12 @@ def test_every_verb_gets_what_the_specification_says(run: Run, orlop: Environmen
     assert delete["conf"]["runtimeConfig"] == add["conf"]["runtimeConfig"]
 
 
+# One of each kind: what else they can say is told without an engine, in unit/test_cni_hostile.py.
 HOSTILE = [
-    ("print('{')", "its answer to ADD can't be understood"),
     ("print('[1]')", "its answer to ADD can't be understood"),
-    ("print('x' * (3 << 20))", "it says more than 1048576 bytes"),
-    ("sys.stderr.write('y' * (3 << 20))", "it says more than 1048576 bytes"),
-    ("time.sleep(1000)", "it did not end within 1 s, and was killed"),
+    ("while True: sys.stderr.write('why')", "it says more than 1048576 bytes"),
     ("os.fork() or time.sleep(1000); time.sleep(1000)", "it did not end within 1 s, and was killed"),
     ("print(json.dumps({'code': 7, 'msg': 'no', 'details': 'way'})); sys.exit(1)", "ADD ended with status 1 (error 7)"),
-    ("sys.stderr.write('oh no'); sys.exit(3)", "ADD ended with status 3: oh no"),
-    ("os.kill(os.getpid(), 9)", "ADD was killed by signal 9"),
-    ("print(json.dumps({'ips': [{'address': '10.66.0.9'}]}))", "a result that can't be understood"),
-    ("print(json.dumps({'ips': 'many'}))", "a result that can't be understood"),
     ("print(json.dumps({'ips': [{'address': '../../x/24'}]}))", "a result that can't be understood"),
 ]
 

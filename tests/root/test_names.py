@@ -448,3 +448,105 @@ def test_answers_pass_as_they_are(run: Run, orlop: Environment, upstream: Callab
     assert ask(box, "text.test", 16, stream=True) == (0, [repr(text * 3)])
     server.records = [(65, b"\0\1\0")]
     assert ask(box, "svc.test", 65) == (0, [repr(b"\0\1\0")])
+
+
+def _replies(query: message.Query) -> list[bytes]:
+    """Return what a hostile server says over UDP to a question: the kind of it is the name's first label."""
+    right = message.answer(query, 0, [message.address("198.51.100.7")])
+    head, body = right[:12], right[12:]
+    wrong = message.answer(query, 0, [message.address("203.0.113.66")])
+    loop = b"\xc0" + bytes([12 + len(query.question)])  # a name that points at itself
+    record = bytes(2) + b"\0\1\0\1" + bytes(4) + b"\0\4" + bytes(4)
+    alias = b"\xc0\x0c\0\5\0\1\0\0\0\5\0\2\xc0\x0c"  # CNAME of itself
+    count = (2001).to_bytes(2, "big")
+    return {
+        "forged": [b"", b"\0", wrong[:11], message.with_id(wrong, query.id ^ 1), wrong[:13], right],
+        "other": [message.answer(message.Query(message.question("else.test", 1, query.id)), 0), right],
+        "query": [query.raw, right],
+        "looped": [head[:6] + b"\0\1" + head[8:] + body[: len(query.question)] + loop + record],
+        "lying": [head[:6] + b"\xff\xff" + head[8:] + body],
+        "cut": [right[:-3]],
+        "aliases": [head[:6] + count + head[8:] + query.question + alias * 2000 + body[len(query.question) :]],
+        "huge": [right + bytes(60_000)],
+        "silent": [],
+    }[query.name.partition(".")[0]]
+
+
+def test_a_hostile_server_harms_nobody(run: Run, orlop: Environment, host: Netns) -> None:
+    """P24: what is forged is passed over, what is broken harms who asked for it, and everybody else is answered.
+
+    Red: with `is_answer_to` always true the forged ones are taken; where `_skip_name` follows a pointer the looped one
+    never ends; where addresses lets struct.error pass the resolver dies with the cut one.
+    """
+    with network() as other:
+        wire(host, "up0", A, other, "up0", B, 24)
+        server = other.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        server.bind((B, 53))
+
+        def serve() -> None:
+            try:
+                while raw_sender := server.recvfrom(4096):
+                    query = message.Query(raw_sender[0])
+                    for reply in _replies(query):
+                        server.sendto(reply, raw_sender[1])
+            except OSError:
+                return
+
+        threading.Thread(target=serve, daemon=True).start()
+        orlop("network", "create", "left")
+        # Restricted, so that the resolver reads the answers itself.
+        box = run("--network", "left", "--egress", "deny", "--egress-allow", "*.test", "--dns", B, "--name", "web")
+        (pid,) = _resolver(orlop)
+        for kind in ("forged", "other", "query"):
+            assert ask(box, f"{kind}.test") == (0, ["198.51.100.7"]), kind
+        for kind in ("looped", "lying", "cut", "aliases", "huge"):
+            raw = _raw(box, f"{kind}.test")
+            assert raw[:2] == b"\x42\x42" and len(raw) <= 512, kind
+            assert ask(box, "web")[0] == 0, kind
+        assert bool(_raw(box, "aliases.test")[2] & 2)  # asked again over TCP, where nobody answers
+        assert ask(box, "silent.test") == (message.SERVFAIL, [])
+        assert _resolver(orlop) == [pid]
+        server.close()
+
+
+def _raw(box: Box, name: str) -> bytes:
+    def go() -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+            asker.settimeout(WAIT_S)
+            asker.connect((client.ADDRESS, 53))
+            asker.send(message.question(name, message.A, 0x4242))
+            return asker.recv(65536)
+
+    return box.inside(go)
+
+
+def test_a_hostile_server_of_streams_is_not_waited_for(run: Run, orlop: Environment, host: Netns) -> None:
+    """Red: without the time of a try in `_Question`, the one that says nothing is waited for by who asked."""
+    with network() as other:
+        wire(host, "up0", A, other, "up0", B, 24)
+        listener = other.inside(lambda: socket.create_server((B, 53)))
+        said = [b"\xff\xff" + bytes(100), b"\0\5hello", b"\0\0x", b"\0"]
+        held: list[socket.socket] = []
+
+        def serve() -> None:
+            try:
+                while True:
+                    peer, _ = listener.accept()
+                    peer.sendall(said[len(held)])
+                    if held:  # the first one is left waiting
+                        peer.close()
+                    held.append(peer)
+            except (OSError, IndexError):
+                return
+
+        threading.Thread(target=serve, daemon=True).start()
+        orlop("network", "create", "left")
+        box = run("--network", "left", "--dns", B, "--name", "web")
+        for number in range(2):  # two tries of each
+            assert ask(box, f"n{number}.test", stream=True) == (message.SERVFAIL, [])
+            assert ask(box, "web", stream=True)[0] == 0
+        assert len(held) == 4
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for peer in held:
+            peer.close()

@@ -6,8 +6,8 @@ caller (`Added`), because a plugin is told at its end what it did at the beginni
 
 from __future__ import annotations
 
-from ...spec.errors import OrlopError, Unsupported
-from .conflist import Conflist, has_capability
+from ...spec.errors import Internal, OrlopError, Unsupported
+from .conflist import VERSIONS, Conflist, has_capability
 from .plugin import Plugins, Request
 
 TYPE_CHECKING = False
@@ -54,13 +54,22 @@ def add(plugins: Plugins, network: Conflist, place: Place) -> dict[str, object]:
     try:
         for plugin in network.plugins:
             config = _config(network, plugin, place, result)
-            result = plugins.run(_type(plugin), place.request("ADD"), config) or result
+            result = _spoken(plugins.run(_type(plugin), place.request("ADD"), config), _type(plugin)) or result
     except OrlopError:
         try:
             delete(plugins, network, place, result)
         except OrlopError:
             pass  # what was wrong first is what is told
         raise
+    return result
+
+
+def _spoken(result: dict[str, object], kind: str) -> dict[str, object]:
+    """Return a result whose form we know; one that names no version has the request's. Raises Internal."""
+    version = result.get("cniVersion", VERSIONS[-1])
+    if version not in VERSIONS:
+        cause = f"its answer to ADD can't be understood: its cniVersion ({str(version)[:40]!r}) is not spoken here"
+        raise Internal("connect", f"CNI plugin {kind}", cause, hint=f"known are {', '.join(VERSIONS)}")
     return result
 
 

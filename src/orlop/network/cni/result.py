@@ -43,13 +43,3 @@ def mac_address(result: Mapping[str, object], interface: str) -> str:
         if isinstance(one, dict) and one.get("name") == interface and one.get("sandbox"):
             return str(one.get("mac", ""))[:64]
     return ""
-
-
-def nameservers(result: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the servers for names that the network brings. Raises ValueError."""
-    told = result.get("dns")
-    listed = told.get("nameservers") if isinstance(told, dict) else None
-    found = [str(one) for one in listed] if isinstance(listed, list) else []
-    for address in found:
-        subnet.number(address)
-    return tuple(found)
