@@ -148,7 +148,7 @@ def test_what_is_false_is_neither_kept_nor_handed_on_whole(
         return "/blobs/" in request.path and request.reply(200, whole[:-1] + bytes([whole[-1] ^ 1]))
 
     upstream.rules.append(lie)
-    raw = cache.raw(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    raw = cache.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     assert len(raw.partition(b"\r\n\r\n")[2]) < len(whole)
     assert wanted.removeprefix("sha256:") not in files_of(tmp_path / "cache")
     upstream.rules[:] = [lambda request: "/manifests/" in request.path and request.reply(200, b'{"schemaVersion": 1}')]
@@ -186,7 +186,7 @@ def test_what_came_before_a_break_or_a_death_is_gone_on_with(
     upstream.rules.append(stops)
     with registry_server.ours(tmp_path / "cache", "--cache-of", upstream.name) as cache:
         cache("GET", f"/v2/{NAME}/manifests/big")
-        thread = threading.Thread(target=lambda: cache.raw(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()))
+        thread = threading.Thread(target=lambda: cache.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()))
         thread.start()
         partial = tmp_path / "cache/content/ingest" / wanted.replace(":", "-")
         while not partial.exists() or partial.stat().st_size < half:

@@ -284,8 +284,10 @@ def test_names_and_digests_are_checked_before_anything_else(us: Registry, path: 
     ],
 )
 def test_a_request_with_two_ends_is_answered_once(us: Registry, head: bytes) -> None:
-    host = b"" if head.startswith(b"Host") else b"Host: x\r\n"
-    request = b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + host + head + b"\r\nGET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"
+    host = b"" if head.startswith(b"Host") else b"Host: localhost\r\n"
+    request = (
+        b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + host + head + b"\r\nGET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    )
     answer = us.raw(request)
     assert answer.count(b"HTTP/1.1 ") == 1
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -298,15 +300,45 @@ def test_a_broken_body_of_chunks_is_refused(us: Registry, body: bytes) -> None:
     head = (
         b"POST /v2/a/blobs/uploads/?digest="
         + ABSENT.encode()
-        + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b" HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     answer = us.raw(head + body)
     assert answer.startswith(b"HTTP/1.1 400 "), answer
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-origin"},
+        {"Host": "evil.example"},
+        {"Host": "evil.example:5000"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "localhost.evil.example"},
+    ],
+    ids=str,
+)
+def test_no_page_of_a_browser_is_served(us: Registry, method: str, header: dict[str, str]) -> None:
+    """SEC-72; red: without the look at the marks of a page, without the one at the host that it asks for."""
+    answer = us(method, "/v2/a/blobs/uploads/" if method == "POST" else "/v2/", **header)
+    assert (answer.status, answer.codes) == (403, ["DENIED"])
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_names_of_this_machine_are_served(us: Registry, tmp_path: Path) -> None:
+    hosts = ("localhost", "LOCALHOST:1", "a.localhost", "[::1]:5000", "10.0.0.7", "host.docker.internal:5000")
+    assert [us("GET", "/v2/", Host=host).status for host in hosts] == [200] * len(hosts)
+    with registry_server.ours(tmp_path / "root", "--host", "mirror.test") as named:
+        assert named("GET", "/v2/", Host="mirror.test:5000").status == 200
+        assert named("GET", "/v2/", Host="evil.test").status == 403
+
+
 def test_a_short_body_is_no_blob(us: Registry) -> None:
     digest = digest_of(b"abc")
-    head = f"POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabc"
+    head = f"POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nabc"
     assert us.raw(head.encode()).startswith(b"HTTP/1.1 400 ")
     assert us("GET", f"/v2/a/blobs/{digest}").status == 404
 

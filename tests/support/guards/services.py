@@ -101,13 +101,15 @@ GUARDS = (
     Guard(
         "pages of browsers are refused",
         ("SEC-72",),
-        ("contract/test_docker_endpoints.py::test_no_page_of_a_browser_is_answered",),
+        (
+            "contract/test_docker_endpoints.py::test_no_page_of_a_browser_is_answered",
+            "contract/test_registry_server.py::test_no_page_of_a_browser_is_served",
+        ),
         (
             (
-                "frontends/docker/door.py",
-                '        if ("Origin" in self.headers and not is_own) or '
-                'self.headers.get("Sec-Fetch-Site", "none") != "none":\n',
-                "        if False:\n",
+                "frontends/http/pages.py",
+                '    return ("Origin" in headers and not is_own) or headers.get("Sec-Fetch-Site", "none") != "none"\n',
+                "    return False\n",
             ),
         ),
     ),

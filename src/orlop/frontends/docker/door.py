@@ -14,7 +14,7 @@ from ... import __version__
 from ...engine import caller
 from ...spec import jsonio
 from ...spec.errors import CommandFailed, Conflict, Denied, Invalid, NotFound, OrlopError, Unavailable, Unsupported
-from ..http import Exchange, Refused
+from ..http import Exchange, Refused, pages
 from ..native.wire import peer_credentials
 
 TYPE_CHECKING = False
@@ -131,12 +131,9 @@ class Door(Exchange):
         return reference
 
     def _refuse_browsers(self) -> None:
-        # No program that means us sends these; a page that a browser shows can't leave them away (SEC-72). Libraries of
-        # WebSockets send an Origin too (docker's daemon wants one), our own: no page comes from here.
-        origin = self.headers.get("Origin")
-        here = (f"http://{self.authority}", f"https://{self.authority}")
-        is_own = origin in here and "Sec-WebSocket-Key" in self.headers
-        if ("Origin" in self.headers and not is_own) or self.headers.get("Sec-Fetch-Site", "none") != "none":
+        # Whom they name as host says nothing here: clients of a unix socket name what they like, and of TLS the
+        # certificate (SEC-72).
+        if pages.are_asking(self.headers, self.authority):
             raise Status(403, "requests of web pages are not served")
 
     def refuse(self, wrong: Refused) -> None:

@@ -33,12 +33,12 @@ from ...spec.distribution import (
 )
 from ...spec.errors import OrlopError
 from ...spec.image import OCI_INDEX
-from ..http import Exchange, Refused
+from ..http import Exchange, Refused, pages
 from .auth import DELETE, PULL, PUSH, Anyone, Tokens, basic_credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ...image.repositories.cache import Arriving, Cache
     from ...image.repositories.uploads import Upload
@@ -56,10 +56,10 @@ class Registry:
 
     tls: whether clients reach it by https, for the places it sends them to. note: called with a line for each answer.
     cache: of which other registry it is the cache; then it can only be read. emptied: called after something was
-    deleted, whose space may be had back.
+    deleted, whose space may be had back. hosts: by which names of this machine it may be asked for; None is by any.
     """
 
-    __slots__ = ("auth", "cache", "deletes", "emptied", "note", "repositories", "tls")
+    __slots__ = ("auth", "cache", "deletes", "emptied", "hosts", "note", "repositories", "tls")
 
     def __init__(
         self,
@@ -70,11 +70,13 @@ class Registry:
         tls: bool = False,
         note: Callable[[str], None] | None = None,
         cache: Cache | None = None,
+        hosts: Collection[str] | None = None,
     ) -> None:
         self.repositories = repositories
         self.cache = cache
         self.auth: Check = auth or Anyone()
         self.deletes = deletes
+        self.hosts = hosts
         self.tls = tls
         self.note = note
         self.emptied: Callable[[], None] = lambda: None
@@ -93,6 +95,7 @@ class Door(Exchange):
 
     def handle_request(self) -> None:
         try:
+            self._refuse_pages()
             if self.place == "/token":
                 self._token()
             else:
@@ -101,6 +104,14 @@ class Door(Exchange):
             self._answer_error(wrong)
         except OrlopError as wrong:
             self._answer_error(RegistryError("UNAVAILABLE", wrong.cause))
+
+    def _refuse_pages(self) -> None:
+        if pages.are_asking(self.headers, self.authority):
+            raise RegistryError("DENIED", "requests of web pages are not served")
+        hosts = self.registry.hosts
+        if hosts is not None and not pages.is_this_machine(self.authority, hosts):
+            name = self.authority[:200]
+            raise RegistryError("DENIED", f"{name} is no name of this machine: serve with --host to be asked for by it")
 
     def refuse(self, wrong: Refused) -> None:
         code = {413: "SIZE_INVALID", 405: "UNSUPPORTED"}.get(wrong.status, "BLOB_UPLOAD_INVALID")

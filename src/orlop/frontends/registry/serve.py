@@ -13,6 +13,7 @@ from ...spec.errors import Invalid, OrlopError, Unavailable
 from ...spec.reference import Reference
 from ...spec.registry import ANONYMOUS
 from ..http import Server
+from ..http.pages import is_loopback
 from .auth import Anyone, Basic, Passwords, Tokens
 from .door import Door, Registry
 
@@ -31,6 +32,7 @@ SOON_S = 1.0
 class Options:
     """What the command line says. tls: (certificate chain, key), paths of PEM files. sweep_s 0: never.
 
+    hosts: names that it may be asked for by, where it is served without TLS; on this machine alone its own are known.
     cache_of: the registry whose cache this is; config: where certs.d of it lies; credentials: who we are there.
     """
 
@@ -42,6 +44,7 @@ class Options:
         "config",
         "credentials",
         "deletes",
+        "hosts",
         "htpasswd",
         "root",
         "rules",
@@ -58,6 +61,7 @@ class Options:
         self.tokens = False
         self.anonymous_pull = False
         self.deletes = True
+        self.hosts: tuple[str, ...] = ()
         self.tls: tuple[str, str] | None = None
         self.cache_of = ""
         self.config = root
@@ -82,7 +86,17 @@ def serve(options: Options, told: Callable[[str], None]) -> None:
     note = _log if options.access_log else None
     sweeper = _Sweeper(repositories, options.sweep_s)
     cache = _cache(options, repositories, sweeper.soon) if options.cache_of else None
-    registry = Registry(repositories, auth, deletes=options.deletes, tls=tls is not None, note=note, cache=cache)
+    # A page of any name can be made to lead to it (DNS rebinding), and a network's registry has names we do not know.
+    is_bound = tls is None and (is_loopback(options.address) or options.hosts)
+    registry = Registry(
+        repositories,
+        auth,
+        deletes=options.deletes,
+        tls=tls is not None,
+        note=note,
+        cache=cache,
+        hosts=options.hosts if is_bound else None,
+    )
     registry.emptied = sweeper.soon
     server = Server(listener, Door, registry, tls)
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}

@@ -41,6 +41,7 @@ def _serve(invocation: Invocation) -> int:
     options.htpasswd, options.tokens = given["htpasswd"], given["tokens"]
     if not options.htpasswd and os.path.exists(f"{root}/{USERS}"):
         options.htpasswd = f"{root}/{USERS}"
+    options.hosts = given["host"]
     options.anonymous_pull, options.deletes = given["anonymous-pull"], not given["no-delete"]
     options.sweep_s, options.access_log = given["sweep-interval"] / 1e9, given["access-log"]
     if bool(given["tls-cert"]) != bool(given["tls-key"]):
@@ -116,6 +117,7 @@ SERVE = Command(
         Flag(
             "cache-size", "", BYTES, "The most bytes that a cache keeps; what was asked for longest ago goes", default=0
         ),
+        Flag("host", "", LIST, "Name of this machine that clients ask for, besides its own (without TLS)"),
         Flag(
             "htpasswd",
             "",
