@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from bench.workspace import Workspace
+from support import processes
 from support.docker_http import Api
 from support.engine import CHECKOUT, COMMAND, Environment
+from support.tasks import wait_until
 
 Peer = Callable[[str], Path]
 READY_S_MAX = 60.0
@@ -221,3 +224,21 @@ def test_the_unit_files_are_understood(tmp_path: Path) -> None:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         told = [line for line in done.stderr.splitlines() if "orlop." in line]
         assert not told, told
+
+
+def test_one_engine_has_one_data_directory(orlop: Environment) -> None:
+    """Two that wrote the same records would take each other's containers for left behind.
+
+    red: without rundir.claim_data the second one starts.
+    """
+    with tempfile.TemporaryDirectory(prefix="orlop-", dir="/tmp") as run:
+        orlop("ps")
+        refused = orlop("ps", check=False, env={"ORLOP_RUN": run})
+        assert refused.code == 1 and f"another engine has {orlop.root}" in refused.stderr, refused
+        pid = orlop.engine_pid()
+        assert pid is not None
+        orlop("engine", "stop")
+        wait_until(lambda: not processes.is_alive(pid))
+        assert orlop("ps", env={"ORLOP_RUN": run}).code == 0
+        orlop("engine", "stop", env={"ORLOP_RUN": run})
+        wait_until(lambda: not list(processes.with_environment("ORLOP_RUN", run)))

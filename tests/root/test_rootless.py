@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -19,6 +20,7 @@ import pytest
 from orlop.linux import ffi, process
 from orlop.linux.netlink import namespace
 from support import boxes, rootless
+from support.engine import COMMAND
 from support.rootless import RANGE, UID, User
 
 T = TypeVar("T")
@@ -351,6 +353,28 @@ def test_nobody_else_reaches_the_socket(user: User) -> None:
     assert place.stat().st_mode & 0o777 == 0o700
     assert Path(place / "engine.sock").stat().st_mode & 0o777 == 0o600
     assert place.stat().st_uid == UID
+
+
+def test_who_has_no_session_has_a_place_below_tmp(user: User) -> None:
+    """su(1) sets no XDG_RUNTIME_DIR, and `su alice -c 'orlop run ...'` is how many a script begins.
+
+    red: without the place below /tmp it is an error that the variable is not set.
+    """
+    place = Path(f"/tmp/orlop-{UID}")
+    words = ("env", "-u", "XDG_RUNTIME_DIR", f"XDG_DATA_HOME={user.home}/bare", COMMAND)
+    place.mkdir(0o700)  # root's: somebody was there first
+    try:
+        refused = user.run(*words, "ps")
+        assert refused.code == 1 and f"cannot use {place}: Permission denied" in refused.stderr, refused
+        place.rmdir()
+        done = user.run(*words, "run", "--rm", "--network", "none", "host", "id", "-u")
+        assert (done.code, done.stdout) == (0, "0\n"), done
+        assert (place.stat().st_uid, place.stat().st_mode & 0o7777) == (UID, 0o700)
+        told = {row["feature"]: row for row in json.loads(user.run(*words, "doctor", "--format", "json").stdout)}
+        assert told["run directory"]["state"] == "emulated" and str(place) in told["run directory"]["why"]
+    finally:
+        user.run(*words, "engine", "stop")
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def test_the_machine_shows_none_of_it(user: User) -> None:

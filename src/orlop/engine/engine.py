@@ -1,7 +1,8 @@
 """The engine's attributes: what the verbs work on. The verbs themselves lie in the modules named after their nouns.
 
-Whoever opens an engine holds the lock of its run directory: there is one engine for one ORLOP_RUN, and one writer for
-each of its files. What it needs to know after a kill -9 it finds by looking (reconcile).
+Whoever opens an engine holds the locks of its two directories: there is one engine for one ORLOP_RUN and for one
+ORLOP_ROOT, and one writer for each of their files. What it needs to know after a kill -9 it finds by looking
+(reconcile).
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Engine:
         self.snapshots = Snapshots(f"{paths.root}/snapshots", os.environ.get(STORAGE_DRIVER, ""))
         self.step_cache = StepCache(f"{paths.root}/build/cache")
         self.store.leases.keepers.append(functools.partial(self.step_cache.keep, self.snapshots.chain))
+        self.store.recipes.open_tree = self.snapshots.open_tree
         self.volumes = Volumes(_directory(f"{paths.root}/volumes"))
         self.networks = Networks(paths.root, paths.run, self.boot_id)
         if not self.host.runtime.initial_user_namespace:

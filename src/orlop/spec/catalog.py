@@ -297,8 +297,8 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
     # -- the engine
     ("E1201", "The engine can't be reached", "the connection broke || none runs in || the engine closed the connection",
      "The engine ended, or does not answer.", "Try again: the next command starts one; read $ORLOP_ROOT/engine.log"),
-    ("E1202", "Another engine serves this directory", "another process serves it || another process holds",
-     "One engine at a time serves one ORLOP_RUN.", "Use another ORLOP_RUN, or end the other engine: orlop engine stop"),
+    ("E1202", "Another engine serves this directory", "another process serves it || another process holds || another engine has",
+     "One engine at a time serves one ORLOP_RUN, and has one ORLOP_ROOT.", "Use others, or end the other engine: orlop engine stop"),
     ("E1203", "A directory is not ours", "Permission denied || Operation not permitted",
      "The kernel refused access: a wrong owner, missing privileges, or a read-only or protected place.",
      "Check the owner of what the message names, and run as root where root is needed"),
@@ -306,7 +306,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
      "The process or the machine has no descriptor left.", "Raise ulimit -n or fs.file-max"),
     ("E1205", "No process can be made", "fork: || Resource temporarily unavailable || Cannot allocate memory",
      "The machine is out of memory or processes.", "End something, or raise ulimit -u and pids.max of the parent cgroup"),
-    ("E1206", "The environment names no directory", "XDG_DATA_HOME nor HOME || XDG_RUNTIME_DIR is not set",
+    ("E1206", "The environment names no directory", "XDG_DATA_HOME nor HOME",
      "Without root, data lie below the user's own directories.", "Set ORLOP_ROOT and ORLOP_RUN"),
     ("E1207", "The engine is busy", "the engine has ... already", "Every queue has a bound.", "Try again in a moment"),
     # -- the kernel

@@ -1,12 +1,15 @@
-"""Where one engine keeps its data and its sockets. Pure: nothing is looked up, made or checked here.
+"""Where one engine keeps its data and its sockets. Nothing is made or checked here.
 
     ORLOP_ROOT  data     root: /var/lib/orlop   users: $XDG_DATA_HOME/orlop, or ~/.local/share/orlop
-    ORLOP_RUN   sockets  root: /run/orlop       users: $XDG_RUNTIME_DIR/orlop
+    ORLOP_RUN   sockets  root: /run/orlop       users: $XDG_RUNTIME_DIR/orlop, or /run/user/UID/orlop where that is the
+                                                user's, or /tmp/orlop-UID
 
 Two engines with different values of both live side by side and know nothing of each other.
 """
 
 from __future__ import annotations
+
+import os
 
 from .errors import Invalid, Unavailable
 
@@ -49,7 +52,7 @@ class Paths:
 def from_environment(environ: Mapping[str, str], uid: int) -> Paths:
     """Return this user's directories. Raises Invalid for a relative path, Unavailable when there is no default."""
     root = data_directory(environ, uid)
-    run = _given(environ, "ORLOP_RUN") or (_run_of_user(environ) if uid else "/run/orlop")
+    run = _given(environ, "ORLOP_RUN") or (run_of_user(environ, uid) if uid else "/run/orlop")
     return Paths(root, run)
 
 
@@ -81,13 +84,16 @@ def _root_of_user(environ: Mapping[str, str]) -> str:
     )
 
 
-def _run_of_user(environ: Mapping[str, str]) -> str:
-    # No default below /tmp: anybody could be there first.
+def run_of_user(environ: Mapping[str, str], uid: int) -> str:
+    """Return where the sockets of an ordinary user go who names no place."""
     if (base := environ.get("XDG_RUNTIME_DIR", "")).startswith("/"):
         return f"{base.rstrip('/')}/orlop"
-    raise Unavailable(
-        "find",
-        "the run directory",
-        "XDG_RUNTIME_DIR is not set",
-        hint="log in through a session that sets it, or set ORLOP_RUN to a directory of yours with mode 0700",
-    )
+    # su(1) and cron(8) set no variable; the session of that user may be there all the same.
+    base = f"/run/user/{uid}"
+    try:
+        if os.stat(base).st_uid == uid:
+            return f"{base}/orlop"
+    except OSError:
+        pass
+    # Short, for paths of sockets are. Whoever else is there first is an error (native.rundir) that says so.
+    return f"/tmp/orlop-{uid}"

@@ -60,6 +60,10 @@ def _run_directory(facts: Facts) -> Finding:
     if facts.run_trouble:
         step = "log in through pam_systemd or loginctl, or set XDG_RUNTIME_DIR to a directory of yours, mode 0700"
         return Finding(feature=name, state=IMPOSSIBLE, why=facts.run_trouble, next=step, needed=True)
+    if facts.run_directory.startswith("/tmp/"):
+        why = f"sockets lie in {facts.run_directory}, for no session has made a place for you: it may be swept one day"
+        step = "log in through pam_systemd or loginctl, or set ORLOP_RUN to a directory of yours"
+        return Finding(feature=name, state=EMULATED, why=why, next=step)
     return Finding(feature=name, state=FULL, why=f"sockets lie in {facts.run_directory}")
 
 

@@ -210,9 +210,10 @@ def _may_map(path: str) -> bool:
 def _run_directory(environ: "dict[str, str]", uid: int) -> tuple[str, str]:
     if environ.get("ORLOP_RUN") or uid == 0:
         return environ.get("ORLOP_RUN", "/run/orlop"), ""
-    path = environ.get("XDG_RUNTIME_DIR", "")
-    if not path:
-        return "", "XDG_RUNTIME_DIR is not set"
+    own = paths.run_of_user(environ, uid)
+    path = environ.get("XDG_RUNTIME_DIR", "") or (own if own.startswith("/tmp/") else os.path.dirname(own))
+    if path == own and not os.path.lexists(path):
+        return path, ""
     try:
         info = os.stat(path)
     except OSError as failure:

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from ...spec.errors import Conflict, Denied, Unavailable
 from ...spec.paths import ENGINE_LOCK
+
+RELEASE_S_MAX = 3.0
+POLL_S = 0.02
 
 
 def open_private(path: str, *, create: bool) -> int:
@@ -82,6 +86,30 @@ def claim(run: str) -> int:
     if lock is None:
         raise Conflict("start", f"an engine in {run}", "one runs there already", hint="stop it with: orlop engine stop")
     return lock
+
+
+def claim_data(root: str, run: str) -> int:
+    """Make the data directory and return a descriptor that is held as long as the engine of run writes there.
+
+    Raises Conflict when an engine of another run directory does, and what `open_private` raises.
+    """
+    directory = open_private(root, create=True)
+    deadline = time.monotonic() + RELEASE_S_MAX
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return directory
+        except BlockingIOError:
+            # One that was killed has it until the last of its children is somebody else.
+            if time.monotonic() < deadline:
+                time.sleep(POLL_S)
+                continue
+            os.close(directory)
+            hint = "set ORLOP_RUN to that engine's directory, or ORLOP_ROOT to another one; `orlop engine stop` ends it"
+            raise Conflict("start", f"an engine in {run}", f"another engine has {root}", hint=hint) from None
+        except BaseException:
+            os.close(directory)
+            raise
 
 
 def _make(path: str) -> None:

@@ -347,9 +347,12 @@ def serve(
     """
     try:
         _check_lock(paths, lock)
-        os.close(rundir.open_private(paths.root, create=True))
-        with Log(paths.engine_log) as log:
-            return _serve(paths, log, ready, idle_s, hosts or Hosts())
+        data = rundir.claim_data(paths.root, paths.run)
+        try:
+            with Log(paths.engine_log) as log:
+                return _serve(paths, log, ready, idle_s, hosts or Hosts())
+        finally:
+            os.close(data)
     except OrlopError as wrong:
         if ready is None:
             raise
