@@ -57,7 +57,7 @@ PINNED = {
 STANDARD = set(
     """
     __future__ _collections_abc _ctypes _json _socket _stat _struct _typing abc errno fcntl gc
-    genericpath io math ntpath os os.path posixpath resource select stat struct termios time
+    genericpath io math ntpath os os.path posixpath resource select stat termios time
     """.split()
 )
 COMPILER = {"orlop.linux.bpf", "orlop.linux.seccomp", "orlop.linux.syscalls", "orlop.runtime.seccomp"}

@@ -33,24 +33,15 @@ def execute(call: Call) -> int:
     if not call.arguments:
         raise Invalid("run", "orlop-runtime exec", "it requires a minimum of 1 argument: the container")
     entry = call.store.load(call.arguments[0])
-    status = call.store.status(entry)
-    if status == "paused":
-        if not call.flags.on("ignore-paused"):
-            raise Conflict(
-                "execute a command in",
-                f"container {entry.id}",
-                "cannot exec in a paused container (use --ignore-paused to override)",
-            )
-        status = _resumed(call, entry)
-    if status == "stopped":
-        raise Conflict("execute a command in", f"container {entry.id}", "cannot exec in a stopped container")
-    spec = call.store.spec(entry.id)
-    process = _process(call.flags, call.arguments[1:], spec)
-    _check_terminal(call.flags, process)
     pidfd = call.store.open_init(entry)
     if pidfd is None:
         raise Conflict("execute a command in", f"container {entry.id}", "cannot exec in a stopped container")
     try:
+        if call.store.status_of_living(entry) == "paused":
+            _await_resumption(call, entry)
+        spec = call.store.spec(entry.id)
+        process = _process(call.flags, call.arguments[1:], spec)
+        _check_terminal(call.flags, process)
         spec = _in_its_namespace(spec, pidfd)
         process = _with_home(process, entry.pid, pidfd)
         spec, facts = _placed(spec, entry, host.facts())
@@ -124,14 +115,16 @@ def _with_home(process: Process, pid: int, pidfd: int) -> Process:
     return process.replace(env=(*process.env, f"HOME={home}"))
 
 
-def _resumed(call: Call, entry: Entry) -> str:
-    """Return the status of a container once it is no longer paused.
+def _await_resumption(call: Call, entry: Entry) -> None:
+    """Return once a container is no longer paused. Raises Conflict where that is not to be waited for.
 
     runc lets the new process freeze with the others. Ours would freeze while it is not yet what was asked for.
     """
-    while (status := call.store.status(entry)) == "paused":
+    if not call.flags.on("ignore-paused"):
+        cause = "cannot exec in a paused container (use --ignore-paused to override)"
+        raise Conflict("execute a command in", f"container {entry.id}", cause)
+    while call.store.status(entry) == "paused":
         time.sleep(_THAW_POLL_S)  # freezer.state of cgroup v1 tells nobody that it changes
-    return status
 
 
 def _below(plan: Plan, wanted: tuple[str, ...]) -> Plan:

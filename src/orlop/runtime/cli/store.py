@@ -166,6 +166,10 @@ class Store:
         if pidfd is None:
             return "stopped"
         os.close(pidfd)
+        return self.status_of_living(entry)
+
+    def status_of_living(self, entry: Entry) -> str:
+        """Return created, running or paused, for who holds the pidfd of its first process."""
         if _is_frozen(entry):
             return "paused"
         return "created" if self.gate(entry.id) else "running"
