@@ -40,7 +40,7 @@ def machine_said() -> guest.Completed:
 
 
 def test_the_runtime_holds_on_pure_v2(machine_said: guest.Completed) -> None:
-    assert machine_said.returncode == 0, machine_said
+    assert machine_said.returncode == 0, repr(machine_said)
     assert " passed" in machine_said.stdout
 
 
@@ -50,7 +50,7 @@ if os.environ.get("ORLOP_TEST_GUEST") == "long":
     def test_all_tests_of_the_runtime_hold_on_pure_v2() -> None:
         words, modules = f"{PYTEST} {' '.join(ALL)}", ("overlay", "loop")
         done = guest.run(["sh", "-c", words], timeout_s=LONG_S_MAX - 60, modules=modules)
-        assert done.returncode == 0, done
+        assert done.returncode == 0, repr(done)
 
 
 LIFE = """
