@@ -133,11 +133,14 @@ def read_in_root(root: int, path: str, bytes_max: int) -> bytes | None:
         os.close(found)
 
 
+DAMAGED = (errno.EINVAL, errno.ELOOP, errno.EFBIG, errno.ENXIO)  # what `read_file` finds is no file of ours
+
+
 def read_file(path: str, bytes_max: int, dirfd: int | None = None) -> bytes:
     """Return the content of a regular file of our own: of what we keep as state, and nobody else should have touched.
 
-    Raises FileNotFoundError, and OSError: ELOOP for a symbolic link, EINVAL for what is no regular file (a FIFO is not
-    waited for), EFBIG for one that is larger.
+    Raises FileNotFoundError, and OSError, with an errno of DAMAGED for a symbolic link, for what is no regular file (a
+    FIFO is not waited for), and for one that is larger.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=dirfd)
     try:

@@ -20,7 +20,7 @@ import select
 import time
 from _socket import AF_INET, AF_INET6, SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, socket
 
-from ..linux import process, signals
+from ..linux import path, process, signals
 from ..linux.cgroup import Cgroup
 from ..spec import jsonio
 from ..spec.errors import CommandFailed, Invalid, OrlopError
@@ -380,9 +380,8 @@ def _pid_of(pidfd: int) -> int:
 
 def _log(target: Target) -> tuple[HealthResult, ...]:
     try:
-        fd = os.open(HEALTH_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target.directory)
-        with open(fd, "rb", buffering=0) as file:
-            said = Health.from_json(jsonio.parse_object(file.read(_FILE_BYTES_MAX), HEALTH_FILE))
+        data = path.read_file(HEALTH_FILE, _FILE_BYTES_MAX, target.directory)
+        said = Health.from_json(jsonio.parse_object(data, HEALTH_FILE))
     except (OSError, Invalid):
         return ()
     return said.log if said.run == target.run else ()

@@ -9,6 +9,7 @@ The times in a log are those of the wall clock. Where it was set back, `since` f
 
 import os
 import select
+import stat
 
 from ..linux import inotify
 from ..spec import jsonio
@@ -389,10 +390,12 @@ def _open_segment(directory: str, index: int) -> _Segment | None:
     for suffix in ("", COMPRESSED):
         try:
             name = f"{directory}/{rotated_name(index)}{suffix}"
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        return _Segment(fd, directory if suffix else "")
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return _Segment(fd, directory if suffix else "")
+        os.close(fd)  # nothing of ours
     return None
 
 

@@ -15,7 +15,7 @@ import select
 import socket
 import time
 
-from ..linux import process
+from ..linux import path, process
 from ..spec.task import LOG_NUMBERS_FILE, LOG_SHIPPED_FILE
 from . import logformats, logread
 from .logread import Entry, Follow
@@ -276,8 +276,7 @@ def main(directory_fd: int, monitor: int, started_at: str, settings: "Mapping[st
 def _numbers(directory: str) -> dict[int, int]:
     """Return the number of the first entry of each file, by inode number."""
     try:
-        with open(f"{directory}/{LOG_NUMBERS_FILE}", "rb", buffering=0) as file:
-            words = file.read(_NUMBERS_BYTES_MAX).split()
+        words = path.read_file(f"{directory}/{LOG_NUMBERS_FILE}", _NUMBERS_BYTES_MAX).split()
         return dict(zip(map(int, words[::2]), map(int, words[1::2]), strict=False))
     except (OSError, ValueError):
         return {}
@@ -313,9 +312,9 @@ def _connected(connection: socket.socket, target: object) -> socket.socket:
 def _dial_local() -> socket.socket:
     failure: OSError = FileNotFoundError(2, "no syslog listens here")
     for scheme in ("unixgram", "unix"):
-        for path in LOCAL_SYSLOG:
+        for place in LOCAL_SYSLOG:
             try:
-                return dial(f"{scheme}://{path}")
+                return dial(f"{scheme}://{place}")
             except OSError as wrong:
                 failure = wrong
     raise failure

@@ -10,10 +10,9 @@ The pauses are docker's: 100 ms, doubled at each restart up to a minute, and 100
 A restart that fails counts as a run that failed, so a cause that passes (a port in use) is got over.
 """
 
-import os
 import time
 
-from ..linux import signals
+from ..linux import path, signals
 
 NO, ON_FAILURE, ALWAYS, UNLESS_STOPPED = "no", "on-failure", "always", "unless-stopped"
 POLICIES = (NO, ON_FAILURE, ALWAYS, UNLESS_STOPPED)
@@ -24,7 +23,7 @@ PAUSE_S_MIN = 0.1
 PAUSE_S_MAX = 60.0
 STEADY_S = 10.0
 _RUN, _STOPPED = "run", "stopped"
-_LINE_BYTES_MAX = 64
+LINE_BYTES_MAX = 64
 
 
 class Order:
@@ -67,13 +66,9 @@ def decode(line: bytes) -> Order:
 def read(directory_fd: int) -> Order:
     """Return what is wanted now of the container with this directory."""
     try:
-        fd = os.open(RESTART_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+        return decode(path.read_file(RESTART_FILE, LINE_BYTES_MAX, directory_fd))
     except OSError:
         return Order()
-    try:
-        return decode(os.read(fd, _LINE_BYTES_MAX))
-    finally:
-        os.close(fd)
 
 
 class Series:

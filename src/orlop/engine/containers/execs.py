@@ -17,6 +17,7 @@ import time
 
 from ...linux import process
 from ...linux.cgroup import Cgroup
+from ...linux.path import read_file
 from ...spec import errors, jsonio, signals
 from ...spec.container import ExecRequest
 from ...spec.errors import Conflict, Invalid, NotFound, Unavailable
@@ -202,8 +203,7 @@ def ended(engine: Engine, record: ContainerRecord, exec_id: str) -> ExitRecord |
     """Return how an exec ended, None while it runs, and for one that nobody remembers."""
     path = f"{engine.records.path(record.id)}/{_DIRECTORY}/{exec_id}/{EXIT_FILE}"
     try:
-        with open(path, "rb", buffering=0) as file:
-            return ExitRecord.from_json(jsonio.parse(file.read(_EXIT_BYTES_MAX), path), path)
+        return ExitRecord.from_json(jsonio.parse(read_file(path, _EXIT_BYTES_MAX), path), path)
     except FileNotFoundError:
         return None
 
@@ -261,8 +261,7 @@ def _described(engine: Engine, record: ContainerRecord, exec_id: str) -> dict[st
     """Return docker's object of an exec, None when it has just been forgotten."""
     path = f"{_directory(engine, record, exec_id)}/{_REQUEST_FILE}"
     try:
-        with open(path, "rb", buffering=0) as file:
-            data = file.read(_REQUEST_BYTES_MAX)
+        data = read_file(path, _REQUEST_BYTES_MAX)
         request = ExecRequest.from_json(jsonio.parse(data, path, bytes_max=_REQUEST_BYTES_MAX), path)
     except (OSError, Invalid):
         return None

@@ -14,7 +14,7 @@ from ...spec import errors, jsonio
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.image import ContainerConfig
 from ...spec.platform import Platform
-from ...spec.runtime import Mount, Spec
+from ...spec.runtime import Mount
 from ...spec.task import SPEC_FILE, HealthCheck, JoinedNamespace, StartTask, TaskStatus
 from .. import compile, events, host, images, secrets
 from ..compile import config, health, logging, security
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from ..compile import Compiled
     from ..engine import Engine
 
-SPEC_BYTES_MAX = 8 * 1024 * 1024
 EXIT_CODE_FAILED_START = 128  # docker's code of a start that failed for another reason than the command
 
 
@@ -294,7 +293,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
             trees=tuple(trees),
             restarts=restarts,
             removed_at_end=record.request.auto_remove,
-            health=_health_check(directory, record, linked),
+            health=_health_check(engine, record, linked),
             log=logging.options(record, engine.host.hostname, logging.budget_bytes(os.environ)),
         )
         ordered = orders.read(engine, record.id)
@@ -314,7 +313,7 @@ def _write_links(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
         return ()
     linked = links.environment(engine, record, starting=True)
     directory = engine.records.path(record.id)
-    spec = _read_spec(directory)
+    spec = engine.records.spec(record.id)
     if spec.process is not None:
         env = config.environment(record.config, record.request.terminal, linked=linked)
         spec = spec.replace(process=spec.process.replace(env=env))
@@ -322,16 +321,11 @@ def _write_links(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
     return linked
 
 
-def _read_spec(directory: str) -> Spec:
-    with open(f"{directory}/{SPEC_FILE}", "rb", buffering=0) as file:
-        return Spec.from_json(jsonio.parse(file.read(), SPEC_FILE, bytes_max=SPEC_BYTES_MAX), SPEC_FILE)
-
-
-def _health_check(directory: str, record: ContainerRecord, linked: tuple[str, ...]) -> HealthCheck | None:
+def _health_check(engine: Engine, record: ContainerRecord, linked: tuple[str, ...]) -> HealthCheck | None:
     if record.config.health is None:
         return None
     env = config.environment(record.config, terminal=False, linked=linked)
-    return health.task(record, _read_spec(directory), env)
+    return health.task(record, engine.records.spec(record.id), env)
 
 
 def rootfs_mounts(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:

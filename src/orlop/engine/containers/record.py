@@ -17,6 +17,7 @@ import time
 from contextlib import contextmanager
 from errno import ENOENT
 
+from ...linux.path import DAMAGED, read_file
 from ...spec import jsonio
 from ...spec.container import ContainerRequest
 from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
@@ -35,6 +36,7 @@ RECORD_FILE = "container.json"
 CGROUP = "/orlop"  # below it, each container's own is named by its id; all engines of a machine share it
 SPEC_BYTES_MAX = 8 * 1024 * 1024
 RECORD_BYTES_MAX = 8 * 1024 * 1024  # a request of the native socket is 4 MiB at most
+_REPAIR = "repair {} or remove its directory"
 _REMOVED = ".removed"
 _PASSING = "passing"
 _TAKES_VOLUMES = "takes-volumes"  # a file in the directory of a removal that takes the nameless volumes along
@@ -163,7 +165,7 @@ class Records:
         """Return the record of a whole id. Raises NotFound; Internal for a file that is damaged."""
         path = f"{self.directory}/{container_id}/{RECORD_FILE}"
         try:
-            found = os.stat(path)
+            found = os.lstat(path)
             version = (found.st_ino, found.st_mtime_ns)
             parsed = self._parsed.get(container_id)
             if parsed is not None and parsed[0] == version:
@@ -179,19 +181,18 @@ class Records:
         """Return the stored OCI spec of a container. Raises Internal, Invalid for a damaged one."""
         path = f"{self.directory}/{container_id}/{SPEC_FILE}"
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.read(SPEC_BYTES_MAX + 1)
+            data = read_file(path, SPEC_BYTES_MAX)
         except OSError as wrong:
-            raise Internal("read", path, wrong.strerror or str(wrong)) from None
+            raise Internal("read", path, wrong.strerror or str(wrong), hint=_REPAIR.format(path)) from None
         return Spec.from_json(jsonio.parse(data, path, bytes_max=SPEC_BYTES_MAX), path)
 
     def process(self, container_id: str) -> "Process | None":
         """Return the process of the stored OCI spec: what an exec has from it. Raises as `spec`."""
         path = f"{self.directory}/{container_id}/{SPEC_FILE}"
         try:
-            found = os.stat(path)
+            found = os.lstat(path)
         except OSError as wrong:
-            raise Internal("read", path, wrong.strerror or str(wrong)) from None
+            raise Internal("read", path, wrong.strerror or str(wrong), hint=_REPAIR.format(path)) from None
         version = (found.st_ino, found.st_mtime_ns)
         parsed = self._processes.get(container_id)
         if parsed is None or parsed[0] != version:
@@ -308,13 +309,16 @@ def no_such_container(reference: str) -> NotFound:
 
 
 def _read(path: str) -> ContainerRecord:
-    with open(path, "rb", buffering=0) as file:
-        data = file.read(RECORD_BYTES_MAX + 1)
+    try:
+        data = read_file(path, RECORD_BYTES_MAX)
+    except OSError as wrong:
+        if wrong.errno not in DAMAGED:
+            raise
+        raise Internal("read", path, wrong.strerror or str(wrong), hint=_REPAIR.format(path)) from None
     if not data.strip(b"\0") and os.path.exists(f"{os.path.dirname(path)}/{_PASSING}"):
         raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
     try:
         value = jsonio.parse(data, path, bytes_max=RECORD_BYTES_MAX)
         return ContainerRecord.from_json(value, path)
     except Invalid as wrong:
-        hint = f"repair {path} or remove its directory"
-        raise Internal("read", path, wrong.cause, hint=hint) from None
+        raise Internal("read", path, wrong.cause, hint=_REPAIR.format(path)) from None

@@ -21,7 +21,7 @@ Invariants:
 import os
 import select
 
-from ...linux import process
+from ...linux import path, process
 from ...spec import jsonio
 from ...spec.errors import Conflict, Invalid
 from ...spec.record import Record
@@ -233,13 +233,15 @@ def _open(pid: int, start_time: int, status: TaskStatus, boot_id: str) -> int | 
 
 def _read(directory: str, name: str, shape: "type[R]") -> "R | None":
     """Return a file that a monitor wrote, by rename and so whole; None when it is not there."""
-    path = f"{directory}/{name}"
+    whole = f"{directory}/{name}"
     try:
-        with open(path, "rb", buffering=0) as file:
-            data = file.read(_FILE_BYTES_MAX + 1)
+        data = path.read_file(whole, _FILE_BYTES_MAX)
+        return shape.from_json(jsonio.parse(data, whole, bytes_max=_FILE_BYTES_MAX), whole)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
-        return shape.from_json(jsonio.parse(data, path, bytes_max=_FILE_BYTES_MAX), path)
+    except OSError as wrong:
+        if wrong.errno not in path.DAMAGED:
+            raise
+        return None
     except Invalid:
         return None  # damaged: the next source of truth decides

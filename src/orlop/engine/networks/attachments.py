@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from ...linux.path import read_file
 from ...network import subnet
 from ...spec import jsonio
 from ...spec.errors import OrlopError
@@ -36,8 +37,7 @@ class Attachments:
         """Read what a container holds, from its file; None when it holds nothing."""
         path = self._path(container_id)
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.read(FILE_BYTES_MAX + 1)
+            data = read_file(path, FILE_BYTES_MAX)
             found = Attachment.from_json(jsonio.parse(data, path, bytes_max=FILE_BYTES_MAX), path)
         except (OSError, OrlopError):
             return None

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 
+from ...linux.path import read_file
 from ...network import pools
 from ...spec import jsonio
 from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError
@@ -110,15 +111,15 @@ class Store:
     def _read(self) -> Iterator[Network]:
         for name in os.listdir(self.directory):
             path = f"{self.directory}/{name}/{FILE}"
+            hint = f"repair {path} or remove its directory"
             try:
-                with open(path, "rb", buffering=0) as file:
-                    data = file.read(FILE_BYTES_MAX + 1)
+                data = read_file(path, FILE_BYTES_MAX)
+                network = Network.from_json(jsonio.parse(data, path, bytes_max=FILE_BYTES_MAX), path)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # a creation that never came to its end
-            try:
-                network = Network.from_json(jsonio.parse(data, path, bytes_max=FILE_BYTES_MAX), path)
+            except OSError as wrong:
+                raise Internal("read", path, wrong.strerror or str(wrong), hint=hint) from None
             except OrlopError as wrong:
-                hint = f"repair {path} or remove its directory"
                 raise Internal("read", path, wrong.cause, hint=hint) from None
             if network.id == name:
                 yield network

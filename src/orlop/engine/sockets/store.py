@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 
+from ...linux.path import read_file
 from ...spec import jsonio
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from ..containers.record import timestamp, write_durably
@@ -111,8 +112,7 @@ class Sockets:
         found = []
         for name in self._names():
             try:
-                with open(f"{self._directory(name)}/socket.json", "rb") as file:
-                    text = file.read(jsonio.DOCUMENT_BYTES_MAX)
+                text = read_file(f"{self._directory(name)}/socket.json", jsonio.DOCUMENT_BYTES_MAX)
                 found.append(SocketRecord.from_json(jsonio.parse_object(text, name), name))
             except (OSError, OrlopError):
                 continue

@@ -14,6 +14,7 @@ A file's modification time is when its record was last used. Values of secrets a
 
 import os
 
+from ...linux.path import read_file
 from ...spec import jsonio
 from ...spec.digest import Digest
 from ...spec.errors import Invalid, Unavailable
@@ -74,8 +75,8 @@ class StepCache:
         """Return what a step was made from; {} when it is not known any more."""
         path = f"{self.directory}/{key}{_INPUTS}"
         try:
-            with open(path, "rb", buffering=0) as file:
-                found = jsonio.parse_object(file.read(RECORD_BYTES_MAX), path, bytes_max=RECORD_BYTES_MAX)
+            data = read_file(path, RECORD_BYTES_MAX)
+            found = jsonio.parse_object(data, path, bytes_max=RECORD_BYTES_MAX)
         except (OSError, Invalid):
             return {}
         return {name: value for name, value in found.items() if isinstance(value, str)}
@@ -128,8 +129,7 @@ class StepCache:
 
     def _read(self, path: str) -> Cached | None:
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.read(RECORD_BYTES_MAX + 1)
+            data = read_file(path, RECORD_BYTES_MAX)
             return Cached.from_json(jsonio.parse(data, path, bytes_max=RECORD_BYTES_MAX), path)
         except (OSError, Invalid):
             return None  # gone, or cut short by a power failure: the step is made again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...linux.path import read_file
 from ...spec import jsonio
 from ...spec.errors import Invalid
 from ...spec.task import HEALTH_FILE, Health
@@ -21,8 +22,7 @@ def read(engine: Engine, container_id: str) -> Health | None:
     """Return what the checks of the last run said, None when it has none."""
     path = f"{engine.records.path(container_id)}/{HEALTH_FILE}"
     try:
-        with open(path, "rb", buffering=0) as file:
-            data = file.read(_FILE_BYTES_MAX + 1)
+        data = read_file(path, _FILE_BYTES_MAX)
         return Health.from_json(jsonio.parse(data, path, bytes_max=_FILE_BYTES_MAX), path)
     except (OSError, Invalid):
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from ...linux import process
+from ...linux.path import read_file
 from ...spec.errors import Invalid
 from ...supervise import restart
 from ...supervise.restart import ALWAYS, NO, ON_FAILURE, POLICIES, RESTART_FILE, Order
@@ -46,8 +47,7 @@ def check(request: ContainerRequest, subject: str) -> None:
 def read(engine: Engine, container_id: str) -> Order | None:
     """Return what is wanted of a container, None when it never had a policy."""
     try:
-        with open(f"{engine.records.path(container_id)}/{RESTART_FILE}", "rb", buffering=0) as file:
-            return restart.decode(file.read(128))
+        return restart.decode(read_file(f"{engine.records.path(container_id)}/{RESTART_FILE}", restart.LINE_BYTES_MAX))
     except OSError:
         return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
+from ...linux import path
 from ...spec import jsonio
 from ...spec.errors import OrlopError
 from ...spec.mount import VOLUME
@@ -53,8 +54,7 @@ def finish(engine: Engine) -> None:
         if not name.startswith(_NOTE):
             continue
         try:
-            with open(f"{directory}/{name}", "rb", buffering=0) as file:
-                note = jsonio.parse_object(file.read(_NOTE_BYTES_MAX), name)
+            note = jsonio.parse_object(path.read_file(f"{directory}/{name}", _NOTE_BYTES_MAX), name)
             old, new = check_name(str(note.get("old"))), check_name(str(note.get("new")))
             if engine.volumes.find(old) is None and engine.volumes.find(new) is not None:
                 for container in list(preparation.users(engine, old)):

@@ -17,7 +17,7 @@ import stat
 import threading
 from contextlib import contextmanager
 
-from ...linux import abi
+from ...linux import abi, path
 from ...snapshot import removal
 from ...spec import jsonio
 from ...spec.errors import Conflict, Internal, Invalid, NotFound
@@ -278,13 +278,17 @@ class Volumes:
                     continue  # something immutable or busy: it stays where it hinders nobody
 
 
-def _read(path: str) -> VolumeRecord:
-    with open(path, "rb", buffering=0) as file:
-        data = file.read(RECORD_BYTES_MAX + 1)
+def _read(name: str) -> VolumeRecord:
+    hint = f"repair {name} or remove its directory"
     try:
-        return VolumeRecord.from_json(jsonio.parse(data, path, bytes_max=RECORD_BYTES_MAX), path)
+        data = path.read_file(name, RECORD_BYTES_MAX)
+        return VolumeRecord.from_json(jsonio.parse(data, name, bytes_max=RECORD_BYTES_MAX), name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as wrong:
+        raise Internal("read", name, wrong.strerror or str(wrong), hint=hint) from None
     except Invalid as wrong:
-        raise Internal("read", path, wrong.cause, hint=f"repair {path} or remove its directory") from None
+        raise Internal("read", name, wrong.cause, hint=hint) from None
 
 
 def _fill(path: str, fill: "Callable[[int], None]") -> None:
