@@ -95,7 +95,8 @@ def test_what_is_wrong_is_told_by_its_place(text: str, files: dict[str, str], pl
 def test_only_where_the_syntax_says_so_and_errors_below_have_their_place() -> None:
     files = {"part": b"RUN ok\nRUN --mount=type=nosuch x\nNOSUCH a\n"}
 
-    def compose(source: Source) -> Source:
+    def compose(source: Source, language: str) -> Source:
+        assert language == "orlop/dockerfile"
         return composed(source, files.get, {}, {})
 
     with pytest.raises(DockerfileError, match="INCLUDE"):

@@ -23,7 +23,7 @@ from orlop.spec.reference import Reference
 from . import contexts, graph, history, verify
 from .cache.places import INLINE
 from .dockerfile.compile import compile as compile_graph
-from .dockerfile.lines import UNSPOKEN_HINT, is_spoken, unspoken
+from .dockerfile.lines import RECIPES, UNSPOKEN_HINT, is_spoken, unspoken
 from .dockerfile.options import Options
 from .dockerfile.parse import parse
 from .dockerfile.source import DockerfileError
@@ -253,18 +253,26 @@ def read_request(solver: Solver, request: BuildRequest, given: contexts.Given) -
         log.end("done")
         return image.config.config
 
-    return parse(given.text, given.dockerfile, lambda source: _composed(source, options, given)), options, config_of
+    def compose(source: Source, language: str) -> Source:
+        if language == RECIPES:
+            from . import recipes
+
+            return recipes.composed(solver, source, given.read, _predefined(options) | request.build_args)
+        from .dockerfile.templates import composed
+
+        return composed(source, given.read, _predefined(options), request.build_args)
+
+    return parse(given.text, given.dockerfile, compose), options, config_of
 
 
-def _composed(source: Source, options: Options, given: contexts.Given) -> Source:
+def _predefined(options: Options) -> dict[str, str]:
+    """Return the platforms' arguments, as far as they are the same for all of the build."""
     from .dockerfile.compile import platform_arguments
-    from .dockerfile.templates import composed
 
     values = platform_arguments("BUILD", options.build_platform)
     if len(options.platforms) < 2:
         values |= platform_arguments("TARGET", (*options.platforms, options.build_platform)[0])
-    values |= {name: options.build_args[name] for name in values if name in options.build_args}
-    return composed(source, given.read, values, options.build_args)
+    return values | {name: options.build_args[name] for name in values if name in options.build_args}
 
 
 def _instructions(solver: Solver, compiled: Compiled) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""`--check`, `--call=outline` and `--call=targets`: what a Dockerfile says of itself, without building anything.
+"""`--check`, `--call=outline`, `targets` and `graph`: what a Dockerfile says of itself, without building anything.
 
 Each answer has docker's JSON (`json`), docker's text (`text`) and the status that a command ends with (`status`).
 Source: moby/buildkit, frontend/subrequests, for the names in the JSON and the tables of the text.
@@ -11,7 +11,9 @@ from base64 import b64encode
 from orlop.spec.errors import Invalid
 
 from .build import prepared
+from .dockerfile import canonical
 from .dockerfile import outline as asked
+from .dockerfile.compile import compile as compile_graph
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     Answer = dict[str, object]
 
-CHECK, OUTLINE, TARGETS = "check", "outline", "targets"
+CHECK, OUTLINE, TARGETS, GRAPH = "check", "outline", "targets", "graph"
 DEFAULT_TARGET = "(default)"
 _GAP = 3
 
@@ -127,6 +129,14 @@ def _targets(written: Written) -> Answer:
     }
 
 
+def _graph(written: Written) -> Answer:
+    compiled = compile_graph(*written)
+    if compiled.failure:
+        raise Invalid("build", written[0].source.name, compiled.failure, hint="see them with: orlop build --check")
+    found = canonical.document(compiled.targets)
+    return {"json": found, "text": f"{found['digest']}\n", "status": 0}
+
+
 def _need(need: asked.Need) -> Answer:
     return {"name": need.name, "required": need.required, "location": _location(need.lines)}
 
@@ -150,4 +160,9 @@ def _lines(texts: list[str]) -> str:
     return "".join(f"{text}\n" for text in texts)
 
 
-CALLS: dict[str, Callable[[Written], Answer]] = {CHECK: _check, OUTLINE: _outline, TARGETS: _targets}
+CALLS: dict[str, Callable[[Written], Answer]] = {
+    CHECK: _check,
+    OUTLINE: _outline,
+    TARGETS: _targets,
+    GRAPH: _graph,
+}

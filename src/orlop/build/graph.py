@@ -25,7 +25,7 @@ SANDBOX, INSECURE = "sandbox", "insecure"  # security of a step
 MAIN_CONTEXT = ""
 
 
-class _Identical(Record):
+class Identical(Record):
     """A record that equals only itself; its text does not follow the graph, which may be deep."""
 
     __hash__ = object.__hash__
@@ -37,7 +37,7 @@ class _Identical(Record):
         return f"<{type(self).__name__} at {id(self):#x}>"
 
 
-class Origin(_Identical):
+class Origin(Identical):
     """Where in the Dockerfile a vertex comes from. lines: the first and the last, from 1; (0, 0) is nowhere.
 
     file: as the user called it. text: the instruction as progress and errors show it ("RUN make").
@@ -52,7 +52,7 @@ class Origin(_Identical):
     steps: int = 0
 
 
-class Vertex(_Identical):
+class Vertex(Identical):
     """One file tree. created_by: docker's text for the image's history, where the vertex makes a layer."""
 
     origin: Origin = Origin()
@@ -117,7 +117,7 @@ class InlineFile(Vertex):
 # -- mounts of a Run ----------------------------------------------------------------------------------------------
 
 
-class BindMount(_Identical):
+class BindMount(Identical):
     """A part of a tree. What is written to it (with read_only=False) is thrown away."""
 
     target: str
@@ -126,7 +126,7 @@ class BindMount(_Identical):
     read_only: bool = True
 
 
-class CacheMount(_Identical):
+class CacheMount(Identical):
     """A directory that stays between builds. source, path: what it holds when it is new; None is an empty directory."""
 
     target: str
@@ -140,14 +140,14 @@ class CacheMount(_Identical):
     gid: int = 0
 
 
-class TmpfsMount(_Identical):
+class TmpfsMount(Identical):
     """Memory. size_bytes: 0 is the kernel's default."""
 
     target: str
     size_bytes: int = 0
 
 
-class SecretMount(_Identical):
+class SecretMount(Identical):
     """A secret as a file at target, as a variable, or both; target "" is no file. required: fail without it."""
 
     id: str
@@ -159,7 +159,7 @@ class SecretMount(_Identical):
     gid: int = 0
 
 
-class SshMount(_Identical):
+class SshMount(Identical):
     """A socket of an SSH agent of the client's; SSH_AUTH_SOCK names it."""
 
     id: str = "default"
@@ -170,7 +170,7 @@ class SshMount(_Identical):
     gid: int = 0
 
 
-class ScriptMount(_Identical):
+class ScriptMount(Identical):
     """A here-document that the command executes or reads."""
 
     target: str
@@ -210,7 +210,7 @@ class Run(Vertex):
         return (self.base, *(source for source in mounted if source is not None))
 
 
-class CopySource(_Identical):
+class CopySource(Identical):
     """What a Copy takes from a tree. path: absolute; a pattern of Go's filepath.Match, unless literal.
 
     pivot: with `parents`, the part of path before "/./" that is left out of the destination.
@@ -263,7 +263,7 @@ class MakeDirectory(Vertex):
 # -- what is built ------------------------------------------------------------------------------------------------
 
 
-class Step(_Identical):
+class Step(Identical):
     """One entry that a build adds to the image's history. vertex: whose layer it is; None changes only the config."""
 
     created_by: str
@@ -271,7 +271,7 @@ class Step(_Identical):
     origin: Origin = Origin()
 
 
-class Target(_Identical):
+class Target(Identical):
     """An image to be made: the tree, the configuration and the history after the base image's.
 
     platform: what the image is for. steps: of the target's stage and of the stages it stands on, the first one first.

@@ -17,8 +17,13 @@ from .source import Source
 
 INSTRUCTIONS_MAX = 20_000
 HEREDOCS_MAX = 100
-TEMPLATES = "orlop/dockerfile"  # with INCLUDE, IF and FOR
-LANGUAGES = ("docker/dockerfile", "docker/dockerfile-upstream", TEMPLATES)  # from whatever registry, of any version
+TEMPLATES, RECIPES = "orlop/dockerfile", "orlop/python"  # with INCLUDE, IF and FOR; a program (orlop.recipe)
+LANGUAGES = (
+    "docker/dockerfile",
+    "docker/dockerfile-upstream",
+    TEMPLATES,
+    RECIPES,
+)  # from whatever registry, of any version
 _DIRECTIVES = ("syntax", "escape", "check")
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$")
 _HEREDOC = re.compile(r"(\d*)<<(-?)([^<]+)$")
@@ -33,10 +38,10 @@ def is_spoken(frontend: str) -> bool:
         return False
 
 
-def is_template(source: Source) -> bool:
-    """Tell whether a Dockerfile is put together from parts first. Raises DockerfileError."""
+def language_of(source: Source) -> str:
+    """Return which one of LANGUAGES a text is written in, "" where it does not say. Raises DockerfileError."""
     syntax = directives_of(source).syntax
-    return bool(syntax) and Reference.parse(syntax.split()[0]).path == TEMPLATES
+    return Reference.parse(syntax.split()[0]).path if syntax else ""
 
 
 def instructions_of(source: Source, escape: str) -> "list[Line]":

@@ -10,7 +10,7 @@ from orlop.spec.health import Healthcheck as HealthcheckConfig
 
 from . import instructions as kinds
 from .fields import Flags, command_and_flags, first_word, json_or_words, json_words, words
-from .lines import Heredoc, Line, is_template, parse_heredoc, read_lines
+from .lines import RECIPES, TEMPLATES, Heredoc, Line, language_of, parse_heredoc, read_lines
 from .source import Source, suggestion
 
 TYPE_CHECKING = False
@@ -31,15 +31,16 @@ _HEALTH_DURATIONS = {
 
 
 def parse(
-    data: bytes | str, name: str = "Dockerfile", compose: Callable[[Source], Source] | None = None
+    data: bytes | str, name: str = "Dockerfile", compose: Callable[[Source, str], Source] | None = None
 ) -> kinds.Dockerfile:
-    """Return the Dockerfile that this text is. compose: puts a template together.
+    """Return the Dockerfile that this text is. compose: makes one of a text in another language.
 
     Raises DockerfileError, and Invalid for what is no text at all.
     """
     source = Source.decode(data.encode(errors="surrogatepass") if isinstance(data, str) else data, name)
-    if compose is not None and is_template(source):
-        source = compose(source)
+    language = language_of(source)
+    if compose is not None and language in (TEMPLATES, RECIPES):
+        source = compose(source, language)
     read = read_lines(source)
     global_args: list[kinds.Arg] = []
     stages: list[tuple[kinds.From, list[kinds.Instruction]]] = []

@@ -479,7 +479,7 @@ BUILD = Command(
         ),
         _flag("cache-mount-to", "Where the build's cache mounts go (a folder or a registry's reference)", LIST),
         _flag("cache-to", 'Cache export destinations ("user/app:cache", "type=local,dest=path/to/dir")', LIST),
-        _flag("call", 'Set method for evaluating build ("check", "outline", "targets")'),
+        _flag("call", 'Set method for evaluating build ("check", "outline", "targets", "graph")'),
         _flag("cgroup-parent", 'Set the parent cgroup for the "RUN" instructions during build'),
         _flag("check", 'Shorthand for "--call=check"', BOOL, default=False),
         _flag("compress", "Compress the build context using gzip", BOOL, default=False),
