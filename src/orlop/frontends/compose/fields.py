@@ -403,9 +403,8 @@ _ENDPOINT: dict[str, Converter] = {
     "mac_address": text, "priority": integer, "gw_priority": integer, "driver_opts": mapping_of(scalar),
     "interface_name": text,
 }
-_LIMITS: dict[str, Converter] = {
-    "cpus": cpus, "memory": size, "pids": integer, "devices": list_of(anything), "generic_resources": list_of(anything),
-}
+_LIMITS: dict[str, Converter] = {"cpus": cpus, "memory": size, "pids": integer}
+_RESERVATIONS = _LIMITS | {"devices": list_of(anything), "generic_resources": list_of(anything)}
 _ROLLOUT: dict[str, Converter] = {
     "parallelism": integer, "delay": duration, "failure_action": text, "monitor": duration,
     "max_failure_ratio": number, "order": one_of("start-first", "stop-first"),
@@ -414,7 +413,7 @@ _DEPLOY: dict[str, Converter] = {
     "mode": one_of("replicated", "global", "replicated-job", "global-job"), "endpoint_mode": text,
     "replicas": integer, "labels": pairs(),
     "update_config": record(_ROLLOUT), "rollback_config": record(_ROLLOUT),
-    "resources": record({"limits": record(_LIMITS), "reservations": record(_LIMITS)}),
+    "resources": record({"limits": record(_LIMITS), "reservations": record(_RESERVATIONS)}),
     "restart_policy": record({
         "condition": one_of("none", "on-failure", "any"), "delay": duration, "max_attempts": integer,
         "window": duration,

@@ -68,7 +68,7 @@ def container(project: Project, service: Service, number: int, replicas: dict[st
 
 
 def _container(project: Project, service: Service, number: int) -> ContainerRequest:
-    _refuse(service)
+    _refuse(project, service)
     get = service.get
     logging = get("logging", {})
     policy, retries = _restart(service)
@@ -107,9 +107,11 @@ def _container(project: Project, service: Service, number: int) -> ContainerRequ
     )
 
 
-def _refuse(service: Service) -> None:
+def _refuse(project: Project, service: Service) -> None:
     """Raise Unsupported for what a service would not get."""
     where = f"services.{service.name}"
+    if project.document.get("models"):
+        raise unsupported(project.document.places.get("models"), "models", "Orlop runs no models")
     for key in REFUSED:
         if service.get(key) is not None:
             raise unsupported(service.config.places.get(key), f"{where}.{key}", "Orlop does not have it")
@@ -200,6 +202,8 @@ def without_effect(project: Project) -> list[str]:
         found += [f"{place}.restart_policy.{key}" for key in _RESTARTS_OF_CLUSTERS if key in policy]
         reserved = deploy.get("resources", {}).get("reservations", {})
         found += [f"{place}.resources.reservations.{key}" for key in _RESERVED_BY_CLUSTERS if key in reserved]
+        ports = enumerate(service.get("ports", ()))
+        found += [f"services.{service.name}.ports[{at}].app_protocol" for at, port in ports if "app_protocol" in port]
     return found
 
 
