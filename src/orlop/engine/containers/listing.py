@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..engine import Engine
     from ..supervision.rows import Row
     from .record import ContainerRecord
+    from .state import Task
 
 
 def summaries(
@@ -32,7 +33,7 @@ def summaries(
     return [
         _summary(engine, row)
         | {"Status": inspect.status_text(row.record, row.task, now, row.health)}
-        | (_sizes(engine, row.record) if size else {})
+        | (sizes(engine, row.record) if size else {})
         for row in _chosen(engine, engine.rows.now(), everything, chosen)
     ]
 
@@ -51,6 +52,14 @@ def summaries_json(
         whole = _array(engine, _chosen(engine, rows, everything, chosen), good_for[1])
         engine.rows.keep(everything, good_for, whole)
     return whole
+
+
+def chosen(
+    engine: Engine, everything: bool, filters_: Mapping[str, Sequence[str]]
+) -> list[tuple[ContainerRecord, Task, str]]:
+    """Return record, task and health of the containers that run (or of all), the newest first. Raises as `summaries`."""
+    rows = _chosen(engine, engine.rows.now(), everything, filters_)
+    return [(row.record, row.task, row.health) for row in rows]
 
 
 def _chosen(engine: Engine, rows: Sequence[Row], everything: bool, filters_: Mapping[str, Sequence[str]]) -> list[Row]:
@@ -90,10 +99,10 @@ def details(engine: Engine, reference: str, *, size: bool = False) -> dict[str, 
     found = inspect.details(record, task, spec, engine.records.path(record.id), checks, driver)
     found = network_listing.details_of(engine, record, found)
     found["ExecIDs"] = execs.running(engine, record) or None
-    return found | _sizes(engine, record) if size else found
+    return found | sizes(engine, record) if size else found
 
 
-def _sizes(engine: Engine, record: ContainerRecord) -> dict[str, object]:
+def sizes(engine: Engine, record: ContainerRecord) -> dict[str, object]:
     """Return docker's sizes: of what the container wrote, and of that and its image together."""
     if record.request.rootfs:
         return {"SizeRw": 0, "SizeRootFs": 0}

@@ -6,7 +6,7 @@ The texts of the conflicts are docker's.
 from __future__ import annotations
 
 from ...image import collection
-from ...spec.errors import Conflict, Invalid, OrlopError
+from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.mount import IMAGE
 from ...spec.reference import Reference
 from .. import events
@@ -29,6 +29,18 @@ def tag(engine: Engine, source: str, name: str) -> None:
     image = find(engine, source)
     engine.images.tag(str(image.id) if source in ("host", "host:latest") else source, name)
     events.publish_image(engine, image, "tag", Reference.parse(name).tagged().familiar)
+
+
+def untag(engine: Engine, image: Image, name: Reference) -> None:
+    """Take a name away from an image, which stays, also without any. Raises NotFound for a name that it has not."""
+    names = names_of(engine, image)
+    if name not in names:
+        cause = f"{name.familiar}: tag not known"
+        raise NotFound("untag", f"image {name.familiar}", cause, hint=f"see its names: orlop images {image.id.short}")
+    if len(names) == 1:
+        engine.store.names.put(None, image.target)
+    engine.store.names.remove(name)
+    _untagged(engine, image, name)
 
 
 def remove(engine: Engine, name: str, *, force: bool = False, prune: bool = True) -> Deleted:
@@ -60,9 +72,12 @@ def remove(engine: Engine, name: str, *, force: bool = False, prune: bool = True
     return _delete(engine, image, [meant], prune=prune)
 
 
-def prune(engine: Engine, *, unused: bool, filters: dict[str, tuple[str, ...]]) -> dict[str, object]:
+def prune(
+    engine: Engine, *, unused: bool, filters: dict[str, tuple[str, ...]], packed: bool = False
+) -> dict[str, object]:
     """Remove images without a name, or with unused all that no container uses, and what no image needs.
 
+    packed: of what stays, layers are kept as they are unpacked only, where they can be packed again.
     Returns docker's {"ImagesDeleted": [...], "SpaceReclaimed": bytes}. Raises Invalid for a filter.
     """
     from .filters import prunes
@@ -78,6 +93,10 @@ def prune(engine: Engine, *, unused: bool, filters: dict[str, tuple[str, ...]]) 
         deleted += _delete(engine, image, names_of(engine, image), prune=False)
     swept = collection.collect(engine.store, engine.snapshots)
     deleted += [{"Deleted": str(chain_id)} for chain_id in swept.layers]
+    if packed:
+        from .recipes import drop_packed
+
+        drop_packed(engine)
     reclaimed = max(before - _bytes(engine), 0)
     events.publish(engine, "image", "prune", "", {"reclaimed": str(reclaimed)})
     return {"ImagesDeleted": deleted, "SpaceReclaimed": reclaimed}

@@ -21,7 +21,7 @@ from .door import Door, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 READ_BYTES = 256 * 1024
 TAR = "application/x-tar"
@@ -88,17 +88,21 @@ class Work:
 
 
 def stat(door: Door) -> None:
-    door.answer(200, _stat_header(door))
+    door.answer(200, stat_header(path_stat(door, asked_path(door))))
 
 
 def read(door: Door) -> None:
-    headers = _stat_header(door)
-    work = Work(lambda fd: copy.read(door.engine, door.parts["id"], _path(door), fd))
+    send(door, stat_header(path_stat(door, asked_path(door))))
+
+
+def send(door: Door, headers: dict[str, str]) -> None:
+    """Answer with an archive of what lies at the path of the query."""
+    work = Work(lambda fd: copy.read(door.engine, door.parts["id"], asked_path(door), fd))
     door.stream(200, {"Content-Type": TAR} | headers, work.pieces())
 
 
 def write(door: Door) -> None:
-    path = _path(door)
+    path = asked_path(door)
     given = copy.Given(of_user=door.flag("copyUIDGID"), replace=not door.flag("noOverwriteDirNonDir"))
     work = Work(lambda fd: copy.write(door.engine, door.parts["id"], path, fd, given))
     work.feed(door.pieces())
@@ -152,25 +156,31 @@ def _of_config(body: creation.Reader) -> dict[str, object]:
     return config.to_json() | shell
 
 
-def _path(door: Door) -> str:
+def asked_path(door: Door) -> str:
+    """Return the path of the query. Raises Status."""
     path = door.query.get("path", "")
     if not path:
         raise Status(400, "bad parameter: path cannot be empty")
     return path
 
 
-def _stat_header(door: Door) -> dict[str, str]:
-    found = copy.stat(door.engine, door.parts["id"], _path(door))
+def path_stat(door: Door, path: str) -> dict[str, object]:
+    """Return docker's object of what lies at a path of the request's container."""
+    found = copy.stat(door.engine, door.parts["id"], path)
     mode, mtime_ns = found["mode"], found["mtime_ns"]
     assert isinstance(mode, int) and isinstance(mtime_ns, int)
-    told = {
+    return {
         "name": found["name"],
         "size": found["size"],
         "mode": go_mode(mode),
         "mtime": timestamp(mtime_ns),
         "linkTarget": found["link_target"],
     }
-    return {"X-Docker-Container-Path-Stat": base64.b64encode(jsonio.dump(told)).decode()}
+
+
+def stat_header(told: Mapping[str, object]) -> dict[str, str]:
+    """Return the header that tells what lies at a path."""
+    return {"X-Docker-Container-Path-Stat": base64.b64encode(jsonio.dump(dict(told))).decode()}
 
 
 def go_mode(mode: int) -> int:

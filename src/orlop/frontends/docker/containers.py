@@ -200,13 +200,11 @@ def logs(door: Door) -> None:
         details=door.flag("details"),
     )
     pieces = streams.logs(door.engine, record.id, wanted, door.hangup)
-    chosen = hijack.Attached(stdin=False, stdout=out, stderr=err, terminal=record.request.terminal)
-    door.stream(
-        200, chosen.headers(door.version) if door.version >= hijack.TYPED_SINCE else {}, _chosen(pieces, chosen)
-    )
+    client = hijack.Attached(stdin=False, stdout=out, stderr=err, terminal=record.request.terminal)
+    door.stream(200, client.headers(door.version) if door.version >= hijack.TYPED_SINCE else {}, chosen(pieces, client))
 
 
-def _chosen(pieces: Iterator[bytes], wanted: hijack.Attached) -> Iterator[bytes]:
+def chosen(pieces: Iterator[bytes], wanted: hijack.Attached) -> Iterator[bytes]:
     """Yield of attach frames what the client wants, as docker's clients read it."""
     decoder = attach.Decoder()
     for piece in pieces:
@@ -254,7 +252,7 @@ def _attach(door: Door, record: ContainerRecord, wanted: hijack.Attached) -> Non
     client, ahead = door.hijack(wanted.headers(door.version))
     try:
         if door.flag("logs"):
-            for piece in _chosen(streams.logs(door.engine, record.id, streams.LogRequest(), door.hangup), wanted):
+            for piece in chosen(streams.logs(door.engine, record.id, streams.LogRequest(), door.hangup), wanted):
                 client.sendall(piece)
     finally:
         _carry(door, record, client, stream, wanted, ahead)

@@ -19,7 +19,7 @@ from ..native.wire import peer_credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
     from ...engine.engine import Engine
@@ -34,6 +34,7 @@ VERSION, VERSION_MIN = (1, 50), (1, 40)
 # skopeo, podman and buildah copy from and to `docker-daemon:` with version 1.22 (containers/image,
 # docker/daemon/client.go) and ask for nothing but these, which are the same since.
 VERSION_OF_ARCHIVES = (1, 22)
+_LIBPOD = re.compile(r"/(?:v[^/]*/)?libpod(?:/|$)")
 _ARCHIVES = re.compile("/images/(get|load|.+/get)")
 BODY_BYTES_MAX = 8 * 1024 * 1024
 STATUS: dict[type[OrlopError], int] = {
@@ -57,6 +58,39 @@ class Status(Exception):
         self.message = message
 
 
+class Dialect:
+    """How an API that is served on these connections is spoken. This is docker's, and the base of the others.
+
+    headers: of every answer. json_is_marked: a body must say that it is JSON.
+    """
+
+    headers: Mapping[str, str] = {
+        "Api-Version": f"{VERSION[0]}.{VERSION[1]}",
+        "Docker-Experimental": "false",
+        "Ostype": "linux",
+    }
+    json_is_marked = True
+
+    def route(self, door: Door) -> Route:
+        """Find the route of a request; note its version and the parts of its path. Raises Status."""
+        door.version, place = _split_version(door.place)
+        route, door.parts = door.context.table.find(door.command, place)
+        return route
+
+    def failure(self, wrong: OrlopError) -> tuple[int, object]:
+        """Return the status and the document of the answer that tells an error."""
+        if isinstance(wrong, CommandFailed):  # what docker's users look for
+            return self.refusal(_COMMAND_STATUS, f"OCI runtime create failed: {told(wrong)}")
+        return self.refusal(STATUS.get(type(wrong), 500), told(wrong))
+
+    def refusal(self, status: int, message: str) -> tuple[int, object]:
+        """Return the same of a text."""
+        return status, {"message": message}
+
+
+DOCKER = Dialect()
+
+
 class Table:
     """Routes, compiled."""
 
@@ -76,6 +110,7 @@ class Door(Exchange):
 
     parts: dict[str, str]
     version: tuple[int, int]
+    dialect = DOCKER
     _bridge: Bridge | None = None  # of a hijacked TLS connection
 
     @property
@@ -91,22 +126,19 @@ class Door(Exchange):
 
     def handle_request(self) -> None:
         self._note_caller()
+        self.dialect = _dialect_of(self.place)
         try:
             self._refuse_browsers()
-            self.version, place = _split_version(self.place)
-            route, self.parts = self.context.table.find(self.command, place)
-            self.serve(route)
+            self.serve(self.dialect.route(self))
         except Status as wrong:
-            self._fail(wrong.status, wrong.message)
-        except CommandFailed as wrong:
-            self._fail(_COMMAND_STATUS, f"OCI runtime create failed: {told(wrong)}")  # which docker's users look for
+            self._fail(*self.dialect.refusal(wrong.status, wrong.message))
         except OrlopError as wrong:
-            self._fail(STATUS.get(type(wrong), 500), told(wrong))
+            self._fail(*self.dialect.failure(wrong))
         except (Refused, OSError):
             raise  # of the connection
         except Exception as wrong:
             reference = self.engine.log.exception(f"{self.command} {self.place[:200]}", wrong)
-            self._fail(500, f"a defect of the engine, error {reference}: {wrong}")
+            self._fail(*self.dialect.refusal(500, f"a defect of the engine, error {reference}: {wrong}"))
         finally:
             if self._bridge is not None:
                 self._bridge.close()
@@ -137,17 +169,16 @@ class Door(Exchange):
             raise Status(403, "requests of web pages are not served")
 
     def refuse(self, wrong: Refused) -> None:
-        self._fail(wrong.status, wrong.why)
+        self._fail(*self.dialect.refusal(wrong.status, wrong.why))
 
     def common_headers(self) -> dict[str, str]:
-        own = {"Api-Version": f"{VERSION[0]}.{VERSION[1]}", "Docker-Experimental": "false", "Ostype": "linux"}
-        return own | super().common_headers()
+        return {**self.dialect.headers, **super().common_headers()}
 
-    def _fail(self, status: int, message: str) -> None:
+    def _fail(self, status: int, document: object) -> None:
         if self.is_answered:
             self.close_connection = True  # in the middle of a stream: its end is all that can be told
             return
-        self.answer_json(status, {"message": message})
+        self.answer_json(status, document)
 
     def answer_written(self, document: bytes) -> None:
         """Answer with a JSON document that is written already."""
@@ -175,7 +206,8 @@ class Door(Exchange):
         data = self.body(BODY_BYTES_MAX)
         if not data:
             return {}
-        if self.headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
+        marked = self.headers.get("Content-Type", "").partition(";")[0].strip() == "application/json"
+        if self.dialect.json_is_marked and not marked:
             raise Status(400, 'Content-Type specified is not "application/json"')
         return jsonio.parse_object(data, "the request", bytes_max=BODY_BYTES_MAX)
 
@@ -219,6 +251,14 @@ def told(wrong: OrlopError) -> str:
     """Return what a client is told of an error."""
     # The cause is docker's text; the next step is ours, and no program of docker's users compares it.
     return f"{wrong.cause}\nNext: {wrong.hint}" if wrong.hint and not isinstance(wrong, NotFound) else wrong.cause
+
+
+def _dialect_of(place: str) -> Dialect:
+    if not _LIBPOD.match(place):
+        return DOCKER
+    from ..libpod.dialect import LIBPOD  # for podman's clients only
+
+    return LIBPOD
 
 
 def _split_version(place: str) -> tuple[tuple[int, int], str]:

@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ...spec.runtime import Box
+
 EXIT_CODE_FAILED = 126
 BEGUN_S_MAX = 10.0  # docker's own patience with a resize (moby, daemon/resize.go)
 
@@ -33,16 +35,20 @@ def create(door: Door) -> None:
 
 
 def start(door: Door) -> None:
+    fields = creation.Reader(door.json(), "the request")
+    run(door, fields.boolean("Detach"), console_size(fields.raw("ConsoleSize")))
+
+
+def run(door: Door, detach: bool, size: Box | None) -> None:
+    """Start the exec of the path, at a terminal of that size, and carry what it says unless it is detached."""
     exec_id = door.parts["id"]
     planned = door.context.planned_exec(exec_id)
-    fields = creation.Reader(door.json(), "the request")
     record = door.engine.records.load(planned.container_id)
     if planned.started:
         raise Conflict("start", f"exec {exec_id}", f"exec {exec_id} was started already", hint="create another one")
     state.step(door.engine.observe(record.id), "exec", record)
     planned.started = True
-    size = console_size(fields.raw("ConsoleSize"))
-    if fields.boolean("Detach"):
+    if detach:
         _start(door, exec_id, planned, Client(None, size))
         door.answer(200)
         return

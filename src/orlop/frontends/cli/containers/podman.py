@@ -68,11 +68,19 @@ def fields(options: Options) -> dict[str, Any]:
 def binds(options: Options) -> tuple[BindRequest, ...]:
     """Return what --tz shows of the host. Raises UsageError for a zone that this machine does not know."""
     zone: str = options["tz"]
+    found = time_zone(zone)
+    if found is None:
+        raise _wrong(f"unknown time zone {quote(zone)}", f"see {ZONES}, or write local")
+    return found
+
+
+def time_zone(zone: str) -> tuple[BindRequest, ...] | None:
+    """Return what of the host gives a container a time zone, nothing for "", None for one that this machine has not."""
     if not zone:
         return ()
     source = LOCAL_TIME if zone == "local" else f"{ZONES}/{zone}"
     if ".." in zone.split("/") or not os.path.isfile(source):
-        raise _wrong(f"unknown time zone {quote(zone)}", f"see {ZONES}, or write local")
+        return None
     return (BindRequest(source=os.path.realpath(source), target=LOCAL_TIME, options=("ro",)),)
 
 
