@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from orlop.image import standins
-from support.engine import COMMAND, Environment
+from support import registry_server
+from support.engine import Environment
 
 
 @pytest.fixture
@@ -22,15 +23,8 @@ def flags() -> list[str]:
 
 @pytest.fixture
 def registry(orlop: Environment, tmp_path: Path, flags: list[str]) -> Iterator[str]:
-    words = [COMMAND, "registry", "serve", "--root", tmp_path / "registry", "--address", "127.0.0.1:0", *flags]
-    server = orlop.inside(lambda: subprocess.Popen(words, env=orlop.variables, stdout=subprocess.PIPE))
-    assert server.stdout is not None
-    try:
-        yield f"127.0.0.1:{int(server.stdout.readline().rpartition(b':')[2])}"
-    finally:
-        server.terminate()
-        server.wait(30)
-        server.stdout.close()
+    with registry_server.beside(orlop, tmp_path / "registry", *flags) as address:
+        yield address
 
 
 @pytest.fixture

@@ -11,30 +11,16 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from support.engine import COMMAND, Environment
+from support import registry_server
+from support.engine import Environment
 from support.terminal import Terminal
 
 WAIT_S_MAX = 60.0
 COUNTER = "while true; do echo hello world; sleep 0.1; done"
-
-
-@contextmanager
-def serving(orlop: Environment, root: Path, *flags: str) -> Iterator[str]:
-    """Run a registry; yield its address."""
-    words = [COMMAND, "registry", "serve", "--root", root, "--address", "127.0.0.1:0", *flags]
-    server = orlop.inside(lambda: subprocess.Popen(words, env=orlop.variables, stdout=subprocess.PIPE))
-    assert server.stdout is not None
-    try:
-        yield f"127.0.0.1:{int(server.stdout.readline().rpartition(b':')[2])}"
-    finally:
-        server.terminate()
-        server.wait(30)
-        server.stdout.close()
 
 
 class Course:
@@ -59,7 +45,7 @@ class Course:
 
 @pytest.fixture
 def docker(orlop: Environment, peer: Callable[[str], Path], tmp_path: Path) -> Iterator[Course]:
-    with serving(orlop, tmp_path / "registry") as address:
+    with registry_server.beside(orlop, tmp_path / "registry") as address:
         orlop("bootstrap", "--busybox", peer("busybox"), address)
         yield Course(orlop, peer("docker"), tmp_path / "config")
 
@@ -119,7 +105,7 @@ def test_a_shell_and_its_neighbours(docker: Course) -> None:
 
 def test_the_exercises(docker: Course, orlop: Environment, tmp_path: Path) -> None:
     orlop("registry", "user", "--root", tmp_path / "private", "--password-stdin", "add", "me", input="secret\n")
-    with serving(orlop, tmp_path / "private") as address:
+    with registry_server.beside(orlop, tmp_path / "private") as address:
         assert "Login Succeeded" in docker("login", "-u", "me", "--password-stdin", address, input="secret")
         assert "unauthorized" in docker("login", "-u", "me", "--password-stdin", address, code=1, input="wrong").lower()
     docker("run", "--name", "first", "hello-world")

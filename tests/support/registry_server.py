@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from .engine import COMMAND
+from .engine import COMMAND, Environment
 
 READY_S_MAX = 30.0
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -97,6 +97,20 @@ def ours(root: Path, *flags: str, port: int = 0) -> Iterator[Registry]:
             if process.poll() is None:
                 process.terminate()
                 process.wait(30)
+
+
+@contextmanager
+def beside(orlop: Environment, root: Path, *flags: str) -> Iterator[str]:
+    """Run `./orlop registry serve` where an engine of the tests is; yield its address."""
+    words = [str(COMMAND), "registry", "serve", "--root", str(root), "--address", "127.0.0.1:0", *flags]
+    server = orlop.inside(lambda: subprocess.Popen(words, env=orlop.variables, stdout=subprocess.PIPE))
+    assert server.stdout is not None
+    try:
+        yield f"127.0.0.1:{int(server.stdout.readline().rpartition(b':')[2])}"
+    finally:
+        server.terminate()
+        server.wait(30)
+        server.stdout.close()
 
 
 @contextmanager
