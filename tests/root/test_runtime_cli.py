@@ -381,6 +381,51 @@ def test_hooks_of_start_run_at_start_and_once(box: Box) -> None:
     assert told.read_text().split() == list(points)
 
 
+# Of a document: what it says, and where one reads it. On v1, on v2.
+CPU = {"shares": 512, "quota": 40000, "period": 80000, "burst": 1000, "cpus": "0"}
+MEMORY = {"limit": 128 << 20, "reservation": 64 << 20, "swap": 256 << 20}
+FUSE = {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw"}
+UPDATES: dict[str, tuple[dict[str, object], dict[str, str]]] = {
+    "v1": (
+        {"cpu": CPU, "pids": {"limit": 77}, "devices": [FUSE],
+         "memory": {**MEMORY, "swappiness": 7, "disableOOMKiller": True, "kernelTCP": 1 << 20}},
+        {"cpu/cpu.shares": "512", "cpu/cpu.cfs_quota_us": "40000", "cpu/cpu.cfs_period_us": "80000",
+         "cpu/cpu.cfs_burst_us": "1000", "cpuset/cpuset.cpus": "0", "pids/pids.max": "77",
+         "memory/memory.limit_in_bytes": f"{128 << 20}", "memory/memory.soft_limit_in_bytes": f"{64 << 20}",
+         "memory/memory.memsw.limit_in_bytes": f"{256 << 20}", "memory/memory.swappiness": "7",
+         "memory/memory.oom_control": "oom_kill_disable 1", "memory/memory.kmem.tcp.limit_in_bytes": f"{1 << 20}"},
+    ),
+    "v2": (
+        {"cpu": CPU, "pids": {"limit": 77}, "devices": [FUSE], "memory": MEMORY,
+         "unified": {"memory.high": "104857600"}},
+        {"cpu.weight": "59", "cpu.max": "40000 80000", "cpu.max.burst": "1000", "cpuset.cpus": "0", "pids.max": "77",
+         "memory.max": f"{128 << 20}", "memory.low": f"{64 << 20}", "memory.swap.max": f"{128 << 20}",
+         "memory.high": "104857600"},
+    ),
+}  # fmt: skip
+
+
+def test_everything_is_updated_while_it_runs(box: Box) -> None:
+    """As containerd's shim does: a document. The device could not be opened before; those denied stay denied."""
+    document, told = UPDATES["v1" if Path("/sys/fs/cgroup/memory").exists() else "v2"]
+    box.config["linux"]["devices"] = [
+        {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666},
+        {"path": "/dev/mem", "type": "c", "major": 1, "minor": 1, "fileMode": 0o666},
+    ]
+    box.write(*STAY)
+    assert box.make("run", "--detach").returncode == 0
+    opened = "for f in fuse mem; do (: </dev/$f) 2>&1 | grep -o 'not permitted'; done"
+    assert box.ok("exec", after=("sh", "-c", opened)).split("\n") == ["not permitted"] * 2 + [""]
+    resources = box.directory / "resources.json"
+    resources.write_text(json.dumps(document))
+    box.ok("update", "--resources", str(resources))
+    for file, value in told.items():
+        assert value in box.ok("exec", after=("cat", f"/sys/fs/cgroup/{file}")).split("\n"), file
+    assert box.ok("exec", after=("sh", "-c", opened)) == "not permitted\n"
+    resources.write_text(json.dumps({"memory": {"kernel": 1 << 20}}))
+    assert "linux.resources.memory.kernel" in box.refused("update", "--resources", str(resources))
+
+
 # -- documents ------------------------------------------------------------------------------------------------------
 
 

@@ -64,7 +64,6 @@ FIRST, SECOND = sorted(os.sched_getaffinity(0))[:2] if len(os.sched_getaffinity(
 @pytest.mark.parametrize(
     ("own", "affinity", "told"),
     [
-        (None, CpuAffinity(initial=f"{FIRST}"), FIRST),
         (None, CpuAffinity(initial=f"{FIRST}", final=f"{SECOND}"), SECOND),
         (None, CpuAffinity(final=f"{SECOND}"), SECOND),
         (SECOND, CpuAffinity(initial=f"{FIRST}"), SECOND),
@@ -73,6 +72,7 @@ FIRST, SECOND = sorted(os.sched_getaffinity(0))[:2] if len(os.sched_getaffinity(
 def test_the_processors_of_an_exec(root: Path, own: int | None, affinity: CpuAffinity, told: int) -> None:
     """config.md, execCPUAffinity: before the container's cgroup, and in it. `initial` may be none of the cgroup's own.
 
+    What is left of `initial` in a cgroup with all processors is the kernel's to say: 6.1 gives them back on v2.
     Red where `initial` is set once the process is in the cgroup: EINVAL for the last row. The caller gets its own back.
     """
     show = ("grep", "Cpus_allowed_list", "/proc/self/status")
