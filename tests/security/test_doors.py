@@ -96,7 +96,33 @@ def test_sec_29_the_primary_group_counts(door: Door) -> None:
     assert groups.split("Groups:")[1].split() == ["4000"], said
 
 
-@pytest.mark.parametrize("door", [name for name in doors.DOORS if name != "build"], indirect=True)
+CREATED = pytest.mark.parametrize("door", [name for name in doors.DOORS if name != "build"], indirect=True)
+
+
+@CREATED
+def test_sec_22_the_machines_directories_are_not_relabelled(door: Door) -> None:
+    """CVE-2021-43816."""
+    for place in ("/", "/etc", "/home/"):
+        said = asked(door, Ask(("true",), bind=f"{place}:/h:z"))
+        assert said.code != 0 and "SELinux relabeling of /" in said.output, (place, said)
+
+
+@CREATED
+def test_sec_23_no_name_is_a_path(door: Door) -> None:
+    for name in ("../x", "a/b", "..", "a\nb", "x" * 4096):
+        said = asked(door, Ask(("true",), name=name))
+        assert said.code != 0 and "defect" not in said.output, (name[:10], said)
+
+
+@CREATED
+def test_sec_26_what_is_too_long_is_refused(door: Door) -> None:
+    """CVE-2021-43784: nothing is cut, and nothing overflows."""
+    for wish in (Ask(("true",), hostname="x" * 70_000), Ask(("true",), bind=f"/tmp:/{'x' * 70_000}")):
+        said = asked(door, wish)
+        assert said.code != 0 and "defect" not in said.output, said.output[:1000]
+
+
+@CREATED
 def test_sec_24_a_sysctl_is_the_containers(door: Door) -> None:
     """CVE-2022-0811: of a namespace of the container's own, one value, whatever it contains."""
     place = "/proc/sys/kernel/core_pattern"

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from . import container, rootless
 from .docker_http import Api
@@ -48,6 +49,8 @@ class Ask(NamedTuple):
     sysctl: tuple[str, str] = ("", "")
     env: tuple[str, str] = ("", "")
     host: str = ""  # a line NAME:ADDRESS of /etc/hosts
+    name: str = ""
+    bind: str = ""  # SOURCE:TARGET:MODE
 
     def asked(self) -> set[str]:
         """Return the names of the fields that are not the default's."""
@@ -105,6 +108,8 @@ class Door:
         words += ["--sysctl", "=".join(ask.sysctl)] if ask.sysctl[0] else []
         words += ["-e", "=".join(ask.env)] if ask.env[0] else []
         words += ["--add-host", ask.host] if ask.host else []
+        words += [f"--name={ask.name}"] if ask.name else []
+        words += ["-v", ask.bind] if ask.bind else []
         return said(self.command("run", "--rm", *words, ask.image, *ask.args))
 
     def command(self, *words: str) -> Finished:
@@ -159,9 +164,12 @@ class Docker(Root):
             "HostConfig": {
                 "Sysctls": dict([ask.sysctl]) if ask.sysctl[0] else {},
                 "ExtraHosts": [ask.host] if ask.host else [],
+                "Binds": [ask.bind] if ask.bind else [],
             },
         }  # fmt: skip
-        made = api("POST", "/containers/create", body)
+        made = api(
+            "POST", f"/containers/create?name={quote(ask.name, safe='')}" if ask.name else "/containers/create", body
+        )
         if made.status != 201:
             return Said(125, made.body.decode())
         path = f"/containers/{made.json['Id']}"
