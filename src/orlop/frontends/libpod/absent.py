@@ -62,7 +62,7 @@ def _refusing(what: str) -> Handler:
 
 
 def no_such_pod(door: Door) -> None:
-    raise Status(404, f'no pod with name or ID "{door.parts["name"][:200]}" found: no such pod')
+    raise Status(404, "no such pod")
 
 
 ROUTES = (

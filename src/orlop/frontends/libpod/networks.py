@@ -44,8 +44,8 @@ def list_all(door: Door) -> None:
     filters = door.filters()
     if "name" in filters:
         filters["name"] = tuple(OURS if name == DEFAULT else name for name in filters["name"])
-    found = listing.summaries(door.engine, filters)
-    door.answer_json(200, [_object(one) for one in found if one["Name"] not in MODES])
+    found = [_object(one) for one in listing.summaries(door.engine, filters) if one["Name"] not in MODES]
+    door.answer_json(200, sorted(found, key=lambda one: str(one["name"])))
 
 
 def inspect(door: Door) -> None:
