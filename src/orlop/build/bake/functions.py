@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 RANGE_MAX = 10_000
 PATTERN_CHARACTERS_MAX = 1000
 # Go's encoder writes them so, for those who put JSON into HTML.
-_JSON_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+JSON_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 _UNSAFE_TARGET = re.compile(r"[^a-zA-Z0-9_-]+")
 
 
@@ -178,7 +178,7 @@ def _json(value: Any) -> str:
     import json
 
     text = json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False, sort_keys=True)
-    return text.translate(_JSON_ESCAPES)
+    return text.translate(JSON_ESCAPES)
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from orlop.spec.errors import Invalid, NotFound
 from ..dockerfile.source import suggestion
 from .document import Definition, Document
 from .evaluate import to_bool, to_text
+from .functions import JSON_ESCAPES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,8 +52,14 @@ class Plan:
         self.groups = groups
         self.targets = targets
 
+    def to_text(self) -> str:
+        """Return what `bake --print` shows: Go's JSON, which may stand in HTML and leaves other letters as they are."""
+        import json
+
+        return json.dumps(self.to_json(), indent=2, ensure_ascii=False).translate(JSON_ESCAPES) + "\n"
+
     def to_json(self) -> dict[str, object]:
-        """Return what `bake --print` shows."""
+        """Return it as values."""
         groups = {name: {"targets": members} for name, members in sorted(self.groups.items())}
         shown = {"group": groups} if groups else {}
         return {**shown, "target": {name: _ordered(self.targets[name]) for name in sorted(self.targets)}}
@@ -133,9 +140,11 @@ class _Planner:
             target.setdefault("dockerfile", "Dockerfile")
             if target["context"].startswith(CURRENT):
                 target["context"] = posixpath.normpath(target["context"].removeprefix(CURRENT))
-            for key in ("tags", "platforms"):
+            for key in (*_LISTS, *_COLLECTED):  # what is empty is how a file leaves an entry away: V ? "x:${V}" : ""
                 if key in target:
-                    target[key] = list(dict.fromkeys(target[key]))
+                    target[key] = [text for text in dict.fromkeys(target[key]) if text]
+            if "contexts" in target:
+                target["contexts"] = {key: value for key, value in target["contexts"].items() if value}
             if "attest" in target:  # the last one of each type
                 target["attest"] = list({_type_of(text): text for text in target["attest"]}.values())
             self._resolved[name] = target

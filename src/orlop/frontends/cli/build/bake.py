@@ -55,9 +55,7 @@ def _bake(invocation: Invocation) -> int:
         return _list(document, options["list"], listed(document))
     made = plan(document, invocation.arguments, _overrides(options))
     if options["print"]:
-        from json import dumps
-
-        write(f"{dumps(made.to_json(), indent=2)}\n")
+        write(made.to_text())
         return 0
     _check_entitlements(made, options["allow"])
     baking = _Baking(invocation, made)
