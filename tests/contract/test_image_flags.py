@@ -28,6 +28,7 @@ OURS = {
     "image ls": {"noheading"},
     "images": {"noheading"},
     "load": {"force"},
+    "image prune": {"packed"},
     "pull": {"all-platforms", "referrers"},
     "system df": {"verify"},
 }

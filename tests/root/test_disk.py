@@ -136,9 +136,9 @@ class Interrupted:
         orlop("run", "--name", "writer", "--network", "none", "host", "sh", "-c", f"cp -r {PLENTY} /copied")
 
     def before(self, verb: str, number: int) -> None:
-        if verb in ("pull", "load", "copy"):
+        if verb in ("pull", "load", "copy", "packed"):
             self.orlop("rmi", "-f", self.name, check=False)
-        else:
+        if verb not in ("pull", "load", "copy"):
             self.orlop("load", "-q", "-i", self.archive)
         if verb == "push":
             self.orlop("tag", self.name, f"{self.registry}/pushed/{number}:1")
@@ -152,11 +152,12 @@ class Interrupted:
             "load": ["load", "-q", "-i", str(self.archive)],
             "commit": ["commit", "writer", "committed:1"],
             "prune": ["image", "prune", "-af"],
+            "packed": ["image", "prune", "-f", "--packed"],
             "copy": ["image", "copy", "-q", f"docker://{self.name}", self.name],
         }[verb]
 
 
-@pytest.mark.parametrize("verb", ["pull", "push", "load", "commit", "prune", "copy"])
+@pytest.mark.parametrize("verb", ["pull", "push", "load", "commit", "prune", "packed", "copy"])
 @pytest.mark.timeout(300 + 10 * KILLS)
 def test_kill_9_leaves_nothing_that_fsck_cannot_explain(
     orlop: Environment, image: Registry, peer: Callable[[str], Path], tmp_path: Path, verb: str

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from orlop.content import Store
+from orlop.content.recipes import NOT_PACKED, Head
 from orlop.content.store import sweep
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, NotFound, Unavailable
@@ -407,3 +408,22 @@ def test_a_root_that_is_a_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="cannot open content store"):
         Store(str(tmp_path / "file"))
+
+
+def test_a_lease_of_a_recipe_is_one_of_the_layers_that_it_needs(store: Store, tmp_path: Path) -> None:
+    """red: without `Leases.implied` a layer goes while a push wants the blob that is made of it."""
+    blob = store.ingest(b"an archive").digest
+    layer = Digest.of(b"the ChainID of a layer")
+    store.recipes.open_tree = lambda chain_id: os.open(tmp_path, os.O_RDONLY)
+    head = Head(size=10, chain=(layer,), level=NOT_PACKED)
+    assert not store.add_recipe(blob, head, [(b"another archive", b"", 0)])
+    assert store.add_recipe(blob, head, [(b"an ", b"", 0), (b"archive", b"", 0)])
+    store.drop(blob)
+    assert not os.path.exists(store.path(blob)) and store.stat(blob) == 10 and store.get(blob) == b"an archive"
+    with store.leases.hold() as lease:
+        lease.add(blob)
+        with store.leases.collection() as remove_unless_leased:
+            assert not remove_unless_leased(layer, lambda: None)
+    assert os.listdir(f"{store.root}/ingest") == []
+    store.remove(blob)
+    assert store.stat(blob) is None and blob not in store.digests()

@@ -30,9 +30,10 @@ class Lease:
         self.held: set[Digest] = set()
 
     def add(self, *digests: Digest) -> None:
-        """Keep these. To be called before looking whether they are there."""
+        """Keep these, and what they are made of. To be called before looking whether they are there."""
+        wanted = {*digests, *(one for digest in digests for one in self._leases.implied(digest))}
         with self._leases.lock:
-            new = set(digests) - self.held
+            new = wanted - self.held
             self._leases.neighbours.note(new)
             self.held |= new
 
@@ -47,6 +48,7 @@ class Leases:
         self._active: set[Lease] = set()
         self._kept: set[Digest] | None = None  # what leases that ended since the collection began had held
         self._current = threading.local()
+        self.implied: Callable[[Digest], Iterable[Digest]] = lambda digest: ()  # what a blob can't be without
         self.keepers: list[Callable[[], Iterable[Digest]]] = []  # who else keeps things: asked by each collection
 
     @contextmanager

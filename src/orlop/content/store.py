@@ -6,6 +6,7 @@
            ingest/<random>        blobs on their way in; its writer holds a lock (flock) on the file
                   <alg>-<hex>     the same of a blob that is being fetched: kept for PARTIAL_S_MAX, to go on with it
            leases/                see `orlop.content.neighbours`
+           recipes/               of blobs that are not kept: see `orlop.content.recipes`
 
 Invariants:
 1. A file below blobs/ has the digest that its name says, and survived a power failure before it got that name: it is
@@ -32,13 +33,17 @@ from orlop.spec.jsonio import DOCUMENT_BYTES_MAX, dump
 from .leases import Leases
 from .names import Names
 from .neighbours import SWEEP
+from .recipes import Recipes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import hashlib
     import io
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Protocol, Self
+
+    from .recipes import Head, Piece
 
     class Readable(Protocol):
         """Anything with a read(n) that returns up to n bytes, b"" at the end."""
@@ -63,6 +68,8 @@ class Store:
         self.root = root
         self.names = Names(root)
         self.leases = Leases(f"{root}/leases")
+        self.recipes = Recipes(root)
+        self.leases.implied = self.recipes.chain
         self._swept = False
         _make_layout(root)
 
@@ -75,19 +82,43 @@ class Store:
         try:
             return os.stat(self.path(digest)).st_size
         except FileNotFoundError:
-            return None
+            head = self.recipes.head(digest)
+            return head.size if head is not None else None
+
+    def occupied(self, digest: Digest) -> int:
+        """Return how many bytes lie here of a blob: its own, those of its recipe, or 0."""
+        for path in (self.path(digest), self.recipes.path(digest)):
+            try:
+                return os.stat(path).st_size
+            except FileNotFoundError:
+                continue
+        return 0
 
     def open(self, digest: Digest) -> io.FileIO:
-        """Return the blob, open for reading without a buffer. Raises NotFound."""
+        """Return the blob, open for reading without a buffer; made now where only its recipe is kept.
+
+        Raises NotFound, Unavailable for a recipe that makes another one.
+        """
         try:
             return open(self.path(digest), "rb", buffering=0)
         except FileNotFoundError:
+            if self.recipes.head(digest) is not None:
+                return self._made(digest)
             raise NotFound(
                 "read",
                 f"blob {digest}",
                 f"blob {digest} is not in the store",
                 hint="the image is incomplete: import or pull it again",
             ) from None
+
+    def _made(self, digest: Digest) -> io.FileIO:
+        """Return a blob that its recipe has made, in a file without a name."""
+        with self.writer(digest.algorithm) as ingest:
+            self.recipes.make(digest, ingest.write)
+            if ingest.digest != digest:
+                cause = f"its recipe makes {ingest.digest} here: the unpacked layer or zlib has changed"
+                raise Unavailable("read", f"blob {digest}", cause, hint="remove the image and pull it again")
+            return ingest.reader()
 
     def get(self, digest: Digest, bytes_max: int = DOCUMENT_BYTES_MAX) -> bytes:
         """Return a small blob whole, its digest checked once more.
@@ -176,7 +207,7 @@ class Store:
                     found.append(Digest(f"{algorithm}:{name}"))
                 except Invalid:
                     continue
-        return found
+        return list(dict.fromkeys((*found, *self.recipes.digests())))
 
     def _sweep_once(self) -> None:
         if not self._swept:
@@ -185,6 +216,31 @@ class Store:
 
     def remove(self, digest: Digest) -> None:
         """Remove a blob; that it is gone already is no error. Whether it is still needed is the caller's to know."""
+        try:
+            os.unlink(self.path(digest))
+        except FileNotFoundError:
+            pass
+        self.recipes.remove(digest)
+
+    def add_recipe(self, digest: Digest, head: Head, pieces: Iterable[Piece]) -> bool:
+        """Keep a recipe for a blob, beside it. False for one that does not make it. Raises Unavailable."""
+        self._sweep_once()
+        path = f"{self.root}/ingest/{os.urandom(16).hex()}"
+        fd = _create(path, os.O_EXCL)
+        try:
+            return self.recipes.add(digest, head, pieces, path, fd)
+        except OSError as wrong:
+            hint = f"free some space below {self.root}" if wrong.errno in _FULL else ""
+            raise Unavailable("store", "a recipe", os.strerror(wrong.errno or 0), hint=hint) from None
+        finally:
+            if _lies_at(fd, path):
+                os.unlink(path)
+            os.close(fd)
+
+    def drop(self, digest: Digest) -> None:
+        """Remove a blob whose recipe is kept; that it is gone already is no error."""
+        if self.recipes.head(digest) is None:
+            return
         try:
             os.unlink(self.path(digest))
         except FileNotFoundError:

@@ -17,6 +17,7 @@ from ..image import Images
 from ..linux import process
 from ..linux.cgroup import Cgroup
 from ..snapshot import STORAGE_DRIVER, Snapshots
+from ..snapshot.unpack import open_tree
 from ..spec.container import CONFIG, SECRET
 from ..spec.errors import Unavailable
 from ..supervise import Spawner
@@ -90,7 +91,7 @@ class Engine:
         self.snapshots = Snapshots(f"{paths.root}/snapshots", os.environ.get(STORAGE_DRIVER, ""))
         self.step_cache = StepCache(f"{paths.root}/build/cache")
         self.store.leases.keepers.append(functools.partial(self.step_cache.keep, self.snapshots.chain))
-        self.store.recipes.open_tree = self.snapshots.open_tree
+        self.store.recipes.open_tree = functools.partial(open_tree, self.snapshots.root)
         self.volumes = Volumes(_directory(f"{paths.root}/volumes"))
         self.networks = Networks(paths.root, paths.run, self.boot_id)
         if not self.host.runtime.initial_user_namespace:

@@ -145,6 +145,8 @@ def _mark(store: Store, descriptor: Descriptor, marked: Marked) -> None:
 def _mark_image(store: Store, manifest: Manifest, marked: Marked) -> None:
     marked.blobs.add(manifest.config.digest)
     marked.blobs |= {layer.digest for layer in manifest.layers}
+    for layer in manifest.layers:
+        marked.layers |= set(store.recipes.chain(layer.digest))
     if manifest.config.media_type not in CONFIGS:
         return
     subject = f"configuration {manifest.config.digest}"

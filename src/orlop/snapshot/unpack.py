@@ -292,6 +292,11 @@ def layer_path(root: str, chain_id: Digest) -> str:
     return f"{root}/layers/{chain_id.hex}"
 
 
+def open_tree(root: str, chain_id: Digest) -> int:
+    """Return a descriptor of an unpacked layer's own tree. Raises OSError."""
+    return os.open(f"{layer_path(root, chain_id)}/fs", removal.DIRECTORY_FLAGS)
+
+
 def shifted(chain_id: Digest, shift: Shift) -> Digest:
     """Return what names a layer whose tree has other owners than its archive: no image's layer has this ChainID."""
     return Digest.of(f"{chain_id} {shift}".encode())

@@ -62,7 +62,7 @@ def usage(engine: Engine, *, verify: bool = False) -> dict[str, object]:
 def shared_sizes(engine: Engine) -> dict[str, int]:
     """Return how much of each image others have too, by the images' ids."""
     layers, images, owners = _layers(engine)
-    return {str(image.id): _sizes(image, layers, owners)[1] for image in images}
+    return {str(image.id): _sizes(engine, image, layers, owners)[1] for image in images}
 
 
 def _layers(engine: Engine) -> tuple[dict[Digest, int], Sequence[Image], dict[Digest, int]]:
@@ -77,7 +77,7 @@ def _layers(engine: Engine) -> tuple[dict[Digest, int], Sequence[Image], dict[Di
 
 def stored_bytes(engine: Engine) -> int:
     """Return what blobs and unpacked layers occupy."""
-    blobs = sum(engine.store.stat(digest) or 0 for digest in engine.store.digests())
+    blobs = sum(engine.store.occupied(digest) for digest in engine.store.digests())
     return blobs + sum(_bytes(engine, chain_id) for chain_id in engine.snapshots.unpacked())
 
 
@@ -114,7 +114,9 @@ def _content(root: str, blobs: dict[str, bool], cached: set[str], add: Add) -> N
     add("the image store's directories", root, os.stat(root).st_blocks * 512)
     for name in sorted(os.listdir(root)):
         path = f"{root}/{name}"
-        if name == "ingest":
+        if name == "recipes":
+            add("recipes of blobs of images", path, _measure(path))
+        elif name == "ingest":
             add("downloads under way or interrupted", path, _measure(path))
         elif name != "blobs":
             known = name in ("index.json", "oci-layout", "host.json", "leases")
@@ -170,7 +172,7 @@ def _bytes(engine: Engine, chain_id: Digest) -> int:
 
 
 def _image(engine: Engine, image: Image, layers: dict[Digest, int], owners: dict[Digest, int]) -> dict[str, object]:
-    size, shared = _sizes(image, layers, owners)
+    size, shared = _sizes(engine, image, layers, owners)
     return {
         "Id": str(image.id),
         "RepoTags": [name.familiar for name in names_of(engine, image) if name.tag],
@@ -181,9 +183,10 @@ def _image(engine: Engine, image: Image, layers: dict[Digest, int], owners: dict
     }
 
 
-def _sizes(image: Image, layers: dict[Digest, int], owners: dict[Digest, int]) -> tuple[int, int]:
+def _sizes(engine: Engine, image: Image, layers: dict[Digest, int], owners: dict[Digest, int]) -> tuple[int, int]:
     """Return what an image occupies, packed and unpacked, and what of it others have too."""
-    own = {layer.chain_id: layer.descriptor.size + layers.get(layer.chain_id, 0) for layer in image.layers}
+    packed = engine.store.occupied
+    own = {layer.chain_id: packed(layer.descriptor.digest) + layers.get(layer.chain_id, 0) for layer in image.layers}
     return sum(own.values()), sum(size for chain_id, size in own.items() if owners.get(chain_id, 0) > 1)
 
 

@@ -73,6 +73,8 @@ def _wrong_content(engine: Engine, digest: Digest) -> str:
                 found.update(data)
     except NotFound:
         return ""  # it was collected meanwhile
+    except OrlopError as wrong:
+        return wrong.cause
     except OSError as wrong:
         return f"it can't be read: {wrong.strerror}"
     return (

@@ -118,6 +118,11 @@ class Reader:
             yield member
         self._source.drain()
 
+    @property
+    def offset(self) -> int:
+        """How many bytes of the archive were taken: behind a member's headers, where its data begin."""
+        return self._source.taken
+
     def data(self) -> "Iterator[bytes]":
         """Yield the stored bytes of the current member in pieces of up to READ_BYTES."""
         while self._left:

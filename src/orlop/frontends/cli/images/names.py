@@ -58,7 +58,9 @@ def _prune(invocation: Invocation) -> int:
         if not confirmed(f"WARNING! This will remove {what}."):
             return 0
     with invocation.connect() as engine:
-        result = engine.call("images.prune", {"all": options["all"], "filters": listing.filters_of(options["filter"])})
+        packed = {"packed": True} if options["packed"] else {}
+        filters = listing.filters_of(options["filter"])
+        result = engine.call("images.prune", {"all": options["all"], "filters": filters, **packed})
     found = result if isinstance(result, dict) else {}
     print_images_deleted(found)
     write_line(f"Total reclaimed space: {size(int(found.get('SpaceReclaimed') or 0))}")
@@ -105,6 +107,7 @@ PRUNE = Command(
         Flag("all", "a", BOOL, "Remove all unused images, not just dangling ones", default=False),
         Flag("filter", "", FILTER, 'Provide filter values (e.g. "until=<timestamp>")'),
         Flag("force", "f", BOOL, "Do not prompt for confirmation", default=False),
+        Flag("packed", "", BOOL, "Drop packed layers that can be made again from what is unpacked", default=False),
     ),
     aliases=("image prune",),
 )

@@ -80,6 +80,7 @@ class Remove(Args):
 
 class Prune(Args):
     all: bool = False
+    packed: bool = False
     filters: dict[str, tuple[str, ...]] = {}
 
 
@@ -198,7 +199,7 @@ def _remove(call: Call, args: Remove) -> object:
 def _prune(call: Call, args: Prune) -> object:
     from ....engine.images import removal
 
-    return removal.prune(call.engine, unused=args.all, filters=args.filters)
+    return removal.prune(call.engine, unused=args.all, filters=args.filters, packed=args.packed)
 
 
 def told(messages: "Iterator[object]") -> Reply:
