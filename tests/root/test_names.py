@@ -211,9 +211,10 @@ def test_a_link_on_the_default_bridge_is_told_in_variables(run: Run, orlop: Envi
     refused = orlop("start", "asks", check=False)
     assert refused.code == 1
     assert "Cannot link to a non running container: /web-1 AS /asks/the-shop" in refused.stderr
+    orlop("engine", "stop")  # the next one remembers no address that a name had, and gives the first that is free
     taken = run()
     orlop("start", "web-1")
-    assert taken.address() != web.address() != there
+    assert taken.address() == there != web.address()
     assert f"THE_SHOP_PORT=tcp://{web.address()}:79" in orlop("start", "-a", "asks").stdout.splitlines()
     orlop("network", "create", "left")
     orlop("network", "connect", "left", "web-1")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from _thread import allocate_lock
+
 from ...linux.netlink import namespace, nftrace
 from ...linux.netlink import nftables as nft
 from ...linux.netlink.rtnetlink import Rtnetlink
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 YES, NO, UNKNOWN = "yes", "no", "perhaps"
 MACHINE, OTHERS, SAME, ISLANDS = "this machine", "other machines", "same network", "other networks"
+_probing = allocate_lock()
 _FAMILIES = {nft.INET: "inet", nft.IPV4: "ip", nft.IPV6: "ip6"}
 
 
@@ -108,34 +112,47 @@ def _from_outside(engine: Engine, number: int, protocol: str, port: Published | 
     host_port = port.host_first + number - port.first
     own = address if port.mode == ROUTED else port.host_ip or ("127.0.0.1" if ":" not in address else "")
     own = own or namespace.outside(lambda: _own_address(nft.IPV6))  # no packet from ::1 leaves a machine
-    here = _say(MACHINE, *_judge_local(own, host_port, protocol))
+    # Both ways are tried at once: a firewall that drops lets each wait.
+    told: list[tuple[str, str]] = []
+    local = threading.Thread(target=lambda: told.append(_judge_local(own, host_port, protocol)), name="knock")
+    local.start()
+    others = _others(engine, (number, protocol), port, address)
+    local.join()
+    return [_say(MACHINE, *(told or [(UNKNOWN, "it could not be tried")])[0]), others]
+
+
+def _others(engine: Engine, wanted: tuple[int, str], port: Published, address: str) -> Verdict:
+    """Say whether other machines reach a published port. wanted: the container's; address: the container's."""
+    number, protocol = wanted
+    host_port = port.host_first + number - port.first
     if resolver.is_loopback(port.host_ip):
-        return [here, _say(OTHERS, NO, f"it is published at {port.host_ip} alone")]
+        return _say(OTHERS, NO, f"it is published at {port.host_ip} alone")
     if port.mode == ROUTED:
-        return [here, _say(OTHERS, YES, f"at {address}:{number}, if they have a route to it")]
+        return _say(OTHERS, YES, f"at {address}:{number}, if they have a route to it")
     if port.sources:
         why = f"only from {', '.join(port.sources)}, if this machine's firewall lets them in"
-        return [here, _say(OTHERS, UNKNOWN, why)]
+        return _say(OTHERS, UNKNOWN, why)
     target = port.host_ip or namespace.outside(lambda: _own_address(nft.IPV6 if ":" in address else nft.IPV4))
     if namespace.has_left():
         why = f"at {target}:{host_port}, if this machine's firewall lets them in: only root can try it"
-        return [here, _say(OTHERS, UNKNOWN, why)]
+        return _say(OTHERS, UNKNOWN, why)
     if not target:
-        return [here, _say(OTHERS, NO, "this machine has no address that others could reach")]
+        return _say(OTHERS, NO, "this machine has no address that others could reach")
     if protocol == "sctp":
-        return [here, _say(OTHERS, UNKNOWN, "a packet of SCTP is not sent to try it")]
+        return _say(OTHERS, UNKNOWN, "a packet of SCTP is not sent to try it")
     try:
-        outcome = probe.probe(target, host_port, protocol)
+        with _probing:
+            outcome = probe.probe(target, host_port, protocol, lambda step: _ends(engine, step))
     except OSError as failure:
-        return [here, _say(OTHERS, UNKNOWN, f"no packet could be sent to try it: {failure.strerror or failure}")]
+        return _say(OTHERS, UNKNOWN, f"no packet could be sent to try it: {failure.strerror or failure}")
     can, why = _judge(engine, outcome)
-    return [here, _say(OTHERS, can, f"{why} (tried from {outcome.source} to {target}:{host_port})")]
+    return _say(OTHERS, can, f"{why} (tried from {outcome.source} to {target}:{host_port})")
 
 
 def _judge_local(address: str, port: int, protocol: str) -> tuple[str, str]:
     if protocol != "tcp":
         return YES, f"at {address}:{port}"
-    answer = namespace.outside(lambda: probe.knock(address, port, protocol, probe.LOCAL_S_MAX))
+    answer = namespace.outside(lambda: probe.knock(address, port, protocol))
     if answer == probe.SILENT:
         return NO, f"nothing answers at {address}:{port}"
     return YES, f"at {address}:{port}" + ("" if answer == probe.ANSWERED else ", where nobody listens in the container")
@@ -146,9 +163,7 @@ def _judge(engine: Engine, outcome: Outcome) -> tuple[str, str]:
     own = engine.networks.firewall.table
     if outcome.answer == probe.ANSWERED:
         return YES, "it answers"
-    dropped = next(
-        (step for step in outcome.steps if _drops(step) and not (step.table == own and step.chain == "gate")), None
-    )
+    dropped = next((step for step in outcome.steps if _ends(engine, step)), None)
     if dropped is not None:
         return NO, _named(dropped)
     came_through = any(
@@ -163,8 +178,10 @@ def _judge(engine: Engine, outcome: Outcome) -> tuple[str, str]:
     return NO, "it does not come through, and no rule says why"
 
 
-def _drops(step: Step) -> bool:
-    return step.verdict == nft.DROP and step.kind in (nftrace.RULE, nftrace.POLICY)
+def _ends(engine: Engine, step: Step) -> bool:
+    """Tell whether a step drops the packet; the gate drops one whose copy goes on."""
+    is_gate = step.table == engine.networks.firewall.table and step.chain == "gate"
+    return step.verdict == nft.DROP and step.kind in (nftrace.RULE, nftrace.POLICY) and not is_gate
 
 
 def _named(step: Step) -> str:

@@ -48,15 +48,20 @@ def check_default(engine: Engine, links: tuple[str, ...], subject: str) -> None:
             raise Invalid("create", subject, cause, hint="put both into a network of your own: it has names")
 
 
+def others(engine: Engine, links: Iterable[str]) -> Iterator[tuple[str, ContainerRecord]]:
+    """Yield (alias, container) of each link whose container is still there."""
+    for link in links:
+        name, alias = split(link)
+        try:
+            yield alias, engine.records.find(name)
+        except OrlopError:
+            continue  # it was removed
+
+
 def host_lines(engine: Engine, record: ContainerRecord) -> list[str]:
     """Return the lines of /etc/hosts for a container's links; one to a container that does not run is left out."""
     lines = []
-    for link in record.request.links:
-        name, alias = split(link)
-        try:
-            other = engine.records.find(name)
-        except OrlopError:
-            continue
+    for alias, other in others(engine, record.request.links):
         held = engine.networks.attachments.get(other.id)
         for endpoint in held.endpoints if held else ():
             names = dict.fromkeys((alias, other.config.hostname, other.name))
@@ -74,12 +79,7 @@ def environment(engine: Engine, record: ContainerRecord, *, starting: bool = Fal
     found: list[str] = []
     if not record.request.links or all(wish.network != DEFAULT for wish in wishes(record)):
         return ()
-    for link in record.request.links:
-        name, alias = split(link)
-        try:
-            other = engine.records.find(name)
-        except OrlopError:
-            continue
+    for alias, other in others(engine, record.request.links):
         address = _address(engine, other)
         if address:
             found += _variables(f"/{record.name}/{alias}", alias, address, other)

@@ -184,18 +184,7 @@ def _member(engine: Engine, record: ContainerRecord, attachment: Attachment) -> 
                 network_name=network.name,
                 addresses=tuple(address for address in (endpoint.ipv4, endpoint.ipv6) if address),
                 names=endpoint.names,
-                links=_links(engine, wish.links if wish else ()),
+                links={alias.lower(): other.id for alias, other in links.others(engine, wish.links if wish else ())},
             )
         )
     return Member(id=record.id, places=tuple(places), external=external, servers=record.request.dns)
-
-
-def _links(engine: Engine, wanted: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for link in wanted:
-        name, alias = links.split(link)
-        try:
-            found[alias.lower()] = engine.records.find(name).id
-        except OrlopError:
-            continue
-    return found

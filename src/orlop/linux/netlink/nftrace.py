@@ -6,9 +6,7 @@ then on is told, whoever wrote it; chains of iptables-nft too, those of iptables
 
 from __future__ import annotations
 
-import select
 import struct
-import time
 
 from . import wire
 from .nftables import expression
@@ -57,12 +55,8 @@ class Trace(wire.Socket):
     def __enter__(self) -> Trace:
         return self
 
-    def steps(self, quiet_s: float, seconds: float) -> Iterator[Step]:
-        """Yield what is told, until nothing was told for quiet_s, at the latest after `seconds`. Raises OSError."""
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and poll.poll(quiet_s * 1000):
-            for found in self._receive(None, "nftables trace", ""):
-                if found.kind == _TRACE:
-                    yield Step(found.payload)
+    def steps(self) -> Iterator[Step]:
+        """Wait until something is told, and yield it. Raises OSError."""
+        for found in self._receive(None, "nftables trace", ""):
+            if found.kind == _TRACE:
+                yield Step(found.payload)

@@ -29,7 +29,7 @@ _IFADDR = struct.Struct("=BBBBl")  # struct ifaddrmsg: family, prefixlen, flags,
 _RTMSG = struct.Struct("=BBBBBBBBL")  # struct rtmsg, and struct fib_rule_hdr, which has its shape
 _NDMSG = struct.Struct("=BxxxlHBB")  # struct ndmsg: family, index, state, flags, type
 
-IFF_UP, IFF_NOARP = 0x1, 0x80
+IFF_UP, IFF_RUNNING, IFF_NOARP = 0x1, 0x40, 0x80
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
 NUD_PERMANENT = 0x80
 TABLE_MAIN, TABLE_LOCAL = 254, 255
@@ -75,6 +75,11 @@ class Link:
     @property
     def is_up(self) -> bool:
         return bool(self.flags & IFF_UP)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is up, and packets leave by it."""
+        return bool(self.flags & IFF_RUNNING)
 
 
 class Address:
