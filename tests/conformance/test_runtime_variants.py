@@ -283,6 +283,28 @@ def test_a_variant_is_as_crun_has_it(variant: str, rootfs: Path, tmp_path: Path,
     assert not (left := unlike(theirs.stdout, ours.stdout, CRUN, CRUN_EVERYWHERE, variant)), left
 
 
+@pytest.mark.parametrize(
+    ("wanted", "of_runc"),
+    [
+        ({}, 0),
+        ({"l3CacheSchema": "L3:0=f"}, 1),
+        ({"memBwSchema": "MB:0=10"}, 1),
+        ({"closID": "x", "l3CacheSchema": "L3:0=f"}, 1),
+        ({"closID": "x"}, 0),  # runc takes it and does nothing: a field that can't be honoured is an error here
+    ],
+)
+def test_intel_rdt_where_the_machine_has_none(
+    wanted: dict[str, object], of_runc: int, rootfs: Path, tmp_path: Path, peer: Callable[[str], Path]
+) -> None:
+    config = changed(base(rootfs), lambda config: (linux(intelRdt=wanted)(config), process(args=["true"])(config)))
+    theirs = Runtime(peer("runc"), tmp_path / "runc").run(tmp_path / "bundle", config, "x")
+    for directory in cgroups(config):
+        directory.rmdir()
+    ours = Runtime(RUNTIME, tmp_path / "orlop").run(tmp_path / "bundle", config, "x")
+    assert theirs.returncode == of_runc or Path("/sys/fs/resctrl/info").exists(), theirs
+    assert (ours.returncode, "linux.intelRdt" in ours.stderr) == ((1, True) if wanted else (0, False)), ours
+
+
 NEWER: dict[str, tuple[Callable[[Config], object], str]] = {
     "personality": (linux(personality={"domain": "LINUX32"}), "\n00000008\n"),
     "seccomp flags": (seccomp("SCMP_ACT_ALLOW", MKDIR, flags=["SECCOMP_FILTER_FLAG_LOG"]), "Seccomp:\t2"),
