@@ -1,8 +1,7 @@
 """Some 120 requests of libpod's API: the statuses and the documents of podman 4.3.1's own service, and ours.
 
 podman_requests.txt holds the requests, podman_recorded.json what podman answered, podman_differences.txt what differs
-and why;
-a difference that is gone is to be removed there. Compared are the status, the names of fields and their types,
+and why; a difference that is gone is to be removed there. Compared are the status, the names of fields and their types,
 and the values that say something: truth values, states, causes. To record again: start `podman system service -t 0
 unix://SOCKET` with a root and a network namespace of its own, and run this file with RECORD_PODMAN=SOCKET.
 """

@@ -368,6 +368,10 @@ def test_hostile_requests_get_a_clear_error_of_libpods_form(environment: Environ
             wrong.append((method, path, str(body)[:80], status, answer))
         assert "defect" not in str(told), (path, body, told)
     assert not wrong, "\n".join(map(str, wrong))
+    form = api("POST", "/containers/create", b'{"image": "box:1"}', Content_Type="text/plain")  # a browser's
+    assert form.status == 400 and "application/json" in form.json["cause"]
+    page = api("POST", "/containers/create", b'{"image": "box:1"}', Origin="http://localhost")
+    assert page.status == 403
     assert api("GET", "/containers/json?all=true").json == []
 
 

@@ -61,7 +61,7 @@ class Status(Exception):
 class Dialect:
     """How an API that is served on these connections is spoken. This is docker's, and the base of the others.
 
-    headers: of every answer. json_is_marked: a body must say that it is JSON.
+    headers: of every answer. json_is_marked: a body must say that it is JSON; else it must not say that it is a form.
     """
 
     headers: Mapping[str, str] = {
@@ -206,8 +206,8 @@ class Door(Exchange):
         data = self.body(BODY_BYTES_MAX)
         if not data:
             return {}
-        marked = self.headers.get("Content-Type", "").partition(";")[0].strip() == "application/json"
-        if self.dialect.json_is_marked and not marked:
+        default = "" if self.dialect.json_is_marked else "application/json"
+        if self.headers.get("Content-Type", default).partition(";")[0].strip() != "application/json":
             raise Status(400, 'Content-Type specified is not "application/json"')
         return jsonio.parse_object(data, "the request", bytes_max=BODY_BYTES_MAX)
 
