@@ -221,7 +221,7 @@ CREATE = "/v1.50/containers/create"
         b"nonsense\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 200 + b"\r\n",
         b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         post("/v1.50/images/create?fromImage=box&tag=:::", b""),
         b"POST /images/create?fromImage=x HTTP/1.1\r\nHost: x\r\nX-Registry-Auth: !!!\r\nContent-Length: 0\r\n\r\n",
     ],

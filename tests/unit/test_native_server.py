@@ -2,6 +2,7 @@
 
 import os
 import resource
+import select
 import socket
 import threading
 import time
@@ -145,6 +146,23 @@ def test_a_wrong_request_is_told_and_the_connection_goes_on(running, verb, args,
     assert len(str(caught.value)) < 500
     wire.send_request(client, "engine.ping", {})
     assert wire.receive_reply(client)[0]
+
+
+@pytest.mark.parametrize("verb", ["images.import", "images.load"])
+def test_what_no_archive_can_be_read_from_is_told(running, tmp_path, verb):
+    """red: without the look at the descriptor: reading it was a defect of the engine."""
+    reads, writes = os.pipe()
+    poll, directory = select.epoll(), os.open(tmp_path, os.O_RDONLY)
+    client = running.connect()
+    try:
+        for fd, told in ((writes, "only be written"), (poll.fileno(), "not an archive"), (directory, "not an archive")):
+            wire.send_request(client, verb, {}, (fd,))
+            with pytest.raises(errors.Invalid, match=told):
+                wire.receive_reply(client)
+    finally:
+        poll.close()
+        for fd in (reads, writes, directory):
+            os.close(fd)
 
 
 def message(payload: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """One call of a verb: the shape of its arguments, what came along, what goes back."""
 
+import fcntl
 import os
 import stat
 
@@ -57,6 +58,17 @@ class Call:
         if is_right is not None and not is_right(os.fstat(self.fds[0]).st_mode):
             raise Invalid("do", verb, f"the descriptor that came with it is not {what}")
         return self.fds[0]
+
+    def archive(self, verb: str) -> int:
+        """Return the one descriptor that came along, from which an archive can be read. It is closed after the call."""
+        fd = self.only_fd(verb, "an archive", _is_stream)
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+            raise Invalid("do", verb, "the descriptor that came with it can only be written to")
+        return fd
+
+
+def _is_stream(mode: int) -> bool:
+    return any(is_one(mode) for is_one in (stat.S_ISREG, stat.S_ISFIFO, stat.S_ISSOCK, stat.S_ISCHR))
 
 
 class Reply:

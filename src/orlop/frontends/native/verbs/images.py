@@ -92,7 +92,7 @@ class Import(Args):
 
 
 def _import(call: Call, args: Import) -> object:
-    archive = call.only_fd("images.import", "an archive")
+    archive = call.archive("images.import")
     return {"id": images.import_archive(call.engine, archive, args.name, args.changes, args.message, args.platform)}
 
 
@@ -130,7 +130,7 @@ def _save(call: Call, args: Save) -> object:
 def _load(call: Call, args: Load) -> Reply:
     from ....engine.images import archives
 
-    archive = call.only_fd("images.load", "an archive")
+    archive = call.archive("images.load")
     return told(archives.load(call.engine, archive, args.platform, force=args.force))
 
 
