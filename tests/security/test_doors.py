@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from support import doors
+from support.docker_http import Api
 from support.doors import Ask, Door
 from support.pace import SLOW
+from support.tasks import wait_until
 
 SMALL = ("sh", "cat", "id", "true", "pwd", "ls", "env")
 SOON_S = 20.0 * SLOW
@@ -149,6 +151,51 @@ def test_sec_25_a_line_stays_one_line(door: Door) -> None:
             for name in ("passwd", "hosts", "hostname"):
                 said = asked(door, Ask(("sh", "-c", script, name))._replace(**{field: value}))
                 assert ">evil" not in said.output, (field, name, said)
+
+
+TRAPS = """
+import os
+for name in "tar xz zstd gzip unpigz bzip2 cp ps nsenter ls cat python3 libnss_files.so.2".split():
+    place = f"/usr/bin/{name}"
+    if os.path.lexists(place):
+        os.unlink(place)
+    with open(place, "w") as file:
+        file.write("#!/bin/sh\\necho trapped >/tmp/orlop-trap\\n")
+    os.chmod(place, 0o755)
+open("/ready", "w").close()
+os.execvp("sleep", ["sleep", "1000"])
+"""
+
+
+@CREATED
+def test_sec_05_and_20_nothing_of_an_image_is_executed(door: Door) -> None:
+    """CVE-2019-14271, GHSA-x86f-5xw2-fm2r, CVE-2022-1227: what cp, top, diff, export and commit need is ours."""
+    script = ("python3", "-I", "-S", "-c", TRAPS)
+    assert door.command("run", "-d", "--name", "trapped", "-w", "/", doors.IMAGE, *script).code == 0
+    try:
+        wait_until(lambda: door.command("exec", "trapped", "true").code == 0 and "ready" in told(door, "diff"))
+        assert "sleep 1000" in told(door, "top") and "tmp" in told(door, "export")
+        assert door.command("cp", "trapped:/usr/bin", "-").code == 0
+        assert door.command("commit", "trapped", "trapped:1").code == 0
+        assert not door.exists("/tmp/orlop-trap") and "orlop-trap" not in told(door, "diff")
+        door.command("exec", "trapped", "cat")
+        assert "orlop-trap" in told(door, "diff")  # who runs one of them is seen
+    finally:
+        door.command("rm", "-f", "trapped")
+        Path("/tmp/orlop-trap").unlink(missing_ok=True)
+
+
+def told(door: Door, verb: str) -> str:
+    """Return what a verb, or docker's request of the same meaning, says of the container with the traps."""
+    if isinstance(door, doors.Docker):
+        place = {"diff": "changes"}.get(verb, verb)
+        answer = Api(door.environment.run / "docker.sock")("GET", f"/containers/trapped/{place}")
+        assert answer.status == 200, answer
+        text: str = answer.body.decode(errors="replace")
+        return text.replace('"sleep","1000"', "sleep 1000")
+    done = door.command(verb, "trapped")
+    assert done.code == 0, done
+    return done.stdout
 
 
 # -- images that are not what they seem -----------------------------------------------------------------------------
