@@ -163,6 +163,22 @@ def test_broken_requests_are_answered(api, query, body, status, words):
     assert answer.status == status and words in answer.message, answer
 
 
+def test_a_build_is_cancelled_by_its_name(api):
+    """red: without the shutdown of its connection, which is how a build sees that its client has gone."""
+    body = archive(Dockerfile="FROM box:1\nRUN echo begun && sleep 1000\n")
+    with api.connect() as stream, stream.makefile("rb") as lines:
+        head = f"POST /build?buildid=mine HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        stream.sendall(f"{head}Content-Type: application/x-tar\r\n\r\n".encode() + body)
+        while b'"begun' not in (line := lines.readline()):
+            assert line, "the build ended"
+        assert api("POST", "/build?buildid=mine", body, Content_Type="application/x-tar").status == 409
+        assert api("POST", "/build/cancel?id=other").status == 200
+        assert api("POST", "/build/cancel?id=mine").status == 200
+        assert b"Successfully" not in lines.read()
+    assert api("POST", "/build/cancel?id=mine").status == 200, "as docker: it is over"
+    assert api("POST", "/build/cancel").message == "build ID not provided"
+
+
 def test_a_squashed_build_adds_one_layer(api):
     text = "FROM box:1\nCOPY Dockerfile /a\nCOPY Dockerfile /b\n"
     for query, added in (("?t=plain:1", 2), ("?t=squashed:1&squash=1", 1)):

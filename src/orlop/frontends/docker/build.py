@@ -35,9 +35,23 @@ CLIENT_TAR = ("", "client-session")
 
 def build(door: Door) -> None:
     """Build from the archive in the body, or from what `remote` names."""
+    request = build_request(door)
+    with door.context.building(door.query.get("buildid", ""), door.connection):
+        _build(door, request)
+
+
+def cancel(door: Door) -> None:
+    """End a build as its client's leaving does. One that is over, or was never there, is no mistake, as in docker."""
+    identifier = door.query.get("id", "")
+    if not identifier:
+        raise Status(400, "build ID not provided")
+    door.context.cancel_build(identifier)
+    door.answer(200)
+
+
+def _build(door: Door, request: BuildRequest) -> None:
     from ...build.build import build as solve
 
-    request = build_request(door)
     if not request.archive:
         messages = solve(door.engine, request, -1, door.hangup)
         door.stream(200, {"Content-Type": "application/json"}, _stream(door, messages))
@@ -318,5 +332,6 @@ class _Text:
 
 ROUTES = (
     ("POST", "/build", build),
+    ("POST", "/build/cancel", cancel),
     ("POST", "/build/prune", prune),
 )

@@ -7,12 +7,16 @@ only: they are promises between a client and this process, and end with either.
 from __future__ import annotations
 
 import os
+import socket
 import threading
+from contextlib import contextmanager
 
-from ...spec.errors import NotFound
+from ...spec.errors import Conflict, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ...engine.engine import Engine
     from ...spec.container import ExecRequest
     from ...spec.runtime import Box
@@ -59,6 +63,7 @@ class Context:
         self._promises: list[Promise] = []
         self._execs: dict[str, PlannedExec] = {}
         self._sizes: dict[str, Box] = {}
+        self._builds: dict[str, socket.socket] = {}  # by the names that their clients gave them
         self._buildkit: BuildKit | None = None
 
     @property
@@ -91,6 +96,28 @@ class Context:
             if promise in self._promises:
                 self._promises.remove(promise)
         os.close(promise.fd)
+
+    @contextmanager
+    def building(self, identifier: str, connection: socket.socket) -> Iterator[None]:
+        """Know a build by the name that its client gave it, "" for none. Raises Conflict while there is one of it."""
+        if not identifier:
+            yield
+            return
+        with self._guard:
+            if identifier in self._builds:
+                raise Conflict("build", f"build {identifier[:64]}", f"a build of the id {identifier[:64]} goes on")
+            self._builds[identifier] = connection
+        try:
+            yield
+        finally:
+            with self._guard:
+                del self._builds[identifier]
+
+    def cancel_build(self, identifier: str) -> None:
+        """End a build: it sees that its client has gone."""
+        with self._guard:
+            if (connection := self._builds.get(identifier)) is not None:
+                connection.shutdown(socket.SHUT_RD)
 
     def plan_size(self, container_id: str, size: Box) -> None:
         """Remember how large the terminal is at which a container is to start; the oldest of too many are forgotten."""
