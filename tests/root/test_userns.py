@@ -209,6 +209,10 @@ def test_low_ports_pings_and_the_machines_namespaces_work(machine: Machine) -> N
     assert machine.lines("run", "--rm", "--userns", "auto", "--network", "none", "host", "ls", "/sys/class/net") == [
         "lo"
     ]
+    # Red where `reach._powers` says nothing.
+    for capability, is_told in (("net_admin", True), ("SYS_TIME", False)):
+        done = machine.orlop("run", "--rm", "--userns", "auto", "--cap-add", capability, "host", "true")
+        assert done.code == 0 and ("NET_ADMIN has no power over its network" in done.stderr) is is_told, done
     device = ("--device", "/dev/zero:/dev/nil", "host", "stat", "-c", "%t:%T", "/dev/nil")
     assert machine.lines("run", "--rm", "--userns", "auto", *device) == ["1:5"]
 

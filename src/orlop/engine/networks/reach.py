@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...linux.netlink import nftables as nft
 from ...network import links, resolver
+from .attach import has_own_networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,22 @@ _NAMES_SHOWN_MAX = 4
 
 
 def notes(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
+    """Return one sentence for each thing about a container's network that is otherwise than one would think."""
+    return (*_powers(record), *_ways(engine, record))
+
+
+def _powers(record: ContainerRecord) -> tuple[str, ...]:
+    """Say of a capability that it counts for nothing: network_namespaces(7), a namespace has an owner."""
+    asked = {name.upper().removeprefix("CAP_") for name in record.request.cap_add}
+    if not record.uid_mappings or "NET_ADMIN" not in asked or not has_own_networks(record):
+        return ()
+    return (
+        "CAP_NET_ADMIN has no power over its network, which the engine made outside its user namespace: use --sysctl"
+        " for settings, or --userns host.",
+    )
+
+
+def _ways(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
     """Return one sentence for each thing that stands between a container's ports and those who want to reach them.
 
     Nothing is said on a machine without a firewall of its own.
