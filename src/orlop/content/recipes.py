@@ -15,7 +15,7 @@ import os
 import struct
 
 from orlop.spec.digest import Digest
-from orlop.spec.errors import OrlopError, Unavailable
+from orlop.spec.errors import Invalid, OrlopError, Unavailable
 from orlop.spec.jsonio import dump, parse
 from orlop.spec.record import Record
 
@@ -75,12 +75,18 @@ class Recipes:
         return head.chain if head is not None else ()
 
     def digests(self) -> list[Digest]:
-        """Return the digests of the blobs that have one."""
-        try:
-            names = os.listdir(self.root)
-        except FileNotFoundError:
-            return []
-        return [Digest(name.replace("-", ":", 1)) for name in names if not name.endswith(".new")]
+        """Return the digests of the blobs that have one. A file that is called otherwise is not ours and left out."""
+        return [digest for digest in self.names().values() if digest is not None]
+
+    def names(self) -> dict[str, Digest | None]:
+        """Return the names of the files, and what they are recipes for."""
+        found: dict[str, Digest | None] = {}
+        for name in os.listdir(self.root) if os.path.isdir(self.root) else ():
+            try:
+                found[name] = Digest(name.replace("-", ":", 1))
+            except Invalid:
+                found[name] = None
+        return found
 
     def remove(self, digest: Digest) -> None:
         try:

@@ -221,3 +221,6 @@ def _places(engine: Engine, _repair: bool) -> Iterator[Problem]:
                 Digest(f"{algorithm}:{name}")
             except Invalid:
                 yield Problem(UNKNOWN, f"{root}/content/blobs/{algorithm}/{name}", "it is called like no blob")
+    for name, digest in engine.store.recipes.names().items():
+        if digest is None:
+            yield Problem(UNKNOWN, f"{engine.store.recipes.root}/{name}", "it is called like no blob")
