@@ -302,6 +302,35 @@ def test_what_only_a_cluster_knows_is_named(tmp_path: Path) -> None:
     assert request.without_effect(load(tmp_path, HEAD + "    deploy: {replicas: 2}\n")) == []
 
 
+def test_directories_are_shown_as_the_users_whose_service_it_is(tmp_path: Path) -> None:
+    """`x-map: auto`. red: without it no option is there."""
+    text = """
+name: shop
+x-map: auto
+services:
+  web:
+    image: busybox
+    user: "1000:1001"
+    volumes:
+    - ./src:/src:ro
+    - data:/data
+    - ./as:/as:as=5
+    - {type: bind, source: ./b, target: /b, bind: {recursive: disabled}}
+  named: {image: busybox, user: www, volumes: ["./src:/src"]}
+  number: {image: busybox, user: 7, volumes: ["./src:/src"]}
+volumes: {data: {}}
+"""
+    found = load(tmp_path, text)
+    wanted = {name: request.container(found, service, 1, {}) for name, service in found.services.items()}
+    options = [(one.target, one.options) for one in wanted["web"].binds]
+    assert options == [("/src", ("ro", "as=1000:1001")), ("/as", ("as=5",))]
+    assert [one.target for one in wanted["web"].mounts] == ["/data", "/b"]
+    assert wanted["named"].binds == () and [one.options for one in wanted["number"].binds] == [("as=7",)]
+    other = load(tmp_path, text.replace("x-map: auto", "x-map: always"))
+    with pytest.raises(Invalid, match="x-map: always is not known"):
+        request.container(other, other.services["web"], 1, {})
+
+
 def test_a_request_has_what_the_service_says(tmp_path: Path) -> None:
     text = """
 name: shop

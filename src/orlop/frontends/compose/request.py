@@ -250,8 +250,12 @@ def _health(service: Service) -> Healthcheck | None:
 
 def _mounts(project: Project, service: Service) -> dict[str, Any]:
     binds, mounts = [], []
+    shown_as = _shown_as(project, service)
     for wish in service.get("volumes", ()):
-        if "options" in wish or "selinux" in wish.get("bind", ()):
+        if shown_as and _takes_owner(wish):
+            options = (*_options(wish), shown_as)
+            binds.append(BindRequest(source=_source(project, wish), target=wish["target"], options=options))
+        elif "options" in wish or "selinux" in wish.get("bind", ()):
             binds.append(BindRequest(source=_source(project, wish), target=wish["target"], options=_options(wish)))
         else:
             mounts.append(_mount(project, service, wish))
@@ -265,6 +269,23 @@ def _mounts(project: Project, service: Service) -> dict[str, Any]:
         tmpfs.append(TmpfsRequest(target=target, options=options))
     volumes_from = tuple(_volumes_from(project, text) for text in service.get("volumes_from", ()))
     return {"binds": tuple(binds), "mounts": tuple(mounts), "tmpfs": tuple(tmpfs), "volumes_from": volumes_from}
+
+
+def _shown_as(project: Project, service: Service) -> str:
+    """Return the option by which `x-map: auto` shows what is mounted as the user's that the service runs as, or ""."""
+    wish = project.document.get("x-map")
+    if wish not in (None, "auto"):
+        raise _wrong(service, "volumes", f"x-map: {wish!s:.40} is not known", "write x-map: auto, or leave it away")
+    user = str(service.get("user", ""))
+    return f"as={user}" if wish and user.replace(":", "", 1).isdecimal() else ""
+
+
+def _takes_owner(wish: Any) -> bool:
+    """Tell whether a mount is of the machine's, says nothing of owners, and nothing that -v can't say."""
+    told = any(option == "idmap" or option.startswith("as=") for option in wish.get("options", ()))
+    own = wish.get("bind", {})
+    plain = own.keys() <= {"propagation", "selinux", "create_host_path"} and own.get("create_host_path", True)
+    return wish["type"] == "bind" and not told and plain
 
 
 def _options(wish: Any) -> tuple[str, ...]:
