@@ -22,7 +22,7 @@ from vm import guest, image, initramfs, kernel
 
 CHECKOUT = initramfs.CHECKOUT
 USER, UID = image.USER, image.UID
-TESTS_MEMORY_MIB, TESTS_CPUS = 3072, 4
+TESTS_MEMORY_MIB, TESTS_CPUS = 4096, 4
 # no_timer_check, nowatchdog: on a busy machine an emulated clock is late, which is no fault of the guest's.
 _KERNEL_WORDS = (
     "console=ttyS0 quiet no_timer_check nowatchdog mitigations=off random.trust_cpu=on systemd.show_status=0 "
