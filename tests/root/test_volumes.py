@@ -117,6 +117,23 @@ def test_nameless_volumes_go_with_rm_v_and_with_auto_remove(orlop):
     until(lambda: names(orlop) == ["named"])
 
 
+def test_an_image_with_many_volumes(orlop):
+    """Each is made, whole and its maker's, and all go with their container. The lent one stays.
+
+    Red: without the check of `used` under the lock the lent one goes, too.
+    """
+    places = [f"/v{number}" for number in range(40)]
+    make_image(orlop, Archive().file(b"v7/f", b"seven"), changes=[f"VOLUME {json.dumps(places)}"])
+    orlop("create", "--name", "c", IMAGE, "true")
+    assert len(names(orlop)) == 40 and len(inspect(orlop, "c", ".Mounts")) == 40
+    (seventh,) = [one["Name"] for one in inspect(orlop, "c", ".Mounts") if one["Destination"] == "/v7"]
+    assert (data(orlop, seventh) / "f").read_bytes() == b"seven"
+    orlop("create", "--name", "user", "-v", f"{seventh}:/k", "host")
+    orlop("rm", "-v", "c")
+    assert names(orlop) == [seventh]
+    until(lambda: os.listdir(orlop.root / "volumes") == [seventh])
+
+
 def test_events_tell_of_volumes(orlop):
     orlop("volume", "create", "told")
     shell(orlop, "true", "-v", "told:/t:ro")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from ...linux import abi, mount, path
 from ...runtime import copyup, rootfs
 from ...runtime.operations import mount_options
-from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable, Unsupported
+from ...spec.errors import Invalid, OrlopError, Unavailable, Unsupported
 from ...spec.mount import BIND, IMAGE, TMPFS, VOLUME
 from ...spec.runtime import Mount
 from .. import events, images
@@ -20,11 +20,11 @@ from ..containers import names
 from ..containers.record import timestamp
 from ..userns import kept
 from . import local, mountpoints, quota
-from .store import ANONYMOUS_LABEL, DATA, VolumeRecord, check_name, is_empty
+from .store import ANONYMOUS_LABEL, DATA, FEW, LOCAL, VolumeRecord, check_name, is_empty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import ExitStack
 
     from ...image.image import Image
@@ -71,15 +71,18 @@ def prepare(engine: Engine, record: ContainerRecord, undo: ExitStack) -> tuple[C
     _bound_layer(engine, record)
     trees = {}
     points = []
+    many = sum(point.type == VOLUME for point in record.mounts) > FEW
     with _ImageView(engine, record) as view:
         for point in record.mounts:
             if point.type == IMAGE:
                 trees[point.snapshot] = _image_tree(engine, record, point, undo)
             elif point.type == VOLUME:
-                _make(engine, record, point, undo)
+                _make(engine, record, point, undo, durable=not many)
                 if not point.no_copy:
                     _fill(engine, record, point, view)
             points.append(_with_owner(point, record.subject))
+    if many:
+        engine.volumes.sync()
     return record.replace(mounts=tuple(points)), trees
 
 
@@ -98,24 +101,25 @@ def make_sources(record: ContainerRecord) -> None:
 
 def remove_anonymous(engine: Engine, points: Iterable[MountPoint]) -> None:
     """Remove the volumes that nobody named and nobody else uses: with their container (`rm -v`, --rm)."""
-    for point in points:
-        if point.type == VOLUME and point.anonymous:
-            try:
-                remove(engine, point.name)
-            except (Conflict, NotFound):
-                continue  # lent to another container, or gone
-            except (OrlopError, OSError) as wrong:
-                engine.log.write(f"volume {point.name} is not removed: {wrong}")
+    _remove_unused(engine, [point.name for point in points if point.type == VOLUME and point.anonymous])
 
 
 def remove_made_by(engine: Engine, container_id: str) -> None:
     """Remove the volumes of a creation that was never finished."""
-    for record in list(engine.volumes.all()):
-        if record.maker == container_id:
-            try:
-                remove(engine, record.name)
-            except (OrlopError, OSError) as wrong:
-                engine.log.write(f"volume {record.name} of an unfinished creation stays: {wrong}")
+    _remove_unused(engine, [record.name for record in engine.volumes.all() if record.maker == container_id])
+
+
+def _remove_unused(engine: Engine, names: Sequence[str]) -> None:
+    """Remove volumes, but for those that were lent to another container, or are gone."""
+    if not names:
+        return
+    try:
+        gone = engine.volumes.remove_unused(names, lambda: used(engine))
+    except OSError as wrong:
+        engine.log.write(f"of the volumes {', '.join(names)[:200]} some are not removed: {wrong}")
+        return
+    for name in gone:
+        events.publish(engine, events.VOLUME, "destroy", name, {"driver": LOCAL})
 
 
 def remove(engine: Engine, name: str, *, holders: int = 0) -> None:
@@ -126,6 +130,11 @@ def remove(engine: Engine, name: str, *, holders: int = 0) -> None:
     record = engine.volumes.load(name)
     engine.volumes.remove(name, users(engine, name), holders=holders)
     events.publish(engine, events.VOLUME, "destroy", name, {"driver": record.driver})
+
+
+def used(engine: Engine) -> set[str]:
+    """Return the names of the volumes that containers mount."""
+    return {point.name for record in engine.records.all() for point in record.mounts if point.type == VOLUME}
 
 
 def users(engine: Engine, name: str) -> Iterator[str]:
@@ -258,7 +267,7 @@ def _image_tree(engine: Engine, record: ContainerRecord, point: MountPoint, undo
     return tree
 
 
-def _make(engine: Engine, record: ContainerRecord, point: MountPoint, undo: ExitStack) -> None:
+def _make(engine: Engine, record: ContainerRecord, point: MountPoint, undo: ExitStack, *, durable: bool) -> None:
     if engine.volumes.find(point.name) is not None:
         return
     wanted = _options(record.request, point)
@@ -272,7 +281,7 @@ def _make(engine: Engine, record: ContainerRecord, point: MountPoint, undo: Exit
         options=dict(wanted.driver_options) if wanted else {},
         maker=record.id,
     )
-    if engine.volumes.make(volume):
+    if engine.volumes.make(volume, durable=durable):
         undo.callback(_unmake, engine, point.name)
         events.publish(engine, events.VOLUME, "create", point.name, {"driver": volume.driver})
 
@@ -365,7 +374,7 @@ def _fill(engine: Engine, record: ContainerRecord, point: MountPoint, view: _Ima
             if (
                 point.device
                 or quota.is_bounded_itself(target)
-                or any(user != record.id for user in users(engine, point.name))
+                or (not point.anonymous and any(user != record.id for user in users(engine, point.name)))
             ):
                 _copy_into(source, target, subject)  # another container may have it open: it must stay this directory
             else:

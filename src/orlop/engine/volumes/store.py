@@ -29,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+FEW = 8  # volumes: more are made durable together, and removed in the background
 RECORD_FILE = "volume.json"
 DATA = "_data"
 LOCAL = "local"
@@ -132,13 +133,14 @@ class Volumes:
                 except (NotFound, Internal):
                     continue
 
-    def make(self, record: VolumeRecord, fill: "Callable[[int], None] | None" = None) -> bool:
+    def make(self, record: VolumeRecord, fill: "Callable[[int], None] | None" = None, *, durable: bool = True) -> bool:
         """Make a volume; tell whether it was made now: False when there is one of that name.
 
         fill: puts the first content into the directory of a descriptor, before anybody sees the volume.
+        durable: False for one of many, after which comes a `sync`.
         Raises Invalid and Unsupported for a size that can't be, OSError.
         """
-        temporary = self._prepared(record, fill)
+        temporary = self._prepared(record, fill, durable)
         with self._lock:
             try:
                 os.rename(temporary, self.path(record.name))
@@ -147,10 +149,15 @@ class Volumes:
                 if os.path.isdir(self.path(record.name)):
                     return False
                 raise
-        _fsync(self.directory)
+        if durable:
+            _fsync(self.directory)
         return True
 
-    def _prepared(self, record: VolumeRecord, fill: "Callable[[int], None] | None") -> str:
+    def sync(self) -> None:
+        """Make durable what was made without: all at once, as each volume by itself takes three writes of the disk."""
+        _fill(self.directory, lambda _: None)
+
+    def _prepared(self, record: VolumeRecord, fill: "Callable[[int], None] | None", durable: bool = True) -> str:
         """Return the directory, on its way in, of a whole volume."""
         temporary = self.reserve()
         os.mkdir(f"{temporary}/{DATA}")
@@ -162,7 +169,7 @@ class Volumes:
             os.chmod(f"{temporary}/{DATA}", 0o755)  # docker's; the directory above it is ours alone
             if fill is not None:
                 _fill(f"{temporary}/{DATA}", fill)
-            write_durably(f"{temporary}/{RECORD_FILE}", jsonio.dump(record.to_json()))
+            write_durably(f"{temporary}/{RECORD_FILE}", jsonio.dump(record.to_json()), durable=durable)
         except BaseException:
             self.discard(temporary)
             raise
@@ -205,6 +212,40 @@ class Volumes:
                 raise
         _fsync(self.directory)
         self.discard(gone)
+
+    def remove_unused(self, names: "Iterable[str]", used: "Callable[[], set[str]]") -> list[str]:
+        """Remove those of these volumes that nobody uses; return them. used: the names that are, asked under the lock.
+
+        All at once for the readers. Of many, the directories go in the background: a file system takes a millisecond
+        for each, nobody sees them, and a next engine sweeps what this one has left. Raises OSError.
+        """
+        gone = []
+        place = f"{self.directory}/{_GONE}{os.urandom(8).hex()}"
+        os.mkdir(place, 0o700)
+        with self._lock:
+            taken = used()
+            for name in names:
+                if name not in taken and name not in self._held:
+                    try:
+                        os.rename(self.path(name), f"{place}/{name}")
+                    except FileNotFoundError:
+                        continue
+                    gone.append(name)
+        if gone:
+            _fsync(self.directory)
+        for name in gone:
+            quota.release(f"{place}/{name}")
+        if len(gone) > FEW:
+            threading.Thread(target=self._discard_later, args=(place,), name="removed volumes", daemon=True).start()
+        else:
+            self._discard_later(place)
+        return gone
+
+    def _discard_later(self, place: str) -> None:
+        try:
+            self.discard(place)
+        except OSError:
+            pass  # something immutable or busy: nobody sees it, and the next engine tries again
 
     def rename(self, old: str, new: str, others: "Callable[[], Iterable[str]]") -> None:
         """Give a volume another name, which is free. others: asked under the lock who uses it now that the caller does

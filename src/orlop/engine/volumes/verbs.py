@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unsupported
-from ...spec.mount import VOLUME
 from .. import events
 from ..containers import names
 from ..containers.record import disk_trouble_told, timestamp
@@ -55,7 +54,7 @@ def create(engine: Engine, request: VolumeRequest) -> VolumeRecord:
 
 def summaries(engine: Engine, filters: Mapping[str, Sequence[str]]) -> list[dict[str, object]]:
     """Return docker's objects of the volumes that fit, by name. Raises Invalid for a filter that does not exist."""
-    used = _used(engine)
+    used = preparation.used(engine)
     tests = _tests(filters, _LIST_FILTERS, "list")
     found = [record for record in engine.volumes.all() if all(test(record, used) for test in tests)]
     return [_object(engine, record) for record in sorted(found, key=lambda record: record.name)]
@@ -86,7 +85,7 @@ def prune(engine: Engine, filters: Mapping[str, Sequence[str]]) -> tuple[list[st
     """
     everything = _boolean(filters.get("all", ()), "all", "prune")
     tests = _tests({key: values for key, values in filters.items() if key != "all"}, _PRUNE_FILTERS, "prune")
-    used = _used(engine)
+    used = preparation.used(engine)
     removed, freed = [], 0
     found = list(engine.volumes.all())
     names_of_all = {record.name for record in found}
@@ -131,10 +130,6 @@ def _object(engine: Engine, record: VolumeRecord) -> dict[str, object]:
         "Options": dict(record.options) or None,
         "Scope": SCOPE,
     }
-
-
-def _used(engine: Engine) -> set[str]:
-    return {point.name for record in engine.records.all() for point in record.mounts if point.type == VOLUME}
 
 
 def _tests(filters: Mapping[str, Sequence[str]], known: frozenset[str], verb: str) -> list[Test]:
