@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from bench import platforms
+from support import registry_server
 from support.docker_http import Api, box_engine
 from support.engine import CHECKOUT, Environment
 from support.terminal import Terminal
@@ -61,9 +63,21 @@ def podman(environment: Environment, peer: Callable[[str], Path], tmp_path: Path
             podman.must(f"rmi -f {image['Id']}")
 
 
+def test_an_end_is_told_of_a_container_that_is_gone(podman: Podman, environment: Environment) -> None:
+    """`run --rm` waits once the container is started: it may have ended, and be gone. Red: without `_told_end`, 404."""
+    api = Api(environment.run / "docker.sock", "v4.3.1/libpod")
+    identifier = podman.must("run -d --rm box:1 sh -c 'exit 5'")
+    deadline = time.monotonic() + TIMEOUT_S
+    while api("GET", f"/containers/{identifier}/exists").status != 404:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    answer = api("POST", f"/containers/{identifier}/wait")
+    assert (answer.status, answer.body) == (200, b"5\n")
+    assert api("POST", f"/containers/{identifier[:12]}/wait").status == 404
+
+
 def test_runs_what_it_is_asked(podman: Podman) -> None:
-    """Red: without `_told_end`, where a --rm container is gone before its client waits for it; without stdin_once,
-    where the end of the client's input is not the process's."""
+    """Red: without stdin_once, where the end of the client's input is not the process's."""
     assert podman("run --rm box:1 echo hi") == (0, "hi\n", "")
     assert podman("run --rm box:1 sh -c 'echo out; echo err >&2; exit 7'") == (7, "out\n", "err\n")
     assert podman("run --rm -i box:1 cat", "one\ntwo\n") == (0, "one\ntwo\n", "")
@@ -168,6 +182,24 @@ def test_images(podman: Podman, tmp_path: Path) -> None:
     assert podman("run --rm --pull never nope:1 true")[0] == 125
     code, _, err = podman("image tree box:1")
     assert code == 125 and "not there in Orlop's libpod API" in err
+
+
+def test_registries(podman: Podman, environment: Environment, tmp_path: Path) -> None:
+    """Red: without the accounts of X-Registry-Auth the push is refused; without `copy` a push under another name leaves
+    that name here."""
+    root = tmp_path / "registry"
+    user = [*environment("registry", "user", "--root", str(root), "add", "--password-stdin", "anna", input="pw\n").argv]
+    assert user[0] == "registry"
+    with registry_server.beside(environment, root, "--anonymous-pull") as host:
+        code, _, err = podman(f"push --tls-verify=false --creds anna:wrong box:1 {host}/a/box:1")
+        assert code == 125 and err
+        podman.must(f"push --tls-verify=false --creds anna:pw box:1 {host}/a/box:1")
+        assert podman(f"image exists {host}/a/box:1")[0] == 1
+        assert podman.must(f"run --rm --tls-verify=false --pull always {host}/a/box:1 echo pulled").endswith("pulled")
+        assert podman.must(f"images --format '{{{{.Names}}}}' {host}/a/box") == f"[{host}/a/box:1]"
+        identifier = podman.must(f"pull -q --tls-verify=false {host}/a/box:1")
+        assert podman.must("image inspect -f '{{.Id}}' box:1") == identifier
+        assert podman(f"pull --tls-verify=false {host}/a/nope:1")[0] == 125
 
 
 def test_volumes_networks_and_secrets(podman: Podman, tmp_path: Path) -> None:

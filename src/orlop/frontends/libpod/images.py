@@ -297,16 +297,15 @@ def push(door: Door) -> None:
         place = Location(transport=REGISTRY, name=str(target), credentials=account)
         request = CopyRequest(source=Location(transport=STORE, name=source), destination=place)
         messages = copy(door.engine, request, door.hangup)
-    door.stream(200, JSON, _pushing(messages, str(image.target.digest)))
+    door.stream(200, JSON, _pushing(messages))
 
 
-def _pushing(messages: Iterable[Mapping[str, object]], digest: str) -> Iterator[bytes]:
-    """Yield podman's report of a push: lines for people, then the digest; an error is the last of them."""
+def _pushing(messages: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
+    """Yield podman's report of a push: lines for people; an error is the last of them."""
     try:
         for message in messages:
             if text := _line(message):
                 yield _said(text)
-        yield jsonio.dump({"manifestdigest": digest}) + b"\n"
     except OrlopError as wrong:
         yield _failed(wrong.cause)
 
