@@ -61,8 +61,9 @@ def test_disk_usage_in_dockers_objects(api: Api, held: str) -> None:
     api("POST", "/volumes/create", {"Name": "data"})
     found = api("GET", "/system/df").json
     assert set(found) == {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}
-    assert found["LayersSize"] > 0
     (image,) = found["Images"]
+    # What docker's client calls reclaimable; red: with unpacked layers only, of which it took 99 % too much.
+    assert 0 <= found["LayersSize"] - (image["Size"] - image["SharedSize"]) < 100_000
     assert (image["RepoTags"], image["Containers"]) == (["box:1"], 1)
     assert {"ParentId", "RepoDigests", "Labels", "SharedSize"} <= set(image) and isinstance(image["Created"], int)
     assert [(one["Id"], "SizeRw" in one) for one in found["Containers"]] == [(held, True)]

@@ -48,7 +48,8 @@ def usage(engine: Engine, *, verify: bool = False) -> dict[str, object]:
     """Return docker's /system/df object; with verify also `Attributed`: [{"what", "bytes", "path"}] of all bytes."""
     layers, images, owners = _layers(engine)
     found: dict[str, object] = {
-        "LayersSize": sum(layers.values()),
+        # What images are counted as: docker's client takes those in use off it, for what can be had back.
+        "LayersSize": _blobs(engine) + sum(layers.values()),
         "Images": [_image(engine, image, layers, owners) for image in images],
         "Containers": containers.summaries(engine, True, {}, size=True),
         "Volumes": _volumes(engine),
@@ -77,8 +78,11 @@ def _layers(engine: Engine) -> tuple[dict[Digest, int], Sequence[Image], dict[Di
 
 def stored_bytes(engine: Engine) -> int:
     """Return what blobs and unpacked layers occupy."""
-    blobs = sum(engine.store.occupied(digest) for digest in engine.store.digests())
-    return blobs + sum(_bytes(engine, chain_id) for chain_id in engine.snapshots.unpacked())
+    return _blobs(engine) + sum(_bytes(engine, chain_id) for chain_id in engine.snapshots.unpacked())
+
+
+def _blobs(engine: Engine) -> int:
+    return sum(engine.store.occupied(digest) for digest in engine.store.digests())
 
 
 def attributed(engine: Engine) -> list[dict[str, object]]:
