@@ -6,11 +6,13 @@ import base64
 import os
 import stat
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orlop.build import contexts
 from orlop.build.output import packages, scan
 from orlop.build.solver import glob
 from orlop.build.solver.cachemounts import name_of
@@ -19,7 +21,7 @@ from orlop.build.solver.digests import Digests
 from orlop.build.solver.keys import Key, difference
 from orlop.build.solver.tree import Tree, listing
 from orlop.engine.volumes.store import check_name
-from orlop.spec.errors import Invalid, NotFound
+from orlop.spec.errors import Invalid, NotFound, Unavailable
 
 FILE, DIRECTORY = stat.S_IFREG, stat.S_IFDIR
 
@@ -177,3 +179,25 @@ def test_packages_of_broken_files():
     finally:
         os.close(root)
     assert [(one.kind, one.name, one.version) for one in found] == [("apk", "musl", "1.2"), ("deb", "a", "1")]
+
+
+def test_the_reading_of_a_huge_file_ends_with_its_build(tmp_path: Path) -> None:
+    """A client had gone, and its tebibyte of nothing was hashed on. Red: it is read to its end, for minutes."""
+    huge = tmp_path / "huge"
+    with huge.open("wb") as file:
+        file.truncate(1 << 40)
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(len(asked))
+        if len(asked) >= 3:
+            raise Unavailable("build", "the image", "the build was cancelled")
+
+    with pytest.raises(Unavailable):
+        Digests(check=check).of(huge.stat(), lambda: os.open(huge, os.O_RDONLY))
+    archive = os.open("/dev/zero", os.O_RDONLY)
+    try:
+        with pytest.raises(Unavailable):
+            contexts.extract(archive, str(tmp_path), check)
+    finally:
+        os.close(archive)

@@ -23,6 +23,8 @@ from .solver.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .dockerfile.remote import GitUrl
     from .request import BuildRequest
     from .solver.solve import Solver
@@ -85,18 +87,26 @@ def _main(solver: Solver, request: BuildRequest, archive: int, given: Given) -> 
         return request.context
     directory = solver.scratch()
     if archive >= 0 and not request.archive_is_dockerfile:
-        extract(archive, directory)
+        extract(archive, directory, solver.check)
     elif archive >= 0:
         given.text = _read_all(archive)
         given.dockerfile = "-"
     return directory
 
 
-def extract(archive: int, directory: str) -> None:
-    """Extract an archive, plain or compressed, into an empty directory of ours. Raises Invalid."""
+def extract(archive: int, directory: str, check: Callable[[], None]) -> None:
+    """Extract an archive, plain or compressed, into an empty directory of ours. check: raises what ends it.
+
+    Raises Invalid.
+    """
+
+    def read(count: int) -> bytes:
+        check()
+        return os.read(archive, count)
+
     target = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        stream = Decompressed(lambda count: os.read(archive, count), "the context")
+        stream = Decompressed(read, "the context")
         rules = Rules(layer=False, owner=(-1, -1))
         Extraction(target, -1, "the context", rules=rules).run(Reader(stream.read, "the context", LIMITS))
     finally:
@@ -202,7 +212,7 @@ def _remote(solver: Solver, remote: str, given: Given) -> str:
         if is_text(os.pread(archive, MAGIC_BYTES, 0)):
             given.text, given.dockerfile = _read_all(archive), filename(remote)
         else:
-            extract(archive, directory)
+            extract(archive, directory, solver.check)
     finally:
         os.close(archive)
     log.end("done")
@@ -234,6 +244,6 @@ def _git_source(url: GitUrl) -> graph.GitSource:
 
 def _digests(solver: Solver, place: str) -> Digests:
     if not place:
-        return Digests()
+        return Digests(check=solver.check)
     name = hashlib.sha256(os.fsencode(os.path.realpath(place))).hexdigest()[:32]
-    return Digests(f"{solver.engine.paths.root}/build/digests/{name}")
+    return Digests(f"{solver.engine.paths.root}/build/digests/{name}", solver.check)

@@ -104,6 +104,8 @@ def _kind(attributes: "Mapping[str, str]", known: "Mapping[str, object]", flag: 
 
 def _known(kind: str, given: "Mapping[str, str]", names: tuple[str, ...], flag: str) -> None:
     unknown = sorted(given.keys() - set(names))
+    if "registry.insecure" in unknown:
+        wanted.refuse_insecure(flag)
     if unknown:
         hint = f"it has: {', '.join(names) or 'none'}"
         raise Invalid("build", f"{flag} type={kind}", f"it has no attribute {unknown[0][:60]!r}", hint=hint)

@@ -13,6 +13,7 @@ from .. import attributes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import NoReturn
 
 IMAGE, OCI, DOCKER, TAR, LOCAL, NOWHERE = "image", "oci", "docker", "tar", "local", "cacheonly"
 TYPES = (IMAGE, "registry", DOCKER, OCI, TAR, LOCAL, NOWHERE)
@@ -183,12 +184,18 @@ def _check_name(kind: str, name: str) -> None:
     if name not in _KNOWN[kind]:
         hint = f"it has: {', '.join(_KNOWN[kind]) or 'none'}"
         raise Invalid("build", f"output type={kind}", f"it has no attribute {name[:60]!r}", hint=hint)
-    if name in ("registry.insecure", "context"):
-        cause, hint = "there is one engine, and no context of docker's to choose another", "leave it away"
-        if name == "registry.insecure":
-            cause = "which hosts are spoken to without TLS is said by the machine's files, not by a build"
-            hint = "name the registry in a hosts.toml or registries.conf"
-        raise Unsupported("build", f"output {name}", cause, hint=hint)
+    if name == "registry.insecure":
+        refuse_insecure("output")
+    if name == "context":
+        cause = "there is one engine, and no context of docker's to choose another"
+        raise Unsupported("build", f"output {name}", cause, hint="leave it away")
+
+
+def refuse_insecure(subject: str) -> "NoReturn":
+    """Raise Unsupported for the attribute registry.insecure."""
+    cause = "which hosts are spoken to without TLS is said by the machine's files, not by a build"
+    hint = "name the registry in a hosts.toml or registries.conf"
+    raise Unsupported("build", f"{subject} registry.insecure", cause, hint=hint)
 
 
 def form_of(given: "Mapping[str, str]") -> Form:

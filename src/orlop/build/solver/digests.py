@@ -28,9 +28,10 @@ _ROW = struct.Struct("<QQQQQ32s")
 class Digests:
     """Digests of the files of one place. Safe in threads."""
 
-    def __init__(self, path: str = "") -> None:
-        """path: where they are kept, "" for nowhere."""
+    def __init__(self, path: str = "", check: Callable[[], None] = lambda: None) -> None:
+        """path: where they are kept, "" for nowhere. check: raises what ends the reading of a file, however large."""
         self._path = path
+        self._check = check
         self._known: dict[tuple[int, int, int, int, int], bytes] = _load(path) if path else {}
         self._used: dict[tuple[int, int, int, int, int], bytes] = {}
         self._lock = threading.Lock()
@@ -40,12 +41,12 @@ class Digests:
     def of(self, info: os.stat_result, open_file: Callable[[], int]) -> bytes:
         """Return the SHA-256 of a regular file. info: its fstat; open_file: a descriptor for reading, closed here.
 
-        Raises OSError.
+        Raises OSError, and what `check` raises.
         """
         row = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
         found = self._known.get(row)
         if found is None:
-            found = _hash(open_file())
+            found = _hash(open_file(), self._check)
             with self._lock:
                 self.hashed_bytes += info.st_size
                 if time.time_ns() - info.st_ctime_ns < RACY_NS:
@@ -82,11 +83,12 @@ def _load(path: str) -> dict[tuple[int, int, int, int, int], bytes]:
     return {row[:5]: row[5] for row in _ROW.iter_unpack(data)}
 
 
-def _hash(fd: int) -> bytes:
+def _hash(fd: int, check: Callable[[], None]) -> bytes:
     digest = hashlib.sha256()
     try:
         while data := os.read(fd, READ_BYTES):
             digest.update(data)
+            check()
     finally:
         os.close(fd)
     return digest.digest()
