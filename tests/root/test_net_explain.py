@@ -89,7 +89,7 @@ def test_what_is_said_is_what_a_neighbour_finds(run: Run, host: Netns, neighbour
             nft(host, "add chain inet t input { type filter hook input priority 0; }")
             nft(host, rules) if rules else None
             # Silence is waited for while the rest goes on.
-            tried = executor.submit(ask, neighbour, A, port, wait_s=SILENCE_S if reached is False else 20.0)
+            tried = executor.submit(ask, neighbour, A, port, connect_s=SILENCE_S if reached is False else 20.0)
             if reached is not False:
                 assert tried.result() == B, (rules, port)
             if reached is None:  # who tries it is somebody else than the neighbour, whom the rules let in

@@ -17,6 +17,7 @@ from .netns import Netns
 T = TypeVar("T")
 ANSWER_S_MAX = 20.0
 SILENCE_S = 1.0  # how long nothing must come where nothing may come
+REFUSAL_S = 0.5  # how long no connection must stand: kernels make them, however busy the programs are
 
 
 class Box:
@@ -95,16 +96,23 @@ class Server:
 
 
 def ask(
-    place: Box | Netns, address: str, port: int, *, kind: int = socket.SOCK_STREAM, wait_s: float = ANSWER_S_MAX
+    place: Box | Netns,
+    address: str,
+    port: int,
+    *,
+    kind: int = socket.SOCK_STREAM,
+    connect_s: float = ANSWER_S_MAX,
+    wait_s: float = ANSWER_S_MAX,
 ) -> str:
     """Return whom the server at that place sees, "" when nobody answers or the connection is refused."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def go() -> str:
         with socket.socket(family, kind) as client:
-            client.settimeout(wait_s)
+            client.settimeout(connect_s)
             try:
                 client.connect((address, port))
+                client.settimeout(wait_s)
                 if kind == socket.SOCK_DGRAM:
                     client.send(b"?")
                 return client.recv(100).decode()
@@ -116,7 +124,8 @@ def ask(
 
 def silent(place: Box | Netns, address: str, port: int, *, kind: int = socket.SOCK_STREAM) -> bool:
     """Tell whether nobody answers there."""
-    return not ask(place, address, port, kind=kind, wait_s=SILENCE_S)
+    wait_s = ANSWER_S_MAX if kind == socket.SOCK_STREAM else SILENCE_S
+    return not ask(place, address, port, kind=kind, connect_s=REFUSAL_S, wait_s=wait_s)
 
 
 @contextmanager
