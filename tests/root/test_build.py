@@ -397,6 +397,15 @@ def test_a_failing_step_is_entered_at_once_and_tried_again(orlop, context, termi
     assert run(orlop, image, "ls", "-d", "/a") == "/a\n"
 
 
+def test_all_of_fifty_megabytes_of_output_is_kept(orlop, context):
+    """P35: nothing is clipped. Red: with any bound in journal.StepLog.write, the digests differ."""
+    text = "FROM host\nRUN seq -f %049.0f 1000000 | tee /all; sha256sum </all >/sum; rm /all\n"
+    image = image_id(build(orlop, context, text))
+    with orlop.popen("builder", "logs", "--step", "2", stdout=subprocess.PIPE) as told:
+        digest = hashlib.file_digest(told.stdout, "sha256").hexdigest()
+    assert run(orlop, image, "cat", "/sum").split()[0] == digest
+
+
 def test_cache_mounts_are_listed_pinned_and_carried_to_another_engine(orlop, context, tmp_path):
     text = "FROM host\nRUN --mount=type=cache,id=%s,target=/c echo x >> /c/n; cat /c/n > /n\n"
     for name in ("kept", "gone"):
