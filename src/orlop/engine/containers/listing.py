@@ -57,7 +57,7 @@ def summaries_json(
 def chosen(
     engine: Engine, everything: bool, filters_: Mapping[str, Sequence[str]]
 ) -> list[tuple[ContainerRecord, Task, str]]:
-    """Return record, task and health of the containers that run (or of all), the newest first. Raises as `summaries`."""
+    """Return record, task and health of those that run (or of all), the newest first. Raises as `summaries`."""
     rows = _chosen(engine, engine.rows.now(), everything, filters_)
     return [(row.record, row.task, row.health) for row in rows]
 
