@@ -94,7 +94,7 @@ def _main(solver: Solver, request: BuildRequest, archive: int, given: Given) -> 
     return directory
 
 
-def extract(archive: int, directory: str, check: Callable[[], None]) -> None:
+def extract(archive: int, directory: str, check: Callable[[], None] = lambda: None) -> None:
     """Extract an archive, plain or compressed, into an empty directory of ours. check: raises what ends it.
 
     Raises Invalid.
