@@ -12,6 +12,7 @@ import struct
 import subprocess
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -326,3 +327,37 @@ def test_the_budget_of_all_containers_takes_the_oldest_first(orlop):
     assert orlop("logs", "old").stdout.split()[0] != "1", "the oldest lines of all went first"
     assert orlop("logs", "new").stdout.split()[0] == "1"
     assert os.path.exists(next(orlop.root.glob("containers/*/log.json")))
+
+
+def test_what_is_removed_of_a_log_is_an_event(orlop):
+    """P04. Also what went while no engine was there: the next one tells.
+
+    Red: without `notices.attend` the first is never told; without `take` in trims.attend the second.
+    """
+    script = "seq 200000; until [ -e /go ]; do sleep 0.05; done; seq 200000"
+    limits = ("--log-opt", "max-size=100k", "--log-opt", "max-file=2")
+    orlop("run", "-d", "--name", "c", "--network", "none", *limits, "host", "sh", "-c", script)
+    pid = int(orlop("inspect", "-f", "{{.State.Pid}}", "c").stdout)
+
+    def told():
+        lines = orlop(
+            "events", "--since", "1", "--until", "0s", "--filter", "event=log.trim", "--format", "json"
+        ).stdout
+        return [json.loads(line) for line in lines.splitlines()]
+
+    wait_until(told, "an event")
+    (first, *_) = told()
+    assert first["Type"] == "container" and first["Actor"]["Attributes"]["name"] == "c"
+    assert int(first["Actor"]["Attributes"]["bytes"]) >= 90_000
+    engine = orlop.engine_pid()
+    processes.kill(engine, processes.start_time(engine))
+    wait_until(lambda: orlop.engine_pid() is None, "its end")
+    Path(f"/proc/{pid}/root/go").touch()
+    wait_until(lambda: os.listdir(orlop.root / "trimmed"), "a note")
+    wait_until(lambda: not processes.is_alive(pid), "the end")
+    before = sum("log.trim" in line for line in (orlop.root / "events.jsonl").read_text().splitlines())
+    wait_until(lambda: len(told()) > before, "another event")
+    assert os.listdir(orlop.root / "trimmed") == []
+    kept = sum(path.stat().st_size for path in orlop.root.glob("containers/*/log.json*"))
+    removed = sum(int(one["Actor"]["Attributes"]["bytes"]) for one in told())
+    assert kept <= 2 * 100_000 * 1.1 and removed + kept > 10_000_000

@@ -262,10 +262,12 @@ def test_the_budget_leaves_every_live_file_and_the_newest(tmp_path: Path) -> Non
             path.write_bytes(bytes(1000))
             os.utime(path, (1000 + 10 * index - number, 1000 + 10 * index - number))
     directory = os.open(tmp_path / "b", os.O_RDONLY)
-    assert logbudget.enforce(directory, 6000) == 3000
+    told: list[tuple[str, int]] = []
+    assert logbudget.enforce(directory, 6000, lambda *one: told.append(one)) == 3000
+    assert sum(size for _, size in told) == 3000 and {name for name, _ in told} <= set(os.listdir(tmp_path))
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("log.json*"))
     assert left == ["a/log.json", "b/log.json", "b/log.json.1", "c/log.json", "c/log.json.1", "c/log.json.2.gz"]
-    assert logbudget.enforce(directory, 0) == 3000 and (tmp_path / "a/exit.json").exists()
+    assert logbudget.enforce(directory, 0, lambda *_: None) == 3000 and (tmp_path / "a/exit.json").exists()
     os.close(directory)
 
 

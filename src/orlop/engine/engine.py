@@ -35,6 +35,7 @@ from .owners import Owners
 from .secrets import Data
 from .sockets import Sockets
 from .steps.cache import StepCache
+from .supervision import trims
 from .supervision.boot import Boot
 from .supervision.notices import Notices
 from .supervision.rows import Rows
@@ -189,6 +190,7 @@ def open_engine(paths: Paths, log: Log) -> Engine:
     engine.spawner.start()
     reconcile.reconcile(engine)
     secrets.sweep(engine)
+    trims.attend(engine)
     engine.owners.look()
     return engine
 

@@ -36,7 +36,7 @@ CONTAINER, IMAGE, VOLUME, NETWORK, BUILDER, DAEMON = "container", "image", "volu
 ACTIONS: dict[str, frozenset[str]] = {
     CONTAINER: frozenset(
         "attach checkpoint commit copy create destroy detach die exec_create exec_detach exec_die exec_start "
-        "export extract-to-dir archive-path egress_denied health_status kill oom pause prune rename resize "
+        "export extract-to-dir archive-path egress_denied health_status kill log.trim oom pause prune rename resize "
         "restart restore start stop top unpause update".split()
     ),
     IMAGE: frozenset("create delete import load prune pull push save tag untag".split()),

@@ -23,6 +23,7 @@ STATUS_FILE = "status.json"
 EXIT_FILE = "exit.json"
 SPEC_FILE = "config.json"
 LOG_FILE = "log.json"
+TRIMMED_DIRECTORY = "trimmed"  # beside that of the containers: what went of their logs
 LOG_NUMBERS_FILE = "log.numbers"
 LOG_SHIPPED_FILE = "log.shipped"
 HEALTH_FILE = "health.json"

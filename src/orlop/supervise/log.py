@@ -168,6 +168,7 @@ class Log:
         "_numbers",
         "_size",
         "_size_max",
+        "_trims",
     )
 
     def __init__(
@@ -191,6 +192,7 @@ class Log:
         self._size = 0
         self._lost_lines = 0
         self._lost_cause = ""
+        self._trims = logbudget.Trims(directory_fd)
         self._entries = 0
         self._numbers: dict[int, int] | None = None  # inode number: the number of the first entry
 
@@ -211,6 +213,7 @@ class Log:
             self._append_part(b"")
         self._close()
         self._reap()
+        self._trims.tell(last=True)
 
     def _append(self, framed: bytes) -> None:
         """Write entries, cut at the borders of files."""
@@ -316,6 +319,8 @@ class Log:
         self._close()
         self._reap()
         last = self._files_max - 1
+        gone = (rotated_name(max(last, 0)), rotated_name(max(last, 0)) + COMPRESSED)
+        self._trims.add("", sum(_size_of(self._directory, name) for name in gone))
         if last < 1:
             os.unlink(LOG_FILE, dir_fd=self._directory)
         for index in range(last, 0, -1):
@@ -327,7 +332,8 @@ class Log:
         if self._compress and last:
             self._start_compressor()
         if self._budget:
-            logbudget.enforce(self._directory, self._budget)
+            logbudget.enforce(self._directory, self._budget, self._trims.add)
+        self._trims.tell()
 
     def _start_compressor(self) -> None:
         try:
@@ -369,6 +375,13 @@ def _rename(directory: int, source: str, target: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _size_of(directory: int, name: str) -> int:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+    except OSError:
+        return 0
 
 
 def _unlink(directory: int, name: str) -> None:

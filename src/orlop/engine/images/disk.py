@@ -41,6 +41,7 @@ PLACES = {
     "secrets.key": "secrets",
     "configs": "configs",
     "sockets": "scoped sockets and what was done through them",
+    "trimmed": "events",
 }
 
 

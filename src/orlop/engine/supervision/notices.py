@@ -33,6 +33,8 @@ class Notices:
         self._watches: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
         self._told_refusal = False
+        self._notes = -1
+        self._noted: Callable[[], None] | None = None
         self._fd = -1
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread: threading.Thread | None = None
@@ -53,9 +55,25 @@ class Notices:
                 return
             self._watches[number] = container_id
             self._numbers[container_id] = number
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._listen, name="notices", daemon=True)
-                self._thread.start()
+            self._begin()
+
+    def attend(self, directory: str, noted: Callable[[], None]) -> None:
+        """Call back when a monitor has left a note in a directory, until the end."""
+        with self._lock:
+            try:
+                if self._fd < 0:
+                    self._fd = inotify.init()
+                self._notes = inotify.add_watch(self._fd, directory, inotify.IN_CREATE)
+            except OSError as refused:
+                self._log.write(f"what is removed of logs is told late: {refused}")
+                return
+            self._noted = noted
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._listen, name="notices", daemon=True)
+            self._thread.start()
 
     def forget(self, container_id: str) -> None:
         """Be told no more. Idempotent."""
@@ -91,6 +109,8 @@ class Notices:
     def _changed(self) -> list[str]:
         """Return the containers of all events that wait, each once; all when the kernel dropped some."""
         events = inotify.read_events(self._fd)
+        if self._noted and any(number == self._notes for number, _, _ in events):
+            self._noted()
         with self._lock:
             if any(mask & inotify.IN_Q_OVERFLOW for _, mask, _ in events):
                 return list(self._numbers)
