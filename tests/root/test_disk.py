@@ -259,19 +259,7 @@ def test_a_collection_beside_pulls_takes_nothing_that_they_need(tmp_path: Path) 
 # -- many at once -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def neighbour(orlop: Environment) -> Iterator[Environment]:
-    """Another engine with the same data directory."""
-    other = Environment(orlop.root)
-    assert other.net is not None
-    other.net.close()
-    other.net = None  # it lives in the first one's network: see `Environment.inside`
-    yield other
-    assert orlop.inside(other.close) == []
-
-
-@pytest.mark.parametrize("engines", [1, 2])
-def test_twenty_commands_at_once_fetch_each_blob_once(orlop: Environment, neighbour: Environment, engines: int) -> None:
+def test_twenty_commands_at_once_fetch_each_blob_once(orlop: Environment) -> None:
     content = Content()
     trees = [tree(number) for number in range(5)]
     for number in range(4):
@@ -283,16 +271,12 @@ def test_twenty_commands_at_once_fetch_each_blob_once(orlop: Environment, neighb
 
     with orlop.inside(lambda: Registry(content, slow)) as registry:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        who = [orlop, neighbour][:engines]
         names = [f"{registry.name}/lib/x:{number % 4}" for number in range(20)]
-        clients = orlop.inside(
-            lambda: [who[index // 4 % engines].popen("pull", "-q", name, **quiet) for index, name in enumerate(names)]
-        )
+        clients = [orlop.popen("pull", "-q", name, **quiet) for name in names]
         for client in clients:
             _, errors = client.communicate(timeout=120)
             assert client.returncode == 0, errors
         for blob in content.blobs:
             assert registry.fetched(f"/blobs/{blob}") == 1
-    for engine in who:
-        assert len(orlop.inside(lambda engine=engine: engine("images", "-q")).stdout.split()) == 4  # type: ignore[misc]
+    assert len(orlop("images", "-q").stdout.split()) == 4
     assert orlop("system", "fsck").stdout == "Everything is in order.\n"
