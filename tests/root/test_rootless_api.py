@@ -88,6 +88,7 @@ POST /containers/d/checkpoints {"CheckpointID":"x"} = 501
 DELETE /containers/d/checkpoints/x = 501
 POST /build?t=built&q=1 @Dockerfile=FROM_small\\nRUN_echo_built_>/built = 200 sha256:
 POST /build/prune = 200 SpaceReclaimed
+POST /build/cancel?id=x = 200
 POST /session = 400
 POST /grpc = 400
 GET /system/df = 200 "LayersSize"
