@@ -21,8 +21,8 @@ from .environment import CACHE, ROOT, only_one
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
     "contract":    ("runc", "buildah", "skopeo", "umoci", "docker.io", "docker-compose", "docker-compose-1",
-                    "docker-buildx", "docker-registry", "podman", "openssl", "busybox-static", "binutils",
-                    "binutils-aarch64-linux-gnu", "mmdebstrap", "qemu-user-static",
+                    "docker-buildx", "docker-registry", "podman", "podman-remote", "openssl", "busybox-static",
+                    "binutils", "binutils-aarch64-linux-gnu", "mmdebstrap", "qemu-user-static",
                     "openssh-client"),
     "root":        ("btrfs-progs", "busybox-static", "containernetworking-plugins", "erofs-utils", "fuse-overlayfs",
                     "iproute2", "iptables", "nftables", "passt", "procps", "slirp4netns", "strace", "uidmap"),
@@ -40,6 +40,7 @@ TOOLS: dict[str, str] = {
     "skopeo": "skopeo",
     "umoci": "umoci",
     "podman": "podman",
+    "podman-remote": "podman-remote",
     "conmon": "conmon",
     "buildah": "buildah",
     "docker": "docker.io",
@@ -81,8 +82,13 @@ TOOLS: dict[str, str] = {
     "qemu-system-x86_64": "qemu-system-x86",
 }
 # Not from the machine's own release: Debian 12's CRIU 3.17 can't read the vDSO of a kernel from 6.16 on, and its
-# Compose is the old one in Python.
-RELEASES: dict[str, str] = {"criu": "trixie", "docker-compose": "trixie", "docker-buildx": "trixie"}
+# Compose is the old one in Python; podman-remote is the client of podman 5, beside the podman 4 of `podman`.
+RELEASES: dict[str, str] = {
+    "criu": "trixie",
+    "docker-compose": "trixie",
+    "docker-buildx": "trixie",
+    "podman-remote": "trixie",
+}
 # Names of our own for packages that lie in a place of their own, because another one here has their programs' names.
 ASIDE: dict[str, str] = {"docker-compose-1": "docker-compose"}
 # fmt: on
