@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import stat
 import threading
@@ -107,6 +108,41 @@ def test_a_lost_connection_ends_every_call() -> None:
             list(call.messages())
         with pytest.raises(Broken):
             grpc.begin(connection, "/s/Hang")
+
+
+@pytest.mark.parametrize("way", ["reset", "connection", "before"])
+def test_a_build_hears_that_its_client_has_gone(way: str) -> None:
+    begun, gone, heard = threading.Event(), threading.Event(), threading.Event()
+
+    def build(call: grpc.Call) -> None:
+        begun.set()
+        if way == "before":
+            assert gone.wait(60)
+            call.stream.closed.wait(60)
+        with control._hangup(call.stream) as hangup:
+            begun.set()
+            if select.select([hangup], [], [], 60)[0]:
+                heard.set()
+
+    with served({"/s/Build": build}) as connection:
+        call = grpc.begin(connection, "/s/Build")
+        assert begun.wait(60)
+        connection.close() if way == "connection" else call.stream.reset()
+        gone.set()
+        assert heard.wait(60)
+
+
+def test_the_end_of_a_build_waits_for_no_watch_over_its_client() -> None:
+    def build(call: grpc.Call) -> None:
+        list(call.messages())
+        before = set(threading.enumerate())
+        with control._hangup(call.stream) as hangup:
+            assert set(threading.enumerate()) == before
+            assert not select.select([hangup], [], [], 0)[0]
+        call.send(str(len(call.stream._at_end)).encode())
+
+    with served({"/s/Build": build}) as connection:
+        assert grpc.call(connection, "/s/Build", b"") == b"0"
 
 
 def test_broken_frames_are_refused() -> None:

@@ -373,18 +373,9 @@ def _told() -> Iterator[None]:
 def _hangup(stream: Stream) -> Iterator[int]:
     """Hold a descriptor whose other end is closed when the client resets its call, or goes."""
     ours, theirs = socket.socketpair()
-    over = threading.Event()
-
-    def watch() -> None:
-        while not stream.closed.wait(0.5) and not over.is_set():
-            continue
-        theirs.close()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
     try:
-        yield ours.fileno()
+        with stream.at_end(theirs.close):
+            yield ours.fileno()
     finally:
-        over.set()
-        thread.join()
+        theirs.close()
         ours.close()

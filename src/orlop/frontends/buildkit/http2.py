@@ -7,6 +7,7 @@ of the windows is kept here, that of the others in h2, and the peer adds both up
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import queue
 import socket
@@ -17,7 +18,7 @@ from .frames import Frames, window_update
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 READ_BYTES = 256 * 1024
@@ -49,6 +50,18 @@ class Stream:
         self._begun = threading.Event()
         self.over = False
         self.closed = threading.Event()
+        self._at_end: list[Callable[[], None]] = []
+
+    @contextlib.contextmanager
+    def at_end(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Have this called, once or twice and by any thread, when the stream is closed, now if it is already."""
+        self._at_end.append(tell)
+        try:
+            if self.closed.is_set():
+                tell()
+            yield
+        finally:
+            self._at_end.remove(tell)
 
     def wait_for_headers(self) -> Headers:
         """Return the peer's headers. Raises Broken."""
@@ -109,6 +122,8 @@ class Stream:
             self._begun.set()
         if wrong is not None:
             self.closed.set()
+            for tell in list(self._at_end):
+                tell()
 
 
 class Connection:
@@ -188,7 +203,6 @@ class Connection:
             self._over = True
             for stream in self._streams.values():
                 stream.end(Broken("the connection has ended"))
-                stream.closed.set()
             self._streams.clear()
             self._changed.notify_all()
         try:
