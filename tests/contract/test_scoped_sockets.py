@@ -469,7 +469,7 @@ def test_every_field_of_a_creation_is_judged() -> None:
     """A new field is refused until it stands here or in gate.FIELDS."""
     refused = (
         "rootfs unplugged secrets configs volume_driver cap_add privileged annotations log_options runtime devices"
-        " device_cgroup_rules cgroup_parent sysctls"
+        " device_cgroup_rules cgroup_parent sysctls remove_image"
         " host_access oom_kill_disable cpu_realtime_period_us cpu_realtime_runtime_us blkio_weight_devices"
         " device_read_bps device_write_bps device_read_iops device_write_iops"
     ).split()

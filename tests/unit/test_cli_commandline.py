@@ -189,6 +189,7 @@ FIELDS = {
 }
 # Said together with others, or of another kind of request: each has a case below.
 ELSEWHERE = {"name", "rootfs", "stdin_once", "network", "endpoints", "links", "restart_policy", "restart_retries_max"}
+ELSEWHERE |= {"remove_image"}
 ELSEWHERE |= {"configs", "unplugged"}  # of compose, of a container that has left its networks: no flag says them
 
 
@@ -258,3 +259,12 @@ def test_a_long_entrypoint_becomes_arguments():
 
 def test_no_field_is_forgotten():
     assert set(ContainerRequest()._fields) == set(FIELDS) | ELSEWHERE
+
+
+def test_a_container_that_takes_its_image_along_is_said_again() -> None:
+    """Red: without the row of commandline._SWITCHES; without `or` in request.py, --rmi alone leaves the container."""
+    wanted = ContainerRequest(image="box:1", auto_remove=True, remove_image=True)
+    again = said_again(wanted)
+    assert again.auto_remove and again.remove_image
+    options, _ = parse(["--rmi", "box:1"], request.RUN_FLAGS, interspersed=False)
+    assert request.container_request(options, ["box:1"], ()).auto_remove

@@ -125,7 +125,7 @@ VALUES: dict[str, object] = {
     "device_write_iops": (DeviceRate(path="/dev/vda", rate=11),),
 }
 # Of the moment, or said by what calls it.
-OF_NO_FORM = {"name", "attach", "stdin_once", "unplugged", "auto_remove"}
+OF_NO_FORM = {"name", "attach", "stdin_once", "unplugged", "auto_remove", "remove_image"}
 COMPOSED = set(VALUES) - {
     *("rootfs", "volume_driver", "kernel_memory_bytes", "publish_all", "egress", "egress_allow", "host_access"),
     *("depends_on", "health_on_failure", "umask", "cpuset_mems", "restart_retries_max", "endpoints", "links", "time"),

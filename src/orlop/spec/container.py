@@ -129,7 +129,7 @@ class ContainerRequest(Record):
     depends_on: "container" or "container:condition", see engine.supervision.dependencies.
     health: what it leaves open is the image's; its test may also be ("HTTP", ":80/path") or ("TCP", ":80").
     health_on_failure: "none", "kill", "restart", "stop" or "exec:COMMAND".
-    umask: of the process, None is 0022.
+    umask: of the process, None is 0022. remove_image: with auto_remove, the name of the image goes with the container.
     init: a process 1 of ours that reaps and forwards signals.
     volumes_from: "container" or "container:ro". volume_driver: of the volumes that binds makes. storage_opt: "size".
     log_driver, log_options: docker's, "" is json-file (compile.logging).
@@ -158,6 +158,7 @@ class ContainerRequest(Record):
     open_stdin: bool = False
     stdin_once: bool = False
     auto_remove: bool = False
+    remove_image: bool = False
     binds: tuple[BindRequest, ...] = ()
     tmpfs: tuple[TmpfsRequest, ...] = ()
     mounts: tuple[MountRequest, ...] = ()

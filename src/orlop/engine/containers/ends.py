@@ -103,7 +103,19 @@ def settle(engine: Engine, run: Run) -> None:
         try:
             removal.discard(engine, record)
         except (NotFound, Conflict):
-            pass  # somebody was faster, with a removal or a start
+            return  # somebody was faster, with a removal or a start
+        if record.request.remove_image:
+            _remove_image(engine, record)
+
+
+def _remove_image(engine: Engine, record: ContainerRecord) -> None:
+    """Remove what a container was made from. An image that another one uses, or that has other names, stays."""
+    from ..images.removal import remove
+
+    try:
+        remove(engine, record.request.image, force=False, prune=True)
+    except (NotFound, Conflict) as wrong:
+        engine.log.write(f"image {record.request.image[:100]} stays: {wrong.cause}")
 
 
 def kill(engine: Engine, reference: str, signal: str) -> None:

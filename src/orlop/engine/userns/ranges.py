@@ -118,13 +118,13 @@ def _free(taken: Iterable[Maps], mode: modes.Mode, subject: str) -> Maps:
     found = []
     for path, kind, named in ((subids.SUBUID, 0, mode.uids), (subids.SUBGID, 1, mode.gids)):
         pool = [each for user in modes.POOL_USERS for each in subids.read(path, user, -1)]
-        if not pool:
+        gaps = unnamed(mode.size, named)
+        if gaps and not pool:
             cause = f"{path} gives no ids to {' or '.join(modes.POOL_USERS)}"
             hint = f"echo {modes.POOL_USERS[0]}:{modes.POOL} >>{path}"
             raise Unavailable("map the ids of", subject, cause, hint=hint)
         others = (each for maps in held for each in maps[kind])
         used = [subids.Range(each.host_id, each.size) for each in (*others, *named)]
-        gaps = unnamed(mode.size, named)
         size = sum(count for _, count in gaps)
         first = free_range(pool, used, size) if size else 0
         if first is None:

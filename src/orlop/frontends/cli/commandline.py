@@ -61,6 +61,7 @@ _SWITCHES = {
     "terminal": "tty",
     "open_stdin": "interactive",
     "auto_remove": "rm",
+    "remove_image": "rmi",
     "read_only": "read-only",
     "privileged": "privileged",
     "oom_kill_disable": "oom-kill-disable",

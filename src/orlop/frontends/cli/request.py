@@ -123,7 +123,8 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         terminal=options["tty"],
         open_stdin=options["interactive"],
         stdin_once=options["interactive"] and "stdin" in attached,
-        auto_remove=options["rm"],
+        auto_remove=options["rm"] or options["rmi"],
+        remove_image=options["rmi"],
         binds=(*_binds(options), *podman_binds(options)),
         tmpfs=(
             *(TmpfsRequest(target=t, options=o) for t, o in dict(options["tmpfs"]).items()),

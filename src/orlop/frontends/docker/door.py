@@ -110,6 +110,7 @@ class Door(Exchange):
 
     parts: dict[str, str]
     version: tuple[int, int]
+    major = 0  # of another dialect's version, as the path has it
     dialect = DOCKER
     _bridge: Bridge | None = None  # of a hijacked TLS connection
 

@@ -84,7 +84,7 @@ def _last(door: Door) -> int | None:
 
 
 def inspect(door: Door) -> None:
-    door.answer_json(200, shapes.details(door.engine, door.parts["id"], size=door.flag("size")))
+    door.answer_json(200, shapes.details(door.engine, door.parts["id"], door.major, size=door.flag("size")))
 
 
 def exists(door: Door) -> None:
@@ -257,11 +257,24 @@ def prune(door: Door) -> None:
 
 
 def update(door: Door) -> None:
-    fields = creation.updated(Reader(door.json(), "the request"))
+    """Change limits and the restart policy: what else podman 5 changes so is refused by the field's name."""
+    body = door.json()
+    if strange := {name for name, value in body.items() if value} - creation.CGROUP_FIELDS:
+        raise Status(501, f"{min(strange)[:60]} of a container is not changed: limits and the restart policy are")
+    fields = creation.updated(Reader(body, "the request"))
     from ...engine.containers import changes
 
     record = door.engine.records.find(door.parts["id"])
-    changes.update(door.engine, record.id, UpdateRequest(**{name: value for name, value in fields.items() if value}))
+    given = {name: value for name, value in fields.items() if value}
+    pids = Reader(body, "the request").part("pids").number_or_none("limit")
+    policy, retries = door.query.get("restartPolicy", ""), door.number("restartRetries")
+    request = UpdateRequest(
+        **given,
+        pids_max=pids,
+        restart_policy={"never": "no"}.get(policy, policy) or None,
+        restart_retries_max=retries,
+    )
+    changes.update(door.engine, record.id, request)
     door.answer(201, TEXT, record.id.encode())
 
 

@@ -29,13 +29,14 @@ _READ = frozenset(
     " device_cgroup_rule shm_size work_dir init secrets privileged user groups cap_add cap_drop selinux_opts"
     " apparmor_profile seccomp_profile_path no_new_privileges read_only_filesystem umask unmask cgroup_parent"
     " portmappings publish_image_ports expose Networks dns_server dns_search dns_option hostadd resource_limits"
-    " r_limits oom_score_adj healthconfig health_check_on_failure_action storage_opts timezone".split()
+    " r_limits oom_score_adj healthconfig health_check_on_failure_action storage_opts timezone idmappings"
+    " read_write_tmpfs removeImage".split()
 )
 # What asks for nothing here: what the client remembers of itself, podman's own ways to keep a container, and httpproxy,
 # which copies variables of the server's environment.
 _IGNORED = frozenset(
     "httpproxy raw_image_name containerCreateCommand manage_password volatile init_container_type init_path"
-    " create_working_dir idmappings sdnotifyMode".split()
+    " create_working_dir".split()
 )
 # Fields and the values of them that ask for nothing.
 _REFUSED: dict[str, tuple[object, ...]] = {
@@ -43,17 +44,46 @@ _REFUSED: dict[str, tuple[object, ...]] = {
     "seccomp_policy": ("", "default"),
     "image_volume_mode": ("", "anonymous", "bind"),
     "cgroups_mode": ("", "enabled", "no-conmon"),
-    "use_image_hosts": (False,),
-    "use_image_resolve_conf": (False,),
-    "timeout": (0,),
+    "sdnotifyMode": ("", "container", "ignore"),
+    "healthLogDestination": ("", "local"),
+    "healthMaxLogCount": (5,),  # what podman 5 keeps where nobody says otherwise, and what is kept here
+    "healthMaxLogSize": (500,),
+}
+# Why something is not there, and what does it instead; of what has no row here its field's name says enough.
+_WHY = {
+    "pod": ("pods are not there", "leave --pod away"),
+    "secret_env": (
+        "a secret in the environment is shown by everything that shows a process",
+        "leave type=env away: it is the file /run/secrets/NAME",
+    ),
+    "timeout": (
+        "a container's time is not limited from outside: its monitor waits for its end alone",
+        "let timeout(1) run the command in it",
+    ),
+    "systemd": (
+        "systemd in a container needs a cgroup file system that it may write",
+        "use --privileged with --tmpfs /run --tmpfs /run/lock --stop-signal RTMIN+3",
+    ),
+    "sdnotifyMode": (
+        "no unit of systemd is a container's parent here, so nobody waits for its notification",
+        "leave --sdnotify away, or ask for --health-cmd and wait --condition=healthy",
+    ),
+    "env_host": ("the environment would be the engine's, not yours", "give the variables with -e NAME"),
+    "use_image_hosts": ("/etc/hosts is the engine's, as its resolver's names are", "leave --no-hosts away"),
+    "unsetenvall": ("variables of the image are left out by name only", "use --unsetenv NAME"),
+    "startupHealthConfig": (
+        "there is one health check, with a period to start in",
+        "use --health-start-period and --health-start-interval",
+    ),
 }
 _EMPTY: tuple[object, ...] = (None, "", 0, False, [], {})
-_CGROUP_FIELDS = {"memory", "cpu", "pids", "blockIO"}
+CGROUP_FIELDS = {"memory", "cpu", "pids", "blockIO"}
 _PROPAGATIONS = frozenset("private rprivate shared rshared slave rslave".split())
 _UNLIMITED = 2**63 - 1
 _ON_FAILURE = {0: "none", 1: "none", 2: "kill", 3: "restart", 4: "stop"}
 _LOG_DRIVERS = {"k8s-file": "json-file", "file": "json-file"}
 UMASK_DEFAULT = 0o022
+_USER_NAMESPACES = {"no-map": "nomap"}
 
 
 def container(engine: Engine, body: Fields) -> ContainerRequest:
@@ -83,6 +113,7 @@ def container(engine: Engine, body: Fields) -> ContainerRequest:
         open_stdin=spec.boolean("stdin"),
         stdin_once=spec.boolean("stdin"),  # its client's end of input is the process's, as conmon has it
         auto_remove=spec.boolean("remove"),
+        remove_image=spec.boolean("removeImage"),
         stop_signal=str(spec.number("stop_signal") or ""),
         stop_timeout_s=spec.number_or_none("stop_timeout"),
         restart_policy="no" if restart == "never" else restart,
@@ -114,20 +145,9 @@ def _refuse_what_is_not_there(body: Fields) -> None:
     for field, value in body.items():
         if field in _READ or field in _IGNORED or value in _EMPTY or value in _REFUSED.get(field, ()):
             continue
-        if field == "pod":
-            cause, hint = "pods are not there", "leave --pod away"
-        elif field == "secret_env":
-            cause = "a secret in the environment is shown by everything that shows a process"
-            hint = "leave type=env away: it is the file /run/secrets/NAME"
-        else:
-            cause, hint = f"{field[:60]} is not supported", "leave its option away"
-        raise Unsupported("create", "a container", cause, hint=hint)
-    maps = Reader(body.get("idmappings"), "idmappings")
-    if any(maps.raw(name) for name in ("UIDMap", "GIDMap")):
-        cause = "maps of ids by hand are not supported"
-        raise Unsupported("create", "a container", cause, hint="use --userns=auto:uidmapping=...")
-    if body.get("sdnotifyMode") not in (None, "", "container", "ignore"):
-        raise Unsupported("create", "a container", "sdnotifyMode is not supported", hint="leave --sdnotify away")
+        cause, hint = _WHY.get(field, ("", "leave its option away"))
+        shown = f"{field[:60]} is not supported"
+        raise Unsupported("create", "a container", f"{shown}: {cause}" if cause else shown, hint=hint)
 
 
 def _platform(spec: Reader) -> str:
@@ -220,8 +240,11 @@ def _mounts(spec: Reader) -> Fields:
         if one.boolean("ReadWrite"):
             raise Unsupported("create", "a container", "images are mounted to be read only", hint="leave rw away")
         mounts.append(MountRequest(type="image", source=one.text("Source"), target=one.text("Destination")))
-    from ..cli.containers.podman import time_zone
+    from ..cli.containers.podman import READ_ONLY_TMPFS, time_zone
 
+    if spec.boolean("read_only_filesystem") and spec.boolean("read_write_tmpfs"):
+        taken = {one.target for one in binds} | {one.target for one in mounts} | {one.target for one in tmpfs}
+        tmpfs += [TmpfsRequest(target=target) for target in READ_ONLY_TMPFS if target not in taken]
     zone = time_zone(spec.text("timezone"))
     if zone is None:
         raise _wrong(f"unknown time zone {spec.text('timezone')[:60]!r}", "write Area/City, or local")
@@ -313,21 +336,43 @@ def _isolation(spec: Reader) -> Fields:
         "pid": _namespace(spec, "pidns"),
         "uts": _namespace(spec, "utsns"),
         "cgroup_namespace": _namespace(spec, "cgroupns"),
-        "userns": _user_namespace(spec.part("userns")),
+        "userns": _user_namespace(spec.part("userns"), spec.part("idmappings")),
         "cgroup_parent": spec.text("cgroup_parent"),
         "sysctls": spec.pairs("sysctl"),
         "shm_bytes": spec.number("shm_size"),
     }
 
 
-def _user_namespace(wish: Reader) -> str:
+def _user_namespace(wish: Reader, maps: Reader) -> str:
+    """Return a user namespace as --userns writes it. Maps by hand are one whose every id has its place by name."""
+    uids, gids = (maps.parts(name) for name in ("UIDMap", "GIDMap"))
+    if uids or gids:
+        words = (_id_map("uidmapping", uids or gids), _id_map("gidmapping", gids or uids))
+        size = min(one for one, _ in words)
+        return f"auto:size={size}," + ",".join(text for _, text in words)
     mode, value = wish.text("nsmode"), wish.text("value")
-    return f"{mode}:{value}" if mode and value else "" if mode == "default" else mode
+    if mode in ("", "default"):
+        return ""
+    if mode == "path":
+        raise Unsupported("create", "a container", "a user namespace is not joined by its path", hint="join its holder")
+    mode = _USER_NAMESPACES.get(mode, mode)
+    return f"{mode}:{value}" if value else mode
+
+
+def _id_map(word: str, lines: list[Reader]) -> tuple[int, str]:
+    """Return how many ids a map has, from 0 on, and the map as options of --userns=auto. Raises Invalid."""
+    rows = sorted((one.number("container_id"), one.number("host_id"), one.number("size")) for one in lines)
+    size = 0
+    for inside, _, count in rows:
+        if inside != size or count <= 0:
+            raise _wrong(f"the ids of {word} inside have gaps from {size} on", "map each from 0 on: 0:100000:65536")
+        size += count
+    return size, ",".join(f"{word}={inside}:{outside}:{count}" for inside, outside, count in rows)
 
 
 def _limits(spec: Reader) -> Fields:
     limits = spec.part("resource_limits")
-    if strange := set(spec.entries("resource_limits")) - _CGROUP_FIELDS:
+    if strange := set(spec.entries("resource_limits")) - CGROUP_FIELDS:
         cause = f"resource_limits.{min(strange)[:60]} is not supported"
         raise Unsupported("create", "a container", cause, hint="leave its option away")
     memory, cpu, io = (limits.part(name) for name in ("memory", "cpu", "blockIO"))

@@ -62,6 +62,7 @@ class Libpod(Dialect):
         if found[1] and found[1] not in MAJORS:
             raise Status(400, f"this is version {VERSION} of libpod's API, version {found[1]} of it is not spoken")
         door.version = DOCKER_VERSION
+        door.major = int(found[1] or MAJORS[0])
         route, door.parts = self._table.find(door.command, found[2])
         return route
 

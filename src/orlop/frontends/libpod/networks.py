@@ -70,7 +70,7 @@ def create(door: Door) -> None:
     options = {_MTU.get(key, key): value for key, value in body.pairs("options").items()}
     driver, interface = body.text("driver") or "bridge", body.text("network_interface")
     if interface:
-        options["parent" if driver == "macvlan" else "com.docker.network.bridge.name"] = interface
+        options["parent" if driver in ("macvlan", "ipvlan") else "com.docker.network.bridge.name"] = interface
     request = NetworkRequest(
         name=body.text("name"),
         driver=driver,

@@ -12,6 +12,7 @@ from ...engine.containers.removal import exit_code
 from ...engine.networks import listing as network_listing
 from ...spec.errors import OrlopError
 from ...spec.reference import Reference
+from ...spec.signals import name as signal_name
 from ...spec.signals import parse as parse_signal
 from .networks import name_there
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 ZERO_UNIX = -62135596800  # Go's zero time in seconds since 1970
 # What podman has and the engine has not: its pods, its store's locks, its checkpoints.
 _WITHOUT = {"Pod": "", "Namespace": "", "IsInfra": False, "IsService": False, "Dependencies": []}
+PODMAN_5 = 5  # from this version on an entrypoint is a list, and a signal a name
 _FILES = ("ResolvConfPath", "HostnamePath", "HostsPath")
 
 
@@ -96,8 +98,8 @@ def _ports(told: Sequence[dict[str, Any]]) -> list[dict[str, object]] | None:
     return list(found.values()) or None
 
 
-def details(engine: Engine, reference: str, *, size: bool) -> dict[str, object]:
-    """Return the whole object of a container. Raises NotFound, Invalid."""
+def details(engine: Engine, reference: str, major: int, *, size: bool) -> dict[str, object]:
+    """Return the whole object of a container as that version of libpod has it. Raises NotFound, Invalid."""
     found: dict[str, Any] = listing.details(engine, reference, size=size)
     record = engine.records.load(str(found["Id"]))
     spec = engine.records.spec(record.id)
@@ -126,7 +128,7 @@ def details(engine: Engine, reference: str, *, size: bool) -> dict[str, object]:
         "GraphDriver": {"Name": found["Driver"], "Data": {}},
         "Mounts": [_mount(one) for one in found["Mounts"]],
         "NetworkSettings": _network_settings(found["NetworkSettings"], record),
-        "Config": _config(found["Config"], record),
+        "Config": _config(found["Config"], record, major),
         "HostConfig": _host_config(found, record),
         **{name: found[name] for name in ("SizeRw", "SizeRootFs") if name in found},
     }
@@ -160,14 +162,17 @@ def _network_settings(told: dict[str, Any], record: ContainerRecord) -> dict[str
     return {**told, "Networks": places}
 
 
-def _config(told: dict[str, Any], record: ContainerRecord) -> dict[str, object]:
+def _config(told: dict[str, Any], record: ContainerRecord, major: int) -> dict[str, object]:
     umask = record.request.umask
+    number = parse_signal(record.config.stop_signal, record.subject)
+    entrypoint = told["Entrypoint"] or ()
+    is_old = major < PODMAN_5
     return {
         **told,
         "Image": full_name(record.request.image) if record.request.image else "",
-        "Entrypoint": " ".join(told["Entrypoint"] or ()),
+        "Entrypoint": " ".join(entrypoint) if is_old else list(entrypoint) or None,
         "Annotations": dict(record.request.annotations) or None,
-        "StopSignal": parse_signal(record.config.stop_signal, record.subject),
+        "StopSignal": number if is_old else signal_name(number),
         "StopTimeout": told["StopTimeout"] if told["StopTimeout"] is not None else 10,
         "HealthcheckOnFailureAction": record.request.health_on_failure,
         "Umask": f"{0o022 if umask is None else umask:04o}",

@@ -17,7 +17,8 @@ from ...spec import jsonio
 from ..docker.door import Door, Status
 from ..docker.system import NOT_CACHED, objects
 from ..docker.words import prune_filters
-from .shapes import bare, full_name
+from .networks import name_there
+from .shapes import PODMAN_5, bare, full_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def info(door: Door) -> None:
             "registries": {},
             "plugins": {
                 "volume": ["local"],
-                "network": ["bridge", "macvlan"],
+                "network": ["bridge", "macvlan", "ipvlan"],
                 "log": ["json-file"],
                 "authorization": None,
             },
@@ -170,8 +171,9 @@ def _store(door: Door, found: Mapping[str, object]) -> dict[str, object]:
 def disk_usage(door: Door) -> None:
     found = disk.usage(door.engine)
     engine = door.engine
-    images = []
+    images, sizes = [], {}
     for one in objects(found["Images"]):
+        sizes[one["Id"]] = int(str(one["Size"]))
         names = one.get("RepoTags")
         for name in names if isinstance(names, list) and names else ["<none>:<none>"]:
             repository, _, tag = name.rpartition(":") if "<" in name else full_name(name).rpartition(":")
@@ -189,15 +191,15 @@ def disk_usage(door: Door) -> None:
             )
     containers = []
     for record, task, _ in listing.chosen(engine, True, {}):
-        sizes = listing.sizes(engine, record)
+        used = listing.sizes(engine, record)
         containers.append(
             {
                 "ContainerID": record.id,
                 "Image": bare(record.image_id),
                 "Command": list(record.config.args),
                 "LocalVolumes": sum(point.type == "volume" for point in record.mounts),
-                "Size": sizes["SizeRootFs"],
-                "RWSize": sizes["SizeRw"],
+                "Size": used["SizeRootFs"],
+                "RWSize": used["SizeRw"],
                 "Created": record.created_at,
                 "Status": task.state,
                 "Names": record.name,
@@ -210,7 +212,10 @@ def disk_usage(door: Door) -> None:
         size = usage["Size"]
         free = 0 if usage["RefCount"] else size
         volumes.append({"VolumeName": one["Name"], "Links": usage["RefCount"], "Size": size, "ReclaimableSize": free})
-    door.answer_json(200, {"Images": images, "Containers": containers, "Volumes": volumes})
+    told: dict[str, object] = {"Images": images, "Containers": containers, "Volumes": volumes}
+    if door.major >= PODMAN_5:
+        told["ImagesSize"] = sum(sizes.values())
+    door.answer_json(200, told)
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
@@ -250,7 +255,11 @@ def _event(line: bytes) -> bytes:
         "name": before.get("name", one["Actor"]["ID"]),
         "podId": "",
     }
-    actor = {"ID": one["Actor"]["ID"], "Attributes": attributes}
+    identifier = one["Actor"]["ID"]
+    if kind == "network":  # of a container that comes or goes it is the container's event
+        attributes["network"] = name_there(str(before.get("name", "")))
+        identifier = before.get("container", identifier)
+    actor = {"ID": identifier, "Attributes": attributes}
     moments = {name: one[name] for name in ("time", "timeNano")}
     return (
         jsonio.dump({"status": action, "Type": kind, "Action": action, "Actor": actor, "scope": "local"} | moments)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ZONES = "/usr/share/zoneinfo"
 LOCAL_TIME = "/etc/localtime"
 POD_LABEL = "io.orlop.pod"  # such a pod is the containers that have the label
-_READ_ONLY_TMPFS = ("/run", "/tmp", "/var/tmp")
+READ_ONLY_TMPFS = ("/run", "/tmp", "/var/tmp")
 
 
 def parse_umask(text: str) -> int:
@@ -39,6 +39,7 @@ PODMAN_FLAGS = (
     Flag("read-only-tmpfs", "", BOOL, "With --read-only, mount a tmpfs at /run, /tmp and /var/tmp", default=False),
     Flag("replace", "", BOOL, "Remove the container that has the name, if there is one", default=False),
     Flag("requires", "", STRINGS, "Start this container first", hidden=True),
+    Flag("rmi", "", BOOL, "With --rm, which it means, also remove the image, if nobody else uses it", default=False),
     Flag("tz", "", STRING, "Time zone of the container: Area/City, or local for this machine's", default=""),
     Flag("umask", "", Kind("string", parse_umask), "umask of the container's process, in octal digits"),
     Flag("unsetenv", "", LIST, "Leave out a variable of the image's"),
@@ -89,7 +90,7 @@ def tmpfs(options: Options) -> tuple[TmpfsRequest, ...]:
     if not (options["read-only"] and options["read-only-tmpfs"]):
         return ()
     taken = {target for target, _ in options["tmpfs"]}
-    return tuple(TmpfsRequest(target=target) for target in _READ_ONLY_TMPFS if target not in taken)
+    return tuple(TmpfsRequest(target=target) for target in READ_ONLY_TMPFS if target not in taken)
 
 
 def _wrong(message: str, hint: str) -> UsageError:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 NANO = 10**9
 # What asks for nothing in another tool, or is only of the moment: who was attached, what is left of a network.
-_SILENT = frozenset({"name", "attach", "stdin_once", "unplugged", "auto_remove"})
+_SILENT = frozenset({"name", "attach", "stdin_once", "unplugged", "auto_remove", "remove_image"})
 
 
 def left_out(request: ContainerRequest, said: Collection[str]) -> list[str]:
