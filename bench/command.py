@@ -150,17 +150,17 @@ def floor(bench: Bench, rounds: int) -> list[str]:
 
 
 def runtime(bench: Bench, rounds: int) -> list[str]:
-    """OCI runtimes with the same bundle, each as a process of its own but where it says otherwise."""
-    ours = platforms.orlop_runtime(bench.work)
-    named = {one.name: one for one in bench.platforms}
-    runc, crun = named.get("runc"), named.get("crun")
-    rows = [ours, *(one for one in (runc, crun) if one)]
-    tables = [
-        _timed([one.run for one in rows], rounds),
-        _timed([one.life for one in rows if one.life], rounds),
-        _timed([one.exec for one in rows if one.exec], rounds),
-        _timed([platforms.library(bench.work), *([crun.run] if crun else [])], rounds),
-    ]
+    """OCI runtimes with the same bundle, each as a process of its own but where it says otherwise.
+
+    In this order: run; create, start and delete; exec, all with the bundle that `spec` writes, which has no seccomp
+    filter; the same three with what engines ask for in every container, docker's capabilities and default seccomp
+    profile; a run through our library beside crun's, with the first bundle.
+    """
+    plain = [platforms.orlop_runtime(bench.work), *(one for one in bench.platforms if one.name in platforms.RUNTIMES)]
+    confined = [platforms.orlop_runtime(bench.work, confined=True)]
+    confined += [platforms.RUNTIMES[one.name](bench.work, confined=True) for one in plain[1:]]
+    tables = [_timed(calls, rounds) for rows in (plain, confined) for calls in platforms.calls(rows)]
+    tables.append(_timed([platforms.library(bench.work), *(one.run for one in plain if one.name == "crun")], rounds))
     return [line for table in tables for line in (*table, "")][:-1]
 
 

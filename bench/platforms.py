@@ -19,6 +19,8 @@ from pathlib import Path
 from devtools import peers
 from devtools.environment import ROOT
 from devtools.failure import Failure
+from orlop.engine.compile import seccomp_profile, security
+from orlop.runtime import host as runtime_host
 from support import processes
 
 from .measure import CommandFailed, Served, Subject, once
@@ -141,19 +143,19 @@ def podman(work: Workspace) -> Platform:
     return platform
 
 
-def runc(work: Workspace) -> Platform:
+def runc(work: Workspace, confined: bool = False) -> Platform:
     """runc with the bundle that `runc spec` writes: five namespaces, no seccomp filter, no layers."""
-    return _oci_runtime(work, _program("runc"), None)
+    return _oci_runtime(work, _program("runc"), None, confined)
 
 
-def crun(work: Workspace) -> Platform:
+def crun(work: Workspace, confined: bool = False) -> Platform:
     """crun with the same bundle; it refuses hybrid cgroups, so there it is shown the v1 hierarchies alone."""
     try:
-        return _oci_runtime(work, _program("crun"), None)
+        return _oci_runtime(work, _program("crun"), None, confined)
     except Failure as failure:
         if "hybrid" not in str(failure):
             raise
-        platform = _oci_runtime(work, _program("crun"), work.thread_without_unified())
+        platform = _oci_runtime(work, _program("crun"), work.thread_without_unified(), confined)
         platform.version += " (shown the cgroup v1 hierarchies only: it refuses hybrid)"
         return platform
 
@@ -242,18 +244,24 @@ def floor(work: Workspace) -> list[Subject]:
     ]
 
 
+RUNTIMES: dict[str, Callable[..., Platform]] = {"runc": runc, "crun": crun}
 PEERS: dict[str, Callable[[Workspace], Platform]] = {
     "docker": docker,
     "podman": podman,
-    "runc": runc,
-    "crun": crun,
+    **RUNTIMES,
     "bwrap": bubblewrap,
 }
 
 
-def orlop_runtime(work: Workspace) -> Platform:
+def calls(runtimes: Sequence[Platform]) -> list[list[Subject]]:
+    """Return what is asked of OCI runtimes, each of all of them: run; create, start, delete; exec."""
+    found = ([one.run, one.life, one.exec] for one in runtimes)
+    return [[subject for subject in row if subject] for row in zip(*found, strict=True)]
+
+
+def orlop_runtime(work: Workspace, confined: bool = False) -> Platform:
     """orlop-runtime with the bundle that its own `spec` writes: the same namespaces and mounts as runc's."""
-    return _oci_runtime(work, ROOT / "orlop-runtime", None)
+    return _oci_runtime(work, ROOT / "orlop-runtime", None, confined)
 
 
 def library(work: Workspace) -> Subject:
@@ -264,14 +272,16 @@ def library(work: Workspace) -> Subject:
     return Served("orlop's library, in one process", work.server([sys.executable, "-I", "-S", "-c", code, str(bundle)]))
 
 
-def _oci_runtime(work: Workspace, path: Path, thread: Executor | None) -> Platform:
+def _oci_runtime(work: Workspace, path: Path, thread: Executor | None, confined: bool) -> Platform:
+    """confined: with what engines ask for in every container, docker's capabilities and default seccomp profile."""
     program = path.name
-    home = work.path(f"{program}-{'v1' if thread else 'host'}")
+    home = work.path(f"{program}-{'v1' if thread else 'host'}{'-confined' if confined else ''}")
     env = work.environment()
     command = [str(path), f"--root={home / 'state'}"]
     for bundle, args in (("true", ["/bin/true"]), (SLEEPER, ["/bin/sleep", SLEEP_S])):
-        _write_bundle(work, home / bundle, command, args)
-    run = Subject(f"{program} run", [*command, "run", f"--bundle={home / 'true'}", "true"], env, thread=thread)
+        _write_bundle(work, home / bundle, command, args, confined)
+    suffix = ", confined" if confined else ""
+    run = Subject(f"{program} run{suffix}", [*command, "run", f"--bundle={home / 'true'}", "true"], env, thread=thread)
     # What a container inherits stays open: with pipes for its streams, the detached run would seem to last as long.
     detached = [*command, "run", "--detach", f"--bundle={home / SLEEPER}", SLEEPER]
     try:
@@ -281,15 +291,15 @@ def _oci_runtime(work: Workspace, path: Path, thread: Executor | None) -> Platfo
         raise Failure(str(failed)) from None
     work.at_end([*command, "delete", "--force", SLEEPER], env, thread)
     platform = Platform(program, work.run([command[0], "--version"], env).splitlines()[0], run)
-    platform.exec = Subject(f"{program} exec", [*command, "exec", SLEEPER, "/bin/true"], env, thread=thread)
+    platform.exec = Subject(f"{program} exec{suffix}", [*command, "exec", SLEEPER, "/bin/true"], env, thread=thread)
     called = " ".join(command)
     verbs = [f"create --bundle={home / 'true'} life", "start life", "delete --force life"]
     life = ["/bin/sh", "-c", " && ".join(f"{called} {verb}" for verb in verbs)]
-    platform.life = Subject(f"{program} create, start, delete", life, env, thread=thread)
+    platform.life = Subject(f"{program} create, start, delete{suffix}", life, env, thread=thread)
     return platform
 
 
-def _write_bundle(work: Workspace, bundle: Path, command: Sequence[str], args: list[str]) -> None:
+def _write_bundle(work: Workspace, bundle: Path, command: Sequence[str], args: list[str], confined: bool) -> None:
     bundle.mkdir()
     work.run([command[0], "spec", f"--bundle={bundle}"], work.environment())
     path = bundle / "config.json"
@@ -297,6 +307,10 @@ def _write_bundle(work: Workspace, bundle: Path, command: Sequence[str], args: l
     spec["process"].update(terminal=False, args=args, rlimits=[])
     spec["root"] = {"path": str(work.rootfs()), "readonly": True}
     spec["linux"]["cgroupsPath"] = f"/{CGROUP}/{bundle.parent.name}-{bundle.name}"
+    if confined:
+        capabilities = sorted(security.CAPABILITIES_DEFAULT)
+        spec["process"]["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), capabilities)
+        spec["linux"]["seccomp"] = seccomp_profile.default(capabilities, runtime_host.facts()).to_json()
     path.write_text(json.dumps(spec))
 
 
