@@ -31,6 +31,7 @@ ELSEWHERE = {
     "image sync": "test_image_copy",
     "image rebase": "it needs two bases: test_build",
     "login": "test_registry_server, as it reaches no container",
+    "machine": "vm/test_machine: it boots one",
     "logout": "the same",
     "search": "the same",
     "manifest annotate": "test_image_flags",

@@ -1,24 +1,23 @@
 """Initial file systems for the guest: cpio archives made of programs, libraries and trees of this machine.
 
-The kernel unpacks several archives one behind the other, later ones over earlier ones (the buffer format of
-Documentation/driver-api/early-userspace), so a large cached one serves under a small one for each run.
+Later ones are unpacked over earlier ones, so a large cached one serves under a small one for each run.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import os
 import re
 import stat
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from devtools import peers
+from orlop.frontends.machine import cpio, modules
 from vm import kernel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,33 +44,8 @@ _SITE_UNUSED = (
 )
 
 
-class Archive:
-    """A cpio archive in the "newc" format (cpio(5)) under construction. Paths are absolute, as in the guest."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, tuple[int, int, bytes | Path, int]] = {}  # path -> mode, mtime, content, device
-
-    def directory(self, path: str, mode: int = 0o755) -> None:
-        """Add a directory and those above it."""
-        if path in ("", "/") or path in self._entries:
-            return
-        self.directory(os.path.dirname(path))
-        self._entries[path] = (stat.S_IFDIR | mode, 0, b"", 0)
-
-    def file(self, path: str, content: bytes | Path, mode: int = 0o644, mtime: int = 0) -> None:
-        """Add a regular file; a Path is read when the archive is written."""
-        self.directory(os.path.dirname(path))
-        self._entries[path] = (stat.S_IFREG | mode, mtime, content, 0)
-
-    def link(self, path: str, target: str) -> None:
-        """Add a symbolic link."""
-        self.directory(os.path.dirname(path))
-        self._entries[path] = (stat.S_IFLNK | 0o777, 0, target.encode(), 0)
-
-    def device(self, path: str, major: int, minor: int) -> None:
-        """Add a character device."""
-        self.directory(os.path.dirname(path))
-        self._entries[path] = (stat.S_IFCHR | 0o600, 0, b"", os.makedev(major, minor))
+class Archive(cpio.Archive):
+    """An archive that knows this machine."""
 
     def host(self, path: str) -> None:
         """Add a file of this machine under its own name, with every symbolic link on the way to it."""
@@ -89,42 +63,18 @@ class Archive:
         info = os.stat(place)
         return self.file(place, Path(place), stat.S_IMODE(info.st_mode), int(info.st_mtime))
 
-    def tree(self, source: Path, path: str, skip: Iterable[str] = ()) -> None:
-        """Add a directory of this machine with all below it, but for names of its own that begin with one of skip."""
-        for where, directories, files in os.walk(source):
-            if Path(where) == source:
-                directories[:] = [name for name in directories if not name.startswith(tuple(skip))]
-                files = [name for name in files if not name.startswith(tuple(skip))]
-            target = os.path.normpath(f"{path}/{os.path.relpath(where, source)}")
-            self.directory(target)
-            for name in (*files, *directories):
-                found = Path(where, name)
-                if found.is_symlink():
-                    self.link(f"{target}/{name}", os.readlink(found))
-                elif found.is_file():
-                    info = found.stat()
-                    # Python trusts compiled files by their source's modification time: it is kept.
-                    self.file(f"{target}/{name}", found, stat.S_IMODE(info.st_mode), int(info.st_mtime))
-
     def extensions(self) -> list[str]:
         """Return the Python extension modules of this machine that are in the archive."""
-        contents = (content for _, _, content, _ in self._entries.values())
+        contents = (content for _, _, content, _ in self.entries.values())
         return [str(path) for path in contents if isinstance(path, Path) and path.suffix == ".so"]
 
     def digest(self) -> str:
         """Return a hash of everything in the archive."""
         total = hashlib.sha256()
-        for path, (mode, mtime, content, device) in self._entries.items():
+        for path, (mode, mtime, content, device) in self.entries.items():
             data = content.read_bytes() if isinstance(content, Path) else content
             total.update(f"{path} {mode} {mtime} {device} {hashlib.sha256(data).hexdigest()}\n".encode())
         return total.hexdigest()
-
-    def write(self, file: io.BufferedIOBase) -> None:
-        """Write the archive."""
-        for number, (path, (mode, mtime, content, device)) in enumerate(self._entries.items(), 1):
-            data = content.read_bytes() if isinstance(content, Path) else content
-            _write_entry(file, path[1:], data, (number, mode, 0, 0, 1, mtime), device)
-        _write_entry(file, "TRAILER!!!", b"", (0, 0, 0, 0, 1, 0), 0)
 
 
 def base(linux: kernel.Kernel) -> Path:
@@ -204,7 +154,7 @@ def _add_modules(archive: Archive, linux: kernel.Kernel) -> None:
     lines = []
     for name, before in order.items():
         archive.file(f"/lib/modules/{name}.ko", linux.modules[name])
-        lines += [" ".join([alias, *before, name]) for alias in (name, *kernel.aliases(linux.modules[name])) if alias]
+        lines += [" ".join([alias, *before, name]) for alias in (name, *modules.aliases(linux.modules[name])) if alias]
     # One line for each name that the kernel may ask for: the name, then what to load, in order.
     archive.file("/lib/modules/index", "\n".join(lines).encode())
 
@@ -222,10 +172,3 @@ def _libraries(*files: str) -> list[str]:
     """Return the shared libraries and the program interpreters that ELF files need, by ldd(1)."""
     done = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False)
     return sorted(set(re.findall(r"^\s+(?:\S+ => )?(/\S+) \(0x", done.stdout, re.MULTILINE)))
-
-
-def _write_entry(file: io.BufferedIOBase, name: str, data: bytes, head: tuple[int, ...], device: int) -> None:
-    encoded = name.encode() + b"\0"
-    fields = (*head, len(data), 0, 0, os.major(device), os.minor(device), len(encoded), 0)
-    file.write(b"070701" + b"".join(b"%08X" % field for field in fields) + encoded)
-    file.write(b"\0" * (-(110 + len(encoded)) % 4) + data + b"\0" * (-len(data) % 4))

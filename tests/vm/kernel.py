@@ -10,23 +10,17 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from orlop.frontends.machine import modules
 from support import netns
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache/vm"
 PACKAGE = "linux-image-cloud-amd64"
-
-# What containers use and Debian builds as modules; each brings what it depends on.
-MODULES = (
-    "overlay fuse loop squashfs erofs veth bridge br_netfilter macvlan ipvlan dummy tun vxlan nf_tables nft_chain_nat "
-    "nft_ct nft_nat nft_masq nft_redir nft_reject_inet nft_fib_inet nft_log nft_dup_ipv4 nft_dup_ipv6 nft_compat "
-    "nf_conntrack_netlink xt_MASQUERADE "
-    "xt_addrtype xt_conntrack xt_comment xt_mark iptable_nat iptable_filter ip6table_nat ip6table_filter "
-    "sch_tbf sch_netem cls_u32 ifb zram quota_v2"
-).split()
+MODULES = modules.FOR_CONTAINERS
+dependencies = modules.dependencies
 
 
 class Kernel:
@@ -53,43 +47,7 @@ def prepare() -> Kernel:
             _fetch(directory)
     (image,) = directory.glob("boot/vmlinuz-*")
     version = image.name.removeprefix("vmlinuz-")
-    files = directory.glob(f"lib/modules/{version}/kernel/**/*.ko")
-    return Kernel(version, image, {_name(path.stem): path for path in files})
-
-
-def dependencies(modules: dict[str, Path], wanted: Iterable[str]) -> dict[str, list[str]]:
-    """Return for each wanted module, and each it needs, the modules to load before it, in order.
-
-    A name that this kernel has no module for is built in, or not there; it is left out.
-    """
-    needs: dict[str, list[str]] = {}
-    pending = [name for name in wanted if name in modules]
-    while pending:
-        name = pending.pop()
-        if name not in needs:
-            needs[name] = [_name(need) for need in _info(modules[name], "depends")[0].split(",") if need]
-            pending += needs[name]
-    return {name: _before(name, needs)[:-1] for name in needs}
-
-
-def aliases(path: Path) -> list[str]:
-    """Return the names under which the kernel asks for a module ("fs-overlay")."""
-    return _info(path, "alias")
-
-
-def _before(name: str, needs: dict[str, list[str]]) -> list[str]:
-    order = [member for need in needs[name] for member in _before(need, needs)]
-    return [*dict.fromkeys(order), name]
-
-
-def _info(path: Path, key: str) -> list[str]:
-    """Return the values of one key of a module's .modinfo section (NUL-separated "key=value")."""
-    found = re.findall(rb"\0" + key.encode() + rb"=([^\0]*)", b"\0" + path.read_bytes())
-    return [value.decode() for value in found] or [""]
-
-
-def _name(stem: str) -> str:
-    return stem.replace("-", "_")
+    return Kernel(version, image, modules.find(directory / "lib/modules" / version))
 
 
 def _fetch(directory: Path) -> None:

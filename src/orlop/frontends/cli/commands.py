@@ -243,6 +243,22 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "unmount": ("images.mount", "UNMOUNT", "Unmount images"),
         },
     ),
+    "machine": (
+        "Manage virtual machines that run an engine",
+        {
+            "init": ("verbs.machine", "INIT", "Make a virtual machine of this machine's programs"),
+            "inspect": ("verbs.machine", "INSPECT", "Display what a virtual machine is"),
+            "ls": ("verbs.machine", "LS", "List virtual machines"),
+            "rm": ("verbs.machine", "RM", "Remove a virtual machine with its disk"),
+            "ssh": (
+                "verbs.machine",
+                "SSH",
+                "Open a shell in a virtual machine, or run a command there (no sshd is needed)",
+            ),
+            "start": ("verbs.machine", "START", "Start a virtual machine, and wait until its engine answers"),
+            "stop": ("verbs.machine", "STOP", "Switch a virtual machine off"),
+        },
+    ),
     "manifest": (
         "Manage Docker image manifests and manifest lists",
         {
@@ -364,6 +380,7 @@ ALIASES = {
     ("container", "remove"): "rm",
     ("image", "list"): "ls",
     ("image", "remove"): "rm",
+    ("machine", "list"): "ls",
     ("network", "list"): "ls",
     ("network", "remove"): "rm",
     ("secret", "list"): "ls",

@@ -64,9 +64,14 @@ def start_engine(paths: Paths) -> socket:
 
 def command(*args: str) -> list[str]:
     """Return the argv that runs this very installation's command line with these arguments."""
+    return interpreter(BOOTSTRAP, *args)
+
+
+def interpreter(code: str, *args: str) -> list[str]:
+    """Return the argv that runs code with this interpreter; its sys.argv[1] is where the package orlop lies."""
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     cache = ["-X", f"pycache_prefix={sys.pycache_prefix}"] if sys.pycache_prefix else []
-    return [sys.executable, "-I", "-S", "-X", "utf8", *cache, "-c", BOOTSTRAP, os.path.dirname(package), *args]
+    return [sys.executable, "-I", "-S", "-X", "utf8", *cache, "-c", code, os.path.dirname(package), *args]
 
 
 def _start(paths: Paths, directory: int, lock: int) -> socket:
