@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from ...linux import machine, mount
+from ...linux import abi, mount
 from ...linux.netlink import rtnetlink
 from ...supervise.loop import READ, Loop
 from ..native.start import command
@@ -32,6 +32,7 @@ DATA, RUN = "/var/lib/orlop", "/run/orlop"
 END_S = 10.0  # for processes to end by themselves before the machine is switched off
 # What qemu's network for users gives everybody: invocation.html, "-netdev user".
 ADDRESS, PREFIX, GATEWAY, RESOLVER = "10.0.2.15", 24, "10.0.2.2", "10.0.2.3"
+_POWER_OFF = (0xFEE1DEAD, 672274793, 0x4321FEDC)  # reboot(2): two magic numbers, LINUX_REBOOT_CMD_POWER_OFF
 _NOSUID, _NODEV, _NOEXEC, _BIND, _MOVE, _NOATIME = 2, 4, 8, 4096, 8192, 1024
 _MOUNTS = (
     ("proc", "/proc", _NOSUID | _NODEV | _NOEXEC, ""),
@@ -77,13 +78,20 @@ def _set_up() -> None:
         os.symlink(f"/proc/self/{target}", f"/dev/{name}")
     for name in Path(MODULES_FILE).read_text().split():
         with open(f"/lib/modules/{name}", "rb") as file:
-            machine.load_module(file.fileno())
+            _load_module(file.fileno())
     _wait_for(DISK)
     os.makedirs(DATA, exist_ok=True)
     mount.mount(DISK, DATA, "ext4", _NOATIME, "discard")
     os.chmod(DATA, 0o700)
     socket.sethostname(Path("/etc/hostname").read_text().strip())
     _set_up_network()
+
+
+def _load_module(fd: int) -> None:
+    try:
+        abi.syscall("finit_module", fd, b"\0", 0)
+    except FileExistsError:
+        pass
 
 
 def _wait_for(path: str) -> None:
@@ -119,8 +127,7 @@ def _end() -> None:
         mount.umount2(DATA)
     except OSError:
         pass  # its journal makes it whole again
-    machine.power_off()
-    signal.pause()
+    abi.syscall("reboot", *_POWER_OFF, None)
 
 
 def _reap_all(deadline: float) -> None:
