@@ -27,6 +27,7 @@ ELSEWHERE = {
     "builder pin": "it needs a cache mount: test_build",
     "builder unpin": "the same",
     "container clone": "test_podman_words",
+    "dashboard": "test_dashboard",
     "image copy": "it is push and pull: test_image_copy",
     "image sync": "test_image_copy",
     "image rebase": "it needs two bases: test_build",
@@ -111,6 +112,8 @@ config create f secret
 config ls
 config inspect f
 config rm f
+config set security=default
+config get
 socket create door --allow containers:list
 socket ls
 socket audit door

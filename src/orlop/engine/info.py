@@ -10,6 +10,7 @@ import os
 from .. import __version__
 from ..snapshot.overlay import lies_on_overlay
 from ..spec.task import LOG_DRIVERS
+from . import strict
 from .cdi import specs
 from .containers import state
 from .containers.record import timestamp, write_durably
@@ -104,7 +105,8 @@ def info(engine: Engine) -> dict[str, object]:
             "name=seccomp,profile=builtin",
             "name=cgroupns",
             *(() if engine.host.runtime.initial_user_namespace else ("name=rootless",)),
-            *(("name=userns",) if engine.id_ranges.default not in ("", "host") else ()),
+            *(("name=userns",) if strict.ids_by_default(engine) not in ("", "host") else ()),
+            *((f"name=orlop,profile={profile}",) if (profile := strict.setting(engine)) != strict.DEFAULT else ()),
         ],
     }
 

@@ -21,6 +21,10 @@ CAPABILITIES_DEFAULT = tuple(
         "SETUID SYS_CHROOT"
     ).split()
 )
+# Of a container: engine.strict, which goes over the request before anything reads it.
+PROFILE, DEFAULT, STRICT = "profile", "default", "strict"
+PROFILES = (DEFAULT, STRICT)
+WRITABLE = "read-only=false"
 _KNOWN = frozenset(f"CAP_{name}" for name in capability.NAMES)
 ALL = "CAP_ALL"
 
@@ -138,6 +142,8 @@ def _apply(found: Security, option: str, host: Host, subject: str) -> Security:
         return found.replace(nesting=True, system_paths=False)
     if key == "systempaths" and value == "unconfined":
         return found.replace(system_paths=False)
+    if (key == PROFILE and value in PROFILES) or option == WRITABLE:
+        return found  # engine.strict has seen to it
     if key == "writable-cgroups":
         return found.replace(writable_cgroups=_boolean(value, option, subject) if separator else True)
     if key == "seccomp" and value:
@@ -151,7 +157,8 @@ def _apply(found: Security, option: str, host: Host, subject: str) -> Security:
         _refuse_module("selinux", "unconfined" if value == "disable" else value, host, subject)
         return found
     hint = (
-        "known are seccomp=, no-new-privileges, systempaths=unconfined, writable-cgroups=, apparmor=, landlock=, label="
+        "known are seccomp=, no-new-privileges, systempaths=unconfined, writable-cgroups=, apparmor=, landlock=, "
+        "label=, profile="
     )
     raise Invalid("create", subject, f'invalid --security-opt: "{option[:100]}"', hint=hint, code="E0207")
 

@@ -16,7 +16,7 @@ from ...spec.image import ContainerConfig
 from ...spec.platform import Platform
 from ...spec.runtime import Mount
 from ...spec.task import SPEC_FILE, HealthCheck, JoinedNamespace, StartTask, TaskStatus
-from .. import compile, events, host, images, secrets
+from .. import compile, events, host, images, secrets, strict
 from ..compile import config, health, logging, security
 from ..compile.namespaces import CONTAINER, modes_of
 from ..images.notes import notes as image_notes
@@ -54,6 +54,7 @@ class Client:
 
 def plan(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, Compiled]:
     """Return the container that the request would make; nothing is made."""
+    request = strict.applied(engine, request)
     image = _source(engine, request)
     record = _decide(engine, request, image, names.new_id(), request.name or "not_yet_named")
     return record, _compile(engine, record)
@@ -64,6 +65,12 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
 
     Raises NotFound for the image, Conflict for a name in use, Invalid and Unsupported for the request.
     """
+    effective = strict.applied(engine, request)
+    with strict.told(effective):
+        return _create(engine, effective)
+
+
+def _create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, tuple[str, ...]]:
     orders.check(request, config.subject_of(request))
     notes = network_requests.check(engine, request, config.subject_of(request))
     image = _source(engine, request)
@@ -134,7 +141,7 @@ def _start_once(engine: Engine, record: ContainerRecord, client: Client, restart
         if client.stream is not None:
             events.publish_container(engine, record, "attach")
         try:
-            with disk_trouble_told("start", record.subject):
+            with disk_trouble_told("start", record.subject), strict.told(record.request):
                 _start(engine, record, client, restarts)
         except OrlopError as wrong:
             _note_failure(engine, record, wrong)

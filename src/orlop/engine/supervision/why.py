@@ -13,6 +13,7 @@ import time
 from ...spec import catalog, errors, signals
 from ...spec.task import LOG_SHIPPED_FILE
 from ...supervise import logread, logship
+from .. import strict
 from ..containers import removal, state
 from ..containers.inspect import duration, unix_time
 from ..journal import BY
@@ -92,7 +93,7 @@ def answer(engine: Engine, reference: str) -> dict[str, object]:
         "finished_at": ended.finished_at if ended is not None else "",
         "verdict": found.verdict,
         "summary": found.summary,
-        "facts": [*found.facts, *_unshipped(engine, record)],
+        "facts": [*found.facts, *_confined(record, task), *_unshipped(engine, record)],
         "remedy": found.remedy,
         "last_output": _last_output(engine, record),
     }
@@ -111,6 +112,13 @@ def _of(engine: Engine, record: ContainerRecord, task: Task) -> Answer:
         return found
     again = f"its restart policy starts it again at {task.exit.restart_at}, for time {task.status.restarts + 1}"
     return Answer(found.verdict, found.summary, found.remedy, (*found.facts, again))
+
+
+def _confined(record: ContainerRecord, task: Task) -> Iterator[str]:
+    """Yield what may be the reason of a failure that the program met by itself."""
+    failed = (task.exit is not None and task.exit.exit_code) or record.start_error
+    if failed and not task.is_up and strict.is_asked(record.request):
+        yield strict.words(record.request)
 
 
 def _failed_start(record: ContainerRecord) -> Answer:

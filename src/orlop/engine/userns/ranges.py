@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Maps = tuple[tuple[IdMapping, ...], tuple[IdMapping, ...]]
 NONE: Maps = ((), ())
 NESTING = "nesting"  # of --security-opt
+MAP_IDS = "map the ids of"  # the verb of the errors of who has no ids
 
 
 class Ranges:
@@ -108,7 +109,7 @@ def _of_user(user: str, subject: str) -> Maps:
         given = subids.read(path, user, -1)
         if not given:
             cause = f"{user} has no ids in {path}"
-            raise Unavailable("map the ids of", subject, cause, hint=f"echo {user}:100000:65536 >>{path}")
+            raise Unavailable(MAP_IDS, subject, cause, hint=f"echo {user}:100000:65536 >>{path}")
         found.append(_mapping(given[0].first, min(given[0].count, modes.SIZE_DEFAULT)))
     return found[0], found[1]
 
@@ -122,14 +123,14 @@ def _free(taken: Iterable[Maps], mode: modes.Mode, subject: str) -> Maps:
         if gaps and not pool:
             cause = f"{path} gives no ids to {' or '.join(modes.POOL_USERS)}"
             hint = f"echo {modes.POOL_USERS[0]}:{modes.POOL} >>{path}"
-            raise Unavailable("map the ids of", subject, cause, hint=hint)
+            raise Unavailable(MAP_IDS, subject, cause, hint=hint)
         others = (each for maps in held for each in maps[kind])
         used = [subids.Range(each.host_id, each.size) for each in (*others, *named)]
         size = sum(count for _, count in gaps)
         first = free_range(pool, used, size) if size else 0
         if first is None:
             cause = f"{path} has no {size} ids left for {' or '.join(modes.POOL_USERS)}"
-            raise Unavailable("map the ids of", subject, cause, hint="remove containers, or give them more ids")
+            raise Unavailable(MAP_IDS, subject, cause, hint="remove containers, or give them more ids")
         lines = list(named)
         for inside, count in gaps:
             lines.append(IdMapping(container_id=inside, host_id=first, size=count))

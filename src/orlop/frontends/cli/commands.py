@@ -79,6 +79,11 @@ COMMANDS: dict[str, Row] = {
     "compose": ("compose.entry", "COMPOSE", "Define and run applications of several containers"),
     "cp": _CP,
     "create": _CREATE,
+    "dashboard": (
+        "verbs.dashboard",
+        "DASHBOARD",
+        "Show containers, images, volumes, networks and events in a browser on this machine, read only",
+    ),
     "diff": _DIFF,
     "doctor": ("verbs.doctor", "DOCTOR", "Say what this machine can do, and what to do about the rest"),
     "export": _EXPORT,
@@ -162,12 +167,14 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     ),
     "buildx": ("Build images, in docker buildx's words", {"bake": _BAKE, "build": _BUILD}),
     "config": (
-        "Manage configs, which containers get as files",
+        "Manage configs, which containers get as files, and the engine's settings",
         {
             "create": ("verbs.secret", "CREATE_CONFIG", "Create a config from a file or STDIN"),
+            "get": ("verbs.setting", "GET", "Print the engine's settings"),
             "inspect": ("verbs.secret", "INSPECT_CONFIG", "Display detailed information on one or more configs"),
             "ls": ("verbs.secret", "LS_CONFIGS", "List configs"),
             "rm": ("verbs.secret", "RM_CONFIG", "Remove one or more configs"),
+            "set": ("verbs.setting", "SET", "Change one of the engine's settings (config security=strict)"),
         },
     ),
     "container": (

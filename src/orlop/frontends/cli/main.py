@@ -113,6 +113,8 @@ def _run(options: Options, rest: list[str]) -> int:
 
         sys.stdout.write(help.of_group(group))
         return 0
+    if group == "config" and "=" in rest[0]:
+        rest = ["set", *rest]
     row = commands.find(group, rest[0])
     if row is None:
         return _unknown(group, rest[0])

@@ -143,7 +143,11 @@ def container_request(options: Options, arguments: list[str], attached: frozense
         cap_add=options["cap-add"],
         cap_drop=options["cap-drop"],
         privileged=options["privileged"],
-        security_opt=(*map(security_option, options["security-opt"]), *_confinement(options)),
+        security_opt=(
+            *map(security_option, options["security-opt"]),
+            *_confinement(options),
+            *(("read-only=false",) if "read-only" in options.given and not options["read-only"] else ()),
+        ),
         **network_fields(options),
         stop_signal=options["stop-signal"],
         stop_timeout_s=options["stop-timeout"],

@@ -3,7 +3,8 @@
 import os
 
 from .... import __version__
-from ....engine import events, info
+from ....engine import events, info, strict
+from ....spec.errors import NotFound
 from .call import Args, Call, Nothing, Reply, Verb
 
 
@@ -13,6 +14,13 @@ class Events(Args):
     since_ns: int | None = None
     until_ns: int | None = None
     filters: dict[str, tuple[str, ...]] = {}
+
+
+class Setting(Args):
+    """name: "security", the only one. value: what it is from now on; "" only asks."""
+
+    name: str
+    value: str = ""
 
 
 def _ping(call: Call, _: Nothing) -> object:
@@ -33,10 +41,20 @@ def _events(call: Call, args: Events) -> object:
     return Reply({"stream": True}, stream=stream)
 
 
+def _setting(call: Call, args: Setting) -> object:
+    if args.name != strict.SECURITY:
+        hint = f"known is {strict.SECURITY}"
+        raise NotFound("find", f"setting {args.name}", f"no such setting: {args.name[:40]}", hint=hint)
+    if args.value:
+        strict.choose(call.engine, args.value)
+    return {args.name: strict.setting(call.engine)}
+
+
 VERBS: dict[str, Verb] = {
     "engine.events": Verb(Events, _events, lasts=True),
     "engine.ping": Verb(Nothing, _ping),
     "engine.info": Verb(Nothing, _info),
+    "engine.setting": Verb(Setting, _setting),
     "engine.version": Verb(Nothing, lambda call, _: info.version(call.engine)),
     "engine.stop": Verb(Nothing, _stop_engine),
 }
