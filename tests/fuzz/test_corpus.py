@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import test_fuzz, test_fuzz_build, test_fuzz_wire
+from fuzz import test_fuzz, test_fuzz_bodies, test_fuzz_build, test_fuzz_wire
 from support.fuzzing import CORPUS, CORPUS_BYTES_MAX, CORPUS_FILES_MAX, INPUTS_DEFAULT, Target
 
-TARGETS = (*test_fuzz.TARGETS, *test_fuzz_build.TARGETS, *test_fuzz_wire.TARGETS)
+TARGETS = (*test_fuzz.TARGETS, *test_fuzz_bodies.TARGETS, *test_fuzz_build.TARGETS, *test_fuzz_wire.TARGETS)
 REGRESSIONS = Path(__file__).parent / "regressions"
 # What is read from others' hands, and must have a corpus whatever else has one.
 WANTED = {
