@@ -40,11 +40,29 @@ def create(engine: Engine, name: str, images: Sequence[str], credentials: Creden
     return str(reference)
 
 
+def digest_of(engine: Engine, name: str) -> str:
+    """Return the digest of a list that is here. Raises NotFound."""
+    return str(_target(engine, Reference.parse(name).tagged()).digest)
+
+
+def drop(engine: Engine, name: str, digests: Sequence[str]) -> None:
+    """Take images out of a list, all or none; they stay in the store. Raises NotFound."""
+    reference = Reference.parse(name).tagged()
+    index = _list(engine, reference)
+    listed = {str(one.digest) for one in index.manifests}
+    if lacking := [one for one in digests if one not in listed]:
+        cause = f"manifest {lacking[0][:100]} is not in {reference.familiar}"
+        raise NotFound("remove from", f"manifest list {name}", cause, hint=f"see: orlop manifest inspect {name}")
+    with engine.store.leases.hold():
+        _store(engine, reference, [one for one in index.manifests if str(one.digest) not in digests])
+
+
 def annotate(engine: Engine, name: str, image: str, changes: dict[str, str], features: Sequence[str] = ()) -> None:
     """Change what a list says of one image. changes: of os, architecture, variant, os_version; only those given."""
     reference = Reference.parse(name).tagged()
     index = _list(engine, reference)
-    wanted = engine.images.resolve(image).manifest.digest
+    listed = {str(one.digest): one.digest for one in index.manifests}
+    wanted = listed.get(image) or engine.images.resolve(image).manifest.digest
     if all(one.digest != wanted for one in index.manifests):
         raise NotFound("annotate", image, f"manifest for image {image} does not exist in {reference.familiar}")
     manifests = []
@@ -97,18 +115,19 @@ def _verbose(name: str, descriptor: Descriptor, data: bytes) -> dict[str, object
     return {**shown, kind: parse_object(data, f"manifest {descriptor.digest}")}
 
 
-def push(engine: Engine, name: str, credentials: Credentials, *, purge: bool = False) -> str:
-    """Push a list and all its images to where its name says; return its digest."""
+def push(engine: Engine, name: str, credentials: Credentials, *, to: str = "", purge: bool = False) -> str:
+    """Push a list and all its images to where its name says, or `to` does; return its digest."""
     reference = Reference.parse(name).tagged()
     target = _target(engine, reference)
+    place = Reference.parse(to).tagged() if to else reference
     with engine.store.leases.hold() as lease:
         lease.add(target.digest)
-        pushing = Push(engine.store, engine.registries.to_push(reference, credentials, frozenset()), {})
+        pushing = Push(engine.store, engine.registries.to_push(place, credentials, frozenset()), {})
         lacking = pushing.lacks(target)
         if lacking:
             hint = "pull it first"
             raise NotFound("push", name, f"manifest {lacking[0].digest} is neither here nor there", hint=hint)
-        for _ in pushing.run(target, reference.tag):
+        for _ in pushing.run(target, place.tag):
             pass
     if purge:
         engine.store.names.remove(reference)

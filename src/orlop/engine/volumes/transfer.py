@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import ExitStack
 
 from ...content.compression import Decompressed
 from ...runtime import copyup
@@ -45,11 +46,12 @@ def copying(engine: Engine, source: str) -> Callable[[int], None]:
     """Return what fills a directory, of a descriptor, with the content of a volume."""
 
     def fill(directory: int) -> None:
-        data = os.open(engine.volumes.data(source), _DIRECTORY)
-        try:
-            copyup.copy_tree(data, directory, f"volume {source}")
-        finally:
-            os.close(data)
+        with engine.volumes.contents(source) as place:
+            data = os.open(place, _DIRECTORY)
+            try:
+                copyup.copy_tree(data, directory, f"volume {source}")
+            finally:
+                os.close(data)
 
     return fill
 
@@ -60,9 +62,9 @@ def export(engine: Engine, name: str, stream: int) -> None:
     Raises NotFound, Unavailable when the client goes.
     """
     own_directory(engine, name, "export")
-    with socket.socket(fileno=os.dup(stream)) as peer, _Told("export", name):
+    with socket.socket(fileno=os.dup(stream)) as peer, _Told("export", name), engine.volumes.contents(name) as place:
         peer.settimeout(None)
-        data = os.open(engine.volumes.data(name), _DIRECTORY)
+        data = os.open(place, _DIRECTORY)
         try:
             packer = Packer(peer.sendall)
             packer.add(data, b".")
@@ -86,6 +88,24 @@ def import_archive(engine: Engine, name: str, stream: int) -> None:
             Extraction(directory, -1, subject, rules=Rules(layer=False)).run(reader)
 
     make_filled(engine, VolumeRecord(name=name, created_at=timestamp()), fill)
+
+
+def extract(engine: Engine, name: str, stream: int) -> None:
+    """Put what an archive on a stream socket (borrowed) has into a volume that is there; what it lacks stays.
+
+    Raises NotFound, Unsupported for one of elsewhere, Invalid for a broken or hostile archive, Unavailable.
+    """
+    subject = f"the archive for volume {name[:100]}"
+    own_directory(engine, name, "import")
+    with ExitStack() as held, _Told("import", name), socket.socket(fileno=os.dup(stream)) as peer:
+        peer.settimeout(None)
+        held.enter_context(engine.volumes.held((name,)))
+        data = os.open(held.enter_context(engine.volumes.contents(name)), _DIRECTORY)
+        try:
+            reader = Reader(Decompressed(peer.recv, subject).read, subject, LIMITS)
+            Extraction(data, -1, subject, rules=Rules(layer=False)).run(reader)
+        finally:
+            os.close(data)
 
 
 def usage(engine: Engine) -> list[dict[str, object]]:

@@ -21,7 +21,7 @@ from .door import Door, Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
     from ...build.cache.places import CachePlace
@@ -37,7 +37,11 @@ def build(door: Door) -> None:
     """Build from the archive in the body, or from what `remote` names."""
     request = build_request(door)
     with door.context.building(door.query.get("buildid", ""), door.connection):
-        _build(door, request)
+        run(door, request, _as_it_is)
+
+
+def _as_it_is(lines: Iterator[bytes]) -> Iterator[bytes]:
+    return lines
 
 
 def cancel(door: Door) -> None:
@@ -49,12 +53,13 @@ def cancel(door: Door) -> None:
     door.answer(200)
 
 
-def _build(door: Door, request: BuildRequest) -> None:
+def run(door: Door, request: BuildRequest, told: Callable[[Iterator[bytes]], Iterator[bytes]]) -> None:
+    """Build what was asked for. told: what makes of docker's stream the one that is answered. Raises Status."""
     from ...build.build import build as solve
 
     if not request.archive:
         messages = solve(door.engine, request, -1, door.hangup)
-        door.stream(200, {"Content-Type": "application/json"}, _stream(door, messages))
+        door.stream(200, {"Content-Type": "application/json"}, told(_stream(door, messages)))
         return
     ours, theirs = socket.socketpair()
     with theirs:
@@ -66,7 +71,7 @@ def _build(door: Door, request: BuildRequest) -> None:
                     ours.sendall(piece)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # it has refused the archive, and says why
-        door.stream(200, {"Content-Type": "application/json"}, _stream(door, messages, first))
+        door.stream(200, {"Content-Type": "application/json"}, told(_stream(door, messages, first)))
 
 
 def build_request(door: Door) -> BuildRequest:
@@ -102,7 +107,7 @@ def build_request(door: Door) -> BuildRequest:
         cpuset_mems=query.get("cpusetmems", ""),
         cgroup_parent=query.get("cgroupparent", ""),
         ulimits=_ulimits(query.get("ulimits", "")),
-        credentials=_credentials(door),
+        credentials=credentials(door),
     )
 
 
@@ -160,22 +165,22 @@ def _ulimits(text: str) -> tuple[UlimitRequest, ...]:
     return tuple(limits)
 
 
-def _credentials(door: Door) -> dict[str, Credentials]:
-    """Return what X-Registry-Config says: base64 JSON, registry -> AuthConfig. Raises Status."""
+def credentials(door: Door, header: str = "X-Registry-Config") -> dict[str, Credentials]:
+    """Return what a header says: base64 JSON, registry -> AuthConfig. Raises Status."""
     from .registries import of_config
 
-    text = door.headers.get("X-Registry-Config", "")
+    text = door.headers.get(header, "")
     if not text:
         return {}
     try:
-        found = jsonio.parse_object(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "X-Registry-Config")
+        found = jsonio.parse_object(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), header)
     except (binascii.Error, ValueError, OrlopError):
-        raise Status(400, "invalid X-Registry-Config header") from None
+        raise Status(400, f"invalid {header} header") from None
     out = {}
     for server, fields in found.items():
         host = server.partition("://")[2] or server
         host = "docker.io" if host.startswith("index.docker.io") else host.partition("/")[0]
-        out[host] = of_config(creation.Reader(fields, "X-Registry-Config"))
+        out[host] = of_config(creation.Reader(fields, header))
     return out
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import select
 import time
 
 from ...engine import events
 from ...engine.containers import ends, lifecycle, listing, processes, pruning, streams, usage
 from ...engine.containers.names import is_id
+from ...engine.containers.state import EXITED as EXITED_STATE
 from ...engine.containers.watch import EXITED, REMOVED
 from ...engine.images.filters import moment
 from ...engine.rootfs import difference
@@ -14,12 +16,15 @@ from ...spec import jsonio
 from ...spec.container import UpdateRequest
 from ...spec.errors import NotFound, OrlopError
 from ...spec.runtime import Box
+from ..cli.podman import waiting
+from ..cli.podman.waiting import NO_CODE
 from ..docker import archives, execs, hijack
 from ..docker import containers as docker
 from ..docker.creation import Reader
 from ..docker.door import Door, Status
 from ..docker.words import prune_filters, terminal_size
 from . import creation, shapes
+from .images import compare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 JSON = {"Content-Type": "application/json"}
 TEXT = {"Content-Type": "text/plain; charset=us-ascii"}
 _CONDITIONS = {"": EXITED, "stopped": EXITED, "exited": EXITED, "removing": REMOVED}
+_INTERVAL_S, _INTERVAL_S_MIN = 0.25, 0.05
 _NEVER = "0001-01-01T00:00:00Z"
 _GO_DIRECTORY = 1 << 31
 _DESCRIPTORS = {"%cpu": "pcpu", "hgroup": "group", "hpid": "pid", "huser": "user", "elapsed": "etime"}
@@ -116,12 +122,16 @@ def remove(door: Door) -> None:
 
 def wait(door: Door) -> None:
     conditions = door.every("condition") or [""]
-    if unknown := set(conditions) - set(_CONDITIONS):
-        raise Status(501, f"a container can't be waited for to be {min(unknown)[:60]!r}: known are stopped, exited")
+    known = {*_CONDITIONS, *waiting.STATES, *waiting.HEALTH}
+    if unknown := set(conditions) - known:
+        raise Status(400, f"a container is never {min(unknown)[:60]!r}: known are {', '.join(sorted(known - {''}))}")
     reference = door.parts["id"]
     try:
         record_id = door.engine.records.find(reference).id
-        door.stream(200, TEXT, _waited(door, record_id, _CONDITIONS[conditions[0]]))
+        if set(conditions) <= set(_CONDITIONS):
+            door.stream(200, TEXT, _waited(door, record_id, _CONDITIONS[conditions[0]]))
+        else:
+            door.stream(200, TEXT, _seen(door, record_id, conditions))
     except NotFound:  # `run --rm`: it has ended, and is gone, before its client asked
         code = _told_end(door, reference)
         if code is None:
@@ -136,6 +146,34 @@ def _waited(door: Door, record_id: str, condition: str) -> Iterator[bytes]:
         code = _told_end(door, record_id)
     if code is not None:
         yield b"%d\n" % code
+
+
+def _seen(door: Door, record_id: str, conditions: list[str]) -> Iterator[bytes]:
+    """Look until a container is in one of the states, or gone; nothing is told when the client has left meanwhile."""
+    pause_s = _pause_s(door.query.get("interval", ""))
+    left = select.poll()
+    left.register(door.hangup, select.POLLIN | select.POLLRDHUP)
+    code: int | None = NO_CODE
+    while True:
+        try:
+            state = listing.details(door.engine, record_id, size=False)["State"]
+        except NotFound:
+            code = _told_end(door, record_id)
+            break
+        assert isinstance(state, dict)
+        if waiting.is_met(state, conditions):
+            code = int(state["ExitCode"]) if state["Status"] == EXITED_STATE else NO_CODE
+            break
+        if left.poll(pause_s * 1000):
+            return
+    yield b"%d\n" % (NO_CODE if code is None else code)
+
+
+def _pause_s(text: str) -> float:
+    try:
+        return max(_INTERVAL_S_MIN, waiting.seconds(text)) if text else _INTERVAL_S
+    except OrlopError as wrong:
+        raise Status(400, wrong.cause) from None
 
 
 def _told_end(door: Door, reference: str) -> int | None:
@@ -238,11 +276,28 @@ def _sample(one: dict[str, Any]) -> dict[str, object]:
 
 
 def changed(door: Door) -> None:
+    """Compare a container with its image, or an image with another: its client asks for both here."""
+    if door.query.get("difftype") == "image" or (door.query.get("parent") and not _is_container(door)):
+        compare(door, door.parts["id"])
+        return
     if door.query.get("parent") or door.query.get("difftype", "all") not in ("", "all", "container"):
         raise Status(501, "a container is compared with its image only")
     kinds = {"C": 0, "A": 1, "D": 2}
     found = difference.changes(door.engine, door.parts["id"])
     door.answer_json(200, [{"Path": one["path"], "Kind": kinds[one["kind"]]} for one in found])
+
+
+def _is_container(door: Door) -> bool:
+    try:
+        door.engine.records.find(door.parts["id"])
+    except NotFound:
+        return False
+    return True
+
+
+def mounted(door: Door) -> None:
+    """Answer that no container's tree is mounted on the host, which holds always."""
+    door.answer_json(200, {})
 
 
 def prune(door: Door) -> None:
@@ -341,6 +396,7 @@ ROUTES = (
     ("POST", "/libpod/containers/create", create),
     ("GET", "/libpod/containers/json", list_all),
     ("GET", "/libpod/containers/stats", stats),
+    ("GET", "/libpod/containers/showmounted", mounted),
     ("POST", "/libpod/containers/prune", prune),
     ("GET", f"{_C}/json", inspect),
     ("GET", f"{_C}/exists", exists),
@@ -358,7 +414,7 @@ ROUTES = (
     ("GET", f"{_C}/logs", logs),
     ("GET", f"{_C}/top", top),
     ("GET", f"{_C}/stats", docker.stats),  # of one alone it is docker's object, in podman's answer too
-    ("GET", f"{_C}/changes", changed),
+    ("GET", "/libpod/containers/{id*}/changes", changed),  # of an image's name, too
     ("GET", f"{_C}/export", archives.export),
     ("HEAD", f"{_C}/archive", stat),
     ("GET", f"{_C}/archive", read),

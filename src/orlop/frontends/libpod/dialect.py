@@ -12,8 +12,10 @@ import re
 from ...spec.errors import CommandFailed, Conflict, NotFound, OrlopError
 from ..docker.door import STATUS, Dialect, Door, Status, Table, told
 from .absent import ROUTES as ABSENT
+from .build import ROUTES as BUILD
 from .containers import ROUTES as CONTAINERS
 from .images import ROUTES as IMAGES
+from .manifests import ROUTES as MANIFESTS
 from .networks import ROUTES as NETWORKS
 from .secrets import ROUTES as SECRETS
 from .system import ROUTES as SYSTEM
@@ -27,7 +29,7 @@ VERSION = "4.3.1"
 MAJORS = ("4", "5")  # what a newer client sends beside is read as its fields say, or refused by name
 # The API of docker's that its shared handlers answer with: as podman's own says in Api-Version.
 DOCKER_VERSION = (1, 41)
-ROUTES: tuple[Route, ...] = (*SYSTEM, *CONTAINERS, *IMAGES, *VOLUMES, *NETWORKS, *SECRETS, *ABSENT)
+ROUTES: tuple[Route, ...] = (*SYSTEM, *CONTAINERS, *IMAGES, *VOLUMES, *NETWORKS, *SECRETS, *BUILD, *MANIFESTS, *ABSENT)
 
 _PREFIX = re.compile(r"(?:/v([0-9]{1,3})(?:\.[0-9A-Za-z.-]{1,30})?)?(/libpod/.*)", re.DOTALL)
 _MISSING = {

@@ -100,6 +100,43 @@ def inspect(door: Door) -> None:
     )
 
 
+def tree(door: Door) -> None:
+    from ...engine.images.layers import tree as of_image
+    from ..cli.images.tree import lines
+
+    if door.flag("whatrequires"):
+        raise Status(501, "which images are made of one is not told: leave --whatrequires away")
+    found = of_image(door.engine, door.parts["name"])
+    door.answer_json(200, {"Tree": "\n".join(lines(found, _shown)) + "\n"})
+
+
+def _shown(name: str) -> str:
+    """Return a name as podman writes it; a short id, of an image without a name, stays as it is."""
+    return full_name(name) if ":" in name or "@" in name else name
+
+
+def changed(door: Door) -> None:
+    compare(door, door.parts["name"])
+
+
+def compare(door: Door, name: str) -> None:
+    """Answer with what differs in an image from the one that `parent` names."""
+    from ...engine.images.layers import diff
+
+    parent = door.query.get("parent", "")
+    if not parent:
+        raise Status(501, f"{name[:100]} is compared with an image that you name: image diff IMAGE OTHER")
+    kinds = {"C": 0, "A": 1, "D": 2}
+    door.answer_json(
+        200, [{"Path": one["path"], "Kind": kinds[one["kind"]]} for one in diff(door.engine, parent, name)]
+    )
+
+
+def resolve(door: Door) -> None:
+    """Answer with the one name that a short one means: there are no lists of registries to look through."""
+    door.answer_json(200, {"Names": [str(Reference.parse(door.parts["name"]).tagged())]})
+
+
 def exists(door: Door) -> None:
     images.find(door.engine, door.parts["name"])
     door.answer(204)
@@ -313,8 +350,9 @@ def _pushing(messages: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
 def search(door: Door) -> None:
     from ...engine.images.search import search as find
 
-    if door.flag("listTags"):
-        raise Status(501, "tags of a registry are not listed here: leave --list-tags away")
+    if door.flag("listTags") or door.flag("listtags"):
+        door.answer_json(200, _tags(door))
+        return
     if door.filters():
         raise Status(501, "what a registry says is not filtered here: leave --filter away")
     term = door.query.get("term", "")
@@ -335,6 +373,17 @@ def search(door: Door) -> None:
         for one in found
     ]
     door.answer_json(200, told)
+
+
+def _tags(door: Door) -> list[dict[str, object]]:
+    """Return the tags that a registry has of one repository, each as a row of the table."""
+    from ...image.registry import Patience
+
+    reference = Reference.parse(door.query.get("term", "").removeprefix("docker://"))
+    place = door.engine.registries.to_pull(reference, credentials(door, reference))[-1]
+    found = list(place.tags(Patience()))[: max(0, door.number("limit") or 25)]
+    nothing = {"Index": "", "Description": "", "Stars": 0, "Official": "", "Automated": ""}
+    return [{**nothing, "Name": reference.name, "Tag": one} for one in found]
 
 
 # -- archives ---------------------------------------------------------------------------------------------------------
@@ -428,6 +477,9 @@ ROUTES = (
     ("GET", f"{_I}/exists", exists),
     ("GET", f"{_I}/json", inspect),
     ("GET", f"{_I}/history", history),
+    ("GET", f"{_I}/tree", tree),
+    ("GET", f"{_I}/changes", changed),
+    ("GET", f"{_I}/resolve", resolve),
     ("GET", f"{_I}/get", export_one),
     ("POST", f"{_I}/tag", tag),
     ("POST", f"{_I}/untag", untag),

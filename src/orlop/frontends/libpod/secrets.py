@@ -24,9 +24,13 @@ def create(door: Door) -> None:
     if jsonio.parse_object(door.query.get("driveropts") or "{}", "driveropts"):
         raise Status(501, "the driver of secrets has no options: leave --driver-opts away")
     labels = creation.Reader({"labels": jsonio.parse_object(door.query.get("labels") or "{}", "labels")}, "the query")
+    replaces = door.flag("replace")
     data = door.body(secrets.BYTES_MAX[SECRET] + 1)
     request = DataRequest(
-        name=door.query.get("name", ""), data=base64.b64encode(data).decode(), labels=labels.pairs("labels")
+        name=door.query.get("name", ""),
+        data=base64.b64encode(data).decode(),
+        labels=labels.pairs("labels"),
+        updates=replaces,
     )
     door.answer_json(200, {"ID": secrets.create(door.engine, SECRET, request)})
 
@@ -36,6 +40,7 @@ def list_all(door: Door) -> None:
 
 
 def inspect(door: Door) -> None:
+    """Answer what is known of a secret: its data is shown to nobody but containers, whatever showsecret says."""
     door.answer_json(200, _object(secrets.inspect(door.engine, SECRET, door.parts["name"])))
 
 

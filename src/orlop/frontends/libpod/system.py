@@ -295,6 +295,22 @@ def prune(door: Door) -> None:
     )
 
 
+def check(door: Door) -> None:
+    """Look whether the store is whole; repair puts right what can be. quick says nothing here: all of it is read."""
+    from ...engine.images.fsck import LEFTOVER
+    from ...engine.images.fsck import check as look
+
+    found = look(door.engine, repair=door.flag("repair") or door.flag("repair_lossy"))
+    wrong: dict[str, list[str]] = {}
+    removed = [str(one["subject"]) for one in found if one["repaired"] and one["kind"] != LEFTOVER]
+    for one in found:
+        if one["kind"] != LEFTOVER:
+            wrong.setdefault(str(one["subject"]), []).append(str(one["cause"]))
+    door.answer_json(
+        200, {"Errors": len(removed) < len(wrong), "Images": wrong, "RemovedImages": {one: [] for one in removed}}
+    )
+
+
 def _reports(names: list[str]) -> list[dict[str, object]] | None:
     return [{"Id": name, "Err": None, "Size": 0} for name in names] or None
 
@@ -307,4 +323,5 @@ ROUTES = (
     ("GET", "/libpod/events", follow),
     ("GET", "/libpod/system/df", disk_usage),
     ("POST", "/libpod/system/prune", prune),
+    ("POST", "/libpod/system/check", check),
 )

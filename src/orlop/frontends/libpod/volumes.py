@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ...engine.volumes import verbs
+from ...engine.volumes import transfer, verbs
 from ...spec.errors import NotFound
 from ...spec.mount import VOLUME, VolumeRequest
 from ..docker import creation
+from ..docker.archives import TAR, Work
 from ..docker.door import Door
 
 TYPE_CHECKING = False
@@ -56,6 +57,19 @@ def prune(door: Door) -> None:
     door.answer_json(200, [{"Id": name, "Err": None, "Size": sizes.get(name, 0)} for name in names])
 
 
+def export(door: Door) -> None:
+    name = door.parts["name"]
+    transfer.own_directory(door.engine, name, "export")  # while the status can still tell that it is not there
+    work = Work(lambda fd: transfer.export(door.engine, name, fd))
+    door.stream(200, {"Content-Type": TAR}, work.pieces())
+
+
+def import_archive(door: Door) -> None:
+    """Put an archive's files into a volume that is there."""
+    Work(lambda fd: transfer.extract(door.engine, door.parts["name"], fd)).feed(door.pieces())
+    door.answer(204)
+
+
 def _users(door: Door, name: str) -> list[str]:
     found = [
         record.id
@@ -93,5 +107,7 @@ ROUTES = (
     ("POST", "/libpod/volumes/prune", prune),
     ("GET", "/libpod/volumes/{name}/exists", exists),
     ("GET", "/libpod/volumes/{name}/json", inspect),
+    ("GET", "/libpod/volumes/{name}/export", export),
+    ("POST", "/libpod/volumes/{name}/import", import_archive),
     ("DELETE", "/libpod/volumes/{name}", remove),
 )

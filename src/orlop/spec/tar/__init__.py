@@ -214,7 +214,9 @@ class Reader:
             if b"\0" in text:
                 raise self._broken(f"the name {shown(text)} holds a NUL")
         if not member.name:
-            raise self._broken("a member has no name")
+            if member.kind != DIRTYPE:
+                raise self._broken("a member has no name")
+            member.name = b"."  # what podman's client sends of a build's context that is empty
         if not (0 <= member.uid <= ID_MAX and 0 <= member.gid <= ID_MAX):
             raise self._broken(f"member {shown(member.name)} has the owner {member.uid}:{member.gid}")
         if not -TIME_NS_MAX <= member.mtime_ns <= TIME_NS_MAX:

@@ -8,7 +8,7 @@ from ..units import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 ID_LENGTH = 12
@@ -44,18 +44,22 @@ def _short(identifier: object) -> str:
 def _tree(invocation: Invocation) -> int:
     with invocation.connect() as engine:
         found = engine.call("images.tree", {"image": invocation.arguments[0]})
-    image: dict[str, Any] = found if isinstance(found, dict) else {}
-    write_line(for_output(f"Image ID: {_short(image.get('id'))}"))
-    write_line(for_output(f"Tags:     [{' '.join(map(str, image.get('names') or []))}]"))
-    write_line(f"Size:     {size(int(image.get('size') or 0), 3)}")
-    write_line("Image Layers")
+    for line in lines(found if isinstance(found, dict) else {}):
+        write_line(for_output(line))
+    return 0
+
+
+def lines(image: dict[str, Any], named: Callable[[str], str] = str) -> Iterator[str]:
+    """Yield what is shown of an image as `images.tree` has it. named: how a name is written."""
+    yield f"Image ID: {_short(image.get('id'))}"
+    yield f"Tags:     [{' '.join(map(named, image.get('names') or []))}]"
+    yield f"Size:     {size(int(image.get('size') or 0), 3)}"
+    yield "Image Layers"
     layers = [layer for layer in image.get("layers") or [] if isinstance(layer, dict)]
     for number, layer in enumerate(layers, 1):
         mark = LAST if number == len(layers) else BRANCH
-        top = f" Top Layer of: [{' '.join(map(str, layer['names']))}]" if layer.get("names") else ""
-        told = f"{mark}\u2500 ID: {_short(layer.get('id'))} Size: {size(int(layer.get('size') or 0), 3):>6}{top}"
-        write_line(for_output(told))
-    return 0
+        top = f" Top Layer of: [{' '.join(map(named, layer['names']))}]" if layer.get("names") else ""
+        yield f"{mark}\u2500 ID: {_short(layer.get('id'))} Size: {size(int(layer.get('size') or 0), 3):>6}{top}"
 
 
 def _diff(invocation: Invocation) -> int:

@@ -12,9 +12,10 @@ from ..command import Invocation, write_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-_STATES = {
+STATES = {
     "configured": ("created",),
     "created": ("created",),
     "exited": ("exited",),
@@ -22,9 +23,9 @@ _STATES = {
     "paused": ("paused",),
     "running": ("running",),
 }
-_HEALTH = ("healthy", "unhealthy")
+HEALTH = ("healthy", "unhealthy")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_NO_CODE = -1  # of a container that has not ended
+NO_CODE = -1  # of a container that has not ended
 
 
 def wait(invocation: Invocation) -> int:
@@ -32,18 +33,24 @@ def wait(invocation: Invocation) -> int:
     options = invocation.options
     conditions: tuple[str, ...] = options["condition"]
     for condition in conditions:
-        if condition not in _STATES and condition not in _HEALTH:
-            hint = f"known are {', '.join(sorted({*_STATES, *_HEALTH}))}"
+        if condition not in STATES and condition not in HEALTH:
+            hint = f"known are {', '.join(sorted({*STATES, *HEALTH}))}"
             raise Invalid("wait", f"--condition {condition[:60]}", "there is no such state here", hint=hint)
-    pause_s = _seconds(options["interval"])
+    pause_s = seconds(options["interval"])
     for container in invocation.arguments:
         try:
             write_line(str(_one(invocation, container, conditions, pause_s)))
         except NotFound:
             if not options["ignore"]:
                 raise
-            write_line(str(_NO_CODE))
+            write_line(str(NO_CODE))
     return 0
+
+
+def is_met(state: dict[str, Any], conditions: Sequence[str]) -> bool:
+    """Tell whether one of the conditions holds. state: docker's of a container."""
+    said = str((state.get("Health") or {}).get("Status", ""))
+    return any(said == one if one in HEALTH else state["Status"] in STATES.get(one, ()) for one in conditions)
 
 
 def _one(invocation: Invocation, container: str, conditions: tuple[str, ...], pause_s: float) -> int:
@@ -51,14 +58,13 @@ def _one(invocation: Invocation, container: str, conditions: tuple[str, ...], pa
         with invocation.connect() as engine:
             found = engine.call("containers.inspect", {"container": container, "size": False})
         state: dict[str, Any] = found["State"] if isinstance(found, dict) else {}
-        said = str((state.get("Health") or {}).get("Status", ""))
-        if any(said == one if one in _HEALTH else state["Status"] in _STATES[one] for one in conditions):
-            return int(state["ExitCode"]) if state["Status"] == "exited" else _NO_CODE
+        if is_met(state, conditions):
+            return int(state["ExitCode"]) if state["Status"] == "exited" else NO_CODE
         container = str(found["Id"]) if isinstance(found, dict) else container  # another one may get the name
         time.sleep(pause_s)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     """Return a time: a number of milliseconds, or a number with a unit. Raises Invalid."""
     number = text.rstrip("msh")
     unit = text[len(number) :] or "ms"
