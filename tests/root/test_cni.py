@@ -160,6 +160,8 @@ def test_a_macvlan_of_plugins(run: Run, orlop: Environment, neighbour: Netns, pl
     box = run("--network", "cable")
     with serving(box, 80):
         assert ask(neighbour, "192.0.2.9", 80) == B
+    refused = orlop("create", "--network", "cable", "--egress", "deny", "host", "true", check=False)
+    assert "--egress deny can't hold in network cable: what macvlan sends passes no rule here" in refused.stderr
 
 
 def test_every_verb_gets_what_the_specification_says(run: Run, orlop: Environment, plugins: Path) -> None:

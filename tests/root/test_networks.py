@@ -747,8 +747,8 @@ def test_network_commands_print_what_dockers_do(orlop: Environment) -> None:
     for words, cause in (
         (("create", "web"), "network with name web already exists"),
         (("create", "bridge"), "operation is not permitted on predefined bridge network"),
-        (("create", "-d", "overlay", "x"), "could not find plugin overlay"),
-        (("create", "-d", "ipvlan", "x"), "use -d macvlan; where the kernel has ipvlan"),
+        (("create", "-d", "overlay", "x"), "This node is not a swarm manager"),  # as dockerd says
+        (("create", "-d", "nobodys", "x"), "could not find plugin nobodys"),
         (("create", "--gateway", "10.1.1.1", "x"), "every ip-range or gateway must have a corresponding subnet"),
         (("create", "--subnet", "10.77.0.0/33", "x"), "invalid CIDR address: 10.77.0.0/33"),
         (("create", "--subnet", "127.0.0.0/16", "x"), "can't be a network's subnet"),
@@ -769,8 +769,55 @@ def test_a_macvlan_is_on_the_cable_itself(run: Run, orlop: Environment, neighbou
         assert ask(neighbour, "192.0.2.77", 80) == B
         assert ask(box, B, 9000) == "192.0.2.77"
         assert ask(other, "192.0.2.77", 80) == other.address("lan")
-    refused = orlop("network", "create", "-d", "macvlan", "-o", "parent=nosuch", "x", check=False)
-    assert "there is no link nosuch on this machine" in refused.stderr
+
+
+def test_what_can_not_lie_on_a_link_is_refused(orlop: Environment, neighbour: Netns) -> None:
+    def create(driver: str, *options: str) -> str:
+        words = [word for option in options for word in ("-o", option)]
+        return orlop("network", "create", "-d", driver, *words, f"of-{driver}", check=False).stderr
+
+    assert "there is no link nosuch on this machine" in create("macvlan", "parent=nosuch")
+    assert "loopback interface is not a valid ipvlan parent link" in create("ipvlan", "parent=lo")
+    assert "parent interface was not found on the host: up9" in create("macvlan", "parent=up9.10")
+    assert "unable to parse a valid vlan id from: x" in create("macvlan", "parent=up0.x")
+    assert "vlan id must be between 1-4094, received: 4095" in create("macvlan", "parent=up0.4095")
+    assert "requested ipvlan mode 'l9' is not valid" in create("ipvlan", "parent=up0", "ipvlan_mode=l9")
+    assert "requested ipvlan flag 'x' is not valid" in create("ipvlan", "parent=up0", "ipvlan_flag=x")
+    assert "requested macvlan mode 'l2' is not valid" in create("macvlan", "parent=up0", "macvlan_mode=l2")
+    for driver, module, options in (("ipvlan", "ipvlan", ["parent=up0"]), ("macvlan", "8021q", ["parent=up0.10"])):
+        told = create(driver, *options)  # tests/vm has a kernel that makes them
+        assert not told or ("Unknown device type" in told and f"modprobe {module}" in told)
+        orlop("network", "rm", f"of-{driver}", check=False)
+    assert not create("macvlan", "parent=up0")
+    made = orlop(
+        "network", "create", "-d", "macvlan", "-o", "parent=up0", "-o", "macvlan_mode=passthru", "x", check=False
+    )
+    assert "network of-macvlan is already using parent interface up0" in made.stderr
+
+
+def test_past_the_machines_rules_nothing_is_said_to_be_restricted_or_published(
+    run: Run, orlop: Environment, host: Netns, neighbour: Netns
+) -> None:
+    made = ("-d", "macvlan", "--subnet", "192.0.2.0/24", "--gateway", B, "-o", "parent=up0", "lan")
+    orlop("network", "create", *made)
+    refused = orlop("create", "--network", "lan", "--egress", "deny", "host", "true", check=False)
+    assert "--egress deny can't hold in network lan" in refused.stderr and refused.code
+    denied = run("--egress", "deny")
+    refused = orlop("network", "connect", "lan", denied.id, check=False)
+    assert "--egress deny can't hold in network lan" in refused.stderr
+    # A network that has another driver by the time of the start.
+    orlop("network", "create", "later")
+    late = orlop("create", "--network", "later", "--egress", "learn", "host", "true").stdout.strip()
+    orlop("network", "rm", "later")
+    orlop("network", "create", "-d", "macvlan", "-o", "parent=up0", "later")
+    assert "--egress learn can't hold in network later" in orlop("start", late, check=False).stderr
+    told = orlop("create", "--network", "lan", "-p", "8080:80", "--host-access", "9000", "host", "true").stderr
+    assert "Published ports are discarded" in told
+    box = run("--network", "lan", "-p", "8080:80", "--host-access", "9000")
+    assert box.orlop("port", box.id).stdout == "" and silent(host, "127.0.0.1", 8080)
+    assert box.address("lan") not in (A, B)  # the machine's own, and its gateway's
+    assert "host.docker.internal" not in box.read("/etc/hosts")
+    assert "8080" not in nft(host, "list", "ruleset")
 
 
 def test_a_network_that_went_is_missed_at_the_start(orlop: Environment) -> None:

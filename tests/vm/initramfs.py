@@ -150,7 +150,7 @@ def _add_python(archive: Archive) -> None:
 
 
 def _add_modules(archive: Archive, linux: kernel.Kernel) -> None:
-    order = kernel.dependencies(linux.modules, kernel.MODULES)
+    order = kernel.dependencies(linux.modules, (*kernel.MODULES, "8021q"))
     lines = []
     for name, before in order.items():
         archive.file(f"/lib/modules/{name}.ko", linux.modules[name])

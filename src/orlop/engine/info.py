@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 API_VERSION, API_VERSION_MIN = "1.50", "1.40"
 ID_FILE = "engine-id"
 ID_BYTES = 16
-NETWORK_DRIVERS = ("bridge", "host", "macvlan", "null")
+NETWORK_DRIVERS = ("bridge", "host", "ipvlan", "macvlan", "null")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's name: Go's
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
+from ..spec.task import ATTACH_SOCKET
 from . import firewall, links
 
 TYPE_CHECKING = False
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 OWN = "orlop"  # what the alias of every engine's bridges begins with
 RUN_OF_ROOT = "/run/orlop"
+PARENTS = frozenset(("vlan", "dummy"))
 _FORWARDING_FILE_BYTES_MAX = 4096
 _FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 
@@ -68,10 +71,23 @@ class Footprint:
         return self._own(list(route.links()))
 
     def is_used(self, route: Rtnetlink) -> bool:
-        """Tell whether anything is plugged into one of the bridges. Raises OSError."""
+        """Tell whether anything is plugged into one of the bridges, or may lie on a parent of ours. Raises OSError.
+
+        What lies on a parent is in another namespace and not seen from here: any container may be there.
+        """
         every = list(route.links())
-        own = {link.index for link in self._own(every)}
-        return any(link.master in own for link in every)
+        own = self._own(every)
+        indices = {link.index for link in own}
+        if any(link.master in indices for link in every):
+            return True
+        return any(link.kind in PARENTS for link in own) and self._has_tasks()
+
+    def _has_tasks(self) -> bool:
+        try:
+            names = os.listdir(f"{self.run}/tasks")
+        except OSError:
+            return False
+        return any(_answers(f"{self.run}/tasks/{name}/{ATTACH_SOCKET}") for name in names)
 
     def _own(self, every: Iterable[Link]) -> list[Link]:
         ours = self.alias("")
@@ -110,3 +126,17 @@ class Footprint:
             if name in switched_on:
                 links.write_sysctl(name, "0")
         os.unlink(self.forwarding_file)
+
+
+def _answers(path: str) -> bool:
+    """Tell whether a monitor listens there."""
+    asking = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    try:
+        asking.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError:
+        return True  # nobody can tell: what may be in use stays
+    finally:
+        asking.close()
+    return True

@@ -17,7 +17,7 @@ from . import subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ..spec.network import Endpoint
 
@@ -29,6 +29,7 @@ PING_GID_MAX = 2**31 - 1
 UPLINK_RTO_MIN_MS = 50
 UPLINK_MTU_LARGE = 32768  # a packet of more than half of what TSO makes at once
 _SYSCTL = "/proc/sys/net"
+_EVERYWHERE = {AF_INET: "0.0.0.0", AF_INET6: "::"}
 
 
 def new_namespace() -> tuple[int, Rtnetlink]:
@@ -207,14 +208,31 @@ def _keep_order(netns: int, endpoint: Endpoint) -> None:
         pass  # slower, and as right
 
 
-def plug_macvlan(route: Rtnetlink, inside: Rtnetlink, netns: int, endpoint: Endpoint, parent: str, mode: str) -> None:
+class Place:
+    """Where an endpoint's link lies: on which of the machine's, its parent, as what kind, with which settings."""
+
+    __slots__ = ("kind", "parent", "settings")
+
+    def __init__(self, parent: str, kind: bytes, settings: Sequence[bytes]) -> None:
+        self.parent = parent
+        self.kind = kind
+        self.settings = settings
+
+
+def plug_on(route: Rtnetlink, inside: Rtnetlink, netns: int, endpoint: Endpoint, place: Place) -> None:
     """Give a namespace a link of its own on one of the machine's. Raises OSError, FileNotFoundError without it."""
-    below = route.link(parent)
+    below = route.link(place.parent)
     if below is None:
-        raise FileNotFoundError(errno.ENODEV, "there is no such link on this machine", parent)
-    settings = [rtnetlink.over(below.index), rtnetlink.address(endpoint.mac_address), rtnetlink.in_namespace(netns)]
-    route.add_link(endpoint.interface, rtnetlink.macvlan(mode), *settings)
-    configure(inside, netns, endpoint)
+        raise FileNotFoundError(errno.ENODEV, "there is no such link on this machine", place.parent)
+    settings = [rtnetlink.over(below.index), rtnetlink.in_namespace(netns), *place.settings]
+    if endpoint.mac_address:
+        settings.append(rtnetlink.address(endpoint.mac_address))
+    route.add_link(endpoint.interface, place.kind, *settings)
+    try:
+        configure(inside, netns, endpoint)
+    except BaseException:
+        delete_link(inside, endpoint.interface)
+        raise
 
 
 def configure(inside: Rtnetlink, netns: int, endpoint: Endpoint) -> None:
@@ -237,10 +255,12 @@ def configure(inside: Rtnetlink, netns: int, endpoint: Endpoint) -> None:
 
 def set_gateway(inside: Rtnetlink, endpoint: Endpoint | None) -> None:
     """Have the default routes lead through an endpoint's network, or nowhere."""
-    for family in (AF_INET, AF_INET6):
+    direct = {link.index for link in inside.links() if link.kind == "ipvlan"}
+    for family, everywhere in _EVERYWHERE.items():
         for found in list(inside.routes(family)):
-            if found.destination == ("", 0) and found.table == rtnetlink.TABLE_MAIN and found.gateway:
-                inside.delete_route(("", 0), Hop(found.gateway, found.oif))
+            ours = found.gateway or found.oif in direct
+            if found.is_way_out and found.table == rtnetlink.TABLE_MAIN and ours:
+                inside.delete_route((everywhere, 0), Hop(found.gateway, found.oif))
     if endpoint is None:
         return
     own = inside.link(endpoint.interface)
@@ -249,6 +269,10 @@ def set_gateway(inside: Rtnetlink, endpoint: Endpoint | None) -> None:
     for gateway in (endpoint.gateway, endpoint.gateway6):
         if gateway:
             inside.add_route(("", 0), Hop(gateway, own.index, rto_min_ms=rto_min_ms))
+    if endpoint.on_link:
+        for address, everywhere in zip((endpoint.ipv4, endpoint.ipv6), _EVERYWHERE.values(), strict=True):
+            if address:
+                inside.add_route((everywhere, 0), Hop(oif=own.index))
 
 
 def unplug(inside: Rtnetlink, endpoint: Endpoint) -> None:

@@ -105,7 +105,8 @@ class Pool(Record):
 
 
 class Network(Record):
-    """network.json. link: the bridge's name on the host, or the link below a macvlan; conflist: of the driver cni."""
+    """network.json. link: the bridge's name on the host, or the parent of a macvlan or ipvlan; conflist: of the driver
+    cni."""
 
     id: str
     name: str
@@ -133,7 +134,8 @@ class Network(Record):
 class Endpoint(Record):
     """A container's place in one network while it runs. link: its interface's other end on the host, "" without one.
 
-    names: what the network's DNS knows it by. capabilities, result: what CNI plugins were told, and what they returned.
+    names: what the network's DNS knows it by. on_link: its way out is its interface itself, without a gateway.
+    capabilities, result: what CNI plugins were told, and what they returned.
     """
 
     id: str
@@ -147,6 +149,7 @@ class Endpoint(Record):
     ipv6: str = ""
     ipv6_length: int = 0
     gateway6: str = ""
+    on_link: bool = False
     names: tuple[str, ...] = ()
     capabilities: dict[str, object] = {}
     result: dict[str, object] = {}

@@ -13,7 +13,7 @@ from ...network import resolver
 from ...network.dns import client
 from ...spec.errors import Invalid
 from ..compile.mounts import FILES
-from ..networks import attach, links
+from ..networks import attach, links, parents
 from ..networks import names as resolver_names
 from ..userns import kept
 from .record import ContainerRecord
@@ -99,7 +99,8 @@ def _written(first: str, lines: Sequence[str], name: str, record: ContainerRecor
 def _gateway(engine: Engine, attachment: Attachment | None) -> str:
     for endpoint in attachment.endpoints if attachment else ():
         if attachment is not None and endpoint.network_id == attachment.gateway:
-            return endpoint.gateway or endpoint.gateway6
+            is_ours = parents.is_machine(engine.networks, endpoint)
+            return (endpoint.gateway or endpoint.gateway6) if is_ours else ""
     return ""
 
 

@@ -19,7 +19,7 @@ from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from ...spec.network import Attachment, Endpoint, EndpointRequest, Published
 from ..containers import state
 from ..containers.names import short_id
-from . import cni, egress, interfaces, mtu, names, ports
+from . import cni, egress, interfaces, mtu, names, parents, ports
 from .host import OPTION_HOST_IP, OPTION_ICC, forwards_of, is_on
 from .store import new_id
 
@@ -316,7 +316,7 @@ def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: End
             after = held.replace(endpoints=(*held.endpoints, endpoint))
             asked = {**_asked(engine, record), network.id: wish}
             after = after.replace(gateway=_gateway(engine, after.endpoints, asked))
-            after = after.replace(host_access=ports.host_access(record.request.host_access, _of(after, after.gateway)))
+            after = after.replace(host_access=_reached(engine, record, _of(after, after.gateway)))
             networks.attachments.hold(record.id, after)
             try:
                 _plug(engine, record, endpoint, inside, fd, wish)
@@ -351,7 +351,7 @@ def disconnect_running(engine: Engine, record: ContainerRecord, pid: int, networ
                 return
             left = tuple(one for one in held.endpoints if one.id != endpoint.id)
             after = held.replace(endpoints=left, gateway=_gateway(engine, left, _asked(engine, record)))
-            after = after.replace(host_access=ports.host_access(record.request.host_access, _of(after, after.gateway)))
+            after = after.replace(host_access=_reached(engine, record, _of(after, after.gateway)))
             if network.driver != cni.DRIVER:
                 links.unplug(inside, endpoint)
             if endpoint.link:
@@ -420,7 +420,7 @@ def _held(engine: Engine, record: ContainerRecord) -> Attachment:
         networks.attachments.all[record.id] = attachment  # for the next one; on disk at the end, before any device
     gateway = _gateway(engine, attachment.endpoints, asked)
     published = _published(engine, record, gateway)
-    reached = ports.host_access(record.request.host_access, _of(attachment, gateway))
+    reached = _reached(engine, record, _of(attachment, gateway))
     attachment = attachment.replace(gateway=gateway, ports=published, host_access=reached)
     networks.reserved[record.id] = _reserve(attachment, record.subject)
     attachment = attachment.replace(
@@ -437,11 +437,18 @@ def _intended(engine: Engine, endpoint: Endpoint, wish: EndpointRequest, attachm
     return cni.intended(endpoint, network, wish, attachment.ports if attachment.gateway == network.id else ())
 
 
+def _reached(engine: Engine, record: ContainerRecord, endpoint: Endpoint | None) -> tuple[Published, ...]:
+    """Return what a container reaches of the machine's loopback through an endpoint, whose gateway is this machine."""
+    if endpoint is None or not parents.is_machine(engine.networks, endpoint):
+        return ()
+    return ports.host_access(record.request.host_access, endpoint)
+
+
 def _published(engine: Engine, record: ContainerRecord, gateway: str) -> tuple[Published, ...]:
     networks = engine.networks
     network = networks.store.get(gateway)
-    if network is None:
-        return ()  # docker publishes nothing of a container that has no way to the outside
+    if network is None or network.driver in parents.DRIVERS:
+        return ()  # docker publishes nothing of a container whose way outside is not this machine's
     held = [one for other, had in networks.attachments.all.items() if other != record.id for one in had.ports]
     host_ip = network.options.get(OPTION_HOST_IP, "")
     requests = ports.wanted(record.request, record.config.exposed_ports)
@@ -456,8 +463,11 @@ def _decide(
     if network.driver in ("host", "null"):
         cause = f"container cannot be disconnected from host network or connected to it: {network.name}"
         raise Invalid("connect", record.subject, cause, hint="use --network host or none, alone")
+    egress.check(record.request, network, record.subject)
     if network.driver == "bridge":
         network, _ = networks.raise_bridge(network)
+    elif network.driver in parents.DRIVERS:
+        parents.raise_(networks, network)
     endpoint_id = new_id()
     endpoint = Endpoint(
         id=endpoint_id,
@@ -465,15 +475,16 @@ def _decide(
         interface=interface,
         link=f"ve{endpoint_id[:12]}" if network.driver == "bridge" else "",
         names=dns_names(record, wish),
+        on_link=not (network.internal or parents.has_gateway(network.driver, network.options)),
     )
     if network.driver == cni.DRIVER:
         return endpoint  # its plugins decide the rest
-    taken = networks.attachments.addresses(network.id) | _reserved(network)
+    taken = networks.attachments.addresses(network.id) | _reserved(network) | parents.taken(networks, network)
     for pool in network.pools:
         is_six = ":" in pool.subnet
         address = _address(networks, (network, pool), wish.ipv6 if is_six else wish.ipv4, taken, record)
         length = subnet.parse(pool.subnet).length
-        gateway = "" if network.internal else pool.gateway
+        gateway = "" if network.internal or endpoint.on_link else pool.gateway
         if is_six:
             endpoint = endpoint.replace(ipv6=address, ipv6_length=length, gateway6=gateway)
         else:
@@ -482,6 +493,8 @@ def _decide(
         if asked and given != asked:
             cause = f"invalid address {asked}: It does not belong to any of this network's subnets"
             raise Invalid("connect", record.subject, cause, hint=f"see them with: orlop network inspect {network.name}")
+    if network.driver == parents.IPVLAN:
+        return endpoint  # whose MAC is its parent's
     return endpoint.replace(mac_address=wish.mac_address or _mac(endpoint.ipv4, endpoint_id))
 
 
@@ -544,9 +557,8 @@ def _plug(
         raise NotFound("connect", record.subject, f"network {endpoint.network_id} not found", hint="connect it anew")
     if network.driver == cni.DRIVER:
         return  # `cni.connect`, without the lock
-    if network.driver == "macvlan":
-        chosen = network.options.get("macvlan_mode", "bridge")
-        links.plug_macvlan(networks.route, inside, fd, endpoint, network.link, chosen)
+    if network.driver in parents.DRIVERS:
+        parents.plug(networks, network, endpoint, inside, fd)
         _settle(inside, fd, endpoint, wish)
         return
     bridge = networks.route.link(networks.link_name(network))
@@ -570,7 +582,8 @@ def _gateway(engine: Engine, endpoints: tuple[Endpoint, ...], asked: dict[str, E
     candidates = []
     for endpoint in endpoints:
         network = engine.networks.store.get(endpoint.network_id)
-        if network is not None and (endpoint.gateway or endpoint.gateway6 or network.driver == cni.DRIVER):
+        leads = endpoint.gateway or endpoint.gateway6 or endpoint.on_link
+        if network is not None and (leads or network.driver == cni.DRIVER):
             wish = asked.get(network.id)
             candidates.append((-(wish.gw_priority if wish else 0), network.name, network.id))
     return min(candidates)[2] if candidates else ""

@@ -35,6 +35,11 @@ OPTION_CONFLIST, OPTION_TIMEOUT = "conflist", "timeout"
 TIMEOUT_S_MAX = 3600
 
 
+def first_plugin(network: Network) -> str:
+    """Return the type of the plugin that makes the interface. Raises Invalid, Unsupported."""
+    return str(conflist.Conflist(network.conflist, network.subject).plugins[0]["type"])
+
+
 def configured(request: NetworkRequest, subject: str) -> dict[str, object]:
     """Return the configuration that a new network is to have. Raises NotFound, Invalid, Unsupported."""
     if request.pools or request.ipv6 or request.internal or not request.ipv4:

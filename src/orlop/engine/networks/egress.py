@@ -6,17 +6,33 @@ The resolver writes it down (network.dns.attempts); here it is read, and told as
 from __future__ import annotations
 
 from ...network.dns import attempts as kept
-from ...spec.errors import OrlopError
+from ...spec.errors import Invalid, OrlopError
 from ...spec.network import Attempt
 from .. import events
+from . import cni, parents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...spec.container import ContainerRequest
+    from ...spec.network import Network
     from ..engine import Engine
 
 DENY, LEARN = "deny", "learn"
 WATCHED = (DENY, LEARN)
 FILE_BYTES_MAX = 4 << 20
+_ROUTED_PLUGINS = frozenset(("bridge", "ptp", "orlop-cni-bridge"))  # whose packets this machine forwards
+
+
+def check(request: ContainerRequest, network: Network, subject: str) -> None:
+    """Raise Invalid for a container that is to be watched in a network whose packets pass no rule of this machine."""
+    if request.egress not in WATCHED:
+        return
+    kind = network.driver
+    if kind == cni.DRIVER:
+        kind = cni.first_plugin(network)
+    if kind in parents.DRIVERS or (network.driver == cni.DRIVER and kind not in _ROUTED_PLUGINS):
+        cause = f"--egress {request.egress} can't hold in network {network.name}: what {kind} sends passes no rule here"
+        raise Invalid("connect", subject, cause, hint="use a network of the driver bridge")
 
 
 def path(engine: Engine, container_id: str) -> str:

@@ -11,7 +11,7 @@ from ..containers import files
 from ..containers.inspect import unix_time
 from ..containers.record import timestamp
 from ..labels import has_label
-from . import attach, cni, host, interfaces, requests
+from . import attach, cni, egress, host, interfaces, parents, requests
 from .store import PREDEFINED, new_id
 
 TYPE_CHECKING = False
@@ -21,18 +21,16 @@ if TYPE_CHECKING:
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
-DRIVERS = ("bridge", "macvlan", cni.DRIVER)
-# Drivers of docker's that are not here, and what does the same.
-_INSTEAD = {
-    "ipvlan": "use -d macvlan; where the kernel has ipvlan (CONFIG_IPVLAN), its CNI plugin with -d cni",
-    "overlay": "it joins the machines of a cluster; on one machine use -d bridge",
-}
-MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
+DRIVERS = ("bridge", *parents.DRIVERS, cni.DRIVER)
+NO_SWARM = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and'
+    " try again."
+)
 LINK_NAME_LENGTH_MAX = 15
 _BOOLEANS = frozenset((host.OPTION_ICC, host.OPTION_MASQUERADE))
 _OPTIONS = {
     "bridge": frozenset((host.OPTION_NAME, host.OPTION_MTU, host.OPTION_HOST_IP, interfaces.OPTION_PREFIX)) | _BOOLEANS,
-    "macvlan": frozenset(("parent", "macvlan_mode", host.OPTION_MTU, interfaces.OPTION_PREFIX)),
+    **{driver: own | {host.OPTION_MTU, interfaces.OPTION_PREFIX} for driver, own in parents.OPTIONS.items()},
     cni.DRIVER: frozenset((cni.OPTION_CONFLIST, cni.OPTION_TIMEOUT)),
 }
 
@@ -50,7 +48,7 @@ def create(engine: Engine, request: NetworkRequest) -> Network:
             name=request.name,
             driver=request.driver,
             created_at=timestamp(),
-            link=_link(engine, request, options, subject),
+            link="",
             ipv4=request.ipv4,
             ipv6=request.ipv6,
             internal=request.internal,
@@ -61,10 +59,12 @@ def create(engine: Engine, request: NetworkRequest) -> Network:
             config_only=request.config_only,
             config_from=request.config_from,
         )
+        network = network.replace(link=_link(engine, request, network.id, subject))
+        network = network.replace(internal=network.internal or parents.is_alone(network))
         if network.driver == cni.DRIVER:
             network = network.replace(conflist=cni.configured(request, subject))
         else:
-            pools_ = _pools(engine, request, network.id, subject)
+            pools_ = parents.without_gateways(request, _pools(engine, request, network.id, subject))
             network = network.replace(pools=tuple(one for one in pools_ if not (request.config_only and one.auto)))
         networks.store.save(network)
     events.publish(engine, events.NETWORK, "create", network.id, {"name": network.name, "type": network.driver})
@@ -85,8 +85,7 @@ def remove(engine: Engine, reference: str) -> Network:
         if network.config_only and users:
             cause = f"configuration network {network.name!r} is in use"
             raise Denied("remove", network.subject, cause, hint=f"remove {', '.join(users)} first")
-        if network.driver == "bridge":
-            _down(engine, network)
+        _down(engine, network)
         networks.store.remove(network)
     if network.driver == cni.DRIVER:
         cni.collect_all(engine, network)
@@ -134,6 +133,7 @@ def connect(engine: Engine, reference: str, container: str, wish: EndpointReques
             cause = f"endpoint with name {record.name} already exists in network {network.name}"
             raise Conflict("connect", record.subject, cause, hint=f"disconnect it first from {network.name}")
         requests.check_wish(network, wish, record.subject)
+        egress.check(record.request, network, record.subject)
         task = engine.observe(record.id)
         if task.lives and task.status is not None:
             _to_the_kernel(record, lambda pid: attach.connect_running(engine, record, pid, wish), task.status.pid)
@@ -214,7 +214,10 @@ def _refuse_members(engine: Engine, network: Network) -> None:
 
 def _down(engine: Engine, network: Network) -> None:
     try:
-        engine.networks.lower_bridge(network)
+        if network.driver == "bridge":
+            engine.networks.lower_bridge(network)
+        elif network.driver in parents.DRIVERS:
+            parents.lower(engine.networks, network)
     except OSError as failure:
         raise Unavailable("remove", network.subject, failure.strerror or str(failure)) from None
 
@@ -269,9 +272,10 @@ def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
             cause = f'only one instance of "{request.driver}" network is allowed'
             there = "host" if request.driver == "host" else "none"
             raise Denied("create", subject, cause, hint=f"use the one that is there: --network {there}")
+        if request.driver == "overlay":
+            raise Unavailable("create", subject, NO_SWARM, hint="it joins the machines of a swarm; use -d bridge here")
         cause = f"could not find plugin {request.driver} in v1 plugin registry: plugin not found"
-        hint = _INSTEAD.get(request.driver, f"known are {', '.join(DRIVERS)}")
-        raise Unsupported("create", subject, cause, hint=hint)
+        raise Unsupported("create", subject, cause, hint=f"known are {', '.join(DRIVERS)}")
     if request.ipam_driver not in ("", "default"):
         cause = f"could not find plugin {request.ipam_driver[:60]} in v1 plugin registry: plugin not found"
         raise Unsupported("create", subject, cause, hint="leave --ipam-driver away, or use -d cni and its plugins")
@@ -293,25 +297,17 @@ def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
             raise Invalid("create", subject, f"invalid MTU: {value[:40]}", hint="give a number from 68 to 65535")
         if key == host.OPTION_HOST_IP:
             _number(value, subject)
-    mode = options.get("macvlan_mode", "bridge")
-    if request.driver == "macvlan" and mode not in MACVLAN_MODES:
-        cause = f"requested macvlan mode '{mode[:40]}' is not valid, 'bridge' mode is the macvlan driver default"
-        raise Invalid("create", subject, cause, hint=f"known are {', '.join(MACVLAN_MODES)}")
+    if request.driver in parents.DRIVERS and not request.config_only:
+        parents.check(request.driver, options, subject)
     return options
 
 
-def _link(engine: Engine, request: NetworkRequest, options: dict[str, str], subject: str) -> str:
+def _link(engine: Engine, request: NetworkRequest, network_id: str, subject: str) -> str:
     if request.driver == cni.DRIVER or request.config_only:
         return ""  # a template: its options are another's, whose driver knows them
-    name = options.get("parent" if request.driver == "macvlan" else host.OPTION_NAME, "")
-    if request.driver == "macvlan":
-        if not name:
-            cause = "a macvlan network needs a link of this machine"
-            raise Invalid("create", subject, cause, hint="name it with -o parent=eth0")
-        if engine.networks.route.link(name) is None:
-            cause = f"there is no link {name[:40]} on this machine"
-            raise Unavailable("create", subject, cause, hint="see them with: ip link")
-        return name
+    if request.driver in parents.DRIVERS:
+        return parents.choose(engine.networks, request, network_id, subject)
+    name = request.options.get(host.OPTION_NAME, "")
     if name and (len(name) > LINK_NAME_LENGTH_MAX or "/" in name or not name.isprintable() or " " in name):
         raise Invalid("create", subject, f"invalid name of a link: {name[:60]!r}", hint="use at most 15 letters")
     for other in engine.networks.store.all().values():

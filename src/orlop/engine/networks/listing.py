@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...spec.errors import Invalid, OrlopError
 from ...spec.network import ROUTED
 from ..labels import has_label
-from . import attach, ports
+from . import attach, parents, ports
 from .host import TRUTHS
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ def details(engine: Engine, reference: str) -> dict[str, object]:
 def described(engine: Engine, network: Network, *, with_containers: bool) -> dict[str, object]:
     """Return docker's object of a network."""
     options = dict(network.options)
-    if network.driver == "macvlan" and network.link:
+    if network.driver in parents.DRIVERS and network.link:
         options.setdefault("parent", network.link)
     return {
         "Name": network.name,

@@ -6,7 +6,7 @@ from ...network import resolver, subnet
 from ...network.dns.egress import ENTRIES_MAX, Allowed
 from ...spec.errors import Invalid
 from ...spec.network import SOURCES_MAX, EndpointRequest
-from . import cni, egress, interfaces, links, ports
+from . import cni, egress, interfaces, links, parents, ports
 from .attach import CONTAINER, HOST, JOINED, NONE
 from .store import DEFAULT
 
@@ -65,6 +65,9 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
         check_wish(network, wish, subject)
     if not request.endpoints and chosen not in ("", "default"):
         check_wish(networks.store.find(chosen), EndpointRequest(network=chosen), subject)
+    first, *others = [networks.store.find(name) for name in _names(request)]
+    for network in (first, *others):
+        egress.check(request, network, subject)
     for port in request.ports:
         if port.host_ip:
             _check_address(port.host_ip, "-p", subject)
@@ -75,7 +78,17 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
                 subnet.parse_source(source)
             except ValueError as wrong:
                 raise Invalid("create", subject, str(wrong), hint="write it as from=10.0.0.0/8") from None
+    if first.driver in parents.DRIVERS and not others and (request.ports or request.publish_all):
+        return (
+            f"Published ports are discarded: network {first.name} is one of {first.driver}, whose addresses "
+            "others reach themselves",
+        )
     return ()
+
+
+def _names(request: ContainerRequest) -> tuple[str, ...]:
+    chosen = DEFAULT if request.network in ("", "default") else request.network
+    return tuple(wish.network for wish in request.endpoints) or (chosen,)
 
 
 def _check_host_access(request: ContainerRequest, subject: str) -> None:
@@ -113,6 +126,9 @@ def check_wish(network: Network, wish: EndpointRequest, subject: str) -> None:
         raise Invalid("connect", subject, cause, hint="make one with: orlop network create NAME")
     _check_words(wish.aliases, subject)
     interfaces.check(network, wish, subject)
+    if wish.mac_address and network.driver == parents.IPVLAN:
+        cause = "ipvlan interfaces do not support custom mac address assignment"
+        raise Invalid("connect", subject, cause, hint="leave --mac-address away: all of one parent have its own")
     if wish.mac_address:
         parts = wish.mac_address.replace("-", ":").split(":")
         if len(parts) != 6 or any(len(part) != 2 or not set(part) <= set("0123456789abcdefABCDEF") for part in parts):

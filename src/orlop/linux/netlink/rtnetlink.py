@@ -45,12 +45,15 @@ _IFALIAS = 20
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_DATA = 1, 2, 5
 _VETH_INFO_PEER = 1
 _MACVLAN_MODE, _VLAN_ID = 1, 1
+_IPVLAN_MODE, _IPVLAN_FLAGS = 1, 2
 _VXLAN_ID, _VXLAN_GROUP, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_GROUP6 = 1, 2, 3, 4, 7, 15, 16
 _INET6_ADDR_GEN_MODE = 8
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 _EXT_MASK, _FILTER_SKIP_STATS = 29, 8
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
 ADDR_GEN_MODE_NONE = 1  # no link-local address (SEC-93)
 
 
@@ -198,7 +201,7 @@ def master(index: int) -> bytes:
 
 
 def over(index: int) -> bytes:
-    """Return the setting of the link that a macvlan or vlan lies on."""
+    """Return the setting of the link that a macvlan, an ipvlan or a vlan lies on."""
     return u32(_LINK, index)
 
 
@@ -225,6 +228,16 @@ def veth(peer: str, *settings: bytes) -> bytes:
 def macvlan(mode: str = "bridge") -> bytes:
     """Return the kind of a macvlan. Raises KeyError for a mode that is none."""
     return _kind("macvlan", u32(_MACVLAN_MODE, MACVLAN_MODES[mode]))
+
+
+def ipvlan(mode: str = "l2", flag: str = "bridge") -> bytes:
+    """Return the kind of an ipvlan. All of one parent have one mode. Raises KeyError for what is none."""
+    return _kind("ipvlan", u16(_IPVLAN_MODE, IPVLAN_MODES[mode]), u16(_IPVLAN_FLAGS, IPVLAN_FLAGS[flag]))
+
+
+def dummy() -> bytes:
+    """Return the kind of a link that leads nowhere."""
+    return _kind("dummy")
 
 
 def vlan(vlan_id: int) -> bytes:
