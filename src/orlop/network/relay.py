@@ -42,6 +42,7 @@ STREAMS_MAX = 4096
 FLOWS_MAX = 1024
 FLOW_S_MAX = 60.0  # without a datagram in either direction
 LOOK_S_MAX = 30.0
+REST_S = 0.1  # of listeners, when no client can be taken
 _BACKLOG = 1024
 _FIRST_FD = 4
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -156,21 +157,61 @@ class Faces:
         return socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
 
-def _admit(streams: Streams, faces: Faces, public: socket.socket, port: RelayPort, sources: Sequence[Subnet]) -> None:
-    """Take one client, and connect it."""
+def _admit(streams: Streams, faces: Faces, public: socket.socket, port: RelayPort, sources: Sequence[Subnet]) -> bool:
+    """Take one client, and connect it. Return whether there was one to take: not when descriptors are exhausted."""
     try:
         sock, who = public.accept()
     except OSError:
-        return  # it went away, or we are out of descriptors: it waits
+        return False
     if streams.count >= STREAMS_MAX or not _may_come(who, sources):
         sock.close()
-        return
+        return True
     try:
         inner = faces.socket_for(who, port, socket.SOCK_STREAM)
     except OSError:  # we are out of descriptors: others are carried on
         sock.close()
-        return
+        return True
     streams.join(sock, inner, (port.address, port.port))
+    return True
+
+
+class Doors:
+    """The sockets where clients come. Needs `open` to be called before each wait.
+
+    A listener from whom nobody can be taken is not looked at for REST_S: epoll would tell of it without end.
+    """
+
+    def __init__(self, epoll: select.epoll, ports: Mapping[int, RelayPort]) -> None:
+        self._epoll = epoll
+        self._all = {
+            fd: (port, socket.socket(fileno=fd), [subnet.parse_source(text) for text in port.sources])
+            for fd, port in ports.items()
+        }
+        self._resting: dict[int, float] = {}  # until when
+        for _, public, _ in self._all.values():
+            public.setblocking(False)
+            epoll.register(public, select.EPOLLIN)
+
+    def __contains__(self, fd: int) -> bool:
+        return fd in self._all
+
+    def open(self, left: float) -> float:
+        """Look again at those that have rested. Return how long one may wait, at most `left` seconds."""
+        now = time.monotonic()
+        for fd, until in list(self._resting.items()):
+            if until <= now:
+                del self._resting[fd]
+                self._epoll.modify(fd, select.EPOLLIN)
+        return min([left, *(until - now for until in self._resting.values())])
+
+    def take(self, fd: int, streams: Streams, datagrams: Datagrams, faces: Faces) -> None:
+        """Take whoever has come."""
+        port, public, sources = self._all[fd]
+        if port.protocol == "udp":
+            datagrams.receive(public, port, sources)
+        elif not _admit(streams, faces, public, port, sources):
+            self._epoll.modify(fd, 0)
+            self._resting[fd] = time.monotonic() + REST_S
 
 
 class _Flow:
@@ -255,41 +296,31 @@ def carry(orders: RelayOrders) -> None:
     epoll = select.epoll()
     faces = Faces(orders.keeps_clients)
     streams, datagrams = Streams(epoll), Datagrams(epoll, faces)
-    ports = {
-        port.fd: (port, socket.socket(fileno=port.fd), [subnet.parse_source(text) for text in port.sources])
-        for port in orders.ports
-    }
-    for _, public, _ in ports.values():
-        public.setblocking(False)
-        epoll.register(public, select.EPOLLIN)
+    doors = Doors(epoll, {port.fd: port for port in orders.ports})
     with changes.Changes(changes.LINKS) as told, Rtnetlink() as route:
         epoll.register(told, select.EPOLLIN)
         while route.link(orders.link) is not None:
             datagrams.expire(time.monotonic())
             faces.look(route)
-            _serve(epoll, told, ports, (streams, datagrams, faces))
+            _serve(epoll, told, doors, (streams, datagrams, faces))
 
 
 def _serve(
     epoll: select.epoll,
     told: changes.Changes,
-    ports: Mapping[int, tuple[RelayPort, socket.socket, Sequence[Subnet]]],
+    doors: Doors,
     carriers: tuple[Streams, Datagrams, Faces],
 ) -> None:
     """Carry until a link has changed, or LOOK_S_MAX has passed."""
     streams, datagrams, faces = carriers
     until = time.monotonic() + LOOK_S_MAX
     while (left := until - time.monotonic()) > 0:
-        for fd, events in epoll.poll(left):
+        for fd, events in epoll.poll(doors.open(left)):
             if fd == told.fileno():
                 told.drain()
                 until = 0.0
-            elif fd in ports:
-                port, public, sources = ports[fd]
-                if port.protocol == "udp":
-                    datagrams.receive(public, port, sources)
-                else:
-                    _admit(streams, faces, public, port, sources)
+            elif fd in doors:
+                doors.take(fd, streams, datagrams, faces)
             else:
                 streams.handle(fd, events)
                 datagrams.answer(fd)

@@ -169,6 +169,7 @@ class Passage:
         try:
             fd, _ = listener._accept()  # type: ignore[attr-defined]
         except OSError:
+            self._loop.rest(listener.fileno())
             return
         guest = socket(fileno=fd)
         try:

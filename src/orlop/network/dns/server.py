@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 HOST_FILE = "/etc/resolv.conf"
 HOST_FILE_CHECK_S = 1.0
 STREAMS_MAX = 64  # of one member
+REST_S = 0.1  # of a listener from whom nobody can be taken: descriptors are exhausted
 STREAM_S_MAX = 10.0
 FIRST_S_MAX = 30.0
 BURST = 64  # datagrams taken in one turn from one member
@@ -62,6 +63,17 @@ class Loop:
         """Before the descriptor is closed."""
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
+
+    def rest(self, fd: int) -> None:
+        """Look at a listener again after REST_S: who waits there can't be taken now, and would be told of for ever."""
+        callback = self._callbacks[fd]
+        self._epoll.modify(fd, 0)
+
+        def again() -> None:
+            if self._callbacks.get(fd) is callback:
+                self._epoll.modify(fd, self.READ)
+
+        self.after(REST_S, again)
 
     def after(self, seconds: float, callback: Callable[[], None]) -> int:
         """Call back later; return what `cancel` takes."""
@@ -137,7 +149,11 @@ class Server:
     # -- engines ----------------------------------------------------------------------------------------------------
 
     def _accept(self, _events: int) -> None:
-        fd, _ = self._listener._accept()  # type: ignore[attr-defined]
+        try:
+            fd, _ = self._listener._accept()  # type: ignore[attr-defined]
+        except OSError:
+            self.loop.rest(self._listener.fileno())
+            return
         connection = socket(fileno=fd)
         connection.setblocking(False)
         if int.from_bytes(connection.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[4:8], "little") not in (0, os.geteuid()):
@@ -297,6 +313,7 @@ class Server:
         try:
             fd, _ = served.listener._accept()  # type: ignore[attr-defined]
         except OSError:
+            self.loop.rest(served.listener.fileno())
             return
         connection = socket(fileno=fd)
         connection.setblocking(False)
