@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
+QUEUES = "/dev/mqueue"
 _VERB = "start"
 
 
@@ -53,6 +54,10 @@ def trees(engine: Engine, record: ContainerRecord, held: ExitStack) -> dict[str,
     if shm >= 0:
         held.callback(os.close, shm)
         found[SHM] = shm
+    queues = _message_queues(engine, record)
+    if queues >= 0:
+        held.callback(os.close, queues)
+        found[QUEUES] = queues
     return found
 
 
@@ -118,6 +123,30 @@ def _shared_memory(engine: Engine, record: ContainerRecord) -> int:
         return mount.clone_tree(fd)
     finally:
         os.close(fd)
+
+
+def _message_queues(engine: Engine, record: ContainerRecord) -> int:
+    """Return what a container has at /dev/mqueue that may not mount it itself, -1 for one that may.
+
+    The machine's queues are mounted by who has power over the namespace that owns them (ipc/mqueue.c, mount_capable):
+    the machine's root. For a user what is mounted at the same place shows them; where nothing is, there is nothing to
+    be seen, and mq_open(3) works all the same.
+    """
+    mode, is_root = record.request.ipc, engine.host.runtime.initial_user_namespace
+    if is_root and not record.uid_mappings:
+        return -1
+    if mode != "host" and not (mode.startswith(CONTAINER) and ipc_lender(engine, record)[0].request.ipc == "host"):
+        return -1
+    if is_root:
+        return mount.new_filesystem("mqueue")
+    try:
+        fd = os.open(QUEUES, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return mount.clone_tree(fd)
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        return mount.new_filesystem(TMPFS, [("mode", "0555"), ("ro", None)], 0, "none")
 
 
 def _lent(engine: Engine, other: ContainerRecord, status: TaskStatus, place: str) -> int:
