@@ -18,10 +18,12 @@ from pathlib import Path
 import pytest
 
 from orlop.linux import mount
+from orlop.runtime import rootfs
 from orlop.snapshot import Snapshots, removal, usage
 from orlop.spec.digest import Digest
-from orlop.spec.errors import Conflict, Invalid, NotFound, Unavailable
+from orlop.spec.errors import Conflict, Invalid, NotFound, Unavailable, Unsupported
 from orlop.spec.image import chain_ids
+from orlop.spec.runtime import Mount
 from support import trees
 from support.archives import Archive
 
@@ -188,6 +190,13 @@ def test_many_layers_lie_one_above_the_other(snapshots: Snapshots) -> None:
     found = seen(snapshots.prepare("c", chain))
     assert {f"only-{number}" for number in range(60)} <= set(found)
     assert (fs(snapshots, chain) / "shared").read_bytes() == b"59"
+
+
+def test_more_layers_than_the_kernel_takes_are_counted_for_whoever_mounts_them() -> None:
+    # The kernel says EINVAL, which told a user the names of 501 descriptors.
+    options = tuple(f"lowerdir=/{number}" for number in range(rootfs.LAYERS_MAX + 1))
+    with pytest.raises(Unsupported, match="it has 501 layers, and the kernel's overlayfs takes 500"):
+        rootfs.open_rootfs((Mount(type="overlay", source="overlay", options=options),))
 
 
 def test_several_unpackers_of_one_layer_extract_it_once(snapshots: Snapshots) -> None:

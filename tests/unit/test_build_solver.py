@@ -6,6 +6,7 @@ import base64
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from orlop.build import contexts
 from orlop.build.output import packages, scan
-from orlop.build.solver import glob
+from orlop.build.solver import copy, glob
 from orlop.build.solver.cachemounts import name_of
 from orlop.build.solver.chmod import changed_mode, check_mode
 from orlop.build.solver.digests import Digests
@@ -201,3 +202,51 @@ def test_the_reading_of_a_huge_file_ends_with_its_build(tmp_path: Path) -> None:
             contexts.extract(archive, str(tmp_path), check)
     finally:
         os.close(archive)
+
+
+@pytest.mark.parametrize("name", ["hole", "data and a hole", "a hole and data", "small", "none"])
+def test_a_copy_has_the_holes_of_what_it_was_made_from(tmp_path: Path, name: str) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "to").mkdir()
+    with (tmp_path / "from/file").open("wb") as file:
+        if name != "none":
+            file.write(b"begin" * 70_000 if name == "data and a hole" else b"")
+            file.seek(1 << 30 if "hole" in name else 100)
+            file.write(b"end" if name == "a hole and data" else b"")
+            file.truncate(file.tell() if name == "a hole and data" else file.tell() + 5)
+
+    _copied(tmp_path, lambda: None)
+
+    made, meant = tmp_path / "to/file", tmp_path / "from/file"
+    assert made.stat().st_size == meant.stat().st_size
+    assert made.stat().st_blocks <= meant.stat().st_blocks + 16
+    for at in (0, 300_000, 1 << 30):
+        with made.open("rb") as one, meant.open("rb") as other:
+            one.seek(at)
+            other.seek(at)
+            assert one.read(100_000) == other.read(100_000)
+
+
+def test_the_copy_of_a_huge_file_ends_with_its_build(tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "to").mkdir()
+    (tmp_path / "from/file").write_bytes(bytes(copy.SMALL_BYTES + 1))
+
+    def check() -> None:
+        raise Unavailable("build", "the image", "the build was cancelled")
+
+    with pytest.raises(Unavailable, match="cancelled"):
+        _copied(tmp_path, check)
+    assert (tmp_path / "to/file").stat().st_size == 0
+
+
+def _copied(place: Path, check: Callable[[], None]) -> None:
+    """Copy the file `from/file` into the directory `to`, as COPY does."""
+    source, target = (os.open(place / name, os.O_RDONLY | os.O_DIRECTORY) for name in ("from", "to"))
+    try:
+        listed = listing(source, "file", Tree(directory=str(place / "from"), digests=Digests()))
+        writer = copy.Writer(target, (os.getuid(), os.getgid()), "", time.time_ns(), check)
+        writer.place(source, listed, "/", into=True)
+    finally:
+        os.close(source)
+        os.close(target)

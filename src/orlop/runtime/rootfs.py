@@ -25,6 +25,7 @@ FUSE_OVERLAYFS = "fuse-overlayfs"
 IMAGE_SUFFIX = ".erofs"  # of a lowerdir that is a file
 FUSE_S_MAX = 30.0
 _FUSE_FD = 3
+LAYERS_MAX = 500  # OVL_MAX_STACK, fs/overlayfs/params.h
 _OVERLAY_FLAGS = ("userxattr", "redirect_dir", "metacopy")
 
 
@@ -161,6 +162,10 @@ def _overlay(mount: Mount, mapped: Callable[[str], str]) -> int:
     named = {name: value or "" for name, value in options.data if name != "lowerdir"}
     if not lower:
         raise Invalid("mount", "the root file system", "an overlay needs a lowerdir")
+    if len(lower) > LAYERS_MAX:
+        cause = f"it has {len(lower)} layers, and the kernel's overlayfs takes {LAYERS_MAX}"
+        hint = "make its image of fewer: several commands in one RUN, several files in one COPY"
+        raise Unsupported("mount", "the root file system", cause, hint=hint)
     extra = sorted(set(named) - {"upperdir", "workdir", *_OVERLAY_FLAGS})
     if extra or bool(named.get("upperdir")) != bool(named.get("workdir")):
         what = ", ".join(extra) or "upperdir without workdir"

@@ -46,11 +46,19 @@ _TARGET_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOE
 class Writer:
     """Writes into one tree. root: its open root. owner: (uid, gid) of all that is written, None keeps the sources'.
 
-    mode: docker's --chmod, "" keeps the sources'. mtime_max_ns: no time is later.
+    mode: docker's --chmod, "" keeps the sources'. mtime_max_ns: no time is later. check: raises what ends the copying.
     """
 
-    def __init__(self, root: int, owner: tuple[int, int] | None, mode: str, mtime_max_ns: int) -> None:
+    def __init__(
+        self,
+        root: int,
+        owner: tuple[int, int] | None,
+        mode: str,
+        mtime_max_ns: int,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._root = root
+        self._check = check
         self._owner = owner
         self._mode = mode
         self._mtime_max_ns = mtime_max_ns
@@ -87,12 +95,19 @@ class Writer:
         target = self.make_directory(destination)
         fd = open_in_root(source, listing.top, os.O_RDONLY)
         try:
-            stream = Decompressed(lambda count: os.read(fd, count), listing.top)
+            stream = Decompressed(self._reader(fd), listing.top)
             rules = Rules(layer=False, owner=owner)
             Extraction(target, -1, listing.top, rules=rules).run(Reader(stream.read, listing.top))
         finally:
             os.close(fd)
             os.close(target)
+
+    def _reader(self, fd: int) -> Callable[[int], bytes]:
+        def read(count: int) -> bytes:
+            self._check()
+            return os.read(fd, count)
+
+        return read
 
     def is_directory(self, path: str) -> bool:
         """Tell whether there is a directory at a path of the tree, links followed."""
@@ -193,6 +208,7 @@ class Writer:
 
     def _entry(self, found: int, node: Node, name: str, parent: int, target: str, shown: str) -> None:
         """Copy one entry that is no directory."""
+        self._check()
         mode = node.info.st_mode
         if node.info.st_nlink > 1 and self._link(node, parent, target):
             return
@@ -237,7 +253,7 @@ class Writer:
                 raise _changed(shown)
             copy = _replacing(parent, target, lambda: os.open(target, _TARGET_FLAGS, 0o600, dir_fd=parent))
             try:
-                _copy_data(fd, copy, node.info.st_size)
+                _copy_data(fd, copy, node.info.st_size, self._check)
                 self._settle(copy, node.info)
                 if len(node.content) > SHA256_BYTES:
                     _copy_xattrs(fd, copy)  # after the owner: chown(2) takes file capabilities away
@@ -313,24 +329,44 @@ def _replacing(parent: int, name: str, make: Callable[[], T]) -> T:
         return make()
 
 
-def _copy_data(source: int, target: int, size: int) -> None:
-    """Copy a file's content; holes stay holes where the file system can. The size is what was listed."""
+def _copy_data(source: int, target: int, size: int, check: Callable[[], None]) -> None:
+    """Copy a file's content; its holes stay holes. The size is what was listed."""
     if size <= SMALL_BYTES:
         data = os.read(source, size) if size else b""
         if len(data) != size or (size and os.write(target, data) != size):
             raise Unavailable("copy", "a file", "it changed while it was being copied")
         return
-    left = size
-    while left:
-        try:
-            count = os.copy_file_range(source, target, min(left, COPY_BYTES))
-        except OSError as refused:
-            if refused.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            count = os.sendfile(target, source, None, min(left, COPY_BYTES))
-        if not count:
-            raise Unavailable("copy", "a file", "it changed while it was being copied")
-        left -= count
+    end = 0
+    while end < size:
+        at, end = _data_from(source, end, size)
+        while at < end:
+            check()
+            count = _copy_piece(source, target, at, min(end - at, COPY_BYTES))
+            if not count:
+                raise Unavailable("copy", "a file", "it changed while it was being copied")
+            at += count
+    if os.fstat(source).st_size != size:
+        raise Unavailable("copy", "a file", "it changed while it was being copied")
+    os.ftruncate(target, size)
+
+
+def _data_from(fd: int, at: int, size: int) -> tuple[int, int]:
+    """Return where the next data of a file begins and ends; (size, size) where a hole is all that follows."""
+    try:
+        start = os.lseek(fd, at, os.SEEK_DATA)
+        return min(start, size), min(os.lseek(fd, start, os.SEEK_HOLE), size)
+    except OSError as refused:  # ENXIO: there is none; else a file system that knows of no holes (lseek(2))
+        return (size, size) if refused.errno == errno.ENXIO else (at, size)
+
+
+def _copy_piece(source: int, target: int, at: int, count: int) -> int:
+    try:
+        return os.copy_file_range(source, target, count, at, at)
+    except OSError as refused:
+        if refused.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        os.lseek(target, at, os.SEEK_SET)
+        return os.sendfile(target, source, at, count)
 
 
 def _copy_xattrs(source: int, target: int) -> None:

@@ -106,9 +106,9 @@ def make_directory(solver: Solver, step: graph.MakeDirectory, log: StepLog) -> S
     try:
         with space.opened() as root:
             owner = owner_of(root, step.owner) if step.owner else (0, 0)
-            writer = Writer(root, owner, "", solver.settings.mtime_max_ns)
+            writer = Writer(root, owner, "", solver.settings.mtime_max_ns, solver.check)
             os.close(writer.make_directory(step.path))
-        layer = space.commit(solver.settings.mtime_max_ns)
+        layer = space.commit(solver.settings.mtime_max_ns, check=solver.check)
     except BaseException:
         space.discard()
         raise
@@ -204,7 +204,7 @@ def _write(solver: Solver, step: graph.Copy, below: Tree, taken: list[_Taken]) -
             try:
                 for one in taken:
                     owner = chosen if chosen is not None else None if one.tree.owned else (0, 0)
-                    writer = Writer(root, owner, step.mode, solver.settings.mtime_max_ns)
+                    writer = Writer(root, owner, step.mode, solver.settings.mtime_max_ns, solver.check)
                     links.append(writer)
                     for path, made in one.parents:
                         writer.make_like(one.root, path, made)
@@ -212,7 +212,7 @@ def _write(solver: Solver, step: graph.Copy, below: Tree, taken: list[_Taken]) -
             finally:
                 for writer in links:
                     writer.close()
-        return space.commit(solver.settings.mtime_max_ns, None)
+        return space.commit(solver.settings.mtime_max_ns, None, solver.check)
     except BaseException:
         space.discard()
         raise

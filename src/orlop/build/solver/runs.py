@@ -47,7 +47,7 @@ def solve(solver: Solver, step: graph.Run, log: StepLog) -> Solved:
             code = steps.run(solver.engine, space, command, log.write, solver.cancelled)
             if code:
                 raise _failed(solver, step, log, code)
-            layer = space.commit(solver.settings.mtime_max_ns, steps.targets(command))
+            layer = space.commit(solver.settings.mtime_max_ns, steps.targets(command), solver.check)
         except BaseException as failure:
             if isinstance(failure, CommandFailed) and solver.settings.request.keep_failed and not solver.kept:
                 space.keep(solver.name)

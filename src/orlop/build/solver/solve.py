@@ -132,8 +132,12 @@ class Solver:
         waiting = {vertex: {need for need in vertex.inputs if need not in self.solved} for vertex in order}
         ready = [vertex for vertex in order if not waiting[vertex] and vertex not in self.solved]
         left = {vertex for vertex in order if vertex not in self.solved}
+        users: dict[graph.Vertex, list[graph.Vertex]] = {}
+        for vertex, needs in waiting.items():
+            for need in needs:
+                users.setdefault(need, []).append(vertex)
         threads = [
-            threading.Thread(target=self._work, args=(order, waiting, ready, left), name="build", daemon=True)
+            threading.Thread(target=self._work, args=(users, waiting, ready, left), name="build", daemon=True)
             for _ in range(min(THREADS_MAX, max(1, len(left))))
         ]
         for thread in threads:
@@ -196,7 +200,7 @@ class Solver:
 
     def _work(
         self,
-        order: list[graph.Vertex],
+        users: dict[graph.Vertex, list[graph.Vertex]],
         waiting: dict[graph.Vertex, set[graph.Vertex]],
         ready: list[graph.Vertex],
         left: set[graph.Vertex],
@@ -218,11 +222,10 @@ class Solver:
             with self._changed:
                 self.solved[vertex] = found
                 left.discard(vertex)
-                for other in order:
-                    if vertex in waiting[other]:
-                        waiting[other].discard(vertex)
-                        if not waiting[other]:
-                            ready.append(other)
+                for other in users.get(vertex, ()):
+                    waiting[other].discard(vertex)
+                    if not waiting[other]:
+                        ready.append(other)
                 self._changed.notify_all()
 
     def _solve(self, vertex: graph.Vertex) -> Solved:

@@ -28,7 +28,7 @@ from ..containers import names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from ...spec.digest import Digest
     from ..engine import Engine
@@ -55,11 +55,14 @@ class Workspace:
         finally:
             os.close(root)
 
-    def commit(self, mtime_max_ns: int, targets: Collection[str] | None = ()) -> Layer | None:
+    def commit(
+        self, mtime_max_ns: int, targets: Collection[str] | None = (), check: Callable[[], None] = lambda: None
+    ) -> Layer | None:
         """Make a layer of what was written; None where nothing was. The workspace is gone then.
 
         targets: absolute paths where something was mounted; None for what no command wrote but we: then something was
-        written, and files have their times. The caller holds a lease. Raises Unavailable.
+        written, and files have their times. The caller holds a lease. check: raises what ends it, however much there
+        is to write: a hole counts like data. Raises Unavailable.
         """
         try:
             space = self.engine.snapshots.writable(self.key)
@@ -75,7 +78,12 @@ class Workspace:
                     self.again_bytes = found.again_bytes
                 _settle(upper, made, mtime_max_ns, directories_only=targets is None)
                 with self.engine.store.writer() as ingest:
-                    packer = Packer(ingest.write, whiteouts=True)
+
+                    def write(data: bytes) -> None:
+                        check()
+                        ingest.write(data)
+
+                    packer = Packer(write, whiteouts=True)
                     packer.add_directory(open_layers((upper,), plain=True), b".")
                     packer.finish()
                     descriptor = ingest.commit(media_type=OCI_LAYER)
