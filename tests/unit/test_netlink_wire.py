@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -117,3 +118,95 @@ def test_a_name_that_is_no_address_is_an_error() -> None:
 def test_types_of_concatenations() -> None:
     assert nftables._type_of(["ipv4_addr", "inet_proto", "inet_service"]) == ((7 << 6 | 12) << 6 | 13, 12)
     assert len(nftables.fields(os.urandom(4), b"\6", b"\0\x50")) == 12
+
+
+class Scripted:
+    """The kernel's end of a socket, with answers that no kernel gives on demand. Each turn: datagrams, or an error."""
+
+    def __init__(self, *turns: Turn) -> None:
+        self._turns = list(turns)
+        self._waiting: list[bytes | OSError] = []
+        self.asked = 0
+
+    def sendto(self, data: bytes, _to: tuple[int, int]) -> None:
+        self.asked += 1
+        sequence = wire.HEADER.unpack_from(data)[3]
+        self._waiting = [one if isinstance(one, OSError) else one(sequence) for one in self._turns.pop(0)]
+
+    def recvmsg(self, *_: int) -> tuple[bytes, list[object], int, tuple[int, int]]:
+        if not self._waiting:
+            raise BlockingIOError
+        found = self._waiting.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return found, [], 0, (0, 0)
+
+    def close(self) -> None: ...
+
+
+def says(kind: int, payload: bytes = b"", flags: int = 0, ahead: int = 0) -> Answer:
+    return lambda sequence: wire.message(kind, flags, sequence + ahead, payload)
+
+
+Answer = Callable[[int], bytes]
+Turn = list[Answer | OSError]
+LINK = rtnetlink._IFINFO.pack(0, 0, 7, 0, 0) + wire.text(3, "seven")
+ONE, DONE, INTERRUPTED = says(16, LINK), says(3, bytes(4)), 0x10
+GOOD: Turn = [ONE, DONE]
+
+
+def ask(script: Scripted) -> list[rtnetlink.Link]:
+    netlink = wire.Socket(wire.ROUTE, made=script)  # type: ignore[arg-type]
+    return [rtnetlink.Link(one.payload) for one in netlink.dump(rtnetlink.GETLINK, b"", "RTM_GETLINK")]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        [says(16, LINK, flags=INTERRUPTED), DONE],
+        [ONE, says(3, bytes(4), flags=INTERRUPTED)],
+        [ONE, says(4), ONE, DONE],  # NLMSG_OVERRUN
+        [ONE, OSError(errno.ENOBUFS, "lost"), ONE, DONE],
+    ],
+)
+def test_half_of_a_dump_is_asked_for_again(first: Turn) -> None:
+    script = Scripted(first, first, GOOD)
+    assert [link.name for link in ask(script)] == ["seven"]
+    assert script.asked == 3
+
+
+def test_a_dump_that_never_stands_still_is_an_error() -> None:
+    with pytest.raises(OSError, match="it never stood still") as refused:
+        half: Turn = [says(16, LINK, flags=INTERRUPTED), DONE]
+        ask(Scripted(*[half] * 99))
+    assert refused.value.errno == errno.EINTR
+
+
+def test_answers_to_other_questions_are_passed_over() -> None:
+    other = wire.text(3, "other")
+    stray = [says(16, rtnetlink._IFINFO.pack(0, 0, 8, 0, 0) + other, ahead=number) for number in (-1, 1, 1 << 16)]
+    assert [link.name for link in ask(Scripted([*stray, says(3, bytes(4), ahead=1), says(1), ONE, DONE]))] == ["seven"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda sequence: wire.message(16, 0, sequence, LINK)[:-5],  # cut short
+        lambda sequence: struct.pack("=LHHLL", 4096, 16, 0, sequence, 0) + LINK,  # longer than it is
+        lambda sequence: wire.message(16, 0, sequence, LINK[:7]),  # half of its header
+        # An attribute within another that is longer than this one: linkinfo, kind.
+        lambda sequence: wire.message(16, 0, sequence, LINK + wire.attribute(18, struct.pack("=HH", 64, 1) + b"veth")),
+        lambda sequence: wire.message(16, 0, sequence, LINK + struct.pack("=HH", 2, 3)),  # shorter than its own header
+        lambda sequence: wire.message(2, 0, sequence, struct.pack("=l", -1)),  # an error without whose
+    ],
+)
+def test_what_contradicts_itself_is_refused(data: Answer) -> None:
+    with pytest.raises(OSError) as refused:
+        ask(Scripted([data, DONE]))
+    assert refused.value.errno == errno.EBADMSG
+
+
+def test_a_kernel_that_says_nothing_is_not_waited_for_without_end() -> None:
+    with pytest.raises(OSError) as refused:
+        ask(Scripted([ONE]))
+    assert refused.value.errno == errno.ETIMEDOUT

@@ -6,7 +6,8 @@
 Invariants:
 1. What does not come from the kernel (port 0) or does not answer the question is ignored; what is cut short or
    contradicts its own lengths raises EBADMSG, and never makes us read beyond it.
-2. A dump that the kernel says was interrupted by a change (NLM_F_DUMP_INTR) is asked for again: nobody sees half of it.
+2. A dump that the kernel says was interrupted by a change (NLM_F_DUMP_INTR), or of which messages were lost, is asked
+   for again: nobody sees half of it.
 3. A refusal is an OSError: the call, the object, and the kernel's own words where it gives some (extended ack).
 """
 
@@ -38,7 +39,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 ATTRIBUTE_BYTES_MAX = 0xFFFF
 
-_NOOP, _ERROR, _DONE = 1, 2, 3
+_NOOP, _ERROR, _DONE, _OVERRUN = 1, 2, 3, 4
 _DUMP_INTERRUPTED = 0x10
 _CAPPED, _ACK_TLVS = 0x100, 0x200
 _EXTENDED_MESSAGE = 1
@@ -292,7 +293,14 @@ class Socket:
         found: list[Message] = []
         interrupted = False
         while True:
-            for answer in self._receive(sequence, call, subject):
+            try:
+                answers = list(self._receive(sequence, call, subject))
+            except OSError as failure:
+                if failure.errno != errno.ENOBUFS:
+                    raise
+                interrupted = True  # to its end, all the same: until then the kernel begins no other one
+                continue
+            for answer in answers:
                 interrupted = interrupted or bool(answer.flags & _DUMP_INTERRUPTED)
                 if answer.kind == _DONE:
                     code = struct.unpack_from("=l", answer.payload)[0] if len(answer.payload) >= 4 else 0
@@ -326,6 +334,8 @@ class Socket:
         if cut & MSG_TRUNC:
             raise _malformed(f"a datagram of more than {RECEIVE_BYTES} bytes")
         for found in split(data):
+            if found.kind == _OVERRUN:
+                raise abi.error(call, errno.ENOBUFS, subject or None, "messages were lost")
             if found.kind != _NOOP and (sequence is None or found.sequence == sequence):
                 yield found
 
