@@ -423,3 +423,10 @@ def test_a_whole_engine_is_remapped_but_for_those_that_opt_out(machine: Machine)
         # docker's word for busybox's ping without NET_RAW: it wants a raw socket (E10).
         done = machine.orlop("run", "--rm", "--privileged", "host", "true")
         assert "privileged mode is incompatible with user namespaces" in done.stderr
+
+
+def test_a_layer_with_a_size_has_the_containers_owners(machine: Machine) -> None:
+    fill = "touch /mine; stat -c %u:%g /mine /etc; dd if=/dev/zero of=/f bs=1M count=40 2>/dev/null; stat -c %s /f"
+    run = ("run", "--rm", "--network", "none", "--userns", "auto", "--disk", "20m")
+    owners, image, size = machine.lines(*run, "host", "sh", "-c", fill)
+    assert (owners, image) == ("0:0", "0:0") and 19 << 20 <= int(size) <= 21 << 20

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FUSE_OVERLAYFS = "fuse-overlayfs"
 IMAGE_SUFFIX = ".erofs"  # of a lowerdir that is a file
+DISK = "disk.ext4"  # a file that stands for the directory above upperdir and workdir: both are in it
+DISK_OPTIONS = ("discard", "noinit_itable")  # removed files give their space back; a hole is as good as zeros
 FUSE_S_MAX = 30.0
 _FUSE_FD = 3
 LAYERS_MAX = 500  # OVL_MAX_STACK, fs/overlayfs/params.h
@@ -46,8 +48,9 @@ def open_rootfs(mounts: Sequence[Mount]) -> int:
             try:
                 return _open(mount, opened)
             except OSError as failure:
-                detached = mount.uid_mappings or any(one.endswith(IMAGE_SUFFIX) for one in mount.options)
-                if failure.errno != errno.EINVAL or mount.type != "overlay" or not detached:
+                files = (one.endswith(IMAGE_SUFFIX) or f"/{DISK}/" in one for one in mount.options)
+                detached = mount.type == "overlay" and (mount.uid_mappings or any(files))
+                if failure.errno != errno.EINVAL or not (detached or f"/{DISK}/" in mount.source):
                     raise
             return _open(mount, opened, _enter_own_mounts(opened))
     except OSError as failure:
@@ -60,7 +63,7 @@ def _open(mount: Mount, opened: ExitStack, place: int = -1) -> int:
     mapped = _mapper(mount, opened, place)
     if mount.type == "overlay":
         return _overlay(mount, mapped)
-    return _bind(mapped(mount.source), mount.options)
+    return _bind(_named(mount.source, mapped), mount.options)
 
 
 def _enter_own_mounts(opened: ExitStack) -> int:
@@ -122,9 +125,15 @@ def _mapper(mount: Mount, opened: ExitStack, place: int) -> Callable[[str], str]
     return mapped
 
 
+def _named(path: str, mapped: Callable[[str], str]) -> str:
+    """Return what names a directory, which may lie in a file that holds it."""
+    above, found, rest = path.partition(f"/{DISK}/")
+    return f"{mapped(f'{above}/{DISK}')}/{rest}" if found else mapped(path)
+
+
 def _plain(path: str, opened: ExitStack, place: int) -> str:
     """Return a name of a directory, or of the root of a file that holds one."""
-    if not path.endswith(IMAGE_SUFFIX):
+    if not _is_image(path):
         return path
     tree = _tree(path)
     opened.callback(os.close, tree)
@@ -133,15 +142,29 @@ def _plain(path: str, opened: ExitStack, place: int) -> str:
     return f"/proc/self/fd/{tree}"
 
 
+def _is_image(path: str) -> bool:
+    # A directory of that name is what has become of one: all that was in it was unpacked.
+    return path.endswith((IMAGE_SUFFIX, f"/{DISK}")) and not os.path.isdir(path)
+
+
 def _tree(path: str) -> int:
     """Return a detached mount of a directory, or of a file that holds one."""
-    if path.endswith(IMAGE_SUFFIX):
+    if _is_image(path):
+        if path.endswith(f"/{DISK}"):
+            return open_disk(path)
         return linux_mount.new_filesystem("erofs", attributes=linux_mount.MOUNT_ATTR_RDONLY, source=path)
     directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return linux_mount.clone_tree(directory)
     finally:
         os.close(directory)
+
+
+def open_disk(path: str) -> int:
+    """Return a detached mount of an ext4 that lies in a file. Raises OSError."""
+    from ..linux import loop
+
+    return loop.mount_file(path, "ext4", [(name, None) for name in DISK_OPTIONS])
 
 
 def _with_mounter(mappings: tuple[IdMapping, ...]) -> tuple[IdMapping, ...]:
@@ -179,7 +202,9 @@ def _overlay(mount: Mount, mapped: Callable[[str], str]) -> int:
             raise Invalid("mount", "the root file system", "upperdir and workdir are not in one directory")
         place = mapped(above)
         upper, work = f"{place}/{name}", f"{place}/{work.rpartition('/')[2]}"
-    return linux_mount.overlay(list(map(mapped, lower)), upper, work, attributes=options.set, flags=flags)
+    return linux_mount.overlay(
+        [_named(path, mapped) for path in lower], upper, work, attributes=options.set, flags=flags
+    )
 
 
 def _fuse_overlay(mount: Mount) -> int:

@@ -8,8 +8,10 @@
     btrfs            tree/, a subvolume: a snapshot of <root>/whole/<chain id>, made once for each image
 
 The layers themselves are the same for all of them, and each writable one keeps the name of its driver (`driver` beside
-its tree), so that an engine that is started with another goes on with what is there. On an overlayfs (in a container)
-nothing can be stacked, and marks are of another kind (`overlay`): there it is vfs, and <root>/driver says so for ever.
+its tree), so that an engine that is started with another goes on with what is there. Of a
+bounded size, upper/ and work/ may lie in a file system of their own, disk.ext4 (`disk`). On an overlayfs (in a
+container) nothing can be stacked, and marks are of another kind (`overlay`): there it is vfs, and <root>/driver says so
+for ever.
 """
 
 from __future__ import annotations
@@ -29,11 +31,15 @@ from .removal import DIRECTORY_FLAGS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import NoReturn
 
     from orlop.spec.digest import Digest
 
+    from .record import Usage
+
 DEFAULT = "overlay2"
 NOTE = "driver"
+DISK = "disk.ext4"  # orlop.runtime.rootfs knows it by this name
 _MARKED = " sockets"  # in the note of <root>, behind the name: what its layers have for whiteouts
 _COPIES = "vfs"
 VARIABLE = "ORLOP_STORAGE_DRIVER"
@@ -74,16 +80,44 @@ class Overlay:
 
     def mounts(self, directory: str, lower: tuple[str, ...]) -> tuple[Mount, ...]:
         """Return the one mount that makes the root file system."""
+        bounded = os.path.exists(f"{directory}/{DISK}")
+        above = f"{directory}/{DISK}" if bounded else directory
         if not lower:
-            return (Mount(type="bind", source=f"{directory}/upper", options=("bind", "rw")),)
-        own = (f"upperdir={directory}/upper", f"workdir={directory}/work")
+            return (Mount(type="bind", source=f"{above}/upper", options=("bind", "rw")),)
+        own = (f"upperdir={above}/upper", f"workdir={above}/work")
         options = (*(f"lowerdir={path}" for path in lower), *own, *self.options)
         return (Mount(type=self.type, source=self.source(), options=options),)
 
     @contextmanager
     def written(self, root: str, directory: str, lower: tuple[str, ...]) -> Iterator[str]:
-        """Hold the tree of what was written, as overlayfs keeps it. Raises OSError."""
-        yield f"{directory}/upper"
+        """Hold the tree of what was written, as overlayfs keeps it. Raises OSError, Unavailable."""
+        if not os.path.exists(f"{directory}/{DISK}"):
+            yield f"{directory}/upper"
+            return
+        from .disk import NoDisk, mounted
+
+        try:
+            with mounted(f"{directory}/{DISK}") as place:
+                yield f"{place}/upper"
+        except NoDisk as wrong:
+            subject = f"snapshot {os.path.basename(directory)}"
+            raise Unavailable("mount", subject, wrong.cause, hint=wrong.hint) from None
+
+    def bound(self, directory: str, size_bytes: int) -> None:
+        """Put upper/ and work/ of a new writable layer into a file system of this size.
+
+        Raises disk.NoDisk where that can't be, OSError.
+        """
+        from .disk import make
+
+        def fill(root: str) -> None:
+            os.mkdir(f"{root}/work", 0o700)
+            os.mkdir(f"{root}/upper", 0o700)
+            _give_root_attributes(f"{directory}/upper", f"{root}/upper")
+
+        make(f"{directory}/{DISK}", size_bytes, fill)
+        for name in ("upper", "work"):
+            os.rmdir(f"{directory}/{name}")
 
     def settle(self, root: str, directory: str, lower: tuple[str, ...]) -> None:
         """Let upper/ be there, and be what was written, for somebody who goes on with it. Raises OSError."""
@@ -93,6 +127,9 @@ class FuseOverlay(Overlay):
     name = _FUSE
     type = _FUSE
     options = ()
+
+    def bound(self, directory: str, size_bytes: int) -> None:
+        refuse_size(self.name)
 
     def source(self) -> str:
         for place in os.environ.get("PATH", os.defpath).split(":"):
@@ -211,6 +248,9 @@ class Copies(Overlay):
     def __init__(self, name: str) -> None:
         self.name = name
 
+    def bound(self, directory: str, size_bytes: int) -> None:
+        refuse_size(self.name)
+
     def fill(self, root: str, new: str, lower: tuple[str, ...], parent: Digest | None) -> None:
         os.mkdir(f"{new}/tree", 0o700)
         copy_layers(lower, f"{new}/tree")
@@ -289,6 +329,13 @@ class Btrfs(Copies):
         finally:
             os.close(target)
 
+    def bound(self, directory: str, size_bytes: int) -> None:
+        tree = os.open(f"{directory}/tree", DIRECTORY_FLAGS)
+        try:
+            inode.limit_subvolume(tree, size_bytes)
+        finally:
+            os.close(tree)
+
     def _whole(self, root: str, lower: tuple[str, ...], parent: Digest) -> int:
         """Return a descriptor of the subvolume with all layers, made when it is not there."""
         place = f"{root}/whole/{parent.hex}"
@@ -340,6 +387,20 @@ class Writable:
         names = ("upper", "work") if self._driver.tree == "upper" else (self._driver.tree,)
         return tuple(f"{self._directory}/{name}" for name in names)
 
+    def bound(self, size_bytes: int) -> None:
+        """Bound what the layer, a new one, may occupy, by its own means. Raises disk.NoDisk, OSError."""
+        self._driver.bound(self._directory, size_bytes)
+
+    def usage(self) -> Usage:
+        """Return what the layer's own tree occupies. Raises FileNotFoundError, OSError."""
+        from .usage import measure
+
+        tree = self.own_trees()[0]
+        if os.path.exists(f"{self._directory}/{DISK}"):
+            with self._driver.written(self._root, self._directory, self._lower) as tree:
+                return measure(tree)
+        return measure(tree)
+
     @contextmanager
     def layers(self) -> Iterator[tuple[str, ...]]:
         """Hold its trees: what was written, as overlayfs keeps it, then those below it, the topmost first.
@@ -355,6 +416,13 @@ class Writable:
         Nothing may be written to the layer itself any more. Raises OSError.
         """
         self._driver.settle(self._root, self._directory, self._lower)
+
+
+def refuse_size(driver: str) -> NoReturn:
+    """Raise NoDisk: layers of a driver can't be bounded."""
+    from .disk import NoDisk
+
+    raise NoDisk(f"the storage driver {driver} keeps no sizes", "use the storage driver overlay2")
 
 
 _INSTALL = f"install the package {_FUSE}, or choose another driver"

@@ -140,10 +140,11 @@ def of_point(point: MountPoint, trees: Mapping[str, Mount]) -> Mount:
         tree = trees.get(point.snapshot) or Mount(type="overlay", source="overlay")
         options = (*tree.options, "ro", *_subpath(point))
         return tree.replace(destination=point.destination, options=options)
+    uids, gids = _exchanged(point)
     if point.device_type not in ("", BIND):
         options = (*point.options, *_subpath(point), *(("ro",) if point.read_only else ()))
-        return Mount(destination=point.destination, type=point.device_type, source=point.device, options=options)
-    uids, gids = _exchanged(point)
+        made = Mount(destination=point.destination, type=point.device_type, source=point.device, options=options)
+        return made.replace(uid_mappings=uids, gid_mappings=gids)
     return Mount(
         destination=point.destination,
         type="bind",

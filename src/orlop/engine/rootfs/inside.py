@@ -129,7 +129,7 @@ def _mount_all(engine: Engine, record: ContainerRecord, root: int) -> None:
         os.close(place)
     own = engine.records.path(record.id)
     for wanted in engine.records.spec(record.id).mounts:
-        if wanted.type == "bind" and not wanted.source.startswith(f"{own}/"):
+        if (wanted.type == "bind" or mount_options.LOOP in wanted.options) and not wanted.source.startswith(f"{own}/"):
             _bind(root, wanted)
     if record.request.read_only:
         mount.mount_setattr(root, set_=mount.MOUNT_ATTR_RDONLY)
@@ -139,7 +139,8 @@ def _bind(root: int, wanted: Mount) -> None:
     """Mount a volume or a directory of the host as the container would have it; one that is gone stays away."""
     options = mount_options.parse(wanted.options, wanted.destination)
     try:
-        tree = BindMount(destination=wanted.destination, source=wanted.source, options=options).open_tree()
+        bind = BindMount(destination=wanted.destination, source=wanted.source, options=options, disk=options.loop)
+        tree = bind.open_tree()
     except NotFound:
         return
     try:

@@ -217,8 +217,9 @@ def _tree(wanted: Mount) -> int:
     if wanted.uid_mappings:
         hint = "give it when the container is made"
         raise Unsupported("mount", wanted.destination, "ids are not exchanged in a running container", hint=hint)
-    if wanted.type == "bind":
-        return BindMount(destination=wanted.destination, source=wanted.source, options=options).open_tree()
+    if wanted.type == "bind" or options.loop:
+        shown = BindMount(destination=wanted.destination, source=wanted.source, options=options, disk=options.loop)
+        return shown.open_tree()
     if options.subdirectory:
         hint = "mount all of it, or give it when the container is made"
         cause = f"a part of a new {wanted.type} is not mounted in a running container"

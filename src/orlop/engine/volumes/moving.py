@@ -78,9 +78,16 @@ def _follow(engine: Engine, container: str, old: str, new: str) -> None:
     path = f"{engine.records.path(container)}/{SPEC_FILE}"
     write_durably(path, jsonio.dump(spec.replace(mounts=tuple(mounts)).to_json()), last=False)
     points = tuple(
-        point.replace(name=new) if point.type == VOLUME and point.name == old else point for point in record.mounts
+        point.replace(name=new, device=_moved(point.device, before, engine.volumes.path(new)))
+        if point.type == VOLUME and point.name == old
+        else point
+        for point in record.mounts
     )
     engine.records.save(record.replace(mounts=points, request=_asked(record.request, old, new)))
+
+
+def _moved(device: str, before: str, after: str) -> str:
+    return f"{after}/{device.removeprefix(before)}" if device.startswith(before) else device
 
 
 def _asked(request: ContainerRequest, old: str, new: str) -> ContainerRequest:

@@ -20,6 +20,7 @@ from ..containers import names
 from ..containers.record import timestamp
 from ..userns import kept
 from . import local, mountpoints, quota
+from .quota import FSTYPE
 from .store import ANONYMOUS_LABEL, DATA, FEW, LOCAL, VolumeRecord, check_name, is_empty
 
 TYPE_CHECKING = False
@@ -78,9 +79,10 @@ def prepare(engine: Engine, record: ContainerRecord, undo: ExitStack) -> tuple[C
                 trees[point.snapshot] = _image_tree(engine, record, point, undo)
             elif point.type == VOLUME:
                 _make(engine, record, point, undo, durable=not many)
+                point = _with_disk(engine, point)
                 if not point.no_copy:
                     _fill(engine, record, point, view)
-            points.append(_with_owner(point, record.subject))
+            points.append(_with_owner(engine, point, record.subject))
     if many:
         engine.volumes.sync()
     return record.replace(mounts=tuple(points)), trees
@@ -210,10 +212,21 @@ def _likely(path: str) -> str:
     return f" Did you mean {found}?" if found and os.path.lexists(found) else ""
 
 
-def _with_owner(point: MountPoint, subject: str) -> MountPoint:
+def _with_disk(engine: Engine, point: MountPoint) -> MountPoint:
+    """Return the mount point of a volume with what holds it, where that is a file system of its own."""
+    if point.device_type or not (disk := engine.volumes.disk(point.name)):
+        return point
+    return point.replace(device_type=FSTYPE, device=disk, options=(mount_options.LOOP,))
+
+
+def _with_owner(engine: Engine, point: MountPoint, subject: str) -> MountPoint:
     """Return the mount point with the owner of its source, where the ids are to be exchanged."""
     if not point.shown_as:
         return point
+    if mount_options.LOOP in point.options:
+        with engine.volumes.contents(point.name) as path:
+            info = os.stat(path)
+        return point.replace(owner=(info.st_uid, info.st_gid))
     source = point.device or point.source
     if point.type == BIND:
         _make_source(source, subject)
@@ -247,12 +260,10 @@ def _bound_layer(engine: Engine, record: ContainerRecord) -> None:
         if key != "size":
             hint = "known is size"
             raise Invalid("create", record.subject, f"Storage opt {key[:60]} not supported", hint=hint)
-        refusal = quota.no_quota_for_container(record.subject)
         if record.request.rootfs:
-            raise refusal
-        layer = engine.snapshots.directory(record.id)
-        size_bytes = quota.parse_size(value, record.subject)
-        quota.bound(layer, engine.snapshots.writable(record.id).own_trees(), size_bytes, refusal)
+            raise quota.no_size_of_rootfs(record.subject)
+        holder, layer = engine.snapshots.directory(record.id), engine.snapshots.writable(record.id)
+        quota.bound_layer(holder, layer, quota.parse_size(value, record.subject), record.subject)
 
 
 # -- making ---------------------------------------------------------------------------------------------------------
@@ -359,7 +370,7 @@ def _fill(engine: Engine, record: ContainerRecord, point: MountPoint, view: _Ima
             return  # it is made at the start, and empty then, as docker's
         subject = f"volume {point.name}"
         if point.device_type not in ("", BIND):
-            _fill_device(point, view, subject)
+            _fill_device(engine, point, view, subject)
             return
         target = point.device or point.source
         try:
@@ -408,8 +419,8 @@ def _replace(engine: Engine, source: int, name: str, subject: str) -> None:
         engine.volumes.discard(staging)
 
 
-def _fill_device(point: MountPoint, view: _ImageView, subject: str) -> None:
-    with _detached(point, subject) as target:
+def _fill_device(engine: Engine, point: MountPoint, view: _ImageView, subject: str) -> None:
+    with _of_disk(engine, point) if mount_options.LOOP in point.options else _detached(point, subject) as target:
         if os.listdir(target):
             return
         source = view.open(point.destination)
@@ -419,6 +430,16 @@ def _fill_device(point: MountPoint, view: _ImageView, subject: str) -> None:
             copyup.copy_tree(source, target, subject)
         finally:
             os.close(source)
+
+
+@contextmanager
+def _of_disk(engine: Engine, point: MountPoint) -> Iterator[int]:
+    with engine.volumes.contents(point.name) as path:
+        directory = os.open(path, _DIRECTORY)
+        try:
+            yield directory
+        finally:
+            os.close(directory)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""`size=` of a volume (--opt) and of a container's own layer (--storage-opt): project quotas, where the file system of
-ORLOP_ROOT keeps them; a volume on btrfs is a subvolume whose quota group has a limit. Where there is neither, whoever
-asks for a size is refused (I3).
+"""`size=` of a volume (--opt) and of a container's own layer (--disk, --storage-opt): project quotas, where the file
+system of ORLOP_ROOT keeps them; a volume on btrfs is a subvolume whose quota group has a limit. Where there is neither,
+it is a file system of that size in a sparse file (snapshot.disk). Where that can't be had either, whoever asks for a
+size is refused (I3).
 
 A project is named after the inode of the directory that holds the tree: it lives as long as the tree, and no other
 engine on the same file system can have it.
@@ -11,12 +12,20 @@ from __future__ import annotations
 import os
 
 from ...linux import inode
-from ...spec.errors import Invalid, OrlopError, Unsupported
+from ...snapshot import disk
+from ...snapshot.disk import NoDisk
+from ...snapshot.drivers import DISK
+from ...spec.errors import Invalid, Unsupported
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...snapshot.drivers import Writable
+
+FSTYPE = "ext4"  # in a volume's own disk
 PROJECT_BASE = 1 << 30
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _BYTES_MAX = 2**63 - 1
-_HINT = "mount the file system of ORLOP_ROOT with project quotas (xfs or ext4: prjquota), or leave the size away"
+_HINT = "; or mount the file system of ORLOP_ROOT with project quotas (xfs or ext4: prjquota)"
 
 
 def parse_size(text: str, subject: str) -> int:
@@ -33,10 +42,23 @@ def parse_size(text: str, subject: str) -> int:
     return int(value * factor)
 
 
-def bound(holder: str, trees: tuple[str, ...], size_bytes: int, refusal: OrlopError) -> None:
-    """Bound what the trees below a directory occupy together.
+def bound_layer(holder: str, layer: Writable, size_bytes: int, subject: str) -> None:
+    """Bound what a new writable layer, which nothing has mounted, occupies. holder: its directory. Raises Unsupported.
 
-    holder: the directory that lives as long as they do. refusal: raised where the file system keeps no such quotas.
+    One that has a bound of its own keeps it.
+    """
+    if os.path.exists(f"{holder}/{DISK}") or _bound(holder, layer.own_trees(), size_bytes):
+        return
+    try:
+        layer.bound(size_bytes)
+    except (NoDisk, OSError) as wrong:
+        raise _refused(subject, "--storage-opt size", wrong) from None
+
+
+def _bound(holder: str, trees: tuple[str, ...], size_bytes: int) -> bool:
+    """Bound what the trees below a directory occupy together; False where the file system keeps no such quotas.
+
+    holder: the directory that lives as long as they do.
     """
     try:
         fd = os.open(holder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -48,11 +70,15 @@ def bound(holder: str, trees: tuple[str, ...], size_bytes: int, refusal: OrlopEr
         finally:
             os.close(fd)
     except OSError:
-        raise refusal from None
+        return False
+    return True
 
 
-def bound_volume(holder: str, name: str, size_bytes: int, refusal: OrlopError) -> None:
-    """Bound what an empty directory in `holder` may come to hold: on btrfs by making it a subvolume. As for `bound`."""
+def bound_volume(holder: str, name: str, size_bytes: int, subject: str) -> None:
+    """Bound what an empty directory in `holder` may come to hold: on btrfs by making it a subvolume.
+
+    Where nothing else does, holder/DISK holds what is in it, and the directory stays empty. Raises Unsupported.
+    """
     path = f"{holder}/{name}"
     fd = os.open(holder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -61,7 +87,8 @@ def bound_volume(holder: str, name: str, size_bytes: int, refusal: OrlopError) -
             inode.make_subvolume(fd, name)
         except OSError:  # no btrfs
             os.mkdir(name, dir_fd=fd)
-            bound(holder, (path,), size_bytes, refusal)
+            if not _bound(holder, (path,), size_bytes):
+                _make_disk(holder, size_bytes, subject)
             return
     finally:
         os.close(fd)
@@ -71,8 +98,15 @@ def bound_volume(holder: str, name: str, size_bytes: int, refusal: OrlopError) -
             inode.limit_subvolume(fd, size_bytes)
         finally:
             os.close(fd)
-    except OSError:
-        raise refusal from None
+    except OSError as wrong:
+        raise _refused(subject, "quota size", wrong) from None
+
+
+def _make_disk(holder: str, size_bytes: int, subject: str) -> None:
+    try:
+        disk.make(f"{holder}/{DISK}", size_bytes, lambda root: os.chmod(root, 0o755))
+    except (NoDisk, OSError) as wrong:
+        raise _refused(subject, "quota size", wrong) from None
 
 
 def is_bounded_itself(path: str) -> bool:
@@ -113,14 +147,15 @@ def release(holder: str) -> None:
         return
 
 
-def no_quota_for_volume(name: str) -> Unsupported:
-    cause = f"create {name}: quota size requested but no quota support"
-    return Unsupported("create", f"volume {name}", cause, hint=_HINT)
+def no_size_of_rootfs(subject: str) -> Unsupported:
+    cause = "--storage-opt size bounds a layer above an image, and --rootfs is a directory of yours"
+    return Unsupported("create", subject, cause, hint="leave the size away, or import the directory as an image")
 
 
-def no_quota_for_container(subject: str) -> Unsupported:
-    cause = "--storage-opt is supported only for overlay over xfs or ext4 with 'prjquota' mount option"
-    return Unsupported("create", subject, cause, hint=_HINT)
+def _refused(subject: str, what: str, wrong: NoDisk | OSError) -> Unsupported:
+    cause, hint = (wrong.cause, wrong.hint) if isinstance(wrong, NoDisk) else (str(wrong), "look at the space (df)")
+    cause = f"{what} requested but no quota support: the file system keeps no project quotas, and {cause}"
+    return Unsupported("create", subject, cause, hint=hint + _HINT, code="E0903")
 
 
 def _project(fd: int) -> int:

@@ -62,7 +62,8 @@ def changes(engine: Engine, volume: str, since: str) -> list[dict[str, str]]:
     """Return [{"kind", "path"}] of what differs in a volume from another, by path. Raises NotFound, Unavailable."""
     for name in (volume, since):
         transfer.own_directory(engine, name, "compare")
-    trees = [[engine.volumes.data(name)] for name in (since, volume)]
-    with engine.volumes.held((volume, since)), disk_trouble_told("compare", f"volume {volume}"):
+    with ExitStack() as held, disk_trouble_told("compare", f"volume {volume}"):
+        held.enter_context(engine.volumes.held((volume, since)))
+        trees = [[held.enter_context(engine.volumes.contents(name))] for name in (since, volume)]
         found = sorted(compare(*trees), key=lambda change: change[1])
     return [{"kind": kind, "path": os.fsdecode(path)} for kind, path in found]

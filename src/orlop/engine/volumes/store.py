@@ -2,6 +2,7 @@
 
     <root>/<name>/volume.json    VolumeRecord
                   _data/         what is mounted
+                  disk.ext4      what is mounted instead, of a volume with a size where no quotas are (`quota`)
            .new-*                on its way in or being filled; .gone-* on its way out
 
 Invariants:
@@ -15,12 +16,13 @@ Invariants:
 import os
 import stat
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from ...linux import abi, path
 from ...snapshot import removal
+from ...snapshot.drivers import DISK
 from ...spec import jsonio
-from ...spec.errors import Conflict, Internal, Invalid, NotFound
+from ...spec.errors import Conflict, Internal, Invalid, NotFound, Unavailable
 from ...spec.record import Record
 from ..containers.record import write_durably
 from . import quota
@@ -101,8 +103,25 @@ class Volumes:
         return f"{self.directory}/{name}"
 
     def data(self, name: str) -> str:
-        """Return what is mounted of a volume without options."""
+        """Return what is mounted of a volume without options, but for one that has a disk."""
         return f"{self.directory}/{name}/{DATA}"
+
+    def disk(self, name: str) -> str:
+        """Return the file that holds the file system of a volume with a size, "" where there is none."""
+        path = f"{self.directory}/{name}/{DISK}"
+        return path if os.path.exists(path) else ""
+
+    @contextmanager
+    def contents(self, name: str) -> "Iterator[str]":
+        """Hold the directory of what a volume without options holds: a path of this process.
+
+        Raises Unavailable, OSError.
+        """
+        if path := self.disk(name):
+            with _mounted(path, name) as root:
+                yield root
+        else:
+            yield self.data(name)
 
     def load(self, name: str, verb: str = "get") -> VolumeRecord:
         """Return a volume's record. Raises NotFound with docker's text; Internal for a damaged file."""
@@ -164,11 +183,14 @@ class Volumes:
         try:
             if size := record.options.get("size"):
                 size_bytes = quota.parse_size(size, record.subject)
-                refusal = quota.no_quota_for_volume(record.name)
-                quota.bound_volume(temporary, DATA, size_bytes, refusal)
+                quota.bound_volume(temporary, DATA, size_bytes, record.subject)
             os.chmod(f"{temporary}/{DATA}", 0o755)  # docker's; the directory above it is ours alone
             if fill is not None:
-                _fill(f"{temporary}/{DATA}", fill)
+                disk = f"{temporary}/{DISK}"
+                with (
+                    _mounted(disk, record.name) if os.path.exists(disk) else nullcontext(f"{temporary}/{DATA}") as place
+                ):
+                    _fill(place, fill)
             write_durably(f"{temporary}/{RECORD_FILE}", jsonio.dump(record.to_json()), durable=durable)
         except BaseException:
             self.discard(temporary)
@@ -330,6 +352,17 @@ def _read(name: str) -> VolumeRecord:
         raise Internal("read", name, wrong.strerror or str(wrong), hint=hint) from None
     except Invalid as wrong:
         raise Internal("read", name, wrong.cause, hint=hint) from None
+
+
+@contextmanager
+def _mounted(path: str, name: str) -> "Iterator[str]":
+    from ...snapshot.disk import NoDisk, mounted
+
+    try:
+        with mounted(path) as root:
+            yield root
+    except NoDisk as wrong:
+        raise Unavailable("mount", f"volume {name}", wrong.cause, hint=wrong.hint) from None
 
 
 def _fill(path: str, fill: "Callable[[int], None]") -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unsupported
 from .. import events
 from ..containers import names
@@ -112,9 +114,11 @@ def prune(engine: Engine, filters: Mapping[str, Sequence[str]]) -> tuple[list[st
 
 def usage(engine: Engine, name: str) -> int:
     """Return how many bytes a volume's own directory occupies, 0 when it is gone meanwhile."""
-    from ...snapshot.usage import measure
+    from ...snapshot.usage import BLOCK_BYTES, measure
 
     try:
+        if disk := engine.volumes.disk(name):
+            return os.stat(disk).st_blocks * BLOCK_BYTES
         return measure(engine.volumes.data(name)).bytes
     except OSError:
         return 0

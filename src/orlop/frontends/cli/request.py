@@ -77,6 +77,7 @@ CONTAINER_FLAGS = (
     Flag("stop-signal", "", STRING, "Signal to stop the container", default=""),
     Flag("stop-timeout", "", INT, "Timeout (in seconds) to stop a container"),
     Flag("storage-opt", "", LIST, "Storage driver options for the container"),
+    Flag("disk", "", STRING, "Size of what the container may write; the same as --storage-opt size=", default=""),
     Flag("tmpfs", "", TMPFS, "Mount a tmpfs directory"),
     Flag("tty", "t", BOOL, "Allocate a pseudo-TTY", default=False),
     Flag("user", "u", STRING, "Username or UID (format: <name|uid>[:<group|gid>])", default=""),
@@ -187,11 +188,12 @@ def _binds(options: Options) -> tuple[BindRequest, ...]:
 
 
 def _storage_opt(options: Options) -> dict[str, str]:
+    size = {"size": options["disk"]} if options["disk"] else {}
     if not options["storage-opt"]:
-        return {}
+        return size
     from .mounts import parse_storage_opts
 
-    return parse_storage_opts(options["storage-opt"])
+    return {**parse_storage_opts(options["storage-opt"]), **size}
 
 
 def _data_of_nested(options: Options) -> list[str]:

@@ -48,6 +48,7 @@ _SUPER_BLOCK = ("sync", "dirsync", "lazytime", "mand")
 _NOTHING = ("defaults", "async", "nolazytime", "nomand", "iversion", "noiversion", "silent", "loud")
 _SUBDIRECTORY = "X-mount.subdir="
 _PLAIN = ("rw", "suid", "dev", "exec", "symfollow", "diratime", "relatime")  # what a mount is that nothing is said of
+LOOP = "loop"
 OWN_DESCRIPTOR = "/proc/self/fd/"
 NAMES = (
     *_ATTRIBUTES,
@@ -76,6 +77,7 @@ class MountOptions(Record):
 
     set, clear: MOUNT_ATTR_* of the mount; recursive_set, recursive_clear: of the mounts below it too.
     propagation: MS_PRIVATE and so on, 0 when not given. bind: "", "bind" or "rbind". idmap: "", "idmap" or "ridmap".
+    loop: the source is a file that holds the file system.
     subdirectory: what of the source is mounted, "" for all of it (mount(8), X-mount.subdir).
     super_block: flags, data: (name, value) pairs, a value None for a flag: what the file system itself gets.
     """
@@ -90,6 +92,7 @@ class MountOptions(Record):
     idmap: str = ""
     remount: bool = False
     tmpcopyup: bool = False
+    loop: bool = False
     subdirectory: str = ""
     super_block: tuple[str, ...] = ()
     data: tuple[tuple[str, str | None], ...] = ()
@@ -138,7 +141,7 @@ def parse(options: tuple[str, ...], field: str) -> MountOptions:
             values["bind"] = option
         elif option in ("idmap", "ridmap"):
             values["idmap"] = option
-        elif option in ("remount", "tmpcopyup"):
+        elif option in ("remount", "tmpcopyup", LOOP):
             values[option] = True
         elif option.startswith(_SUBDIRECTORY):
             values["subdirectory"] = option.removeprefix(_SUBDIRECTORY)

@@ -150,12 +150,16 @@ def _set_label(directory: int, label: str) -> None:
 
 
 class BindMount(Operation):
-    """Show a file or directory of the host in the container."""
+    """Show a file or directory of the host in the container.
+
+    disk: the source is a file that holds an ext4, and what is in that is shown.
+    """
 
     destination: str
     source: str
     options: MountOptions
     idmap: IdMap | None = None
+    disk: bool = False
     subject = "mounts"
 
     def describe(self) -> str:
@@ -174,19 +178,17 @@ class BindMount(Operation):
 
     def open_tree(self) -> int:
         """Return a descriptor of the detached mount, with all its attributes. The caller closes it."""
-        source = open_source(self.source)
-        if self.options.subdirectory:
-            whole = source
-            try:
-                source = open_below(whole, self.options.subdirectory, self.source)
-            finally:
-                os.close(whole)
+        opened = [self._open_disk() if self.disk else open_source(self.source)]
         try:
+            if self.options.subdirectory:
+                opened.append(open_below(opened[0], self.options.subdirectory, self.source))
+            source = opened[-1]
             if self.destination == "/proc" and not _is_procfs(source):
                 raise Invalid("mount", self.source, "only a procfs may be mounted at /proc")
             tree = self._clone(source)
         finally:
-            os.close(source)
+            for fd in opened:  # a disk's own mount goes with its descriptor
+                os.close(fd)
         try:
             self._set_attributes(tree)
         except BaseException:
@@ -199,9 +201,22 @@ class BindMount(Operation):
             return mount.clone_tree(source, recursive=self.options.bind == "rbind")
         except OSError as refused:
             # A detached mount that lies ready can be cloned since 6.15; before, it is mounted itself, which goes once.
-            if refused.errno != errno.EINVAL or not self.source.startswith(OWN_DESCRIPTOR):
+            if refused.errno != errno.EINVAL or not (self.disk or self.source.startswith(OWN_DESCRIPTOR)):
                 raise
+            if self.disk and self.options.subdirectory:
+                hint = "mount all of it, or boot Linux 6.15"
+                raise Unsupported("mount", self.source, "a part of a volume with a size", hint=hint) from None
             return os.dup(source)
+
+    def _open_disk(self) -> int:
+        from ..rootfs import open_disk
+
+        try:
+            return open_disk(self.source)
+        except FileNotFoundError as missing:
+            if missing.filename != self.source:
+                raise
+            return open_source(self.source)
 
     def _set_attributes(self, tree: int) -> None:
         options = self.options

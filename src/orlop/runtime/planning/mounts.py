@@ -108,6 +108,9 @@ def _mount(
         return Remount(destination=destination, options=options)
     if options.bind or mount.type in ("bind", "rbind"):
         return _bind(mount, destination, options, field, idmap)
+    if options.loop and mount.type == "ext4":
+        options = options.replace(bind="bind")
+        return BindMount(destination=destination, source=mount.source, options=options, idmap=idmap, disk=True)
     if idmap:
         raise Unsupported("mount", f"{field}.uidMappings", "only bind mounts can be mapped")
     if not mount.type:
