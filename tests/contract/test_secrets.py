@@ -142,6 +142,20 @@ def test_a_new_version_is_what_later_starts_get(box: Environment) -> None:
     assert json.loads(box("config", "inspect", "note").stdout)[0]["Version"]["Index"] == 2
 
 
+def test_the_key_is_renewed_and_a_renewal_that_was_cut_short_goes_on(box: Environment) -> None:
+    key, data = box.root / "secrets.key", box.root / "secrets/pass/data"
+    kept, sealed = key.read_bytes(), data.read_bytes()
+    assert box("secret", "rekey").stdout == "sealed anew: 1\n"
+    assert key.read_bytes() != kept and data.read_bytes() != sealed
+    assert run(box, "--secret", "pass", "box:1", "cat", "/run/secrets/pass") == VALUE
+    # As an engine leaves it that dies when the new key is there and nothing is sealed with it.
+    box("engine", "stop")
+    (box.root / "secrets.key.next").write_bytes(bytes(range(32)))
+    (box.root / "secrets.key.next").chmod(0o600)
+    assert run(box, "--secret", "pass", "box:1", "cat", "/run/secrets/pass") == VALUE
+    assert key.read_bytes() == bytes(range(32)) and not (box.root / "secrets.key.next").exists()
+
+
 def test_without_its_key_a_secret_opens_for_nobody(box: Environment) -> None:
     """A lost key is told, and no other one is made in its place; what is damaged or another's is no secret.
 

@@ -106,6 +106,7 @@ volume rm plain
 secret create s secret
 secret ls
 secret inspect s
+secret rekey
 run --rm --secret s small cat /run/secrets/s
 secret rm s
 config create f secret

@@ -15,6 +15,8 @@ Invariants:
 1. A nonce is drawn for each sealing, so no key stream is used twice.
 2. The tag is checked before anything is decrypted; it covers whose file it is, so none can be put in another's place.
 3. No key is made while something is sealed under another one: a key that was lost is told, never replaced.
+4. A key is renewed beside the old one (NEXT): what is sealed names its key, so at every instant each file opens with
+   one of the two. The new one takes the old one's place when nothing is sealed under that any more.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from ..spec.errors import Denied, Invalid, Unavailable
 
 MAGIC = b"orlop sealed 1\n"
 KEY_BYTES, KEY_BYTES_MAX = 32, 4096
-KEY_FILE, CREDENTIAL = "secrets.key", "orlop-secrets-key"
+KEY_FILE, CREDENTIAL, NEXT = "secrets.key", "orlop-secrets-key", ".next"
 _NAME_BYTES, _NONCE_BYTES, _TAG_BYTES = 8, 32, 32
 OVERHEAD_BYTES = len(MAGIC) + _NAME_BYTES + _NONCE_BYTES + _TAG_BYTES
 # The directory of the data, and where the settings of the same user lie.
@@ -46,72 +48,111 @@ class Key:
 
     def make(self) -> None:
         """Make the key where there is none and it is ours to make. Raises OSError."""
-        if not self.is_ours or os.path.lexists(self.path):
+        if self.is_ours and not self.is_renewed:
+            self._make(self.path)
+
+    @property
+    def is_renewed(self) -> bool:
+        """Whether a renewal has begun and has not ended."""
+        return self.is_ours and os.path.lexists(self.path + NEXT)
+
+    def renew(self) -> None:
+        """Begin a renewal, or go on with one: from now on it is the new key that seals. Raises OSError."""
+        self._make(self.path + NEXT)
+
+    def end_renewal(self) -> None:
+        """Put the new key in the old one's place: nothing is sealed under that any more. Raises OSError."""
+        os.replace(self.path + NEXT, self.path)
+        _sync(os.path.dirname(self.path))
+
+    def _make(self, path: str) -> None:
+        if os.path.lexists(path):
             return
-        directory = os.path.dirname(self.path)
-        os.makedirs(directory, 0o755, exist_ok=True)
-        new = f"{self.path}.{os.getpid()}"
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        new = f"{path}.{os.getpid()}"
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with open(fd, "wb", buffering=0) as file:
                 file.write(os.urandom(KEY_BYTES))
                 os.fsync(fd)
-            os.link(new, self.path)  # not over one that another engine has made meanwhile
+            os.link(new, path)  # not over one that another engine has made meanwhile
         except FileExistsError:
             pass
         finally:
             os.unlink(new)
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _sync(os.path.dirname(path))
 
     def seal(self, data: bytes, about: bytes) -> bytes:
         """Return data so that only this key opens it, for the same `about`. Raises Unavailable, Denied, Invalid."""
-        master = self._read()
+        master = _read(self._sealing)
         nonce = os.urandom(_NONCE_BYTES)
         stream, tags = _keys(master, nonce)
         hidden = _xor(data, stream)
         head = MAGIC + _name(master) + nonce
         return head + _tag(tags, head, about, hidden) + hidden
 
-    def open(self, sealed: bytes, about: bytes, subject: str) -> bytes:
-        """Return what was sealed. Raises Invalid for a file that is damaged or another's, and what `seal` raises."""
-        master = self._read()
+    def has_sealed(self, sealed: bytes) -> bool:
+        """Tell whether it is the key that seals now which has sealed it. Raises what `seal` raises."""
+        return sealed.startswith(MAGIC + _name(_read(self._sealing)))
+
+    @property
+    def _sealing(self) -> str:
+        return self.path + NEXT if self.is_renewed else self.path
+
+    def open(self, sealed: bytes, about: bytes, subject: str, earlier: str = "") -> bytes:
+        """Return what was sealed. Raises Invalid for a file that is damaged or another's, and what `seal` raises.
+
+        earlier: the file of a key that it may be sealed with too.
+        """
         at = len(MAGIC) + _NAME_BYTES + _NONCE_BYTES
         head, tag, hidden = sealed[:at], sealed[at : at + _TAG_BYTES], sealed[at + _TAG_BYTES :]
         if len(sealed) < OVERHEAD_BYTES or not is_sealed(sealed):
             raise _damaged(subject)
-        if head[len(MAGIC) : -_NONCE_BYTES] != _name(master):
-            hint = "put its key back, or remove it and create it again"
-            raise Unavailable("open", subject, f"it is sealed with another key than {self.path}", hint=hint)
+        master = self._named(head[len(MAGIC) : -_NONCE_BYTES], subject, earlier)
         stream, tags = _keys(master, head[-_NONCE_BYTES:])
         if not hmac.compare_digest(tag, _tag(tags, head, about, hidden)):
             raise _damaged(subject)
         return _xor(hidden, stream)
 
-    def _read(self) -> bytes:
-        hint = "put the key back, or remove the secrets and create them again"
-        try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as wrong:
-            cause = f"their key {self.path} can't be read: {os.strerror(wrong.errno or 0).lower()}"
-            raise Unavailable("use", "secrets", cause, hint=hint) from None
-        try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise Invalid("use", "secrets", f"their key {self.path} is no file", hint=hint)
-            if found.st_mode & 0o077:
-                cause = f"others may read their key {self.path}"
-                raise Denied("use", "secrets", cause, hint=f"chmod go= {self.path}")
-            master = os.read(fd, KEY_BYTES_MAX + 1)
-        finally:
-            os.close(fd)
-        if not KEY_BYTES <= len(master) <= KEY_BYTES_MAX:
-            cause = f"their key {self.path} has not {KEY_BYTES} to {KEY_BYTES_MAX} bytes"
-            raise Invalid("use", "secrets", cause, hint=f"make one: head -c {KEY_BYTES} /dev/urandom")
-        return master
+    def _named(self, name: bytes, subject: str, earlier: str) -> bytes:
+        """Return the key of this name: the one that seals, the one before it, or an earlier one."""
+        for path in (self._sealing, *((self.path,) if self.is_renewed else ()), *((earlier,) if earlier else ())):
+            master = _read(path)
+            if _name(master) == name:
+                return master
+        hint = "put its key back, or remove it and create it again"
+        raise Unavailable("open", subject, f"it is sealed with another key than {self.path}", hint=hint)
+
+
+def _sync(directory: str) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _read(path: str) -> bytes:
+    hint = "put the key back, or remove the secrets and create them again"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as wrong:
+        cause = f"their key {path} can't be read: {os.strerror(wrong.errno or 0).lower()}"
+        raise Unavailable("use", "secrets", cause, hint=hint) from None
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise Invalid("use", "secrets", f"their key {path} is no file", hint=hint)
+        if found.st_mode & 0o077:
+            cause = f"others may read their key {path}"
+            raise Denied("use", "secrets", cause, hint=f"chmod go= {path}")
+        master = os.read(fd, KEY_BYTES_MAX + 1)
+    finally:
+        os.close(fd)
+    if not KEY_BYTES <= len(master) <= KEY_BYTES_MAX:
+        cause = f"their key {path} has not {KEY_BYTES} to {KEY_BYTES_MAX} bytes"
+        raise Invalid("use", "secrets", cause, hint=f"make one: head -c {KEY_BYTES} /dev/urandom")
+    return master
 
 
 def is_sealed(data: bytes) -> bool:

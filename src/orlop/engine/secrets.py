@@ -58,22 +58,27 @@ class Data:
         self._key = Key(root) if kind == SECRET else None
         self._guard = threading.Lock()
 
+    @property
+    def makes_its_key(self) -> bool:
+        """Whether the key is ours to make, and to renew."""
+        return self._key is not None and self._key.is_ours
+
     def make(self, record: DataRecord, data: bytes) -> None:
         """Keep a new one. Raises Conflict, OSError."""
         new = f"{self._root}/.new-{record.id}"
         if self._key is not None and not self.all():
             self._key.make()
-        try:
-            os.makedirs(new, 0o700)
-            write_durably(f"{new}/{_file(record)}", self._kept(record, data), last=False)
-            write_durably(f"{new}/record.json", jsonio.dump(record.to_json()))
-            with self._guard:
+        with self._guard:  # from the sealing on: a renewed key is that of all that is there
+            try:
+                os.makedirs(new, 0o700)
+                write_durably(f"{new}/{_file(record)}", self._kept(record, data), last=False)
+                write_durably(f"{new}/record.json", jsonio.dump(record.to_json()))
                 if os.path.lexists(f"{self._root}/{record.name}"):
                     cause = f"a {self.kind} of the name {record.name} exists already"
                     raise Conflict("create", f"{self.kind} {record.name}", cause, hint="choose another name")
                 os.rename(new, f"{self._root}/{record.name}")
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
 
     def replace(self, record: DataRecord, data: bytes) -> None:
         """Keep the next version of one. Raises OSError."""
@@ -100,11 +105,7 @@ class Data:
     def all(self) -> list[DataRecord]:
         """Return all of them by name. One that can't be read hides no other."""
         found = []
-        try:
-            entries = sorted(name for name in os.listdir(self._root) if _is_name(name))
-        except FileNotFoundError:
-            return []
-        for name in entries:
+        for name in self._names():
             try:
                 with open(f"{self._root}/{name}/record.json", "rb") as file:
                     text = file.read(jsonio.DOCUMENT_BYTES_MAX)
@@ -112,6 +113,12 @@ class Data:
             except (OSError, OrlopError):
                 continue
         return found
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self._root) if _is_name(name))
+        except FileNotFoundError:
+            return []
 
     def read(self, record: DataRecord) -> bytes:
         """Return the data of one. Raises NotFound, and what `Key.open` raises."""
@@ -125,6 +132,41 @@ class Data:
                 raise NotFound("read", subject, f"no such {self.kind}: {record.name}") from None
             return self.read(newer)
         return data if self._key is None else self._key.open(data, _about(self.kind, record), subject)
+
+    def rekey(self, earlier: str = "") -> int:
+        """Seal all under a new key, or under the one that is provided what an earlier one has sealed; return how many.
+
+        A renewal that was cut short goes on. Raises OSError, and what `Key.open` raises: nothing is lost then.
+        """
+        if self._key is None:
+            return 0
+        with self._guard:
+            if earlier:
+                self._key.make()
+            elif self._key.is_ours:
+                self._key.renew()
+            records = self.all()
+            if unread := set(self._names()).difference(record.name for record in records):
+                cause = f"{min(unread)} can't be read, so it would be lost"
+                raise Unavailable("renew", "the key of secrets", cause, hint="remove it, or put its record back")
+            done = sum(self._reseal(self._key, record, earlier) for record in records)
+            if self._key.is_renewed:
+                self._key.end_renewal()
+        return done
+
+    def _reseal(self, key: Key, record: DataRecord, earlier: str) -> bool:
+        place, about = f"{self._root}/{record.name}/{_file(record)}", _about(self.kind, record)
+        with open(place, "rb") as file:
+            sealed = file.read(BYTES_MAX[self.kind] + OVERHEAD_BYTES + 1)
+        if key.has_sealed(sealed):
+            return False
+        write_durably(place, key.seal(key.open(sealed, about, f"{self.kind} {record.name}", earlier), about))
+        return True
+
+    def go_on(self) -> None:
+        """End a renewal of the key that was cut short, if one was. Raises what `rekey` raises."""
+        if self._key is not None and self._key.is_renewed:
+            self.rekey()
 
     def remove(self, record: DataRecord) -> None:
         """Forget one. Raises OSError."""
@@ -220,6 +262,19 @@ def remove(engine: Engine, kind: str, reference: str) -> str:
     return record.name
 
 
+def rekey(engine: Engine, earlier: str) -> int:
+    """Renew the key that secrets are sealed with; return how many were sealed anew.
+
+    earlier: the file of a key that some are sealed with; "" where the key is ours to make.
+    Raises Invalid for a key that somebody provides and none that was before it, Unavailable, and what opening raises.
+    """
+    if not engine.secrets.makes_its_key and not earlier:
+        hint = "provide the new key, start the engine again, and name the old one: orlop secret rekey --from FILE"
+        raise Invalid("renew", "the key of secrets", "it is not ours: whoever starts the engine provides it", hint=hint)
+    with disk_trouble_told("renew", "the key of secrets"):
+        return engine.secrets.rekey(earlier)
+
+
 def inspect(engine: Engine, kind: str, reference: str) -> dict[str, object]:
     """Return docker's object of one; of a config with its data."""
     data = of_kind(engine, kind)
@@ -312,6 +367,10 @@ def sweep(engine: Engine) -> None:
     """Remove what a dead engine left half made, and the files of containers that are gone."""
     for data in (engine.secrets, engine.configs):
         data.sweep()
+        try:
+            data.go_on()
+        except (OSError, OrlopError) as wrong:
+            engine.log.write(f"the key of {data.kind}s is not renewed yet: {wrong}")
         for record in data.all():
             try:
                 data.settle(record)

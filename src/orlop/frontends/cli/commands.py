@@ -318,6 +318,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "create": ("verbs.secret", "CREATE", "Create a secret from a file or STDIN as content"),
             "inspect": ("verbs.secret", "INSPECT", "Display detailed information on one or more secrets"),
             "ls": ("verbs.secret", "LS", "List secrets"),
+            "rekey": ("verbs.secret", "REKEY", "Renew the key that secrets are sealed with"),
             "rm": ("verbs.secret", "RM", "Remove one or more secrets"),
         },
     ),

@@ -1,4 +1,4 @@
-"""`orlop secret create inspect ls rm`, and `orlop config` with the same words: files that containers are given."""
+"""`orlop secret create inspect ls rekey rm`, and `orlop config` with the same words: files for containers."""
 
 from __future__ import annotations
 
@@ -108,6 +108,14 @@ def _row(one: dict[str, Any]) -> Any:
     return Row("*formatter.secretContext", fields)
 
 
+def _rekey(invocation: Invocation) -> int:
+    earlier = invocation.options["from"]
+    with invocation.connect() as engine:
+        found = engine.call("secrets.rekey", {"earlier": os.path.abspath(earlier) if earlier else ""})
+    write_line(f"sealed anew: {found['sealed'] if isinstance(found, dict) else 0}")
+    return 0
+
+
 def _inspect(invocation: Invocation, kind: _Kind) -> int:
     options = invocation.options
     form: str = options["format"]
@@ -169,6 +177,14 @@ INSPECT = Command(
     "[OPTIONS] SECRET [SECRET...]",
     flags=_INSPECT_FLAGS,
     arguments=(1, None),
+)
+REKEY = Command(
+    _rekey,
+    "Renew the key that secrets are sealed with",
+    "[OPTIONS]",
+    flags=(
+        Flag("from", "", STRING, "The key before this one, where not Orlop makes it but you provide it", default=""),
+    ),
 )
 RM = Command(SECRETS.remove, "Remove one or more secrets", "SECRET [SECRET...]", arguments=(1, None))
 CREATE_CONFIG = Command(

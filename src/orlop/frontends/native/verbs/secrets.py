@@ -16,6 +16,16 @@ class Named(Args):
     name: str
 
 
+class Rekey(Args):
+    earlier: str = ""
+
+
+def _rekey(call: Call, args: Rekey) -> object:
+    from ....engine import secrets
+
+    return {"sealed": secrets.rekey(call.engine, args.earlier)}
+
+
 def _verbs(kind: str) -> dict[str, Verb]:
     from ....engine import secrets
 
@@ -33,4 +43,4 @@ def _verbs(kind: str) -> dict[str, Verb]:
     }
 
 
-VERBS: dict[str, Verb] = {**_verbs(SECRET), **_verbs(CONFIG)}
+VERBS: dict[str, Verb] = {**_verbs(SECRET), **_verbs(CONFIG), "secrets.rekey": Verb(Rekey, _rekey)}
