@@ -6,14 +6,14 @@ itself need are loaded at the start, in the order of MODULES_FILE; there is no m
 
 from __future__ import annotations
 
-import importlib.util
-import marshal
 import os
 import platform
+import py_compile
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 from ...image.closure import Closure, find_program
@@ -167,17 +167,18 @@ def _add_orlop(archive: Archive) -> None:
     """Add the package with what it compiles to, so that a slow machine need not; and its programs."""
     package = Path(__file__).resolve().parents[2]
     suffix = f".{sys.implementation.cache_tag}.pyc"
-    for source in sorted(package.rglob("*")):
-        where = f"{HOME}/{source.relative_to(package.parent)}"
-        if "__pycache__" in source.parts or not source.is_file():
-            continue
-        data = source.read_bytes()
-        archive.file(where, data)
-        if source.suffix == ".py":
-            # An unchecked, hash-based one (PEP 552): nothing in the machine changes sources.
-            head = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(data)
-            code = marshal.dumps(compile(data, where, "exec", dont_inherit=True))
-            archive.file(f"{os.path.dirname(where)}/__pycache__/{source.stem}{suffix}", head + code)
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH  # nothing in the machine changes sources
+    with tempfile.TemporaryDirectory() as directory:
+        compiled = f"{directory}/module"
+        for source in sorted(package.rglob("*")):
+            where = f"{HOME}/{source.relative_to(package.parent)}"
+            if "__pycache__" in source.parts or not source.is_file():
+                continue
+            archive.file(where, source)
+            if source.suffix == ".py":
+                py_compile.compile(str(source), compiled, where, doraise=True, invalidation_mode=unchecked)
+                data = Path(compiled).read_bytes()
+                archive.file(f"{os.path.dirname(where)}/__pycache__/{source.stem}{suffix}", data)
     for path, module, name in (
         ("/init", "orlop.frontends.machine.guest", "main"),
         ("/usr/bin/orlop", "orlop.frontends.cli.main", "entry"),

@@ -6,9 +6,11 @@ import fcntl
 import os
 import shutil
 import signal
+import sys
 
 from ...linux import pidfd, process
 from ...spec.errors import NotFound
+from ..native.start import interpreter
 from .guest import PORT
 
 TYPE_CHECKING = False
@@ -23,6 +25,9 @@ _KERNEL_WORDS = "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on cgrou
 _EMULATED_WORDS = "mitigations=off no_timer_check nowatchdog"
 # What an emulator that was taken over may still do is little: no privileges, no other program, no namespaces.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+_DIE_WITH_PARENT = (
+    "import sys; sys.path.append(sys.argv.pop(1)); from orlop.frontends.machine.emulator import become; become()"
+)
 
 
 def find() -> str:
@@ -69,18 +74,15 @@ def argv(machine: Machine, place: Place, accelerator: str, link: int, console: i
 
 def start(words: Sequence[str], keep: Sequence[int]) -> tuple[int, int]:
     """Start the command with these descriptors; return its pid and pidfd. It is killed when the calling thread ends."""
-    parent = os.getpid()
-    pid = os.fork()
-    if pid:
-        return pid, pidfd.pidfd_open(pid)
-    try:
-        process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        for fd in keep:
-            os.set_inheritable(fd, True)
-        os.execv(words[0], list(words))
-    except OSError as wrong:
-        os.write(2, f"{words[0]}: {wrong.strerror}\n".encode())
-    os._exit(127)
+    argv = interpreter(_DIE_WITH_PARENT, str(os.getpid()), *words)
+    # A descriptor dup2'ed onto itself loses close-on-exec in the child (glibc 2.29).
+    actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in keep]
+    pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigmask=())
+    return pid, pidfd.pidfd_open(pid)
+
+
+def become() -> None:
+    """In the child: be killed with the parent, whose pid is the first argument, and become what the others say."""
+    process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == int(sys.argv[1]):
+        os.execv(sys.argv[2], sys.argv[2:])

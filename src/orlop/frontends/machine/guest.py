@@ -1,7 +1,5 @@
-"""Process 1 of a machine, and its agent, which joins the machine's sockets with those of the other side.
-
-    process 1   mounts, modules, disk, network; reaps every orphan; ends all and switches off when its agent has ended
-    agent       `orlop serve`, and the streams over the virtio-serial port named PORT
+"""Process 1 of a machine: mounts, modules, disk, network; then the engine's parent, and this side's end of all streams
+over the virtio-serial port named PORT. It reaps every orphan; when the other side says so, it switches the machine off.
 
 Services: `docker`, the engine's docker socket; `shell`, a command (shell.py); `control`, lines to us and back:
 `ready` or `failed {error}` from here, `poweroff` from there.
@@ -14,7 +12,6 @@ import glob
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,7 +19,7 @@ from pathlib import Path
 from ...linux import abi, mount
 from ...linux.netlink import rtnetlink
 from ...supervise.loop import READ, Loop
-from ..native.start import command
+from ..native.start import command, interpreter
 from .streams import Links
 
 PORT = "orlop"
@@ -32,6 +29,7 @@ DATA, RUN = "/var/lib/orlop", "/run/orlop"
 END_S = 10.0  # for processes to end by themselves before the machine is switched off
 # What qemu's network for users gives everybody: invocation.html, "-netdev user".
 ADDRESS, PREFIX, GATEWAY, RESOLVER = "10.0.2.15", 24, "10.0.2.2", "10.0.2.3"
+_SHELL = "import sys; sys.path.append(sys.argv.pop(1)); from orlop.frontends.machine.shell import main; main()"
 _POWER_OFF = (0xFEE1DEAD, 672274793, 0x4321FEDC)  # reboot(2): two magic numbers, LINUX_REBOOT_CMD_POWER_OFF
 _NOSUID, _NODEV, _NOEXEC, _BIND, _MOVE, _NOATIME = 2, 4, 8, 4096, 8192, 1024
 _MOUNTS = (
@@ -51,13 +49,7 @@ def main() -> None:
     """Be process 1, until the machine is off."""
     try:
         _set_up()
-        agent = os.fork()
-        if not agent:
-            os.setsid()
-            _Agent().run()
-            os._exit(0)
-        while os.wait()[0] != agent:
-            pass
+        _Agent().run()
     except BaseException as wrong:
         # Nobody else hears of it: the console is all there is.
         sys.stderr.write(f"machine: {type(wrong).__name__}: {wrong}\n")
@@ -148,24 +140,38 @@ class _Agent:
         self._links = Links(self._loop, self._port, self._serve)
         self._control: socket.socket | None = None
         self._told = b""
-        self._engine: subprocess.Popen[bytes] | None = None
+        self._engine = 0
+        woken, self._waking = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._waking)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._loop.watch(woken, READ, lambda _: self._reap(woken))
         self._start_engine()
 
     def run(self) -> None:
         """Serve until the other side wants the machine off, or is gone."""
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         while not self._links.ended:
-            self._loop.turn(1.0)
-            if self._engine is not None:
-                self._engine.poll()
+            self._loop.turn()
+
+    def _reap(self, woken: int) -> None:
+        os.read(woken, 4096)
+        try:
+            while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+                if pid == self._engine:
+                    self._engine = 0
+        except ChildProcessError:
+            pass
 
     def _start_engine(self) -> None:
         ready, report = os.pipe()
+        log = (f"{DATA}/engine.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, *log),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+            (os.POSIX_SPAWN_DUP2, report, report),
+        ]
         argv = command("serve", "--ready-fd", str(report))
-        with open(f"{DATA}/engine.log", "ab") as log:
-            self._engine = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[report], start_new_session=True
-            )
+        self._engine = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
         os.close(report)
         os.set_blocking(ready, False)
         self._loop.watch(ready, READ, lambda _: self._hear(ready))
@@ -184,9 +190,9 @@ class _Agent:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         if service == "shell":
-            argv = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({_home()!r}); {_SHELL}"]
+            argv, actions = interpreter(_SHELL), [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
             with theirs:
-                subprocess.Popen(argv, stdin=theirs.fileno(), start_new_session=True)
+                os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
             return ours
         if service == "control" and self._control is None:
             theirs.setblocking(False)
@@ -199,7 +205,7 @@ class _Agent:
         return None
 
     def _docker(self) -> socket.socket | None:
-        if self._engine is not None and self._engine.poll() is not None:
+        if not self._engine:
             self._start_engine()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -213,13 +219,6 @@ class _Agent:
     def _obey(self) -> None:
         if self._control is not None and self._control.recv(64) in (b"", b"poweroff\n"):
             self._links.close()
-
-
-_SHELL = "from orlop.frontends.machine.shell import main; main()"
-
-
-def _home() -> str:
-    return str(Path(__file__).resolve().parents[3])
 
 
 def _port() -> str:

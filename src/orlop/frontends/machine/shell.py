@@ -13,10 +13,6 @@ import socket
 from ...linux import pidfd, tty
 from ...spec import attach, jsonio
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NoReturn
-
 REQUEST_BYTES_MAX = 128 * 1024
 _PIECE_BYTES = 32 * 1024
 _ENVIRONMENT = {
@@ -39,7 +35,14 @@ def main() -> None:
     request = jsonio.parse_object(line, "the request")
     words = request.get("command")
     command = [str(word) for word in words] if isinstance(words, list) and words else ["/bin/sh", "-l"]
-    shell = _Shell(stream, command, terminal=request.get("terminal") is True)
+    os.environ.update(_ENVIRONMENT)
+    os.chdir("/root")
+    try:
+        shell = _Shell(stream, command, terminal=request.get("terminal") is True)
+    except OSError as wrong:
+        stream.sendall(attach.frame(attach.STDERR, f"orlop: {command[0]}: {wrong.strerror}\n".encode()))
+        stream.sendall(attach.frame(attach.EXIT, jsonio.dump({"exitCode": 127})))
+        return
     shell.carry()
 
 
@@ -50,21 +53,36 @@ class _Shell:
         self._stream = stream
         self._decoder = attach.Decoder()
         self._terminal = -1
+        self._typed = bytearray()  # what the command has not taken: the client sends no more than WINDOW_BYTES of it
+        self._is_typed = False  # nothing follows
         if terminal:
-            peer, _, self._terminal = tty.open_pty(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-            theirs = [peer, peer, peer]
+            peer, number, self._terminal = tty.open_pty(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+            theirs = [peer]
+            # Who leads a session and opens a terminal has it as its own from then on (tty_ioctl(4)).
+            actions: list[tuple[int, ...] | tuple[int, int, str, int, int]]
+            actions = [(os.POSIX_SPAWN_OPEN, 0, f"/dev/pts/{number}", os.O_RDWR, 0)]
+            actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
             self._input = self._terminal
             self._outputs = {self._terminal: attach.STDOUT}
         else:
             pipes = [os.pipe(), os.pipe(), os.pipe()]
             theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+            actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(theirs)]
             self._input = pipes[0][1]
             self._outputs = {pipes[1][0]: attach.STDOUT, pipes[2][0]: attach.STDERR}
-        self._pid = os.fork()
-        if not self._pid:
-            _become(command, theirs, terminal=terminal)
-        for fd in set(theirs):
-            os.close(fd)
+        try:
+            self._pid = os.posix_spawnp(
+                command[0],
+                command,
+                _ENVIRONMENT,
+                file_actions=actions,
+                setsid=True,
+                setsigdef=(signal.SIGPIPE,),
+            )
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        os.set_blocking(self._input, False)
         self._pidfd = pidfd.pidfd_open(self._pid)
 
     def carry(self) -> None:
@@ -72,7 +90,9 @@ class _Shell:
         has_client = True
         while True:
             wanted = [self._pidfd, *self._outputs, *([self._stream.fileno()] if has_client else [])]
-            ready = select.select(wanted, [], [])[0]
+            ready, writable, _ = select.select(wanted, [self._input] if self._typed and self._input >= 0 else [], [])
+            if writable:
+                self._write()
             if self._stream.fileno() in ready:
                 data = self._stream.recv(_PIECE_BYTES)
                 has_client = bool(data)
@@ -92,6 +112,8 @@ class _Shell:
     def _pass(self, fd: int) -> None:
         try:
             data = os.read(fd, _PIECE_BYTES)
+        except BlockingIOError:
+            return
         except OSError:  # EIO: nobody has the terminal any more
             data = b""
         if data:
@@ -99,39 +121,32 @@ class _Shell:
         else:
             del self._outputs[fd]
 
-    def _take(self, kind: int, payload: bytes) -> None:
-        if kind == attach.STDIN and payload and self._input >= 0:
-            try:
-                while payload:
-                    sent = os.write(self._input, payload)
-                    payload = payload[sent:]
-                    self._stream.sendall(attach.frame(attach.TAKEN, sent.to_bytes(4, "big")))
-            except OSError:  # EPIPE, EIO: it reads no more
-                self._stream.sendall(attach.frame(attach.TAKEN, len(payload).to_bytes(4, "big")))
-        elif kind == attach.STDIN and self._input >= 0 and self._terminal < 0:
+    def _write(self) -> None:
+        try:
+            sent = os.write(self._input, self._typed)
+        except BlockingIOError:
+            return
+        except OSError:  # EPIPE, EIO: it reads no more
+            sent = len(self._typed)
+        del self._typed[:sent]
+        self._stream.sendall(attach.frame(attach.TAKEN, sent.to_bytes(4, "big")))
+        if not self._typed:
+            self._end_input()
+
+    def _end_input(self) -> None:
+        if self._is_typed and self._input >= 0 and self._terminal < 0:
             os.close(self._input)
             self._input = -1
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        if kind == attach.STDIN:
+            self._typed += payload
+            self._is_typed = self._is_typed or not payload
+            if len(self._typed) > 2 * attach.WINDOW_BYTES:
+                raise ValueError("more input than there was room for")
+            if not self._typed:
+                self._end_input()
         elif kind == attach.RESIZE and self._terminal >= 0 and len(payload) == 4:
             tty.set_size(self._terminal, int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:], "big"))
         elif kind == attach.SIGNAL and len(payload) == 1:
             signal.pidfd_send_signal(self._pidfd, payload[0])
-
-
-def _become(command: list[str], theirs: list[int], *, terminal: bool) -> NoReturn:
-    try:
-        os.setsid()
-        for number, fd in enumerate(theirs):
-            os.dup2(fd, number)
-        if terminal:
-            tty.make_controlling(0)
-        os.closerange(3, 64)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.chdir("/root")
-        os.execvpe(command[0], command, _ENVIRONMENT)
-    except OSError as wrong:
-        os.write(2, f"orlop: {command[0]}: {wrong.strerror}\n".encode())
-    os._exit(127)
-
-
-if __name__ == "__main__":
-    main()
