@@ -337,6 +337,32 @@ def test_ids_change_places_in_a_mount(orlop, tmp_path):
     assert (tmp_path / "g").stat().st_uid == 1000 and (tmp_path / "f").stat().st_uid == 4321
 
 
+def test_ids_change_places_in_a_mount_of_the_long_form(orlop, tmp_path):
+    os.chown(tmp_path, 4321, 8765)
+    script = "stat -c %u:%g /w; touch /w/f; stat -c %u:%g /w/f"
+    place = f"type=bind,src={tmp_path},dst=/w"
+    assert (
+        shell(orlop, script, "-u", "1000", "--mount", f"{place},map=host-user<->1000").stdout == "1000:8765\n1000:0\n"
+    )
+    assert ((tmp_path / "f").stat().st_uid, (tmp_path / "f").stat().st_gid) == (4321, 0)
+    assert shell(orlop, script, "-u", "5:6", "--mount", f"{place},map=5:6").stdout == "5:6\n4321:0\n".replace(
+        "4321", "5"
+    )
+    shell(orlop, "touch /v/f; chown 7:8 /v/f", "-v", "vol:/v")
+    kept = shell(orlop, "stat -c %u:%g /v /v/f", "--mount", "type=volume,src=vol,dst=/v,map=7:8").stdout
+    assert kept == "7:8\n0:0\n"
+    for words, said in (
+        (f"{place},map=x", "invalid value for map: x"),
+        (f"{place},map=5:6:7", "invalid value for map"),
+        (f"{place},map=4294967295", "invalid mode: 4294967295"),
+        ("type=tmpfs,dst=/w,map=5", "field Map must not be specified"),
+        (f"type=bind,src={tmp_path}/none,dst=/w,map=5", "bind source path does not exist"),
+    ):
+        done = shell(orlop, "true", "--mount", words, check=False)
+        assert done.code == 125 and said in done.stderr, (words, done)
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_local_drivers_options(orlop, tmp_path):
     (tmp_path / "f").write_text("bound")
     orlop("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,uid=33,mode=700", "memory")

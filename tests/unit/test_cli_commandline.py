@@ -47,6 +47,7 @@ MOUNTS = st.one_of(
         type=st.just("bind"),
         source=PATH,
         target=TEXT,
+        map=st.sampled_from(["", "idmap", "1000", "1000:1001"]),
         bind=st.builds(BindOptions, propagation=st.sampled_from(["rprivate", "shared"]), non_recursive=st.just(True)),
     ),
     st.builds(

@@ -54,7 +54,10 @@ class ImageOptions(Record):
 
 
 class MountRequest(Record):
-    """One `--mount`. source: a path, a volume's name ("" makes one without a name), an image; "" for tmpfs."""
+    """One `--mount`. source: a path, a volume's name ("" makes one without a name), an image; "" for tmpfs.
+
+    map: of a path or a volume: "UID[:GID]", as whose the source's owner is shown, or "idmap", as for `-v`.
+    """
 
     strict = True
     type: str = VOLUME
@@ -62,6 +65,7 @@ class MountRequest(Record):
     target: str
     read_only: bool = False
     consistency: str = ""
+    map: str = ""
     bind: BindOptions | None = None
     volume: VolumeOptions | None = None
     tmpfs: TmpfsOptions | None = None

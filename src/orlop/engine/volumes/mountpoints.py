@@ -158,7 +158,7 @@ def _of_bind(entry: BindRequest, subject: str) -> MountPoint:
         destination=target,
         mode=",".join(entry.options),
         read_only=modes.get("access") == "ro",
-        shown_as=_ids(modes.get("shown", ""), plain),
+        shown_as=_ids(modes["shown"], plain) if modes.get("shown", _MAPPED) != _MAPPED else (),
         mapped=modes.get("shown") == _MAPPED,
     )
     if kind == BIND:
@@ -197,12 +197,10 @@ def _modes(options: tuple[str, ...], place: Place) -> dict[str, str]:
 
 
 def _ids(option: str, place: Place) -> tuple[int, ...]:
-    if option in ("", _MAPPED):
-        return ()
     words = option.removeprefix(_SHOWN_AS).split(":")
     ids = [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) <= 10]
     if len(ids) != len(words) or len(ids) > 2 or any(number > _ID_MAX for number in ids):
-        place.refuse(f"invalid mode: {option[:60]}", "write as=UID or as=UID:GID, in numbers")
+        place.refuse(f"invalid mode: {option[:60]}", "write UID or UID:GID, in numbers")
     return tuple(ids)
 
 
@@ -214,8 +212,16 @@ def _of_mount(entry: MountRequest, subject: str) -> MountPoint:
     for name in (BIND, VOLUME, TMPFS, IMAGE):
         if name != entry.type and getattr(entry, name) is not None:
             place.refuse(f"field {name.capitalize()}Options must not be specified", f"leave the {name}- options away")
-    target = destination(entry.target, place)
-    return decide(entry, MountPoint(type=entry.type, destination=target, read_only=entry.read_only), place)
+    if entry.map and entry.type not in (BIND, VOLUME):
+        place.refuse("field Map must not be specified", "leave map= away: its owners are what they are")
+    point = MountPoint(
+        type=entry.type,
+        destination=destination(entry.target, place),
+        read_only=entry.read_only,
+        shown_as=() if entry.map in ("", _MAPPED) else _ids(entry.map, place),
+        mapped=entry.map == _MAPPED,
+    )
+    return decide(entry, point, place)
 
 
 def _bind(entry: MountRequest, point: MountPoint, place: Place) -> MountPoint:

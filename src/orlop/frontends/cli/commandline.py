@@ -280,6 +280,7 @@ def _mount(mount: MountRequest) -> str:
     fields = [f"type={mount.type}", *([f"source={mount.source}"] if mount.source else []), f"target={mount.target}"]
     fields += ["readonly"] if mount.read_only else []
     fields += [f"consistency={mount.consistency}"] if mount.consistency else []
+    fields += [f"map={mount.map}"] if mount.map else []
     fields += _mount_options(mount)
     return ",".join(_csv(field) for field in fields)
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _HINT = "write type=bind,source=/HERE,target=/THERE, for instance"
-_BARE = frozenset(("readonly", "ro", "volume-nocopy", "bind-nonrecursive"))
+_BARE = frozenset(("readonly", "ro", "idmap", "volume-nocopy", "bind-nonrecursive"))
+_OWNER = "host-user<->"  # who owns the source
 _MODE_MAX = 2**32 - 1
 _OPTION_TYPES = (BIND, VOLUME, IMAGE, TMPFS)
 _RECURSIVE = ("enabled", "disabled", "writable", "readonly")
@@ -51,7 +52,7 @@ def parse_mount(text: str) -> MountRequest:
 class _Mount:
     """A mount while it is read: plain fields, and the options of each type in the order given."""
 
-    __slots__ = ("consistency", "options", "read_only", "source", "target", "type")
+    __slots__ = ("consistency", "map", "options", "read_only", "source", "target", "type")
 
     def __init__(self) -> None:
         self.type = VOLUME
@@ -59,6 +60,7 @@ class _Mount:
         self.target = ""
         self.read_only = False
         self.consistency = ""
+        self.map = ""
         self.options: dict[str, dict[str, object]] = {}
 
     def set(self, key: str, name: str, value: object) -> None:
@@ -86,6 +88,7 @@ class _Mount:
             target=self.target,
             read_only=self.read_only,
             consistency=self.consistency,
+            map=self.map,
             **{name: classes[name](**values) for name, values in self.options.items()},
         )
 
@@ -118,6 +121,15 @@ def _set_read_only(mount: _Mount, key: str, value: str) -> None:
 
 def _set_consistency(mount: _Mount, key: str, value: str) -> None:
     mount.consistency = value.lower()
+
+
+def _set_map(mount: _Mount, key: str, value: str) -> None:
+    if key == "idmap":
+        mount.map = "idmap" if _bool(key, value) else ""
+        return
+    mount.map = value.removeprefix(_OWNER)
+    if value != "idmap" and not mount.map.replace(":", "", 1).isdecimal():
+        raise BadValue(f"invalid value for {key}: {value}", f"write UID, UID:GID, {_OWNER}UID or idmap")
 
 
 def _set_propagation(mount: _Mount, key: str, value: str) -> None:
@@ -196,6 +208,8 @@ _SETTERS: dict[str, Callable[[_Mount, str, str], None]] = {
     "readonly": _set_read_only,
     "ro": _set_read_only,
     "consistency": _set_consistency,
+    "map": _set_map,
+    "idmap": _set_map,
     "bind-propagation": _set_propagation,
     "bind-nonrecursive": _set_non_recursive,
     "bind-recursive": _set_recursive,
