@@ -130,11 +130,11 @@ class Request(BaseHTTPRequestHandler):
             return self.reply(200, data, content_type=media_type, docker_content_digest=digest(data))
         if kind.endswith("/blobs") and name in content.blobs:
             data = content.blobs[name]
-            first = self.headers.get("Range", "").removeprefix("bytes=").rstrip("-")
+            first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
             if not first:
                 return self.reply(200, data)
-            told = f"bytes {first}-{len(data) - 1}/{len(data)}"
-            return self.reply(206, data[int(first) :], content_range=told)
+            end = min(int(last or len(data)) + 1, len(data))
+            return self.reply(206, data[int(first) : end], content_range=f"bytes {first}-{end - 1}/{len(data)}")
         return self.reply(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
 
 

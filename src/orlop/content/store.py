@@ -39,7 +39,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import hashlib
     import io
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Protocol, Self
 
@@ -70,6 +70,7 @@ class Store:
         self.leases = Leases(f"{root}/leases")
         self.recipes = Recipes(root)
         self.leases.implied = self.recipes.chain
+        self.awaited: Callable[[Digest], bool] = lambda digest: False  # waits for a blob that is on its way
         self._swept = False
         _make_layout(root)
 
@@ -104,6 +105,8 @@ class Store:
         except FileNotFoundError:
             if self.recipes.head(digest) is not None:
                 return self._made(digest)
+            if self.awaited(digest):
+                return open(self.path(digest), "rb", buffering=0)
             raise NotFound(
                 "read",
                 f"blob {digest}",
@@ -174,7 +177,7 @@ class Store:
         somebody else, of this process or another, brings that blob: `coming` says how much they have.
         """
         self._sweep_once()
-        path = self._partial(expected.digest)
+        path = self.partial_path(expected.digest)
         try:
             fd = _create(path)
         except BlockingIOError:
@@ -187,11 +190,12 @@ class Store:
     def coming(self, digest: Digest) -> int:
         """Return how many bytes lie in ingest/ of a blob that is known by its digest."""
         try:
-            return os.stat(self._partial(digest)).st_size
+            return os.stat(self.partial_path(digest)).st_size
         except FileNotFoundError:
             return 0
 
-    def _partial(self, digest: Digest) -> str:
+    def partial_path(self, digest: Digest) -> str:
+        """Return where what has come of a blob lies or would lie: its beginning, which nobody has proven."""
         return f"{self.root}/ingest/{digest.algorithm}-{digest.hex}"
 
     def partial(self) -> list[str]:

@@ -48,6 +48,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..spec.digest import Digest
     from ..spec.paths import Paths
     from ..spec.task import TaskStatus
     from .images.registries import Registries
@@ -92,6 +93,7 @@ class Engine:
         self.snapshots = Snapshots(f"{paths.root}/snapshots", os.environ.get(STORAGE_DRIVER, ""))
         self.step_cache = StepCache(f"{paths.root}/build/cache")
         self.store.leases.keepers.append(functools.partial(self.step_cache.keep, self.snapshots.chain))
+        self.store.awaited = functools.partial(_awaited, self)
         self.store.recipes.open_tree = functools.partial(open_tree, self.snapshots.root)
         self.volumes = Volumes(_directory(f"{paths.root}/volumes"))
         self.networks = Networks(paths.root, paths.run, self.boot_id)
@@ -193,6 +195,12 @@ def open_engine(paths: Paths, log: Log) -> Engine:
     trims.attend(engine)
     engine.owners.look()
     return engine
+
+
+def _awaited(engine: Engine, digest: Digest) -> bool:
+    from .lazy import verb
+
+    return verb.awaited(engine, digest)
 
 
 def _directory(path: str) -> str:

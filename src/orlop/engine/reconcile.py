@@ -55,11 +55,20 @@ def reconcile(engine: Engine) -> None:
     _take_up_networks(engine, late)
     _sweep_tasks(engine)
     steps.sweep(engine)
+    _take_up_lazy(engine)
     for container_id in engine.records.ids():
         if container_id not in late:
             engine.boot.consider(container_id)
     if late:
         threading.Thread(target=_await_late_starts, args=(engine, late), name="late starts", daemon=True).start()
+
+
+def _take_up_lazy(engine: Engine) -> None:
+    """Find those who serve layers, where there ever were any."""
+    if os.path.isdir(f"{engine.paths.run}/lazy") or os.path.isdir(f"{engine.snapshots.root}/lazy"):
+        from .lazy import verb
+
+        verb.take_up(engine)
 
 
 def _look(engine: Engine, record: ContainerRecord) -> bool:

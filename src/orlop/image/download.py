@@ -40,8 +40,9 @@ _LOOK_S = 0.02
 class Download:
     """One blob. received: bytes so far; ended: nothing more comes; error: why not, when it failed."""
 
-    def __init__(self, store: Store, descriptor: Descriptor) -> None:
+    def __init__(self, store: Store, descriptor: Descriptor, pace: Callable[[], object] | None = None) -> None:
         self.descriptor = descriptor
+        self._pace = pace
         self.received = 0
         self.ended = False
         self.error: OrlopError | None = None
@@ -207,6 +208,8 @@ class Download:
                 raise self._lies(f"the registry sends {told} bytes, {wanted.size} were announced")
             while data := response.read():
                 patience.check()
+                if self._pace is not None:
+                    self._pace()
                 data, skip = data[skip:], max(skip - len(data), 0)
                 if ingest.size + len(data) > wanted.size:
                     raise self._lies(f"the registry sends more than the {wanted.size} bytes that were announced")
@@ -242,10 +245,11 @@ class Reader:
 
 
 class Downloads:
-    """All downloads of one engine."""
+    """All downloads of one engine. pace: called between two pieces of each, for who wants them slower."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, pace: Callable[[], object] | None = None) -> None:
         self._store = store
+        self._pace = pace
         self._lock = threading.Lock()
         self._active: dict[str, Download] = {}
         self._slots = threading.Semaphore(PARALLEL_MAX)
@@ -258,7 +262,7 @@ class Downloads:
         with self._lock:
             download = self._active.get(descriptor.digest)
             if download is None or not download.join(repositories):
-                download = Download(self._store, descriptor)
+                download = Download(self._store, descriptor, self._pace)
                 download.join(repositories)
                 self._active[descriptor.digest] = download
                 name = f"download {descriptor.digest.short}"

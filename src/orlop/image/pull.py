@@ -129,6 +129,19 @@ class Pull:
                         self._downloads.release(download)
         return target, was_complete
 
+    def describe(self, lease: Lease) -> tuple[Descriptor, Chosen]:
+        """Bring the documents of the image for the platform, its configuration too, and no layer.
+
+        Returns what the reference means at the registry, and the image. Raises Unsupported for what is none.
+        """
+        target, data = self._document(str(self.reference.digest or self.reference.tag), lease)
+        one = self._choose(target, data, lease)[0]
+        lease.add(one.manifest.config.digest)
+        self._bring_config(one)
+        if one.config is None:
+            raise Unsupported("pull", self.reference.familiar, "it is no image")
+        return target, one
+
     # -- documents --------------------------------------------------------------------------------------------------
 
     def _document(self, reference: str, lease: Lease, described: Descriptor | None = None) -> tuple[Descriptor, bytes]:
@@ -206,13 +219,18 @@ class Pull:
         subject = f"manifest {one.descriptor.digest}"
         if len(manifest.layers) > LAYERS_MAX:
             raise Invalid("pull", subject, f"it has more than {LAYERS_MAX} layers")
-        if manifest.config.size > CONFIG_BYTES_MAX:
-            raise Invalid("pull", subject, f"its configuration has more than {CONFIG_BYTES_MAX} bytes")
         lease.add(manifest.config.digest, *(layer.digest for layer in manifest.layers))
         here = {layer.digest: self._store.stat(layer.digest) == layer.size for layer in manifest.layers}
         for layer in manifest.layers:
             downloads.append(None if here[layer.digest] else self._downloads.start(layer, tuple(self._repositories)))
-        config = manifest.config
+        self._bring_config(one)
+
+    def _bring_config(self, one: Chosen) -> None:
+        """Fetch an image's configuration, unless it is here, and read it."""
+        config = one.manifest.config
+        if config.size > CONFIG_BYTES_MAX:
+            subject = f"manifest {one.descriptor.digest}"
+            raise Invalid("pull", subject, f"its configuration has more than {CONFIG_BYTES_MAX} bytes")
         if self._store.stat(config.digest) != config.size:
             download = self._downloads.start(config, tuple(self._repositories))
             try:

@@ -51,16 +51,16 @@ _XATTR_INDEXES = (
 )
 
 
-class _Node:
+class Node:
     """An inode. block: where its data begins; entries: of a directory, name -> node; above: the directory it is in."""
 
     __slots__ = ("above", "block", "entries", "info", "links", "nid", "size", "xattrs")
 
-    def __init__(self, info: os.stat_result, xattrs: bytes, above: _Node | None) -> None:
+    def __init__(self, info: os.stat_result, xattrs: bytes, above: Node | None) -> None:
         self.info = info
         self.xattrs = xattrs
         self.above = above or self
-        self.entries: dict[bytes, _Node] = {}
+        self.entries: dict[bytes, Node] = {}
         self.links = 1
         self.size = self.block = self.nid = 0
 
@@ -71,8 +71,8 @@ class Image:
     def __init__(self, file: int) -> None:
         self._file = file
         self._next = 1  # block 0 is the super block's
-        self._nodes: list[_Node] = []
-        self._several: dict[tuple[int, int], _Node] = {}
+        self._nodes: list[Node] = []
+        self._several: dict[tuple[int, int], Node] = {}
 
     def add(self, root: Directory) -> None:
         """Write the content of all files below a directory, which is closed. ELOOP for one that is too deep."""
@@ -124,19 +124,22 @@ class Image:
         os.pwrite(self._file, _SUPER.pack(*fields), _SUPER_OFFSET)
         os.fsync(self._file)
 
-    def _node(self, info: os.stat_result, fd: int, above: _Node | None) -> _Node:
-        node = _Node(info, _xattrs(xattrs_of(f"/proc/self/fd/{fd}")), above)
+    def _node(self, info: os.stat_result, fd: int, above: Node | None) -> Node:
+        node = Node(info, _xattrs(self._attributes(f"/proc/self/fd/{fd}")), above)
         self._nodes.append(node)
         return node
 
-    def _file_node(self, entry: Entry, above: _Node) -> _Node:
+    def _attributes(self, path: str) -> dict[bytes, bytes]:
+        return xattrs_of(path)
+
+    def _file_node(self, entry: Entry, above: Node) -> Node:
         info = entry.info
         key = (info.st_dev, info.st_ino)
         if info.st_nlink > 1 and (known := self._several.get(key)):
             known.links += 1
             return known
         plain = stat.S_ISREG(info.st_mode)
-        node = _Node(info, _xattrs(xattrs_of(f"/proc/self/fd/{entry.place}")) if plain else b"", above)
+        node = Node(info, _xattrs(self._attributes(f"/proc/self/fd/{entry.place}")) if plain else b"", above)
         self._nodes.append(node)
         if info.st_nlink > 1:
             self._several[key] = node
@@ -146,19 +149,26 @@ class Image:
             self._place(node, os.readlink(b"", dir_fd=entry.place))
         return node
 
-    def _content(self, node: _Node, entry: Entry) -> None:
-        node.size, node.block = entry.info.st_size, self._next
+    def _content(self, node: Node, entry: Entry) -> None:
+        self._reserve(node, entry.info.st_size)
         source = os.open(f"/proc/self/fd/{entry.place}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            copy_content(source, self._file, node.size, self._next * BLOCK)
+            copy_content(source, self._file, node.size, node.block * BLOCK)
         finally:
             os.close(source)
-        self._next += -(-node.size // BLOCK)
 
-    def _place(self, node: _Node, data: bytes) -> None:
-        node.size, node.block = len(data), self._next
-        os.pwrite(self._file, data, self._next * BLOCK)
-        self._next += -(-len(data) // BLOCK)
+    def _reserve(self, node: Node, size: int) -> None:
+        node.size, node.block = size, self._next
+        self._next += -(-size // BLOCK)
+
+    def _place(self, node: Node, data: bytes) -> None:
+        self._reserve(node, len(data))
+        os.pwrite(self._file, data, node.block * BLOCK)
+
+    @property
+    def root(self) -> Node:
+        """The directory that was added."""
+        return self._nodes[0]
 
     @staticmethod
     def _aligned(offset: int, size: int) -> int:
@@ -167,7 +177,7 @@ class Image:
         return -(-offset // BLOCK) * BLOCK if offset % BLOCK + min(size, BLOCK) > BLOCK else offset
 
 
-def _inode(node: _Node, number: int) -> bytes:
+def _inode(node: Node, number: int) -> bytes:
     info = node.info
     kind = stat.S_IFMT(info.st_mode)
     where = node.block
@@ -180,7 +190,7 @@ def _inode(node: _Node, number: int) -> bytes:
     return _INODE.pack(*fields, seconds & (1 << 64) - 1, rest, node.links)
 
 
-def _directory(node: _Node) -> bytes:
+def _directory(node: Node) -> bytes:
     """Return the blocks of a directory: names in their order, "." and ".." among them."""
     entries = sorted([*node.entries.items(), (b".", node), (b"..", node.above)], key=lambda item: item[0])
     blocks: list[bytes] = []

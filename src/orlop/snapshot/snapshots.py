@@ -32,7 +32,7 @@ from orlop.spec.image import chain_ids
 from orlop.spec.jsonio import parse
 from orlop.spec.runtime import Mount
 
-from . import drivers, removal
+from . import drivers, lent, removal
 from .record import LayerRecord, Usage
 from .unpack import Arrival, Unpack, complete, discard, is_opaque, layer_path, remove_tree, shifted, unavailable
 
@@ -123,7 +123,13 @@ class Snapshots:
         return driver.mounts(directory, lower)
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
-        """Return what `prepare` returned for the key. Raises NotFound."""
+        """Return what `prepare` returned for the key. Raises NotFound, Unavailable for layers that nobody serves."""
+        parent = self._parent(key)
+        if parent is not None:
+            for layer in self.chain(parent) if not self.has(parent) else ():
+                if not self.has(layer) and not lent.is_served(self.root, layer):
+                    cause = "it was read from its registry while it came, and nobody does that any more"
+                    raise Unavailable("mount", f"layer {layer}", cause, hint="pull its image")
         return self.writable(key).mounts()
 
     def writable(self, key: str) -> drivers.Writable:
@@ -174,6 +180,16 @@ class Snapshots:
         """Tell whether a layer is unpacked."""
         return os.path.isdir(self._layer(chain_id))
 
+    def is_served(self, chain_id: Digest) -> bool:
+        """Tell whether a layer can be mounted, with all below it, although it is not all unpacked (`lent`)."""
+        if self.has(chain_id):
+            return False
+        try:
+            chain = self._record(chain_id).chain
+        except NotFound:
+            return False
+        return all(self.has(layer) or lent.is_served(self.root, layer) for layer in chain)
+
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys of all writable layers that begin with prefix."""
         return [key for key in os.listdir(f"{self.root}/active") if key.startswith(prefix)]
@@ -211,6 +227,7 @@ class Snapshots:
                 os.rename(f"{self.root}/whole/{chain_id.hex}{name}", f"{gone}/{place}")
             except OSError:
                 pass  # no writable layer stood on it, or none by that driver
+        lent.forget(self.root, chain_id)
         return gone
 
     def dispose(self, path: str) -> None:
@@ -271,19 +288,23 @@ class Snapshots:
         if chain_id is None:
             return ()
         lower = []
+        is_whole = self.has(chain_id)  # with all that lies below it
         for layer in self._record(chain_id).chain:
-            lower.append(f"{self._layer(layer)}/fs")
+            here = is_whole or self.has(layer)
+            lower.append(f"{self._layer(layer)}/fs" if here else lent.path(self.root, layer))
             if is_opaque(lower[-1]):
                 break
         return tuple(lower)
 
     def _record(self, chain_id: Digest) -> LayerRecord:
-        path = f"{self._layer(chain_id)}/layer.json"
-        try:
-            with open(path, "rb") as file:
-                return LayerRecord.from_json(parse(file.read(), path), path)
-        except FileNotFoundError:
-            raise _not_unpacked(chain_id) from None
+        for directory in (self._layer(chain_id), lent.record_directory(self.root, chain_id)):
+            path = f"{directory}/layer.json"
+            try:
+                with open(path, "rb") as file:
+                    return LayerRecord.from_json(parse(file.read(), path), path)
+            except FileNotFoundError:
+                continue
+        raise _not_unpacked(chain_id)
 
     # -- keys, trash ------------------------------------------------------------------------------------------------
 

@@ -58,7 +58,8 @@ class PullRequest(Record):
 
     all_tags: every tag of the repository; all_platforms: every image of an index; referrers: what refers to it comes
     along and stays with it: signatures, attestations. credentials: for the registry that
-    the reference names, found by the client, whose helpers hold them.
+    the reference names, found by the client, whose helpers hold them. lazy: the image may run before its layers are
+    here, where they can be read in part.
     """
 
     strict = True
@@ -68,6 +69,7 @@ class PullRequest(Record):
     all_tags: bool = False
     all_platforms: bool = False
     referrers: bool = False
+    lazy: bool = False
     credentials: Credentials = ANONYMOUS
 
 

@@ -268,7 +268,10 @@ def _with_ids(engine: Engine, mounts: tuple[Mount, ...], record: ContainerRecord
 def _unpacked(engine: Engine, image: Image | None, record: ContainerRecord) -> Digest | None:
     if image is None:
         return None
-    return engine.snapshots.unpack(engine.images.layer_openers(image), kept.on_disk(record, engine.host.runtime))
+    shift, chain_id = kept.on_disk(record, engine.host.runtime), image.chain_id
+    if shift is None and chain_id is not None and engine.snapshots.is_served(chain_id):
+        return chain_id
+    return engine.snapshots.unpack(engine.images.layer_openers(image), shift)
 
 
 def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: int) -> None:

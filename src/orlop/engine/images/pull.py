@@ -14,7 +14,7 @@ from .registries import cancelled_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from ...content.leases import Lease
     from ...spec.registry import PullRequest
@@ -45,12 +45,23 @@ def _pull_one(engine: Engine, request: PullRequest, reference: Reference, hangup
     pulling = Pull(engine.store, downloads, places, reference, platform, all_platforms=request.all_platforms)
     with engine.store.leases.hold() as lease, cancelled_at(hangup, pulling.cancel):
         try:
-            yield from pulling.run(lease, engine.snapshots.unpack)
+            is_lazy = request.lazy and (yield from _lazily(engine, request, pulling, lease))
+            if not is_lazy:
+                yield from pulling.run(lease, engine.snapshots.unpack)
             if request.referrers:
                 yield from _keep_referrers(engine, request, reference, lease)
         except OSError as wrong:
             raise Unavailable("pull", reference.familiar, wrong.strerror or str(wrong)) from None
     events.publish(engine, "image", "pull", reference.familiar, {"name": reference.familiar_name})
+
+
+def _lazily(engine: Engine, request: PullRequest, pulling: Pull, lease: Lease) -> Generator[Message, None, bool]:
+    """Make the image run before it is here; tell whether it does."""
+    from ..lazy import verb
+
+    if request.all_platforms:
+        raise Invalid("pull", request.image, "--lazy is for the one image that is to run here, not for all platforms")
+    return (yield from verb.pull(engine, pulling, request.credentials, lease))
 
 
 def _keep_referrers(engine: Engine, request: PullRequest, reference: Reference, lease: Lease) -> Iterator[Message]:

@@ -5,6 +5,8 @@ The texts of the conflicts are docker's.
 
 from __future__ import annotations
 
+import os
+
 from ...image import collection
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.mount import IMAGE
@@ -163,6 +165,7 @@ def _delete(engine: Engine, image: Image, names: Sequence[Reference], *, prune: 
         behind.blobs |= collection.reachable(engine.store, one).blobs
     removed = engine.store.names.forget(image.target.digest)
     deleted = [_untagged(engine, image, one) for one in (removed or names)]
+    _stop_bringing(engine, image)
     others = {other.id for other in engine.images.list()}
     if image.id not in others:
         deleted.append({"Deleted": str(image.id)})
@@ -177,6 +180,14 @@ def _delete(engine: Engine, image: Image, names: Sequence[Reference], *, prune: 
             gone = sorted(swept.layers, key=lambda chain_id: -order.get(chain_id, 0))
             deleted += [{"Deleted": str(chain_id)} for chain_id in gone]
     return deleted
+
+
+def _stop_bringing(engine: Engine, image: Image) -> None:
+    """Let nobody fetch layers of an image that is gone."""
+    if os.path.isdir(f"{engine.paths.run}/lazy"):
+        from ..lazy import verb
+
+        verb.give_up(engine, image.manifest.digest)
 
 
 def _untagged(engine: Engine, image: Image, name: Reference) -> dict[str, str]:

@@ -267,6 +267,15 @@ class Repository:
         urls: where foreign layers lie; asked without any credentials. Raises NotFound, Unavailable.
         """
         headers = {"Range": f"bytes={offset}-"} if offset else {}
+        return self._blob(digest, patience, headers, offset, urls)
+
+    def range(self, digest: Digest, patience: Patience, start: int, end: int, urls: tuple[str, ...] = ()) -> Response:
+        """Return the answer that carries the bytes of a blob from start up to end, status 206, or all of it: 200."""
+        return self._blob(digest, patience, {"Range": f"bytes={start}-{end - 1}"}, start, urls)
+
+    def _blob(
+        self, digest: Digest, patience: Patience, headers: dict[str, str], offset: int, urls: tuple[str, ...]
+    ) -> Response:
         refused: OrlopError | None = None
         for place in (f"blobs/{digest}", *urls):
             response = self.ask("GET", place, patience, headers)

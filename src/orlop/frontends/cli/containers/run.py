@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
-PULL_POLICIES = ("always", "missing", "never")
+LAZY = "lazy"  # a missing image runs before it is here
+PULL_POLICIES = ("always", "missing", "never", LAZY)
 STREAMS = frozenset(("stdin", "stdout", "stderr"))
 _SYSTEMD, _LINGERS = "/run/systemd/system", "/var/lib/systemd/linger"
 
@@ -147,7 +148,7 @@ def with_image(invocation: Invocation, image: str, act: Callable[[], Result]) ->
     try:
         return act()
     except NotFound as wrong:
-        if policy != "missing" or not image or not _is_about(wrong, image):
+        if policy not in ("missing", LAZY) or not image or not _is_about(wrong, image):
             raise
     _pull_for(invocation, image)
     return act()
@@ -172,7 +173,8 @@ def _pull_for(invocation: Invocation, image: str) -> None:
         warn(f"Unable to find image '{reference.familiar}' locally")
     with invocation.connect() as engine:
         platform = invocation.options["platform"]
-        pull_image(engine, str(reference), platform=platform, output=None if quiet else sys.stderr)
+        wanted = ("lazy",) if invocation.options["pull"] == LAZY else ()
+        pull_image(engine, str(reference), platform=platform, wanted=wanted, output=None if quiet else sys.stderr)
 
 
 def attached_streams(options: Options) -> frozenset[str]:

@@ -33,7 +33,7 @@ def _pull(invocation: Invocation) -> int:
             engine,
             str(reference),
             platform=options["platform"],
-            wanted=[name for name in ("all-tags", "all-platforms", "referrers") if options[name]],
+            wanted=[name for name in ("all-tags", "all-platforms", "lazy", "referrers") if options[name]],
             output=None if options["quiet"] else sys.stdout,
         )
     write_line(for_output(str(reference)))
@@ -76,6 +76,13 @@ PULL = Command(
         Flag("all-platforms", "", BOOL, "Download the images for all platforms", default=False),
         Flag("all-tags", "a", BOOL, "Download all tagged images in the repository", default=False),
         Flag("disable-content-trust", "", BOOL, "Skip image verification", default=True),
+        Flag(
+            "lazy",
+            "",
+            BOOL,
+            "Let the image run before its layers are here, where they can be read in part",
+            default=False,
+        ),
         Flag("platform", "", STRING, "Set platform if server is multi-platform capable", default=""),
         Flag("quiet", "q", BOOL, "Suppress verbose output", default=False),
         Flag("referrers", "", BOOL, "Download and keep what refers to it: signatures, attestations", default=False),

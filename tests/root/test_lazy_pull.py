@@ -1,0 +1,127 @@
+"""Images that run before they are here (`--pull lazy`, `pull --lazy`)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support import processes
+from support.archives import Archive
+from support.engine import Environment
+from support.estargz import Narrow, add_image
+from support.pace import SLOW
+from support.registries import Content, Registry
+
+WANTED = random.Random(1).randbytes(1_500_000)
+REST = 24_000_000
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def content(peer: Callable[[str], Path]) -> Content:
+    base = Archive().directory(b"bin", mode=0o755).file(b"bin/busybox", peer("busybox").read_bytes(), mode=0o755)
+    base.directory(b"data", mode=0o755).file(b"data/wanted", WANTED).file(b"data/old", b"old").file(
+        b"data/gone", b"gone"
+    )
+    rest = random.Random(2).randbytes(REST)
+    for number in range(0, REST, MEGABYTE):
+        base.file(b"data/rest%d" % number, rest[number : number + MEGABYTE])
+    above = Archive().file(b"data/old", b"new").file(b"data/.wh.gone").directory(b"tmp", mode=0o1777)
+    above.symlink(b"data/link", b"wanted").hard(b"data/same", b"data/old")
+    made = Content()
+    add_image(made, [bytes(base), bytes(above)], "1")
+    return made
+
+
+@pytest.fixture
+def narrow() -> Narrow:
+    return Narrow(20 * MEGABYTE)
+
+
+@pytest.fixture
+def registry(content: Content, narrow: Narrow, orlop: Environment) -> Iterator[Registry]:
+    with orlop.inside(lambda: Registry(content, narrow)) as served:
+        yield served
+        wait(lambda: not servers(orlop))
+
+
+def servers(orlop: Environment) -> list[int]:
+    return [pid for pid in orlop.processes() if processes.title(pid).startswith("orlop: lazy")]
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60 * SLOW
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def lazily(orlop: Environment, registry: Registry, *command: str, name: str = "c") -> str:
+    image = f"{registry.name}/lib/x:1"
+    told = orlop("run", "--pull", "lazy", "--network", "none", "--name", name, image, "/bin/busybox", *command)
+    return told.stdout
+
+
+def test_a_container_prints_before_its_image_is_here(orlop: Environment, registry: Registry, narrow: Narrow) -> None:
+    script = "md5sum /data/wanted; cat /data/old /data/same; ls /data/gone; cat /data/link | wc -c; stat -c %a /tmp"
+    shown = lazily(orlop, registry, "sh", "-c", script)
+    assert shown.split() == [hashlib.md5(WANTED).hexdigest(), "/data/wanted", f"newnew{len(WANTED)}", "1777"]
+    assert narrow.sent < (len(WANTED) + REST) * 0.4
+    wait(lambda: not servers(orlop))
+    # Now it is an ordinary image: the same container starts from its layers, and all of it is proven.
+    assert orlop("start", "--attach", "c").stdout == shown
+    assert "Everything is in order" in orlop("system", "fsck").stdout
+    assert narrow.sent > REST
+
+
+def test_who_needs_all_of_it_waits(orlop: Environment, registry: Registry, tmp_path: Path) -> None:
+    lazily(orlop, registry, "true")
+    orlop("save", "--output", str(tmp_path / "saved.tar"), f"{registry.name}/lib/x:1")
+    assert (tmp_path / "saved.tar").stat().st_size > REST
+
+
+def test_reads_fail_where_the_server_was_killed(orlop: Environment, registry: Registry) -> None:
+    script = "cat /data/wanted >/dev/null; echo ready; read line; cat /data/rest9000000 >/dev/null; echo status $?"
+    with orlop.popen(
+        "run", "-i", "--pull", "lazy", "--network", "none", "--name", "c", f"{registry.name}/lib/x:1",
+        "/bin/busybox", "sh", "-c", script, stdin=-1, stdout=-1, stderr=-3,
+    ) as running:  # fmt: skip
+        assert running.stdin is not None and running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        for pid in servers(orlop):
+            os.kill(pid, signal.SIGKILL)
+        running.stdin.write(b"\n")
+        running.stdin.close()
+        assert b"status 1" in running.stdout.read()
+    assert orlop("ps", "-a").code == 0
+    refused = orlop("start", "c", check=False)
+    assert refused.code and "pull its image" in refused.stderr
+    orlop("pull", f"{registry.name}/lib/x:1")
+    assert orlop("start", "c").code == 0
+
+
+def test_containers_go_on_without_the_engine(orlop: Environment, registry: Registry) -> None:
+    script = "echo ready; read line; md5sum /data/wanted"
+    lazily(orlop, registry, "true", name="first")
+    pid = orlop.engine_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    shown = orlop(
+        "run", "--rm", "-i", "--network", "none", f"{registry.name}/lib/x:1", "/bin/busybox", "sh", "-c", script,
+        input="\n",
+    )  # fmt: skip
+    assert hashlib.md5(WANTED).hexdigest() in shown.stdout
+
+
+def test_an_image_that_is_removed_is_not_brought(orlop: Environment, registry: Registry, narrow: Narrow) -> None:
+    orlop("pull", "--lazy", f"{registry.name}/lib/x:1")
+    orlop("rmi", f"{registry.name}/lib/x:1")
+    wait(lambda: not servers(orlop))
+    assert narrow.sent < REST / 2
