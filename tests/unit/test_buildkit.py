@@ -349,6 +349,58 @@ def test_progress_is_read_from_the_beginning_by_anybody() -> None:
         assert protobuf.text(last, 7) == "why" and protobuf.text(last, 1) == protobuf.text(vertex, 1)
 
 
+def test_output_is_held_for_those_who_read_it_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "OUTPUT_BYTES_MAX", 10_000)
+    progress = status.Progress("b")
+    progress.tell({"step": 1, "name": "RUN x", "state": "started"})
+    reading = progress.read()
+    first = next(reading)
+    told = threading.Thread(target=lambda: [progress.tell(_log(number)) for number in range(1000)], daemon=True)
+    told.start()
+    told.join(0.2)
+    assert told.is_alive(), "the build is ahead of who reads, by more than may be kept"
+    numbers = [_output(next(reading)) for _ in range(1000)]
+    assert numbers == [f"{number}\n" for number in range(1000)]
+    told.join(60)
+    assert not told.is_alive()
+    progress.end()
+    assert list(reading) == []
+
+    late = list(progress.read())
+    assert late[0] == first, "states are told to whoever comes late"
+    assert 0 < len(late) < 1000 and _output(late[-1]) == "999\n"
+
+
+def test_a_build_is_not_answered_before_its_output_is_read() -> None:
+    progress = status.Progress("b")
+    for number in range(300):
+        progress.tell(_log(number))
+    reading = progress.read()
+    next(reading)
+    progress.end()
+    answered = threading.Thread(target=lambda: progress.wait_for_readers(lambda: False), daemon=True)
+    answered.start()
+    answered.join(0.2)
+    assert answered.is_alive()
+    assert len(list(reading)) == 299
+    answered.join(60)
+    assert not answered.is_alive()
+
+    left = progress.read()
+    next(left)
+    progress.wait_for_readers(lambda: True)  # who asked has gone
+    left.close()
+    progress.wait_for_readers(lambda: False)
+
+
+def _log(number: int) -> dict[str, object]:
+    return {"step": 1, "stream": 1, "log": f"{number}\n"}
+
+
+def _output(message: bytes) -> str:
+    return protobuf.text(protobuf.decode(protobuf.inner(protobuf.decode(message), 3)), 4)
+
+
 class _Engine:
     """Nothing of an engine: no build comes as far as it."""
 

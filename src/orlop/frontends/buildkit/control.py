@@ -135,6 +135,7 @@ class Control:
             build.returned.set()
             build.progress.end()
             self._forget(build)
+            build.progress.wait_for_readers(call.stream.closed.is_set)
         call.send(protobuf.encode(tuple((1, ((1, name), (2, value))) for name, value in answer.items())))
 
     def _export(self, build: Build) -> dict[str, str]:

@@ -5,6 +5,7 @@ Source: moby/buildkit, api/services/control/control.proto: StatusResponse, Verte
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import threading
 import time
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
     from ...spec.protobuf import Message
 
-LOOK_S = 1.0  # how often a reader looks whether it is still wanted
-MESSAGES_MAX = 100_000  # of one build, kept for a client that asks late
+LOOK_S = 1.0  # how often one who waits looks whether it is still wanted
+OUTPUT_BYTES_MAX = 8 << 20  # of the steps' output: kept for a client that asks late, and ahead of one that reads
+READ_MESSAGES = 100  # at once
 
 
 def _moment(ns: int) -> Message:
@@ -28,23 +30,40 @@ def _moment(ns: int) -> Message:
 
 
 class Progress:
-    """One build's messages, kept until it is forgotten; any number may read them from the beginning."""
+    """One build's messages, kept until it is forgotten; any number may read them from the beginning.
+
+    Of the output of steps only the end is kept once everybody has read it; a build waits for readers that are behind.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._changed = threading.Condition()
-        self._messages: list[bytes] = []
+        self._messages: dict[int, bytes] = {}
+        self._told = 0
+        self._output: collections.deque[int] = collections.deque()  # those of them that may be forgotten
+        self._output_bytes = 0
+        self._places: dict[object, int] = {}  # of each reader: what it reads next
         self._over = False
         self._began: dict[int, int] = {}
 
     def tell(self, message: dict[str, Any]) -> None:
         """Take one message of the build."""
         made = self._translated(message)
-        if made:
-            with self._changed:
-                if len(self._messages) < MESSAGES_MAX:
-                    self._messages.append(protobuf.encode(made))
-                self._changed.notify_all()
+        if not made:
+            return
+        data = protobuf.encode(made)
+        with self._changed:
+            self._messages[self._told] = data
+            if "log" in message:
+                self._output.append(self._told)
+                self._output_bytes += len(data)
+            self._told += 1
+            self._changed.notify_all()
+            while self._output_bytes > OUTPUT_BYTES_MAX:
+                if min(self._places.values(), default=self._told) > self._output[0]:
+                    self._output_bytes -= len(self._messages.pop(self._output.popleft()))
+                else:
+                    self._changed.wait(LOOK_S)
 
     def end(self) -> None:
         """There is no more to come."""
@@ -52,18 +71,33 @@ class Progress:
             self._over = True
             self._changed.notify_all()
 
+    def wait_for_readers(self, is_unwanted: Callable[[], bool]) -> None:
+        """Wait until those who read have all of it: a client leaves off three seconds after its build was answered."""
+        with self._changed:
+            while self._places and not is_unwanted():
+                self._changed.wait(LOOK_S)
+
     def read(self, is_unwanted: Callable[[], bool] = lambda: False) -> Iterator[bytes]:
         """Yield every message until the build's end, or until nobody wants them any more."""
+        reader = object()
         at = 0
-        while True:
-            with self._changed:
-                while len(self._messages) <= at and not self._over and not is_unwanted():
-                    self._changed.wait(LOOK_S)
-                found = self._messages[at:]
-                if not found:
+        try:
+            while True:
+                with self._changed:
+                    self._places[reader] = at
+                    self._changed.notify_all()
+                    while self._told <= at and not self._over and not is_unwanted():
+                        self._changed.wait(LOOK_S)
+                    end = min(self._told, at + READ_MESSAGES)
+                    found = [self._messages[number] for number in range(at, end) if number in self._messages]
+                if at == end:
                     return
-            yield from found
-            at += len(found)
+                yield from found
+                at = end
+        finally:
+            with self._changed:
+                self._places.pop(reader, None)
+                self._changed.notify_all()
 
     def _digest(self, number: int) -> str:
         return f"sha256:{hashlib.sha256(f'{self._name} {number}'.encode()).hexdigest()}"

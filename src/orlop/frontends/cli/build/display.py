@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TAIL_SHOWN = 6  # lines of a running step's output on a terminal
 REDRAW_S = 0.1
+LINE_CHARACTERS_MAX = 128 * 1024  # of a line whose end does not come
 MODES = ("auto", "plain", "tty", "quiet", "rawjson")
 
 
@@ -123,8 +124,11 @@ class Plain:
 
     def log(self, number: int, text: str) -> None:
         *lines, rest = (self._partial.pop(number, "") + text).split("\n")
-        for line in lines:
-            self._write(f"#{number} {time.monotonic() - self._began:.3f} {line}\n")
+        if len(rest) > LINE_CHARACTERS_MAX:
+            lines, rest = [*lines, rest], ""
+        if lines:
+            head = f"#{number} {time.monotonic() - self._began:.3f} "
+            self._write("".join([f"{head}{line}\n" for line in lines]))
         if rest:
             self._partial[number] = rest
 
@@ -205,7 +209,7 @@ class Terminal(Plain):
     def log(self, number: int, text: str) -> None:
         tail = self._tails.setdefault(number, [""])
         *lines, rest = (tail.pop() + text).replace("\r", "\n").split("\n")
-        tail += [*lines, rest]
+        tail += [*lines, rest[:LINE_CHARACTERS_MAX]]
         del tail[: -TAIL_SHOWN - 1]
         self._redraw()
 
