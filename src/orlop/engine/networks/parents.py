@@ -176,7 +176,7 @@ def _below(networks: Networks, name: str, subject: str) -> tuple[int, int]:
 
 
 def _try(module: str, kind: bytes, subject: str) -> None:
-    """Have the kernel make a link of a kind where nobody is. module: who brings it. Raises Unavailable with the reason."""
+    """Have the kernel make a link of a kind where nobody is. module: who brings it. Raises Unavailable."""
 
     def make() -> None:
         with Rtnetlink() as route:
