@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -113,6 +114,68 @@ def test_docker_over_tls(orlop: Environment, certificates: Path, archive: Path, 
             assert code != 0 and b"certificate" in told, told
         for plain in (True, False):
             orlop.inside(lambda plain=plain: refused(port, certificates, plain))
+
+
+def test_dockerds_file_and_certificates_that_are_renewed(
+    orlop: Environment, certificates: Path, tmp_path: Path, peer: Peer
+) -> None:
+    """DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH are all that a client has; SIGHUP ends nothing."""
+    port = orlop.inside(free_port)
+    keys = zip(("tlscacert", "tlscert", "tlskey"), OWN, strict=True)
+    settings = {key: str(certificates / name) for key, name in keys} | {"live-restore": True, "tlsverify": True}
+    file = tmp_path / "daemon.json"
+    file.write_text(json.dumps({"hosts": [f"tcp://127.0.0.1:{port}"], **settings}))
+    env = os.environ | {"DOCKER_HOST": f"tcp://127.0.0.1:{port}", "DOCKER_TLS_VERIFY": "1"}
+    env["DOCKER_CERT_PATH"] = str(certificates)
+
+    def version() -> bytes:
+        argv = [peer("docker"), "version", "--format", "{{.Server.Os}}"]
+        done = orlop.inside(lambda: subprocess.run(argv, env=env, capture_output=True, timeout=100, check=False))
+        return done.stdout if not done.returncode else done.stderr
+
+    with served(orlop, "--config-file", str(file)) as process:
+        assert version() == b"linux\n"
+        # Another authority's from now on, the server's own too: the client that we know is a stranger.
+        for name in ("cert", "key"):
+            shutil.copy(certificates / f"stranger-{name}.pem", certificates / f"server-{name}.pem")
+        assert version() == b"linux\n"
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: b"certificate signed by unknown authority" in version())
+        (certificates / "server-cert.pem").write_text("broken")
+        process.send_signal(signal.SIGHUP)
+        log = orlop.root / "engine.log"
+        wait_until(lambda: "certificates stay as they were" in log.read_text())
+        assert b"unknown authority" in version() and process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"group": "docker"}', '"group" of'),
+        ('{"authorization-plugins": ["x"]}', "orlop socket create"),
+        ('{"live-restore": false}', "containers outlive every engine"),
+        ('{"tlsverify": 1}', "it can only be true"),
+        ('{"registry-mirrors": ["https://x"]}', "hosts.toml"),
+        ('{"no-such-key": 1}', "no such setting"),
+        ('{"hosts": "unix:///x"}', "no list of texts"),
+        ('{"storage-driver": 3}', "it is no text"),
+        ('{"hosts": ["unix:///x"], "hosts": []}', "hosts"),
+        ("[" * 10000, "daemon.json"),
+        ("", "daemon.json"),
+    ],
+)
+def test_what_dockerds_file_asks_for_and_can_not_have_is_told(
+    orlop: Environment, tmp_path: Path, text: str, words: str
+) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text(text)
+    done = orlop("serve", "--config-file", str(file), check=False)
+    assert done.code != 0 and words in done.stderr, done
+    assert orlop.engine_pid() is None
+    file.write_text('{"storage-driver": "vfs"}')
+    twice = orlop("serve", "--config-file", str(file), "-s", "overlay2", check=False)
+    assert "say it in one place" in twice.stderr
+    assert "there is no such file" in orlop("serve", "--config-file", f"{file}x", check=False).stderr
 
 
 OWN = ("ca.pem", "server-cert.pem", "server-key.pem")

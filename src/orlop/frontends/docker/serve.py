@@ -48,6 +48,12 @@ class DockerDoor:
         self._thread = threading.Thread(target=self._run, name="docker", daemon=True)
         self._thread.start()
 
+    def renew(self, tls: ssl.SSLContext) -> None:
+        """Serve those who come from now on with this TLS."""
+        self._tls = tls
+        if self._server is not None:
+            self._server.tls = tls
+
     @property
     def busy(self) -> bool:
         """Whether a client is connected."""
@@ -110,6 +116,12 @@ class DockerDoors:
             door = self._doors.pop(name, None)
         if door is not None:
             door.close()
+
+    def renew(self, name: str, tls: ssl.SSLContext) -> None:
+        """Have the door of that name, if there is one, serve with this TLS from now on."""
+        with self._guard:
+            if name in self._doors:
+                self._doors[name].renew(tls)
 
     def close(self) -> None:
         """Serve nobody any more."""

@@ -35,6 +35,7 @@ class Hosts:
         self.names = names
         self.certificates = certificates
         self.offered = offered
+        self._served: list[tuple[str, socket.socket]] = []
 
     def take(self, place: str) -> socket.socket | None:
         """Return and take the offered socket that is bound to this path, None when none is."""
@@ -51,11 +52,17 @@ class Hosts:
         found = [(f"offered {listener.getsockname()!r}", listener) for listener in self.offered]
         try:
             found += [(name, _listen(name)) for name in self.names if name not in ("fd://", "")]
+            self._served = found
             return [(name, listener, self._tls(name, listener)) for name, listener in found]
         except BaseException:
             for _, listener in found:
                 listener.close()
             raise
+
+    def renewed(self) -> list[tuple[str, ssl.SSLContext]]:
+        """Return the TLS of each that has some, from certificates as they are now. Raises Invalid."""
+        found = ((name, self._tls(name, listener)) for name, listener in self._served)
+        return [(name, tls) for name, tls in found if tls is not None]
 
     def _tls(self, name: str, listener: socket.socket) -> ssl.SSLContext | None:
         if listener.family == socket.AF_UNIX:

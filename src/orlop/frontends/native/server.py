@@ -362,6 +362,16 @@ def serve(
         os.close(lock)
 
 
+def _renew(docker: DockerDoors, hosts: Hosts, log: Log) -> None:
+    """Serve with certificates as they are now. All else that files say is read when it is needed."""
+    try:
+        for name, tls in hosts.renewed():
+            docker.renew(name, tls)
+        log.write("certificates were read again")
+    except OrlopError as wrong:
+        log.write(f"certificates stay as they were: {wrong}")
+
+
 def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None, hosts: Hosts) -> int:
     log.catch_threads()
     engine = open_engine(paths, log)
@@ -374,8 +384,11 @@ def _serve(paths: Paths, log: Log, ready: int | None, idle_s: float | None, host
         for name, listener, tls in beside:
             docker.open(name, listener, tls=tls)
         server = Server(engine, own[1] or _listen(paths, paths.engine_socket), idle_s, docker)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.stop())
+        # Of a terminal that is gone it is the end; else dockerd's users send it to have settings read again.
+        has_terminal = os.isatty(0)
+        signal.signal(signal.SIGHUP, lambda *_: server.stop() if has_terminal else _renew(docker, hosts, log))
         log.write(f"engine {__version__} serves {paths.engine_socket}, process {os.getpid()}")
         if ready is not None:
             _report(ready, READY)

@@ -32,15 +32,16 @@ def _serve(invocation: Invocation) -> int:
         # A command started us: whatever its caller had open (a script's pipe, a terminal) is none of ours (SEC-04),
         # and kept open it would keep somebody waiting for its end.
         process.close_all_except({fd for fd in (ready, lock) if fd is not None})
-    hosts = Hosts(options["host"], _certificates(invocation), activation.take(os.environ))
+    names, texts = _settings(invocation)
+    hosts = Hosts(names, _certificates(texts), activation.take(os.environ))
     if lock is None:
         lock = rundir.claim(paths.run)
         os.close(rundir.open_private(paths.root, create=True))
     os.chdir("/")
     os.umask(0o077)
-    if remap := invocation.options["userns-remap"]:
+    if remap := texts["userns-remap"]:
         os.environ["ORLOP_USERNS"] = f"remap={remap}"
-    if driver := options["storage-driver"]:
+    if driver := texts["storage-driver"]:
         os.environ["ORLOP_STORAGE_DRIVER"] = driver
     idle_ns: int = options["idle-timeout"]
     return _serve_as_user(paths, lock, ready, idle_ns / 1e9 if idle_ns > 0 else None, hosts)
@@ -70,8 +71,26 @@ def _serve_as_user(paths: Paths, lock: int, ready: int | None, idle_s: float | N
         enter.leave(paths)
 
 
-def _certificates(invocation: Invocation) -> tuple[str, str, str] | None:
-    given = [invocation.options[name] for name in ("tlscacert", "tlscert", "tlskey")]
+def _settings(invocation: Invocation) -> tuple[list[str], dict[str, str]]:
+    """Return hosts and texts, of the flags and of dockerd's file."""
+    options = invocation.options
+    names = list(options["host"])
+    texts = {name: options[name] for name in ("tlscacert", "tlscert", "tlskey", "userns-remap", "storage-driver")}
+    if place := options["config-file"]:
+        from . import daemonfile
+
+        settings = daemonfile.read(place)
+        for name, value in (("host", settings.hosts), *settings.texts.items()):
+            if value and options[name]:
+                cause = f"--{name} is given, and {place} says it too"
+                raise UsageError(cause, "say it in one place", EXIT_USAGE)
+        names += settings.hosts
+        texts |= settings.texts
+    return names, texts
+
+
+def _certificates(texts: dict[str, str]) -> tuple[str, str, str] | None:
+    given = [texts[name] for name in ("tlscacert", "tlscert", "tlskey")]
     if not any(given):
         return None
     if not all(given):
@@ -107,6 +126,7 @@ SERVE = Command(
     "Run the engine in the foreground",
     "[OPTIONS]",
     flags=(
+        Flag("config-file", "", STRING, "dockerd's daemon.json; what is not honoured is refused by name", default=""),
         Flag("host", "H", LIST, "Where to serve docker's API too: unix:///path, tcp://address:port"),
         Flag("idle-timeout", "", DURATION, "Leave when nothing runs and nobody asks for so long (0: never)", default=0),
         Flag("lock-fd", "", INT, "A descriptor that holds the engine's lock", hidden=True),
