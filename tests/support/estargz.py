@@ -21,7 +21,7 @@ def packed(tar: bytes) -> tuple[bytes, str, str]:
     """Return an archive as eStargz, its diff_id, and the digest of its table of contents."""
     out = bytearray()
     diff_id, toc = convert(io.BytesIO(tar).read, out.extend, "an archive of a test")
-    return bytes(out), diff_id, toc
+    return bytes(out), str(diff_id), str(toc)
 
 
 def table(blob: bytes, toc: str) -> dict[str, Any]:
