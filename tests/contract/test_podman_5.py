@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from support import registry_server
 from support.docker_http import Api, box_engine, tar_of
-from support.engine import Environment
+from support.engine import COMMAND, Environment
 from support.podman_remote import TIMEOUT_S, Podman
 from support.terminal import Terminal
 
@@ -107,6 +108,9 @@ def test_builds(podman: Podman, environment: Environment, tmp_path: Path) -> Non
     assert podman.must("image inspect -f '{{.Id}} {{.Labels.a}}' app:1") == f"{said[-1]} b"
     assert podman.must("run --rm app:1 cat /built /in/file") == "0123456789abcdef 7\ncontent"
     assert podman("run --rm app:1 cat /in/left")[0] == 1
+    podman.must("untag app:1")  # its last name: the image stays
+    assert podman.must(f"run --rm {said[-1]} cat /in/file") == "content"
+    podman.must(f"tag {said[-1]} app:1")
     assert podman.must(f"build -q -t app:2 -f - {tmp_path}/c", "FROM box:1\nCOPY file /f\n").isalnum()
     podman.must(f"build -q -t flat --squash {tmp_path}/c")
     counts = [json.loads(podman.must(f"image inspect {name}"))[0]["RootFS"]["Layers"] for name in ("app:1", "flat")]
@@ -204,3 +208,45 @@ def test_what_is_not_there_says_why(podman: Podman, tmp_path: Path, line: str, w
     (tmp_path / "c/Containerfile").write_text("FROM box:1\n")
     code, out, err = podman(line.replace("/nowhere", str(tmp_path / "c")))
     assert code == 125 and why in err, (code, out, err)
+
+
+def test_the_name_podman_is_ours(environment: Environment, tmp_path: Path) -> None:
+    """Red: without the rows of cli.podman.verbs; without `keep` of names.remove, untag loses the image."""
+    (tmp_path / "podman").symlink_to(COMMAND)
+    (tmp_path / "c").mkdir()
+    label = '"/usr/bin/podman run --rm --name NAME IMAGE echo'
+    (tmp_path / "c/Dockerfile").write_text(f'FROM box:1\nLABEL run={label} ran" bad="rm -rf /"\n')
+
+    def ours(line: str, data: bytes = b"") -> tuple[int, str]:
+        argv = [tmp_path / "podman", *line.split()]
+        done = environment.inside(
+            lambda: subprocess.run(argv, env=environment.variables, input=data, capture_output=True, check=False)
+        )
+        return done.returncode, (done.stdout + done.stderr).decode()
+
+    assert ours(f"build -q -t lab:1 {tmp_path}/c")[0] == 0
+    assert ours("container runlabel --display run lab:1") == (0, "podman run --rm --name lab lab:1 echo ran\n")
+    assert ours("container runlabel run lab:1 twice") == (0, "ran twice\n")
+    code, said = ours("container runlabel bad lab:1")
+    assert code != 0 and "nobody to ask" in said
+    identifier = ours("images -q lab:1")[1].strip()
+    assert ours("untag lab:1") == (0, "")
+    assert ours(f"run --rm {identifier} echo x") == (0, "x\n")
+    assert ours("manifest create l box:1")[0] == 0
+    assert ours(f"manifest add --arch arm64 l {identifier}")[0] == 0
+    listed = json.loads(ours("manifest inspect l")[1])["manifests"]
+    assert listed[1]["platform"]["architecture"] == "arm64"
+    assert ours(f"manifest remove l {listed[1]['digest']}")[0] == 0
+    assert ours("manifest exists l") == (0, "") and ours("manifest exists n")[0] == 1
+    assert ours("manifest rm l")[0] == 0
+    assert ours("volume create v7")[0] == 0
+    assert ours("volume import v7 -", tar_of("one", b"first"))[0] == 0
+    assert ours("run --rm -v v7:/v box:1 cat /v/one") == (0, "first")
+    assert ours("volume rm v7")[0] == 0
+    assert ours("run -d --name h --health-cmd true box:1 sleep 1000")[0] == 0
+    assert ours("healthcheck run h") == (0, "")
+    assert ours("secret exists nope")[0] == 1
+    code, said = ours("container checkpoint h")
+    assert code == 125 and "orlop-runtime" in said
+    assert ours("--log-level debug --remote rm -f -t 0 h")[0] == 0
+    assert ours(f"rmi -f {identifier}")[0] == 0

@@ -87,16 +87,18 @@ class Names:
 
         self._update(change)
 
-    def remove(self, name: Reference) -> Descriptor:
+    def remove(self, name: Reference, *, keep: bool = False) -> Descriptor:
         """Take a name away and return what it meant. Its last name gone, the image is gone from the index.
 
-        Raises NotFound.
+        keep: it keeps a place there, without a name. Raises NotFound.
         """
         removed: list[Descriptor] = []
 
         def change(entries: list[Entry]) -> list[Descriptor]:
             removed.extend(old for known, old in entries if known == name)
-            return [old for known, old in entries if known != name]
+            kept = [old for known, old in entries if known != name]
+            others = {old.digest for old in kept}
+            return [*kept, *(_with_name(old, None) for old in removed if keep and old.digest not in others)]
 
         self._update(change)
         if not removed:

@@ -39,10 +39,17 @@ def untag(engine: Engine, image: Image, name: Reference) -> None:
     if name not in names:
         cause = f"{name.familiar}: tag not known"
         raise NotFound("untag", f"image {name.familiar}", cause, hint=f"see its names: orlop images {image.id.short}")
-    if len(names) == 1:
-        engine.store.names.put(None, image.target)
-    engine.store.names.remove(name)
+    engine.store.names.remove(name, keep=True)
     _untagged(engine, image, name)
+
+
+def untag_all(engine: Engine, name: str, unwanted: Sequence[str]) -> list[str]:
+    """Take names away from an image, all that it has where none is given; return them. Raises NotFound, Invalid."""
+    image = engine.images.resolve(name)
+    gone = [Reference.parse(one).tagged() for one in unwanted] if unwanted else names_of(engine, image)
+    for one in gone:
+        untag(engine, image, one)
+    return list(map(str, gone))
 
 
 def remove(engine: Engine, name: str, *, force: bool = False, prune: bool = True) -> Deleted:

@@ -168,17 +168,10 @@ def tag(door: Door) -> None:
 
 def untag(door: Door) -> None:
     """Take names away, of which the last one leaves the image without any. Without a name: all that it has."""
-    from ...engine.images.removal import names_of
-    from ...engine.images.removal import untag as untag_image
+    from ...engine.images.removal import untag_all
 
     name, wanted = door.query.get("repo", ""), door.query.get("tag", "")
-    image = images.find(door.engine, door.parts["name"])
-    if name:
-        gone = [Reference.parse(f"{name}:{wanted}" if wanted else name).tagged()]
-    else:
-        gone = list(names_of(door.engine, image))
-    for one in gone:
-        untag_image(door.engine, image, one)
+    untag_all(door.engine, door.parts["name"], [f"{name}:{wanted}" if wanted else name] if name else [])
     door.answer(201)
 
 
@@ -257,13 +250,13 @@ def pull(door: Door) -> None:
     name, policy = door.query.get("reference", ""), door.query.get("policy", "always") or "always"
     if policy.lower() not in _POLICIES:
         raise Status(400, f"unsupported pull policy {policy[:60]!r}")
-    reference = Reference.parse(name.removeprefix("docker://"))
-    has = _known(door, name)
+    has = _known(door, name)  # by its id, too, which is no name that could be pulled
     if has is None and policy == "never":
         raise NotFound("find", f"image {name}", f"No such image: {name}")
     if has is not None and policy.lower() in ("missing", "ifnotpresent", "never"):
         door.stream(200, JSON, [_pulled(has)])
         return
+    reference = Reference.parse(name.removeprefix("docker://"))
     platform = [door.query.get(word, "") for word in ("os", "arch", "variant")]
     request = PullRequest(
         image=name.removeprefix("docker://"),

@@ -80,6 +80,11 @@ def _fetch(invocation: Invocation, fd: int) -> None:
 
 
 def _import(invocation: Invocation) -> int:
+    return import_archive(invocation)
+
+
+def import_archive(invocation: Invocation, *, into: bool = False) -> int:
+    """Carry the archive that the arguments name to a new volume, or into one that is there."""
     volume, source = (*invocation.arguments, "-")[:2]
     try:
         fd = 0 if source == "-" else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
@@ -92,7 +97,7 @@ def _import(invocation: Invocation) -> int:
     with invocation.connect() as engine:
         try:
             try:
-                engine.send("volumes.import", {"volume": volume}, [theirs.fileno()])
+                engine.send("volumes.import", {"volume": volume, "into": into}, [theirs.fileno()])
             finally:
                 theirs.close()
             try:

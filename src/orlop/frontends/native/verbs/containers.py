@@ -176,6 +176,12 @@ def _wait(call: Call, args: Wait) -> object:
     return {"exit_code": ends.wait(call.engine, args.container, args.condition, call.hangup)}
 
 
+def _check_health(call: Call, args: Named) -> object:
+    from ....engine.supervision.checking import check_now
+
+    return check_now(call.engine, args.container, call.hangup)
+
+
 VERBS: dict[str, Verb] = {
     "containers.run": Verb(Run, _run),
     "containers.create": Verb(Requested, _create),
@@ -199,5 +205,6 @@ VERBS: dict[str, Verb] = {
     "containers.stop": Verb(Stop, _stop, lasts=True),
     "containers.kill": Verb(Kill, _kill),
     "containers.remove": Verb(Remove, _remove),
+    "containers.check_health": Verb(Named, _check_health, lasts=True),
     "containers.wait": Verb(Wait, _wait, lasts=True),
 }

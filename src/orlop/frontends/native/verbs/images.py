@@ -71,6 +71,13 @@ class Tag(Args):
     name: str
 
 
+class Untag(Args):
+    """names: () is all that the image has."""
+
+    image: str
+    names: tuple[str, ...] = ()
+
+
 class Remove(Args):
     image: str
     force: bool = False
@@ -181,6 +188,12 @@ def _flatten(call: Call, args: NamedImage) -> object:
     return {"id": mounts.flatten(call.engine, args.image)}
 
 
+def _untag(call: Call, args: Untag) -> object:
+    from ....engine.images import removal
+
+    return {"names": removal.untag_all(call.engine, args.image, args.names)}
+
+
 def _tag(call: Call, args: Tag) -> object:
     from ....engine.images import removal
 
@@ -232,6 +245,7 @@ VERBS: dict[str, Verb] = {
     "images.inspect": Verb(OfPlatform, lambda call, args: images.inspect(call.engine, args.image, args.platform)),
     "images.import": Verb(Import, _import),
     "images.tag": Verb(Tag, _tag),
+    "images.untag": Verb(Untag, _untag),
     "images.remove": Verb(Remove, _remove),
     "images.prune": Verb(Prune, _prune),
     "images.pull": Verb(Pull, _pull, lasts=True),

@@ -18,6 +18,11 @@ class Annotate(Args):
     features: tuple[str, ...] = ()
 
 
+class Drop(Args):
+    name: str
+    digests: tuple[str, ...]
+
+
 class Inspected(Args):
     name: str
     verbose: bool = False
@@ -55,6 +60,13 @@ def _inspect(call: Call, args: Inspected) -> object:
     return manifests.inspect(call.engine, args.name, args.credentials)
 
 
+def _drop(call: Call, args: Drop) -> object:
+    from ....engine.images import manifests
+
+    manifests.drop(call.engine, args.name, args.digests)
+    return {}
+
+
 def _push(call: Call, args: Push) -> object:
     from ....engine.images import manifests
 
@@ -71,6 +83,7 @@ def _remove(call: Call, args: Remove) -> object:
 VERBS: dict[str, Verb] = {
     "manifests.create": Verb(Create, _create, lasts=True),
     "manifests.annotate": Verb(Annotate, _annotate),
+    "manifests.drop": Verb(Drop, _drop),
     "manifests.inspect": Verb(Inspected, _inspect, lasts=True),
     "manifests.push": Verb(Push, _push, lasts=True),
     "manifests.remove": Verb(Remove, _remove),

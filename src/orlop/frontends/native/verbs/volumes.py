@@ -19,6 +19,13 @@ class Named(Args):
     volume: str
 
 
+class Imported(Args):
+    """into: the volume is there, and gets the files; else it is made of them."""
+
+    volume: str
+    into: bool = False
+
+
 class Pair(Args):
     volume: str
     name: str
@@ -74,8 +81,9 @@ def _export(call: Call, args: Named) -> object:
     return {}
 
 
-def _import(call: Call, args: Named) -> object:
-    transfer.import_archive(call.engine, args.volume, call.only_fd("volumes.import", "a stream socket", stat.S_ISSOCK))
+def _import(call: Call, args: Imported) -> object:
+    verb = transfer.extract if args.into else transfer.import_archive
+    verb(call.engine, args.volume, call.only_fd("volumes.import", "a stream socket", stat.S_ISSOCK))
     return {}
 
 
@@ -101,6 +109,6 @@ VERBS: dict[str, Verb] = {
         Snapshot, lambda call, args: snapshots.changes(call.engine, args.volume, args.snapshot), lasts=True
     ),
     "volumes.export": Verb(Named, _export, lasts=True),
-    "volumes.import": Verb(Named, _import, lasts=True),
+    "volumes.import": Verb(Imported, _import, lasts=True),
     "containers.mounts": Verb(Mounts, _mounts),
 }
