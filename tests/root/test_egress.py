@@ -200,6 +200,26 @@ def test_names_are_told_apart_by_ipv6_too(
     secure.close()
 
 
+def test_a_restricted_container_has_neighbours_by_ipv6(
+    run: Run, orlop: Environment, outside: Upstream, host: Netns
+) -> None:
+    for side, address in ((host, "2001:db8::1"), (outside.place, "2001:db8::2")):
+        side.route.add_address(side.index("up0"), address, 64, 0x02)
+    orlop("network", "create", "--ipv6", "--ipv4=false", "six")
+    orlop("network", "create", "--ipv6", "both")
+    allow = ("--egress", "deny", "--egress-allow", "[2001:db8::/64]:9000")
+    six = socket.AF_INET6
+    for name, port in (("six", 8080), ("both", 8081)):
+        box = run("--network", name, *allow, "-p", f"{port}:80")
+        with serving(outside.place, 9000, family=six), serving(outside.place, 9001, family=six):
+            assert connect(box, "2001:db8::2", 9000) == "2001:db8::1"
+            assert silent(box, "2001:db8::2", 9001)
+            assert not connect(box, B, 9000)
+        with serving(box, 80, family=six):
+            assert connect(outside.place, "2001:db8::1", port) == "2001:db8::2"
+        assert "ff02" not in orlop("net", "egress", box.id).stdout
+
+
 def test_what_is_allowed_twice_is_allowed(run: Run, outside: Upstream, tmp_path: Path) -> None:
     run("--egress", "deny", "--egress-allow", "10.0.0.0/8")  # with fewer entries than the next one
     allowed = (

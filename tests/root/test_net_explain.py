@@ -157,8 +157,8 @@ def test_a_network_of_ipv6_alone(run: Run, orlop: Environment, host: Netns, neig
     orlop("network", "create", "--ipv4=false", "--ipv6", "six")
     box = run("--network", "six", "-p", "8080:80")
     with serving(box, 80, family=socket.AF_INET6) as server:
-        assert said(box, "this machine") == ("yes", "at 2001:db8::1:8080")
-        assert said(box, "other machines") == ("yes", "it answers (tried from 2001:2::2 to 2001:db8::1:8080)")
+        assert said(box, "this machine") == ("yes", "at [2001:db8::1]:8080")
+        assert said(box, "other machines") == ("yes", "it answers (tried from 2001:2::2 to [2001:db8::1]:8080)")
         nft(host, "add table inet t; add chain inet t input { type filter hook input priority 0; }")
         nft(host, "add rule inet t input ip6 saddr ::/0 tcp dport 8080 drop")
         assert silent(neighbour, "2001:db8::1", 8080)

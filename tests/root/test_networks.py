@@ -527,7 +527,7 @@ def test_ports_that_no_rule_leads_have_a_relay(run: Run, orlop: Environment, hos
         assert silent(neighbour, "2001:db8::1", 8085)
         assert ask(neighbour, "2001:db8::1", 8086)
         told = orlop("net", "explain", four.id, "80").stdout
-        assert "yes: at ::1:8080" in told
+        assert "yes: at [::1]:8080" in told
         assert "it is published at ::1 alone" in told
         assert "other networks       no" in told
         pid = orlop.engine_pid()

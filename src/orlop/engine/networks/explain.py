@@ -99,7 +99,7 @@ def _port(
     host_port = port.host_first + number - port.first if port is not None else 0
     return {
         "Port": f"{number}/{protocol}",
-        "Published": f"{_shown(port.host_ip)}:{host_port}" if port is not None else "",
+        "Published": f"{_shown(port.host_ip, address)}:{host_port}" if port is not None else "",
         "Address": address,
         "From": verdicts,
     }
@@ -108,7 +108,7 @@ def _port(
 def _from_outside(engine: Engine, number: int, protocol: str, port: Published | None, address: str) -> list[Verdict]:
     if port is None:
         why = f"it is not published; chain forward of table ip {engine.networks.firewall.table} drops what is not"
-        return [_say(MACHINE, YES, f"at {address}:{number}"), _say(OTHERS, NO, why)]
+        return [_say(MACHINE, YES, f"at {_bracketed(address)}:{number}"), _say(OTHERS, NO, why)]
     host_port = port.host_first + number - port.first
     own = address if port.mode == ROUTED else port.host_ip or ("127.0.0.1" if ":" not in address else "")
     own = own or namespace.outside(lambda: _own_address(nft.IPV6))  # no packet from ::1 leaves a machine
@@ -128,13 +128,13 @@ def _others(engine: Engine, wanted: tuple[int, str], port: Published, address: s
     if resolver.is_loopback(port.host_ip):
         return _say(OTHERS, NO, f"it is published at {port.host_ip} alone")
     if port.mode == ROUTED:
-        return _say(OTHERS, YES, f"at {address}:{number}, if they have a route to it")
+        return _say(OTHERS, YES, f"at {_bracketed(address)}:{number}, if they have a route to it")
     if port.sources:
         why = f"only from {', '.join(port.sources)}, if this machine's firewall lets them in"
         return _say(OTHERS, UNKNOWN, why)
     target = port.host_ip or namespace.outside(lambda: _own_address(nft.IPV6 if ":" in address else nft.IPV4))
     if namespace.has_left():
-        why = f"at {target}:{host_port}, if this machine's firewall lets them in: only root can try it"
+        why = f"at {_bracketed(target)}:{host_port}, if this machine's firewall lets them in: only root can try it"
         return _say(OTHERS, UNKNOWN, why)
     if not target:
         return _say(OTHERS, NO, "this machine has no address that others could reach")
@@ -146,16 +146,18 @@ def _others(engine: Engine, wanted: tuple[int, str], port: Published, address: s
     except OSError as failure:
         return _say(OTHERS, UNKNOWN, f"no packet could be sent to try it: {failure.strerror or failure}")
     can, why = _judge(engine, outcome)
-    return _say(OTHERS, can, f"{why} (tried from {outcome.source} to {target}:{host_port})")
+    return _say(OTHERS, can, f"{why} (tried from {outcome.source} to {_bracketed(target)}:{host_port})")
 
 
 def _judge_local(address: str, port: int, protocol: str) -> tuple[str, str]:
     if protocol != "tcp":
-        return YES, f"at {address}:{port}"
+        return YES, f"at {_bracketed(address)}:{port}"
     answer = namespace.outside(lambda: probe.knock(address, port, protocol))
     if answer == probe.SILENT:
-        return NO, f"nothing answers at {address}:{port}"
-    return YES, f"at {address}:{port}" + ("" if answer == probe.ANSWERED else ", where nobody listens in the container")
+        return NO, f"nothing answers at {_bracketed(address)}:{port}"
+    return YES, f"at {_bracketed(address)}:{port}" + (
+        "" if answer == probe.ANSWERED else ", where nobody listens in the container"
+    )
 
 
 def _judge(engine: Engine, outcome: Outcome) -> tuple[str, str]:
@@ -198,7 +200,7 @@ def _from_containers(places: list[tuple[Network, Endpoint]], number: int, port: 
         if network.options.get(OPTION_ICC, "true") != "true":
             found.append(_say(who, NO, f"the network has {OPTION_ICC}=false"))
         else:
-            found.append(_say(who, YES, f"at {endpoint.ipv4 or endpoint.ipv6}:{number}"))
+            found.append(_say(who, YES, f"at {_bracketed(endpoint.ipv4 or endpoint.ipv6)}:{number}"))
     why = "only at what this machine publishes" if port is not None else "networks are islands, and it is not published"
     found.append(_say(ISLANDS, YES if port is not None and not resolver.is_loopback(port.host_ip) else NO, why))
     return found
@@ -217,8 +219,14 @@ def _own_address(family: int) -> str:
         return best[0].address if best else ""
 
 
-def _shown(host_ip: str) -> str:
-    return f"[{host_ip}]" if ":" in host_ip else host_ip or "0.0.0.0"
+def _shown(host_ip: str, address: str) -> str:
+    """Return where something is published, as a client writes it. address: the container's."""
+    everywhere = "::" if ":" in address else "0.0.0.0"
+    return _bracketed(host_ip or everywhere)
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def _say(who: str, can: str, why: str) -> Verdict:

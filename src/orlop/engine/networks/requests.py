@@ -41,7 +41,8 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
         try:
             Allowed(text)
         except ValueError as wrong:
-            raise Invalid("create", subject, str(wrong), hint="write it as api.example.org:443 or 10.0.0.0/8") from None
+            hint = "write it as api.example.org:443, 10.0.0.0/8 or [fd00::/8]:443"
+            raise Invalid("create", subject, str(wrong), hint=hint) from None
     _check_host_access(request, subject)
     for text in request.dns:
         try:
@@ -144,32 +145,32 @@ def _check_shared(request: ContainerRequest, subject: str) -> tuple[str, ...]:
     joined = chosen.startswith(JOINED)
     if chosen.startswith(CONTAINER) and request.hostname:
         cause = "conflicting options: hostname and the network mode"
-        raise Invalid("create", subject, cause, hint="a container's network comes with its name")
+        raise Invalid("create", subject, cause, hint="a container's network comes with its name", code="E0707")
     if joined and (request.ports or request.publish_all):
         cause = "conflicting options: port publishing and the container type network mode"
-        raise Invalid("create", subject, cause, hint="publish ports of the container whose network it is")
+        raise Invalid("create", subject, cause, hint="publish ports of the container whose network it is", code="E0707")
     if joined and request.exposed_ports:
         cause = "conflicting options: port exposing and the container type network mode"
-        raise Invalid("create", subject, cause, hint="expose ports of the container whose network it is")
+        raise Invalid("create", subject, cause, hint="expose ports of the container whose network it is", code="E0707")
     if request.egress in egress.WATCHED and chosen != NONE:
         cause = "conflicting options: --egress and a network that is not the container's own"
-        raise Invalid("create", subject, cause, hint="restrict the container whose network it is")
+        raise Invalid("create", subject, cause, hint="restrict the container whose network it is", code="E0707")
     if chosen in (NONE, HOST) and len(resolver.for_every_name(request.dns)) < len(request.dns):
         cause = "a server for a domain needs the engine's resolver, which answers on networks of its own"
         raise Invalid("create", subject, cause, hint="leave --network out, or give --dns an address alone")
     if request.host_access:
         cause = "conflicting options: --host-access and the network mode"
-        raise Invalid("create", subject, cause, hint="leave --network out, or name one with a gateway")
+        raise Invalid("create", subject, cause, hint="leave --network out, or name one with a gateway", code="E0707")
     if joined and request.extra_hosts:
         cause = "conflicting options: custom host-to-IP mapping and the network mode"
-        raise Invalid("create", subject, cause, hint="a container's network comes with its /etc/hosts")
+        raise Invalid("create", subject, cause, hint="a container's network comes with its /etc/hosts", code="E0707")
     if joined and request.dns:
         cause = "conflicting options: dns and the network mode"
-        raise Invalid("create", subject, cause, hint="a container's network comes with its resolv.conf")
+        raise Invalid("create", subject, cause, hint="a container's network comes with its resolv.conf", code="E0707")
     if request.links and chosen != NONE:  # with none docker takes them: docker-compose 1 links a run to its service
         kind = "container type network" if joined else "host type networking"
         cause = f"conflicting options: {kind} can't be used with links"
-        raise Invalid("create", subject, cause, hint="use a network of your own and names")
+        raise Invalid("create", subject, cause, hint="use a network of your own and names", code="E0707")
     if (request.ports or request.publish_all) and chosen == HOST:
         return ("Published ports are discarded when using host network mode",)
     return ()

@@ -45,6 +45,7 @@ LIFE_S_MIN = 300  # programs keep addresses longer than the name's time to live
 OPENED_MAX = 16384  # of one container
 ENTRIES_MAX = 256
 _TCP, _UDP, _QUIC = 6, 17, 443
+_ICMPV6, _NEIGHBOURS = 58, (135, 136)  # RFC 4861: solicitation and advertisement
 _PRIORITY = -10
 _R = 8
 
@@ -393,6 +394,7 @@ def _write_rules(batch: Batch, table: str, family: Family) -> None:
         batch.add_chain(number, table, chain, Hook("filter", hook, _PRIORITY))
         for rule in (
             [nft.conntrack(nft.CT_STATE, _R), *nft.any_of(_R, known), nft.verdict(ACCEPT)],
+            *(_neighbours() if number == IPV6 else ()),
             [source, nft.lookup("learning", _R), nft.log(LEARNED, group), nft.verdict(ACCEPT)],
             [source, nft.lookup("restricted", _R, invert=True), nft.verdict(ACCEPT)],
             [nft.verdict(nft.JUMP, "ways")],
@@ -400,6 +402,14 @@ def _write_rules(batch: Batch, table: str, family: Family) -> None:
             [refuse],
         ):
             batch.add_rule(number, table, chain, rule)
+
+
+def _neighbours() -> list[list[bytes]]:
+    """Return the rules that let who is on one link find each other: ICMPv6 is to IPv6 what ARP, which no table sees, is
+    to IPv4. Without them a container does not even find its gateway, and is not found."""
+    is_icmp = [nft.meta(nft.L4PROTO, _R), nft.compare(_R, bytes((_ICMPV6,)))]
+    kind = nft.payload(nft.TRANSPORT_HEADER, 0, 1, _R)
+    return [[*is_icmp, kind, nft.compare(_R, bytes((one,))), nft.verdict(ACCEPT)] for one in _NEIGHBOURS]
 
 
 def _write_ways(batch: Batch, table: str, family: Family, count: int) -> None:
