@@ -225,6 +225,40 @@ def test_import_and_run_an_image(orlop, tmp_path):
     assert "hello" in orlop("run", "--rm", "--rootfs", str(root), "/bin/ls", "/").stdout
 
 
+@pytest.mark.parametrize("verb", ["import", "load"])
+def test_a_client_that_goes_ends_the_reading_of_its_pipe_though_the_writer_lives_on(orlop, verb):
+    """red: without looking at the client's connection a thread of the engine reads that pipe as long as it is open."""
+    orlop("run", "--rm", "--network", "none", "host", "true")
+    descriptors = Path(f"/proc/{orlop.engine_pid()}/fd")
+
+    def held(inode):
+        return [fd for fd in descriptors.iterdir() if _link(fd) == f"pipe:[{inode}]"]
+
+    reading, writing = os.pipe()
+    inode = os.fstat(reading).st_ino
+    words = ("import", "-", "x") if verb == "import" else ("load",)
+    client = orlop.popen(*words, stdin=reading, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.close(reading)
+    try:
+        os.write(writing, bytes(100))
+        until(lambda: held(inode))
+        client.kill()
+        client.wait()
+        until(lambda: not held(inode))
+        assert orlop("images", "-q", "x").stdout == ""
+    finally:
+        client.kill()
+        client.wait()
+        os.close(writing)
+
+
+def _link(path):
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
 def test_dry_run_makes_nothing_and_explain_tells_everything(orlop):
     plan = orlop("run", "--dry-run", "-m", "32m", "--name", "c", "host", "true").stdout
     for call in ("clone3", "pivot_root", "move_mount", "capset", "seccomp", "execve"):

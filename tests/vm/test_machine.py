@@ -89,6 +89,13 @@ def test_dockers_client_runs_containers_in_it(box: Box) -> None:
     assert told.split() == ["typed", info["KernelVersion"]]
 
 
+def test_a_container_may_be_let_into_the_machine_and_reaches_it_by_name(box: Box) -> None:
+    words = ("run", "--rm", "--privileged", "--pid=host", "--add-host", "host.docker.internal:host-gateway", "host")
+    inside = "nsenter -t 1 -a ps -e -o args; ping -c 1 host.docker.internal"
+    told = box.docker("--context", "orlop-box", *words, "sh", "-c", inside)
+    assert "-IS /init" in told and "1 packets received" in told.replace("1 received", "1 packets received")
+
+
 def test_nobody_else_reaches_it(box: Box) -> None:
     for place in (box.sockets, box.sockets.parent, Path(json.loads(box("inspect", "box"))["data"])):
         assert stat.S_IMODE(place.stat().st_mode) == 0o700

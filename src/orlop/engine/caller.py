@@ -1,8 +1,15 @@
-"""Who asks for what is being done: known to the doors, told by `why`. One for each thread that serves a request."""
+"""Who asks for what is being done: known to the doors, told by `why`. One for each thread that serves a request.
+
+`Sent` is what such a one gives us to read: it ends when who gave it has gone, whoever else may still write to it.
+"""
 
 from __future__ import annotations
 
+import io
+import select
 import threading
+
+from ..spec.errors import Unavailable
 
 _LENGTH_MAX = 32
 _thread = threading.local()
@@ -25,3 +32,31 @@ def describe() -> str:
     except OSError:
         return f"uid {uid}"  # it has not waited for the answer
     return f"uid {uid}, process {pid} ({name})" if name.isprintable() else f"uid {uid}, process {pid}"
+
+
+class Sent(io.FileIO):
+    """An archive that is read from a client's descriptor, which stays open.
+
+    hangup: the client's connection, -1 for none. Reading raises Unavailable once that has ended.
+    """
+
+    def __init__(self, fd: int, hangup: int) -> None:
+        super().__init__(fd, "rb", closefd=False)
+        self._poll = select.poll() if hangup >= 0 else None
+        self._hangup = hangup
+        if self._poll is not None:
+            self._poll.register(fd, select.POLLIN)
+            self._poll.register(hangup, select.POLLRDHUP)
+
+    @classmethod
+    def of(cls, archive: Sent | int) -> Sent:
+        """Return what is read: the same, or what a descriptor gives whose sender nobody watches."""
+        return archive if isinstance(archive, cls) else cls(archive, -1)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._wait()
+        return super().read(size)
+
+    def _wait(self) -> None:
+        if self._poll is not None and self._hangup in dict(self._poll.poll()):
+            raise Unavailable("read", "the archive", "who sent it has gone", hint="send it again")

@@ -12,6 +12,7 @@ from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.platform import Platform
 from ...spec.reference import Reference
 from .. import events
+from ..caller import Sent
 from .platforms import find_for
 
 TYPE_CHECKING = False
@@ -55,16 +56,17 @@ def _meant(engine: Engine, name: str) -> list[Reference | None]:
     return [reference.tagged()] if reference.tagged() in known else [None]
 
 
-def load(engine: Engine, archive: int, platform: str = "", *, force: bool = False) -> Iterator[Message]:
+def load(engine: Engine, archive: Sent | int, platform: str = "", *, force: bool = False) -> Iterator[Message]:
     """Take in all images of an archive; yield what docker's `load` says.
 
     force: names of images that are here go to the archive's, whatever it calls them. Raises Invalid, and Conflict for
     such a name without force (SEC-49); then nothing was named.
     """
-    if os.isatty(archive):
+    stream = Sent.of(archive)
+    if stream.isatty():
         hint = "use -i to name a file, or redirect one to standard input"
         raise Invalid("load", "images", "requested load from stdin, but stdin is empty", hint=hint)
-    with engine.store.leases.hold() as lease, open(archive, "rb", buffering=0, closefd=False) as stream:
+    with engine.store.leases.hold() as lease, stream:
         try:
             loaded = load_archive(engine.store, stream, lease)
             for one in loaded:

@@ -10,6 +10,7 @@ from ...spec.errors import Invalid, NotFound, OrlopError
 from ...spec.image import History
 from ...spec.reference import Reference
 from .. import events
+from ..caller import Sent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,18 +160,18 @@ def layer_bytes(engine: Engine, layer: Layer) -> int:
 
 
 def import_archive(
-    engine: Engine, archive: int, name: str, changes: Sequence[str], message: str, platform: str = ""
+    engine: Engine, archive: Sent | int, name: str, changes: Sequence[str], message: str, platform: str = ""
 ) -> str:
-    """Make an image of an archive that is read from a descriptor; return its id. Raises Invalid."""
-    with open(archive, "rb", buffering=0, closefd=False) as stream:
-        if os.isatty(archive):
+    """Make an image of an archive; return its id. Raises Invalid, Unavailable when its sender goes."""
+    with Sent.of(archive) as stream:
+        if stream.isatty():
             hint = "name a file, or redirect one to standard input"
             raise Invalid("import", "the archive", "it is a terminal", hint=hint)
         try:
             with engine.store.leases.hold():
                 image = engine.images.import_tar(stream, name, changes, message, platform)
         except OrlopError as wrong:
-            path = os.readlink(f"/proc/self/fd/{archive}")
+            path = os.readlink(f"/proc/self/fd/{stream.fileno()}")
             if wrong.subject == "the archive" and path.startswith("/"):
                 wrong.subject = f"archive {path}"  # a descriptor came: its file's name is what the user knows
                 wrong.hint = wrong.hint or "give a tar archive of a root file system, plain or compressed"

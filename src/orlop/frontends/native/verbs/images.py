@@ -1,6 +1,7 @@
 """The verbs `images.*`."""
 
 from ....engine import images
+from ....engine.caller import Sent
 from ....spec.registry import CopyRequest, PullRequest, PushRequest
 from .. import wire
 from .call import Args, Call, Reply, Verb
@@ -99,7 +100,7 @@ class Import(Args):
 
 
 def _import(call: Call, args: Import) -> object:
-    archive = call.archive("images.import")
+    archive = Sent(call.archive("images.import"), call.hangup)
     return {"id": images.import_archive(call.engine, archive, args.name, args.changes, args.message, args.platform)}
 
 
@@ -137,7 +138,7 @@ def _save(call: Call, args: Save) -> object:
 def _load(call: Call, args: Load) -> Reply:
     from ....engine.images import archives
 
-    archive = call.archive("images.load")
+    archive = Sent(call.archive("images.load"), call.hangup)
     return told(archives.load(call.engine, archive, args.platform, force=args.force))
 
 
