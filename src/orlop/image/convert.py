@@ -4,6 +4,9 @@
     configuration  the very same bytes: the image's ID stays. Both forms have the same document
     manifest       the types of the form; docker's knows no annotations, and of an index nothing but platforms
 
+eStargz is the exception: its layers have a table of contents in them, so the diff_ids, the configuration and the ID are
+others. It needs annotations, which only the OCI's types have.
+
 The same image in the same form is the same bytes, wherever and whenever.
 Source: OCI image-spec, media-types.md ("Compatibility Matrix"); distribution, manifest-v2-2.md.
 """
@@ -29,12 +32,14 @@ from orlop.spec.image import (
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
     Descriptor,
+    ImageConfig,
     Index,
     Manifest,
     parse_manifest,
 )
-from orlop.spec.jsonio import dump
-from orlop.spec.registry import GZIP, PLAIN, V2S2, ZSTD
+from orlop.spec.jsonio import dump, parse_object
+from orlop.spec.registry import ESTARGZ, GZIP, OCI, PLAIN, V2S2, ZSTD
+from orlop.spec.tar.estargz import TOC_DIGEST
 
 from .selection import ATTESTATION_OF
 
@@ -108,6 +113,8 @@ class Conversion:
         self._store = store
         self._form = form
         self._layers: dict[Digest, Descriptor] = {}
+        self._listed: dict[Digest, tuple[Descriptor, Digest]] = {}
+        self._types = form.types or (OCI if form.compression == ESTARGZ else "")
 
     def run(self, target: Descriptor) -> Generator[Message, None, Descriptor]:
         """Return what the image is called in that form; yield docker's messages.
@@ -131,9 +138,9 @@ class Conversion:
         return target.replace(media_type=kind, digest=written.digest, size=written.size)
 
     def _kind(self, media_type: str) -> str:
-        if not self._form.types:
+        if not self._types:
             return media_type
-        return _OF_OCI[of_oci(media_type)] if self._form.types == V2S2 else of_oci(media_type)
+        return _OF_OCI[of_oci(media_type)] if self._types == V2S2 else of_oci(media_type)
 
     def _index(self, index: Index) -> Generator[Message, None, Index]:
         made: list[Descriptor] = []
@@ -145,23 +152,28 @@ class Conversion:
                 raise NotFound("convert", f"manifest {one.digest}", "the image for that platform is not here")
             made.append((yield from self.run(one)))
             became[one.digest] = made[-1].digest
-        if self._form.types == V2S2:
+        if self._types == V2S2:
             return Index(
                 schema_version=2, manifests=tuple(one.replace(annotations={}, artifact_type="") for one in made)
             )
         return index.replace(manifests=tuple(_about(one, became) for one in made))
 
     def _manifest(self, manifest: Manifest, subject: str) -> Generator[Message, None, Manifest]:
-        docker = self._form.types == V2S2
+        docker = self._types == V2S2
         if manifest.config.media_type not in CONFIGS:
             if docker:
                 what = manifest.artifact_type or manifest.config.media_type
                 raise Unsupported("convert", subject, f"docker's types know images only, and it is {what[:100]!r}")
             return manifest  # no layers of an image's: nothing of it has another form
+        if self._form.compression == ESTARGZ and all(
+            of_oci(one.media_type) in TYPES.values() for one in manifest.layers
+        ):
+            manifest = yield from self._with_tables(manifest)
+            return manifest.replace(config=typed(manifest.config, docker=False))
         layers = []
         for layer in manifest.layers:
             layers.append((yield from self._layer(layer)))
-        if not self._form.types:
+        if not self._types:
             return manifest.replace(layers=tuple(layers))
         config, *layers = (typed(one, docker=docker) for one in (manifest.config, *layers))
         if not docker:
@@ -172,7 +184,9 @@ class Conversion:
     def _layer(self, layer: Descriptor) -> Generator[Message, None, Descriptor]:
         """Return a layer as it is to be compressed; one that has that form already stays as it is."""
         wanted = self._form.compression
-        if not wanted or of_oci(layer.media_type) not in TYPES.values():  # an attestation's are no archives
+        if (
+            wanted == ESTARGZ or not wanted or of_oci(layer.media_type) not in TYPES.values()
+        ):  # an attestation's are no archives
             return layer
         if of_oci(layer.media_type) == TYPES[wanted] and self._form.level < 0:
             return layer
@@ -183,6 +197,42 @@ class Conversion:
             self._layers[layer.digest] = typed(made, docker=layer.media_type in _OF_DOCKER and wanted != ZSTD)
             yield {"status": "Converted", "progressDetail": {}, "id": layer.digest.short}
         return self._layers[layer.digest]
+
+    def _with_tables(self, manifest: Manifest) -> Generator[Message, None, Manifest]:
+        """Return an image whose layers can be read in part, with the configuration that belongs to them."""
+        subject = f"configuration {manifest.config.digest}"
+        config = parse_object(self._store.get(manifest.config.digest), subject)
+        diff_ids = ImageConfig.from_json(config, subject).rootfs.diff_ids
+        if len(diff_ids) != len(manifest.layers):
+            raise Invalid("convert", subject, "it names other layers than its manifest")
+        made = []
+        for layer, diff_id in zip(manifest.layers, diff_ids, strict=True):
+            if layer.digest not in self._listed:
+                self._listed[layer.digest] = with_table(self._store, layer, diff_id, self._form.level)
+                yield {"status": "Converted", "progressDetail": {}, "id": self._listed[layer.digest][0].digest.short}
+            made.append(self._listed[layer.digest])
+        rootfs = config["rootfs"]
+        assert isinstance(rootfs, dict)  # as read above
+        config["rootfs"] = rootfs | {"diff_ids": [str(diff_id) for _, diff_id in made]}
+        written = self._store.ingest(dump(config), media_type=manifest.config.media_type)
+        described = manifest.config.replace(digest=written.digest, size=written.size, data="")
+        return manifest.replace(config=described, layers=tuple(layer for layer, _ in made))
+
+
+def with_table(store: Store, layer: Descriptor, diff_id: Digest, level: int) -> tuple[Descriptor, Digest]:
+    """Return a layer as eStargz, and its diff_id; one that is so already stays. The caller holds a lease."""
+    if TOC_DIGEST in layer.annotations and of_oci(layer.media_type) == OCI_LAYER_GZIP and level < 0:
+        return typed(layer, docker=False), diff_id
+    from .parts import estargz
+
+    subject = f"layer {layer.digest}"
+    with store.open(layer.digest) as blob, store.writer() as ingest:
+        stream = Decompressed(blob.read, subject)
+        new, toc = estargz.convert(stream.read, ingest.write, subject, level if level >= 0 else GZIP_LEVEL)
+        made = ingest.commit(media_type=OCI_LAYER_GZIP)
+    annotations = layer.annotations | {TOC_DIGEST: str(toc)}
+    layer = layer.replace(digest=made.digest, size=made.size, annotations=annotations, urls=(), data="")
+    return layer.replace(media_type=OCI_LAYER_GZIP), new
 
 
 def _about(one: Descriptor, became: Mapping[str, str]) -> Descriptor:

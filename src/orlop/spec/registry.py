@@ -120,7 +120,8 @@ class Location(Record):
 
 OCI, V2S2 = "oci", "v2s2"
 PLAIN, GZIP, ZSTD = "uncompressed", "gzip", "zstd"
-LEVELS_MAX = {GZIP: 9, ZSTD: 22}
+ESTARGZ = "estargz"  # gzip with a table of contents: such layers can be read in part
+LEVELS_MAX = {GZIP: 9, ESTARGZ: 9, ZSTD: 22}
 
 
 class ImageForm(Record):
@@ -139,8 +140,12 @@ class ImageForm(Record):
     def check(self) -> None:
         if self.types not in ("", OCI, V2S2):
             raise ValueError(f"there is no form {self.types[:40]!r}: it is {OCI} or {V2S2}")
-        if self.compression not in ("", PLAIN, GZIP, ZSTD):
-            raise ValueError(f"there is no compression {self.compression[:40]!r}: it is {PLAIN}, {GZIP} or {ZSTD}")
+        if self.compression not in ("", PLAIN, GZIP, ZSTD, ESTARGZ):
+            raise ValueError(
+                f"there is no compression {self.compression[:40]!r}: it is {PLAIN}, {GZIP}, {ZSTD} or {ESTARGZ}"
+            )
+        if self.types == V2S2 and self.compression == ESTARGZ:
+            raise ValueError("docker's media types have no annotations, which eStargz needs")
         if self.types == V2S2 and self.compression == ZSTD:
             raise ValueError("docker's media types have none for layers with zstd")
         if not -1 <= self.level <= LEVELS_MAX.get(self.compression, -1):

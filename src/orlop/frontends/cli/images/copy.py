@@ -100,7 +100,13 @@ def located(invocation: Invocation, text: str) -> Location:
 
 _FLAGS = (
     Flag("all-platforms", "", BOOL, "Copy the images for all platforms, and the index", default=False),
-    Flag("compression", "", STRING, "Compress the layers with gzip or zstd, or leave them uncompressed", default=""),
+    Flag(
+        "compression",
+        "",
+        STRING,
+        "Compress the layers with gzip, zstd or estargz, or leave them uncompressed",
+        default="",
+    ),
     Flag("compression-level", "", STRING, "Compress as hard as this level of gzip or zstd says", default=""),
     Flag("format", "f", STRING, "Write the media types of oci or v2s2 (docker)", default=""),
     Flag("platform", "", STRING, "Copy the image for this platform", default=""),
