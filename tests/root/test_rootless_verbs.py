@@ -19,6 +19,7 @@ from support.rootless import User
 
 # Those of a terminal, of a machine without end, or of another host; each is seen elsewhere.
 ELSEWHERE = {
+    "adopt": "it asks another engine, and is a create here: test_adopt",
     "attach": "test_terminal_story",
     "bake": "test_bake_command",
     "bootstrap": "it is import and push: test_bootstrap",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 # word: (package and module below this one, its Command, what it does)
 Row = tuple[str, str, str]
 
+_ADOPT = ("containers.adopt", "ADOPT", "Make a container here as docker or podman has it, without touching theirs")
 _ATTACH = (
     "containers.attach",
     "ATTACH",
@@ -71,6 +72,7 @@ COMMON: dict[str, Row] = {
 }
 
 COMMANDS: dict[str, Row] = {
+    "adopt": _ADOPT,
     "attach": _ATTACH,
     "audit": ("verbs.audit", "AUDIT", "Say whether a container is secure and isolated, with the facts"),
     "bake": _BAKE,
@@ -180,6 +182,7 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
     "container": (
         "Manage containers",
         {
+            "adopt": _ADOPT,
             "attach": _ATTACH,
             "commit": _COMMIT,
             "clone": ("containers.showrun", "CLONE", "Create a container with the configuration of another"),

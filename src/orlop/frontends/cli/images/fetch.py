@@ -27,13 +27,14 @@ def fetched(url: str) -> int:
     hint = "fetch the archive yourself, then import the file"
     try:
         with urllib.request.urlopen(url, timeout=SILENCE_S_MAX) as response:
-            return _kept(url, response)
+            return kept(url, response)
     except (OSError, http.client.HTTPException, ValueError) as wrong:
         reason = getattr(wrong, "reason", None) or wrong
         raise Unavailable("import", url, str(reason), hint=hint) from None
 
 
-def _kept(url: str, response: HTTPResponse) -> int:
+def kept(url: str, response: HTTPResponse) -> int:
+    """Return a descriptor of a file without a name that has what an answer has. url names it in errors."""
     announced = response.length
     with tempfile.TemporaryFile() as file:
         while data := response.read(READ_BYTES):
