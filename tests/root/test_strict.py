@@ -105,6 +105,19 @@ def test_one_that_is_there_stays_as_it_was_made(machine: Machine) -> None:
     assert machine.lines("config", "get", "security") == ["strict"]
 
 
+def test_one_that_was_made_without_is_upgraded_and_shown_without(machine: Machine) -> None:
+    machine.lines("config", "security=default")
+    try:
+        machine.lines("run", "-d", "--name", "open", "--network", "none", "host", "sleep", "1000")
+    finally:
+        machine.lines("config", "security=strict")
+    assert "--security-opt profile=default" in machine.lines("show-run", "open")[0].replace("=profile", " profile")
+    machine.lines("upgrade", "--force", "-t", "0", "--settle", "0", "open")
+    assert machine.lines("exec", "open", "awk", "{print $2}", "/proc/self/uid_map") == ["0"]
+    machine.lines("exec", "open", "touch", "/made")
+    assert machine.orlop("rm", "-f", "open").code == 0
+
+
 def test_who_joins_a_container_joins_its_ids(machine: Machine) -> None:
     machine.lines("run", "-d", "--name", "lender", "--network", "none", "--ipc", "shareable", "host", "sleep", "1000")
     words = ("--pid", "container:lender", "--ipc", "container:lender")

@@ -113,6 +113,13 @@ def _read_only(request: ContainerRequest) -> ContainerRequest:
     return request.replace(read_only=True, tmpfs=(*request.tmpfs, *places))
 
 
+def again(engine: Engine, request: ContainerRequest) -> ContainerRequest:
+    """Return what makes a container of a record's request once more as it is, whatever the setting has become."""
+    if request.privileged or profile_of(request) or setting(engine) == DEFAULT:
+        return request
+    return request.replace(security_opt=(*request.security_opt, f"{_OPTION}{DEFAULT}"))
+
+
 def words(request: ContainerRequest) -> str:
     """Return in one clause what the profile did to a request that it was applied to."""
     said = [

@@ -16,7 +16,7 @@ def _show_run(invocation: Invocation) -> int:
     with invocation.connect() as engine:
         found = engine.call("containers.request", {"container": container})
     facts = found if isinstance(found, dict) else {}
-    request = ContainerRequest.from_json(facts.get("request"), f"the request of container {container}")
+    request = ContainerRequest.from_json(facts.get("again"), f"the request of container {container}")
     options = invocation.options
     name = options["name"] if "name" in options.given else str(facts.get("name", ""))
     form = options["as"]
@@ -59,7 +59,7 @@ def _clone(invocation: Invocation) -> int:
     with invocation.connect() as engine:
         found = engine.call("containers.request", {"container": source})
         facts = found if isinstance(found, dict) else {}
-        request = ContainerRequest.from_json(facts.get("request"), f"the request of container {source}")
+        request = ContainerRequest.from_json(facts.get("again"), f"the request of container {source}")
         name = options["name"] or (more[0] if more else f"{facts.get('name', source)}-clone")
         request = request.replace(name=name, image=more[1] if len(more) > 1 else request.image)
         if options["destroy"]:

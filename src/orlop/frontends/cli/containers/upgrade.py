@@ -96,7 +96,7 @@ def _upgrade(invocation: Invocation) -> int:
     with invocation.connect() as engine:
         facts = _inspect(engine, reference)
         found = engine.call("containers.request", {"container": facts["Id"]})
-        request = ContainerRequest.from_json(found["request"] if isinstance(found, dict) else {}, reference)
+        request = ContainerRequest.from_json(found["again"] if isinstance(found, dict) else {}, reference)
         name = str(facts["Name"]).removeprefix("/")
         _check(request, f"container {name}")
         image = more[0] if more else request.image
@@ -156,7 +156,7 @@ def _check(request: ContainerRequest, subject: str) -> None:
 def _known(engine: Engine, image: str) -> str:
     found = image_id(engine, image)
     if not found:
-        raise NotFound("upgrade", "the container", f"No such image: {image}", hint=f"orlop pull {image}")
+        raise NotFound("upgrade", "the container", f"No such image: {image}", hint=f"orlop pull {image}", code="E0801")
     return found
 
 

@@ -1,5 +1,6 @@
 """More of the verbs `containers.*`: those that act on what runs, look at it, or change what was decided."""
 
+from ....engine import strict
 from ....engine.containers import changes, freezing, lifecycle, processes, pruning, usage
 from ....engine.supervision import why
 from ....spec.container import UpdateRequest
@@ -73,7 +74,8 @@ def _update(call: Call, args: Update) -> object:
 
 def _request(call: Call, args: Named) -> object:
     record = call.engine.records.find(args.container)
-    return {"name": record.name, "request": record.request.to_json()}
+    again = strict.again(call.engine, record.request)
+    return {"name": record.name, "request": record.request.to_json(), "again": again.to_json()}
 
 
 def _stats(call: Call, args: Stats) -> object:
