@@ -682,6 +682,34 @@ def test_a_flush_of_the_ruleset_opens_nothing(run: Run, host: Netns, neighbour: 
     assert server.peers == [B]
 
 
+def test_a_flush_opens_nothing_while_no_engine_is_there(
+    run: Run, orlop: Environment, host: Netns, neighbour: Netns
+) -> None:
+    box = run("-p", "8080:80")
+    address = box.address()
+
+    def flush() -> None:
+        nft(host, "flush", "ruleset")
+        assert silent(neighbour, address, 80)
+        assert ask(neighbour, A, 8080) == B
+
+    if "flags owner" not in nft(host, "list", "ruleset"):
+        pytest.skip("needs: tables of rules that persist (Linux 6.9)")
+    with serving(box, 80):
+        orlop("engine", "stop")
+        wait_until(lambda: _titled(orlop, "orlop: sweeper") and (orlop.run / "sweeper.lock").read_text())
+        wait_until(lambda: "progname" in nft(host, "list", "ruleset"))  # it owns them
+        flush()
+        assert not orlop.engine_pid()
+        assert box.address() == address  # the next engine
+        assert not _titled(orlop, "orlop: sweeper")
+        flush()
+        other = run("-p", "8081:80")
+        with serving(other, 80):
+            assert ask(neighbour, A, 8081) == B
+        orlop("rm", "-f", other.id)
+
+
 def test_nothing_is_left_after_everything_was_killed(orlop: Environment, host: Netns) -> None:
     before = {link.name for link in host.route.links()}
     orlop("network", "create", "own")

@@ -45,6 +45,7 @@ CONDITIONS: dict[str, Callable[[], bool]] = {
     "systemd is process 1": lambda: Path("/run/systemd/system").is_dir(),
     "no systemd": lambda: not Path("/usr/lib/systemd/systemd").exists(),
     "kernel before 6.7": lambda: tuple(map(int, platform.release().split(".")[:2])) < (6, 7),
+    "kernel before 6.9": lambda: tuple(map(int, platform.release().split(".")[:2])) < (6, 9),
     "not x86-64": lambda: platform.machine() != "x86_64",
     "not arm64": lambda: platform.machine() != "aarch64",
 }

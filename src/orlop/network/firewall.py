@@ -180,6 +180,18 @@ class Firewall:
             self.write(socket)
 
 
+def hold(socket: nft.Nftables, table: str) -> None:
+    """Own a table that is there until the socket is closed (`Firewall._own`). Kernels before 6.9 know no such thing."""
+    for family in FAMILIES:
+        try:
+            if socket.has_table(family.number, table):
+                batch = Batch()
+                batch.add_table(family.number, table, nft.TABLE_OWNER | nft.TABLE_PERSIST)
+                socket.commit(batch)
+        except OSError:
+            continue
+
+
 def forget(socket: nft.Nftables, table: str) -> None:
     """Remove a table of ours, whose owner may be dead. One of a living owner, or none at all, is left as it is."""
     for family in FAMILIES:

@@ -224,6 +224,7 @@ class Networks:
 
     def adopt(self) -> None:
         """Take up what containers of an earlier engine are on, after their attachments were read."""
+        sweeper.end(self.run)
         with self.lock:
             used = {one.network_id for held in self.attachments.all.values() for one in held.endpoints}
             for network in self.store.all().values():
