@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -114,6 +115,8 @@ class Judge:
         if report.when == "call" or report.outcome != "passed":
             counts = self.counts.setdefault(group, {})
             counts[report.outcome] = counts.get(report.outcome, 0) + 1
+        if report.failed and os.environ.get("ORLOP_TEST_TELL"):
+            print(f"\n{report.longreprtext}", file=sys.__stdout__, flush=True)  # the run may not come to its end
         self._judge_skip(report)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

@@ -39,6 +39,21 @@ as_user systemctl --user is-active orlop.service
 part freeze
 o pause one; cat $own/cgroup.freeze; o unpause one; cat $own/cgroup.freeze
 
+part systemd
+# Who runs below a service of systemd's asks systemd for what runs outside, or raises its own limit.
+attack='for p in dbus/system_bus_socket systemd/private systemd/notify user/1000/bus user/1000/systemd/private; do
+[ -e /run/$p ] && echo /run/$p; done
+env | grep -E "BUS|NOTIFY|RUNTIME|INVOCATION|JOURNAL|LISTEN"
+export XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus
+for to in --user --system; do /usr/bin/systemd-run $to --quiet --wait touch /home/tester/escaped 2>&1; done
+echo max >/sys/fs/cgroup/memory.max && echo raised
+echo $$ >/sys/fs/cgroup/../cgroup.procs && echo left
+mkdir /sys/fs/cgroup/mine && echo made'
+usr="-v /usr:/usr:ro -v /usr/lib:/lib:ro -v /usr/lib64:/lib64:ro"
+o run --rm --network host -m 64m $usr small sh -c "$attack"; ls /home/tester/escaped
+part "systemd and writable cgroups"
+o run --rm --network host -m 64m --security-opt writable-cgroups=true $usr small sh -c "$attack"; ls /home/tester/escaped
+
 if [ "$LONG" ]; then
 part pids
 $run --rm --pids-limit 5 small sh -c 'for n in 1 2 3 4 5 6; do sleep 9 & done; echo forked'

@@ -24,7 +24,7 @@ SUITE_S_MAX = 3 * 3600
 # A race of 120 starts has 100 seconds; weakened copies are no matter of the kernel. `host` is made once: to make it
 # takes longer than what most tests do with it (24 of 30 s each, of a machine that has a processor to itself).
 SUITE = f"""
-export ORLOP_TEST_SLOW=10 ORLOP_TEST_HOST_IMAGE=/tmp/host
+export ORLOP_TEST_SLOW=10 ORLOP_TEST_TELL=1 ORLOP_TEST_HOST_IMAGE=/tmp/host
 seed() {{ ORLOP_ROOT=$ORLOP_TEST_HOST_IMAGE ORLOP_RUN=/tmp/host-run orlop "$@"; }}
 seed run --rm --network none host true && seed engine stop || exit 1
 rm -rf /tmp/host-run /tmp/host/engine.log /tmp/host/events.jsonl
@@ -34,7 +34,7 @@ exec .venv/bin/python -m pytest -vv tests/security -n {debian.TESTS_CPUS} --dist
 AUDITED = "AppArmor's profile orlop-default confines it"
 Parts = dict[str, list[str]]
 LONG = os.environ.get("ORLOP_TEST_GUEST") == "long"
-APPLETS = "cat dd echo mknod mount sh sleep true".split()
+APPLETS = "cat dd echo env grep mkdir mknod mount sh sleep true".split()
 STORY = Path(__file__).with_name("debian_story.sh")
 
 
@@ -87,6 +87,16 @@ def test_a_users_service_enforces_limits(story: Parts) -> None:
     assert re.fullmatch("[0-9a-f]{64}", told[0]), told  # and no warning
     assert told[1].startswith("/user.slice/user-1000.slice/user@1000.service/orlop/"), told
     assert told[2:] == ["tester", "67108864", "0", "50000 100000", "20", "active"]
+
+
+def test_what_runs_below_a_service_can_not_ask_systemd_for_more(story: Parts) -> None:
+    for part in ("systemd", "systemd and writable cgroups"):
+        told = story[part]
+        # No socket, no variable, no unit outside, no other limit, no other cgroup: each attempt has its refusal.
+        assert not [line for line in told if line.startswith(("/run", "raised", "left")) or "=" in line], told
+        assert sum("Failed to connect to bus" in line for line in told) == 2, told
+        assert "No such file or directory" in told[-1], told
+    assert ("made" in story["systemd"], "made" in story["systemd and writable cgroups"]) == (False, True)
 
 
 def test_a_container_freezes(story: Parts) -> None:
