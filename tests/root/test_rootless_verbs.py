@@ -139,7 +139,7 @@ builder cache export ./mounts
 builder cache import --replace ./mounts
 buildah from --name w built
 buildah config --env A=B w
-buildah run w -- sh -c 'echo $A >/a'
+buildah run --isolation chroot w -- sh -c 'echo $A >/a'
 buildah copy w got /got
 buildah add w got /added
 buildah commit w by-hand
@@ -150,6 +150,9 @@ buildah umount w = 1
 buildah rename w v
 buildah inspect v
 buildah rm v
+buildah info
+buildah version
+buildah manifest exists nothing = 1
 run --rm by-hand cat /a /got /added
 tag built 127.0.0.1:PORT/built:1
 push 127.0.0.1:PORT/built:1

@@ -28,6 +28,8 @@ _IMAGES = ("images.images", "IMAGES", "List images")
 _IMPORT = ("images.images", "IMPORT", "Import the contents from a tarball to create a filesystem image")
 _INFO = ("verbs.info", "INFO", "Display system-wide information")
 _KILL = ("containers.lifecycle", "KILL", "Kill one or more running containers")
+_LOGIN = ("images.login", "LOGIN", "Authenticate to a registry")
+_LOGOUT = ("images.login", "LOGOUT", "Log out from a registry")
 _LOGS = ("containers.logs", "LOGS", "Fetch the logs of a container")
 _PAUSE = ("containers.lifecycle", "PAUSE", "Pause all processes within one or more containers")
 _PORT = ("containers.top", "PORT", "List port mappings or a specific mapping for the container")
@@ -57,6 +59,7 @@ _UPGRADE = (
     "UPGRADE",
     "Put another image below a container, and the old one back if the new one fails",
 )
+_VERSION = ("verbs.info", "VERSION", "Show the Orlop version information")
 _WAIT = ("containers.lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes")
 
 COMMON: dict[str, Row] = {
@@ -67,7 +70,7 @@ COMMON: dict[str, Row] = {
     "pull": _PULL,
     "push": _PUSH,
     "images": _IMAGES,
-    "version": ("verbs.info", "VERSION", "Show the Orlop version information"),
+    "version": _VERSION,
     "info": _INFO,
 }
 
@@ -108,8 +111,8 @@ COMMANDS: dict[str, Row] = {
     "rm": _RM,
     "history": _HISTORY,
     "load": _LOAD,
-    "login": ("images.login", "LOGIN", "Authenticate to a registry"),
-    "logout": ("images.login", "LOGOUT", "Log out from a registry"),
+    "login": _LOGIN,
+    "logout": _LOGOUT,
     "rmi": _RMI,
     "search": ("images.login", "SEARCH", "Search registries for images"),
     "save": _SAVE,
@@ -141,7 +144,11 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "copy": ("build.byhand", "COPY", "Copy files and folders into a working container"),
             "from": ("build.byhand", "FROM", "Make a working container from an image, or from scratch"),
             "images": _IMAGES,
+            "info": _INFO,
             "inspect": ("build.workmount", "INSPECT", "Display information on a working container or an image"),
+            "login": _LOGIN,
+            "logout": _LOGOUT,
+            "manifest": ("build.buildah", "MANIFEST", "Make lists of images: manifest create|add|inspect|push|..."),
             "mount": ("build.workmount", "MOUNT", "Mount working containers, or list what is mounted"),
             "pull": _PULL,
             "push": _PUSH,
@@ -151,6 +158,8 @@ GROUPS: dict[str, tuple[str, dict[str, Row]]] = {
             "run": ("build.byhand", "RUN", "Run a command in a working container"),
             "tag": _TAG,
             "umount": ("build.workmount", "UMOUNT", "Unmount working containers, and keep what was written"),
+            "unshare": ("build.buildah", "UNSHARE", "Run a program as root among your own ids"),
+            "version": _VERSION,
         },
     ),
     "builder": (

@@ -294,11 +294,16 @@ def _ignored(path: str) -> dict[str, str]:
     return {"ignore_text": _read(path, path).decode(errors="surrogateescape")} if path else {}
 
 
+def check_isolation(verb: str, name: str) -> None:
+    """Raise Unsupported for an isolation that only other systems have; a container's is more than buildah's chroot."""
+    if name not in ("", "default", "oci", "rootless", "chroot"):
+        cause = "steps run in containers with namespaces of their own, and in nothing else"
+        raise Unsupported(verb, f"--isolation={name[:40]}", cause, hint="leave it away")
+
+
 def _check_refused(options: Options) -> None:
     """Raise Unsupported for values that only other systems have."""
-    if options["isolation"] not in ("", "default"):
-        cause = "steps run in containers with namespaces of their own, and in nothing else"
-        raise Unsupported("build", f"--isolation={options['isolation'][:40]}", cause, hint="leave it away")
+    check_isolation("build", options["isolation"])
     if not options["disable-content-trust"]:
         cause = "Notary's signatures of tags are read no more"
         raise Unsupported("build", "--disable-content-trust=false", cause, hint="name the base image by its digest")

@@ -157,6 +157,10 @@ def _run(invocation: Invocation) -> int:
     if not words:
         raise UsageError("command must be specified", "orlop image run NAME -- COMMAND")
     options = invocation.options
+    if options["isolation"]:
+        from .build import check_isolation
+
+        check_isolation("image run", options["isolation"])
     flags = [f"--mount={_line(mount)}" for mount in options["mount"]]
     flags += [f"--network={options['network']}"] if options["network"] else []
     with invocation.connect() as engine:
@@ -291,6 +295,7 @@ RUN = Command(
     "Run a command in a working container",
     "[OPTIONS] NAME COMMAND [ARG...]",
     flags=(
+        _flag("isolation", "oci, rootless or chroot: whichever it is, a step has the isolation of a container"),
         _flag("mount", "Mount something while it runs, as RUN --mount has it", LIST),
         _flag("network", "Network of the command (default, none)"),
     ),
