@@ -147,7 +147,7 @@ def test_what_an_inline_cache_says(orlop: Environment, context: Path, tmp_path: 
         (["--cache-to", "type=local,dest=x,compression=lzma"], "there is no such compression"),
         (["--cache-to", "type=registry,ref=x,registry.insecure=true"], "said by the machine's files"),
         (["--cache-from", "type=registry,ref=x,registry.insecure=true"], "said by the machine's files"),
-        (["--cache-to", "type=local,dest=x,compression=estargz"], "lazy pullers"),
+        (["--cache-to", "type=local,dest=x,compression=estargz"], "estargz adds a table"),
         (["--cache-to", "type=inline,compression=gzip"], "it has no attribute 'compression'"),
         (["--cache-to", "type=registry,ref=x,image-manifest=false"], "an image manifest of the OCI"),
     ],

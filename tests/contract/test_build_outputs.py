@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import subprocess
 import tarfile
@@ -61,6 +62,27 @@ def blob(archive: Path, digest: str) -> bytes:
         file = opened.extractfile(f"blobs/sha256/{digest.partition(':')[2]}")
         assert file is not None
         return file.read()
+
+
+def test_layers_that_can_be_read_in_part_are_whole_layers_too(
+    orlop: Environment, context: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "estargz.tar"
+    packed = layers(orlop, context, archive, "name=parts:1,compression=estargz,force-compression=true")
+    manifest = raw(orlop, f"oci-archive:{archive}")
+    diff_ids = json.loads(blob(archive, manifest["config"]["digest"]))["rootfs"]["diff_ids"]
+    for one, diff_id in zip(packed, diff_ids, strict=True):
+        data = blob(archive, one["digest"])
+        assert f"sha256:{hashlib.sha256(gzip.decompress(data)).hexdigest()}" == diff_id
+        with tarfile.open(fileobj=io.BytesIO(data)) as opened:
+            table = opened.extractfile("stargz.index.json")
+            assert table is not None
+            digest = f"sha256:{hashlib.sha256(table.read()).hexdigest()}"
+        assert one["annotations"]["containerd.io/snapshot/stargz/toc.digest"] == digest
+    orlop("load", "-i", archive)
+    fetched = orlop("run", "--rm", "-d", "parts:1", "/none", check=False)
+    assert "/none" in fetched.stderr, "it is a root file system"
+    assert packed == layers(orlop, context, tmp_path / "again.tar", "compression=estargz,force-compression=true")
 
 
 def test_layers_are_compressed_the_same_way_each_time(orlop: Environment, context: Path, tmp_path: Path) -> None:
@@ -171,7 +193,8 @@ def test_a_squashed_image_has_one_layer_and_the_same_files(orlop: Environment, c
     ("words", "told"),
     [
         (["-o", "type=image,compresion=gzip"], "it has no attribute 'compresion'"),
-        (["-o", "type=image,compression=estargz"], "lazy pullers"),
+        (["-o", "type=image,oci-mediatypes=false,compression=estargz"], "docker's media types have none"),
+        (["-o", "type=image,compression=estargz", "--cache-to", "type=inline"], "an inline cache names layers"),
         (["-o", "type=image,compression=gzip,compression-level=10"], "gzip has no such level"),
         (["-o", "type=image,oci-mediatypes=false,compression=zstd"], "docker's media types have none"),
         (["-o", "type=registry,registry.insecure=true"], "said by the machine's files"),

@@ -6,6 +6,7 @@ Source: docker's documentation of cache backends (registry, inline, local); Buil
 from orlop.spec.errors import Invalid, Unsupported
 from orlop.spec.record import Record
 from orlop.spec.reference import Reference
+from orlop.spec.registry import ESTARGZ
 
 from .. import attributes
 from ..output import wanted
@@ -76,6 +77,9 @@ def destination(attributes: "Mapping[str, str]") -> CachePlace:
     if kind == INLINE:
         return CachePlace(type=kind)
     form = wanted.form_of({name: given[name] for name in _PACKED if name in given})
+    if form.compression == ESTARGZ:
+        cause = "a layer of a cache is known by what it holds, and estargz adds a table to that"
+        raise Unsupported("build", "cache compression=estargz", cause, hint="use zstd or gzip")
     ignore = _flag(given, "ignore-error", default=False)
     if kind == LOCAL:
         path, tag = _needed(given, "dest", "--cache-to type=local"), given.get("tag", TAG_DEFAULT)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from orlop.engine.steps.workspace import unpacked
-from orlop.image.convert import typed
+from orlop.image.convert import typed, with_table
 from orlop.image.image import Layer
 from orlop.snapshot.layered import idle_whiteouts, open_layers
 from orlop.snapshot.pack import Packer
-from orlop.spec.errors import Denied, Invalid
+from orlop.spec.errors import Denied, Invalid, Unsupported
 from orlop.spec.image import (
     DOCKER_CONFIG,
     DOCKER_INDEX,
@@ -25,8 +25,10 @@ from orlop.spec.image import (
     chain_ids,
 )
 from orlop.spec.jsonio import dump
+from orlop.spec.registry import ESTARGZ
 
 from .. import graph
+from ..cache.places import INLINE
 from ..solver.solve import chain_of
 from . import layers as forms
 from . import scan
@@ -95,6 +97,9 @@ def _annotations(output: Output, place: str, target: graph.Target | None) -> dic
 def _manifest(solver: Solver, target: graph.Target, output: Output) -> Descriptor:
     form, store = output.form, solver.engine.store
     layers = solver.solved[target.vertex].tree.layers
+    if form.compression == ESTARGZ and any(place.type == INLINE for place in solver.settings.request.cache_to):
+        cause = "an inline cache names layers by what they hold, and estargz adds a table to that"
+        raise Unsupported("build", "output compression=estargz", cause, hint="write the cache elsewhere, or use zstd")
     solver.fetch(layers)
     base = _base(solver, target)
     if solver.settings.request.squash:
@@ -104,6 +109,11 @@ def _manifest(solver: Solver, target: graph.Target, output: Output) -> Descripto
     descriptors = []
     for number, layer in enumerate(layers):
         packed = form.compression and (form.force or number >= base)
+        if packed and form.compression == ESTARGZ:
+            listed, diff_id = with_table(store, layer.descriptor, layer.diff_id, form.level)
+            layers = (*layers[:number], layer.replace(diff_id=diff_id), *layers[number + 1 :])
+            descriptors.append(listed)
+            continue
         one = forms.packed(solver.engine, layer.descriptor, form) if packed else layer.descriptor
         descriptors.append(typed(one, docker=form.docker))
     config = _config(solver, target, layers)

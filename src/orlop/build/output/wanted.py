@@ -6,7 +6,7 @@ Source: docker's documentation of exporters (image, registry, oci, docker, local
 from orlop.spec.errors import Invalid, Unsupported
 from orlop.spec.platform import Platform
 from orlop.spec.record import Record
-from orlop.spec.registry import GZIP, LEVELS_MAX, PLAIN, ZSTD
+from orlop.spec.registry import ESTARGZ, GZIP, LEVELS_MAX, PLAIN, ZSTD
 
 from .. import attributes
 
@@ -201,15 +201,13 @@ def refuse_insecure(subject: str) -> "NoReturn":
 def form_of(given: "Mapping[str, str]") -> Form:
     """Return how attributes say that layers and documents are written. Raises Invalid, Unsupported."""
     compression = given.get("compression", "")
-    if compression == "estargz":
-        cause = "estargz orders files for lazy pullers of containerd's, and none is here to try it with"
-        raise Unsupported("build", "output compression=estargz", cause, hint="use zstd or gzip")
-    if compression not in ("", PLAIN, GZIP, ZSTD):
-        hint = f"one of {PLAIN}, {GZIP}, {ZSTD}"
+    if compression not in ("", PLAIN, GZIP, ZSTD, ESTARGZ):
+        hint = f"one of {PLAIN}, {GZIP}, {ZSTD}, {ESTARGZ}"
         raise Invalid("build", f"output compression={compression[:40]}", "there is no such compression", hint=hint)
     docker = not _flag(given, "oci-mediatypes", default=True)
-    if docker and compression == ZSTD:
-        raise Invalid("build", "output compression=zstd", "docker's media types have none for it", hint="use gzip")
+    if docker and compression in (ZSTD, ESTARGZ):
+        subject = f"output compression={compression}"
+        raise Invalid("build", subject, "docker's media types have none for it", hint="use gzip")
     return Form(
         compression=compression,
         level=_level(given.get("compression-level", ""), compression),
