@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bench import platforms
 from bench.workspace import Workspace
 from orlop.frontends.cli.containers.adopt import adopted
 from orlop.spec.errors import Invalid, OrlopError
@@ -66,6 +67,26 @@ def test_a_container_of_dockers_is_made_here(orlop: Environment, peer: Callable[
     lost = orlop("adopt", "--from", place, "web", check=False)
     assert lost.code == 1 and "Next: name the other engine's socket" in lost.stderr
     assert "unix sockets only" in orlop("adopt", "--from", "tcp://x:1", "web", check=False).stderr
+
+
+def test_a_container_of_podmans_is_made_here(orlop: Environment, peer: Callable[[str], Path]) -> None:
+    """Red: with podman's options of mounts left in, or its names of limits."""
+    peer("podman")
+    with Workspace() as work:
+        command, env = platforms.podman_command(work)
+        place = work.path("service") / "s"
+        work.daemon([*command, "system", "service", "-t", "0", f"unix://{place}"], env, place)
+        work.run([*command, "import", work.archive(), "box:1"], env)
+        flags = "--name web --network none -e A=b -m 64m -v data:/data --ulimit nofile=100:200 --entrypoint sleep"
+        work.run([*command, "create", *flags.split(), "box:1", "1000"], env)
+        said = orlop("adopt", "--from", f"unix://{place}", "web")
+        assert "nosuid of data:/data" in said.stderr
+        orlop("start", "web")
+        found = json.loads(orlop("inspect", "web").stdout)[0]
+        assert "A=b" in found["Config"]["Env"] and found["Config"]["Entrypoint"] == ["sleep"]
+        assert found["HostConfig"]["Memory"] == 64 << 20 and found["HostConfig"]["Binds"] == ["data:/data:rw"]
+        assert orlop("exec", "web", "sh", "-c", "ulimit -n").stdout == "100\n"
+        orlop("rm", "-f", "web")
 
 
 @contextmanager

@@ -54,6 +54,8 @@ def adopted(found: dict[str, Any]) -> tuple[ContainerRequest, list[str]]:
         driver = _LOG_DRIVERS[log.text("Type")]
         host["LogConfig"] = {"Type": driver, "Config": {}}
         left.append(f"its log driver {log.text('Type')}: it is {driver} here")
+    host["Binds"] = [_bind(one, left) for one in Reader(host, "HostConfig").texts("Binds")]
+    host["Ulimits"] = [_ulimit(one) for one in Reader(host, "HostConfig").parts("Ulimits")]
     for point in told.parts("Mounts"):
         if point.text("Type") == "volume" and not _is_id(point.text("Name")):
             left.append(
@@ -63,6 +65,23 @@ def adopted(found: dict[str, Any]) -> tuple[ContainerRequest, list[str]]:
     endpoints = {name: _endpoint(Reader(one, "Networks"), identifier) for name, one in networks.items()}
     body = config | {"HostConfig": host, "NetworkingConfig": {"EndpointsConfig": endpoints}}
     return container(body, name, ""), left
+
+
+def _bind(text: str, left: list[str]) -> str:
+    """Return docker's form of a bind in podman's, which tells all options of the mount."""
+    place, separator, options = text.rpartition(":")
+    if not (separator and ":" in place):
+        return text
+    silent = {"rbind", "nosuid", "nodev"} | (set() if place.startswith("/") else {"rprivate", "private"})
+    words = [word for word in options.split(",") if word not in silent]
+    left += [f"{word} of {place}" for word in ("nosuid", "nodev") if word in options.split(",")]
+    return f"{place}:{','.join(words)}"
+
+
+def _ulimit(one: Reader) -> dict[str, object]:
+    """Return docker's form of a limit; podman writes its name as the system does."""
+    name = one.text("Name").lower().removeprefix("rlimit_")
+    return {"Name": name, "Soft": one.number("Soft"), "Hard": one.number("Hard")}
 
 
 def _is_id(text: str) -> bool:
