@@ -15,6 +15,7 @@ from orlop.spec.tar.estargz import FOOTER_BYTES, TOC_DIGEST, toc_offset, unpack_
 from .registries import Content, Request
 
 PIECE_BYTES = 64 * 1024
+WHOLE_S_MAX = 120.0
 
 
 def packed(tar: bytes) -> tuple[bytes, str, str]:
@@ -59,10 +60,15 @@ def add_manifest(content: Content, layers: list[dict[str, Any]], diff_ids: list[
 
 
 class Narrow:
-    """A rule that sends blobs with so many bytes a second, all connections together. sent: bytes of blobs so far."""
+    """A rule that sends blobs with so many bytes a second, all connections together.
+
+    sent: bytes of blobs so far. whole: cleared, nothing but closed ranges is sent, and everything else waits.
+    """
 
     def __init__(self, bytes_per_s: float) -> None:
         self.sent = 0
+        self.whole = threading.Event()
+        self.whole.set()
         self._rate = bytes_per_s
         self._free_at = 0.0
         self._lock = threading.Lock()
@@ -73,6 +79,8 @@ class Narrow:
         if request.command != "GET" or data is None:
             return False
         first, _, last = request.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        if not last and len(data) > PIECE_BYTES:
+            self.whole.wait(WHOLE_S_MAX)
         at, end = int(first or 0), min(int(last or len(data)) + 1, len(data))
         request.send_response(206 if first else 200)
         if first:

@@ -48,6 +48,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..snapshot.drivers import Writable
     from ..spec.digest import Digest
     from ..spec.paths import Paths
     from ..spec.task import TaskStatus
@@ -147,6 +148,17 @@ class Engine:
             execs.settle(self, run)
         else:
             ends.settle(self, run)
+
+    def layer(self, key: str) -> Writable:
+        """Return a writable layer for who looks into its trees; what is still coming of its image is waited for.
+
+        Raises NotFound, Unavailable.
+        """
+        if not self.snapshots.is_whole(key):
+            from .lazy import verb
+
+            verb.await_whole(self, key)
+        return self.snapshots.writable(key)
 
     def cgroup(self, container_id: str, status: TaskStatus) -> Cgroup:
         """Return the cgroup that a container runs in."""

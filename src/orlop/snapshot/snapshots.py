@@ -180,6 +180,11 @@ class Snapshots:
         """Tell whether a layer is unpacked."""
         return os.path.isdir(self._layer(chain_id))
 
+    def is_whole(self, key: str) -> bool:
+        """Tell whether all layers that the layer called key stands on are unpacked. Raises NotFound."""
+        parent = self._parent(key)
+        return parent is None or self.has(parent)
+
     def is_served(self, chain_id: Digest) -> bool:
         """Tell whether a layer can be mounted, with all below it, although it is not all unpacked (`lent`)."""
         if self.has(chain_id):

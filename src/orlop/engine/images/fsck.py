@@ -115,7 +115,15 @@ def _missing(engine: Engine, target: Descriptor) -> str:
         return needed.broken[0]
     foreign = {layer.digest for layer in getattr(manifest, "layers", ()) if layer.urls}
     lost = [digest for digest in needed.blobs - foreign if engine.store.stat(digest) is None]
+    lost = [digest for digest in lost if not _is_coming(engine, digest)]
     return f"blob {lost[0]} is not here" if lost else ""
+
+
+def _is_coming(engine: Engine, digest: Digest) -> bool:
+    """Tell whether an image that runs before it is here brings the blob."""
+    from ..lazy import verb
+
+    return verb.brings(engine, digest) != ""
 
 
 def _ingest(engine: Engine, repair: bool) -> Iterator[Problem]:

@@ -210,21 +210,36 @@ def _attend(engine: Engine, pid: int, directory: str) -> None:
 
 def awaited(engine: Engine, digest: Digest) -> bool:
     """Wait for a layer's blob that a server brings. False where none does. Raises Unavailable when nothing comes."""
-    for directory in servers(engine.paths.run):
-        if digest in _layers(engine, directory) and _lives(directory):
-            came_at, seen = time.monotonic(), -1
-            while not os.path.exists(engine.store.path(digest)):
-                if not _lives(directory):
-                    return os.path.exists(engine.store.path(digest))
-                coming = engine.store.coming(digest)
-                if coming != seen:
-                    came_at, seen = time.monotonic(), coming
-                if time.monotonic() > came_at + NOTHING_CAME_S_MAX:
-                    cause = trouble(directory) or "nothing comes from its registry"
-                    raise Unavailable("read", f"blob {digest}", cause, hint="pull the image again")
-                time.sleep(_POLL_S)
-            return True
-    return False
+    directory = brings(engine, digest)
+    if not directory:
+        return False
+    came_at, seen = time.monotonic(), -1
+    while not os.path.exists(engine.store.path(digest)) and _lives(directory):
+        coming = engine.store.coming(digest)
+        if coming != seen:
+            came_at, seen = time.monotonic(), coming
+        if time.monotonic() > came_at + NOTHING_CAME_S_MAX:
+            cause = trouble(directory) or "nothing comes from its registry"
+            raise Unavailable("read", f"blob {digest}", cause, hint="pull the image again")
+        time.sleep(_POLL_S)
+    return os.path.exists(engine.store.path(digest))
+
+
+def brings(engine: Engine, digest: Digest) -> str:
+    """Return the directory of the living server that brings a layer's blob, "" for none."""
+    found = servers(engine.paths.run)
+    return next((one for one in found if _lives(one) and digest in _layers(engine, one)), "")
+
+
+def await_whole(engine: Engine, key: str) -> None:
+    """Wait until all layers below a writable one are unpacked. Raises Unavailable when nobody brings them."""
+    while not engine.snapshots.is_whole(key):
+        if not any(map(_lives, servers(engine.paths.run))):
+            if engine.snapshots.is_whole(key):
+                return
+            cause = "its image is here in part only, and nobody brings the rest"
+            raise Unavailable("read", f"the layers of {key[:12]}", cause, hint="pull its image")
+        time.sleep(_POLL_S)
 
 
 def give_up(engine: Engine, manifest: Digest) -> None:
