@@ -118,7 +118,7 @@ def _read_all(archive: int) -> bytes:
     while piece := os.read(archive, 65536):
         data += piece
         if len(data) > DOCKERFILE_BYTES_MAX:
-            raise Invalid("read", "the Dockerfile", f"it has more than {DOCKERFILE_BYTES_MAX} bytes")
+            raise Invalid("read", "the Dockerfile", f"it has more than {DOCKERFILE_BYTES_MAX} bytes", code="E0212")
     return data
 
 
@@ -135,7 +135,7 @@ def _read_dockerfile(request: BuildRequest, root: str, given: Given) -> None:
         data = _read(root, DOCKERFILE.lower())
     if data is None:
         cause = f"failed to read dockerfile: open {given.dockerfile}: no such file or directory"
-        raise NotFound("build", given.dockerfile, cause, hint="name it with -f")
+        raise NotFound("build", given.dockerfile, cause, hint="name it with -f", code="E0407")
     given.text = data
 
 

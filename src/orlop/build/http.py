@@ -63,7 +63,7 @@ def download(url: str, path: str, secret: Callable[[str], bytes | None]) -> str:
             while data := response.read(READ_BYTES):
                 size += len(data)
                 if size > FETCH_BYTES_MAX:
-                    raise Invalid("fetch", url, f"it has more than {FETCH_BYTES_MAX} bytes")
+                    raise Invalid("fetch", url, f"it has more than {FETCH_BYTES_MAX} bytes", code="E0212")
                 digest.update(data)
                 file.write(data)
         announced = response.getheader("Content-Length", "")

@@ -63,7 +63,7 @@ class Matcher:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns = [_split(pattern) for pattern in patterns if pattern.strip()]
         if len(self._patterns) > PATTERNS_MAX:
-            raise Invalid("read", _NAME, f"it has more than {PATTERNS_MAX} patterns")
+            raise Invalid("read", _NAME, f"it has more than {PATTERNS_MAX} patterns", code="E0212")
         self._groups = list(_groups(self._patterns))
         self.has_exceptions = any(inverted for inverted, _ in self._patterns)
 

@@ -72,13 +72,16 @@ class Decompressed:
         data = self._next_raw() if self.compression == NONE else self._decompress(min(count, OUTPUT_BYTES))
         self._bytes_out += len(data)
         if self._bytes_out > UNCOMPRESSED_BYTES_MAX:
-            raise Invalid("read", self._subject, f"it has more than {UNCOMPRESSED_BYTES_MAX} bytes uncompressed")
+            raise Invalid(
+                "read", self._subject, f"it has more than {UNCOMPRESSED_BYTES_MAX} bytes uncompressed", code="E0212"
+            )
         if self._bytes_out > RATIO_FREE_BYTES and self._bytes_out > RATIO_MAX * self._bytes_in:
             raise Invalid(
                 "read",
                 self._subject,
                 f"{self._bytes_in} bytes became {self._bytes_out}: it looks made to fill the disk",
                 hint="decompress it yourself if you trust it, and import that",
+                code="E0807",
             )
         return data
 
@@ -92,12 +95,14 @@ class Decompressed:
             if decompressor.needs_input and not self._input:
                 self._input = self._next_raw()
                 if not self._input:
-                    raise Invalid("read", self._subject, f"its {self.compression} data is truncated")
+                    raise Invalid("read", self._subject, f"its {self.compression} data is truncated", code="E0807")
             data, self._input = self._input, b""
             try:
                 out = decompressor.decompress(data, count)
             except Exception as wrong:  # zlib.error, LZMAError, ZstdError, OSError: each module has its own
-                raise Invalid("read", self._subject, f"its {self.compression} data is damaged ({wrong})") from None
+                raise Invalid(
+                    "read", self._subject, f"its {self.compression} data is damaged ({wrong})", code="E0807"
+                ) from None
             if out:
                 return out
 
@@ -112,10 +117,12 @@ class Decompressed:
         if not rest.strip(b"\0"):  # gzip(1): zeros behind the data are a tape's padding
             while more := self._next_raw():
                 if more.strip(b"\0"):
-                    raise Invalid("read", self._subject, f"something else follows its {self.compression} data")
+                    raise Invalid(
+                        "read", self._subject, f"something else follows its {self.compression} data", code="E0807"
+                    )
             return False
         if detect(rest) != self.compression:
-            raise Invalid("read", self._subject, f"something else follows its {self.compression} data")
+            raise Invalid("read", self._subject, f"something else follows its {self.compression} data", code="E0807")
         self._input = rest
         self._decompressor = self._open()
         return True

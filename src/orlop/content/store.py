@@ -131,11 +131,15 @@ class Store:
         with self.open(digest) as file:
             size = os.fstat(file.fileno()).st_size
             if size > bytes_max:
-                raise Invalid("read", f"blob {digest}", f"it has {size} bytes, the limit is {bytes_max}")
+                raise Invalid("read", f"blob {digest}", f"it has {size} bytes, the limit is {bytes_max}", code="E0212")
             data = file.read(bytes_max)
         if Digest.of(data, digest.algorithm) != digest:
             raise Unavailable(
-                "read", f"blob {digest}", "its content has changed on disk", hint="remove the image and import it again"
+                "read",
+                f"blob {digest}",
+                "its content has changed on disk",
+                hint="remove the image and import it again",
+                code="E0805",
             )
         return data
 
@@ -161,7 +165,7 @@ class Store:
                 while ingest.size <= bytes_max and (data := source.read(READ_BYTES)):
                     ingest.write(data)
             if ingest.size > bytes_max:
-                raise Invalid("store", "a blob", f"it has more than the {bytes_max} bytes allowed")
+                raise Invalid("store", "a blob", f"it has more than the {bytes_max} bytes allowed", code="E0212")
             return ingest.commit(expected, media_type)
 
     def writer(self, algorithm: str = "sha256") -> Ingest:
@@ -345,7 +349,7 @@ class Ingest:
         if wanted is not None and wanted.algorithm != self._algorithm:
             raise Invalid("store", f"blob {wanted}", f"it was hashed with {self._algorithm}")
         if wanted is not None and wanted != self.digest:
-            raise Invalid("store", f"blob {wanted}", f"its content has the digest {self.digest}")
+            raise Invalid("store", f"blob {wanted}", f"its content has the digest {self.digest}", code="E0805")
         if isinstance(expected, Descriptor):
             return expected
         return Descriptor(media_type=media_type, digest=self.digest, size=self.size)

@@ -249,7 +249,7 @@ def _test(filters: Filters) -> Callable[[Event], bool]:
     for key in filters:
         if key not in FILTERS:
             hint = f"known are {', '.join(sorted(FILTERS))}"
-            raise Invalid("read", "the events", f"invalid filter '{key[:60]}'", hint=hint)
+            raise Invalid("read", "the events", f"invalid filter '{key[:60]}'", hint=hint, code="E0210")
     tests = [(_TESTS[key], key, values) for key, values in filters.items() if values]
     return lambda event: all(test(event, key, values) for test, key, values in tests)
 

@@ -73,7 +73,7 @@ def _store_layer(store: Store, source: Readable) -> tuple[Descriptor, Digest]:
         while data := source.read(READ_BYTES):
             raw.write(data)
             if raw.size > ARCHIVE_BYTES_MAX:
-                raise Invalid("import", _SUBJECT, f"it has more than {ARCHIVE_BYTES_MAX} bytes")
+                raise Invalid("import", _SUBJECT, f"it has more than {ARCHIVE_BYTES_MAX} bytes", code="E0212")
         if raw.size == 0:
             raise Invalid("import", _SUBJECT, "it is empty", hint="give a tar archive of a root file system")
         with raw.reader() as file:

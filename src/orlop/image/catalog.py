@@ -182,4 +182,5 @@ def _missing(name: str) -> NotFound:
         f"image {name}",
         f"No such image: {name}",
         hint=f"get it with: orlop pull {name}; `orlop images` lists what is here, `host` is always",
+        code="E0801",
     )

@@ -66,6 +66,7 @@ class Closure:
                 subject,
                 f"it is a program for {found.machine_name}, this machine is {self._machine}",
                 hint="name a program of this machine's architecture",
+                code="E0308",
             )
         if found.interpreter:
             self._require(found.interpreter, subject, "its interpreter")
@@ -200,7 +201,11 @@ def find_program(name: str, directories: Sequence[str] = SEARCH_PATH) -> str:
         path = os.path.abspath(name)
         if not os.path.exists(path):
             raise NotFound(
-                "copy", f"program {name}", f"program {name} does not exist", hint="look for another path of it"
+                "copy",
+                f"program {name}",
+                f"program {name} does not exist",
+                hint="look for another path of it",
+                code="E0222",
             )
         if os.path.isdir(path):
             raise Invalid("copy", f"program {name}", "it is a directory", hint="name a program in it")
@@ -216,6 +221,7 @@ def find_program(name: str, directories: Sequence[str] = SEARCH_PATH) -> str:
         f"program {name}",
         f"program {name} is in none of {', '.join(directories)}",
         hint="write its path, or install it",
+        code="E0222",
     )
 
 

@@ -79,7 +79,7 @@ def load(store: Store, source: Readable, lease: Lease) -> list[Loaded]:
     if archive.has("manifest.json"):
         return [_from_docker(archive, entry) for entry in _entries(archive)]
     hint = "give what `orlop save`, `docker save` or `skopeo copy ... oci-archive:` wrote"
-    raise Invalid("load", _SUBJECT, "it holds neither index.json nor manifest.json", hint=hint)
+    raise Invalid("load", _SUBJECT, "it holds neither index.json nor manifest.json", hint=hint, code="E0808")
 
 
 class _Archive:
@@ -159,7 +159,7 @@ def _from_layout(archive: _Archive) -> list[Loaded]:
     Layout.from_json(archive.document("oci-layout"), f"oci-layout of {_SUBJECT}")
     index = Index.from_json(archive.document("index.json"), f"index.json of {_SUBJECT}")
     if len(index.manifests) > IMAGES_MAX:
-        raise Invalid("load", _SUBJECT, f"it has more than {IMAGES_MAX} images")
+        raise Invalid("load", _SUBJECT, f"it has more than {IMAGES_MAX} images", code="E0212")
     found: dict[Digest, Loaded] = {}
     for descriptor in index.manifests:
         if descriptor.media_type not in MANIFESTS and descriptor.media_type not in INDEXES:
@@ -261,4 +261,4 @@ def _check_content(store: Store, digest: Digest, diff_id: Digest) -> None:
             found.update(data)
     if found.hexdigest() != diff_id.hex:
         told = f"its content has the diff_id {diff_id.algorithm}:{found.hexdigest()}, its configuration says {diff_id}"
-        raise Invalid("load", f"layer {digest}", told)
+        raise Invalid("load", f"layer {digest}", told, code="E0805")

@@ -139,7 +139,7 @@ class Pull:
         lease.add(one.manifest.config.digest)
         self._bring_config(one)
         if one.config is None:
-            raise Unsupported("pull", self.reference.familiar, "it is no image")
+            raise Unsupported("pull", self.reference.familiar, "it is no image", code="E0808")
         return target, one
 
     # -- documents --------------------------------------------------------------------------------------------------
@@ -195,6 +195,7 @@ class Pull:
                 self.reference.familiar,
                 f"no matching manifest for {self._platform} in the manifest list entries",
                 hint=f"it is made for {_platforms(document)}; choose one with --platform",
+                code="E0806",
             )
         return chosen
 
@@ -218,7 +219,7 @@ class Pull:
         manifest = one.manifest
         subject = f"manifest {one.descriptor.digest}"
         if len(manifest.layers) > LAYERS_MAX:
-            raise Invalid("pull", subject, f"it has more than {LAYERS_MAX} layers")
+            raise Invalid("pull", subject, f"it has more than {LAYERS_MAX} layers", code="E0212")
         lease.add(manifest.config.digest, *(layer.digest for layer in manifest.layers))
         here = {layer.digest: self._store.stat(layer.digest) == layer.size for layer in manifest.layers}
         for layer in manifest.layers:
@@ -261,7 +262,7 @@ class Pull:
         first = fetched[0][0]
         if first.config is None and not self._all and unpack is not None:
             what = first.manifest.artifact_type or first.manifest.config.media_type
-            raise Unsupported("pull", self.reference.familiar, f"it is no image but {what!r}")
+            raise Unsupported("pull", self.reference.familiar, f"it is no image but {what!r}", code="E0808")
         main = self._main(fetched) if unpack is not None else None
         progress = Progress([pair for one, downloads in fetched for pair in _pairs(one, downloads)], quiet)
         unpacking = Unpacking(self._store, main, unpack, lease) if main is not None and unpack is not None else None

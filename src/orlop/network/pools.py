@@ -76,7 +76,7 @@ def free_subnet(taken: Collection[Subnet], first: str = "", places: Sequence[tup
             start = max(start + step, (blocking.last + step) // step * step)
     shown = ", ".join(str(other) for other in list(taken)[:8])
     cause = f"all predefined address pools have been fully subnetted; in the way are {shown}"
-    raise Unavailable("create", "a network", cause, hint="name a free one with --subnet")
+    raise Unavailable("create", "a network", cause, hint="name a free one with --subnet", code="E0705")
 
 
 def local_ipv6(seed: str) -> Subnet:
@@ -93,7 +93,9 @@ def check(wanted: Subnet, taken: Iterable[tuple[Subnet, str]], subject: str) -> 
     for other, owner in taken:
         if wanted.overlaps(other):
             cause = f"Pool overlaps with other one on this address space: {wanted} with {other} of {owner}"
-            raise Conflict("create", subject, cause, hint="choose another --subnet, or remove that network")
+            raise Conflict(
+                "create", subject, cause, hint="choose another --subnet, or remove that network", code="E0705"
+            )
 
 
 def first_address(of: Subnet) -> str:

@@ -177,7 +177,7 @@ def clone_beside(cgroup: Cgroup, first: int, child: Child, leaf: Cgroup | None =
     """
     layout = cgroup.layout
     if layout.v2 and cgroup.events().frozen:
-        raise Conflict("enter", "the container", "it is paused", hint="unpause it first")
+        raise Conflict("enter", "the container", "it is paused", hint="unpause it first", code="E1003")
     try:
         return clone_into(leaf or cgroup, 0, child)
     except OSError as failure:

@@ -263,7 +263,7 @@ def _clone(created: Created, plan: Plan, outside: Outside, stdio: tuple[int, ...
     except OSError as failure:
         # ENOMEM: the first process of the PID namespace has ended, so nobody can be born there (pid_namespaces(7)).
         if failure.errno in (errno.ENOMEM, errno.ESRCH) and (outside.target >= 0 or plan.pid_path):
-            raise Conflict("enter", "the PID namespace", "it has ended with its first process") from None
+            raise Conflict("enter", "the PID namespace", "it has ended with its first process", code="E1007") from None
         raise Unavailable("start", "a process in new namespaces", _told(failure)) from None
     finally:
         theirs.close()
@@ -340,7 +340,7 @@ def _died(created: Created) -> OrlopError:
     hint = "its memory limit may be too small for a start" if code == -SIGKILL else ""
     created._undo.remove(created._kill)
     os.close(created.pidfd)
-    return Unavailable("start", "the container's process", f"init {how} before the command", hint=hint)
+    return Unavailable("start", "the container's process", f"init {how} before the command", hint=hint, code="E0506")
 
 
 def _prepare(operation: Operation, outside: Outside) -> None:

@@ -217,7 +217,7 @@ def _refuse_unsupported(spec: Spec) -> None:
     # An object that asks for nothing is not refused: as with runc.
     if spec.linux.intel_rdt and spec.linux.intel_rdt != IntelRdt():
         cause = "this version can't set Intel RDT"
-        raise Unsupported("start with", "linux.intelRdt", cause, hint="leave the field out")
+        raise Unsupported("start with", "linux.intelRdt", cause, hint="leave the field out", code="E1301")
 
 
 def _clone_step(plan: Plan) -> Step:

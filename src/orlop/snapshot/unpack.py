@@ -212,7 +212,9 @@ class Arrival:
             os.close(trash)
         if digest.hexdigest() != diff_id.hex:
             found = f"{diff_id.algorithm}:{digest.hexdigest()}"
-            raise Invalid("unpack", subject, f"its content has the diff_id {found}", hint="import or pull it again")
+            raise Invalid(
+                "unpack", subject, f"its content has the diff_id {found}", hint="import or pull it again", code="E0805"
+            )
         os.rmdir("trash", dir_fd=self.fd)
 
     def describe(self, diff_id: Digest, chain: Sequence[Digest], below: Sequence[str]) -> None:

@@ -108,7 +108,7 @@ _CLASSES: dict[str, type[OrlopError]] = {
 def from_json(value: object) -> OrlopError:
     """Return the error that `to_json` described; an unknown kind or shape becomes `Internal`."""
     if not isinstance(value, dict):
-        return Internal("read", "an error message", "it is not a JSON object")
+        return Internal("read", "an error message", "it is not a JSON object", code="E0211")
     text = {key: str(value.get(key, "")) for key in ("verb", "subject", "cause", "hint", "code")}
     cls = _CLASSES.get(str(value.get("kind")), Internal)
     error = cls(text["verb"], text["subject"], text["cause"], hint=text["hint"], code=text["code"])

@@ -28,7 +28,7 @@ def parse(data: bytes | str, subject: str, *, bytes_max: int = DOCUMENT_BYTES_MA
     NaN, Infinity or half a surrogate pair (which could be read here and written nowhere).
     """
     if len(data) > bytes_max:
-        raise Invalid("read", subject, f"it has {len(data)} bytes, the limit is {bytes_max}")
+        raise Invalid("read", subject, f"it has {len(data)} bytes, the limit is {bytes_max}", code="E0212")
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         value = _parse(text)
@@ -38,18 +38,18 @@ def parse(data: bytes | str, subject: str, *, bytes_max: int = DOCUMENT_BYTES_MA
     except UnicodeEncodeError:
         raise Invalid("read", subject, "it holds half a surrogate pair, which is no character") from None
     except RecursionError:
-        raise Invalid("read", subject, "it is nested too deeply") from None
+        raise Invalid("read", subject, "it is nested too deeply", code="E0211") from None
     except ValueError as wrong:
         if str(wrong).startswith("Exceeds the limit"):  # int(), with words about the interpreter
             raise Invalid("read", subject, "a number in it has too many digits") from None
-        raise Invalid("read", subject, f"it is not valid JSON: {wrong}") from None
+        raise Invalid("read", subject, f"it is not valid JSON: {wrong}", code="E0211") from None
 
 
 def parse_object(data: bytes | str, subject: str, *, bytes_max: int = DOCUMENT_BYTES_MAX) -> dict[str, object]:
     """Like `parse`, and the document must be a JSON object."""
     value = parse(data, subject, bytes_max=bytes_max)
     if not isinstance(value, dict):
-        raise Invalid("read", subject, "it is not a JSON object")
+        raise Invalid("read", subject, "it is not a JSON object", code="E0211")
     return value
 
 

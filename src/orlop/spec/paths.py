@@ -81,6 +81,7 @@ def _root_of_user(environ: Mapping[str, str]) -> str:
         "the data directory",
         "neither XDG_DATA_HOME nor HOME is set",
         hint="set ORLOP_ROOT to a directory of yours",
+        code="E1206",
     )
 
 

@@ -54,6 +54,7 @@ class Platform(Record):
                 f"platform {text[:TEXT_LENGTH_MAX]!r}",
                 "it is not of the form os/architecture[/variant]",
                 hint="write it like linux/amd64 or linux/arm64/v8",
+                code="E0219",
             )
         return cls(os=parts[0], architecture=parts[1], variant="".join(parts[2:])).normalized()
 

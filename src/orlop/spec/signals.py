@@ -25,7 +25,7 @@ def parse(text: str, subject: str) -> int:
         number = int(name[:4])
     if number is None:
         hint = "use a name such as TERM, HUP or USR1, or a number from 1 to 64"
-        raise Invalid("send a signal to", subject, f"invalid signal: {text[:40]}", hint=hint)
+        raise Invalid("send a signal to", subject, f"invalid signal: {text[:40]}", hint=hint, code="E0205")
     return number
 
 

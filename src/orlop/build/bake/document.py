@@ -89,7 +89,7 @@ class Document:
         for block in body.blocks:
             self._blocks += 1
             if self._blocks > BLOCKS_MAX:
-                raise Invalid("read", name, f"it has more than {BLOCKS_MAX} blocks")
+                raise Invalid("read", name, f"it has more than {BLOCKS_MAX} blocks", code="E0212")
             self._define(block, name)
 
     def _define(self, block: Block, file: str) -> None:
@@ -238,7 +238,7 @@ def _comma_separated(text: str) -> list[str]:
 def _from_json(text: str, name: str) -> Block:
     document = parse_json(text, name)
     if not isinstance(document, dict):
-        raise Invalid("read", name, "it is not a JSON object")
+        raise Invalid("read", name, "it is not a JSON object", code="E0211")
     body = Block("", [], 0)
     for key, value in document.items():
         if key in _BLOCKS:
@@ -277,7 +277,7 @@ def _json_block(kind: str, label: str, attributes: dict[str, object], name: str)
 
 def _json_expression(value: object, name: str, depth: int = 0) -> Expression:
     if depth > DEPTH_MAX:
-        raise Invalid("read", name, "it is nested too deeply")
+        raise Invalid("read", name, "it is nested too deeply", code="E0211")
     if isinstance(value, str):
         return parse_template(value, name)
     if isinstance(value, list):

@@ -51,7 +51,7 @@ class Block:
 def parse(text: str, name: str) -> Block:
     """Return the body of a file as a block without type. Raises Invalid with file:line."""
     if len(text) > CHARACTERS_MAX:
-        raise Invalid("read", name, f"it has more than {CHARACTERS_MAX} characters")
+        raise Invalid("read", name, f"it has more than {CHARACTERS_MAX} characters", code="E0212")
     parser = _Parser(text, name)
     body = Block("", [], 1)
     parser.body(body, "")

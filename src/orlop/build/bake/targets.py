@@ -167,6 +167,7 @@ class _Planner:
                 name,
                 f"failed to find target {name}{suggestion(name, known)}",
                 hint="see: orlop bake --list=targets",
+                code="E1413",
             )
         if name in groups:
             return []
@@ -221,7 +222,9 @@ class _Planner:
     def _inherited(self, name: str, below: tuple[str, ...]) -> Target:
         if name not in self.definitions:
             near = suggestion(name, set(self.definitions))
-            raise NotFound("bake", name, f"failed to find target {name}{near}", hint="see: orlop bake --list=targets")
+            raise NotFound(
+                "bake", name, f"failed to find target {name}{near}", hint="see: orlop bake --list=targets", code="E1413"
+            )
         if name in below:
             raise Invalid("bake", f"target {name}", f"infinite loop from {' -> '.join([*below, name])}")
         if len(below) > INHERITANCE_DEPTH_MAX:

@@ -45,7 +45,7 @@ def parse(media_type: str, data: bytes, subject: str) -> Carried:
     value = jsonio.parse(data, subject, bytes_max=DOCUMENT_BYTES_MAX)
     carried = Carried.from_json(value, subject)
     if len(carried.mounts) > MOUNTS_MAX:
-        raise Invalid("read", subject, f"it has more than {MOUNTS_MAX} mounts")
+        raise Invalid("read", subject, f"it has more than {MOUNTS_MAX} mounts", code="E0212")
     for one in carried.mounts:
         if not 0 < len(one.id) <= ID_CHARACTERS_MAX:
             raise Invalid("read", subject, f"{one.id[:60]!r} is no name of a cache mount")

@@ -142,7 +142,7 @@ def parse(data: bytes, subject: str) -> CacheDocument:
     value = jsonio.parse(data, subject, bytes_max=DOCUMENT_BYTES_MAX)
     found = CacheDocument.from_json(value, subject)
     if len(found.steps) > STEPS_MAX:
-        raise Invalid("read", subject, f"it has more than {STEPS_MAX} steps")
+        raise Invalid("read", subject, f"it has more than {STEPS_MAX} steps", code="E0212")
     for record in found.steps:
         if len(record.key) != 64 or not set(record.key) <= set("0123456789abcdef"):
             raise Invalid("read", subject, f"{record.key[:80]!r} is no key")

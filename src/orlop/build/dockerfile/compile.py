@@ -71,7 +71,11 @@ def find_target(dockerfile: kinds.Dockerfile, name: str) -> kinds.Stage:
         return dockerfile.stages[int(name)]
     near = suggestion(name, [stage.base.stage for stage in dockerfile.stages if stage.base.stage])
     raise NotFound(
-        "build", dockerfile.source.name, f'target stage "{name}" could not be found{near}', hint="see --call=targets"
+        "build",
+        dockerfile.source.name,
+        f'target stage "{name}" could not be found{near}',
+        hint="see --call=targets",
+        code="E1407",
     )
 
 

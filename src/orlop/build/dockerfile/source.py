@@ -34,7 +34,7 @@ class Source:
     def decode(cls, data: bytes, name: str) -> Source:
         """Return the Dockerfile that these bytes are. Raises Invalid for what is no text, or too long."""
         if len(data) > DOCKERFILE_BYTES_MAX:
-            raise Invalid("read", name, f"it has {len(data)} bytes, the limit is {DOCKERFILE_BYTES_MAX}")
+            raise Invalid("read", name, f"it has {len(data)} bytes, the limit is {DOCKERFILE_BYTES_MAX}", code="E0212")
         data = data.removeprefix(_BOM)
         try:
             text = data.decode()

@@ -24,7 +24,7 @@ def check_mode(text: str) -> None:
         return
     if not all(_CLAUSE.fullmatch(clause) for clause in text.split(",")):
         cause = f"invalid chmod parameter: '{text[:60]}'. it should be octal string and between 0 and 07777"
-        raise Invalid("parse", "--chmod", cause, hint="write 0644, or u=rwX,go=rX")
+        raise Invalid("parse", "--chmod", cause, hint="write 0644, or u=rwX,go=rX", code="E1410")
 
 
 def changed_mode(text: str, mode: int) -> int:

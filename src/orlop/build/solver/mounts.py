@@ -105,7 +105,9 @@ class Mounted:
             place = open_in_root(root, mount.path, os.O_PATH)
         except OSError:
             cause = f'failed to compute cache key: "{mount.path}": not found'
-            raise NotFound("mount", mount.path, cause, hint=f"look what {mount.target} should show") from None
+            raise NotFound(
+                "mount", mount.path, cause, hint=f"look what {mount.target} should show", code="E1416"
+            ) from None
         try:
             if not stat.S_ISDIR(os.fstat(place).st_mode):
                 return self._copy_of_file(place, mount, number)

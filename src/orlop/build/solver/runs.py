@@ -133,4 +133,4 @@ def _failed(solver: Solver, step: graph.Run, log: StepLog, code: int) -> Command
     cause = f'process "{shown}" did not complete successfully: exit code: {code}'
     solver.tail = log.tail(SHOWN_LINES)
     hint = f"its whole output: orlop builder logs {solver.name} --step {log.number}"
-    return CommandFailed("build", step.origin.text or shown, cause, hint=hint, exit_code=code)
+    return CommandFailed("build", step.origin.text or shown, cause, hint=hint, exit_code=code, code="E1415")

@@ -172,7 +172,7 @@ def directory_line(root: int, path: str, *, owners: bool) -> str:
 def not_found(path: str) -> NotFound:
     """Return docker's error for a source that is not there."""
     hint = "look at the context, at .dockerignore, and at the stage's own files"
-    return NotFound("copy", path, f'failed to compute cache key: "{path}": not found', hint=hint)
+    return NotFound("copy", path, f'failed to compute cache key: "{path}": not found', hint=hint, code="E1416")
 
 
 class _Walk:
@@ -198,7 +198,7 @@ class _Walk:
                 if hidden and (not is_directory or self._pruned(below)):
                     continue
                 if len(self.nodes) > ENTRIES_MAX:
-                    raise Invalid("read", self._top, f"it has more than {ENTRIES_MAX} files")
+                    raise Invalid("read", self._top, f"it has more than {ENTRIES_MAX} files", code="E0212")
                 if not is_directory:
                     if not stat.S_ISSOCK(info.st_mode):
                         self.nodes.append(Node(below, info, self.content(info, entry.name, fd, -1)))

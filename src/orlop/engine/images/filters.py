@@ -78,12 +78,16 @@ def _match(text: str, pattern: str) -> bool:
 def _check(filters: Mapping[str, tuple[str, ...]], known: tuple[str, ...]) -> None:
     for key in filters:
         if key not in known:
-            raise Invalid("filter", "images", f"invalid filter '{key[:60]}'", hint=f"known are {', '.join(known)}")
+            raise Invalid(
+                "filter", "images", f"invalid filter '{key[:60]}'", hint=f"known are {', '.join(known)}", code="E0210"
+            )
 
 
 def _truth(key: str, value: str) -> bool:
     if value not in (*_TRUE, *_FALSE):
-        raise Invalid("filter", "images", f"invalid filter '{key}={value[:60]}'", hint="write true or false")
+        raise Invalid(
+            "filter", "images", f"invalid filter '{key}={value[:60]}'", hint="write true or false", code="E0210"
+        )
     return value in _TRUE
 
 
@@ -134,7 +138,9 @@ def moment(value: str) -> float:
             return time.time() - total
     epoch = _epoch(text)
     if epoch is None:
-        raise Invalid("filter", "images", f"invalid filter 'until={value[:60]}'", hint="write 24h, or a date")
+        raise Invalid(
+            "filter", "images", f"invalid filter 'until={value[:60]}'", hint="write 24h, or a date", code="E0210"
+        )
     return epoch
 
 

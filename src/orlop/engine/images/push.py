@@ -39,7 +39,7 @@ def push(engine: Engine, request: PushRequest, hangup: int = -1) -> Iterator[Mes
     known = [name for name in wanted if engine.store.names.get(name) is not None]
     if not known:
         cause = f"An image does not exist locally with the tag: {reference.familiar_name}"
-        raise NotFound("push", request.image, cause, hint="`orlop images` lists what is here")
+        raise NotFound("push", request.image, cause, hint="`orlop images` lists what is here", code="E0801")
     for name in known:
         yield from _push_one(engine, request, name, hangup)
 

@@ -515,7 +515,7 @@ def _address(
             raise Invalid("connect", record.subject, cause, hint=f"the subnet of {network.name} is {whole}")
         if subnet.number(asked)[0] in taken:
             hint = f"see who has it with: orlop network inspect {network.name}"
-            raise Conflict("connect", record.subject, "Address already in use", hint=hint)
+            raise Conflict("connect", record.subject, "Address already in use", hint=hint, code="E0704")
         return asked
     key = f"{network.id} {whole}"
     part = subnet.parse(pool.ip_range) if pool.ip_range else None
@@ -527,7 +527,9 @@ def _address(
         found = pools.free_address(whole, part, taken, networks.last_given.get(key, 0))
     if found is None:
         cause = f"no available addresses on this network's address pools: {network.name} ({whole})"
-        raise Unavailable("connect", record.subject, cause, hint="remove containers, or make a larger network")
+        raise Unavailable(
+            "connect", record.subject, cause, hint="remove containers, or make a larger network", code="E0704"
+        )
     if found != held:
         networks.last_given[key] = subnet.number(found)[0]
     while len(networks.last_held) >= HELD_MAX:
@@ -554,7 +556,9 @@ def _plug(
     networks = engine.networks
     network = networks.store.get(endpoint.network_id)
     if network is None:
-        raise NotFound("connect", record.subject, f"network {endpoint.network_id} not found", hint="connect it anew")
+        raise NotFound(
+            "connect", record.subject, f"network {endpoint.network_id} not found", hint="connect it anew", code="E0701"
+        )
     if network.driver == cni.DRIVER:
         return  # `cni.connect`, without the lock
     if network.driver in parents.DRIVERS:

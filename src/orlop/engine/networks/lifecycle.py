@@ -78,7 +78,7 @@ def remove(engine: Engine, reference: str) -> Network:
         network = networks.store.find(reference)
         if network.name in PREDEFINED:
             cause = f"{network.name} is a pre-defined network and cannot be removed"
-            raise Denied("remove", network.subject, cause, hint="it is always there")
+            raise Denied("remove", network.subject, cause, hint="it is always there", code="E0708")
         attach.release_ended(engine)
         _refuse_members(engine, network)
         users = [one.name for one in networks.store.all().values() if one.config_from == network.name]
@@ -209,7 +209,7 @@ def _refuse_members(engine: Engine, network: Network) -> None:
         members.append(f'name:"{name}" id:"{endpoint.id[:12]}"')
     if members:
         cause = f"network {network.name} has active endpoints ({', '.join(members)})"
-        raise Conflict("remove", network.subject, cause, hint="disconnect or stop them first")
+        raise Conflict("remove", network.subject, cause, hint="disconnect or stop them first", code="E0706")
 
 
 def _down(engine: Engine, network: Network) -> None:
@@ -228,10 +228,10 @@ def _down(engine: Engine, network: Network) -> None:
 def _check_name(engine: Engine, name: str) -> None:
     if name in ("default", "container") or name.startswith("container:"):
         cause = f"operation is not permitted on predefined {name} network"
-        raise Denied("create", f"network {name}", cause, hint="choose another name")
+        raise Denied("create", f"network {name}", cause, hint="choose another name", code="E0708")
     if name in PREDEFINED:
         cause = f"operation is not permitted on predefined {name} network"
-        raise Denied("create", f"network {name}", cause, hint="choose another name")
+        raise Denied("create", f"network {name}", cause, hint="choose another name", code="E0708")
     engine.networks.store.check_name(name)
 
 

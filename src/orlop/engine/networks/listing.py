@@ -101,7 +101,7 @@ def test_of(key: str) -> Test:
     test = _FILTERS.get(key)
     if test is None:
         hint = f"known are {', '.join(sorted(_FILTERS))}"
-        raise Invalid("list", "networks", f"invalid filter '{key[:60]}'", hint=hint)
+        raise Invalid("list", "networks", f"invalid filter '{key[:60]}'", hint=hint, code="E0210")
     return test
 
 
@@ -109,10 +109,12 @@ def _test(key: str, values: Sequence[str]) -> Callable[[Engine, Network], bool]:
     test = test_of(key)
     for value in values:
         if key == "type" and value not in ("builtin", "custom"):
-            raise Invalid("list", "networks", f"invalid filter: 'type'='{value[:60]}'", hint="use builtin or custom")
+            raise Invalid(
+                "list", "networks", f"invalid filter: 'type'='{value[:60]}'", hint="use builtin or custom", code="E0210"
+            )
         if key == "dangling" and value.lower() not in TRUTHS:
             cause = f"invalid filter 'dangling={value[:60]}'"
-            raise Invalid("list", "networks", cause, hint="use true or false")
+            raise Invalid("list", "networks", cause, hint="use true or false", code="E0210")
     if key in ("id", "name"):
         from ..containers.filters import expression
 

@@ -156,7 +156,9 @@ def reserve(published: Iterable[Published], subject: str) -> list[socket]:
                     one.close()
                 if failure.errno == errno.EADDRNOTAVAIL:
                     cause = f"failed to bind host port {port.host_ip}:{number}: cannot assign requested address"
-                    raise Invalid("start", subject, cause, hint="publish at an address of this machine") from None
+                    raise Invalid(
+                        "start", subject, cause, hint="publish at an address of this machine", code="E0702"
+                    ) from None
                 raise _refused(
                     port, f"address already in use: port {number} is held by another program", subject
                 ) from None
@@ -194,7 +196,9 @@ def _choose(request: PortRequest, host_ip: str, held: list[Published], taken: Ta
         if not _in_the_way(found, held, taken):
             return found
     hint = "publish to other ports"
-    raise Conflict("start", subject, f"all ports of {low}-{high}/{request.protocol} are allocated", hint=hint)
+    raise Conflict(
+        "start", subject, f"all ports of {low}-{high}/{request.protocol} are allocated", hint=hint, code="E0703"
+    )
 
 
 def _in_the_way(wanted: Published, held: Iterable[Published], taken: Taken) -> str:
@@ -227,6 +231,6 @@ def _refused(wanted: Published, why: str, subject: str) -> Conflict:
     where = f"{shown}:{wanted.host_first}{last}"
     if why.startswith("port is already"):
         cause = f"Bind for {where} failed: {why}"
-        return Conflict("start", subject, cause, hint="see which container has it with: orlop ps")
+        return Conflict("start", subject, cause, hint="see which container has it with: orlop ps", code="E0702")
     cause = f"failed to bind host port {where}/{wanted.protocol}: {why}"
-    return Conflict("start", subject, cause, hint="end that program, or publish to another port")
+    return Conflict("start", subject, cause, hint="end that program, or publish to another port", code="E0702")

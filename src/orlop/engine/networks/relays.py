@@ -108,11 +108,11 @@ def _listen(forward: Forward, port: int, subject: str) -> list[socket.socket]:
         cause = f"failed to bind host port {shown}: {(failure.strerror or str(failure)).lower()}"
         if failure.errno == errno.EADDRINUSE:
             hint = "end that program, or publish to another port"
-            raise Conflict("start", subject, cause, hint=hint) from None
+            raise Conflict("start", subject, cause, hint=hint, code="E0702") from None
         if failure.errno == errno.EACCES:
             hint = f"publish to a port from 1024 on, or as root: sysctl net.ipv4.ip_unprivileged_port_start={port}"
-            raise Denied("start", subject, cause, hint=hint) from None
-        raise Unavailable("start", subject, cause) from None
+            raise Denied("start", subject, cause, hint=hint, code="E0702") from None
+        raise Unavailable("start", subject, cause, code="E0702") from None
 
 
 def _shown(address: str) -> str:

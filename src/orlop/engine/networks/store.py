@@ -70,7 +70,7 @@ class Store:
         if not found:
             shown = reference[:100]
             hint = "list the networks with: orlop network ls"
-            raise NotFound("find", f"network {shown}", f"network {shown} not found", hint=hint)
+            raise NotFound("find", f"network {shown}", f"network {shown} not found", hint=hint, code="E0701")
         return found[0]
 
     def check_name(self, name: str) -> None:

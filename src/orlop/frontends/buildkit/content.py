@@ -100,7 +100,7 @@ class _Fetching:
         with open(self._blob(digest), "rb") as file:
             data = file.read(DOCUMENT_BYTES_MAX + 1)
         if len(data) > DOCUMENT_BYTES_MAX:
-            raise Invalid("read", f"blob {digest}", f"it has more than {DOCUMENT_BYTES_MAX} bytes")
+            raise Invalid("read", f"blob {digest}", f"it has more than {DOCUMENT_BYTES_MAX} bytes", code="E0212")
         return data
 
     def _blob(self, digest: Digest) -> str:
@@ -117,7 +117,9 @@ class _Fetching:
                     content.update(data)
                     file.write(data)
                     if file.tell() > BLOB_BYTES_MAX:
-                        raise Invalid("read", f"blob {digest}", f"it has more than {BLOB_BYTES_MAX} bytes")
+                        raise Invalid(
+                            "read", f"blob {digest}", f"it has more than {BLOB_BYTES_MAX} bytes", code="E0212"
+                        )
             if content.hexdigest() != digest.hex:
                 raise Invalid("read", f"blob {digest}", "what the client gave has another digest")
             os.rename(temporary, path)

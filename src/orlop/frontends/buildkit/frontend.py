@@ -205,7 +205,7 @@ def _dockerfile(folders: _Folders, options: Mapping[str, str], name: str) -> tup
     found = folders.file(options.get("dockerfilekey", "dockerfile"), [name, own_ignore], "dockerfile")
     if name not in found:
         cause = f"failed to read dockerfile: open {name}: no such file or directory"
-        raise NotFound("build", name, cause, hint="name it with -f")
+        raise NotFound("build", name, cause, hint="name it with -f", code="E0407")
     return found[name].decode(errors="surrogateescape"), found.get(own_ignore)
 
 

@@ -236,7 +236,7 @@ def _endpoints(options: Options, chosen: tuple[Chosen, ...]) -> tuple[EndpointRe
     for key, flag in _OWN_FLAGS:
         if own[key] and first.fields.get(key):
             cause = f"conflicting options: cannot specify both {flag} and the same of --network {first.name}"
-            raise Invalid("use", flag, cause, hint="leave one of them away")
+            raise Invalid("use", flag, cause, hint="leave one of them away", code="E0707")
     links = options["link"] if named != "bridge" else ()
     merged = {**first.fields, **{key: value for key, value in own.items() if value}}
     found = [EndpointRequest(network=named, links=links, **merged)]
@@ -252,10 +252,10 @@ def _refuse_private(options: Options, chosen: tuple[Chosen, ...], own: dict[str,
     mode = chosen[0].name
     if len(chosen) > 1:
         cause = "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
-        raise Invalid("use", "--network", cause, hint=f"use --network {mode} alone")
+        raise Invalid("use", "--network", cause, hint=f"use --network {mode} alone", code="E0707")
     if own["aliases"] or own["ipv4"] or own["ipv6"] or own["link_local"]:
         cause = "conflicting options: addresses and aliases, and the network mode"
-        raise Invalid("use", f"--network {mode}", cause, hint="they belong to a network of your own")
+        raise Invalid("use", f"--network {mode}", cause, hint="they belong to a network of your own", code="E0707")
     if own["mac_address"]:
         cause = "conflicting options: mac-address and the network mode"
-        raise Invalid("use", f"--network {mode}", cause, hint="leave --mac-address away")
+        raise Invalid("use", f"--network {mode}", cause, hint="leave --mac-address away", code="E0707")

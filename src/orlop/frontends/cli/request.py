@@ -172,7 +172,11 @@ def _labels(options: Options) -> dict[str, str]:
 def _image(reference: str) -> str:
     if not reference or reference.startswith("-"):
         raise Invalid(
-            "use", f"image {reference!r}", "invalid reference format", hint="name an image: NAME, NAME:TAG or an ID"
+            "use",
+            f"image {reference!r}",
+            "invalid reference format",
+            hint="name an image: NAME, NAME:TAG or an ID",
+            code="E0105",
         )
     return reference
 

@@ -95,5 +95,6 @@ def moment_ns(flag: str, text: str) -> int | None:
             f"{flag} {text}",
             "it is neither a time nor a duration",
             hint="write 10m, 2026-01-31T12:00:00Z, or seconds since 1970",
+            code="E0218",
         )
     return moment

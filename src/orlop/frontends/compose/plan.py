@@ -200,7 +200,11 @@ def _missing(
             if resource.name not in there:
                 cause = f"{kind} {resource.name} declared as external, but could not be found"
                 raise NotFound(
-                    "find", f"{kind} {resource.name}", cause, hint=f"make it: orlop {kind} create {resource.name}"
+                    "find",
+                    f"{kind} {resource.name}",
+                    cause,
+                    hint=f"make it: orlop {kind} create {resource.name}",
+                    code="E1407",
                 )
         elif resource.name not in there:
             found.append(resource)

@@ -24,7 +24,7 @@ from ...spec.network import EndpointRequest, PortRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     _Port = tuple[str, str, int, int, int, int]  # protocol, address and port of the host and container, their ends
 
@@ -119,7 +119,7 @@ def container(body: Fields, name: str, platform: str) -> ContainerRequest:
     host = Reader(body.get("HostConfig"), "HostConfig")
     for field, harmless in _REFUSED.items():
         if host.raw(field) not in harmless:
-            raise Unsupported("create", "a container", f"HostConfig.{field} is not supported", hint="leave it away")
+            _refuse(f"HostConfig.{field}", "leave it away")
     mode, endpoints = _networks(config, host, Reader(body.get("NetworkingConfig"), "NetworkingConfig"))
     restart = host.part("RestartPolicy")
     log = host.part("LogConfig")
@@ -198,7 +198,7 @@ def execution(body: Fields, subject: str) -> tuple[ExecRequest, str]:
         privileged=fields.boolean("Privileged"),
     )
     if not request.args or not request.args[0]:
-        raise Invalid("execute a command in", subject, "no exec command specified", hint="name a command")
+        raise Invalid("execute a command in", subject, "no exec command specified", hint="name a command", code="E0313")
     return request, fields.text("DetachKeys")
 
 
@@ -265,7 +265,7 @@ def _more(host: Reader) -> Fields:
     }
     if host.boolean("Init"):
         if "init" not in ContainerRequest._fields:
-            raise Unsupported("create", "a container", "HostConfig.Init is not supported", hint="leave --init away")
+            _refuse("HostConfig.Init", "leave --init away")
         fields["init"] = True
     return fields
 
@@ -310,11 +310,19 @@ def health(fields: Reader) -> Healthcheck:
     )
 
 
+def _refuse(field: str, hint: str) -> NoReturn:
+    raise Unsupported("create", "a container", f"{field} is not supported", hint=hint, code="E1301")
+
+
 def _bind(text: str) -> BindRequest:
     parts = text.split(":", 2)
     if not all(parts) or not text:
         raise Invalid(
-            "create", "a container", f"invalid volume specification: '{text[:200]}'", hint="write SOURCE:TARGET"
+            "create",
+            "a container",
+            f"invalid volume specification: '{text[:200]}'",
+            hint="write SOURCE:TARGET",
+            code="E0405",
         )
     if len(parts) == 1:
         return BindRequest(source="", target=text)
@@ -388,7 +396,7 @@ def _networks(config: Reader, host: Reader, networking: Reader) -> tuple[str, tu
         wish.text("MacAddress") for wish in wishes.values()
     ):
         cause = "conflicting options: mac-address and the network mode"
-        raise Invalid("create", "a container", cause, hint="leave --mac-address away")
+        raise Invalid("create", "a container", cause, hint="leave --mac-address away", code="E0707")
     if (
         mode in ("none", "host")
         or mode.startswith(("container:", "ns:"))

@@ -172,7 +172,9 @@ def _namespace(spec: Reader, name: str, allowed: tuple[str, ...] = ()) -> str:
         return f"container:{value}"
     if mode == "path" and value:
         return f"ns:{value}"
-    raise Unsupported("create", "a container", f"{name} {mode[:60]!r} is not supported", hint="choose another one")
+    raise Unsupported(
+        "create", "a container", f"{name} {mode[:60]!r} is not supported", hint="choose another one", code="E1301"
+    )
 
 
 def _networks(engine: Engine, spec: Reader) -> tuple[str, tuple[EndpointRequest, ...]]:
@@ -374,12 +376,14 @@ def _limits(spec: Reader) -> Fields:
     limits = spec.part("resource_limits")
     if strange := set(spec.entries("resource_limits")) - CGROUP_FIELDS:
         cause = f"resource_limits.{min(strange)[:60]} is not supported"
-        raise Unsupported("create", "a container", cause, hint="leave its option away")
+        raise Unsupported("create", "a container", cause, hint="leave its option away", code="E1301")
     memory, cpu, io = (limits.part(name) for name in ("memory", "cpu", "blockIO"))
     pids = limits.part("pids").number_or_none("limit")
     for part in ("weightDevice", "throttleReadBpsDevice", "throttleWriteBpsDevice"):
         if part in io:
-            raise Unsupported("create", "a container", f"blockIO.{part} is not supported", hint="leave it away")
+            raise Unsupported(
+                "create", "a container", f"blockIO.{part} is not supported", hint="leave it away", code="E1301"
+            )
     return {
         **updated(limits),
         "memory_swappiness": memory.number_or_none("swappiness"),

@@ -171,7 +171,9 @@ def _connect(paths: Paths, start: bool) -> socket:
 
         sock = start_engine(paths)
     if sock is None:
-        raise Unavailable("reach", "the engine", f"none runs in {paths.run}", hint="start one with: orlop serve")
+        raise Unavailable(
+            "reach", "the engine", f"none runs in {paths.run}", hint="start one with: orlop serve", code="E1201"
+        )
     return sock
 
 

@@ -88,7 +88,12 @@ class Incoming:
         if len(self._data) == _LENGTH_BYTES:
             length = int.from_bytes(self._data, "big")
             if length > wire.REQUEST_BYTES_MAX:
-                raise Invalid("read", _SUBJECT, f"it announces {length} bytes, the limit is {wire.REQUEST_BYTES_MAX}")
+                raise Invalid(
+                    "read",
+                    _SUBJECT,
+                    f"it announces {length} bytes, the limit is {wire.REQUEST_BYTES_MAX}",
+                    code="E0212",
+                )
             self._missing = length
 
 

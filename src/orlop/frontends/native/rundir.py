@@ -106,7 +106,9 @@ def claim_data(root: str, run: str) -> int:
                 continue
             os.close(directory)
             hint = "set ORLOP_RUN to that engine's directory, or ORLOP_ROOT to another one; `orlop engine stop` ends it"
-            raise Conflict("start", f"an engine in {run}", f"another engine has {root}", hint=hint) from None
+            raise Conflict(
+                "start", f"an engine in {run}", f"another engine has {root}", hint=hint, code="E1202"
+            ) from None
         except BaseException:
             os.close(directory)
             raise

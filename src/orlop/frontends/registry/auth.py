@@ -87,7 +87,7 @@ class Passwords:
 
 def _parse_htpasswd(data: bytes, path: str) -> dict[str, bytes]:
     if len(data) > _FILE_BYTES_MAX:
-        raise Invalid("read", path, f"it has more than {_FILE_BYTES_MAX} bytes")
+        raise Invalid("read", path, f"it has more than {_FILE_BYTES_MAX} bytes", code="E0212")
     users = {}
     for number, line in enumerate(data.splitlines(), 1):
         if not line.strip() or line.startswith(b"#"):

@@ -77,7 +77,7 @@ def _read(path: str) -> list[bytes]:
     except OSError as wrong:
         raise Unavailable("read", path, wrong.strerror or str(wrong)) from None
     if len(data) > _FILE_BYTES_MAX:
-        raise Invalid("read", path, f"it has more than {_FILE_BYTES_MAX} bytes")
+        raise Invalid("read", path, f"it has more than {_FILE_BYTES_MAX} bytes", code="E0212")
     return data.splitlines()
 
 

@@ -68,18 +68,18 @@ class Gate:
         """Return a container that the socket sees. Raises NotFound for others, as for none."""
         record = self._engine.records.find(reference)
         if not self.sees(record.request.labels):
-            raise NotFound("find", f"container {reference}", f"No such container: {reference}")
+            raise NotFound("find", f"container {reference}", f"No such container: {reference}", code="E0101")
         return record
 
     def volume(self, name: str) -> None:
         """Raise NotFound unless the socket sees a volume."""
         if not self.sees(self._engine.volumes.load(name).labels):
-            raise NotFound("find", f"volume {name}", f"get {name}: no such volume")
+            raise NotFound("find", f"volume {name}", f"get {name}: no such volume", code="E0901")
 
     def network(self, reference: str) -> None:
         """Raise NotFound unless the socket sees a network. The predefined ones have no labels."""
         if not self.sees(self._engine.networks.store.find(reference).labels):
-            raise NotFound("find", f"network {reference}", f"network {reference} not found")
+            raise NotFound("find", f"network {reference}", f"network {reference} not found", code="E0701")
 
     def filters(self, given: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         """Return filters of a list so that they let through only what the socket sees. Raises NotFound."""

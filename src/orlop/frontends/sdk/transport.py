@@ -241,4 +241,6 @@ def _ask(stream: socket.socket, verb: str, args: dict[str, object], fds: Sequenc
 
 def _lost(wrong: OSError) -> Unavailable:
     cause = f"the connection broke: {wrong.strerror or wrong}"
-    return Unavailable("reach", "the engine", cause, hint="whether it was done is not known: look, then try again")
+    return Unavailable(
+        "reach", "the engine", cause, hint="whether it was done is not known: look, then try again", code="E1201"
+    )

@@ -251,7 +251,7 @@ class Repository:
         wanted = Digest(reference) if ":" in reference else Digest(announced) if announced else Digest.of(data)
         found = Digest.of(data, wanted.algorithm)
         if found != wanted:
-            raise Invalid("pull", subject, f"its content has the digest {found}, not {wanted}")
+            raise Invalid("pull", subject, f"its content has the digest {found}, not {wanted}", code="E0805")
         parse_manifest(data, media_type, subject)
         return Descriptor(media_type=media_type, digest=wanted, size=len(data)), data
 

@@ -246,7 +246,7 @@ def _toml(path: str) -> dict[str, Any] | None:
     import tomllib
 
     if len(data) > FILE_BYTES_MAX:
-        raise Invalid("read", path, f"it has more than {FILE_BYTES_MAX} bytes")
+        raise Invalid("read", path, f"it has more than {FILE_BYTES_MAX} bytes", code="E0212")
     try:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as wrong:

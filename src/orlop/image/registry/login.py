@@ -41,6 +41,7 @@ def prove(repository: Repository, credentials: Credentials, patience: Patience) 
                 repository.host,
                 "unauthorized: incorrect username or password",
                 hint="check them and try again",
+                code="E0802",
             )
         if response.status != 200:
             raise refusal(response, "log in to", repository.host)

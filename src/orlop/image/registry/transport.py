@@ -135,13 +135,16 @@ class Response:
         """Return the whole body. Raises Invalid when it has more bytes, Broken when it ends early."""
         if self.length is not None and self.length > bytes_max:
             raise Invalid(
-                "read", f"the answer of {self.url}", f"it announces {self.length} bytes, the limit is {bytes_max}"
+                "read",
+                f"the answer of {self.url}",
+                f"it announces {self.length} bytes, the limit is {bytes_max}",
+                code="E0212",
             )
         data = bytearray()
         while piece := self.read():
             data += piece
             if len(data) > bytes_max:
-                raise Invalid("read", f"the answer of {self.url}", f"it has more than {bytes_max} bytes")
+                raise Invalid("read", f"the answer of {self.url}", f"it has more than {bytes_max} bytes", code="E0212")
         if self.length is not None and len(data) != self.length:
             raise Broken(f"it ended after {len(data)} of {self.length} bytes")
         return bytes(data)

@@ -69,7 +69,7 @@ class Repositories:
         except BlockingIOError:
             os.close(self._lock)
             hint = "stop that one, or name another directory with --root"
-            raise Conflict("open", f"registry {root}", "another process serves it", hint=hint) from None
+            raise Conflict("open", f"registry {root}", "another process serves it", hint=hint, code="E1202") from None
         except sqlite3.Error as wrong:
             os.close(self._lock)
             raise Unavailable("open", f"{root}/repositories.db", str(wrong)) from None

@@ -62,7 +62,7 @@ class Tree:
             while len(data) <= DOCUMENT_BYTES_MAX and (more := file.read(READ_BYTES)):
                 data += more
         if len(data) > DOCUMENT_BYTES_MAX:
-            raise Invalid("read", f"{self.path}/{name}", f"it has more than {DOCUMENT_BYTES_MAX} bytes")
+            raise Invalid("read", f"{self.path}/{name}", f"it has more than {DOCUMENT_BYTES_MAX} bytes", code="E0212")
         return data
 
     def has(self, name: str, size: int) -> bool:

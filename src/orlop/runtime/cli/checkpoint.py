@@ -52,7 +52,9 @@ def shared(call: Call) -> Options:
     empty = 0
     for name in call.flags.all("empty-ns"):
         if name not in EMPTY_NAMESPACES:
-            raise Invalid("read", "--empty-ns", f'namespace "{name[:40]}" is not supported', hint="network is")
+            raise Invalid(
+                "read", "--empty-ns", f'namespace "{name[:40]}" is not supported', hint="network is", code="E1301"
+            )
         empty |= EMPTY_NAMESPACES[name]
     work = call.flags.text("work-path")
     return Options(

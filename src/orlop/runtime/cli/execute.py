@@ -122,7 +122,7 @@ def _await_resumption(call: Call, entry: Entry) -> None:
     """
     if not call.flags.on("ignore-paused"):
         cause = "cannot exec in a paused container (use --ignore-paused to override)"
-        raise Conflict("execute a command in", f"container {entry.id}", cause)
+        raise Conflict("execute a command in", f"container {entry.id}", cause, code="E1003")
     while call.store.status(entry) == "paused":
         time.sleep(_THAW_POLL_S)  # freezer.state of cgroup v1 tells nobody that it changes
 

@@ -85,7 +85,7 @@ def events(call: Call) -> int:
     """Print what the container uses: once with --stats, else at every --interval until it stops, and each OOM kill."""
     entry = call.store.load(call.container())
     if call.store.status(entry) == "stopped":
-        raise Conflict("watch", f"container {entry.id}", f"container with id {entry.id} is not running")
+        raise Conflict("watch", f"container {entry.id}", f"container with id {entry.id} is not running", code="E1001")
     seconds = _seconds(call.flags.text("interval") or "5s")
     from . import usage
 

@@ -29,7 +29,7 @@ def restore(call: Call) -> int:
     container = check_id(call.container())
     if call.flags.on("no-pivot"):
         cause = "--no-pivot is not supported: CRIU makes the root as it was"
-        raise Unsupported("restore", f"container {container}", cause, hint="leave --no-pivot out")
+        raise Unsupported("restore", f"container {container}", cause, hint="leave --no-pivot out", code="E1301")
     spec = create.placed(call, create.checked(read_spec(os.path.join(call.bundle(), create.SPEC_FILE)), container))
     wanted = RestoreOptions(
         common=shared(call),

@@ -28,7 +28,9 @@ def update(call: Call) -> int:
     """Write the new limits, and remember them."""
     for name in ("l3-cache-schema", "mem-bw-schema"):
         if call.flags.given(name):
-            raise Unsupported("update", "the container", f"--{name} is not supported: there is no Intel RDT here")
+            raise Unsupported(
+                "update", "the container", f"--{name} is not supported: there is no Intel RDT here", code="E1301"
+            )
     entry = call.store.load(call.container())
     if call.store.status(entry) == "stopped":
         raise Conflict("update", f"container {entry.id}", "container not running")

@@ -51,4 +51,4 @@ class EnterCgroups(Operation):
 
 def _refuse_frozen(directory: Directory) -> None:
     if directory.read("freezer.state").strip() != "THAWED":
-        raise Conflict("enter", "the container", "it is paused", hint="unpause it first")
+        raise Conflict("enter", "the container", "it is paused", hint="unpause it first", code="E1003")

@@ -153,6 +153,7 @@ def _open_directory(init: "Init", directory: str) -> int:
             "/dev",
             "the image has something there that is not a directory",
             hint="replace /dev in the image by a directory",
+            code="E0402",
         ) from None
 
 
@@ -165,7 +166,11 @@ def _make_node(parent: int, name: str, device: Device) -> None:
         if _is(os.stat(name, dir_fd=parent, follow_symlinks=False), device):
             return
         raise Conflict(
-            "make the device", device.path, "the image has something else there", hint="remove it from the image"
+            "make the device",
+            device.path,
+            "the image has something else there",
+            hint="remove it from the image",
+            code="E0402",
         ) from None
     if device.uid or device.gid:
         os.chown(name, device.uid or 0, device.gid or 0, dir_fd=parent, follow_symlinks=False)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def not_running() -> Conflict:
     """Return the error of whoever comes too late."""
-    return Conflict("enter", "the container", "it is not running", hint="start it first")
+    return Conflict("enter", "the container", "it is not running", hint="start it first", code="E1001")
 
 
 class EnterContainer(Operation):

@@ -48,10 +48,15 @@ def open_target(init: "Init", destination: str, fstype: str, is_directory: bool 
             fd = path.make_file_in_root(*init.place(destination))
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 os.close(fd)
-                raise Invalid("mount", destination, "the source is a file and the image has a directory there")
+                raise Invalid(
+                    "mount", destination, "the source is a file and the image has a directory there", code="E0402"
+                )
     except NotADirectoryError:
         raise Invalid(
-            "mount", destination, f"the image has something there that is not a directory, and {fstype} needs one"
+            "mount",
+            destination,
+            f"the image has something there that is not a directory, and {fstype} needs one",
+            code="E0402",
         ) from None
     except OSError as failure:
         if plain and failure.errno == errno.ELOOP:
@@ -60,11 +65,12 @@ def open_target(init: "Init", destination: str, fstype: str, is_directory: bool 
                 destination,
                 f"the image has a symbolic link there, and {fstype} must be mounted on an ordinary directory",
                 hint=f"replace the link {destination} in the image by a directory",
+                code="E0403",
             ) from None
         raise
     if fstype != "proc" and destination not in PROC_FILES_ALLOWED and _is_procfs(fd):
         os.close(fd)
-        raise Invalid("mount", destination, "it lies inside /proc, where nothing may be mounted")
+        raise Invalid("mount", destination, "it lies inside /proc, where nothing may be mounted", code="E0404")
     return fd
 
 
@@ -184,7 +190,7 @@ class BindMount(Operation):
                 opened.append(open_below(opened[0], self.options.subdirectory, self.source))
             source = opened[-1]
             if self.destination == "/proc" and not _is_procfs(source):
-                raise Invalid("mount", self.source, "only a procfs may be mounted at /proc")
+                raise Invalid("mount", self.source, "only a procfs may be mounted at /proc", code="E0404")
             tree = self._clone(source)
         finally:
             for fd in opened:  # a disk's own mount goes with its descriptor
@@ -240,7 +246,7 @@ class BindMount(Operation):
             if failure.errno != errno.EINVAL:
                 raise
             raise Unsupported(
-                "map ids of", self.source, "its file system has no id-mapped mounts on this kernel"
+                "map ids of", self.source, "its file system has no id-mapped mounts on this kernel", code="E0411"
             ) from None
         finally:
             os.close(namespace)
@@ -299,6 +305,7 @@ def open_source(source: str) -> int:
             source,
             f"bind source path does not exist: {source}",
             hint="create it, or use a volume instead",
+            code="E0401",
         ) from None
 
 
@@ -312,7 +319,7 @@ def open_below(directory: int, name: str, shown: str, flags: int = 0) -> int:
         return path.openat2(directory, name, os.O_PATH | flags, 0, resolve)
     except FileNotFoundError:
         cause = f"cannot access path {shown}/{name}: no such file or directory"
-        raise NotFound("mount", f"{shown}/{name}", cause, hint="make it first") from None
+        raise NotFound("mount", f"{shown}/{name}", cause, hint="make it first", code="E0407") from None
     except OSError as failure:
         if failure.errno not in (errno.EXDEV, errno.ELOOP, errno.ENOTDIR):
             raise

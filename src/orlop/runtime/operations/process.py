@@ -82,6 +82,7 @@ class EnterDirectory(Operation):
             "the container's process",
             f'chdir to cwd ("{self.path}") set in config.json failed: {cause}',
             hint="choose another working directory",
+            code="E0312",
         )
 
 

@@ -120,6 +120,7 @@ def _console_target(init: "Init") -> int:
             "/dev/console",
             "there is a symbolic link on the way",
             hint="remove it from the image",
+            code="E0403",
         ) from None
 
 

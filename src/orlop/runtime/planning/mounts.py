@@ -101,7 +101,7 @@ def _mount(
 ) -> Operation | None:
     destination = _destination(mount.destination, field)
     if destination.startswith("/proc/") and destination not in PROC_FILES_ALLOWED:
-        raise Invalid("mount", field, f"{destination} lies inside /proc, where nothing may be mounted")
+        raise Invalid("mount", field, f"{destination} lies inside /proc, where nothing may be mounted", code="E0404")
     options = parse(mount.options, f"{field}.options")
     idmap = _idmap(mount, options, field, spec)
     if options.remount:
@@ -112,7 +112,7 @@ def _mount(
         options = options.replace(bind="bind")
         return BindMount(destination=destination, source=mount.source, options=options, idmap=idmap, disk=True)
     if idmap:
-        raise Unsupported("mount", f"{field}.uidMappings", "only bind mounts can be mapped")
+        raise Unsupported("mount", f"{field}.uidMappings", "only bind mounts can be mapped", code="E0411")
     if not mount.type:
         raise Invalid("mount", f"{field}.type", "it is empty and the options have no bind")
     if options.tmpcopyup:
@@ -120,7 +120,7 @@ def _mount(
             raise Invalid("mount", f"{field}.options", f"tmpcopyup is for tmpfs, not for {mount.type}")
         from .. import copyup  # noqa: F401 - for init, which imports nothing among mounts that aren't its own
     if destination == "/proc" and mount.type != "proc":
-        raise Invalid("mount", field, f"only a procfs may be mounted at /proc, not {mount.type}")
+        raise Invalid("mount", field, f"only a procfs may be mounted at /proc, not {mount.type}", code="E0404")
     if mount.type in ("cgroup", "cgroup2"):
         if host.layout.mode == "none":
             warnings.append(f"{destination} stays empty: this host has no cgroup hierarchy")
@@ -171,7 +171,7 @@ def _destination(text: str, field: str) -> str:
         raise Invalid("mount", f"{field}.destination", "it is empty")
     destination = os.path.normpath("/" + text.lstrip("/"))
     if destination == "/":
-        raise Invalid("mount", f"{field}.destination", "nothing can be mounted over the root itself")
+        raise Invalid("mount", f"{field}.destination", "nothing can be mounted over the root itself", code="E0404")
     return destination
 
 

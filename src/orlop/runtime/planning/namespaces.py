@@ -63,7 +63,7 @@ def namespaces(linux: Linux, host: HostFacts) -> Namespaces:
         field = f"linux.namespaces[{index}]"
         kind = namespace.type
         if kind not in KINDS:
-            raise Unsupported("make", field, f"{kind!r} is no namespace this version knows")
+            raise Unsupported("make", field, f"{kind!r} is no namespace this version knows", code="E1301")
         if kind in made or kind in joined:
             raise Invalid("read", field, f"the {kind} namespace is there twice")
         if not namespace.path:
@@ -199,9 +199,13 @@ def _sysctl(name: str, value: str, own: Namespaces) -> Operation:
     elif canonical.startswith("user."):
         kind = "user"
     else:
-        raise Invalid("set", field, "it is not in a namespace: it would change the host", hint="set it on the host")
+        raise Invalid(
+            "set", field, "it is not in a namespace: it would change the host", hint="set it on the host", code="E0209"
+        )
     if not own.has(kind):
-        raise Invalid("set", field, f"it would change the host's: linux.namespaces has no {kind} namespace")
+        raise Invalid(
+            "set", field, f"it would change the host's: linux.namespaces has no {kind} namespace", code="E0209"
+        )
     return WriteProcfs(file="sys/" + _path(name), value=value, words=f"set {canonical} to {value}")
 
 
@@ -246,4 +250,4 @@ def _check_time(linux: Linux, own: Namespaces, host: HostFacts) -> None:
         if clock not in _CLOCKS:
             raise Invalid("shift", f"linux.timeOffsets.{clock}", f"it is none of {', '.join(_CLOCKS)}")
     if "time" in own.made and host.kernel < _TIME_KERNEL_MIN:
-        raise Unsupported("make", "a time namespace", "this kernel is older than 5.6")
+        raise Unsupported("make", "a time namespace", "this kernel is older than 5.6", code="E1302")

@@ -341,7 +341,7 @@ def _check_ids(field: str, ids: tuple[int, ...], mappings: tuple[IdMapping, ...]
 def need_lsm(name: str, field: str, host: HostFacts) -> None:
     """Raises Unsupported where a security module is not active: a label that nobody enforces is none (I3)."""
     if name not in host.lsms:
-        raise Unsupported("set", field, f"{name} is not active on this host", hint="leave the field out")
+        raise Unsupported("set", field, f"{name} is not active on this host", hint="leave the field out", code="E1303")
 
 
 def _bytes(text: str, field: str) -> bytes:

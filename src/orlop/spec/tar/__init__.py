@@ -332,7 +332,12 @@ class _Source:
             if not chunk:
                 if not any(parts):
                     return None
-                raise Invalid("read", self._subject, f"it is truncated after {self.taken + sum(map(len, parts))} bytes")
+                raise Invalid(
+                    "read",
+                    self._subject,
+                    f"it is truncated after {self.taken + sum(map(len, parts))} bytes",
+                    code="E0807",
+                )
             parts.append(chunk[:missing])
             if len(chunk) > missing:
                 self._chunk, self._at = chunk, missing
@@ -346,7 +351,7 @@ class _Source:
             return b""
         data = self.take_or_end(count)
         if data is None:
-            raise Invalid("read", self._subject, f"it is truncated after {self.taken} bytes")
+            raise Invalid("read", self._subject, f"it is truncated after {self.taken} bytes", code="E0807")
         return data
 
     def piece(self, count_max: int) -> bytes:
@@ -354,7 +359,7 @@ class _Source:
         if self._at == len(self._chunk):
             self._chunk, self._at = self._read(READ_BYTES), 0
             if not self._chunk:
-                raise Invalid("read", self._subject, f"it is truncated after {self.taken} bytes")
+                raise Invalid("read", self._subject, f"it is truncated after {self.taken} bytes", code="E0807")
         data = self._chunk[self._at : self._at + count_max] if self._at or count_max < len(self._chunk) else self._chunk
         self._at += len(data)
         self.taken += len(data)

@@ -79,7 +79,9 @@ def toc_offset(data: bytes, size: int) -> int:
     if data != footer(max(offset, 0)) or not 0 < offset < size - FOOTER_BYTES:
         raise Invalid("read", "the layer's footer", "it is none of eStargz's")
     if size - FOOTER_BYTES - offset > TOC_PACKED_BYTES_MAX:
-        raise Invalid("read", "the layer's table of contents", f"it has more than {TOC_PACKED_BYTES_MAX} bytes")
+        raise Invalid(
+            "read", "the layer's table of contents", f"it has more than {TOC_PACKED_BYTES_MAX} bytes", code="E0212"
+        )
     return offset
 
 
@@ -99,7 +101,7 @@ def unpack_toc(data: bytes, expected: Digest, subject: str) -> bytes:
         try:
             return inflate.decompress(piece, count) or (read(count) if at < len(data) else b"")
         except zlib.error as wrong:
-            raise Invalid("read", subject, f"its gzip data is damaged ({wrong})") from None
+            raise Invalid("read", subject, f"its gzip data is damaged ({wrong})", code="E0807") from None
 
     reader = Reader(read, subject, Limits(entries=4, total_bytes=TOC_BYTES_MAX))
     for member in reader:
@@ -241,7 +243,7 @@ def _entries(data: bytes, subject: str) -> Iterator[dict[str, object]]:
                 break
             at = _expect(text, at, ",")
     except RecursionError:
-        raise Invalid("read", subject, "it is nested too deeply") from None
+        raise Invalid("read", subject, "it is nested too deeply", code="E0211") from None
     except ValueError as wrong:
         raise Invalid("read", subject, f"it is no table of contents: {wrong}"[:300]) from None
 

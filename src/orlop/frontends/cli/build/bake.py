@@ -104,7 +104,7 @@ def _read(name: str) -> str:
     except OSError as wrong:
         raise NotFound("read", name, f"{name}: {wrong.strerror}") from None
     if len(data) > FILE_BYTES_MAX:
-        raise Invalid("read", name, f"it has more than {FILE_BYTES_MAX} bytes")
+        raise Invalid("read", name, f"it has more than {FILE_BYTES_MAX} bytes", code="E0212")
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -160,7 +160,7 @@ def _check_entitlements(made: Plan, allowed: tuple[str, ...]) -> None:
         if missing:
             cause = f"additional privileges requested: {', '.join(missing)}"
             hint = "grant them: " + " ".join(f"--allow {wanted}" for wanted in missing)
-            raise Denied("bake", f"target {name}", cause, hint=hint)
+            raise Denied("bake", f"target {name}", cause, hint=hint, code="E1414")
 
 
 # -- what is built --------------------------------------------------------------------------------------------------

@@ -447,7 +447,7 @@ def _read(path: str, subject: str) -> bytes:
     except OSError as wrong:
         raise NotFound("read", subject, f"{path}: {wrong.strerror}") from None
     if len(data) > DOCKERFILE_BYTES_MAX:
-        raise Invalid("read", subject, f"it has more than {DOCKERFILE_BYTES_MAX} bytes")
+        raise Invalid("read", subject, f"it has more than {DOCKERFILE_BYTES_MAX} bytes", code="E0212")
     return data
 
 
@@ -456,7 +456,7 @@ def _text(fd: int, subject: str) -> str:
     while piece := os.read(fd, 65536):
         data += piece
         if len(data) > DOCKERFILE_BYTES_MAX:
-            raise Invalid("read", subject, f"it has more than {DOCKERFILE_BYTES_MAX} bytes")
+            raise Invalid("read", subject, f"it has more than {DOCKERFILE_BYTES_MAX} bytes", code="E0212")
     return data.decode(errors="surrogateescape")
 
 

@@ -140,7 +140,7 @@ def _split(source: str) -> tuple[str, str]:
     """Return the folder that a source is in, and the source in it: a build reads nothing outside of its context."""
     path = os.path.abspath(source)
     if not os.path.lexists(path):
-        raise NotFound("copy", source, f"{source}: no such file or directory")
+        raise NotFound("copy", source, f"{source}: no such file or directory", code="E0407")
     if os.path.isdir(path):
         return path, "."
     return os.path.dirname(path), os.path.basename(path)

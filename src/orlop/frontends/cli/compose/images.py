@@ -54,12 +54,12 @@ def ensure(invocation: Compose, project: Project, services: Sequence[Service], m
             if making.build or chosen == "build" or not is_here:
                 if not making.may_build:
                     cause = f"No such image: {service.image}"
-                    raise NotFound("use", f"image {service.image}", cause, hint="leave --no-build away")
+                    raise NotFound("use", f"image {service.image}", cause, hint="leave --no-build away", code="E0801")
                 build_service(invocation, project, service, [])
         elif chosen == "always" or not is_here:
             if chosen == "never":
                 cause = f"No such image: {service.image}"
-                raise NotFound("use", f"image {service.image}", cause, hint=f"orlop pull {service.image}")
+                raise NotFound("use", f"image {service.image}", cause, hint=f"orlop pull {service.image}", code="E0801")
             pull_service(invocation, service, quiet=making.quiet)
 
 

@@ -59,7 +59,9 @@ def _check_filters(given: Iterable[tuple[str, str]], known: Sequence[str]) -> No
     for key, value in given:
         if key not in known:
             cause = f"invalid filter '{key[:60]}'"
-            raise Invalid("use", f"--filter {key[:60]}={value[:60]}", cause, hint=f"known are {', '.join(known)}")
+            raise Invalid(
+                "use", f"--filter {key[:60]}={value[:60]}", cause, hint=f"known are {', '.join(known)}", code="E0210"
+            )
 
 
 def _pattern(text: str) -> re.Pattern[str]:

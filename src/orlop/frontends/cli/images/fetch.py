@@ -39,7 +39,7 @@ def kept(url: str, response: HTTPResponse) -> int:
     with tempfile.TemporaryFile() as file:
         while data := response.read(READ_BYTES):
             if file.tell() + len(data) > FETCH_BYTES_MAX:
-                raise Invalid("import", url, f"it has more than {FETCH_BYTES_MAX} bytes")
+                raise Invalid("import", url, f"it has more than {FETCH_BYTES_MAX} bytes", code="E0212")
             file.write(data)
         if announced is not None and file.tell() != announced:
             cause = f"it ended after {file.tell()} of {announced} bytes"

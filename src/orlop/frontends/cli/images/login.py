@@ -159,7 +159,9 @@ class _Result:
                     return False
             else:
                 known = "known are stars=N, is-official=true and is-automated=true"
-                raise Invalid("filter", "results", f"invalid filter '{key[:60]}={value[:60]}'", hint=known)
+                raise Invalid(
+                    "filter", "results", f"invalid filter '{key[:60]}={value[:60]}'", hint=known, code="E0210"
+                )
         return True
 
     def cells(self) -> tuple[str, ...]:

@@ -179,7 +179,7 @@ def _manifest_digest(invocation: Invocation) -> int:
     except OSError as wrong:
         raise Invalid("read", path, wrong.strerror or str(wrong), hint="name a manifest's file") from None
     if len(data) > MANIFEST_BYTES_MAX:
-        raise Invalid("read", path, f"it has more than {MANIFEST_BYTES_MAX} bytes: it is no manifest")
+        raise Invalid("read", path, f"it has more than {MANIFEST_BYTES_MAX} bytes: it is no manifest", code="E0212")
     write_line(f"sha256:{hashlib.sha256(data).hexdigest()}")
     return 0
 

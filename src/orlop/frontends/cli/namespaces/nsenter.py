@@ -78,7 +78,9 @@ def _process_of(invocation: Invocation, name: str) -> int:
         found: Any = engine.call("containers.inspect", {"container": name, "size": False})
     pid: int = found["State"]["Pid"]
     if not pid:
-        raise Conflict("enter", f"container {name}", "it is not running", hint=f"start it first: orlop start {name}")
+        raise Conflict(
+            "enter", f"container {name}", "it is not running", hint=f"start it first: orlop start {name}", code="E1001"
+        )
     return pid
 
 
