@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orlop.linux import loop
+from orlop.runtime.loop import device
 from orlop.snapshot import disk
 from support.engine import Environment
 
@@ -120,7 +120,7 @@ def test_where_it_can_not_be_had_the_error_says_what_is_missing(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if missing == "loop":
-        monkeypatch.setattr(loop, "CONTROL", "/dev/loop-control-that-is-not-there")
+        monkeypatch.setattr(device, "CONTROL", "/dev/loop-control-that-is-not-there")
     else:
         monkeypatch.setattr(disk, "_SEARCHED", (str(tmp_path),))
     with pytest.raises(disk.NoDisk) as told:

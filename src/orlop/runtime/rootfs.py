@@ -162,7 +162,7 @@ def _tree(path: str) -> int:
 
 def open_disk(path: str) -> int:
     """Return a detached mount of an ext4 that lies in a file. Raises OSError."""
-    from ..linux import loop
+    from . import loop
 
     return loop.mount_file(path, "ext4", [(name, None) for name in DISK_OPTIONS])
 
@@ -184,7 +184,7 @@ def _overlay(mount: Mount, mapped: Callable[[str], str]) -> int:
     lower = [value for name, value in options.data if name == "lowerdir" and value]
     named = {name: value or "" for name, value in options.data if name != "lowerdir"}
     if not lower:
-        raise Invalid("mount", "the root file system", "an overlay needs a lowerdir")
+        raise Invalid("mount", "the root file system", "an overlay needs a lowerdir", code="E0410")
     if len(lower) > LAYERS_MAX:
         cause = f"it has {len(lower)} layers, and the kernel's overlayfs takes {LAYERS_MAX}"
         hint = "make its image of fewer: several commands in one RUN, several files in one COPY"
@@ -192,7 +192,7 @@ def _overlay(mount: Mount, mapped: Callable[[str], str]) -> int:
     extra = sorted(set(named) - {"upperdir", "workdir", *_OVERLAY_FLAGS})
     if extra or bool(named.get("upperdir")) != bool(named.get("workdir")):
         what = ", ".join(extra) or "upperdir without workdir"
-        raise Invalid("mount", "the root file system", f"its overlay options do not fit: {what}")
+        raise Invalid("mount", "the root file system", f"its overlay options do not fit: {what}", code="E0410")
     flags = [f"{name}={named[name]}" if named[name] else name for name in _OVERLAY_FLAGS if name in named]
     upper, work = named.get("upperdir", ""), named.get("workdir", "")
     if upper:
@@ -294,5 +294,7 @@ def _refused(failure: OSError) -> NotFound | Unavailable:
     cause = (failure.strerror or str(failure)) + (f" ({failure.filename})" if failure.filename else "")
     if isinstance(failure, FileNotFoundError | NotADirectoryError):
         subject = str(failure.filename or "the root file system")
-        return NotFound("mount", subject, f"the root file system {subject} is not a directory that exists")
+        return NotFound(
+            "mount", subject, f"the root file system {subject} is not a directory that exists", code="E0406"
+        )
     return Unavailable("mount", "the root file system", cause)

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 PROGRAM = "mkfs.ext4"
 SIZE_BYTES_MIN = 1 << 20
 _SEARCHED = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin")
-_BLOCK_BYTES = 4096
+_BLOCK_BYTES, _SMALL_BLOCK_BYTES = 4096, 1024
 _BYTES_PER_INODE, _INODE_BYTES = 8192, 256
-_GROUP_BYTES = 128 << 20  # what one block of bits stands for
-_GROUP_OWN_BYTES = 4 * _BLOCK_BYTES  # its two bitmaps, its descriptor, copies of the super block
-_JOURNALS_MIB = ((1 << 30, 4), (16 << 30, 16))
+_GROUP_OWN_BLOCKS = 4  # of as many blocks as one block has bits: two bitmaps, a descriptor, copies of the super block
+_SMALL_BYTES = 8 << 20  # of so little a file system has no journal, unless its blocks are small
+_JOURNALS_MIB = ((_SMALL_BYTES, 1), (1 << 30, 4), (16 << 30, 16))
 _JOURNAL_MIB_MAX = 64
 _OWN_BYTES = 128 << 10  # super block, root directory, rounding
 _OUTPUT_BYTES_MAX = 16 * 1024
@@ -47,15 +47,16 @@ def make(path: str, size_bytes: int, fill: Callable[[str], None]) -> None:
     program = next((f"{place}/{PROGRAM}" for place in _SEARCHED if os.access(f"{place}/{PROGRAM}", os.X_OK)), "")
     if not program:
         raise NoDisk(f"there is no {PROGRAM} on this machine", "install e2fsprogs")
-    journal = next((mib for bound, mib in _JOURNALS_MIB if size_bytes < bound), _JOURNAL_MIB_MAX)
     size_bytes = max(size_bytes, SIZE_BYTES_MIN)
+    block = _SMALL_BLOCK_BYTES if size_bytes < _SMALL_BYTES else _BLOCK_BYTES
+    journal = next((mib for bound, mib in _JOURNALS_MIB if size_bytes < bound), _JOURNAL_MIB_MAX)
     inodes = -(-size_bytes // _BYTES_PER_INODE)
     whole = size_bytes + (journal << 20) + inodes * _INODE_BYTES + _OWN_BYTES
-    whole += (whole // _GROUP_BYTES + 1) * _GROUP_OWN_BYTES
+    whole += (whole // (block * block * 8) + 1) * _GROUP_OWN_BLOCKS * block
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.truncate(fd, -(-whole // _BLOCK_BYTES) * _BLOCK_BYTES)
-        _format(program, path, inodes, journal)
+        _format(program, path, (block, inodes, journal))
         with mounted(path) as root:
             os.rmdir(f"{root}/lost+found")  # e2fsck makes it when it needs it
             fill(root)
@@ -88,8 +89,10 @@ def open_root(path: str) -> int:
         raise NoDisk(cause, "load the module (modprobe loop), as root; in a container it needs the devices") from None
 
 
-def _format(program: str, path: str, inodes: int, journal_mib: int) -> None:
-    layout = ["-b", str(_BLOCK_BYTES), "-I", str(_INODE_BYTES), "-N", str(inodes), "-J", f"size={journal_mib}"]
+def _format(program: str, path: str, sizes: tuple[int, int, int]) -> None:
+    """Make the file system. sizes: bytes of a block, inodes, MiB of the journal."""
+    block, inodes, journal = map(str, sizes)
+    layout = ["-b", block, "-I", str(_INODE_BYTES), "-N", inodes, "-J", f"size={journal}"]
     sparse = ["-m", "0", "-O", "^resize_inode", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"]
     argv = [program, "-q", "-F", *layout, *sparse, path]
     said, says = os.pipe2(os.O_CLOEXEC)

@@ -269,7 +269,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
     # -- volumes
     ("E0901", "There is no such volume", "no such volume", "No volume has this name.", "See: orlop volume ls"),
     ("E0902", "A volume is in use", "volume is in use", "Containers use the volume, also some that do not run.", "Remove these containers first"),
-    ("E0903", "A size can't be kept here", "quota size requested but no quota support",
+    ("E0903", "A size can't be kept here", "requested but no quota support",
      "The file system keeps no project quotas, and no file system in a file can be had: mkfs.ext4 or loop devices are missing.",
      "Install e2fsprogs and load the module loop, as root; or mount the file system of ORLOP_ROOT with prjquota"),
     # -- states

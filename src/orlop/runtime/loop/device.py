@@ -1,7 +1,5 @@
-"""Files that hold a file system, mounted by a loop device that goes with its last mount (LO_FLAGS_AUTOCLEAR).
+"""The loop device of a file: the one that it has, or a free one, which goes when nobody uses it (LO_FLAGS_AUTOCLEAR).
 
-One file never has two devices: two mounts of it are one super block of the kernel's, or they would destroy each other's
-work. Whoever mounts one locks the file (flock) until it is mounted.
 Source: loop(4), linux/loop.h; drivers/block/loop.c. LOOP_CONFIGURE since 5.8.
 """
 
@@ -11,12 +9,6 @@ import errno
 import fcntl
 import os
 import struct
-
-from . import mount
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 CONTROL = "/dev/loop-control"
 _BLOCKS = "/sys/block"
@@ -30,38 +22,7 @@ _CONFIG = struct.Struct(f"=2I{_INFO.size}s8Q")
 _TRIES = 100  # another process may take the free device before us
 
 
-def mount_file(path: str, fstype: str, options: Iterable[tuple[str, str | int | None]] = ()) -> int:
-    """Return a detached mount of the file system in a file; the device goes with the last mount of it.
-
-    options: as for `mount.new_filesystem`; of a file that is mounted already, the ones that it was mounted with hold.
-    Raises OSError: of CONTROL or of a device where loop devices are not there or not ours to use.
-    """
-    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        device, name = _attached(lock, os.path.basename(path)) or _attach(path)
-        try:
-            return mount.new_filesystem(fstype, options, source=name)
-        finally:
-            os.close(device)
-    finally:
-        os.close(lock)
-
-
-def device_of(path: str) -> str:
-    """Return the loop device that a file has, "" for none. Raises OSError."""
-    image = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        found = _attached(image, os.path.basename(path))
-    finally:
-        os.close(image)
-    if found is None:
-        return ""
-    os.close(found[0])
-    return found[1]
-
-
-def _attached(image: int, name: str) -> tuple[int, str] | None:
+def attached(image: int, name: str) -> tuple[int, str] | None:
     """Return (descriptor, path) of the device that an open file has; while the descriptor is open, it stays."""
     info = os.fstat(image)
     wanted = (_device_number(info.st_dev), info.st_ino)
@@ -85,7 +46,7 @@ def _attached(image: int, name: str) -> tuple[int, str] | None:
     return None
 
 
-def _attach(file: str) -> tuple[int, str]:
+def attach(file: str) -> tuple[int, str]:
     """Give a file a device; return (descriptor, path). The device keeps what is opened here, and a lock on it."""
     control = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
     image = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
