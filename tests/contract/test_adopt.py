@@ -114,7 +114,7 @@ def answering(place: Path, answer: bytes) -> Iterator[None]:
 
 
 def test_an_engine_that_lies_is_told_of(orlop: Environment, tmp_path: Path) -> None:
-    """Red: with an answer that is read without a bound, or a document that is believed."""
+    """Red: without HTTPException among what is told; with a document that is believed."""
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
     for number, answer in enumerate(
         (b"", b"no http\r\n\r\n", head + b"[]", head + b"{", head + b'{"Config": 5}', head + b"x" * (20 << 20))

@@ -35,8 +35,8 @@ def podman(environment: Environment, peer: Callable[[str], Path], tmp_path: Path
             podman.must(f"rmi -f {image['Id']}")
 
 
-def test_containers(podman: Podman, tmp_path: Path) -> None:
-    """Red: without the rows of podman 5 (healthLogDestination) in creation.py; with an entrypoint that is one text."""
+def test_containers(podman: Podman, environment: Environment, tmp_path: Path) -> None:
+    """Red: without the rows of podman 5 (healthLogDestination) in creation.py; one form of an entrypoint for all."""
     assert podman("run --rm box:1 echo hi") == (0, "hi\n", "")
     assert podman("run --rm -i box:1 cat", "one\n") == (0, "one\n", "")
     assert podman("run --rm box:1 /nope")[0] == 127
@@ -45,6 +45,9 @@ def test_containers(podman: Podman, tmp_path: Path) -> None:
     assert podman.must("ps --format '{{.Names}} {{.Image}} {{.Networks}}'") == f"web {BOX} podman"
     config = json.loads(podman.must("inspect web"))[0]["Config"]
     assert (config["Entrypoint"], config["StopSignal"]) == (["sh"], "SIGINT")
+    for version, form in (("v5.4.2", (["sh"], "SIGINT")), ("v4.3.1", ("sh", 2))):
+        told = Api(environment.run / "docker.sock", f"{version}/libpod")("GET", "/containers/web/json").json["Config"]
+        assert (told["Entrypoint"], told["StopSignal"]) == form
     assert podman.must("exec -i web cat", "typed") == "typed"
     assert podman("exec web sh -c 'exit 3'")[0] == 3
     with Terminal([*podman.argv, "exec", "-it", "web", "sh"], podman.env, rows=21, columns=77) as screen:
@@ -123,7 +126,7 @@ def test_builds(podman: Podman, environment: Environment, tmp_path: Path) -> Non
 
 
 def test_registries_and_manifest_lists(podman: Podman, environment: Environment, tmp_path: Path) -> None:
-    """Red: with annotate's look-up by name alone; with push's destination unread; with `listtags` unread."""
+    """Red: with push's destination unread; with `listtags` unread."""
     (tmp_path / "c").mkdir()
     podman.must(f"build -q -t app:1 -f - {tmp_path}/c", "FROM box:1\nENV a=b\n")
     root = str(tmp_path / "registry")

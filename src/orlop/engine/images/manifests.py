@@ -61,8 +61,7 @@ def annotate(engine: Engine, name: str, image: str, changes: dict[str, str], fea
     """Change what a list says of one image. changes: of os, architecture, variant, os_version; only those given."""
     reference = Reference.parse(name).tagged()
     index = _list(engine, reference)
-    listed = {str(one.digest): one.digest for one in index.manifests}
-    wanted = listed.get(image) or engine.images.resolve(image).manifest.digest
+    wanted = engine.images.resolve(image).manifest.digest
     if all(one.digest != wanted for one in index.manifests):
         raise NotFound("annotate", image, f"manifest for image {image} does not exist in {reference.familiar}")
     manifests = []
