@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
@@ -234,13 +235,15 @@ def test_a_client_that_goes_ends_the_reading_of_its_pipe_though_the_writer_lives
     def held(inode):
         return [fd for fd in descriptors.iterdir() if _link(fd) == f"pipe:[{inode}]"]
 
+    begun = tarfile.TarInfo("file")
+    begun.size = 1 << 20
     reading, writing = os.pipe()
     inode = os.fstat(reading).st_ino
     words = ("import", "-", "x") if verb == "import" else ("load",)
     client = orlop.popen(*words, stdin=reading, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(reading)
     try:
-        os.write(writing, bytes(100))
+        os.write(writing, begun.tobuf())
         until(lambda: held(inode))
         client.kill()
         client.wait()
