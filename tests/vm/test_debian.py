@@ -2,6 +2,7 @@
 
 One machine does it all, for a boot takes longer than most of what is looked at; each test reads its part of the story.
 ORLOP_TEST_GUEST=long adds parts that other tests see elsewhere, and has the suite of attacks run inside: an hour.
+Beside other work it gets its share by `echo -15 >/proc/PID/autogroup` of qemu's: nice(1) counts in a session only.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ GUARDS = (
     _found(
         "image-manifest",
         "spec/jsonio.py",
-        '    if not isinstance(value, dict):\n        raise Invalid("read", subject, "it is not a JSON object")\n'
+        "    if not isinstance(value, dict):\n"
+        '        raise Invalid("read", subject, "it is not a JSON object", code="E0211")\n'
         "    return value\n",
         "    return value  # type: ignore[return-value]\n",
     ),
