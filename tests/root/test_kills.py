@@ -82,8 +82,8 @@ class Story:
         return any("launcher" in processes.title(pid) for pid in self.orlop.processes())
 
     def forget(self, name: str) -> None:
-        self.orlop("rm", "-f", name, check=False)
-        wait_until(lambda: self.inspect(name) is None, f"{name} can't be removed")
+        said = self.orlop("rm", "-f", name, check=False)
+        wait_until(lambda: self.inspect(name) is None, f"{name} can't be removed: {said}")
 
     # -- the verbs --------------------------------------------------------------------------------------------------
 
@@ -194,7 +194,8 @@ def test_engines_and_monitors_are_killed_and_nothing_is_lost(story: Story) -> No
     )
     for number in range(KILLS):
         verbs[number % len(verbs)]()
-    orlop("exec", "writer", "touch", "/end")
+    # The writer may see the file, and end with all in its PID namespace, before the command itself has ended: 137.
+    assert orlop("exec", "writer", "touch", "/end", check=False).code in (0, 137)
     assert orlop("wait", "writer").stdout.strip() == "9"
     *lines, last = orlop("logs", "writer").stdout.splitlines()
     assert lines == [f"line {index}" for index in range(len(lines))] and last == f"last {len(lines)}"

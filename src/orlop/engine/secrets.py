@@ -24,6 +24,7 @@ import shutil
 import threading
 
 from ..linux import mount
+from ..linux.path import read_file
 from ..spec import jsonio
 from ..spec.container import CONFIG, SECRET, DataRecord
 from ..spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
@@ -107,12 +108,15 @@ class Data:
         found = []
         for name in self._names():
             try:
-                with open(f"{self._root}/{name}/record.json", "rb") as file:
-                    text = file.read(jsonio.DOCUMENT_BYTES_MAX)
+                text = read_file(f"{self._root}/{name}/record.json", jsonio.DOCUMENT_BYTES_MAX)
                 found.append(DataRecord.from_json(jsonio.parse_object(text, name), name))
             except (OSError, OrlopError):
                 continue
         return found
+
+    def _data(self, record: DataRecord) -> bytes:
+        """Return what its file holds. Raises OSError."""
+        return read_file(f"{self._root}/{record.name}/{_file(record)}", BYTES_MAX[self.kind] + OVERHEAD_BYTES)
 
     def _names(self) -> list[str]:
         try:
@@ -124,13 +128,15 @@ class Data:
         """Return the data of one. Raises NotFound, and what `Key.open` raises."""
         subject = f"{self.kind} {record.name}"
         try:
-            with open(f"{self._root}/{record.name}/{_file(record)}", "rb") as file:
-                data = file.read(BYTES_MAX[self.kind] + OVERHEAD_BYTES + 1)
+            data = self._data(record)
         except FileNotFoundError:
             newer = self.find(record.id)
             if newer.version == record.version:
                 raise NotFound("read", subject, f"no such {self.kind}: {record.name}") from None
             return self.read(newer)
+        except OSError as wrong:
+            cause = wrong.strerror or str(wrong)
+            raise Unavailable("read", subject, cause, hint="make it anew", code="E1905") from None
         return data if self._key is None else self._key.open(data, _about(self.kind, record), subject)
 
     def rekey(self, earlier: str = "") -> int:
@@ -156,8 +162,7 @@ class Data:
 
     def _reseal(self, key: Key, record: DataRecord, earlier: str) -> bool:
         place, about = f"{self._root}/{record.name}/{_file(record)}", _about(self.kind, record)
-        with open(place, "rb") as file:
-            sealed = file.read(BYTES_MAX[self.kind] + OVERHEAD_BYTES + 1)
+        sealed = self._data(record)
         if key.has_sealed(sealed):
             return False
         write_durably(place, key.seal(key.open(sealed, about, f"{self.kind} {record.name}", earlier), about))
@@ -192,8 +197,7 @@ class Data:
         if self._key is None:
             return
         place = f"{self._root}/{record.name}/{_file(record)}"
-        with open(place, "rb") as file:
-            data = file.read(BYTES_MAX[self.kind] + OVERHEAD_BYTES + 1)
+        data = self._data(record)
         if not is_sealed(data):
             self._key.make()
             write_durably(place, self._key.seal(data, _about(self.kind, record)))

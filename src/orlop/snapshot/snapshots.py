@@ -3,7 +3,7 @@
     <root>/layers/<chain id>/fs/           the layer's tree
                              layer.json    LayerRecord
            unpacking/<chain id>/           a layer on its way: see `unpack`
-           active/<key>/upper/ work/       a container's own layer, or tree/: see `drivers`
+           active/<key>/upper/ work/       a container's own layer, or tree/, or disk.ext4: see `drivers`
                         parent             the ChainID it stands on, or NO_PARENT
                         driver             how it stands there; none is overlay2
            whole/<chain id>/ or .erofs     all layers of an image as one subvolume, or file (drivers btrfs, erofs)
@@ -26,10 +26,11 @@ import os
 import threading
 from contextlib import closing
 
+from orlop.linux.path import read_file
 from orlop.spec.digest import HEX_LENGTHS, Digest
 from orlop.spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from orlop.spec.image import chain_ids
-from orlop.spec.jsonio import parse
+from orlop.spec.jsonio import DOCUMENT_BYTES_MAX, parse
 from orlop.spec.runtime import Mount
 
 from . import drivers, lent, removal
@@ -258,10 +259,8 @@ class Snapshots:
 
     def usage(self, key: str) -> Usage:
         """Return what the layer called key itself occupies. Raises NotFound."""
-        from .usage import measure
-
         try:
-            return measure(self.writable(key).own_trees()[0])
+            return self.writable(key).usage()
         except FileNotFoundError:
             raise self._missing(key) from None
 
@@ -305,10 +304,11 @@ class Snapshots:
         for directory in (self._layer(chain_id), lent.record_directory(self.root, chain_id)):
             path = f"{directory}/layer.json"
             try:
-                with open(path, "rb") as file:
-                    return LayerRecord.from_json(parse(file.read(), path), path)
+                return LayerRecord.from_json(parse(read_file(path, DOCUMENT_BYTES_MAX), path), path)
             except FileNotFoundError:
                 continue
+            except OSError as wrong:
+                raise unavailable("read", path, wrong) from None
         raise _not_unpacked(chain_id)
 
     # -- keys, trash ------------------------------------------------------------------------------------------------

@@ -89,10 +89,11 @@ class Store:
         """
         path = f"{self.directory}/{POOLS_FILE}"
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.read(FILE_BYTES_MAX + 1)
+            data = read_file(path, FILE_BYTES_MAX)
         except FileNotFoundError:
             return pools.POOLS
+        except OSError as wrong:
+            raise Invalid("read", path, wrong.strerror or str(wrong), hint="write it anew, or remove it") from None
         return pools.read(jsonio.parse(data, path, bytes_max=FILE_BYTES_MAX), path)
 
     def save(self, network: Network) -> None:

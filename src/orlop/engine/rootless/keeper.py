@@ -16,6 +16,7 @@ import shutil
 import time
 
 from ...linux import interface, mount, process, signals
+from ...linux.path import read_file
 from ...runtime import host
 from ...runtime.operations.namespaces import become_root, map_ids
 from ...spec import jsonio
@@ -67,8 +68,7 @@ class Ids(Record):
 def find(run: str) -> tuple[Keeper, int] | None:
     """Return the keeper of a run directory that lives, with its pidfd, which the caller closes."""
     try:
-        with open(f"{run}/{FILE}", "rb") as file:
-            found = Keeper.from_json(jsonio.parse(file.read(SAID_BYTES_MAX), FILE), FILE)
+        found = Keeper.from_json(jsonio.parse(read_file(f"{run}/{FILE}", SAID_BYTES_MAX), FILE), FILE)
         if found.boot_id == process.boot_id():
             return found, process.pidfd_of(found.pid, found.start_time)
     except (OSError, OrlopError):

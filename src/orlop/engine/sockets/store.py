@@ -150,14 +150,14 @@ class Sockets:
     def _lines(self, name: str) -> Iterator[dict[str, object]]:
         for suffix in (".1", ""):
             try:
-                with open(f"{self._directory(name)}/audit.jsonl{suffix}", "rb") as file:
-                    for line in file:
-                        try:
-                            yield jsonio.parse_object(line, "a line of the audit")
-                        except Invalid:
-                            continue  # the last one of an engine that was killed
-            except FileNotFoundError:
-                continue
+                lines = read_file(f"{self._directory(name)}/audit.jsonl{suffix}", 2 * AUDIT_BYTES_MAX).splitlines()
+            except OSError:
+                continue  # there is none yet, or it is none of ours
+            for line in lines:
+                try:
+                    yield jsonio.parse_object(line, "a line of the audit")
+                except Invalid:
+                    continue  # the last one of an engine that was killed
 
     def _names(self) -> Iterator[str]:
         try:

@@ -14,7 +14,7 @@ from .. import enter, host
 from ..operations.cgroups import EnterCgroups
 from . import descriptors, foreground
 from .call import Call, write_pid_file
-from .store import cgroup_of, read_file
+from .store import cgroup_of, read_document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _below(plan: Plan, wanted: tuple[str, ...]) -> Plan:
 def _process(flags: Flags, args: list[str], spec: Spec) -> Process:
     path = flags.text("process")
     if path:
-        data = read_file(path, _PROCESS_BYTES_MAX, pipe=True)
+        data = read_document(path, _PROCESS_BYTES_MAX, pipe=True)
         return Process.from_json(jsonio.parse(data, path, bytes_max=_PROCESS_BYTES_MAX), path)
     if not args:
         raise Invalid("run", "orlop-runtime exec", "it requires a command, or --process")

@@ -116,14 +116,14 @@ class Store:
         """Return what is known of a container. Raises NotFound with runc's words."""
         path = f"{self.directory(container_id)}/{_STATE}"
         try:
-            data = read_file(path, _STATE_BYTES_MAX)
+            data = read_document(path, _STATE_BYTES_MAX)
             return Entry.from_json(jsonio.parse(data, path, bytes_max=_STATE_BYTES_MAX), path)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound("find", f"container {container_id}", "container does not exist") from None
 
     def document(self, container_id: str) -> bytes:
         """Return that spec as it is on disk, for who wants to know one thing of it: see `has_hooks`."""
-        return read_file(f"{self.directory(container_id)}/{_SPEC}", _SPEC_BYTES_MAX)
+        return read_document(f"{self.directory(container_id)}/{_SPEC}", _SPEC_BYTES_MAX)
 
     def spec(self, container_id: str) -> "Spec":
         """Return the spec that the container was made from."""
@@ -215,7 +215,7 @@ def read_spec(path: str) -> "Spec":
     from ...spec.runtime import Spec
 
     try:
-        data = read_file(path, _SPEC_BYTES_MAX)
+        data = read_document(path, _SPEC_BYTES_MAX)
     except FileNotFoundError:
         raise NotFound(
             "read", path, f"JSON specification file {path} not found", hint="make one with: orlop-runtime spec"
@@ -225,7 +225,7 @@ def read_spec(path: str) -> "Spec":
     return Spec.from_json(jsonio.parse(data, path, bytes_max=_SPEC_BYTES_MAX), path)
 
 
-def read_file(path: str, bytes_max: int, *, pipe: bool = False) -> bytes:
+def read_document(path: str, bytes_max: int, *, pipe: bool = False) -> bytes:
     """Return a file's content; of one that is larger one byte more than bytes_max, for `jsonio.parse` to refuse.
 
     Looked at before it is opened: a FIFO that nobody writes to would be waited for, a device does what it does when it

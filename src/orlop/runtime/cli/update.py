@@ -9,7 +9,7 @@ from ...spec.errors import Conflict, Invalid, Unavailable, Unsupported
 from ...spec.runtime import BlockIo, Cpu, Memory, Pids, Resources, Spec
 from .. import resources
 from .call import Call
-from .store import cgroup_of, read_file
+from .store import cgroup_of, read_document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _from_document(path: str) -> Resources:
     if path == "-":
         data = sys.stdin.buffer.read(jsonio.DOCUMENT_BYTES_MAX + 1)
         return Resources.from_json(jsonio.parse(data, "standard input"), "the resources")
-    return Resources.from_json(jsonio.parse(read_file(path, jsonio.DOCUMENT_BYTES_MAX, pipe=True), path), path)
+    return Resources.from_json(jsonio.parse(read_document(path, jsonio.DOCUMENT_BYTES_MAX, pipe=True), path), path)
 
 
 def _from_flags(flags: Flags) -> Resources:
