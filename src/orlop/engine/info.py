@@ -12,6 +12,7 @@ from ..snapshot.overlay import lies_on_overlay
 from ..spec.task import LOG_DRIVERS
 from . import strict
 from .cdi import specs
+from .compile.security import DEFAULT
 from .containers import state
 from .containers.record import timestamp, write_durably
 
@@ -106,7 +107,7 @@ def info(engine: Engine) -> dict[str, object]:
             "name=cgroupns",
             *(() if engine.host.runtime.initial_user_namespace else ("name=rootless",)),
             *(("name=userns",) if strict.ids_by_default(engine) not in ("", "host") else ()),
-            *((f"name=orlop,profile={profile}",) if (profile := strict.setting(engine)) != strict.DEFAULT else ()),
+            *((f"name=orlop,profile={profile}",) if (profile := strict.setting(engine)) != DEFAULT else ()),
         ],
     }
 
