@@ -441,3 +441,14 @@ def test_events_count_what_the_kernel_counts(box: Box) -> None:
     assert 0 < data["memory"]["usage"]["usage"] <= data["memory"]["usage"]["max"] <= 64 << 20
     assert data["memory"]["usage"]["limit"] == 64 << 20
     assert data["memory"]["raw"]["pgfault"] > 0
+
+
+def test_a_limit_that_can_not_be_given_is_clamped_and_said(box: Box) -> None:
+    # Of one who may not raise hard limits, in a service that systemd gives 4096 descriptors.
+    without = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"]
+    box.runtime.argv[:0] = ["prlimit", "--nofile=1024:4096", *without]
+    box.write("sh", "-c", "ulimit -Sn; ulimit -Hn", rlimits=[{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524288}])
+    done = box.make("run")
+    assert (done.returncode, done.stdout.split()) == (0, ["1024", "4096"]), done.stderr
+    assert "level=warning" in done.stderr
+    assert "RLIMIT_NOFILE is limited to 4096: more than the own hard limit needs CAP_SYS_RESOURCE" in done.stderr
