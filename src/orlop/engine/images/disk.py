@@ -39,7 +39,10 @@ PLACES = {
     "registry": "registry",
     "secrets": "secrets",
     "secrets.key": "secrets",
+    "secrets.key.next": "secrets",
+    "settings.json": "the engine's settings",
     "configs": "configs",
+    "machines": "virtual machines",
     "sockets": "scoped sockets and what was done through them",
     "trimmed": "events",
 }
