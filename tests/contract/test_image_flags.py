@@ -29,7 +29,7 @@ OURS = {
     "images": {"noheading"},
     "load": {"force"},
     "image prune": {"packed"},
-    "pull": {"all-platforms", "referrers"},
+    "pull": {"all-platforms", "lazy", "referrers"},
     "system df": {"verify"},
 }
 _FLAG = re.compile(r"^\s+(?:-(\w), )?\s*--([\w-]+)(?: ([a-z]\w*)\b)?", re.MULTILINE)

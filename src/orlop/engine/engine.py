@@ -16,15 +16,16 @@ from ..content import Store
 from ..image import Images
 from ..linux import process
 from ..linux.cgroup import Cgroup
-from ..snapshot import STORAGE_DRIVER, Snapshots
+from ..snapshot import STORAGE_DRIVER, Snapshots, lent
 from ..snapshot.unpack import open_tree
 from ..spec.container import CONFIG, SECRET
+from ..spec.digest import Digest
 from ..spec.errors import Unavailable
 from ..supervise import Spawner
 from . import host, reconcile, secrets
 from .apparmor import Profiles
 from .containers import ends, execs, state
-from .containers.record import CGROUP, Records
+from .containers.record import CGROUP, ContainerRecord, Records
 from .containers.watch import Run, Watcher
 from .journal import Journal
 from .log import Log
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..snapshot.drivers import Writable
-    from ..spec.digest import Digest
     from ..spec.paths import Paths
     from ..spec.task import TaskStatus
     from .images.registries import Registries
@@ -149,16 +149,16 @@ class Engine:
         else:
             ends.settle(self, run)
 
-    def layer(self, key: str) -> Writable:
-        """Return a writable layer for who looks into its trees; what is still coming of its image is waited for.
+    def layer(self, record: ContainerRecord) -> Writable:
+        """Return a container's layer for who looks into its trees; what is still coming of its image is waited for.
 
         Raises NotFound, Unavailable.
         """
-        if not self.snapshots.is_whole(key):
+        if record.snapshot_parent and lent.is_partial(self.snapshots, Digest(record.snapshot_parent)):
             from .lazy import verb
 
-            verb.await_whole(self, key)
-        return self.snapshots.writable(key)
+            verb.await_whole(self, Digest(record.snapshot_parent))
+        return self.snapshots.writable(record.id)
 
     def cgroup(self, container_id: str, status: TaskStatus) -> Cgroup:
         """Return the cgroup that a container runs in."""

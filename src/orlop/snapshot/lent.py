@@ -19,6 +19,7 @@ from .unpack import layer_path, remove_tree
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .record import LayerRecord
+    from .snapshots import Snapshots
 
 DIRECTORY = "lazy"
 ALGORITHMS = {length: algorithm for algorithm, length in HEX_LENGTHS.items()}  # a directory is called as the hex
@@ -46,6 +47,17 @@ def record_directory(root: str, chain_id: Digest) -> str:
 def is_served(root: str, chain_id: Digest) -> bool:
     """Tell whether the layer can be mounted now. False, too, when whoever served it has died."""
     return os.path.exists(path(root, chain_id))
+
+
+def can_run(snapshots: Snapshots, chain_id: Digest) -> bool:
+    """Tell whether a layer can be mounted, with all below it, although it is not unpacked."""
+    chain = () if snapshots.has(chain_id) else snapshots.chain(chain_id)
+    return bool(chain) and all(snapshots.has(one) or is_served(snapshots.root, one) for one in chain)
+
+
+def is_partial(snapshots: Snapshots, chain_id: Digest) -> bool:
+    """Tell whether a layer is here in part only, whether anybody serves it or not."""
+    return not snapshots.has(chain_id) and os.path.isdir(record_directory(snapshots.root, chain_id))
 
 
 def lend(root: str, record: LayerRecord, target: str) -> None:

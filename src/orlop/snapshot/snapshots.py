@@ -181,21 +181,6 @@ class Snapshots:
         """Tell whether a layer is unpacked."""
         return os.path.isdir(self._layer(chain_id))
 
-    def is_whole(self, key: str) -> bool:
-        """Tell whether all layers that the layer called key stands on are unpacked. Raises NotFound."""
-        parent = self._parent(key)
-        return parent is None or self.has(parent)
-
-    def is_served(self, chain_id: Digest) -> bool:
-        """Tell whether a layer can be mounted, with all below it, although it is not all unpacked (`lent`)."""
-        if self.has(chain_id):
-            return False
-        try:
-            chain = self._record(chain_id).chain
-        except NotFound:
-            return False
-        return all(self.has(layer) or lent.is_served(self.root, layer) for layer in chain)
-
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys of all writable layers that begin with prefix."""
         return [key for key in os.listdir(f"{self.root}/active") if key.startswith(prefix)]

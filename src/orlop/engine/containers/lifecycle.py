@@ -10,6 +10,7 @@ import os
 import shutil
 from contextlib import ExitStack
 
+from ...snapshot import lent
 from ...spec import errors, jsonio
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.image import ContainerConfig
@@ -269,7 +270,7 @@ def _unpacked(engine: Engine, image: Image | None, record: ContainerRecord) -> D
     if image is None:
         return None
     shift, chain_id = kept.on_disk(record, engine.host.runtime), image.chain_id
-    if shift is None and chain_id is not None and engine.snapshots.is_served(chain_id):
+    if shift is None and chain_id is not None and lent.can_run(engine.snapshots, chain_id):
         return chain_id
     return engine.snapshots.unpack(engine.images.layer_openers(image), shift)
 

@@ -58,7 +58,7 @@ def pull(engine: Engine, pulling: Pull, credentials: Credentials, lease: Lease) 
     try:
         _check(engine, one, missing)
         with _starting:
-            if not engine.snapshots.is_served(chain[-1]):
+            if not lent.can_run(engine.snapshots, chain[-1]):
                 orders = Orders(
                     root=engine.paths.root,
                     run=engine.paths.run,
@@ -231,14 +231,14 @@ def brings(engine: Engine, digest: Digest) -> str:
     return next((one for one in found if _lives(one) and digest in _layers(engine, one)), "")
 
 
-def await_whole(engine: Engine, key: str) -> None:
-    """Wait until all layers below a writable one are unpacked. Raises Unavailable when nobody brings them."""
-    while not engine.snapshots.is_whole(key):
+def await_whole(engine: Engine, chain_id: Digest) -> None:
+    """Wait until a layer and all below it are unpacked. Raises Unavailable when nobody brings them."""
+    while not engine.snapshots.has(chain_id):
         if not any(map(_lives, servers(engine.paths.run))):
-            if engine.snapshots.is_whole(key):
+            if engine.snapshots.has(chain_id):
                 return
             cause = "its image is here in part only, and nobody brings the rest"
-            raise Unavailable("read", f"the layers of {key[:12]}", cause, hint="pull its image")
+            raise Unavailable("read", f"layer {chain_id}", cause, hint="pull its image")
         time.sleep(_POLL_S)
 
 

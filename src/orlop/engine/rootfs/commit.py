@@ -146,7 +146,7 @@ def _store_layer(engine: Engine, record: ContainerRecord) -> tuple[Descriptor, D
             if record.request.rootfs:
                 _pack(Packer(ingest.write, shift=shift), record.request.rootfs)
             else:
-                with engine.layer(record.id).layers() as trees:
+                with engine.layer(record).layers() as trees:
                     made = of_trees(engine, record, trees).made
                     _pack(Packer(ingest.write, whiteouts=True, omit=made, shift=shift), trees[0])
         except OSError as wrong:

@@ -38,7 +38,7 @@ def difference(engine: Engine, record: ContainerRecord) -> Difference:
         cause = f"it runs in {record.request.rootfs} itself, which nothing is kept to compare with"
         raise Unsupported("compare", record.subject, cause, hint="make an image of the directory, and run that")
     try:
-        with engine.layer(record.id).layers() as trees:
+        with engine.layer(record).layers() as trees:
             return of_trees(engine, record, trees)
     except OSError as wrong:
         raise unreadable("compare", record, wrong) from None
