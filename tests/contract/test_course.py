@@ -5,9 +5,12 @@ What it fetches is what `orlop bootstrap` makes; the registry that it logs in to
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from orlop.linux.netlink import namespace
 from support import registry_server
 from support.engine import Environment
 from support.terminal import Terminal
@@ -111,3 +115,61 @@ def test_the_exercises(docker: Course, orlop: Environment, tmp_path: Path) -> No
     docker("run", "--name", "first", "hello-world")
     (found,) = json.loads(docker("inspect", "first"))
     assert found["Config"]["Image"] == "hello-world" and re.fullmatch("sha256:[0-9a-f]{64}", found["Image"])
+
+
+def test_a_network_of_ones_own(docker: Course, peer: Callable[[str], Path]) -> None:
+    nft = peer("nft")
+
+    def rules() -> str:
+        return docker.orlop.inside(
+            lambda: subprocess.run([nft, "list", "ruleset"], capture_output=True, text=True)
+        ).stdout
+
+    docker("run", "-d", "--name", "elsewhere", "busybox", "sleep", "1000")
+    before = rules()
+    docker("network", "create", "n1")
+    docker("run", "-d", "--net", "n1", "--name", "web", "-p", "18080:80", "busybox", "httpd", "-f", "-p", "80")
+    address = docker("inspect", "-f", "{{.NetworkSettings.Networks.n1.IPAddress}}", "web").strip()
+    assert address in docker("run", "--rm", "--net", "n1", "busybox", "nslookup", "web", "127.0.0.11")
+
+    def knock(box: str) -> None:
+        """Connect from where a container is: a static busybox has no resolver that its own wget could use."""
+        pid = docker("inspect", "-f", "{{.State.Pid}}", box).strip()
+        netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            namespace.inside(netns, lambda: socket.create_connection((address, 80), timeout=2)).close()
+        finally:
+            os.close(netns)
+
+    knock("web")
+    with pytest.raises(OSError):
+        knock("elsewhere")
+
+    def status() -> int:
+        client = http.client.HTTPConnection("127.0.0.1", 18080, timeout=20)
+        client.request("GET", "/")
+        return client.getresponse().status
+
+    assert docker.orlop.inside(status) == 404
+    assert rules() != before
+    docker("rm", "-f", "web")
+    docker("network", "rm", "n1")
+    assert rules() == before
+
+
+def test_what_process_1_ignores_and_what_not(docker: Course) -> None:
+    docker("run", "-d", "--name", "loop", "busybox", "sh", "-c", COUNTER)
+    pid = int(docker("inspect", "-f", "{{.State.Pid}}", "loop"))
+    inside = docker("exec", "loop", "ps", "-o", "pid,args").splitlines()
+    assert [line.split()[1:] for line in inside if line.split()[0] == "1"] == [["sh", "-c", *COUNTER.split()]]
+    assert pid != 1 and "sh" in Path(f"/proc/{pid}/cmdline").read_text()
+    view = ("run", "--rm", "--privileged", "--pid=host", "busybox", "nsenter", "-t", str(os.getpid()), "-m", "-u")
+    assert docker(*view, "readlink", "/proc/self/ns/mnt").strip() == os.readlink("/proc/self/ns/mnt")
+    os.kill(pid, signal.SIGTERM)
+    said = docker("logs", "loop")
+    until(lambda: len(docker("logs", "loop")) > len(said), "it goes on")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: "loop" not in docker("ps"), "it has ended")
+    assert docker("inspect", "-f", "{{.State.ExitCode}}", "loop") == "137\n"
+    events = ("events", "--since", "1h", "--until", "0s", "--filter", "event=die", "--filter", "container=loop")
+    until(lambda: "exitCode=137" in docker(*events), "it is told")
