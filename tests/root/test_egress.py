@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from orlop.linux.netlink.nftables import IPV4, Batch, Nftables
+from orlop.network import firewall
 from orlop.network.dns import attempts, message
+from orlop.network.dns.egress import Allowed, Gatekeeper
 from support.boxes import Box, serving, silent
 from support.boxes import ask as connect
 from support.certificates import CERTIFICATE, KEY
 from support.engine import Environment
-from support.netns import Netns
+from support.netns import Netns, network
 from support.tasks import wait_until
 
 from .test_names import A, B, C, Upstream, _kill, _resolver, ask, host, run, upstream  # noqa: F401
@@ -385,3 +387,26 @@ def test_hostile_packets_are_no_attempts() -> None:
     assert attempts.parse(b"\x4f" + bytes(19))[3] == 0  # a header longer than the packet
     for data in (b"", b"{}\n", b"[1]\n{", b'{"verdict": 3}\n', b"\xff\n" * 9000):
         assert attempts.read(data) == []
+
+
+def test_a_table_that_was_flushed_is_written_again_as_it_was(tmp_path: Path, peer: Callable[[str], Path]) -> None:
+    # Kernels before 6.9 let anybody flush it; here its owner does.
+    with network() as net:
+        keeper = net.inside(lambda: Gatekeeper("t", lambda *_: 1, lambda _: None, lambda *_: None, lambda _: True))
+        allowed = [Allowed("192.0.2.0/24:80"), Allowed("a.test:443")]
+        keeper.restrict("one", ["10.0.0.2", "fd00::2"], allowed, str(tmp_path / "egress"))
+        keeper.answered("one", "a.test", [("198.51.100.7", 60)])
+
+        def rules() -> str:
+            return net.run(peer("nft"), "list", "ruleset")
+
+        before = rules()
+        assert "198.51.100.7" in before and "10.0.0.2" in before and "fd00::2" in before
+        firewall.forget(keeper._socket, "t")
+        assert "10.0.0.2" not in rules()
+        keeper.mend()
+        assert rules() == before
+        keeper.mend()
+        assert rules() == before
+        keeper.release("one")
+        keeper.close()

@@ -114,6 +114,7 @@ class Firewall:
 
     def __init__(self, table: str, known: Callable[[], tuple[Gate, Iterable[Bridge], Iterable[Forward], bool]]) -> None:
         self.table = table
+        self.is_owned = False  # by the kernel's doing: nobody else can take it away
         self._known = known
 
     def write(self, socket: nft.Nftables) -> None:
@@ -121,6 +122,7 @@ class Firewall:
         gate, bridges, forwards, closes_forwarding = self._known()
         existed = any(socket.has_table(family.number, self.table) for family in FAMILIES)
         flags = self._own(socket)
+        self.is_owned = flags != 0
         batch = Batch()
         for family in FAMILIES:
             if existed:  # a transaction that removes chains waits for every processor: 12 ms

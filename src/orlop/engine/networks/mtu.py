@@ -1,8 +1,9 @@
-"""The MTU of the way outside, followed while containers run: a VPN that comes up makes packets smaller (moby#49398).
+"""What others change on the machine, followed while containers run: the MTU of the way outside, and the rules.
 
-A thread is told of links and routes by the kernel, and gives bridges, and both ends of each endpoint on them, the MTU
-of the way outside; networks with an MTU of the user's are left alone. It runs from the first container on until the
-engine leaves.
+A VPN that comes up makes packets smaller (moby#49398): a thread is told of links and routes by the kernel, and gives
+bridges, and both ends of each endpoint on them, the MTU of the way outside; networks with an MTU of the user's are left
+alone. Where a table can't have an owner that keeps it (before Linux 6.9), it is told of rules, too, and writes the
+table again that somebody has flushed (SEC-94). It runs from the first container on until the engine leaves.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 
-from ...linux.netlink import changes, namespace, rtnetlink
+from ...linux.netlink import changes, namespace, rtnetlink, wire
 from ...linux.netlink.rtnetlink import Rtnetlink
 from ...network import links
 from . import host
@@ -37,6 +38,7 @@ class Follower:
         """Raises OSError."""
         self._engine = engine
         self._changes = changes.Changes(changes.LINKS, changes.IPV4_ROUTES)
+        self._rules = changes.Changes(changes.RULES, protocol=wire.NETFILTER)
         self._followed = 0  # the MTU that everything was given last; bridges of later are made with the one of then
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._stopped = threading.Event()
@@ -49,17 +51,31 @@ class Follower:
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         self._changes.close()
+        self._rules.close()
         os.close(self._stop)
 
     def _run(self) -> None:
         try:
             while not self._stopped.is_set():
-                self._changes.wait(LOOK_S_MAX, self._stop)
+                networks = self._engine.networks
+                if networks.firewall.is_owned:
+                    self._changes.wait(LOOK_S_MAX, self._stop)
+                else:
+                    self._changes.wait(LOOK_S_MAX, self._stop, self._rules.fileno())
+                    self._rules.drain()
+                    self._restore()
                 if not self._stopped.wait(SETTLE_S):
                     self._changes.drain()
                     self._adjust()
         except OSError as wrong:
-            self._engine.log.write(f"the MTU of the way outside is not followed any more: {wrong}")
+            self._engine.log.write(f"the MTU of the way outside and the rules are not followed any more: {wrong}")
+
+    def _restore(self) -> None:
+        networks = self._engine.networks
+        with networks.lock:
+            if not self._stopped.is_set() and networks.raised() and not networks.firewall.is_there(networks.nft):
+                networks.rewrite()
+                self._engine.log.write("the rules of networks were gone: somebody flushed them; they are written again")
 
     def _adjust(self) -> None:
         networks = self._engine.networks

@@ -1,4 +1,4 @@
-"""Being told of changes: multicast groups of rtnetlink. linux/rtnetlink.h, rtnetlink(7).
+"""Being told of changes: multicast groups of rtnetlink and nfnetlink. linux/rtnetlink.h, linux/netfilter/nfnetlink.h.
 
 What a message says is not read: whoever is told looks again, so a lost message (ENOBUFS) costs nothing but that look.
 """
@@ -12,15 +12,16 @@ from _socket import MSG_DONTWAIT
 from . import wire
 
 LINKS, IPV4_ADDRESSES, IPV4_ROUTES, IPV6_ADDRESSES, IPV6_ROUTES = 1, 5, 7, 9, 11  # enum rtnetlink_groups
+RULES = 7  # NFNLGRP_NFTABLES, of the protocol wire.NETFILTER
 _ADD_MEMBERSHIP = 1
 
 
 class Changes(wire.Socket):
     """A socket that becomes readable when something changes in the network namespace in which it was made."""
 
-    def __init__(self, *groups: int) -> None:
-        """Raises OSError."""
-        super().__init__(wire.ROUTE)
+    def __init__(self, *groups: int, protocol: int = wire.ROUTE) -> None:
+        """groups: of one protocol. Raises OSError."""
+        super().__init__(protocol)
         for group in groups:
             self._socket.setsockopt(wire.SOL_NETLINK, _ADD_MEMBERSHIP, group)
 

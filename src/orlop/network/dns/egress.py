@@ -165,6 +165,7 @@ class Gatekeeper:
         self._members: dict[str, Restricted] = {}
         self._passages: dict[str, Passage] = {}
         self._ways = 0  # how many sets there are
+        self.is_owned = False  # by the kernel's doing: nobody else can take the table away
         self._ensure()
 
     def restrict(self, member_id: str, addresses: Sequence[str], allowed: Sequence[Allowed] | None, path: str) -> None:
@@ -193,6 +194,23 @@ class Gatekeeper:
         self._members[member_id] = member
         if self.attempts is not None:
             self.attempts.watch(member_id, addresses, path)
+
+    def mend(self) -> None:
+        """Write the table again, with what is closed and open now, if somebody has flushed it. Raises OSError."""
+        if all(self._socket.has_table(family.number, self._table) for family in FAMILIES):
+            return
+        firewall.forget(self._socket, self._table)
+        self._ensure()
+        batch = Batch()
+        for family in FAMILIES:
+            _write_ways(batch, self._table, family, self._ways)
+        for member in self._members.values():
+            for address in member.addresses:
+                family, data = _of(address)
+                batch.add_elements(family.number, self._table, member.set_name, [Element(data)])
+            for number, entry, low, high in member.opened:
+                batch.add_elements(number, self._table, _set_name(entry), [Element(low, end=high)])
+        self._socket.commit(batch)
 
     def release(self, member_id: str) -> None:
         """Forget a container that has ended."""
@@ -339,6 +357,7 @@ class Gatekeeper:
                     _write_rules(batch, self._table, family)
             try:
                 self._socket.commit(batch)
+                self.is_owned = flags != 0
                 break
             except OSError as failure:
                 if not flags or failure.errno not in (errno.EOPNOTSUPP, errno.EINVAL):

@@ -235,10 +235,20 @@ class Server:
         fds: the network namespace of its bridges, which an ordinary user's resolver is not in.
         """
         if self._gatekeeper is None:
+            from ...linux.netlink import changes, wire
+
             keeper = self._make_gatekeeper(str(order.get("table")), fds)
             if keeper.attempts is not None:
                 attempts = keeper.attempts
                 self.loop.watch(attempts.fileno(), Loop.READ, lambda _: attempts.readable())
+            if not keeper.is_owned:
+                rules = namespace.inside(fds[0], lambda: changes.Changes(changes.RULES, protocol=wire.NETFILTER))
+
+                def changed(_: int) -> None:
+                    rules.drain()
+                    keeper.mend()
+
+                self.loop.watch(rules.fileno(), Loop.READ, changed)
             self._gatekeeper = keeper
         from .egress import Allowed
 
