@@ -209,6 +209,11 @@ def test_a_quadlet_is_what_systemd_reads() -> None:
         assert line in lines, line
 
 
+def test_a_key_that_podman_5_4_refuses_becomes_an_argument() -> None:
+    text, _ = quadlet.text(ContainerRequest(image="i", memory_bytes=64 << 20), "web")
+    assert "PodmanArgs=--memory=67108864" in text.splitlines() and "\nMemory=" not in text
+
+
 def test_a_value_that_no_key_can_hold_becomes_an_argument() -> None:
     text, _ = quadlet.text(ContainerRequest(image="i", user=" a\nb", hostname="h\\"), "")
     assert 'PodmanArgs="--user= a\\nb"' in text and 'PodmanArgs="--hostname=h\\\\"' in text

@@ -38,7 +38,6 @@ _KEYS = {
     "label": "Label",
     "log-driver": "LogDriver",
     "log-opt": "LogOpt",
-    "memory": "Memory",
     "mount": "Mount",
     "network": "Network",
     "network-alias": "NetworkAlias",
