@@ -150,7 +150,7 @@ def _add_python(archive: Archive) -> None:
 
 
 def _add_modules(archive: Archive, linux: kernel.Kernel) -> None:
-    order = kernel.dependencies(linux.modules, (*kernel.MODULES, "8021q"))
+    order = kernel.dependencies(linux.modules, (*kernel.MODULES, "8021q", "nft_reject_ipv4", "nfnetlink_log"))
     lines = []
     for name, before in order.items():
         archive.file(f"/lib/modules/{name}.ko", linux.modules[name])

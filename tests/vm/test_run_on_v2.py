@@ -61,7 +61,8 @@ ask v fd00:7::1; shows v; pids=$(./orlop inspect -f '{{.State.Pid}}' v r)
 ./orlop engine stop; sleep 1; ip -o link | grep -c 'up0.7@'  # its parent stays with it, and goes with it
 kill -9 $pids
 gone() { ! ip link show up0.7 2>/dev/null >&2; }
-for n in $(busybox seq 60); do ip link add nudge type dummy; ip link del nudge; gone && break; sleep 1; done; gone && echo swept
+nudge() { ip link add nudge type dummy; ip link del nudge; sleep 1; }
+for n in $(busybox seq 60); do gone && break; nudge; done; gone && echo swept
 ./orlop rm -f r v; ./orlop network rm routed vlan; ip -o link | grep -c up0
 """
 
