@@ -1,4 +1,4 @@
-"""Layers written as eStargz (`spec.tar.estargz`): the same files in the same order, and a table of contents behind them.
+"""Layers written as eStargz (`spec.tar.estargz`): the same files in the same order, and a table of contents behind.
 
 Each file has gzip members of its own, of at most CHUNK_BYTES uncompressed; what stands between files shares one. The
 archive gets a landmark and the table as members, so its diff_id, the configuration and the image's ID are others than
