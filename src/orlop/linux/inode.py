@@ -78,7 +78,8 @@ def _quotactl(fd: int, command: int, identity: int, data: bytes) -> bytes:
 # -- blocks in common -----------------------------------------------------------------------------------------------
 
 _BTRFS_QUOTA_CTL, _BTRFS_QUOTA_CTL_ENABLE = 0xC0109428, 1
-_BTRFS_QGROUP_LIMIT, _BTRFS_QGROUP_LIMIT_MAX_RFER = 0x8030942B, 1  # of the group of the descriptor's own subvolume: 0
+_BTRFS_QGROUP_LIMIT = 0x8030942B  # of the group of the descriptor's own subvolume: 0
+_BTRFS_QGROUP_LIMIT_MAX_RFER, _BTRFS_QGROUP_LIMIT_MAX_EXCL = 1, 2
 _FICLONE = 0x40049409
 _BTRFS_SNAP_CREATE, _BTRFS_SUBVOL_CREATE, _BTRFS_SNAP_DESTROY = 0x50009401, 0x5000940E, 0x5000940F
 _BTRFS_VOL_ARGS = struct.Struct("q4088s")  # a descriptor, a name: struct btrfs_ioctl_vol_args
@@ -109,10 +110,14 @@ def destroy_subvolume(directory: int, name: str) -> None:
     fcntl.ioctl(directory, _BTRFS_SNAP_DESTROY, bytearray(_BTRFS_VOL_ARGS.pack(0, os.fsencode(name))))
 
 
-def limit_subvolume(fd: int, limit_bytes: int) -> None:
-    """Bound what a subvolume refers to; from now on btrfs counts that, for each of the file system. Raises OSError."""
+def limit_subvolume(fd: int, limit_bytes: int, *, exclusive: bool = False) -> None:
+    """Bound what a subvolume refers to; from now on btrfs counts that, for each of the file system. Raises OSError.
+
+    exclusive: what it alone refers to, not what it shares with the subvolume that it is a snapshot of.
+    """
     fcntl.ioctl(fd, _BTRFS_QUOTA_CTL, bytearray(struct.pack("QQ", _BTRFS_QUOTA_CTL_ENABLE, 0)))
-    fcntl.ioctl(fd, _BTRFS_QGROUP_LIMIT, struct.pack("QQQQQQ", 0, _BTRFS_QGROUP_LIMIT_MAX_RFER, limit_bytes, 0, 0, 0))
+    which = _BTRFS_QGROUP_LIMIT_MAX_EXCL if exclusive else _BTRFS_QGROUP_LIMIT_MAX_RFER
+    fcntl.ioctl(fd, _BTRFS_QGROUP_LIMIT, struct.pack("QQQQQQ", 0, which, limit_bytes, limit_bytes, 0, 0))
 
 
 def is_subvolume(info: os.stat_result) -> bool:

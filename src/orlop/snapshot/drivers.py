@@ -332,7 +332,7 @@ class Btrfs(Copies):
     def bound(self, directory: str, size_bytes: int) -> None:
         tree = os.open(f"{directory}/tree", DIRECTORY_FLAGS)
         try:
-            inode.limit_subvolume(tree, size_bytes)
+            inode.limit_subvolume(tree, size_bytes, exclusive=True)
         finally:
             os.close(tree)
 
