@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 else:
     ModuleSpec, ModuleType = type(sys.__spec__), type(sys)
 
-_VERSION = f"4 {sys.version}"
+_VERSION = f"5 {sys.version} {__file__}"  # of this checkout: a cache may be a link to another's
 _COMPILED = "pycache"
 _LENGTH_BYTES = 8
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -136,6 +136,17 @@ def test_a_broken_file_is_no_harm(place: Place) -> None:
         assert place.run() == ("rum", ARCHIVE)
 
 
+def test_what_another_checkout_kept_is_not_taken(place: Place, tmp_path: Path) -> None:
+    """A worktree whose cache is a link to the first one's must run its own modules."""
+    for _ in range(2):
+        place.run(words=("sail",))
+    other = Place(tmp_path / "other")
+    other.load("tar")
+    other.cache = place.cache
+    assert other.run(words=("sail",)) == ("tar", SOURCE)
+    assert other.run() == ("tar", ARCHIVE)
+
+
 def test_what_goes_from_the_source_goes_from_the_file(place: Place) -> None:
     (place.ship / "old.py").write_text("")
     (place.ship / "mast.py").write_text("from . import old\nCARGO = 'old'\n")
