@@ -51,7 +51,7 @@ class Sent(io.FileIO):
     @classmethod
     def of(cls, archive: Sent | int) -> Sent:
         """Return what is read: the same, or what a descriptor gives whose sender nobody watches."""
-        return archive if isinstance(archive, cls) else cls(archive, -1)
+        return archive if isinstance(archive, Sent) else cls(archive, -1)
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._wait()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .. import commands
-from ..command import Command, UsageError
+from ..command import Command
+from ..flags import UsageError
 from ..main import run_command
 from ..podman.verbs import COMMANDS
 

@@ -93,9 +93,9 @@ def translated(words: Sequence[str]) -> list[str]:
         out = ["--noheading" if word == "-n" else word for word in out]
     elif command in _REMOVALS:
         for flag in (["-t", "0"], ["--time", "0"], ["--time=0"], ["-t0"]):  # as `rm -f` does, it waits for nobody
-            at = next((at for at in range(len(out)) if out[at : at + len(flag)] == flag), None)
-            if at is not None:
-                del out[at : at + len(flag)]
+            found = next((at for at in range(len(out)) if out[at : at + len(flag)] == flag), None)
+            if found is not None:
+                del out[found : found + len(flag)]
     elif command in _LOGS:
         out = ["--names" if word == "-n" else word for word in out]
     return out
