@@ -461,6 +461,6 @@ def test_a_container_is_written_for_other_tools(orlop, tmp_path):
     for part in ("Memory", "CapDrop", "PortBindings", "NetworkMode"):
         assert first["HostConfig"][part] == second["HostConfig"][part], part
     assert "kind: Pod\n" in orlop("show-run", "--as", "kube", "web").stdout
-    assert "\nMemory=67108864\n" in orlop("show-run", "--as", "quadlet", "web").stdout
+    assert "\nPodmanArgs=--memory=67108864\n" in orlop("show-run", "--as", "quadlet", "web").stdout
     refused = orlop("show-run", "--as", "swarm", "web", check=False)
     assert refused.code == 1 and "there is no form 'swarm'" in refused.stderr

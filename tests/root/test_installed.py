@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,16 +63,32 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-@pytest.fixture(scope="module")
-def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    return Installation(tmp_path_factory.mktemp("installed") / "env", wheel)
+@contextmanager
+def open_to_all() -> Iterator[Path]:
+    """Yield a directory that an ordinary user reaches, which pytest's own are not."""
+    place = Path(tempfile.mkdtemp(prefix="orlop-", dir="/tmp"))
+    place.chmod(0o755)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
 
 
 @pytest.fixture
-def installed(installation: Installation, tmp_path: Path) -> Installation:
+def place() -> Iterator[Path]:
+    with open_to_all() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="module")
+def installation(wheel: Path) -> Iterator[Installation]:
+    with open_to_all() as directory:
+        yield Installation(directory / "env", wheel)
+
+
+@pytest.fixture
+def installed(installation: Installation) -> Installation:
     shutil.rmtree(installation.cache, ignore_errors=True)
-    for directory in (*installation.bin.parents[1:4], tmp_path, tmp_path.parent):
-        directory.chmod(directory.stat().st_mode | 0o055)
     return installation
 
 
@@ -110,8 +128,8 @@ def test_nothing_of_the_caller_is_code(installed: Installation, tmp_path: Path) 
     assert (done.returncode, done.stderr) == (0, ""), done
 
 
-def test_a_user_of_an_installation_of_roots_has_a_cache_of_his_own(installed: Installation, tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_a_user_of_an_installation_of_roots_has_a_cache_of_his_own(installed: Installation, place: Path) -> None:
+    home = place / "home"
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
     before = sorted(installed.packages.rglob("*"))
@@ -122,7 +140,7 @@ def test_a_user_of_an_installation_of_roots_has_a_cache_of_his_own(installed: In
     (own,) = (home / ".cache/orlop").iterdir()
     assert own.name == "installed" + str(installed.packages).replace("/", "-") and (own / "frozen/orlop").exists()
     assert sorted(installed.packages.rglob("*")) == before
-    elsewhere = tmp_path / "elsewhere"
+    elsewhere = place / "elsewhere"
     elsewhere.mkdir()
     os.chown(elsewhere, NOBODY, NOBODY)
     installed.run("--version", env={"HOME": str(home), "XDG_CACHE_HOME": str(elsewhere)}, user=NOBODY)

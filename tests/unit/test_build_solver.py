@@ -205,13 +205,13 @@ def test_the_reading_of_a_huge_file_ends_with_its_build(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["hole", "data and a hole", "a hole and data", "small", "none"])
-def test_a_copy_has_the_holes_of_what_it_was_made_from(tmp_path: Path, name: str) -> None:
+def test_a_copy_has_zeros_for_the_holes_of_what_it_was_made_from(tmp_path: Path, name: str) -> None:
     (tmp_path / "from").mkdir()
     (tmp_path / "to").mkdir()
     with (tmp_path / "from/file").open("wb") as file:
         if name != "none":
             file.write(b"begin" * 70_000 if name == "data and a hole" else b"")
-            file.seek(1 << 30 if "hole" in name else 100)
+            file.seek(5_000_000 if "hole" in name else 100)
             file.write(b"end" if name == "a hole and data" else b"")
             file.truncate(file.tell() if name == "a hole and data" else file.tell() + 5)
 
@@ -219,12 +219,8 @@ def test_a_copy_has_the_holes_of_what_it_was_made_from(tmp_path: Path, name: str
 
     made, meant = tmp_path / "to/file", tmp_path / "from/file"
     assert made.stat().st_size == meant.stat().st_size
-    assert made.stat().st_blocks <= meant.stat().st_blocks + 16
-    for at in (0, 300_000, 1 << 30):
-        with made.open("rb") as one, meant.open("rb") as other:
-            one.seek(at)
-            other.seek(at)
-            assert one.read(100_000) == other.read(100_000)
+    assert made.stat().st_blocks * 512 >= made.stat().st_size, "a context that came as an archive has no holes"
+    assert made.read_bytes() == meant.read_bytes()
 
 
 def test_the_copy_of_a_huge_file_ends_with_its_build(tmp_path: Path) -> None:

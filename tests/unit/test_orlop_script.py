@@ -68,7 +68,7 @@ def test_it_runs_from_any_directory_and_through_links(clone, tmp_path):
 
 def test_a_shim_is_seen_through(clone, tmp_path):
     """What is remembered is the interpreter, not the script that finds it."""
-    text = (clone / "orlop").read_text().replace("/usr/bin/python3 python3", "python3")
+    text = (clone / "orlop").read_text().replace("likely=/usr/bin/python3", "likely=")
     (clone / "orlop").write_text(text)
     real = Path("/usr/bin/python3")
     shims = tmp_path / "shims"
@@ -89,13 +89,13 @@ def test_an_interpreter_that_went_away_is_searched_again(clone):
 
 
 def test_without_a_python_it_says_what_to_do(clone, tmp_path):
-    text = (clone / "orlop").read_text().replace("/usr/bin/python3 python3", "/no/such/python3 python3")
+    text = (clone / "orlop").read_text().replace("likely=/usr/bin/python3", "likely=/no/such/python3")
     (clone / "orlop").write_text(text.replace("/usr/local/bin/python3", "/no/such/python3"))
     old = tmp_path / "old"
     old.mkdir()
     (old / "python3").write_text("#!/bin/sh\nexit 1\n")
     (old / "python3").chmod(0o755)
-    done = run("/bin/sh", clone / "orlop", "ps", PATH=str(old))
+    done = run("/bin/sh", clone / "orlop", "--version", PATH=str(old))
     assert done.returncode == 1
     first, second = done.stderr.splitlines()
     assert first.startswith("orlop: cannot run: there is no complete Python 3.11 or newer here")

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 SHA256_BYTES = 32
+ZEROS_BYTES = 1 << 20
 COPY_BYTES = 64 * 1024 * 1024
 SMALL_BYTES = 128 * 1024
 MAGIC_BYTES = 512
@@ -330,24 +331,29 @@ def _replacing(parent: int, name: str, make: Callable[[], T]) -> T:
 
 
 def _copy_data(source: int, target: int, size: int, check: Callable[[], None]) -> None:
-    """Copy a file's content; its holes stay holes. The size is what was listed."""
+    """Copy a file's content. The size is what was listed.
+
+    Holes become zeros: a context that comes as an archive, or from elsewhere, has none, and makes the same layer.
+    """
     if size <= SMALL_BYTES:
         data = os.read(source, size) if size else b""
         if len(data) != size or (size and os.write(target, data) != size):
             raise Unavailable("copy", "a file", "it changed while it was being copied")
         return
-    end = 0
-    while end < size:
-        at, end = _data_from(source, end, size)
+    at = 0
+    while at < size:
+        start, end = _data_from(source, at, size)
         while at < end:
             check()
+            if at < start:
+                at += os.pwrite(target, bytes(min(start - at, ZEROS_BYTES)), at)
+                continue
             count = _copy_piece(source, target, at, min(end - at, COPY_BYTES))
             if not count:
                 raise Unavailable("copy", "a file", "it changed while it was being copied")
             at += count
     if os.fstat(source).st_size != size:
         raise Unavailable("copy", "a file", "it changed while it was being copied")
-    os.ftruncate(target, size)
 
 
 def _data_from(fd: int, at: int, size: int) -> tuple[int, int]:
