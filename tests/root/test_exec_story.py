@@ -58,6 +58,8 @@ def test_execs_are_listed_inspected_and_killed_as_a_whole(web):
     assert web("exec", "kill", exec_id).stdout == f"{exec_id}\n"
     until(lambda: commands_in(web) == ["sleep 1000"])
     until(lambda: execs(web) == [] and not leaves(web))
+    web("exec", "web", "sh", "-c", "sleep 0.5 </dev/null >/dev/null 2>&1 & exit")
+    until(lambda: commands_in(web) == ["sleep 1000"] and not leaves(web))
     gone = web("exec", "kill", exec_id, check=False)
     assert gone.code == 1 and "it is not running" in gone.stderr
     assert "No such exec instance: fff" in web("exec", "kill", "fff", check=False).stderr

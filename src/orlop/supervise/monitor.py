@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 DRAIN_S_MAX = 1.0  # for writers that outlive the process: outside of its pid namespace and its cgroup
 LINGER_S_MAX = 600.0  # for a client that takes nothing at all of its last output (a pager that nobody reads)
+LEAF_WAIT_S = 2.0  # for what is left in an exec's cgroup
 DEFECTS_MAX = 16
 ENDED_BY_HEALTH = "health check"
 SHIPPER_STEADY_S = 10.0
@@ -514,7 +515,8 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
 def _finish_exec(monitor: Monitor) -> ExitRecord:
     """The process of an exec has ended: say how, and then gather what is left of it. Its client is not kept waiting.
 
-    What it leaves in the background stays (a daemon that was started so), and its cgroup with it.
+    What it leaves in the background stays (a daemon that was started so), and its cgroup with it. What was killed with
+    it, or ends soon, may end a moment later: a cgroup that it held would stay as long as the container.
     """
     monitor.reap_launcher()
     wait_status = process.wait_pidfd(monitor.pidfd)
@@ -525,7 +527,7 @@ def _finish_exec(monitor: Monitor) -> ExitRecord:
     _attempt(notes, lambda: record.write_exit(monitor.directory, monitor.exit_fd, ended, False))
     monitor.clients.broadcast(attach.EXIT, jsonio.dump(ended.to_json()))
     if monitor.leaf is not None:
-        _attempt(notes, monitor.leaf.prune)
+        _attempt(notes, lambda: monitor.leaf.prune(LEAF_WAIT_S) if monitor.leaf else None)
     _attempt(notes, lambda: os.rmdir(monitor.handover.own_directory))
     return ended
 

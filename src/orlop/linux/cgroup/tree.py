@@ -238,11 +238,19 @@ class Cgroup:
             except FileNotFoundError:
                 return None
 
-    def prune(self) -> bool:
+    def prune(self, wait_s: float = 0.0) -> bool:
         """Remove the cgroup where it holds nothing; return whether it is gone from every hierarchy.
 
         For parents that several tasks share: a `create` below at the same moment makes it again.
+        wait_s: how long to try again, for what is dying in it.
         """
+        deadline, pause = time.monotonic() + wait_s, _RETRY_S_MIN
+        while not (gone := self._prune()) and time.monotonic() < deadline:
+            time.sleep(pause)
+            pause = min(pause * 2, _RETRY_S_MAX)
+        return gone
+
+    def _prune(self) -> bool:
         gone = True
         for mount in self.layout.hierarchies():
             try:
