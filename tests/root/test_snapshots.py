@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import io
@@ -12,6 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import pytest
 from orlop.linux import mount
 from orlop.runtime import rootfs
 from orlop.snapshot import Snapshots, removal, usage
+from orlop.snapshot.unpack import Arrival
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Conflict, Invalid, NotFound, Unavailable, Unsupported
 from orlop.spec.image import chain_ids
@@ -221,6 +224,37 @@ def test_several_unpackers_of_one_layer_extract_it_once(snapshots: Snapshots) ->
         thread.join()
     assert results == [Digest.of(BASE)] * 6
     assert len(opened) == 1
+
+
+def test_a_layer_that_is_there_is_let_go_while_one_above_it_is_waited_for(snapshots: Snapshots) -> None:
+    """Two pulls of an image: one has the base, the other the layer above it, and waits for the base."""
+    base, above = Digest.of(BASE), Digest.of(TOP)
+    chain = chain_ids((base, above))
+    held = f"{snapshots.root}/unpacking/{chain[1].hex}"
+    os.mkdir(held, 0o700)
+    lock = os.open(held, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    is_waited_for = threading.Event()
+
+    def open_base() -> io.BytesIO:
+        is_waited_for.wait(20)
+        return io.BytesIO(BASE)
+
+    layers = [(base, open_base), (above, lambda: io.BytesIO(TOP))]
+    first = threading.Thread(target=lambda: snapshots.unpack(layers), daemon=True)
+    first.start()
+    while not os.path.exists(f"{snapshots.root}/unpacking/{chain[0].hex}"):
+        assert first.is_alive()
+    waiter = threading.Thread(target=lambda: Arrival(snapshots.root, 0, chain[0]).close(), daemon=True)
+    waiter.start()
+    time.sleep(0.2)  # until it waits: were it later, it would find the layer there
+    is_waited_for.set()
+    waiter.join(20)
+    is_stuck = waiter.is_alive()
+    os.close(lock)
+    first.join(20)
+    waiter.join(20)
+    assert not is_stuck and snapshots.has(chain[1]) and not os.listdir(f"{snapshots.root}/unpacking")
 
 
 KILLED = """

@@ -138,6 +138,8 @@ class Unpack:
                 arrival.origin = self._origins[arrival.index] if self._origins else ""
                 arrival.describe(self._layers[arrival.index][0], self._chain, self._below(arrival.index, on_the_way))
             complete(self._root, arrivals)
+            for arrival in arrivals:
+                arrival.close()  # now: who waits for this layer may hold one above it that we wait for
         except OSError as error:
             raise unavailable("unpack", f"layer {self._layers[arrivals[0].index][0]}", error) from None
 
