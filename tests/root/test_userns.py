@@ -371,7 +371,7 @@ def test_without_ids_the_error_says_how_to_get_some(machine: Machine) -> None:
     finally:
         file.write_text(before)
     assert done.code == 125, done
-    assert "echo orlop:1879048192:268435456 >>/etc/subuid" in done.stderr
+    assert "echo orlop:1879048192:268435456 | tee -a /etc/subuid" in done.stderr
 
 
 @contextmanager

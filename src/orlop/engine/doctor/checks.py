@@ -173,7 +173,7 @@ def _own_ids(facts: Facts) -> Finding:
         files = (subids.SUBUID, subids.SUBGID)
         fix = tuple(("sh", "-c", f"echo {modes.POOL_USERS[0]}:{modes.POOL} >>{file}") for file in files)
         why = f"{files[0]} gives none to {' or '.join(modes.POOL_USERS)}: --userns auto has none to give"
-        step = f"as root: echo {modes.POOL_USERS[0]}:{modes.POOL} | tee -a {' '.join(files)}"
+        step = f"as root: {modes.give_pool(files)}"
         return Finding(feature=name, state=CLAMPED, why=why, next=step, fix=fix)
     why = f"--userns auto: {facts.pool_ids} ids, for {facts.pool_ids // IDS} containers with {IDS} each"
     return Finding(feature=name, state=FULL, why=why)

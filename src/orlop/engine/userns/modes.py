@@ -17,6 +17,10 @@ import itertools
 from ...spec.errors import Invalid, Unsupported
 from ...spec.runtime import IdMapping
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 SIZE_DEFAULT = 65536
 SIZE_MAX = 2**31
 ID_MAX = 2**32 - 2
@@ -30,6 +34,11 @@ HOST, AUTO, REMAP, CONTAINER, KEEP_ID, NOMAP = "host", "auto", "remap", "contain
 _KNOWN = "known are host, auto, auto:size=N, keep-id, nomap, remap=USER and container:NAME"
 _OF_AUTO = "write auto:size=65536, or auto:uidmapping=INSIDE:OUTSIDE:COUNT, with commas between several"
 _OF_KEEP_ID = "write keep-id:uid=1000,gid=1000"
+
+
+def give_pool(files: Sequence[str]) -> str:
+    """Return the command that gives the engine ids in these files."""
+    return f"echo {POOL_USERS[0]}:{POOL} | tee -a {' '.join(files)}"
 
 
 class Mode:

@@ -114,6 +114,12 @@ def _of_user(user: str, subject: str) -> Maps:
     return found[0], found[1]
 
 
+def _without_pool() -> list[str]:
+    """Return the files that give no ids to the engine, for one hint about both."""
+    files = (subids.SUBUID, subids.SUBGID)
+    return [path for path in files if not any(subids.read(path, user, -1) for user in modes.POOL_USERS)]
+
+
 def _free(taken: Iterable[Maps], mode: modes.Mode, subject: str) -> Maps:
     held = [maps for maps in taken if not kept.has_every_id(maps)]
     found = []
@@ -122,8 +128,7 @@ def _free(taken: Iterable[Maps], mode: modes.Mode, subject: str) -> Maps:
         gaps = unnamed(mode.size, named)
         if gaps and not pool:
             cause = f"{path} gives no ids to {' or '.join(modes.POOL_USERS)}"
-            hint = f"echo {modes.POOL_USERS[0]}:{modes.POOL} >>{path}"
-            raise Unavailable(MAP_IDS, subject, cause, hint=hint)
+            raise Unavailable(MAP_IDS, subject, cause, hint=modes.give_pool(_without_pool()))
         others = (each for maps in held for each in maps[kind])
         used = [subids.Range(each.host_id, each.size) for each in (*others, *named)]
         size = sum(count for _, count in gaps)
