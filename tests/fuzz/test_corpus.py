@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from fuzz import test_fuzz, test_fuzz_bodies, test_fuzz_build, test_fuzz_wire
-from support.fuzzing import CORPUS, CORPUS_BYTES_MAX, CORPUS_FILES_MAX, INPUTS_DEFAULT, Target
+from orlop.spec.errors import Internal
+from support.fuzzing import CORPUS, CORPUS_BYTES_MAX, CORPUS_FILES_MAX, INPUTS_DEFAULT, REGRESSIONS, Target, each
 
 TARGETS = (*test_fuzz.TARGETS, *test_fuzz_bodies.TARGETS, *test_fuzz_build.TARGETS, *test_fuzz_wire.TARGETS)
-REGRESSIONS = Path(__file__).parent / "regressions"
 # What is read from others' hands, and must have a corpus whatever else has one.
 WANTED = {
     "runtime-spec", "tar", "image-manifest", "reference", "dockerfile", "http-request", "netlink", "seccomp-profile",
@@ -25,7 +21,11 @@ def test_each_corpus_is_a_targets_and_each_target_has_one() -> None:
         assert path.name.rpartition("-")[0] in names, path
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_a_defect_of_ours_is_no_refusal() -> None:
+    assert all(Internal not in target.refusals for target in TARGETS)
+
+
+@each(TARGETS)
 def test_a_short_run_shows_all_of_it(target: Target) -> None:
     """Each file once, as it is, before anything is made of it, and as many mutated ones as a run of CI has."""
     files = {path.name: path.read_bytes() for path in (CORPUS / target.name).iterdir()}
@@ -33,6 +33,6 @@ def test_a_short_run_shows_all_of_it(target: Target) -> None:
     assert max(map(len, files.values())) <= max(CORPUS_BYTES_MAX, *map(len, target.seeds))
     shown: list[bytes] = []
     Target(target.name, shown.append, target.seeds, ()).attack(0, 0)
-    known = [*target.seeds, *files.values()]
+    known = [*target.seeds, *target.corpus()]
     assert sorted(shown[: len(known)]) == sorted(known)
     assert len(shown) == len(known) + INPUTS_DEFAULT

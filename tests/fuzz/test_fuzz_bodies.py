@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,12 +13,9 @@ from orlop.frontends.docker import creation as docker
 from orlop.frontends.libpod import creation as libpod
 from orlop.spec import jsonio
 from orlop.spec.container import ContainerRequest
-from orlop.spec.errors import Internal, OrlopError
-from support.fuzzing import Target
+from orlop.spec.errors import OrlopError
+from support.fuzzing import Target, each
 
-REGRESSIONS = Path(__file__).parent / "regressions"
-SECONDS = float(os.environ.get("ORLOP_FUZZ_SECONDS", "0"))
-SEED = time.time_ns() if SECONDS else 0
 # Of an engine a translation reads nothing but which networks there are: none.
 ENGINE = cast("Any", SimpleNamespace(networks=SimpleNamespace(store=None)))
 
@@ -81,18 +75,6 @@ def no_networks(tmp_path_factory: pytest.TempPathFactory) -> None:
     ENGINE.networks.store = Store(str(tmp_path_factory.mktemp("networks")))
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+@each(TARGETS)
 def test_a_parser_takes_or_refuses(target: Target) -> None:
-    assert target.corpus(), "it has none in tests/fuzz/corpus"
-    assert all(target.show(seed) for seed in target.seeds), "a seed is a good input"
-    target.attack(SECONDS, SEED)
-
-
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_what_once_broke_a_parser_does_not_again(target: Target) -> None:
-    for path in sorted(REGRESSIONS.glob(f"{target.name}-*")):
-        target.show(path.read_bytes())
-
-
-def test_a_defect_of_ours_is_no_refusal() -> None:
-    assert all(Internal not in target.refusals for target in TARGETS)
+    target.try_all()

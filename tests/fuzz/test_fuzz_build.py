@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
-from pathlib import Path
-
-import pytest
-
 from orlop.build.bake.document import Document
 from orlop.build.bake.targets import listed, plan
 from orlop.build.dockerfile.compile import compile
@@ -21,11 +15,8 @@ from orlop.spec import jsonio
 from orlop.spec.errors import OrlopError
 from orlop.spec.image import ContainerConfig
 from orlop.spec.platform import Platform
-from support.fuzzing import Target
+from support.fuzzing import Target, each
 
-REGRESSIONS = Path(__file__).parent / "regressions"
-SECONDS = float(os.environ.get("ORLOP_FUZZ_SECONDS", "0"))
-SEED = time.time_ns() if SECONDS else 0
 AMD64 = Platform(os="linux", architecture="amd64")
 ON_BUILD = ContainerConfig(env=("A=b",), on_build=("COPY --from=base / /", "RUN x"), working_dir="/w")
 PATHS = ("a", "a/b", "a/b/c.md", "x y", "é/ü", "." * 300, "a/" * 100 + "b", "*", "\\", "[a]")
@@ -176,15 +167,6 @@ for _target in TARGETS:
     _target.refusals = (ValueError,) if _target.name in ("git-url", "mount-flag") else (OrlopError,)
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+@each(TARGETS)
 def test_a_parser_takes_or_refuses(target: Target) -> None:
-    assert target.corpus(), "it has none in tests/fuzz/corpus"
-    for seed in target.seeds:
-        assert target.show(seed), "a seed is a good input"
-    target.attack(SECONDS, SEED)
-
-
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_what_once_broke_a_parser_does_not_again(target: Target) -> None:
-    for path in sorted(REGRESSIONS.glob(f"{target.name}-*")):
-        target.show(path.read_bytes())
+    target.try_all()

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from devtools.environment import CACHE
 
 INPUT_BYTES_MAX = 64 * 1024
@@ -25,6 +27,9 @@ INPUTS_DEFAULT = 1000
 INPUT_S_MAX = 5.0
 KEPT = CACHE / "fuzz"
 CORPUS = Path(__file__).parents[1] / "fuzz/corpus"
+REGRESSIONS = Path(__file__).parents[1] / "fuzz/regressions"
+SECONDS = float(os.environ.get("ORLOP_FUZZ_SECONDS", "0"))
+SEED = time.time_ns() if SECONDS else 0
 CORPUS_FILES_MAX = 24  # of one target: a corpus is read by people, too
 CORPUS_BYTES_MAX = 2048  # of a file that a run finds
 _POOL_MAX = 1000
@@ -194,8 +199,16 @@ class Target:
         self.name, self.parse, self.seeds, self.refusals = name, parse, seeds, refusals
 
     def corpus(self) -> list[bytes]:
-        """Return what the repository has for this target."""
-        return [path.read_bytes() for path in sorted((CORPUS / self.name).glob("*"))]
+        """Return what the repository has for this target, and what once broke it."""
+        files = [*sorted((CORPUS / self.name).glob("*")), *sorted(REGRESSIONS.glob(f"{self.name}-*"))]
+        return [path.read_bytes() for path in files]
+
+    def try_all(self) -> None:
+        """What a test of this target does: it takes each seed, and it takes or refuses what is made of all of them."""
+        assert self.corpus(), "it has none in tests/fuzz/corpus"
+        for seed in self.seeds:
+            assert self.show(seed), "a seed is a good input"
+        self.attack(SECONDS, SEED)
 
     def show(self, data: bytes) -> bool:
         """Show one input to the parser; return whether it was taken. Other exceptions than refusals pass through."""
@@ -244,6 +257,11 @@ class Target:
         path = KEPT / f"{self.name}-{hashlib.sha256(data).hexdigest()[:12]}"
         path.write_bytes(data)
         return path
+
+
+def each(targets: Sequence[Target]) -> pytest.MarkDecorator:
+    """Make a test of each target."""
+    return pytest.mark.parametrize("target", targets, ids=lambda target: target.name)
 
 
 _PARTICULARS = re.compile(r"""\d+|'[^']*'|"[^"]*"|[^\x20-\x7e]""")

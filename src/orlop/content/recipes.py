@@ -14,6 +14,7 @@ Invariants:
 import os
 import struct
 
+from orlop.linux.path import fsync_directory, open_in_root
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, OrlopError, Unavailable
 from orlop.spec.jsonio import dump, parse
@@ -115,7 +116,7 @@ class Recipes:
         os.makedirs(self.root, 0o700, exist_ok=True)
         os.rename(path, self.path(digest))
         for directory in (self.root, os.path.dirname(self.root)):
-            _fsync_directory(directory)
+            fsync_directory(directory)
         return True
 
     def make(self, digest: Digest, write: "Callable[[bytes], object]") -> None:
@@ -165,8 +166,6 @@ def _write(head: Head, archive: "Iterator[bytes]", write: "Callable[[bytes], obj
 
 def _archive(file: "gzip.GzipFile", tree: int) -> "Iterator[bytes]":
     """Yield the archive that the pieces of a recipe make. Raises OSError, EOFError."""
-    from orlop.linux.path import open_in_root
-
     while lengths := file.read(_LENGTHS.size):
         literal_bytes, name_bytes, left = _LENGTHS.unpack(lengths)
         yield file.read(literal_bytes)
@@ -201,11 +200,3 @@ def _unzip(raw: "IO[bytes]") -> "gzip.GzipFile":
     import gzip
 
     return gzip.GzipFile("", "rb", fileobj=raw)
-
-
-def _fsync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

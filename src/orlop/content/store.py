@@ -25,6 +25,7 @@ import fcntl
 import os
 import time
 
+from orlop.linux.path import fsync_directory
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, NotFound, Unavailable
 from orlop.spec.image import LAYOUT_VERSION, Descriptor, Index, Layout
@@ -328,7 +329,7 @@ class Ingest:
                 os.rename(self._path, path)
                 self._path = ""
                 self.close()
-            _fsync_directory(os.path.dirname(path))  # also for a blob that another writer has just renamed
+            fsync_directory(os.path.dirname(path))  # also for a blob that another writer has just renamed
         except OSError as error:
             raise self._unavailable(error) from None
         return descriptor
@@ -442,11 +443,3 @@ def sweep(directory: str, partial_s_max: float) -> None:
             pass  # its writer lives, or another sweeper was faster
         finally:
             os.close(fd)
-
-
-def _fsync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -26,6 +26,7 @@ import hmac
 import os
 import stat
 
+from ..linux.path import fsync_directory
 from ..spec.errors import Denied, Invalid, Unavailable
 
 MAGIC = b"orlop sealed 1\n"
@@ -63,7 +64,7 @@ class Key:
     def end_renewal(self) -> None:
         """Put the new key in the old one's place: nothing is sealed under that any more. Raises OSError."""
         os.replace(self.path + NEXT, self.path)
-        _sync(os.path.dirname(self.path))
+        fsync_directory(os.path.dirname(self.path))
 
     def _make(self, path: str) -> None:
         if os.path.lexists(path):
@@ -80,7 +81,7 @@ class Key:
             pass
         finally:
             os.unlink(new)
-        _sync(os.path.dirname(path))
+        fsync_directory(os.path.dirname(path))
 
     def seal(self, data: bytes, about: bytes) -> bytes:
         """Return data so that only this key opens it, for the same `about`. Raises Unavailable, Denied, Invalid."""
@@ -122,14 +123,6 @@ class Key:
                 return master
         hint = "put its key back, or remove it and create it again"
         raise Unavailable("open", subject, f"it is sealed with another key than {self.path}", hint=hint)
-
-
-def _sync(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _read(path: str) -> bytes:

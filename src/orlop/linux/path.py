@@ -133,6 +133,15 @@ def read_in_root(root: int, path: str, bytes_max: int) -> bytes | None:
         os.close(found)
 
 
+def fsync_directory(path: str) -> None:
+    """Make the names in a directory of our own durable: those made in it, taken away and renamed. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 DAMAGED = (errno.EINVAL, errno.ELOOP, errno.EFBIG, errno.ENXIO)  # what `read_file` finds is no file of ours
 
 

@@ -20,6 +20,7 @@ from contextlib import closing
 
 from orlop.content.compression import Decompressed
 from orlop.linux import abi, inode
+from orlop.linux.path import fsync_directory
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, Unavailable
 from orlop.spec.jsonio import dump
@@ -331,14 +332,6 @@ def remove_tree(root: str, path: str) -> None:
         raise unavailable("remove", path, error) from None
     finally:
         os.close(trash)
-
-
-def fsync_directory(path: str) -> None:
-    fd = os.open(path, removal.DIRECTORY_FLAGS)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def unavailable(verb: str, subject: str, error: OSError) -> Unavailable:

@@ -17,7 +17,7 @@ import time
 from contextlib import contextmanager
 from errno import ENOENT
 
-from ...linux.path import DAMAGED, read_file
+from ...linux.path import DAMAGED, fsync_directory, read_file
 from ...spec import jsonio
 from ...spec.container import ContainerRequest
 from ...spec.errors import Conflict, Internal, Invalid, NotFound, OrlopError, Unavailable
@@ -123,11 +123,7 @@ def write_durably(path: str, data: bytes, *, last: bool = True, durable: bool = 
     os.rename(temporary, path)
     if not (last and durable):
         return
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    fsync_directory(os.path.dirname(path))
 
 
 @contextmanager

@@ -169,7 +169,7 @@ class Volumes:
                     return False
                 raise
         if durable:
-            _fsync(self.directory)
+            path.fsync_directory(self.directory)
         return True
 
     def sync(self) -> None:
@@ -209,7 +209,7 @@ class Volumes:
                     cause = "a container that wants it is being created"
                     raise Conflict("change", record.subject, cause, hint="try it again", code="E0902")
                 _exchange(temporary, self.path(record.name))
-            _fsync(self.directory)
+            path.fsync_directory(self.directory)
         finally:
             self.discard(temporary)
 
@@ -232,7 +232,7 @@ class Volumes:
             except FileNotFoundError:
                 self.load(name)
                 raise
-        _fsync(self.directory)
+        path.fsync_directory(self.directory)
         self.discard(gone)
 
     def remove_unused(self, names: "Iterable[str]", used: "Callable[[], set[str]]") -> list[str]:
@@ -254,7 +254,7 @@ class Volumes:
                         continue
                     gone.append(name)
         if gone:
-            _fsync(self.directory)
+            path.fsync_directory(self.directory)
         for name in gone:
             quota.release(f"{place}/{name}")
         if len(gone) > FEW:
@@ -284,7 +284,7 @@ class Volumes:
             # The directory's name is the volume's name: this moment decides, and the record may follow.
             os.rename(self.path(old), self.path(new))
         write_durably(f"{self.path(new)}/{RECORD_FILE}", jsonio.dump(record.replace(name=new).to_json()))
-        _fsync(self.directory)
+        path.fsync_directory(self.directory)
 
     @contextmanager
     def held(self, names: "Iterable[str]") -> "Iterator[None]":
@@ -378,14 +378,6 @@ def _exchange(one: str, two: str) -> None:
     """Give each of two directories the other's name (renameat2(2), RENAME_EXCHANGE). Raises OSError."""
     names = os.fsencode(one), os.fsencode(two)
     abi.syscall("renameat2", _AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE, subject=two)
-
-
-def _fsync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def is_empty(path: str) -> bool:
