@@ -48,12 +48,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def interpreter(tmp_path: Path) -> list[str]:
-    reader = tmp_path / "reader.py"
-    reader.write_text(READER)
-    path = tmp_path / "interpreter"
-    path.write_text(f'#!/bin/sh\nexec python3 {reader} "$0" "$@"\n')
-    path.chmod(0o755)
-    return [str(path), "-Xasked=---,---,---", "exec", "web", "true"]
+    return [assembled.interpreter(READER, tmp_path), "-Xasked=---,---,---", "exec", "web", "true"]
 
 
 class Engine:

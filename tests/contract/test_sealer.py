@@ -141,12 +141,7 @@ def test_a_program_in_another_ones_argument_is_not_changed(program: Path) -> Non
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    place = tmp_path / "a clone's; $HOME"
-    place.mkdir()
-    shutil.copy(COMMAND, place / "orlop")
-    (place / "orlop-runtime").symlink_to("orlop")
-    (place / "src").symlink_to(CHECKOUT / "src")
-    return place
+    return assembled.clone(tmp_path)
 
 
 def test_the_script_uses_what_the_first_run_left(clone: Path) -> None:

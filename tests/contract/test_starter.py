@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -48,12 +47,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def interpreter(tmp_path: Path) -> list[str]:
-    reader = tmp_path / "reader.py"
-    reader.write_text(READER)
-    path = tmp_path / "interpreter"
-    path.write_text(f'#!/bin/sh\nexec python3 {reader} "$0" "$@"\n')
-    path.chmod(0o755)
-    return [str(path), "-Xgate=---", "start", "web"]
+    return [assembled.interpreter(READER, tmp_path), "-Xgate=---", "start", "web"]
 
 
 @contextmanager
@@ -121,12 +115,7 @@ def test_the_number_of_the_connection_has_three_digits(program: list[str], inter
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    place = tmp_path / "a clone's; $HOME"
-    place.mkdir()
-    shutil.copy(COMMAND, place / "orlop")
-    (place / "orlop-runtime").symlink_to("orlop")
-    (place / "src").symlink_to(CHECKOUT / "src")
-    return place
+    return assembled.clone(tmp_path)
 
 
 LINES = {

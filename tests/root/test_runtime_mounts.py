@@ -14,6 +14,7 @@ from orlop.runtime import host
 from orlop.spec.runtime import Device, Hook, Hooks, IdMapping, Mount, Namespace
 from support import container, launcher
 from support.container import MOUNTS, make_root, make_spec
+from support.launcher import output, refusal
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +74,6 @@ def run(root: list[Mount], script: str, *mounts: Mount, **changes: object) -> la
 
 def bind(source: Path, destination: str, *options: str) -> Mount:
     return Mount(destination=destination, source=str(source), type="bind", options=("bind", *options))
-
-
-def output(outcome: launcher.Outcome) -> str:
-    assert outcome.error is None and outcome.code == 0, repr(outcome)
-    return outcome.stdout
-
-
-def refusal(outcome: launcher.Outcome, kind: str) -> str:
-    assert outcome.error is not None and outcome.error.kind == kind, repr(outcome)
-    return str(outcome.error)
 
 
 # -- bind mounts ----------------------------------------------------------------------------------------------------

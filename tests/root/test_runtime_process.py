@@ -34,21 +34,12 @@ from orlop.spec.runtime import (
 )
 from support import container, launcher
 from support.container import CAPABILITIES, NAMESPACES, make_spec
+from support.launcher import output, refusal
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return container.make_root(tmp_path_factory.mktemp("process") / "root")
-
-
-def output(outcome: launcher.Outcome) -> str:
-    assert outcome.error is None and outcome.code == 0, repr(outcome)
-    return outcome.stdout
-
-
-def refusal(outcome: launcher.Outcome, kind: str) -> str:
-    assert outcome.error is not None and outcome.error.kind == kind, repr(outcome)
-    return str(outcome.error)
 
 
 def shell(root: Path, script: str, **changes: object) -> launcher.Outcome:

@@ -53,6 +53,16 @@ class Outcome:
         )
 
 
+def output(outcome: Outcome) -> str:
+    assert outcome.error is None and outcome.code == 0, repr(outcome)
+    return outcome.stdout
+
+
+def refusal(outcome: Outcome, kind: str) -> str:
+    assert outcome.error is not None and outcome.error.kind == kind, repr(outcome)
+    return str(outcome.error)
+
+
 def run(
     spec: Spec,
     root: Path | Sequence[Mount],

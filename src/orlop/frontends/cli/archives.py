@@ -6,7 +6,7 @@ import os
 import stat
 from _socket import AF_UNIX, SOCK_STREAM, socketpair
 
-from ...spec.errors import Invalid
+from ...spec.errors import Invalid, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,11 +51,19 @@ def output_path(path: str, verb: str) -> str:
     return os.path.realpath(path)
 
 
-def write_whole(path: str, write: Callable[[int], None], verb: str = "write") -> None:
-    """Have a file written beside its place, and move it there when it is whole. Raises as `output_path`."""
+def write_whole(path: str, write: Callable[[int], object], verb: str = "write") -> None:
+    """Have a file written beside its place, and move it there when it is whole.
+
+    Raises as `output_path`, Invalid for a directory, Unavailable where no file can be made.
+    """
     path = output_path(path, verb)
+    if os.path.isdir(path):
+        raise Invalid(verb, path, "it is a directory", hint="name a file")
     temporary = f"{path}.{os.urandom(4).hex()}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as wrong:
+        raise Unavailable(verb, path, wrong.strerror or str(wrong), hint="name a file that can be written") from None
     try:
         write(fd)
         os.rename(temporary, path)

@@ -17,14 +17,19 @@ _HUB = ("", "https://index.docker.io/v1/", "index.docker.io")
 
 def credentials(door: Door) -> Credentials:
     """Return what X-Registry-Auth says: base64url JSON (api/types/registry.AuthConfig). Raises Status."""
+    found = in_header(door)
+    return ANONYMOUS if found is None else of_config(creation.Reader(found, "X-Registry-Auth"))
+
+
+def in_header(door: Door) -> dict[str, object] | None:
+    """Return the object that X-Registry-Auth is, None without one. Raises Status."""
     text = door.headers.get("X-Registry-Auth", "")
     if not text:
-        return ANONYMOUS
+        return None
     try:
-        found = jsonio.parse_object(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "X-Registry-Auth")
+        return jsonio.parse_object(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "X-Registry-Auth")
     except (binascii.Error, ValueError, OrlopError):
         raise Status(400, "invalid X-Registry-Auth header") from None
-    return of_config(creation.Reader(found, "X-Registry-Auth"))
 
 
 def of_config(fields: creation.Reader) -> Credentials:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 
 from ...engine import images
@@ -16,7 +14,7 @@ from ...spec.registry import ANONYMOUS, REGISTRY, STORE, CopyRequest, Credential
 from ..docker.archives import TAR, Work
 from ..docker.creation import Reader
 from ..docker.door import Door, Status
-from ..docker.registries import of_config
+from ..docker.registries import in_header, of_config
 from .shapes import bare, full_name
 
 TYPE_CHECKING = False
@@ -229,13 +227,9 @@ def prune(door: Door) -> None:
 
 def credentials(door: Door, reference: Reference) -> Credentials:
     """Return what X-Registry-Auth says of a name's registry: one account, or accounts by registry. Raises Status."""
-    text = door.headers.get("X-Registry-Auth", "")
-    if not text:
+    found = in_header(door)
+    if found is None:
         return ANONYMOUS
-    try:
-        found = jsonio.parse_object(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "X-Registry-Auth")
-    except (binascii.Error, ValueError, OrlopError):
-        raise Status(400, "invalid X-Registry-Auth header") from None
     if all(isinstance(one, dict) for one in found.values()):
         places = _HUB if reference.domain == "docker.io" else (reference.domain,)
         account = next((found[place] for place in (reference.name, *places) if place in found), {})

@@ -13,6 +13,8 @@ from . import Operation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from . import Init, Outside
 
 HIDDEN = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC
@@ -46,24 +48,17 @@ class MaskedPaths(Operation):
     def act(self, init: "Init") -> None:
         file_mask, directory_mask = init.source(self), -1
         file_mask_attached = False
-        for name in self.paths:
-            try:
-                target = path.open_in_root(*init.place(name))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            try:
-                # A detached mount can be attached once, and cloned only after that (kernels before 6.15).
-                if not stat.S_ISDIR(os.fstat(target).st_mode):
-                    mount.move_mount(mount.clone_tree(file_mask) if file_mask_attached else file_mask, target)
-                    file_mask_attached = True
-                elif directory_mask < 0:
-                    options = (("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "555"), ("ro", None))
-                    directory_mask = mount.new_filesystem("tmpfs", options, HIDDEN | mount.MOUNT_ATTR_NODEV)
-                    mount.move_mount(directory_mask, target)
-                else:
-                    mount.move_mount(mount.clone_tree(directory_mask), target)
-            finally:
-                os.close(target)
+        for target in _found(init, self.paths):
+            # A detached mount can be attached once, and cloned only after that (kernels before 6.15).
+            if not stat.S_ISDIR(os.fstat(target).st_mode):
+                mount.move_mount(mount.clone_tree(file_mask) if file_mask_attached else file_mask, target)
+                file_mask_attached = True
+            elif directory_mask < 0:
+                options = (("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "555"), ("ro", None))
+                directory_mask = mount.new_filesystem("tmpfs", options, HIDDEN | mount.MOUNT_ATTR_NODEV)
+                mount.move_mount(directory_mask, target)
+            else:
+                mount.move_mount(mount.clone_tree(directory_mask), target)
 
 
 class ReadonlyPaths(Operation):
@@ -79,15 +74,21 @@ class ReadonlyPaths(Operation):
         return "open_tree(OPEN_TREE_CLONE), mount_setattr(MOUNT_ATTR_RDONLY, AT_RECURSIVE), move_mount"
 
     def act(self, init: "Init") -> None:
-        for name in self.paths:
-            try:
-                target = path.open_in_root(*init.place(name))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            try:
-                tree = mount.clone_tree(target, recursive=True)
-                mount.mount_setattr(tree, set_=mount.MOUNT_ATTR_RDONLY, recursive=True)
-                mount.move_mount(tree, target)
-                os.close(tree)
-            finally:
-                os.close(target)
+        for target in _found(init, self.paths):
+            tree = mount.clone_tree(target, recursive=True)
+            mount.mount_setattr(tree, set_=mount.MOUNT_ATTR_RDONLY, recursive=True)
+            mount.move_mount(tree, target)
+            os.close(tree)
+
+
+def _found(init: "Init", paths: tuple[str, ...]) -> "Iterator[int]":
+    """Yield an O_PATH descriptor of each path that exists in the container, closed when the next one is asked for."""
+    for name in paths:
+        try:
+            target = path.open_in_root(*init.place(name))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            yield target
+        finally:
+            os.close(target)

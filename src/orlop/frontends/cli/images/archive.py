@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ....spec.errors import Invalid, Unavailable
-from ..archives import output_path
+from ....spec.errors import Invalid
+from ..archives import write_whole
 from ..command import Command, Invocation
 from ..flags import BOOL, STRING, Flag
 
@@ -18,30 +18,11 @@ def _save(invocation: Invocation) -> int:
         hint = "use the -o flag or redirect"
         raise Invalid("save", "images", "cowardly refusing to save to a terminal", hint=hint)
     with invocation.connect() as engine:
-        if not path:
+        if path:
+            write_whole(path, lambda fd: engine.call("images.save", args, [fd]), "save")
+        else:
             engine.call("images.save", args, [1])
-            return 0
-        path = output_path(path, "save")
-        temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}.{os.getpid()}"
-        fd = _create(temporary, path)
-        try:
-            engine.call("images.save", args, [fd])
-            os.rename(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        finally:
-            os.close(fd)
     return 0
-
-
-def _create(temporary: str, path: str) -> int:
-    if os.path.isdir(path):
-        raise Invalid("save", path, "it is a directory", hint="name a file")
-    try:
-        return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as wrong:
-        raise Unavailable("save", path, wrong.strerror or str(wrong), hint="name a file that can be written") from None
 
 
 def _load(invocation: Invocation) -> int:
