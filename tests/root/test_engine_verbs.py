@@ -1,11 +1,13 @@
 """The engine's verbs through its native socket, on real containers."""
 
 import errno
+import fcntl
 import json
 import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -24,6 +26,7 @@ from orlop.spec.container import ContainerRequest
 from orlop.spec.paths import Paths
 from support.engine import COMMAND
 
+FS_IOC_SETFLAGS, FS_IMMUTABLE_FL = 0x40086602, 0x10  # ioctl_iflags(2)
 SERVER = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"
 
 
@@ -523,6 +526,31 @@ def test_auto_remove_takes_everything_away(engine):
     wait_until(lambda: not list(engine.containers.iterdir()))
     assert list((engine.environment.root / "snapshots" / "active").iterdir()) == []
     assert list((engine.environment.run / "tasks").iterdir()) == []
+
+
+def test_files_that_do_not_go_keep_nobody_waiting_and_nothing_else_from_going(engine):
+    snapshots = engine.environment.root / "snapshots"
+    volume = [{"type": "volume", "target": "/data"}]
+    container = engine.run("sh", "-c", "echo kept >/stubborn; read x", auto_remove=True, open_stdin=True, mounts=volume)
+    stubborn = snapshots / "active" / container / "upper" / "stubborn"
+    wait_until(stubborn.exists)
+    assert len(engine("volumes.list")) == 1
+    fd = os.open(stubborn, os.O_RDONLY)
+    fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("l", FS_IMMUTABLE_FL))
+    try:
+        engine("containers.kill", container=container)
+        wait_until(lambda: not list(engine.containers.iterdir()))
+        assert engine("containers.list", all=True) == []
+        assert engine("volumes.list") == []
+        assert list((snapshots / "active").iterdir()) == []
+        assert list((snapshots / "trash").iterdir()) != []
+        assert f"container {container} is not wholly removed" in (engine.environment.root / "engine.log").read_text()
+    finally:
+        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("l", 0))
+        os.close(fd)
+    engine.kill()
+    engine("engine.ping")
+    assert list((snapshots / "trash").iterdir()) == []
 
 
 # -- exec, attach, logs ---------------------------------------------------------------------------------------------

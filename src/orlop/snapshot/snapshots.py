@@ -139,7 +139,21 @@ class Snapshots:
 
     def remove(self, key: str) -> None:
         """Remove the layer called key, whatever its processes left there. Raises NotFound, Unavailable."""
-        remove_tree(self.root, self._retire_key(key))
+        remove_tree(self.root, self.withdraw(key))
+
+    def withdraw(self, key: str) -> str:
+        """Take the layer called key out of sight; return its path in the trash, for `dispose`.
+
+        Raises NotFound, Unavailable.
+        """
+        gone = f"{self.root}/trash/{os.urandom(8).hex()}"
+        try:
+            os.rename(self._active(key), gone)
+        except FileNotFoundError:
+            raise self._missing(key) from None
+        except OSError as error:
+            raise unavailable("remove", f"snapshot {key}", error) from None
+        return gone
 
     def rename(self, key: str, new: str) -> None:
         """Give a writable layer, which nothing has mounted, another key. Raises NotFound, Conflict."""
@@ -161,7 +175,7 @@ class Snapshots:
         chain_id = chain_ids((parent, diff_id))[-1] if parent is not None else diff_id
         if not self.has(chain_id):
             self._adopt(key, LayerRecord(diff_id=diff_id, chain=(chain_id, *below), entries=0))
-        gone = self._retire_key(key)
+        gone = self.withdraw(key)
         # Nobody waits for it: where the layer was there already, this is a whole tree.
         threading.Thread(target=self._remove_quietly, args=(gone,), name="trash", daemon=True).start()
         return chain_id
@@ -222,12 +236,14 @@ class Snapshots:
         return gone
 
     def dispose(self, path: str) -> None:
-        """Remove what lies in the trash at path."""
-        remove_tree(self.root, path)
+        """Remove what lies at path: in the trash, or of a dead writer in unpacking/. Raises Unavailable.
 
-    def abandon(self, name: str) -> None:
-        """Remove what a dead writer left in unpacking/ under this name."""
-        discard(self.root, f"{self.root}/unpacking/{name}")
+        That nothing is there is no error: a sweep or a repair was faster.
+        """
+        try:
+            discard(self.root, path)
+        except FileNotFoundError:
+            pass
 
     def layer_usage(self, chain_id: Digest) -> Usage:
         """Return what an unpacked layer occupies. Raises NotFound."""
@@ -314,17 +330,6 @@ class Snapshots:
             cause = "its parent file is empty: it was made just before a power failure"
             raise Unavailable("mount", f"snapshot {key}", cause)
         return None if parent == NO_PARENT else Digest.parse(parent)
-
-    def _retire_key(self, key: str) -> str:
-        """Take the layer called key out of sight; return its path in the trash."""
-        gone = f"{self.root}/trash/{os.urandom(8).hex()}"
-        try:
-            os.rename(self._active(key), gone)
-        except FileNotFoundError:
-            raise self._missing(key) from None
-        except OSError as error:
-            raise unavailable("remove", f"snapshot {key}", error) from None
-        return gone
 
     def _remove_quietly(self, path: str) -> None:
         try:

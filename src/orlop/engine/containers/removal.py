@@ -27,6 +27,7 @@ def discard(engine: Engine, record: ContainerRecord, *, volumes: bool = False) -
     """Remove a container that does not run. Raises NotFound, Conflict when it runs.
 
     volumes: those that nobody named go with it; with `--rm` they always do.
+    Who waits for the removal is told once nobody can see anything of it; its files go after that, before this returns.
     Its monitor may still be ending: once the exit record is written it needs nothing of the container.
     """
     with engine.locks.hold(record.id):
@@ -35,7 +36,7 @@ def discard(engine: Engine, record: ContainerRecord, *, volumes: bool = False) -
         state.step(task, "remove", record)
         with disk_trouble_told("remove", record.subject):
             engine.records.condemn(record.id, volumes=volumes or record.request.auto_remove)
-        dispose(engine, record.id)
+        left = _withdraw(engine, record.id)
     if task.exit is not None and task.status is not None:
         events.died(engine, record, task.exit)  # its end may not have been dealt with yet
     events.publish_container(engine, record, "destroy")
@@ -43,20 +44,31 @@ def discard(engine: Engine, record: ContainerRecord, *, volumes: bool = False) -
     engine.awaiting.pop(record.id, None)
     engine.health.pop(record.id, None)
     engine.watcher.tell(record.id, REMOVED, exit_code(task, record))
+    _bury(engine, record.id, left)
 
 
 def dispose(engine: Engine, container_id: str) -> None:
     """Remove everything of a condemned container. What can't be removed is said in the log and tried again later."""
+    _bury(engine, container_id, _withdraw(engine, container_id))
+
+
+def _withdraw(engine: Engine, container_id: str) -> list[str] | None:
+    """Take back all of a condemned container that others can see: addresses, volumes, cgroup, secrets, its layers.
+
+    Return where in the trash its layers lie: emptying them is all that is left, and nobody has to wait for that. None
+    when one of them can't be moved there: the next engine tries again.
+    """
     attach.release(engine, container_id)
+    left = []
     try:
         for key in (*engine.snapshots.keys(f"{container_id}-"), container_id):
             try:
-                engine.snapshots.remove(key)
+                left.append(engine.snapshots.withdraw(key))
             except NotFound:
                 continue
     except OrlopError as wrong:
         engine.log.write(f"container {container_id} is not wholly removed: {wrong}")
-        return
+        return None
     record, takes_volumes = engine.records.buried(container_id)
     if record is None:
         preparation.remove_made_by(engine, container_id)
@@ -65,6 +77,18 @@ def dispose(engine: Engine, container_id: str) -> None:
     remove_cgroup(engine, record.cgroup if record is not None else f"{CGROUP}/{container_id}")
     shutil.rmtree(engine.task_directory(container_id), ignore_errors=True)
     secrets.withdraw(engine, container_id)
+    return left
+
+
+def _bury(engine: Engine, container_id: str, left: list[str] | None) -> None:
+    """Remove the files of a container that was withdrawn."""
+    if left is None:
+        return
+    for path in left:
+        try:
+            engine.snapshots.dispose(path)
+        except OrlopError as wrong:  # it stays in the trash, for the next sweep
+            engine.log.write(f"container {container_id} is not wholly removed: {wrong}")
     engine.records.bury(container_id)
 
 

@@ -213,7 +213,7 @@ def _trash(engine: Engine, repair: bool) -> Iterator[Problem]:
                 continue
             problem = Problem(LEFTOVER, f"{part} {name}", "it was interrupted")
             if repair:
-                engine.snapshots.dispose(path) if part == "trash" else engine.snapshots.abandon(name)
+                engine.snapshots.dispose(path)
                 problem.repaired = True
             yield problem
 
