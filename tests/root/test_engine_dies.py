@@ -5,6 +5,8 @@ import signal
 import subprocess
 import time
 
+from support import processes
+
 WRITER = "i=0; while [ $i -lt {lines} ]; do echo line $i; i=$((i+1)); done"
 
 
@@ -110,6 +112,14 @@ def test_who_follows_a_log_does_not_start_an_engine_that_was_stopped(orlop):
         orlop("engine", "stop")
         assert follower.wait(60) == 0
     assert orlop.engine_pid() is None
+
+
+def test_an_engine_that_was_told_to_stop_has_ended_and_the_next_one_can_start(orlop):
+    for _ in range(3):
+        orlop("run", "--rm", "--network", "none", "host", "true")
+        pid = orlop.engine_pid()
+        orlop("engine", "stop")
+        assert not processes.is_alive(pid)
 
 
 def test_who_waits_or_stops_asks_the_next_engine(orlop):

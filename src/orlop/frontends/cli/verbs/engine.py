@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 
 from ....spec import jsonio
@@ -14,6 +15,7 @@ from ..values import DURATION
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ....spec.paths import Paths
+    from ...native.client import Engine
     from ...native.hosts import Hosts
 
 
@@ -107,10 +109,23 @@ def _stop(invocation: Invocation) -> int:
         sys.stderr.write(f"{error}\n")
         return 0
     with engine:
+        pidfd = _pidfd(engine)
         engine.call("engine.stop")
-        while engine.stream.recv(1):  # the end of the stream is the end of the engine
+        while engine.stream.recv(1):  # its end: nobody is served any more
             pass
+    if pidfd >= 0:
+        select.select([pidfd], [], [])  # and only then its locks are free for the next engine
+        os.close(pidfd)
     return 0
+
+
+def _pidfd(engine: Engine) -> int:
+    """Return a pidfd of the engine, which answers and so lives; -1 where it has no process that we see."""
+    found = engine.call("engine.ping")
+    try:
+        return os.pidfd_open(found["pid"]) if isinstance(found, dict) else -1
+    except OSError:
+        return -1
 
 
 def _status(invocation: Invocation) -> int:
