@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from support import processes
 from support.archives import Archive
 from support.engine import COMMAND, Environment, Finished
+from support.estargz import add_image
 from support.registries import Content, Registry
 
 SIZE_BYTES = 12 * 1024 * 1024
@@ -166,3 +168,28 @@ def test_a_push_needs_no_room_here_and_a_full_registry_says_what_it_lacks(
         orlop("pull", "-q", target)
     finally:
         theirs.close()
+
+
+def test_who_reads_from_a_registry_needs_no_room_and_the_rest_comes_when_there_is_some(
+    disk: SmallDisk, orlop: Environment, peer: Callable[[str], Path]
+) -> None:
+    wanted = os.urandom(PAYLOAD_BYTES)
+    archive = Archive().directory(b"bin", mode=0o755).file(b"bin/busybox", peer("busybox").read_bytes(), mode=0o755)
+    content = Content()
+    add_image(content, [bytes(archive.file(b"wanted", wanted).file(b"rest", os.urandom(PAYLOAD_BYTES)))], "1")
+    with orlop.inside(lambda: Registry(content)) as registry:
+        name = f"{registry.name}/lib/x:1"
+        disk.fill(PAYLOAD_BYTES)
+        shown = orlop(
+            "run", "--pull", "lazy", "--network", "none", "--name", "c", name, "/bin/busybox", "md5sum", "/wanted"
+        )
+        assert shown.stdout.split()[0] == hashlib.md5(wanted).hexdigest()
+        while "No space left on device" not in orlop("image", "inspect", name).stdout:
+            time.sleep(0.1)
+        disk.relieve()
+        orlop("pull", name)
+        while "Partial" in orlop("image", "inspect", name).stdout:
+            time.sleep(0.1)
+        assert orlop("start", "--attach", "c").stdout == shown.stdout
+        assert "Everything is in order" in orlop("system", "fsck").stdout
+        orlop("rm", "c")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -92,7 +93,84 @@ def test_who_needs_all_of_it_waits(orlop: Environment, registry: Registry, tmp_p
     assert (tmp_path / "saved.tar").stat().st_size > REST
 
 
-def test_reads_fail_where_the_server_was_killed(orlop: Environment, registry: Registry) -> None:
+READER = "echo ready; read line; md5sum /data/rest9000000 /data/wanted; cat /data/rest* | md5sum"
+
+
+def worker(orlop: Environment) -> list[int]:
+    """Return the process that serves, without the one that keeps it."""
+    return [pid for pid in orlop.processes() if processes.title(pid) == "orlop: lazy"]
+
+
+def test_readers_notice_neither_the_end_of_a_server_nor_of_an_engine(orlop: Environment, registry: Registry) -> None:
+    rest = random.Random(2).randbytes(REST)
+    whole = b"".join(rest[n : n + MEGABYTE] for n in sorted(range(0, REST, MEGABYTE), key=lambda n: f"rest{n}"))
+    with orlop.popen(
+        "run", "-i", "--pull", "lazy", "--network", "none", "--name", "c", f"{registry.name}/lib/x:1",
+        "/bin/busybox", "sh", "-c", READER, stdin=-1, stdout=-1,
+    ) as running:  # fmt: skip
+        assert running.stdin is not None and running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        running.stdin.write(b"\n")
+        running.stdin.close()
+        for number in range(4):
+            wait(lambda: bool(worker(orlop)))
+            time.sleep(0.15)
+            os.kill(worker(orlop)[0], signal.SIGKILL)
+            engine = orlop.engine_pid()
+            if number == 2 and engine is not None:
+                os.kill(engine, signal.SIGKILL)
+        shown = running.stdout.read().split()
+    one = hashlib.md5(rest[9 * MEGABYTE : 10 * MEGABYTE]).hexdigest()
+    assert [one, hashlib.md5(WANTED).hexdigest(), hashlib.md5(whole).hexdigest()] == [
+        word.decode() for word in shown[::2]
+    ]
+    wait(lambda: not servers(orlop))
+    assert "Everything is in order" in orlop("system", "fsck").stdout
+
+
+def test_a_server_lives_on_without_its_keeper(orlop: Environment, registry: Registry, narrow: Narrow) -> None:
+    narrow.whole.clear()
+    with orlop.popen(
+        "run", "-i", "--pull", "lazy", "--network", "none", "--name", "c", f"{registry.name}/lib/x:1",
+        "/bin/busybox", "sh", "-c", READER, stdin=-1, stdout=-1,
+    ) as running:  # fmt: skip
+        assert running.stdin is not None and running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        (served,) = worker(orlop)
+        (keeper,) = set(servers(orlop)) - {served}
+        os.kill(keeper, signal.SIGKILL)
+        lock = next((orlop.run / "lazy").iterdir()) / "lock"
+        wait(lambda: lock.read_text().strip() == str(served))
+        running.stdin.write(b"\n")
+        running.stdin.close()
+        assert running.stdout.readline().startswith(
+            hashlib.md5(random.Random(2).randbytes(REST)[9000000:10000000]).hexdigest().encode()
+        )
+        narrow.whole.set()
+        running.stdout.read()
+    wait(lambda: not servers(orlop))
+    assert not list((orlop.run / "lazy").iterdir())
+
+
+def test_what_is_here_in_part_is_shown(orlop: Environment, registry: Registry, narrow: Narrow) -> None:
+    image = f"{registry.name}/lib/x:1"
+    narrow.whole.clear()
+    lazily(orlop, registry, "true")
+    partial = json.loads(orlop("image", "inspect", image).stdout)[0]["Partial"]
+    assert len(partial["MissingLayers"]) == 2 and partial["MissingBytes"] > REST // 2 and partial["Served"]
+    assert image.rpartition(":")[0] in orlop("images", "--filter", "partial=true").stdout
+    assert "P" in orlop("images", "--tree").stdout.splitlines()[1].split()[-1]
+    told = orlop("system", "df", "--verify").stdout
+    assert "layers that run, or ran, before they were here" in told and "unknown" not in told
+    narrow.whole.set()
+    wait(lambda: not servers(orlop))
+    assert "Partial" not in json.loads(orlop("image", "inspect", image).stdout)[0]
+    assert image not in orlop("images", "--filter", "partial=true").stdout
+    wait(lambda: "image whole" in orlop("events", "--since", "5m", "--until", "0s").stdout)
+    assert f"image partial {image}" in orlop("events", "--since", "5m", "--until", "0s").stdout
+
+
+def test_reads_fail_where_all_of_the_server_was_killed(orlop: Environment, registry: Registry) -> None:
     script = "cat /data/wanted >/dev/null; echo ready; read line; cat /data/rest9000000 >/dev/null; echo status $?"
     with orlop.popen(
         "run", "-i", "--pull", "lazy", "--network", "none", "--name", "c", f"{registry.name}/lib/x:1",
@@ -105,11 +183,30 @@ def test_reads_fail_where_the_server_was_killed(orlop: Environment, registry: Re
         running.stdin.write(b"\n")
         running.stdin.close()
         assert b"status 1" in running.stdout.read()
-    assert orlop("ps", "-a").code == 0
+    wait(lambda: "image interrupted" in orlop("events", "--since", "5m", "--until", "0s").stdout)
+    assert "who read it was killed" in orlop("why", "c").stdout
+    assert orlop("start", "c").code == 0  # it is served again, by itself
+    orlop("rm", "-f", "c")
+    wait(lambda: not servers(orlop))
+    assert "Everything is in order" in orlop("system", "fsck").stdout
+
+
+def test_what_a_dead_engine_had_served_is_served_again(orlop: Environment, registry: Registry, narrow: Narrow) -> None:
+    """After a reboot nothing is served: the next engine does it again, and says who can where it can't."""
+    narrow.whole.clear()
+    lazily(orlop, registry, "true")
+    engine = orlop.engine_pid()
+    assert engine is not None
+    for pid in (engine, *servers(orlop)):
+        os.kill(pid, signal.SIGKILL)
+    registry.rules.insert(0, lambda request: request.reply(401))
     refused = orlop("start", "c", check=False)
-    assert refused.code and "pull its image" in refused.stderr
-    orlop("pull", f"{registry.name}/lib/x:1")
-    assert orlop("start", "c").code == 0
+    assert refused.code and f"orlop pull {registry.name}/lib/x:1" in refused.stderr
+    del registry.rules[0]
+    assert orlop("start", "--attach", "c").code == 0
+    narrow.whole.set()
+    wait(lambda: not servers(orlop))
+    assert "Everything is in order" in orlop("system", "fsck").stdout
 
 
 def test_containers_go_on_without_the_engine(orlop: Environment, registry: Registry) -> None:

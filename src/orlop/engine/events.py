@@ -39,7 +39,9 @@ ACTIONS: dict[str, frozenset[str]] = {
         "export extract-to-dir archive-path egress_denied health_status kill log.trim oom pause prune rename resize "
         "restart restore start stop top unpause update".split()
     ),
-    IMAGE: frozenset("create delete import load prune pull push save tag untag".split()),
+    IMAGE: frozenset(
+        "create delete import interrupted load partial prune pull push read_error save tag untag whole".split()
+    ),
     VOLUME: frozenset("create destroy mount prune rollback unmount".split()),
     NETWORK: frozenset("connect create destroy disconnect prune remove update".split()),
     BUILDER: frozenset(("prune",)),

@@ -6,6 +6,7 @@ A process is named by its pidfd wherever it is signalled or waited for: a number
 from __future__ import annotations
 
 import fcntl
+import os
 import select
 
 from . import abi, ffi, signals
@@ -112,6 +113,12 @@ def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     if pid < 0:
         raise abi.error("clone3", failure)
     return pid, pidfd.value
+
+
+def fork() -> int:
+    """Fork as fork(2), by glibc: for a child that starts threads. Only a process with one thread may call this."""
+    assert len(os.listdir("/proc/self/task")) == 1, "a lock that another thread holds would stay locked in the child"
+    return os.fork()
 
 
 def setns(fd: int, flags: int) -> None:

@@ -57,7 +57,12 @@ def can_run(snapshots: Snapshots, chain_id: Digest) -> bool:
 
 def is_partial(snapshots: Snapshots, chain_id: Digest) -> bool:
     """Tell whether a layer is here in part only, whether anybody serves it or not."""
-    return not snapshots.has(chain_id) and os.path.isdir(record_directory(snapshots.root, chain_id))
+    return not snapshots.has(chain_id) and was_lent(snapshots, chain_id)
+
+
+def was_lent(snapshots: Snapshots, chain_id: Digest) -> bool:
+    """Tell whether a layer is here in part only, or was."""
+    return os.path.isdir(record_directory(snapshots.root, chain_id))
 
 
 def lend(root: str, record: LayerRecord, target: str) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 from ...snapshot import lent
 from ...spec import errors, jsonio
+from ...spec.digest import Digest
 from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from ...spec.image import ContainerConfig
 from ...spec.platform import Platform
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from ...image.image import Image
     from ...spec.container import ContainerRequest
-    from ...spec.digest import Digest
     from ...spec.runtime import Box
     from ..compile import Compiled
     from ..engine import Engine
@@ -270,12 +270,22 @@ def _unpacked(engine: Engine, image: Image | None, record: ContainerRecord) -> D
     if image is None:
         return None
     shift, chain_id = kept.on_disk(record, engine.host.runtime), image.chain_id
+    _serve(engine, chain_id)
     if shift is None and chain_id is not None and lent.can_run(engine.snapshots, chain_id):
         return chain_id
     return engine.snapshots.unpack(engine.images.layer_openers(image), shift)
 
 
+def _serve(engine: Engine, chain_id: Digest | None) -> None:
+    """Have a layer served that is here in part, if nobody does it any more."""
+    if chain_id is not None and lent.is_partial(engine.snapshots, chain_id):
+        from ..lazy import verb
+
+        verb.ensure(engine, chain_id)
+
+
 def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: int) -> None:
+    _serve(engine, Digest(record.snapshot_parent) if record.snapshot_parent else None)
     directory, runtime_directory = engine.records.path(record.id), engine.task_directory(record.id)
     with ExitStack() as undo, attach.prepare(engine, record) as joined, ExitStack() as held:
         undo.callback(attach.release, engine, record.id)

@@ -149,6 +149,7 @@ def _snapshots(root: str, needed: set[str], cached: set[str], add: Add) -> None:
             what = {
                 "active": "containers: what they wrote",
                 "whole": "unpacked layers, as one tree for each image",
+                "lazy": "layers that run, or ran, before they were here",
                 "driver": "the snapshots' directories",
                 "unpacking": "layers being unpacked",
                 "trash": "what is being removed",

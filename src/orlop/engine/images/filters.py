@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import time
 
+from ...snapshot import lent
 from ...spec.errors import Invalid, NotFound
 from ...spec.reference import Reference
 from ..labels import has_label
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     Test = Callable[[Image], bool]
 
-LISTED = ("before", "dangling", "label", "reference", "since", "until")
+LISTED = ("before", "dangling", "label", "partial", "reference", "since", "until")
 PRUNED = ("dangling", "label", "label!", "until")
 _TRUE, _FALSE = ("1", "true", "True", "TRUE", "t", "T"), ("0", "false", "False", "FALSE", "f", "F")
 
@@ -35,6 +36,8 @@ def lists(engine: Engine, filters: Mapping[str, tuple[str, ...]]) -> Test:
     for key, later in (("before", False), ("since", True)):
         for value in filters.get(key, ()):
             tests.append(_aside(engine, value, later))
+    for value in filters.get("partial", ()):
+        tests.append(_partial(engine, _truth("partial", value)))
     for value in filters.get("until", ()):
         tests.append(_until(value))
     tests += [_label(value) for value in filters.get("label", ())]
@@ -89,6 +92,13 @@ def _truth(key: str, value: str) -> bool:
             "filter", "images", f"invalid filter '{key}={value[:60]}'", hint="write true or false", code="E0210"
         )
     return value in _TRUE
+
+
+def _partial(engine: Engine, wanted: bool) -> Test:
+    def test(image: Image) -> bool:
+        return (image.chain_id is not None and lent.is_partial(engine.snapshots, image.chain_id)) is wanted
+
+    return test
 
 
 def _dangling(value: str) -> Test:

@@ -121,9 +121,9 @@ def _missing(engine: Engine, target: Descriptor) -> str:
 
 def _is_coming(engine: Engine, digest: Digest) -> bool:
     """Tell whether an image that runs before it is here brings the blob."""
-    from ..lazy import verb
+    from ..lazy import servers
 
-    return verb.brings(engine, digest) != ""
+    return servers.brings(engine, digest) != ""
 
 
 def _ingest(engine: Engine, repair: bool) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ import os
 import time
 
 from ...image import host
+from ...snapshot import lent
 from ...spec.errors import Invalid, NotFound, OrlopError
 from ...spec.image import History
 from ...spec.reference import Reference
@@ -78,7 +79,8 @@ def _children(engine: Engine, image: Image) -> dict[str, object]:
 
     unpacked = sum(layer_bytes(engine, layer) for layer in image.layers)
     used = bool(users_of(engine, image))
-    return {"children": children(engine, image.target), "unpacked": unpacked, "in_use": used}
+    partial = image.chain_id is not None and lent.is_partial(engine.snapshots, image.chain_id)
+    return {"children": children(engine, image.target), "unpacked": unpacked, "in_use": used, "partial": partial}
 
 
 def _only(image: Image, names: list[str]) -> Image:
@@ -117,7 +119,16 @@ def inspect(engine: Engine, name: str, platform: str = "") -> dict[str, object]:
         "RootFS": {"Type": "layers", "Layers": [str(diff_id) for diff_id in config.rootfs.diff_ids]},
         "Descriptor": image.target.to_json(),
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+        **_partial(engine, image),
     }
+
+
+def _partial(engine: Engine, image: Image) -> dict[str, object]:
+    if image.chain_id is None or not lent.is_partial(engine.snapshots, image.chain_id):
+        return {}
+    from ..lazy import verb
+
+    return {"Partial": verb.describe(engine, image)}
 
 
 def history(engine: Engine, name: str, platform: str = "") -> list[dict[str, object]]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import time
 
+from ...snapshot import lent
 from ...spec import catalog, errors, signals
+from ...spec.digest import Digest
 from ...spec.task import LOG_SHIPPED_FILE
 from ...supervise import logread, logship
 from .. import strict
@@ -93,7 +95,7 @@ def answer(engine: Engine, reference: str) -> dict[str, object]:
         "finished_at": ended.finished_at if ended is not None else "",
         "verdict": found.verdict,
         "summary": found.summary,
-        "facts": [*found.facts, *_confined(record, task), *_unshipped(engine, record)],
+        "facts": [*found.facts, *_confined(record, task), *_partial(engine, record, task), *_unshipped(engine, record)],
         "remedy": found.remedy,
         "last_output": _last_output(engine, record),
     }
@@ -119,6 +121,25 @@ def _confined(record: ContainerRecord, task: Task) -> Iterator[str]:
     failed = (task.exit is not None and task.exit.exit_code) or record.start_error
     if failed and not task.is_up and strict.is_asked(record.request):
         yield strict.words(record.request)
+
+
+def _partial(engine: Engine, record: ContainerRecord, task: Task) -> Iterator[str]:
+    """Yield what a container has met whose image was, or is, read from its registry while it comes."""
+    if not record.snapshot_parent or not lent.was_lent(engine.snapshots, Digest(record.snapshot_parent)):
+        return
+    begin = logread.parse_time(task.status.started_at) if task.status is not None else 0
+    end = logread.parse_time(task.exit.finished_at) + JOURNAL_SLACK_NS if task.exit is not None else time.time_ns()
+    subscription = engine.journal.subscribe()
+    try:
+        for event in subscription.replay():
+            told = event["Type"] == "image" and event["Action"] in ("read_error", "interrupted")
+            about = event["Actor"]["Attributes"]
+            if told and begin <= event["timeNano"] <= end and about.get("image") == record.image_id:
+                cause = about.get("cause", "")
+                word = "a read failed" if event["Action"] == "read_error" else "who read it was killed"
+                yield f"its image was here in part only, and {word}" + (f": {cause[:LINE_LENGTH_MAX]}" if cause else "")
+    finally:
+        engine.journal.unsubscribe(subscription)
 
 
 def _failed_start(record: ContainerRecord) -> Answer:

@@ -44,6 +44,10 @@ class Ranges:
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._coming: dict[int, threading.Event] = {}
 
+    def ask(self, repositories: Sequence[Repository]) -> None:
+        """Fetch from these places from now on: a forked child has connections of its own."""
+        self._repositories = list(repositories)
+
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes from start up to end. Raises Unavailable, Invalid for a place that is not in the blob."""
         if not 0 <= start <= end <= self.descriptor.size:

@@ -5,7 +5,8 @@
 A request is answered by whichever thread took it; a reader that waits for a file's bytes keeps no other one waiting.
 What was not asked for here (writing, locks, attributes) is refused with ENOSYS, which the kernel remembers.
 When the last descriptor of the device is closed, everything that waits or comes later fails with ENOTCONN: a server
-that was killed gives no bytes, never wrong ones.
+that was killed gives no bytes, never wrong ones. Where another process has the device too, it may serve the same files
+on; `resend` gives it what the killed one had taken and not answered.
 Source: kernel, include/uapi/linux/fuse.h, Documentation/filesystems/fuse/fuse.rst.
 """
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _STATFS, _RELEASE = 1, 2, 3, 14, 15, 17, 18
 _INIT, _OPENDIR, _READDIR, _RELEASEDIR, _ACCESS, _INTERRUPT, _DESTROY, _BATCH_FORGET = 26, 27, 28, 29, 34, 36, 38, 42
+_NOTIFY_RESEND = 7
 _SILENT = frozenset((_FORGET, _BATCH_FORGET, _INTERRUPT))  # not answered: a reader that was killed waits for its bytes
 _HEADER = struct.Struct("<IIQQIIIHH")
 _ANSWER = struct.Struct("<IiQ")
@@ -67,6 +69,11 @@ def mount(path: str) -> int:
         os.close(device)
         raise
     return device
+
+
+def resend(device: int) -> None:
+    """Have the kernel ask again for what was taken from the device and not answered (Linux 6.9). Raises OSError."""
+    os.write(device, _ANSWER.pack(_ANSWER.size, _NOTIFY_RESEND, 0))
 
 
 class Server:

@@ -16,10 +16,13 @@ BRANCH, LAST = "\u251c\u2500", "\u2514\u2500"
 
 
 def print_platforms(items: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Print names, each with the images of its platforms below it. items: (name, what `images.list` has of it)."""
+    """Print names, each with the images of its platforms below it. items: (name, what `images.list` has of it).
+
+    EXTRA: U, a container uses it; P, its layers are here in part only.
+    """
     rows = []
     for name, item in items:
-        used = "U" if item.get("in_use") else ""
+        used = ("U" if item.get("in_use") else "") + ("P" if item.get("partial") else "")
         rows.append((name or "<untagged>", _short(item.get("digest")), *_sizes(item, item.get("unpacked")), used))
         children = [child for child in item.get("children") or [] if isinstance(child, dict)]
         for number, child in enumerate(children, 1):
