@@ -21,7 +21,8 @@ from orlop.spec.platform import Platform
 from orlop.spec.reference import Reference
 
 from . import contexts, graph, history, verify
-from .cache.places import INLINE
+from .cache.imports import Gone
+from .cache.places import INLINE, MAX
 from .dockerfile.compile import compile as compile_graph
 from .dockerfile.lines import RECIPES, UNSPOKEN_HINT, is_spoken, unspoken
 from .dockerfile.options import Options
@@ -170,16 +171,30 @@ class _Work:
         for place in request.cache_mounts_from:
             transfer.read_mounts(solver, place)
         solver.journal.tell({"plan": _instructions(solver, compiled)})
-        solver.solve([target.vertex for target in compiled.targets])
-        if request.verify:
-            verify.check(solver, compiled.targets)
-        result = self._export(compiled)
+        result = self._solved(compiled)
         for place in request.cache_to:
             if place.type != INLINE:
                 transfer.write(solver, place, compiled.targets)
         for place in request.cache_mounts_to:
             transfer.write_mounts(solver, place, compiled.targets)
         return result
+
+    def _solved(self, compiled: Compiled) -> dict[str, object]:
+        """Solve and export. Where a cache can't give what it had promised, both once more: without believing it."""
+        solver = self.solver
+        while True:
+            solver.solve([target.vertex for target in compiled.targets])
+            try:
+                for target in compiled.targets:
+                    solver.fetch(solver.solved[target.vertex].tree.layers)
+                if any(place.mode == MAX and place.type != INLINE for place in solver.settings.request.cache_to):
+                    solver.fetch(one.layer for one in solver.solved.values() if one.layer is not None)
+                if solver.settings.request.verify:
+                    verify.check(solver, compiled.targets)
+                return self._export(compiled)
+            except Gone:
+                solver.check()
+                solver.begin_anew()
 
     def _export(self, compiled: Compiled) -> dict[str, object]:
         from .output.deliver import deliver

@@ -87,7 +87,7 @@ class Carrier:
     def find(self, place: CachePlace, config_bytes_max: int = DOCUMENT_BYTES_MAX) -> list[Found]:
         """Return the manifests that a place has: one, or those of an index. Raises NotFound, Invalid, Unavailable."""
         if place.type == LOCAL:
-            return [self._of_folder(place)]
+            return [self._of_folder(place, config_bytes_max)]
         reference = Reference.parse(place.reference)
         credentials = self._credentials(reference.domain) or ANONYMOUS
         refused: OrlopError | None = None
@@ -100,7 +100,7 @@ class Carrier:
             raise refused
         return []
 
-    def _of_folder(self, place: CachePlace) -> Found:
+    def _of_folder(self, place: CachePlace, config_bytes_max: int) -> Found:
         layout = LayoutDirectory(place.path)
         try:
             target = layout.resolve(place.digest or place.tag)
@@ -108,7 +108,7 @@ class Carrier:
             manifest = parse_manifest(described, target.media_type, place.path)
             if not isinstance(manifest, Manifest):
                 raise Invalid("read", f"cache {place}", "it is an index, not a cache")
-            config = _proven(layout.document(layout.place(manifest.config.digest)), manifest.config)
+            config = _proven(layout.document(layout.place(manifest.config.digest), config_bytes_max), manifest.config)
         finally:
             layout.close()
 

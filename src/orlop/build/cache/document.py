@@ -16,7 +16,7 @@ from orlop.engine.steps.cache import Cached
 from orlop.spec import jsonio
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid
-from orlop.spec.image import OCI_MANIFEST, Descriptor, Manifest
+from orlop.spec.image import OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest, chain_ids
 from orlop.spec.record import Record
 
 from ..solver.solve import chain_of
@@ -146,4 +146,15 @@ def parse(data: bytes, subject: str) -> CacheDocument:
     for record in found.steps:
         if len(record.key) != 64 or not set(record.key) <= set("0123456789abcdef"):
             raise Invalid("read", subject, f"{record.key[:80]!r} is no key")
+        if record.layer is not None and not _is_whole(record, record.layer):
+            raise Invalid("read", subject, f"what it says of the step {record.key[:12]} contradicts itself")
     return found
+
+
+def _is_whole(record: Cached, layer: Descriptor) -> bool:
+    """Tell whether a step's layer and what it stands on make the tree that they are said to make: later steps, of other
+    builds too, are known by that tree.
+    """
+    below = (Digest(record.base),) if record.base else ()
+    is_plain = layer == Descriptor(media_type=OCI_LAYER, digest=layer.digest, size=layer.size)
+    return is_plain and record.diff_id == layer.digest and record.chain_id == chain_ids((*below, layer.digest))[-1]

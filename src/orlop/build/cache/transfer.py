@@ -176,6 +176,8 @@ def _unpacking(solver: Solver, given: dict[Digest, Descriptor], fetch: Fetch) ->
         if blob.digest != layer.digest:
             with solver.engine.store.open(blob.digest) as packed:
                 solver.engine.store.ingest(Decompressed(packed.read, "a layer of a cache"), layer)
+        if solver.engine.store.stat(layer.digest) != layer.size:
+            raise Invalid("read", f"layer {layer.digest}", f"it has not the {layer.size} bytes that the cache says")
 
     return unpacked
 

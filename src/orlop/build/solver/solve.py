@@ -87,6 +87,7 @@ class Solver:
         self.failed_vertex: graph.Vertex | None = None
         self._numbers: dict[graph.Vertex, int] = {}
         self._changed = threading.Condition()
+        self._tidying: list[threading.Thread] = []
 
     def cancel(self, failure: BaseException | None = None) -> None:
         """End the build: as cancelled, or with a failure."""
@@ -104,7 +105,15 @@ class Solver:
         """Have this one end when another one is cancelled."""
         other.follower = self
 
+    def later(self, work: Callable[[], None]) -> None:
+        """Do what no step waits for; the build waits for it in the end."""
+        thread = threading.Thread(target=work, name="build's tidying", daemon=True)
+        thread.start()
+        self._tidying.append(thread)
+
     def close(self) -> None:
+        for thread in self._tidying:
+            thread.join()
         os.close(self.cancelled)
 
     def plan(self, targets: Iterable[graph.Vertex]) -> list[graph.Vertex]:
@@ -121,10 +130,17 @@ class Solver:
         """
         wanted = list(targets)
         while not self._solve_once(wanted):
-            self.failure = None
-            self.given_up.clear()
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what is solved: a cache had promised a layer of it that can't be had (Gone)."""
+        self.failure = None
+        self.given_up.clear()
+        try:
             os.eventfd_read(self.cancelled)
-            self.solved = {vertex: one for vertex, one in self.solved.items() if not vertex.inputs}
+        except BlockingIOError:
+            pass  # no step noticed it
+        self.solved = {vertex: one for vertex, one in self.solved.items() if not vertex.inputs}
 
     def _solve_once(self, targets: Iterable[graph.Vertex]) -> bool:
         """Solve; False when it has to be tried anew. Raises what the first failing vertex raised."""
@@ -226,7 +242,8 @@ class Solver:
                     waiting[other].discard(vertex)
                     if not waiting[other]:
                         ready.append(other)
-                self._changed.notify_all()
+                # This thread takes one of them itself: who is woken for nothing takes the interpreter from it.
+                self._changed.notify(len(ready) - 1 if left else THREADS_MAX)
 
     def _solve(self, vertex: graph.Vertex) -> Solved:
         from . import files, runs, sources
@@ -270,9 +287,11 @@ class Solver:
         else:
             layer = Layer(descriptor=record.layer, diff_id=Digest(record.diff_id), chain_id=Digest(record.chain_id))
             self.lease.add(layer.descriptor.digest, layer.chain_id)
-            here = self.engine.store.stat(layer.descriptor.digest) is not None
-            if not here and not self.imports.offers(layer.descriptor.digest):
+            size = self.engine.store.stat(layer.descriptor.digest)
+            if size is None and not self.imports.offers(layer.descriptor.digest):
                 return None
+            if size is not None and size != layer.descriptor.size:
+                return None  # what says so is no cache of ours
             found = Solved(tree_of((*base.layers, layer)), layer)
         found.cached = True
         found.key, found.names, found.inputs = name, (name,), {**key.inputs, **key.files}

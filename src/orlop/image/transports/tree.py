@@ -55,15 +55,15 @@ class Tree:
             raise Invalid("read", f"{self.path}/{name}", "it is not a regular file")
         return open(fd, "rb", buffering=0)
 
-    def document(self, name: str) -> bytes:
+    def document(self, name: str, bytes_max: int = DOCUMENT_BYTES_MAX) -> bytes:
         """Return a small file. Raises NotFound, Invalid when it is larger than any document."""
         with self.open(name) as file:
-            data = b""
-            while len(data) <= DOCUMENT_BYTES_MAX and (more := file.read(READ_BYTES)):
+            data = bytearray()
+            while len(data) <= bytes_max and (more := file.read(READ_BYTES)):
                 data += more
-        if len(data) > DOCUMENT_BYTES_MAX:
-            raise Invalid("read", f"{self.path}/{name}", f"it has more than {DOCUMENT_BYTES_MAX} bytes", code="E0212")
-        return data
+        if len(data) > bytes_max:
+            raise Invalid("read", f"{self.path}/{name}", f"it has more than {bytes_max} bytes", code="E0212")
+        return bytes(data)
 
     def has(self, name: str, size: int) -> bool:
         """Tell whether a file of this size is there."""
