@@ -372,9 +372,12 @@ def test_a_failing_step_can_be_entered(orlop, context):
     name = line.split()[0]
     assert orlop("builder", "logs", name).stdout.split() == [str(number) for number in range(1, 101)]
     assert orlop("build", "shell", name, "cat", "/a", "/before").stdout == "kept\nbefore\n"
+    assert f"orlop build logs {name}@3" in failed.stderr
     before = orlop("build", "shell", f"{name}@step3-before", "ls", "/a", check=False)
     assert before.code == 2 and "No such file" in before.stderr
     assert orlop("build", "shell", f"{name}@2", "cat", "/before").stdout == "before\n"
+    silent = build(orlop, context, "FROM host\nRUN mkdir /a; false\n", check=False)
+    assert "it wrote nothing; look at what it left: orlop build shell " in silent.stderr
 
 
 def test_a_failing_step_is_entered_at_once_and_tried_again(orlop, context, terminal):
@@ -398,12 +401,20 @@ def test_a_failing_step_is_entered_at_once_and_tried_again(orlop, context, termi
 
 
 def test_all_of_fifty_megabytes_of_output_is_kept(orlop, context):
-    """P35: nothing is clipped. Red: with any bound in journal.StepLog.write, the digests differ."""
+    """P35: nothing is clipped, and what is long lies there compressed. Red: with any bound in journal.StepLog.write the
+    digests differ; without a compressor in journal._Kept the log is as large as the output."""
     text = "FROM host\nRUN seq -f %049.0f 1000000 | tee /all; sha256sum </all >/sum; rm /all\n"
     image = image_id(build(orlop, context, text))
-    with orlop.popen("builder", "logs", "--step", "2", stdout=subprocess.PIPE) as told:
-        digest = hashlib.file_digest(told.stdout, "sha256").hexdigest()
-    assert run(orlop, image, "cat", "/sum").split()[0] == digest
+    name = orlop("builder", "ls").stdout.splitlines()[1].split()[0]
+    for words in (
+        ("builder", "logs", "--step", "2"),
+        ("build", "logs", name, "--step=2"),
+        ("build", "logs", f"{name}@2"),
+    ):
+        with orlop.popen(*words, stdout=subprocess.PIPE) as told:
+            digest = hashlib.file_digest(told.stdout, "sha256").hexdigest()
+        assert run(orlop, image, "cat", "/sum").split()[0] == digest
+    assert (orlop.root / f"build/builds/{name}/2.log.zst").stat().st_size < 5_000_000
 
 
 def test_cache_mounts_are_listed_pinned_and_carried_to_another_engine(orlop, context, tmp_path):

@@ -1,7 +1,7 @@
 """What was built: one directory for each build, with its steps and their whole output. Writer: the build itself.
 
 $ORLOP_ROOT/build/builds/<id>/build.json   BuildRecord, written when it ends
-                              <n>.log      what step n wrote
+                              <n>.log      what step n wrote; <n>.log.zst where it is long
 """
 
 import os
@@ -10,6 +10,8 @@ import shutil
 from orlop.spec import jsonio
 from orlop.spec.errors import Invalid, NotFound
 from orlop.spec.record import Record
+
+from .journal import PACKED_SUFFIX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,14 +163,18 @@ def inputs_before(engine: "Engine", name: str, builds: int = 5) -> dict[str, dic
 
 
 def log_path(engine: "Engine", reference: str, step: int) -> str:
-    """Return the file that has a step's whole output; step 0 is the one that failed, or the last. Raises NotFound."""
+    """Return the file that has a step's whole output, compressed when it ends in journal.PACKED_SUFFIX.
+
+    step 0 is the one that failed, or the last. Raises NotFound.
+    """
     record = find(engine, reference)
     number = step or record.failed_step or max((one.number for one in record.steps), default=0)
     path = f"{directory(engine)}/{record.id}/{number}.log"
-    if not os.path.exists(path):
-        cause = f"step {number} wrote nothing"
-        raise NotFound("read", f"build {record.id}", cause, hint=f"see its steps with: orlop builder ls {record.id}")
-    return path
+    for one in (path, path + PACKED_SUFFIX):
+        if os.path.exists(one):
+            return one
+    cause = f"step {number} wrote nothing"
+    raise NotFound("read", f"build {record.id}", cause, hint=f"see its steps with: orlop builder ls {record.id}")
 
 
 def _read(path: str) -> BuildRecord | None:

@@ -20,15 +20,22 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from orlop.linux.zstd import Compressor
 
     Message = dict[str, object]
 
 LOG_BYTES_SHOWN_MAX = 64 * 1024  # one message
+PLAIN_BYTES_MAX = 64 * 1024  # of output that is kept as it is; what is longer is compressed
+PACKED_SUFFIX = ".zst"
+PACKED_LEVEL = 1  # as fast as a disk; lines of a program that compiles become a tenth
+TAIL_BYTES = 16 * 1024
 QUEUED_MAX = 10_000  # a step waits for a client that does not read; its log is on disk all the same
 
 
 class Journal:
-    """directory: where the steps' whole output is kept, one file for each: <number>.log."""
+    """directory: where the steps' whole output is kept, one file for each: <number>.log, or <number>.log.zst."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -76,8 +83,7 @@ class StepLog:
     def __init__(self, journal: Journal, number: int, name: str, path: str) -> None:
         self._journal = journal
         self._began = time.monotonic()
-        self._path = path
-        self._file = -1
+        self._kept = _Kept(path)
         self._decoders = {stream: codecs.getincrementaldecoder("utf-8")(errors="replace") for stream in (1, 2)}
         self.number = number
         self.name = name
@@ -90,9 +96,7 @@ class StepLog:
 
     def write(self, stream: int, data: bytes) -> None:
         """Take output of the step: 1 is standard output, 2 standard error."""
-        if self._file < 0:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.write(self._file, data)
+        self._kept.write(data)
         self.log_bytes += len(data)
         for at in range(0, len(data), LOG_BYTES_SHOWN_MAX):
             text = self._decoders[stream].decode(data[at : at + LOG_BYTES_SHOWN_MAX])
@@ -105,9 +109,11 @@ class StepLog:
 
     def end(self, state: str, error: str = "", tree: str = "") -> None:
         """The step is over: "done", "cached" or "failed". tree: the ChainID of what it left."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        try:
+            self._kept.close()
+        except OSError:
+            if state != "failed":  # else it has an error already, which says more
+                raise
         message: Message = {"step": self.number, "name": self.name, "state": state, "seconds": self.seconds}
         if error:
             message["error"] = error
@@ -116,10 +122,60 @@ class StepLog:
         self._journal.tell(message)
 
     def tail(self, lines: int) -> list[str]:
-        """Return the last lines of the output."""
+        """Return the last lines of the output, as far as they have TAIL_BYTES."""
+        return self._kept.last.decode(errors="replace").splitlines()[-lines:]
+
+
+class _Kept:
+    """A step's output on disk, and the last of it at hand. It is whole once this is closed."""
+
+    def __init__(self, path: str) -> None:
+        self.last = b""
+        self._path = path
+        self._pending = bytearray()
+        self._file: BinaryIO | None = None
+        self._compressor: Compressor | None = None
+
+    def write(self, data: bytes) -> None:
+        self.last = (self.last + data)[-TAIL_BYTES:] if len(data) < TAIL_BYTES else data[-TAIL_BYTES:]
+        self._pending += data
+        if len(self._pending) >= PLAIN_BYTES_MAX:
+            if self._file is None:
+                self._compressor = _compressor()
+                self._file = self._open(packed=self._compressor is not None)
+            self._put()
+
+    def close(self) -> None:
+        if self._pending and self._file is None:
+            self._file = self._open(packed=False)
+        if self._file is not None:
+            with self._file as file:
+                self._put()
+                if self._compressor is not None:
+                    file.write(self._compressor.flush())
+        self._file = self._compressor = None
+
+    def _put(self) -> None:
+        assert self._file is not None
+        data = bytes(self._pending)
+        self._pending.clear()
+        self._file.write(self._compressor.compress(data) if self._compressor is not None else data)
+
+    def _open(self, *, packed: bool) -> BinaryIO:
+        """Begin the file anew: a step may be made twice (--verify, a cache that has lost what it had promised)."""
+        paths = {False: self._path, True: self._path + PACKED_SUFFIX}
         try:
-            with open(self._path, "rb") as file:
-                file.seek(max(0, self.log_bytes - 256 * lines))
-                return file.read().decode(errors="replace").splitlines()[-lines:]
-        except OSError:
-            return []
+            os.unlink(paths[not packed])
+        except FileNotFoundError:
+            pass
+        return open(os.open(paths[packed], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
+
+
+def _compressor() -> Compressor | None:
+    """Return what compresses, None on a machine without libzstd."""
+    from orlop.linux import zstd
+
+    try:
+        return zstd.Compressor(zstd.load(), PACKED_LEVEL)
+    except OSError:
+        return None

@@ -146,7 +146,7 @@ class Decompressed:
             import bz2
 
             return bz2.BZ2Decompressor()
-        return _open_zstd(self._subject)
+        return open_zstd(self._subject)
 
 
 class _Gzip:
@@ -176,7 +176,8 @@ class _Gzip:
         return out
 
 
-def _open_zstd(subject: str) -> Decompressor:
+def open_zstd(subject: str) -> Decompressor:
+    """Return what decompresses one frame of zstd. Raises Unsupported."""
     try:
         from compression.zstd import ZstdDecompressor  # type: ignore[import-not-found]  # Python 3.14
     except ImportError:

@@ -351,7 +351,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
      "Grant it where you trust the file: --allow"),
     ("E1415", "A command of a build failed", "did not complete successfully: exit code",
      "A RUN ended with another status than 0; its last lines stand above, all of them in the build's log.",
-     "orlop builder logs BUILD shows all of it, orlop builder shell BUILD enters the step as it was"),
+     "orlop build logs BUILD shows all of it, orlop build shell BUILD enters the step as it was"),
     ("E1416", "There is nothing to copy", "failed to compute cache key",
      "The path is not in the context or the stage, .dockerignore leaves it out, or a link there leads out.",
      "Look at the path from the context's root, and at .dockerignore"),

@@ -44,7 +44,7 @@ def solve(solver: Solver, step: graph.Run, log: StepLog) -> Solved:
         space = solver.open_space(base.layers)
         try:
             command = make_command(solver, step, mounted, space, devices)
-            code = steps.run(solver.engine, space, command, log.write, solver.cancelled)
+            code = steps.run(solver.engine, space, command, log.write, solver.cancelled, solver.later)
             if code:
                 raise _failed(solver, step, log, code)
             layer = space.commit(solver.settings.mtime_max_ns, steps.targets(command), solver.check)
@@ -132,5 +132,9 @@ def _failed(solver: Solver, step: graph.Run, log: StepLog, code: int) -> Command
     shown = " ".join(step.argv)
     cause = f'process "{shown}" did not complete successfully: exit code: {code}'
     solver.tail = log.tail(SHOWN_LINES)
-    hint = f"its whole output: orlop builder logs {solver.name} --step {log.number}"
+    hint = f"its whole output: orlop build logs {solver.name}@{log.number}"
+    if not log.log_bytes:
+        hint = "it wrote nothing"
+        if solver.settings.request.keep_failed:
+            hint += f"; look at what it left: orlop build shell {solver.name}@{log.number}"
     return CommandFailed("build", step.origin.text or shown, cause, hint=hint, exit_code=code, code="E1415")

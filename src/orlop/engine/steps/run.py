@@ -7,6 +7,7 @@ whoever runs the step. The isolation is that of `orlop run`: the same compiler m
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import shutil
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .workspace import Workspace
 
     Output = Callable[[int, bytes], None]
+    Later = Callable[[Callable[[], None]], None]
 
 HOSTNAME = "buildkitsandbox"  # a name that is the same in every build, and that Dockerfiles know
 MONITOR_S_MAX = 30.0  # from the exit frame to the monitor's end
@@ -59,12 +61,20 @@ class Command:
         self.mounts: tuple[Mount, ...] = ()
 
 
-def run(engine: Engine, workspace: Workspace, command: Command, output: Output, cancelled: int) -> int:
+def run(
+    engine: Engine,
+    workspace: Workspace,
+    command: Command,
+    output: Output,
+    cancelled: int,
+    later: Later = lambda work: work(),
+) -> int:
     """Run a command in a workspace and return its exit status, 128 + N for signal N.
 
     What was asked for by name and only root may give is told in its output, as `run` warns.
     output: called with frames.STDOUT or STDERR and the bytes. cancelled: an eventfd or a pipe; when it is readable the
-    command is killed. Raises CommandFailed when it can't be executed, Unavailable.
+    command is killed. later: gets what is left to do once every process of the step has ended, and may do it while the
+    tree becomes a layer. Raises CommandFailed when it can't be executed, Unavailable.
     """
     for told in resources.rlimit_warnings(command.request, engine.host):
         output(frames.STDERR, f"WARNING: {told}\n".encode())
@@ -75,9 +85,15 @@ def run(engine: Engine, workspace: Workspace, command: Command, output: Output, 
         finally:
             theirs.close()
         try:
-            return _follow(ours, output, cancelled)
-        finally:
+            code = _follow(ours, output, cancelled)
+        except BaseException:
             _end(engine, record)
+            raise
+    if code == state.EXIT_CODE_LOST:
+        _end(engine, record)  # its command may run still
+    else:
+        later(functools.partial(_end, engine, record))
+    return code
 
 
 def start_attached(
@@ -156,6 +172,7 @@ def _start(
                 console_size=size,
                 has_network=joined.fd >= 0,
                 log=LogOptions(driver="none"),
+                removed_at_end=True,
             )
             started = engine.spawner.request(message, stream, joined.fd if joined.fd >= 0 else None)
             if started.error is not None:

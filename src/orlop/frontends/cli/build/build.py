@@ -39,6 +39,8 @@ def _build(invocation: Invocation) -> int:
 
         if invocation.arguments[0] == "shell":
             return builder.enter(invocation, invocation.arguments[1], invocation.arguments[2:])
+        if invocation.arguments[0] == "logs" and len(invocation.arguments) == 2:
+            return builder.print_log(invocation, invocation.arguments[1])
         if invocation.arguments[0] == "cache":
             from .cachemounts import cache
 
@@ -530,6 +532,7 @@ BUILD = Command(
         _flag("tag", 'Image identifier ("[registry/]repository[:tag]")', LIST, "t"),
         _flag("target", "Set the target build stage to build"),
         _flag("timestamp", "Seconds since the epoch: no time in the image is later", INT, default=-1),
+        Flag("step", "", INT, "Of build logs: the number of a step", default=0, hidden=True),
         Flag("title", "", STRING, "What stands before each line of the progress", default="", hidden=True),
         _flag("ulimit", "Ulimit options", _ULIMIT),
         _flag("verify", "Build twice, and name the first file that differs", BOOL, default=False),

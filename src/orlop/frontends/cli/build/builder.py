@@ -14,6 +14,8 @@ from ..values import BYTES, parse_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import RawIOBase
     from typing import Any
 
 READ_BYTES = 1 << 20
@@ -44,18 +46,43 @@ def _show_steps(record: dict[str, Any]) -> int:
 
 
 def _logs(invocation: Invocation) -> int:
-    args: dict[str, object] = {"build": (invocation.arguments or [""])[0], "step": invocation.options["step"]}
+    return print_log(invocation, (invocation.arguments or [""])[0])
+
+
+def print_log(invocation: Invocation, place: str) -> int:
+    """Write the whole output of a step: of BUILD@STEP, or BUILD and --step."""
+    build, _, text = place.partition("@")
+    step = text.removeprefix("step") or str(invocation.options["step"])
+    if not (step.isascii() and step.isdigit()):
+        raise UsageError(f"invalid step '{text}'", "write BUILD@NUMBER")
     with invocation.connect() as engine:
-        found = engine.call("build.logs", args)
+        found = engine.call("build.logs", {"build": build, "step": int(step)})
     path = str(found["path"]) if isinstance(found, dict) else ""
     try:
         with open(path, "rb", buffering=0) as file:
-            while data := file.read(READ_BYTES):
+            for data in _unpacked(file, path):
                 sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError as wrong:
         raise Unavailable("read", path, wrong.strerror or str(wrong)) from None
     return 0
+
+
+def _unpacked(file: RawIOBase, path: str) -> Iterator[bytes]:
+    """Yield what a log holds. It is our own: however much its bytes become, all of it is wanted."""
+    from ....build.journal import PACKED_SUFFIX
+    from ....content.compression import open_zstd
+
+    if not path.endswith(PACKED_SUFFIX):
+        while data := file.read(READ_BYTES):
+            yield data
+        return
+    decompressor = open_zstd(path)
+    while not decompressor.eof:
+        data = b""
+        if decompressor.needs_input and not (data := file.read(READ_BYTES) or b""):
+            raise Unavailable("read", path, "it is cut off", hint="build again")
+        yield decompressor.decompress(data, READ_BYTES)
 
 
 def _shell(invocation: Invocation) -> int:
@@ -152,7 +179,7 @@ LIST = Command(
 LOGS = Command(
     _logs,
     "Print the whole output of a step",
-    "[OPTIONS] [BUILD]",
+    "[OPTIONS] [BUILD[@STEP]]",
     flags=(Flag("step", "", INT, "Number of the step (default: the one that failed, or the last)", default=0),),
     arguments=(0, 1),
     aliases=("builder logs",),
