@@ -14,7 +14,7 @@ import pytest
 from support import registry_server
 from support.docker_http import Api, box_engine
 from support.engine import CHECKOUT, Environment
-from support.podman_remote import TIMEOUT_S, Podman
+from support.podman_remote import TIMEOUT_S, Podman, client
 from support.terminal import Terminal
 
 
@@ -26,12 +26,8 @@ def environment() -> Iterator[Environment]:
 
 @pytest.fixture
 def podman(environment: Environment, peer: Callable[[str], Path], tmp_path: Path) -> Iterator[Podman]:
-    podman = Podman(peer("podman"), environment, tmp_path)
-    yield podman
-    podman.must("rm -f -a -t 0 -v")
-    for image in json.loads(podman.must("images --format json")):
-        if "docker.io/library/box:1" not in image.get("Names", ()):
-            podman.must(f"rmi -f {image['Id']}")
+    with client(peer("podman"), environment, tmp_path) as podman:
+        yield podman
 
 
 def test_an_end_is_told_of_a_container_that_is_gone(podman: Podman, environment: Environment) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench import platforms
@@ -13,6 +16,7 @@ from .engine import Environment
 from .pace import SLOW
 
 TIMEOUT_S = 120.0 * SLOW
+BOX = "docker.io/library/box:1"
 Result = tuple[int, str, str]
 
 
@@ -44,3 +48,14 @@ class Podman:
         code, out, err = self(line, data)
         assert code == 0, f"{line}: {code} {out}{err}"
         return out.strip()
+
+
+@contextmanager
+def client(program: Path, environment: Environment, home: Path) -> Iterator[Podman]:
+    """A client of an engine that has the image box:1; what else it has made is removed again."""
+    podman = Podman(program, environment, home)
+    yield podman
+    podman.must("rm -f -a -t 0 -v")
+    for image in json.loads(podman.must("images --format json")):
+        if BOX not in image.get("Names", ()):
+            podman.must(f"rmi -f {image['Id']}")

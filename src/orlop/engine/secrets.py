@@ -4,11 +4,13 @@
                                            data.<n>     the same of version n: sealed (sealing)
     $ORLOP_ROOT/configs/<name>/record.json data         the same, not sealed
     <tmpfs>/<container id>/<number>                     what is bind-mounted into a container   (writer: engine)
+                           environment                  NAME=VALUE of those that are variables, each with a NUL behind
     $ORLOP_ROOT/containers/<id>/granted -> that directory
 
 Invariants:
 1. What a container sees lies on a tmpfs (checked by its file system's type, or the start fails): never on a disk,
-   never in a layer, so no commit, export or image has it; never in an environment, so no inspect shows it.
+   never in a layer, so no commit, export or image has it; never in a record or a bundle, so no inspect shows it. It is
+   in the environment of the container's processes where somebody asks for that, and nowhere else.
 2. It is written anew at every start by an engine, and goes with the container. A restart by the monitor finds it.
    A new version is what later starts get; who runs keeps what it was given.
 3. On the disk a secret is sealed. Its record is replaced last, so a version is whole or was never there.
@@ -28,8 +30,8 @@ from ..linux.path import read_file
 from ..spec import jsonio
 from ..spec.container import CONFIG, SECRET, DataRecord
 from ..spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
+from ..spec.task import ENVIRONMENT, GRANTED
 from . import events
-from .compile.mounts import GRANTED
 from .containers import names
 from .containers.record import disk_trouble_told, timestamp, write_durably
 from .sealing import OVERHEAD_BYTES, Key, is_sealed
@@ -47,6 +49,7 @@ BYTES_MAX = {SECRET: 500 * 1024, CONFIG: 1000 * 1024}  # docker's: swarm's limit
 NAME_LENGTH_MAX = 64
 _FILTERS = ("id", "label", "name")
 SHARED_MEMORY = "/dev/shm"
+VARIABLE_BYTES_MAX = 100 * 1024  # the kernel takes 128 KiB, its name counted (MAX_ARG_STRLEN)
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
@@ -333,6 +336,9 @@ def check(engine: Engine, record: ContainerRecord) -> None:
             if not (0 <= grant.uid < 2**32 - 1 and 0 <= grant.gid < 2**32 - 1 and 0 <= grant.mode <= 0o777):
                 cause = f"{kind} {grant.source}: its owner or mode is out of range"
                 raise Invalid("create", record.subject, cause, hint="write uid=1000,gid=1000,mode=0400")
+            if "=" in grant.env or "\0" in grant.env:
+                cause = f"{kind} {grant.source}: {grant.env[:60]!r} is no name of a variable"
+                raise Invalid("create", record.subject, cause, hint="write type=env,target=NAME")
 
 
 def materialise(engine: Engine, record: ContainerRecord) -> None:
@@ -344,17 +350,36 @@ def materialise(engine: Engine, record: ContainerRecord) -> None:
     shutil.rmtree(place, ignore_errors=True)
     os.mkdir(place, 0o700)
     shift = kept.on_disk(record, engine.host.runtime)
+    variables = b""
     for number, (kind, grant) in enumerate(grants):
         data = of_kind(engine, kind)
+        if grant.env:
+            variables += _variable(grant, data.read(data.find(grant.source)), record)
+            continue
         fd = os.open(f"{place}/{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb", buffering=0) as file:
             file.write(data.read(data.find(grant.source)))
             os.fchown(fd, *(shift.seen(grant.uid, grant.gid) if shift else (grant.uid, grant.gid)))
             os.fchmod(fd, grant.mode)
+    if variables:
+        with open(f"{place}/{ENVIRONMENT}", "xb", buffering=0, opener=_privately) as file:
+            file.write(variables)
     link = f"{engine.records.path(record.id)}/{GRANTED}"
     if os.path.lexists(link):
         os.unlink(link)
     os.symlink(place, link)
+
+
+def _variable(grant: GrantRequest, data: bytes, record: ContainerRecord) -> bytes:
+    """Return a secret as an entry of an environment. Raises Invalid for one that can't be; no error holds the data."""
+    if b"\0" in data or len(data) > VARIABLE_BYTES_MAX:
+        cause = f"secret {grant.source} is no variable: it has a NUL, or more than {VARIABLE_BYTES_MAX} bytes"
+        raise Invalid("start", record.subject, cause, hint="have it as a file: leave type=env away")
+    return grant.env.encode(errors="surrogateescape") + b"=" + data + b"\0"
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def withdraw(engine: Engine, container_id: str) -> None:

@@ -35,6 +35,7 @@ class GrantRequest(Record):
     """`--secret source[,target=,uid=,gid=,mode=]`: a secret or config as a file. source: its name or id.
 
     target: "" is /run/secrets/NAME for a secret and /NAME for a config; a relative one lies in /run/secrets or /.
+    env: the variable that a secret is instead of a file, "" for a file.
     """
 
     strict = True
@@ -43,6 +44,7 @@ class GrantRequest(Record):
     uid: int = 0
     gid: int = 0
     mode: int = 0o444
+    env: str = ""
 
 
 class DataRequest(Record):
@@ -129,6 +131,7 @@ class ContainerRequest(Record):
     depends_on: "container" or "container:condition", see engine.supervision.dependencies.
     health: what it leaves open is the image's; its test may also be ("HTTP", ":80/path") or ("TCP", ":80").
     health_on_failure: "none", "kill", "restart", "stop" or "exec:COMMAND".
+    timeout_s: how long each run may last, until it is killed; 0 for as long as it likes.
     umask: of the process, None is 0022. remove_image: with auto_remove, the name of the image goes with the container.
     init: a process 1 of ours that reaps and forwards signals.
     volumes_from: "container" or "container:ro". volume_driver: of the volumes that binds makes. storage_opt: "size".
@@ -191,6 +194,7 @@ class ContainerRequest(Record):
     host_access: tuple[str, ...] = ()
     stop_signal: str = ""
     stop_timeout_s: int | None = None
+    timeout_s: int = 0
     restart_policy: str = ""
     restart_retries_max: int = 0
     depends_on: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ TRIMMED_DIRECTORY = "trimmed"  # beside that of the containers: what went of the
 LOG_NUMBERS_FILE = "log.numbers"
 LOG_SHIPPED_FILE = "log.shipped"
 HEALTH_FILE = "health.json"
+GRANTED, ENVIRONMENT = "granted", "environment"  # where secrets and configs lie in memory; those that are variables
 ATTACH_SOCKET = "attach.sock"
 
 LOG_DRIVERS = ("json-file", "local", "none", "syslog", "journald", "fluentd", "gelf")
@@ -101,6 +102,7 @@ class StartTask(Record):
     trees: destinations of the spec's mounts for which a detached mount comes with the message, at most TREES_MAX.
     restarts: how often the container was restarted before this start by a policy.
     removed_at_end: the container goes with its process, so how that ended need not survive a power cut.
+    timeout_s: the process is killed when it has run for so long; 0 for never.
     """
 
     id: str
@@ -119,6 +121,7 @@ class StartTask(Record):
     joined: tuple[JoinedNamespace, ...] = ()
     restarts: int = 0
     removed_at_end: bool = False
+    timeout_s: int = 0
     health: HealthCheck | None = None
 
 
@@ -205,11 +208,15 @@ class Health(Record):
     log: tuple[HealthResult, ...] = ()
 
 
+HEALTH_CHECK, TIMEOUT = "health check", "timeout"  # of ExitRecord.ended_by
+
+
 class ExitRecord(Record):
     """exit.json. exit_code is docker's: the status, or 128 plus the signal. signal 0 when it exited by itself.
 
-    restart_at: when the monitor starts the next run, "" when this one was the last. ended_by: "health check" when the
-    monitor ended the process because it was unhealthy, else "". memory_peak_bytes: after an OOM kill, 0 is not known.
+    restart_at: when the monitor starts the next run, "" when this one was the last. ended_by: HEALTH_CHECK when the
+    monitor ended the process because it was unhealthy, TIMEOUT when its time was up (then exit_code is 255), else "".
+    memory_peak_bytes: after an OOM kill, 0 is not known.
     sent_signal, sent_by_uid, sent_by_pid: the last signal that --init's process 1 passed on, and whose it was, as the
     container counts them: pid 0 is outside; sent_signal 0 when there was none, or nobody looked.
     """

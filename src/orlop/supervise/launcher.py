@@ -82,7 +82,7 @@ class Handover:
     ends_with_client: see StartExec. ships: its log is sent on, by a log shipper.
     own_directory: removed at the end, "" for none. log: None without one.
     attached: the start message's second descriptor is a client. restarts: see TaskStatus.
-    removed_at_end: see StartTask. followed: files that are mounted by themselves, encoded (follow.encode).
+    removed_at_end, timeout_s: see StartTask. followed: files that are mounted by themselves, encoded (follow.encode).
     """
 
     __slots__ = (
@@ -101,6 +101,7 @@ class Handover:
         "ships",
         "started_at",
         "terminal",
+        "timeout_s",
         "title",
     )
 
@@ -118,6 +119,7 @@ class Handover:
         self.open_stdin = False
         self.input_ends_with_client = False
         self.restarts = 0
+        self.timeout_s = 0
         self.followed = ""
         self.health = ""  # health.Rules, encoded
         self.log: tuple[int, int] | tuple[int, int, int, int, str] | None = None  # what `Log` takes
@@ -128,13 +130,13 @@ class Handover:
         flags += _SHIPS * self.ships + _REMOVED * self.removed_at_end
         log = "" if self.log is None else " ".join(map(str, self.log))
         own = (self.title, self.started_at, self.cgroup, self.own_directory)
-        words = (*own, flags, str(self.restarts), self.health, log, self.followed)
+        words = (*own, flags, str(self.restarts), str(self.timeout_s), self.health, log, self.followed)
         return os.fsencode(_SEPARATOR.join(words))
 
     @classmethod
     def decode(cls, data: bytes) -> "Handover":
-        words = os.fsdecode(data).split(_SEPARATOR, 8)
-        title, started_at, cgroup, own_directory, flags, restarts, health, log, followed = words
+        words = os.fsdecode(data).split(_SEPARATOR, 9)
+        title, started_at, cgroup, own_directory, flags, restarts, timeout_s, health, log, followed = words
         handover = cls(title, started_at, cgroup, own_directory)
         handover.followed = followed
         handover.attached = _ATTACHED in flags
@@ -143,6 +145,7 @@ class Handover:
         handover.ships = _SHIPS in flags
         handover.removed_at_end = _REMOVED in flags
         handover.restarts = int(restarts)
+        handover.timeout_s = int(timeout_s)
         handover.health = health
         handover.terminal = _TERMINAL in flags
         handover.open_stdin = _OPEN_STDIN in flags
@@ -305,6 +308,7 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
             handover.is_leaf, handover.ends_with_client = True, job.message.ends_with_client
         else:
             handover.removed_at_end = job.message.removed_at_end
+            handover.timeout_s = job.message.timeout_s
         handover.restarts = job.restarts
         if isinstance(job.message, StartTask) and job.message.health is not None:
             handover.health = health.Rules(job.message.health).encode()

@@ -25,7 +25,7 @@ from _socket import socket
 from ..linux import process, signals
 from ..linux.cgroup import Cgroup
 from ..spec import attach, jsonio
-from ..spec.task import FDS_MAX, MESSAGE_BYTES_MAX, ExitRecord
+from ..spec.task import FDS_MAX, HEALTH_CHECK, MESSAGE_BYTES_MAX, TIMEOUT, ExitRecord
 from . import follow, health, launcher, packet, record, restart
 from .attach import Clients
 from .failure import told
@@ -45,7 +45,7 @@ DRAIN_S_MAX = 1.0  # for writers that outlive the process: outside of its pid na
 LINGER_S_MAX = 600.0  # for a client that takes nothing at all of its last output (a pager that nobody reads)
 LEAF_WAIT_S = 2.0  # for what is left in an exec's cgroup
 DEFECTS_MAX = 16
-ENDED_BY_HEALTH = "health check"
+EXIT_CODE_LATE = 255  # conmon's, for `podman run --timeout`
 SHIPPER_STEADY_S = 10.0
 SHIPPER_PAUSE_S_MAX = 60.0
 OOM_SCORE_ADJ = b"-998"  # as docker's shim: the kernel takes the container, not the one who tells of it
@@ -114,6 +114,7 @@ class Monitor:
         self.files: follow.Files | None = None
         self.shipping: Shipping | None = None
         self.defects: list[str] = []
+        self.is_late = False  # its time was up
         self.log = Log(self.directory, *handover.log) if handover.log else None
         self._loop = Loop()
         self._exited = False
@@ -158,13 +159,24 @@ class Monitor:
         self._resume()
         while not self._exited and len(self.defects) < DEFECTS_MAX:
             try:
-                self._loop.turn(self.checks.timeout_s() if self.checks else None)
+                self._loop.turn(self._pause_s())
                 if self.checks:
                     self.checks.tick()
             except Exception as defect:
                 self.defects.append(str(told("carry", "the container's output", defect)))
                 self.clients.close()
         self.signal(signals.SIGKILL)
+
+    def _pause_s(self) -> float | None:
+        """Return how long nothing is to be done, None for as long as nothing happens. Ends a process that is late."""
+        pause_s = self.checks.timeout_s() if self.checks else None
+        if self.handover.timeout_s and not self.is_late:
+            left_s = self.began + self.handover.timeout_s - time.monotonic()
+            if left_s > 0:
+                return left_s if pause_s is None else min(left_s, pause_s)
+            self.is_late = True
+            self.signal(signals.SIGKILL)
+        return pause_s
 
     def check_health(self, message: bytes, inherited: Inherited) -> None:
         """Have the process's health checked, as the start message says, if it says so."""
@@ -501,7 +513,9 @@ def _finish(monitor: Monitor, cgroup: Cgroup | None, series: restart.Series, pau
     ended = record.ended(monitor.handover.started_at, wait_status, oom_peak is not None, "; ".join(notes))
     ended = ended.replace(memory_peak_bytes=oom_peak or 0, sent_signal=signal, sent_by_uid=uid, sent_by_pid=pid)
     if acted != health.NONE:
-        ended = ended.replace(ended_by=ENDED_BY_HEALTH)
+        ended = ended.replace(ended_by=HEALTH_CHECK)
+    elif monitor.is_late:
+        ended = ended.replace(ended_by=TIMEOUT, exit_code=EXIT_CODE_LATE)
     order = restart.read(monitor.directory)
     if acted != health.STOP and order.wants(ended.exit_code, series.restarts, acted == health.RESTART):
         ended = ended.replace(restart_at=record.now(pause_s))

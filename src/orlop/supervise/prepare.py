@@ -3,14 +3,14 @@
 import os
 from contextlib import ExitStack
 
-from ..linux import mount, process
+from ..linux import mount, path, process
 from ..runtime import enter, launch, plan, rootfs, seccomp_cache, users
 from ..runtime.operations import mount_options
 from ..runtime.seccomp_cache import ProgramCache
 from ..spec import jsonio
 from ..spec.errors import Conflict, Invalid, OrlopError
 from ..spec.runtime import OCI_VERSION, Box, Namespace, Process, Spec, State, User
-from ..spec.task import LOG_DRIVERS, SPEC_FILE, LogOptions, Start, StartExec, StartTask
+from ..spec.task import ENVIRONMENT, GRANTED, LOG_DRIVERS, SPEC_FILE, LogOptions, Start, StartExec, StartTask
 from . import follow, record
 from .stdio import Pipes
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 REHEARSALS = 10  # the interpreter rewrites a function when it has run a few times (PEP 659)
 EXEC_DIRECTORY = "exec"
+GRANTED_BYTES_MAX = 4 * 1024 * 1024
 _HEX = frozenset("0123456789abcdef")
 _REHEARSED_PROCESS = (
     b'{"cwd":"/","args":["true"],"env":["PATH=/bin","HOME=/"],"user":{"umask":18},"noNewPrivileges":true,'
@@ -147,7 +148,7 @@ def _create_task(
         root = rootfs.open_rootfs(message.rootfs)
         opened.callback(os.close, root)
         told = _resolved(command, root, message.user, message.groups)
-        told = _sized(told, message.console_size)
+        told = _granted(_sized(told, message.console_size), message.directory)
         compile_filter = _programs(message.runtime_directory).compile
         compiled = plan.compile(spec.replace(process=told), facts, compile_filter)
         if compiled.cgroup is not None and not compiled.cgroup.exists:
@@ -208,7 +209,7 @@ def begin_exec(message: StartExec, facts: "HostFacts", leaf: str = "") -> "tuple
             told = _resolved(message.process, root, message.user, message.groups)
         finally:
             os.close(root)
-        told = _sized(told, message.console_size)
+        told = _granted(_sized(told, message.console_size), message.directory)
         spec = record.read_spec(message.directory)
         compiled = enter.compile_exec(told, spec, facts, _programs(message.runtime_directory).compile, leaf)
         pipes = None if told.terminal else Pipes(message.open_stdin)
@@ -292,6 +293,17 @@ def _in_network(spec: Spec, network: int) -> Spec:
     others = (namespace for namespace in spec.linux.namespaces if namespace.type != "network")
     joined = Namespace(type="network", path=f"/proc/self/fd/{network}")
     return spec.replace(linux=spec.linux.replace(namespaces=(*others, joined)))
+
+
+def _granted(told: Process, directory: str) -> Process:
+    """Return the process with the secrets that are variables of the container whose directory this is."""
+    try:
+        data = path.read_file(f"{directory}/{GRANTED}/{ENVIRONMENT}", GRANTED_BYTES_MAX)
+    except (FileNotFoundError, NotADirectoryError):
+        return told
+    secret = [os.fsdecode(entry) for entry in data.split(b"\0") if entry]
+    names = {entry.partition("=")[0] for entry in secret}
+    return told.replace(env=(*(entry for entry in told.env if entry.partition("=")[0] not in names), *secret))
 
 
 def _sized(told: Process, size: Box | None) -> Process:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ...spec.errors import Invalid
 from ...spec.mount import BIND, IMAGE
 from ...spec.runtime import IdMapping, Mount
+from ...spec.task import GRANTED
 from ..volumes import mountpoints
 
 TYPE_CHECKING = False
@@ -53,7 +54,6 @@ DEFAULTS = (
 SUBDIRECTORY_OPTION = "X-mount.subdir="  # mount(8)'s name for it
 FILES = {"/etc/hostname": "hostname", "/etc/hosts": "hosts", "/etc/resolv.conf": "resolv.conf"}
 
-GRANTED = "granted"  # in a container's directory: where secrets and configs lie, in memory
 _GRANTED_OPTIONS = ("bind", "rprivate", "ro", "nosuid", "nodev", "noexec")
 
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
@@ -92,10 +92,13 @@ def mounts(
 
 def _granted(request: ContainerRequest, directory: str, subject: str) -> list[Mount]:
     """Return the mounts of secrets and configs; engine.secrets writes their files in this order."""
-    places = [one.target or one.source for one in (*request.secrets, *request.configs)]
+    wanted = (*request.secrets, *request.configs)
     bases = ["/run/secrets/"] * len(request.secrets) + ["/"] * len(request.configs)
     found = []
-    for number, (base, target) in enumerate(zip(bases, places, strict=True)):
+    for number, (base, grant) in enumerate(zip(bases, wanted, strict=True)):
+        if grant.env:
+            continue
+        target = grant.target or grant.source
         destination = target if target.startswith("/") else base + target
         if ".." in destination.split("/") or destination.endswith("/") or "\0" in destination:
             raise Invalid("create", subject, f"{target[:200]!r} is no place for a secret", hint="name a file")

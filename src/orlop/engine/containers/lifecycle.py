@@ -314,6 +314,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
             trees=tuple(trees),
             restarts=restarts,
             removed_at_end=record.request.auto_remove,
+            timeout_s=record.request.timeout_s,
             health=_health_check(engine, record, linked),
             log=logging.options(record, engine.host.hostname, logging.budget_bytes(os.environ)),
         )

@@ -13,7 +13,7 @@ import time
 from ...snapshot import lent
 from ...spec import catalog, errors, signals
 from ...spec.digest import Digest
-from ...spec.task import LOG_SHIPPED_FILE
+from ...spec.task import LOG_SHIPPED_FILE, TIMEOUT
 from ...supervise import logread, logship
 from .. import strict
 from ..containers import removal, state
@@ -175,6 +175,9 @@ def _ended(engine: Engine, record: ContainerRecord, task: Task, ended: ExitRecor
         return Answer("rebooted", "the machine was booted while it ran", f"start it with: orlop start {record.name}")
     if ended.oom_killed:
         return _oom(record, ended)
+    if ended.ended_by == TIMEOUT:
+        summary = f"its time was up: --timeout {record.request.timeout_s} ended it"
+        return Answer("timeout", summary, "give it more, or none: run --timeout SECONDS")
     if ended.ended_by:
         return _unhealthy(engine, record)
     if ended.error == state.EXIT_LOST:

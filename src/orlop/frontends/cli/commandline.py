@@ -42,6 +42,7 @@ _PLAIN = {
     "pids_max": "pids-limit",
     "stop_signal": "stop-signal",
     "stop_timeout_s": "stop-timeout",
+    "timeout_s": "timeout",
     "log_driver": "log-driver",
     "platform": "platform",
     "runtime": "runtime",
@@ -160,6 +161,8 @@ def flag_of(field: str) -> str:
 
 
 def _grant(entry: GrantRequest) -> str:
+    if entry.env:
+        return f"{entry.source},type=env,target={entry.env}"
     target = f",target={entry.target}" if entry.target else ""
     return f"{entry.source}{target},uid={entry.uid},gid={entry.gid},mode={entry.mode:04o}"
 

@@ -172,16 +172,20 @@ def parse_tmpfs(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def parse_secret(text: str) -> GrantRequest:
-    """NAME[,target=FILE][,uid=N][,gid=N][,mode=OCTAL], or source=NAME,... (podman's --secret, docker's of services)."""
+    """NAME[,target=FILE][,uid=N][,gid=N][,mode=OCTAL] or NAME,type=env[,target=VARIABLE]; or source=NAME,...
+
+    As podman's --secret, and docker's of services.
+    """
     from ...spec.container import GrantRequest
 
     first, *rest = text.split(",")
     found = dict(word.partition("=")[::2] for word in ([first] if "=" in first else [f"source={first}"]) + rest)
     kind = found.pop("type", "mount")
-    if kind != "mount":
-        raise BadValue(f"invalid secret type {kind!r}: a secret is never in an environment", "leave type= away")
-    if unknown := set(found) - {"source", "target", "uid", "gid", "mode"}:
-        hint = "known are source, target, uid, gid and mode"
+    if kind not in ("mount", "env"):
+        raise BadValue(f"invalid secret type {kind!r}", "write type=mount, for a file, or type=env, for a variable")
+    known = {"source", "target"} if kind == "env" else {"source", "target", "uid", "gid", "mode"}
+    if unknown := set(found) - known:
+        hint = "known are source, target, uid, gid and mode; of a variable source and target"
         raise BadValue(f"invalid field '{min(unknown)}' in secret request", hint)
     try:
         numbers = {key: int(found[key], 8 if key == "mode" else 10) for key in ("uid", "gid", "mode") if key in found}
@@ -189,7 +193,9 @@ def parse_secret(text: str) -> GrantRequest:
         raise BadValue(f"invalid secret: {text!r} has no number there", "write uid=1000,gid=1000,mode=0400") from None
     if not found.get("source"):
         raise BadValue("source is required", "write --secret NAME") from None
-    return GrantRequest(source=found["source"], target=found.get("target", ""), **numbers)
+    if kind == "env":
+        return GrantRequest(source=found["source"], env=found.get("target") or found["source"])
+    return GrantRequest(source=found["source"], target=found.get("target", "")).replace(**numbers)
 
 
 def parse_restart(text: str) -> tuple[str, int]:

@@ -39,8 +39,11 @@ def start(door: Door) -> None:
     run(door, fields.boolean("Detach"), console_size(fields.raw("ConsoleSize")))
 
 
-def run(door: Door, detach: bool, size: Box | None) -> None:
-    """Start the exec of the path, at a terminal of that size, and carry what it says unless it is detached."""
+def run(door: Door, detach: bool, size: Box | None, *, starts_first: bool = False) -> None:
+    """Start the exec of the path, at a terminal of that size, and carry what it says unless it is detached.
+
+    starts_first: the answer tells whether it was started; docker's is there before, and an error is output.
+    """
     exec_id = door.parts["id"]
     planned = door.context.planned_exec(exec_id)
     record = door.engine.records.load(planned.container_id)
@@ -59,17 +62,20 @@ def run(door: Door, detach: bool, size: Box | None) -> None:
         terminal=planned.request.terminal,
         detach_keys=detach_keys(planned.detach_keys),
     )
-    client, ahead = door.hijack(wanted.headers(door.version))
     ours, theirs = hijack.pair()
     with ours:
+        begun = None if starts_first else door.hijack(wanted.headers(door.version))
         try:
             with hijack.of_descriptor(theirs):
                 _start(door, exec_id, planned, Client(theirs, size))
         except OrlopError as wrong:
+            if begun is None:
+                raise
             # As docker's daemon: the connection is no HTTP any more, so the error is output.
-            text = f"{wrong.cause}\r\n".encode()
+            client, text = begun[0], f"{wrong.cause}\r\n".encode()
             client.sendall(text if wanted.terminal else attach.frame(attach.STDOUT, text))
         else:
+            client, ahead = begun or door.hijack(wanted.headers(door.version))
             if hijack.relay(client, ours, wanted, ahead):
                 events.publish_container(door.engine, record, "exec_detach", {"execID": exec_id})
     hijack.close(client)

@@ -382,7 +382,7 @@ def start_exec(door: Door) -> None:
     fields = Reader(door.json(), "the request")
     height, width = fields.number("h"), fields.number("w")
     size = Box(height=height, width=width) if 0 < height < 65536 and 0 < width < 65536 else None
-    execs.run(door, fields.boolean("Detach"), size)
+    execs.run(door, fields.boolean("Detach"), size, starts_first=True)
 
 
 def check_health(door: Door) -> None:

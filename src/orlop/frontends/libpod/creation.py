@@ -30,7 +30,7 @@ _READ = frozenset(
     " apparmor_profile seccomp_profile_path no_new_privileges read_only_filesystem umask unmask cgroup_parent"
     " portmappings publish_image_ports expose Networks dns_server dns_search dns_option hostadd resource_limits"
     " r_limits oom_score_adj healthconfig health_check_on_failure_action storage_opts timezone idmappings"
-    " read_write_tmpfs removeImage".split()
+    " read_write_tmpfs removeImage timeout secret_env".split()
 )
 # What asks for nothing here: what the client remembers of itself, podman's own ways to keep a container, and httpproxy,
 # which copies variables of the server's environment.
@@ -52,14 +52,6 @@ _REFUSED: dict[str, tuple[object, ...]] = {
 # Why something is not there, and what does it instead; of what has no row here its field's name says enough.
 _WHY = {
     "pod": ("pods are not there", "leave --pod away"),
-    "secret_env": (
-        "a secret in the environment is shown by everything that shows a process",
-        "leave type=env away: it is the file /run/secrets/NAME",
-    ),
-    "timeout": (
-        "a container's time is not limited from outside: its monitor waits for its end alone",
-        "let timeout(1) run the command in it",
-    ),
     "systemd": (
         "systemd in a container needs a cgroup file system that it may write",
         "use --privileged with --tmpfs /run --tmpfs /run/lock --stop-signal RTMIN+3",
@@ -116,6 +108,7 @@ def container(engine: Engine, body: Fields) -> ContainerRequest:
         remove_image=spec.boolean("removeImage"),
         stop_signal=str(spec.number("stop_signal") or ""),
         stop_timeout_s=spec.number_or_none("stop_timeout"),
+        timeout_s=max(spec.number("timeout"), 0),
         restart_policy="no" if restart == "never" else restart,
         restart_retries_max=spec.number("restart_tries"),
         depends_on=spec.texts("dependencyContainers"),
@@ -130,7 +123,7 @@ def container(engine: Engine, body: Fields) -> ContainerRequest:
         dns_options=spec.texts("dns_option"),
         extra_hosts=spec.texts("hostadd"),
         init=spec.boolean("init"),
-        secrets=tuple(map(_secret, spec.parts("secrets"))),
+        secrets=(*map(_secret, spec.parts("secrets")), *_secret_variables(spec)),
         health=health(spec.part("healthconfig")) if "healthconfig" in spec else None,
         health_on_failure=_ON_FAILURE[action],
         storage_opt=spec.pairs("storage_opts"),
@@ -301,6 +294,10 @@ def _secret(wish: Reader) -> GrantRequest:
         gid=wish.number("GID"),
         mode=0o444 if mode is None else mode,
     )
+
+
+def _secret_variables(spec: Reader) -> list[GrantRequest]:
+    return [GrantRequest(source=source, env=name) for name, source in spec.pairs("secret_env").items()]
 
 
 # -- isolation and limits ---------------------------------------------------------------------------------------------

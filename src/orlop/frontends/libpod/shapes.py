@@ -176,7 +176,7 @@ def _config(told: dict[str, Any], record: ContainerRecord, major: int) -> dict[s
         "StopTimeout": told["StopTimeout"] if told["StopTimeout"] is not None else 10,
         "HealthcheckOnFailureAction": record.request.health_on_failure,
         "Umask": f"{0o022 if umask is None else umask:04o}",
-        "Timeout": 0,
+        "Timeout": record.request.timeout_s,
         "sdNotifyMode": "ignore",
     }
 

@@ -25,8 +25,8 @@ REDACTED = "<redacted>"
 FIELDS = frozenset(
     "image name entrypoint args env user group_add working_dir hostname domainname labels terminal open_stdin"
     " stdin_once auto_remove tmpfs storage_opt read_only cap_drop publish_all dns dns_search dns_options extra_hosts"
-    " stop_signal stop_timeout_s restart_policy restart_retries_max health health_on_failure init attach exposed_ports"
-    " platform ports isolation shm_bytes ulimits memory_bytes memory_swap_bytes memory_reservation_bytes"
+    " stop_signal stop_timeout_s timeout_s restart_policy restart_retries_max health health_on_failure init attach"
+    " exposed_ports platform ports isolation shm_bytes ulimits memory_bytes memory_swap_bytes memory_reservation_bytes"
     " memory_swappiness kernel_memory_bytes cpu_nanos cpu_shares cpu_period_us cpu_quota_us cpuset_cpus cpuset_mems"
     " pids_max blkio_weight umask"
     " egress egress_allow".split()

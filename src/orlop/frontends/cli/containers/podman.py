@@ -24,6 +24,13 @@ def parse_umask(text: str) -> int:
     return int(text, 8)
 
 
+def parse_timeout(text: str) -> int:
+    """Seconds, 0 for no limit. Raises BadValue."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise BadValue(f"{quote(text)} is no number of seconds", "write 600")
+    return int(text)
+
+
 def parse_pod(text: str) -> str:
     """The name of a pod that shares nothing. Raises BadValue."""
     if not text or not text.isascii() or not all(c.isalnum() or c in "_.-" for c in text):
@@ -40,6 +47,7 @@ PODMAN_FLAGS = (
     Flag("replace", "", BOOL, "Remove the container that has the name, if there is one", default=False),
     Flag("requires", "", STRINGS, "Start this container first", hidden=True),
     Flag("rmi", "", BOOL, "With --rm, which it means, also remove the image, if nobody else uses it", default=False),
+    Flag("timeout", "", Kind("uint", parse_timeout), "Kill the container when it has run for so many seconds"),
     Flag("tz", "", STRING, "Time zone of the container: Area/City, or local for this machine's", default=""),
     Flag("umask", "", Kind("string", parse_umask), "umask of the container's process, in octal digits"),
     Flag("unsetenv", "", LIST, "Leave out a variable of the image's"),
@@ -63,7 +71,11 @@ def labels(options: Options) -> dict[str, str]:
 
 def fields(options: Options) -> dict[str, Any]:
     """Return the fields of a ContainerRequest that the flags fill alone. Raises UsageError."""
-    return {"umask": options["umask"], "depends_on": (*options["depends-on"], *options["requires"])}
+    return {
+        "umask": options["umask"],
+        "timeout_s": options["timeout"] or 0,
+        "depends_on": (*options["depends-on"], *options["requires"]),
+    }
 
 
 def binds(options: Options) -> tuple[BindRequest, ...]:

@@ -171,7 +171,9 @@ def _mounts(request: ContainerRequest, used: dict[str, Any], missing: list[str])
     if request.volumes_from:
         shown["volumes_from"] = [f"container:{one}" for one in request.volumes_from]
     for kind in ("secrets", "configs"):
-        grants = getattr(request, kind)
+        grants = [one for one in getattr(request, kind) if not one.env]
+        if len(grants) < len(getattr(request, kind)):
+            missing.append("--secret type=env")
         if grants:
             shown[kind] = [
                 {"source": _key(one.source), "uid": str(one.uid), "gid": str(one.gid), "mode": one.mode}

@@ -23,8 +23,8 @@ NAME_CHARACTERS_MAX = 63
 _SAID = frozenset(
     "image entrypoint args env user group_add working_dir hostname labels annotations terminal open_stdin binds mounts"
     " tmpfs read_only memory_bytes memory_reservation_bytes cpu_nanos cap_add cap_drop privileged security_opt network"
-    " endpoints ports dns dns_search dns_options extra_hosts stop_timeout_s restart_policy health ipc pid"
-    " sysctls".split()
+    " endpoints ports dns dns_search dns_options extra_hosts stop_timeout_s timeout_s restart_policy health ipc"
+    " pid sysctls".split()
 )
 _RESTART = {"always": "Always", "unless-stopped": "Always", "on-failure": "OnFailure"}
 _PROPAGATION = {"rslave": "HostToContainer", "rshared": "Bidirectional"}
@@ -170,6 +170,8 @@ def _pod(request: ContainerRequest, missing: list[str]) -> dict[str, Any]:
             shown[key] = True
         elif value not in ("", "private"):
             missing.append(f"--{kind}")
+    if request.timeout_s:
+        shown["activeDeadlineSeconds"] = request.timeout_s
     if request.stop_timeout_s is not None:
         shown["terminationGracePeriodSeconds"] = max(request.stop_timeout_s, 0)
     context: dict[str, Any] = {}
