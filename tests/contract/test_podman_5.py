@@ -207,6 +207,8 @@ def test_volumes_networks_and_secrets(podman: Podman, environment: Environment) 
     podman.must("secret create k -", "old")
     podman.must("secret create --replace k -", "new")
     assert podman("run --rm --secret k box:1 cat /run/secrets/k") == (0, "new", "")
+    assert "SecretData" not in podman.must("secret inspect k")
+    assert json.loads(podman.must("secret inspect --showsecret k"))[0]["SecretData"] == "new"
     podman.must("secret rm k")
     assert int(json.loads(podman.must("system df --format json"))[0]["RawSize"]) > 0
     podman.must("system check")
@@ -225,7 +227,6 @@ def test_volumes_networks_and_secrets(podman: Podman, environment: Environment) 
         ("build --pull=never /nowhere", "never"),
         ("build --squash-all /nowhere", "--squash"),
         ("container checkpoint x", "orlop-runtime checkpoint"),
-        ("init x", "when it starts"),
         ("image scp box:1 root@nowhere::", "through ssh"),
         ("network update --dns-add 1.1.1.1 podman", "run --dns"),
         ("generate systemd x", "show-run --as quadlet"),
@@ -279,6 +280,9 @@ def test_the_name_podman_is_ours(environment: Environment, tmp_path: Path) -> No
     assert ours("run -d --name h --health-cmd true box:1 sleep 1000")[0] == 0
     assert ours("healthcheck run h") == (0, "")
     assert ours("secret exists nope")[0] == 1
+    place = Path(ours("mount h")[1].strip())
+    assert (place / "bin/sleep").exists() and ours("mount")[1].endswith(f" {place}\n")
+    assert ours("umount -a")[0] == 0 and ours("mount") == (0, "") and ours("unmount h")[0] == 125
     code, said = ours("container checkpoint h")
     assert code == 125 and "orlop-runtime" in said
     assert ours("--log-level debug --remote rm -f -t 0 h")[0] == 0

@@ -47,12 +47,13 @@ USERNS_DEFAULT = "ORLOP_USERNS"  # of containers that name no --userns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ..snapshot.drivers import Writable
     from ..spec.paths import Paths
     from ..spec.task import TaskStatus
     from .images.registries import Registries
+    from .supervision.waiting import Wait
 
 
 class Locks:
@@ -61,10 +62,14 @@ class Locks:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._held: dict[str, tuple[threading.Lock, int]] = {}
+        self.giving_way: dict[str, Callable[[], object]] = {}  # whose holder lets go of it when it is asked to
 
     @contextmanager
     def hold(self, container_id: str) -> Iterator[None]:
         """Hold the lock of a container."""
+        give_way = self.giving_way.get(container_id)
+        if give_way is not None:
+            give_way()
         with self._guard:
             lock, users = self._held.get(container_id, (threading.Lock(), 0))
             self._held[container_id] = (lock, users + 1)
@@ -110,6 +115,7 @@ class Engine:
         self.sockets = Sockets(paths.root)
         self.owners = Owners(self)
         self.secrets, self.configs = Data(paths.root, SECRET), Data(paths.root, CONFIG)
+        self.waits: dict[str, Wait] = {}  # whose command waits, once `init` has made the container
         self.restarting: set[str] = set()  # whose end is the first half of a restart: --rm does not mean it
         self._registries: Registries | None = None
         self._reaching = threading.Lock()
@@ -176,6 +182,8 @@ class Engine:
             steps.callback(self._leave_networks)
             for part in (self.snapshots, self.spawner, self.watcher, self.notices, self.boot, self.owners, self.rows):
                 steps.callback(part.close)
+            for wait in tuple(self.waits.values()):
+                steps.callback(wait.decide, goes=False)
 
     def _leave_networks(self) -> None:
         try:

@@ -103,6 +103,7 @@ class StartTask(Record):
     restarts: how often the container was restarted before this start by a policy.
     removed_at_end: the container goes with its process, so how that ended need not survive a power cut.
     timeout_s: the process is killed when it has run for so long; 0 for never.
+    waits: see Started; of the first run alone.
     """
 
     id: str
@@ -122,6 +123,7 @@ class StartTask(Record):
     restarts: int = 0
     removed_at_end: bool = False
     timeout_s: int = 0
+    waits: bool = False
     health: HealthCheck | None = None
 
 
@@ -161,10 +163,17 @@ class Start(Record):
             raise ValueError("exactly one of task and exec is wanted")
 
 
+GO = b"go"
+
+
 class Started(Record):
-    """The monitor's one reply. error is OrlopError.to_json(), or None when the process was executed."""
+    """The monitor's reply. error is OrlopError.to_json(), or None when the process was executed.
+
+    waits: it is made, and its command is executed when the engine answers GO: then comes the reply. Else it is undone.
+    """
 
     pid: int = 0
+    waits: bool = False
     error: object = None
 
 

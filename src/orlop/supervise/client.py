@@ -4,19 +4,19 @@ import os
 import resource
 import select
 import sys
-from _socket import SO_SNDBUF, SOL_SOCKET, socket
+from _socket import SHUT_WR, SO_SNDBUF, SOL_SOCKET, socket
 from _thread import allocate_lock
 
 from ..linux import executable
 from ..linux.netlink import namespace
 from ..spec import jsonio
 from ..spec.errors import Internal, Invalid, Unavailable
-from ..spec.task import MESSAGE_BYTES_MAX, TREES_MAX, Start, Started, StartExec, StartTask
+from ..spec.task import GO, MESSAGE_BYTES_MAX, TREES_MAX, Start, Started, StartExec, StartTask
 from . import packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 START_S_MAX = 120.0  # hooks may take their time
 SEND_S_MAX = 10.0
@@ -60,12 +60,14 @@ class Spawner:
         client: int | None = None,
         network: int | None = None,
         trees: "Sequence[int]" = (),
+        gate: "Callable[[int], bool] | None" = None,
     ) -> Started:
         """Have a process started and return the answer of its monitor: its error is set when there is no process.
 
         client: one end of a connected stream socket that becomes the first attached client; it stays the caller's.
         network: a network namespace that the container joins, and its monitor keeps; it stays the caller's too.
         trees: detached mounts, as the message says; the same holds for them.
+        gate: called with the pid of what was made when the message says that it waits: tells whether it goes on.
         Raises Invalid for a message that is too large, Unavailable when no monitor can be made or none answers.
         """
         if message.attached != (client is not None):
@@ -83,10 +85,10 @@ class Spawner:
                 "start", f"container {message.id[:12]}", cause, hint="pass large values in a file", code="E0212"
             )
         fds = [*(fd for fd in (client, network) if fd is not None), *trees]
-        answer = self._ask(data, fds)
+        answer = self._ask(data, fds, gate)
         if not answer and self._is_gone():
             # Nothing runs: the spawner died before it received this, or whoever it forked for this died too.
-            answer = self._ask(data, fds)
+            answer = self._ask(data, fds, gate)
         if not answer:
             raise Unavailable(
                 "start", "a process", "its monitor died before it answered", hint="try again", code="E1106"
@@ -101,7 +103,7 @@ class Spawner:
         with self._lock:
             self._bury()
 
-    def _ask(self, data: bytes, fds: "Sequence[int]") -> bytes:
+    def _ask(self, data: bytes, fds: "Sequence[int]", gate: "Callable[[int], bool] | None") -> bytes:
         """Send a message and return the answer, b"" when whoever got it has died."""
         ours, theirs = packet.pair()
         try:
@@ -110,7 +112,18 @@ class Spawner:
             finally:
                 theirs.close()
             ours.settimeout(START_S_MAX)
-            return ours.recv(MESSAGE_BYTES_MAX)
+            answer = ours.recv(MESSAGE_BYTES_MAX)
+            if gate is None or not answer:
+                return answer
+            made = Started.from_json(jsonio.parse_object(answer, "the monitor's answer"))
+            if not made.waits:
+                return answer
+            goes = gate(made.pid)
+            try:
+                packet.send(ours, GO) if goes else ours.shutdown(SHUT_WR)
+                return ours.recv(MESSAGE_BYTES_MAX)
+            except OSError:  # whoever waited was killed
+                return b""
         except TimeoutError:
             cause = f"its monitor has not answered within {START_S_MAX:.0f} s"
             raise Unavailable("start", "a process", cause, code="E1106") from None

@@ -29,6 +29,7 @@ from ..spec.errors import Conflict, Invalid, OrlopError, Unavailable
 from ..spec.task import (
     ATTACH_SOCKET,
     FDS_MAX,
+    GO,
     MESSAGE_BYTES_MAX,
     STATUS_FILE,
     ExitRecord,
@@ -184,14 +185,28 @@ class Failure:
         return cls(int(code), cause)
 
 
+class LetGo(Exception):
+    """What was made is not wanted any more."""
+
+
 class Reply:
-    """The engine's ear: takes one message."""
+    """The engine's ear: takes one message, and one before it where the engine is to say when to go on."""
 
     __slots__ = ("_socket",)
 
     def __init__(self, fd: int) -> None:
         """Raises OSError when fd is no socket."""
         self._socket = socket(fileno=fd)
+
+    def wait(self, pid: int) -> None:
+        """Say that a process is made, and wait until the engine lets it go on. Raises LetGo."""
+        try:
+            packet.send(self._socket, jsonio.dump(Started(pid=pid, waits=True).to_json()))
+            answer = packet.receive(self._socket, len(GO), 0).data
+        except OSError:
+            answer = b""
+        if answer != GO:
+            raise LetGo
 
     def started(self, pid: int) -> None:
         self._send(Started(pid=pid))
@@ -244,6 +259,8 @@ def _start(message: packet.Message, inherited: Inherited, monitor: socket) -> No
         wanted = _read(message)
         count = 1 + wanted.attached
         job = _job(wanted, message.fds, count)
+        if isinstance(wanted, StartTask) and wanted.waits:
+            job.wait = reply.wait
         pid = _launch(job, [socket(fileno=fd) for fd in message.fds[1:count]], inherited, monitor)
     except Exception as failure:
         error = told("start", "a container", failure)
@@ -296,8 +313,11 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
     created = None
     try:
         created, pipes = job.create(inherited.facts, lambda path: packet.send(monitor, _CGROUP + path.encode()))
-        if pipes is None:
+        if pipes is None or job.wait:
             created.attend()  # the console comes with that; all else is done meanwhile
+        if job.wait:
+            job.wait(created.pid)
+            started_at = record.now()
         listener = attach.listen(job.runtime_directory)
         own_cgroup = created.cgroup if job.owns_cgroup else created.leaf
         cgroup = own_cgroup.path if own_cgroup else ""
@@ -328,7 +348,7 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
         error = told(job.verb, job.subject, failure)
         _leave_nothing(job)
         # A later run of a series has its record from the monitor.
-        if job.restarts == job.restarts_before:
+        if job.restarts == job.restarts_before and not isinstance(failure, LetGo):
             _record_failure(job, record.failed(started_at, error.exit_code, str(error)), exit_fd, clients)
         raise error from None
     try:

@@ -53,6 +53,7 @@ class Job:
     runtime directory, which it does not outlive; "" for a container's process. log: None without one.
     network: a descriptor of the network namespace that came with the message, -1 for none. trees: of detached mounts,
     by their destinations. restarts: see TaskStatus. followed: see Handover, once the process is made.
+    wait: called with the pid when the process is made; its command is executed when it returns.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class Job:
         "subject",
         "trees",
         "verb",
+        "wait",
     )
 
     def __init__(
@@ -83,6 +85,7 @@ class Job:
         self.trees = trees or {}
         self.restarts = self.restarts_before
         self.followed = ""
+        self.wait: Callable[[int], None] | None = None
         self.log: LogOptions | None = None
         if isinstance(message, StartTask) and message.log.driver not in LOG_DRIVERS:
             cause = f"there is no log driver {message.log.driver!r}"

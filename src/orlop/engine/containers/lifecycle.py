@@ -24,7 +24,8 @@ from ..compile.namespaces import CONTAINER, modes_of
 from ..images.notes import notes as image_notes
 from ..networks import attach, links, reach
 from ..networks import requests as network_requests
-from ..supervision import dependencies, orders
+from ..rootfs import mounted
+from ..supervision import dependencies, orders, waiting
 from ..userns import kept
 from ..volumes import preparation, shared
 from . import ends, files, names, removal, state
@@ -44,13 +45,17 @@ EXIT_CODE_FAILED_START = 128  # docker's code of a start that failed for another
 
 
 class Client:
-    """Who asked for a start. stream: one end of an attach stream, or None; the caller's. size: of its terminal."""
+    """Who asked for a start. stream: one end of an attach stream, or None; the caller's. size: of its terminal.
 
-    __slots__ = ("size", "stream")
+    wait: who decides when the command is executed; None: at once.
+    """
 
-    def __init__(self, stream: int | None = None, size: Box | None = None) -> None:
+    __slots__ = ("size", "stream", "wait")
+
+    def __init__(self, stream: int | None = None, size: Box | None = None, wait: waiting.Wait | None = None) -> None:
         self.stream = stream
         self.size = size
+        self.wait = wait
 
 
 def plan(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, Compiled]:
@@ -118,6 +123,8 @@ def start(engine: Engine, reference: str, client: Client, restarts: int = 0, *, 
     """
     record = engine.records.find(reference)
     try:
+        if (wait := engine.waits.get(record.id)) and wait.decide(goes=client.stream is None and client.size is None):
+            return
         if record.request.depends_on and not engine.observe(record.id).is_up:
             dependencies.ensure(engine, record, way)
         _start_once(engine, record, client, restarts)
@@ -125,6 +132,20 @@ def start(engine: Engine, reference: str, client: Client, restarts: int = 0, *, 
         if record.request.auto_remove and not engine.observe(record.id).is_up:
             _discard_failed(engine, record)
         raise
+
+
+def init(engine: Engine, reference: str) -> None:
+    """Make a container's process without executing its command, which waits for `start`.
+
+    Raises NotFound, Conflict where it is made already, and what a start raises.
+    """
+
+    def start(record: ContainerRecord, wait: waiting.Wait) -> None:
+        if record.request.depends_on:
+            dependencies.ensure(engine, record, ())
+        _start_once(engine, record, Client(wait=wait), 0)
+
+    waiting.init(engine, reference, start)
 
 
 def _start_once(engine: Engine, record: ContainerRecord, client: Client, restarts: int) -> None:
@@ -315,6 +336,7 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
             restarts=restarts,
             removed_at_end=record.request.auto_remove,
             timeout_s=record.request.timeout_s,
+            waits=client.wait is not None,
             health=_health_check(engine, record, linked),
             log=logging.options(record, engine.host.hostname, logging.budget_bytes(os.environ)),
         )
@@ -322,7 +344,10 @@ def _start(engine: Engine, record: ContainerRecord, client: Client, restarts: in
         orders.to_run(engine, record)
         undo.callback(orders.take_back, engine, record, ordered)
         network = joined.fd if joined.fd >= 0 else None
-        started = engine.spawner.request(message, client.stream, network, tuple(trees.values()))
+        gate = waiting.gate(engine, record.id, client.wait) if client.wait is not None else None
+        started = engine.spawner.request(message, client.stream, network, tuple(trees.values()), gate)
+        if client.wait is not None and not client.wait.goes:
+            raise waiting.Undone
         if started.error is not None:
             raise errors.from_json(started.error)
         joined.started()
@@ -354,7 +379,7 @@ def rootfs_mounts(engine: Engine, record: ContainerRecord) -> tuple[Mount, ...]:
     """Return what makes the container's root file system, for `rootfs.open_rootfs`."""
     if record.request.rootfs:
         return (Mount(type="bind", source=record.request.rootfs, options=("rbind", "rprivate")),)
-    return engine.snapshots.mounts(record.id)
+    return tuple(mounted.source(engine, record.id)) or engine.snapshots.mounts(record.id)
 
 
 def _joined(engine: Engine, record: ContainerRecord) -> tuple[JoinedNamespace, ...]:

@@ -12,6 +12,7 @@ from ...linux.cgroup import Cgroup
 from ...spec.errors import NotFound, OrlopError
 from .. import events, secrets
 from ..networks import attach
+from ..rootfs import mounted
 from ..volumes import preparation
 from . import state
 from .record import CGROUP, disk_trouble_told
@@ -59,6 +60,7 @@ def _withdraw(engine: Engine, container_id: str) -> list[str] | None:
     when one of them can't be moved there: the next engine tries again.
     """
     attach.release(engine, container_id)
+    mounted.release(engine, container_id)
     left = []
     try:
         for key in (*engine.snapshots.keys(f"{container_id}-"), container_id):

@@ -106,7 +106,7 @@ def _missing(engine: Engine, target: Descriptor) -> str:
             assert isinstance(index, Index)  # by its media type
             here = [one for one in index.manifests if engine.store.stat(one.digest) is not None]
             causes = [_missing(engine, one) for one in here]
-            return next(filter(None, causes), "" if here else "none of its images is here")
+            return next(filter(None, causes), "" if here or not index.manifests else "none of its images is here")
         needed = collection.reachable(engine.store, target)
         manifest = parse_manifest(engine.store.get(target.digest), target.media_type, f"manifest {target.digest}")
     except OrlopError as wrong:

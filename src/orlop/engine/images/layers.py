@@ -45,5 +45,18 @@ def diff(engine: Engine, old: str, new: str) -> list[dict[str, str]]:
     return [{"kind": kind, "path": os.fsdecode(path)} for kind, path in found]
 
 
+def last(engine: Engine, name: str) -> list[dict[str, str]]:
+    """Return what an image's last layer changed, as `diff` has it. Raises NotFound, Unavailable."""
+    image = find(engine, name)
+    with engine.store.leases.hold() as lease:
+        lease.add(*(layer.chain_id for layer in image.layers))
+        whole = engine.snapshots.trees(_unpacked(engine, image))
+        try:
+            found = sorted(compare(whole[1:], whole), key=lambda change: change[1])
+        except OSError as wrong:
+            raise Unavailable("compare", f"image {name}", os.strerror(wrong.errno or 0)) from None
+    return [{"kind": kind, "path": os.fsdecode(path)} for kind, path in found]
+
+
 def _unpacked(engine: Engine, image: Image) -> Digest | None:
     return engine.snapshots.unpack(engine.images.layer_openers(image))

@@ -69,13 +69,16 @@ def opened_with_owners(engine: Engine, record: ContainerRecord) -> Iterator[tupl
 
 
 def _of_running(engine: Engine, record: ContainerRecord) -> int | None:
-    task = engine.observe(record.id)
-    init = state.open_init(task.status, engine.boot_id) if task.exit is None and task.status is not None else None
+    task, wait = engine.observe(record.id), engine.waits.get(record.id)
+    init, pid = None, 0
+    if wait is not None and not task.lives:
+        init, pid = wait.open(), wait.pid
+    elif task.exit is None and task.status is not None:
+        init, pid = state.open_init(task.status, engine.boot_id), task.status.pid
     if init is None:
         return None
-    assert task.status is not None
     try:
-        return enter.open_root(task.status.pid, init)
+        return enter.open_root(pid, init)
     except OSError as refused:
         raise Unavailable("look into", record.subject, refused.strerror or str(refused)) from None
     except Exception:  # it has ended: its root is mounted anew

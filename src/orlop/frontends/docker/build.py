@@ -97,18 +97,25 @@ def build_request(door: Door) -> BuildRequest:
         pull=door.flag("pull"),
         network=_network(query.get("networkmode", "")),
         extra_hosts=tuple(part for text in door.every("extrahosts") for part in text.split(",") if part),
-        shm_bytes=door.number("shmsize") or 0,
-        memory_bytes=door.number("memory") or 0,
-        memory_swap_bytes=door.number("memswap") or 0,
-        cpu_shares=door.number("cpushares") or 0,
-        cpu_period_us=door.number("cpuperiod") or 0,
-        cpu_quota_us=door.number("cpuquota") or 0,
-        cpuset_cpus=query.get("cpusetcpus", ""),
-        cpuset_mems=query.get("cpusetmems", ""),
-        cgroup_parent=query.get("cgroupparent", ""),
         ulimits=_ulimits(query.get("ulimits", "")),
         credentials=credentials(door),
+        **limits(door),
     )
+
+
+def limits(door: Door) -> dict[str, Any]:
+    """Return the limits of steps, which docker's query and podman's call the same. Raises Status."""
+    numbers = {
+        "shm_bytes": "shmsize",
+        "memory_bytes": "memory",
+        "memory_swap_bytes": "memswap",
+        "cpu_shares": "cpushares",
+        "cpu_period_us": "cpuperiod",
+        "cpu_quota_us": "cpuquota",
+    }
+    texts = {"cpuset_cpus": "cpusetcpus", "cpuset_mems": "cpusetmems", "cgroup_parent": "cgroupparent"}
+    found: dict[str, Any] = {field: door.number(name) or 0 for field, name in numbers.items()}
+    return found | {field: door.query.get(name, "") for field, name in texts.items()}
 
 
 def prune(door: Door) -> None:

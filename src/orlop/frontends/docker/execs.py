@@ -16,9 +16,12 @@ from .words import console_size, detach_keys, terminal_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ...spec.runtime import Box
+
+    Failed = Callable[[OrlopError, bool], bytes]
 
 EXIT_CODE_FAILED = 126
 BEGUN_S_MAX = 10.0  # docker's own patience with a resize (moby, daemon/resize.go)
@@ -39,10 +42,10 @@ def start(door: Door) -> None:
     run(door, fields.boolean("Detach"), console_size(fields.raw("ConsoleSize")))
 
 
-def run(door: Door, detach: bool, size: Box | None, *, starts_first: bool = False) -> None:
+def run(door: Door, detach: bool, size: Box | None, failed: Failed | None = None) -> None:
     """Start the exec of the path, at a terminal of that size, and carry what it says unless it is detached.
 
-    starts_first: the answer tells whether it was started; docker's is there before, and an error is output.
+    failed: what a client reads of a start that failed, when it has its connection already.
     """
     exec_id = door.parts["id"]
     planned = door.context.planned_exec(exec_id)
@@ -62,23 +65,24 @@ def run(door: Door, detach: bool, size: Box | None, *, starts_first: bool = Fals
         terminal=planned.request.terminal,
         detach_keys=detach_keys(planned.detach_keys),
     )
+    client, ahead = door.hijack(wanted.headers(door.version))
     ours, theirs = hijack.pair()
     with ours:
-        begun = None if starts_first else door.hijack(wanted.headers(door.version))
         try:
             with hijack.of_descriptor(theirs):
                 _start(door, exec_id, planned, Client(theirs, size))
         except OrlopError as wrong:
-            if begun is None:
-                raise
-            # As docker's daemon: the connection is no HTTP any more, so the error is output.
-            client, text = begun[0], f"{wrong.cause}\r\n".encode()
-            client.sendall(text if wanted.terminal else attach.frame(attach.STDOUT, text))
+            client.sendall((failed or _failed)(wrong, wanted.terminal))
         else:
-            client, ahead = begun or door.hijack(wanted.headers(door.version))
             if hijack.relay(client, ours, wanted, ahead):
                 events.publish_container(door.engine, record, "exec_detach", {"execID": exec_id})
     hijack.close(client)
+
+
+def _failed(wrong: OrlopError, terminal: bool) -> bytes:
+    """As docker's daemon: the connection is no HTTP any more, so the error is output."""
+    text = f"{wrong.cause}\r\n".encode()
+    return text if terminal else attach.frame(attach.STDOUT, text)
 
 
 def _start(door: Door, exec_id: str, planned: PlannedExec, client: Client) -> None:

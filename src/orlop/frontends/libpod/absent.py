@@ -21,20 +21,13 @@ _WHAT = {
     "pods": ("pods are", "join containers with --network container:NAME, --ipc and --pid"),
     "quadlets": ("quadlets are", "orlop show-run --as quadlet writes one"),
 }
-_MOUNTED = (
-    "mounting a container's tree on the host is",
-    "the host's mount table shows no container: use cp, export, or /proc/PID/root of one that runs",
-)
 _CHECKPOINTS = (
     "checkpoints are",
     "a restored process has no monitor to keep its log and its end: orlop-runtime checkpoint does it for bundles",
 )
 _VERBS = {
     "checkpoint": _CHECKPOINTS,
-    "init": ("making a container's namespaces without starting it is", "its monitor makes them when it starts"),
-    "mount": _MOUNTED,
     "restore": _CHECKPOINTS,
-    "unmount": _MOUNTED,
 }
 # Of images and networks, what has no row in their tables.
 _OTHERS = (

@@ -85,18 +85,10 @@ def build_request(door: Door) -> BuildRequest:
         dns_options=_texts(query, "dnsoptions"),
         dns_search=_texts(query, "dnssearch"),
         contexts=_contexts(query),
-        shm_bytes=door.number("shmsize") or 0,
-        memory_bytes=door.number("memory") or 0,
-        memory_swap_bytes=door.number("memswap") or 0,
-        cpu_shares=door.number("cpushares") or 0,
-        cpu_period_us=door.number("cpuperiod") or 0,
-        cpu_quota_us=door.number("cpuquota") or 0,
-        cpuset_cpus=query.get("cpusetcpus", ""),
-        cpuset_mems=query.get("cpusetmems", ""),
-        cgroup_parent=query.get("cgroupparent", ""),
         ulimits=tuple(map(_ulimit, _texts(query, "ulimits"))),
         source_date_epoch_s=parse_epoch(query.get("timestamp", "")),
         credentials=_credentials(door),
+        **docker.limits(door),
     )
 
 

@@ -12,7 +12,7 @@ from ...engine.containers.state import EXITED as EXITED_STATE
 from ...engine.containers.watch import EXITED, REMOVED
 from ...engine.images.filters import moment
 from ...engine.rootfs import difference
-from ...spec import jsonio
+from ...spec import attach, jsonio
 from ...spec.container import UpdateRequest
 from ...spec.errors import NotFound, OrlopError
 from ...spec.runtime import Box
@@ -24,18 +24,26 @@ from ..docker.creation import Reader
 from ..docker.door import Door, Status
 from ..docker.words import prune_filters, terminal_size
 from . import creation, shapes
+from .filters import chosen, is_before, others
 from .images import compare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
+    from ...engine.containers.record import ContainerRecord
+    from ...engine.containers.state import Task
     from ..docker.door import Handler
 
 JSON = {"Content-Type": "application/json"}
 TEXT = {"Content-Type": "text/plain; charset=us-ascii"}
 _CONDITIONS = {"": EXITED, "stopped": EXITED, "exited": EXITED, "removing": REMOVED}
+_FILTERS: dict[str, Callable[[tuple[ContainerRecord, Task, object], str], bool]] = {
+    "pod": lambda row, value: False,
+    "restart-policy": lambda row, value: (row[0].request.restart_policy or "no") == value,
+    "until": lambda row, value: is_before(row[0].created_at, value),
+}
 _INTERVAL_S, _INTERVAL_S_MIN = 0.25, 0.05
 _NEVER = "0001-01-01T00:00:00Z"
 _GO_DIRECTORY = 1 << 31
@@ -68,15 +76,13 @@ def list_all(door: Door) -> None:
     filters = door.filters()
     if "status" in filters:
         filters["status"] = tuple({"stopped": "exited", "configured": "created"}.get(s, s) for s in filters["status"])
-    size = door.flag("size")
-    found = listing.chosen(door.engine, everything, filters)[:limit]
-    door.answer_json(
-        200,
-        [
-            shapes.summary(door.engine, record, task, listing.sizes(door.engine, record) if size else {})
-            for record, task, _ in found
-        ],
-    )
+    size, namespaces = door.flag("size"), door.flag("namespace")
+    found = chosen(listing.chosen(door.engine, everything, others(filters, _FILTERS)), filters, _FILTERS)[:limit]
+    told = []
+    for record, task, _ in found:
+        one = shapes.summary(door.engine, record, task, listing.sizes(door.engine, record) if size else {})
+        told.append(one | ({"Namespaces": shapes.namespaces(task)} if namespaces else {}))
+    door.answer_json(200, told)
 
 
 def _last(door: Door) -> int | None:
@@ -277,10 +283,11 @@ def _sample(one: dict[str, Any]) -> dict[str, object]:
 
 def changed(door: Door) -> None:
     """Compare a container with its image, or an image with another: its client asks for both here."""
-    if door.query.get("difftype") == "image" or (door.query.get("parent") and not _is_container(door)):
+    kind = door.query.get("difftype") or "all"
+    if kind == "image" or (kind == "all" and not _is_container(door)):
         compare(door, door.parts["id"])
         return
-    if door.query.get("parent") or door.query.get("difftype", "all") not in ("", "all", "container"):
+    if door.query.get("parent") or kind not in ("all", "container"):
         raise Status(501, "a container is compared with its image only")
     kinds = {"C": 0, "A": 1, "D": 2}
     found = difference.changes(door.engine, door.parts["id"])
@@ -295,9 +302,28 @@ def _is_container(door: Door) -> bool:
     return True
 
 
-def mounted(door: Door) -> None:
-    """Answer that no container's tree is mounted on the host, which holds always."""
-    door.answer_json(200, {})
+def init(door: Door) -> None:
+    lifecycle.init(door.engine, door.parts["id"])
+    door.answer(204)
+
+
+def mount(door: Door) -> None:
+    from ...engine.rootfs import mounted
+
+    door.answer_json(200, mounted.mount(door.engine, door.parts["id"]))
+
+
+def unmount(door: Door) -> None:
+    from ...engine.rootfs import mounted
+
+    mounted.unmount(door.engine, door.parts["id"])
+    door.answer(204)
+
+
+def list_mounted(door: Door) -> None:
+    from ...engine.rootfs import mounted
+
+    door.answer_json(200, mounted.listed(door.engine))
 
 
 def prune(door: Door) -> None:
@@ -382,7 +408,13 @@ def start_exec(door: Door) -> None:
     fields = Reader(door.json(), "the request")
     height, width = fields.number("h"), fields.number("w")
     size = Box(height=height, width=width) if 0 < height < 65536 and 0 < width < 65536 else None
-    execs.run(door, fields.boolean("Detach"), size, starts_first=True)
+    execs.run(door, fields.boolean("Detach"), size, _exec_failed)
+
+
+def _exec_failed(wrong: OrlopError, terminal: bool) -> bytes:
+    """As podman's service: an error is what its client finds among the errors, with its own word ahead."""
+    text = f"Error: {wrong.cause}\r\n".encode()
+    return text if terminal else attach.frame(attach.STDERR, text)
 
 
 def check_health(door: Door) -> None:
@@ -396,7 +428,7 @@ ROUTES = (
     ("POST", "/libpod/containers/create", create),
     ("GET", "/libpod/containers/json", list_all),
     ("GET", "/libpod/containers/stats", stats),
-    ("GET", "/libpod/containers/showmounted", mounted),
+    ("GET", "/libpod/containers/showmounted", list_mounted),
     ("POST", "/libpod/containers/prune", prune),
     ("GET", f"{_C}/json", inspect),
     ("GET", f"{_C}/exists", exists),
@@ -407,6 +439,9 @@ ROUTES = (
     ("POST", f"{_C}/pause", docker.pause),
     ("POST", f"{_C}/unpause", docker.unpause),
     ("POST", f"{_C}/rename", docker.rename),
+    ("POST", f"{_C}/init", init),
+    ("POST", f"{_C}/mount", mount),
+    ("POST", f"{_C}/unmount", unmount),
     ("POST", f"{_C}/update", update),
     ("POST", f"{_C}/resize", resize),
     ("POST", f"{_C}/wait", wait),

@@ -76,7 +76,8 @@ class Libpod(Dialect):
         if isinstance(wrong, NotFound):
             cause = _MISSING.get(kind, wrong.cause)
             known = kind in _MISSING and kind != "image"
-            return _document(404, f'no {kind} with name or ID "{name}" found: {cause}' if known else cause, cause)
+            told_of = f"{name}: {cause}" if kind == "image" else cause
+            return _document(404, f'no {kind} with name or ID "{name}" found: {cause}' if known else told_of, cause)
         if isinstance(wrong, Conflict) and kind == "container":
             cause = "that name is already in use" if wrong.verb in ("create", "rename") else "container state improper"
             return _document(409, f"{wrong.cause}: {cause}", cause)

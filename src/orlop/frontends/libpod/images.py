@@ -15,16 +15,29 @@ from ..docker.archives import TAR, Work
 from ..docker.creation import Reader
 from ..docker.door import Door, Status
 from ..docker.registries import in_header, of_config
+from .filters import chosen, others, truth
 from .shapes import bare, full_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 JSON = {"Content-Type": "application/json"}
 _POLICIES = ("", "always", "missing", "ifnotpresent", "newer", "never")
-_ARCHIVES = ("", "docker-archive", "oci-archive")
+_ARCHIVES = ("", "docker-archive", "oci-archive", "oci-dir")  # an OCI archive is a layout, which its client unpacks
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_FILTERS: dict[str, Callable[[Mapping[str, object], str], bool]] = {
+    "containers": lambda one, value: value != "external" and truth("containers", value) == bool(one["Containers"]),
+    "digest": lambda one, value: str(one["Digest"]).startswith(value),
+    "id": lambda one, value: str(one["Id"]).startswith(value.removeprefix("sha256:")),
+    "intermediate": lambda one, value: not truth("intermediate", value),  # what a build makes on its way is no image
+    "readonly": lambda one, value: not truth("readonly", value),
+}
+_FOUND: dict[str, Callable[[Mapping[str, object], str], bool]] = {
+    "is-automated": lambda one, value: not truth("is-automated", value),  # a registry's word of earlier times
+    "is-official": lambda one, value: truth("is-official", value) == bool(one["is_official"]),
+    "stars": lambda one, value: value.isdecimal() and int(str(one["star_count"])) >= int(value[:18]),
+}
 _LOADED = "Loaded image: "
 _HUB = ("docker.io", "index.docker.io", "https://index.docker.io/v1/")
 
@@ -33,9 +46,11 @@ _HUB = ("docker.io", "index.docker.io", "https://index.docker.io/v1/")
 
 
 def list_all(door: Door) -> None:
-    found = images.summaries(door.engine, door.filters())
+    filters = door.filters()
+    found = images.summaries(door.engine, others(filters, _FILTERS))
     used = [record.image_id for record in door.engine.records.all()]
-    door.answer_json(200, [_summary(one, used.count(str(one["id"]))) for one in found])
+    told = [_summary(one, used.count(str(one["id"]))) for one in found]
+    door.answer_json(200, chosen(told, filters, _FILTERS))
 
 
 def _summary(one: Mapping[str, object], users: int) -> dict[str, object]:
@@ -118,16 +133,13 @@ def changed(door: Door) -> None:
 
 
 def compare(door: Door, name: str) -> None:
-    """Answer with what differs in an image from the one that `parent` names."""
-    from ...engine.images.layers import diff
+    """Answer with what differs in an image from the one that `parent` names, or without one what its last layer did."""
+    from ...engine.images import layers
 
     parent = door.query.get("parent", "")
-    if not parent:
-        raise Status(501, f"{name[:100]} is compared with an image that you name: image diff IMAGE OTHER")
+    found = layers.diff(door.engine, parent, name) if parent else layers.last(door.engine, name)
     kinds = {"C": 0, "A": 1, "D": 2}
-    door.answer_json(
-        200, [{"Path": one["path"], "Kind": kinds[one["kind"]]} for one in diff(door.engine, parent, name)]
-    )
+    door.answer_json(200, [{"Path": one["path"], "Kind": kinds[one["kind"]]} for one in found])
 
 
 def resolve(door: Door) -> None:
@@ -191,9 +203,12 @@ def _remove(door: Door, names: Sequence[str], *, strict: bool) -> None:
     untagged: list[str] = []
     deleted: list[str] = []
     errors: list[str] = []
-    code = 0
+    code, lists = 0, door.flag("lookupManifest") or door.flag("lookupmanifest")
     for name in names:
         try:
+            if lists and _is_list(door, name):
+                deleted += _forget(door, name, untagged)
+                continue
             found = remove(door.engine, name, force=door.flag("force"), prune=not door.flag("noprune"))
         except OrlopError as wrong:
             if strict:
@@ -209,6 +224,26 @@ def _remove(door: Door, names: Sequence[str], *, strict: bool) -> None:
     told: dict[str, object] = {"Deleted": deleted} if deleted else {}
     told |= {"Untagged": untagged} if untagged else {}
     door.answer_json(200, told | {"ExitCode": code} | ({"Errors": errors} if errors else {}))
+
+
+def _is_list(door: Door, name: str) -> bool:
+    from ...engine.images import manifests
+
+    try:
+        manifests.digest_of(door.engine, name)
+    except NotFound:
+        return False
+    return True
+
+
+def _forget(door: Door, name: str, untagged: list[str]) -> list[str]:
+    """Remove a list, also one that has no image, and return its id."""
+    from ...engine.images import manifests
+
+    identifier = bare(manifests.digest_of(door.engine, name))
+    manifests.remove(door.engine, [name])
+    untagged.append(full_name(name))
+    return [identifier]
 
 
 def prune(door: Door) -> None:
@@ -340,8 +375,9 @@ def search(door: Door) -> None:
     if door.flag("listTags") or door.flag("listtags"):
         door.answer_json(200, _tags(door))
         return
-    if door.filters():
-        raise Status(501, "what a registry says is not filtered here: leave --filter away")
+    filters = door.filters()
+    if unknown := set(filters) - set(_FOUND):
+        raise Status(400, f"invalid filter {min(unknown)[:60]!r}: known are {', '.join(_FOUND)}")
     term = door.query.get("term", "")
     reference = Reference.parse(term if "/" in term else "docker.io/library/x")
     limit = door.number("limit") or 25
@@ -357,7 +393,7 @@ def search(door: Door) -> None:
             "Automated": "",
             "Tag": "",
         }
-        for one in found
+        for one in chosen(found, filters, _FOUND)
     ]
     door.answer_json(200, told)
 
@@ -389,7 +425,7 @@ def _export(door: Door, names: Sequence[str]) -> None:
 
     wanted = door.query.get("format", "")
     if wanted not in _ARCHIVES:
-        raise Status(501, f"images are not saved as {wanted[:60]!r}: known are docker-archive and oci-archive")
+        raise Status(501, f"images are not saved as {wanted[:60]!r}: known are docker-archive, oci-archive and oci-dir")
     if not names:
         raise Status(400, "no image is named")
     for name in names:
@@ -435,8 +471,6 @@ def _changes(door: Door) -> tuple[str, ...]:
 def commit(door: Door) -> None:
     from ...engine.rootfs import commit as verb
 
-    if door.flag("squash"):
-        raise Status(501, "a commit adds a layer: leave --squash away")
     if door.query.get("format", "oci") not in ("", "oci", "docker"):
         raise Status(400, f"unrecognized format {door.query['format'][:60]!r}")
     name, wanted = door.query.get("repo", ""), door.query.get("tag", "")
@@ -448,7 +482,23 @@ def commit(door: Door) -> None:
         changes=_changes(door),
         pause=door.flag("pause"),
     )
-    door.answer_json(200, {"Id": bare(verb.commit(door.engine, request))})
+    made = _squashed(door, request) if door.flag("squash") else verb.commit(door.engine, request)
+    door.answer_json(200, {"Id": bare(made)})
+
+
+def _squashed(door: Door, request: CommitRequest) -> str:
+    """Commit into an image of one layer; what it was made of goes again."""
+    from ...engine.images.mounts import flatten
+    from ...engine.images.removal import remove
+    from ...engine.images.removal import tag as tag_image
+    from ...engine.rootfs import commit as verb
+
+    whole = verb.commit(door.engine, request.replace(name=""))
+    made = flatten(door.engine, whole)
+    if request.name:
+        tag_image(door.engine, made, request.name)
+    remove(door.engine, whole)
+    return made
 
 
 _I = "/libpod/images/{name*}"

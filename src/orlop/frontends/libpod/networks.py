@@ -13,16 +13,21 @@ from ...spec.network import EndpointRequest, NetworkRequest, PoolRequest
 from ..docker import creation
 from ..docker.door import Door
 from ..docker.words import prune_filters
+from .filters import chosen, is_before, others
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ...engine.engine import Engine
 
 DEFAULT, OURS = "podman", "bridge"  # one network, in podman's words and in docker's
 MODES = ("host", "none")
+_FILTERS: dict[str, Callable[[Mapping[str, object], str], bool]] = {
+    "until": lambda one, value: is_before(one["Created"], value)
+}
 _MTU = {"mtu": "com.docker.network.driver.mtu"}
+_OPTIONS = {theirs: ours for ours, theirs in _MTU.items()}
 
 
 def name_here(engine: Engine, name: str) -> str:
@@ -44,7 +49,8 @@ def list_all(door: Door) -> None:
     filters = door.filters()
     if "name" in filters:
         filters["name"] = tuple(OURS if name == DEFAULT else name for name in filters["name"])
-    found = [_object(one) for one in listing.summaries(door.engine, filters) if one["Name"] not in MODES]
+    named = [one for one in listing.summaries(door.engine, others(filters, _FILTERS)) if one["Name"] not in MODES]
+    found = [_object(one) for one in chosen(named, filters, _FILTERS)]
     door.answer_json(200, sorted(found, key=lambda one: str(one["name"])))
 
 
@@ -183,15 +189,24 @@ def _object(found: Mapping[str, object]) -> dict[str, object]:
         **({"network_interface": interface} if interface else {}),
         "created": found["Created"],
         "subnets": [
-            {"subnet": one["Subnet"], **({"gateway": one["Gateway"]} if "Gateway" in one else {})} for one in pools
+            {"subnet": one["Subnet"], **({"gateway": one["Gateway"]} if "Gateway" in one else {}), **_lease(one)}
+            for one in pools
         ],
         "ipv6_enabled": found["EnableIPv6"],
         "internal": found["Internal"],
         "dns_enabled": name != OURS,
         **({"labels": found["Labels"]} if found["Labels"] else {}),
-        **({"options": options} if options else {}),
+        **({"options": {_OPTIONS.get(key, key): options[key] for key in options}} if options else {}),
         "ipam_options": {"driver": "host-local"},
     }
+
+
+def _lease(pool: Mapping[str, str]) -> dict[str, object]:
+    """Return the addresses that containers get, where these are not all of a subnet."""
+    if not pool.get("IPRange") or pool["IPRange"] == pool["Subnet"]:
+        return {}
+    block = ipaddress.ip_network(pool["IPRange"])
+    return {"lease_range": {"start_ip": str(block[min(1, block.num_addresses - 1)]), "end_ip": str(block[-1])}}
 
 
 ROUTES = (

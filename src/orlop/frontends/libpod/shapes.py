@@ -6,6 +6,8 @@ Source: podman 4.3.1, pkg/domain/entities (ListContainer), libpod/define/contain
 
 from __future__ import annotations
 
+import os
+
 from ...engine.containers import listing, state
 from ...engine.containers.inspect import ZERO_TIME, unix_time
 from ...engine.containers.removal import exit_code
@@ -28,7 +30,11 @@ if TYPE_CHECKING:
 ZERO_UNIX = -62135596800  # Go's zero time in seconds since 1970
 # What podman has and the engine has not: its pods, its store's locks, its checkpoints.
 _WITHOUT = {"Pod": "", "Namespace": "", "IsInfra": False, "IsService": False, "Dependencies": []}
+INITIALIZED = "initialized"  # made, and its command waits
 PODMAN_5 = 5  # from this version on an entrypoint is a list, and a signal a name
+_NAMESPACES = {
+    "Cgroup": "cgroup", "Ipc": "ipc", "Mnt": "mnt", "Net": "net", "Pidns": "pid", "User": "user", "Uts": "uts",
+}  # fmt: skip
 _FILES = ("ResolvConfPath", "HostnamePath", "HostsPath")
 
 
@@ -50,7 +56,8 @@ def summary(engine: Engine, record: ContainerRecord, task: Task, sizes: Mapping[
     told = network_listing.summary_of(engine, record)
     settings, ports = told["NetworkSettings"], told["Ports"]
     assert isinstance(settings, dict) and isinstance(ports, list)
-    ended = task.exit if task.state == state.EXITED else None
+    wait = engine.waits.get(record.id)
+    ended = task.exit if task.state == state.EXITED and not wait else None
     return {
         "AutoRemove": record.request.auto_remove,
         "Command": list(record.config.args),
@@ -68,15 +75,27 @@ def summary(engine: Engine, record: ContainerRecord, task: Task, sizes: Mapping[
         "Names": [record.name],
         "Namespaces": {},
         "Networks": [name_there(name) for name in settings["Networks"] if name not in ("host", "none")],
-        "Pid": task.status.pid if task.lives and task.status else 0,
+        "Pid": wait.pid if wait else task.status.pid if task.lives and task.status else 0,
         "Pod": "",
         "PodName": "",
         "Ports": _ports(ports),
         "Size": {"rootFsSize": sizes["SizeRootFs"], "rwSize": sizes["SizeRw"]} if sizes else None,
         "StartedAt": unix_time(_started_at(task)) or ZERO_UNIX,
-        "State": task.state,
+        "State": INITIALIZED if wait else task.state,
         "Status": "",
     }
+
+
+def namespaces(task: Task) -> dict[str, str]:
+    """Return the numbers of a container's namespaces, as `ps --ns` shows them."""
+    found: dict[str, str] = {}
+    if task.lives and task.status is not None:
+        for word, kind in _NAMESPACES.items():
+            try:
+                found[word] = os.readlink(f"/proc/{task.status.pid}/ns/{kind}").partition("[")[2].rstrip("]")
+            except OSError:  # it has just ended
+                continue
+    return found
 
 
 def _started_at(task: Task) -> str:
@@ -108,7 +127,7 @@ def details(engine: Engine, reference: str, major: int, *, size: bool) -> dict[s
     return {
         **{name: found[name] for name in ("Id", "Created", "Path", "Args", "RestartCount", "Driver", *_FILES)},
         **_WITHOUT,
-        "State": _state(found["State"], found["HostConfig"], record),
+        "State": _state(found["State"], found["HostConfig"], record) | _waiting(engine, record),
         "Image": bare(record.image_id),
         "ImageDigest": _digest(engine, record),
         "ImageName": full_name(record.request.image) if record.request.image else "",
@@ -146,6 +165,11 @@ def _state(told: dict[str, Any], host: dict[str, Any], record: ContainerRecord) 
     running = told["Running"] and not told["Paused"]  # docker's paused ones run
     health = told.get("Health") or {"Status": "", "FailingStreak": 0, "Log": None}
     return {**told, **never, "OciVersion": "1.2.0", "Running": running, "Health": health, "CgroupPath": record.cgroup}
+
+
+def _waiting(engine: Engine, record: ContainerRecord) -> dict[str, object]:
+    wait = engine.waits.get(record.id)
+    return {"Status": INITIALIZED, "Pid": wait.pid} if wait else {}
 
 
 def _mount(told: dict[str, Any]) -> dict[str, object]:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from ...engine.labels import has_label
 from ...engine.volumes import transfer, verbs
-from ...spec.errors import NotFound
+from ...spec.errors import Conflict, NotFound
 from ...spec.mount import VOLUME, VolumeRequest
 from ..docker import creation
 from ..docker.archives import TAR, Work
 from ..docker.door import Door
+from .filters import chosen, is_before, others
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+_FILTERS: dict[str, Callable[[Mapping[str, object], str], bool]] = {
+    "opt": lambda one, value: has_label(one["Options"] or {}, value),  # type: ignore[arg-type]
+    "scope": lambda one, value: one["Scope"] == value,
+    "until": lambda one, value: is_before(one["CreatedAt"], value),
+}
 
 
 def list_all(door: Door) -> None:
-    door.answer_json(200, [_object(door, one) for one in verbs.summaries(door.engine, door.filters())])
+    filters = door.filters()
+    found = verbs.summaries(door.engine, others(filters, _FILTERS))
+    door.answer_json(200, [_object(door, one) for one in chosen(found, filters, _FILTERS)])
 
 
 def create(door: Door) -> None:
@@ -26,6 +36,9 @@ def create(door: Door) -> None:
         driver_options=body.pairs("Options"),
         labels={**body.pairs("Labels"), **body.pairs("Label")},  # its client writes the second
     )
+    if request.name and not body.boolean("IgnoreIfExists") and door.engine.volumes.find(request.name):
+        cause = f"volume with name {request.name} already exists: volume already exists"
+        raise Conflict("create", f"volume {request.name}", cause, hint="use it, or remove it first")
     record = verbs.create(door.engine, door.admit(request))
     door.answer_json(201, _object(door, verbs.inspect(door.engine, record.name)))
 

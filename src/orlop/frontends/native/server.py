@@ -237,7 +237,7 @@ class Server:
         if self._scoped is not None and self._scoped.busy:
             return True
         watcher = self._engine.watcher
-        if self._engine.owners.busy:
+        if self._engine.waits or self._engine.owners.busy:
             return True
         if watcher.busy() or self._engine.boot.busy():
             return True

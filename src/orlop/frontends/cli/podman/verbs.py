@@ -12,23 +12,24 @@ import shlex
 from ....spec.errors import Invalid, NotFound, Unsupported
 from .. import main
 from ..command import Command, Invocation, for_output, write_line
-from ..flags import BOOL, EXIT_USAGE, STRING, Flag
+from ..flags import BOOL, EXIT_USAGE, STRING, Flag, UsageError
 from ..verbs.volume_data import import_archive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...native.client import Engine
+
 EXIT_REFUSED = 125
+_NO_NAME = "you must provide at least one name or id"
 # podman's words -> those of ours that do the same with the same arguments.
 SAME = {
     ("generate", "kube"): ("show-run", "--as", "kube"),
     ("kube", "generate"): ("show-run", "--as", "kube"),
     ("system", "check"): ("system", "fsck"),
     ("system", "service"): ("serve",),
-    ("umount",): ("image", "unmount"),
 }
-_MOUNT = ("the host's mount table shows no container", "use cp, export, or /proc/PID/root; of images: image mount")
 _CHECKPOINT = (
     "a restored process has no monitor to keep its log and its end",
     "orlop-runtime checkpoint and restore do it for bundles",
@@ -42,12 +43,6 @@ REFUSED = {
     ("container", "checkpoint"): _CHECKPOINT,
     ("container", "restore"): _CHECKPOINT,
     ("container", "cleanup"): ("its monitor has cleaned up when it ends", "rm removes it"),
-    ("container", "init"): ("its monitor makes the namespaces when it starts", "start it"),
-    ("init",): ("its monitor makes the namespaces when it starts", "start it"),
-    ("container", "mount"): _MOUNT,
-    ("mount",): _MOUNT,
-    ("container", "unmount"): _MOUNT,
-    ("unmount",): _MOUNT,
     ("farm",): ("builds are made on this machine", "build --platform, with the kernel's emulation"),
     ("generate", "systemd"): ("units are written as quadlets", "show-run --as quadlet CONTAINER"),
     ("generate", "spec"): ("a specification is the API's document", "show-run --as run CONTAINER"),
@@ -140,6 +135,50 @@ def _manifest_remove(invocation: Invocation) -> int:
     return 0
 
 
+def _init(invocation: Invocation) -> int:
+    """Make containers' processes, whose commands wait for `start`."""
+    with invocation.connect() as engine:
+        names = _every(engine) if invocation.options["all"] else invocation.arguments
+        if not names and not invocation.options["all"]:
+            raise UsageError(_NO_NAME, "name a container, or give --all", EXIT_REFUSED)
+        for name in names:
+            engine.call("containers.init", {"container": name})
+            write_line(for_output(name))
+    return 0
+
+
+def _mount(invocation: Invocation) -> int:
+    """Mount containers' roots and print where; without a name, print what is mounted."""
+    with invocation.connect() as engine:
+        names = _every(engine) if invocation.options["all"] else invocation.arguments
+        if not names:
+            found = engine.call("containers.mounted", {})
+            for container, place in found.items() if isinstance(found, dict) else ():
+                write_line(for_output(f"{container[:12]} {place}"))
+        for name in names:
+            place = engine.call("containers.mount", {"container": name})
+            write_line(for_output(str(place) if len(names) == 1 else f"{name} {place}"))
+    return 0
+
+
+def _unmount(invocation: Invocation) -> int:
+    with invocation.connect() as engine:
+        found = engine.call("containers.mounted", {})
+        every = list(found) if isinstance(found, dict) else []
+        names = every if invocation.options["all"] else invocation.arguments
+        if not names and not invocation.options["all"]:
+            raise UsageError(_NO_NAME, "name a container, or give --all", EXIT_REFUSED)
+        for name in names:
+            engine.call("containers.unmount", {"container": name, "force": invocation.options["force"]})
+            write_line(for_output(name))
+    return 0
+
+
+def _every(engine: Engine) -> list[str]:
+    found = engine.call("containers.list", {"all": True})
+    return [str(one["Id"]) for one in found] if isinstance(found, list) else []
+
+
 def _run_label(invocation: Invocation) -> int:
     """Run what a label of an image says: a command line of podman's, in which IMAGE and NAME stand for the two."""
     label, image, *more = invocation.arguments
@@ -181,8 +220,41 @@ _PLATFORM = (
     Flag("os", "", STRING, "Operating system that the list says of the image", default=""),
     Flag("variant", "", STRING, "Variant that the list says of the image", default=""),
 )
+_ALL = Flag("all", "a", BOOL, "All containers", default=False)
+_INIT = Command(
+    _init,
+    "Make containers, whose commands wait for start",
+    "[OPTIONS] CONTAINER...",
+    flags=(_ALL,),
+    arguments=(0, None),
+    exit_failure=EXIT_REFUSED,
+)
+_MOUNT = Command(
+    _mount,
+    "Mount containers' roots, or list what is mounted",
+    "[OPTIONS] [CONTAINER...]",
+    flags=(_ALL,),
+    arguments=(0, None),
+    exit_failure=EXIT_REFUSED,
+)
+_UNMOUNT = Command(
+    _unmount,
+    "Unmount containers' roots",
+    "[OPTIONS] [CONTAINER...]",
+    flags=(_ALL, Flag("force", "f", BOOL, "Also while something uses it", default=False)),
+    arguments=(0, None),
+    exit_failure=EXIT_REFUSED,
+)
 _UNTAG = Command(_untag, "Take names away from an image, or all of them", "IMAGE [NAME...]", arguments=(1, None))
 COMMANDS = {
+    ("init",): _INIT,
+    ("container", "init"): _INIT,
+    ("mount",): _MOUNT,
+    ("container", "mount"): _MOUNT,
+    ("umount",): _UNMOUNT,
+    ("unmount",): _UNMOUNT,
+    ("container", "umount"): _UNMOUNT,
+    ("container", "unmount"): _UNMOUNT,
     ("untag",): _UNTAG,
     ("image", "untag"): _UNTAG,
     ("healthcheck", "run"): Command(

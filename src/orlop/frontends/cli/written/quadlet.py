@@ -71,7 +71,7 @@ def text(request: ContainerRequest, name: str) -> tuple[str, list[str]]:
     """Return the unit, and the flags that podman has not."""
     own = ["[Container]"]
     if request.image:
-        own.append(f"Image={_plain(request.image)}")
+        own.append(f"Image={_literal(request.image)}")
     if name:
         own.append(f"ContainerName={_plain(name)}")
     missing = [flag_of("configs")] if request.configs else []
@@ -87,9 +87,11 @@ def text(request: ContainerRequest, name: str) -> tuple[str, list[str]]:
         elif key is None or not _fits(key, value):
             own.append(f"PodmanArgs={_quoted(f'--{flag}={value}' if value else f'--{flag}')}")
         else:
-            own.append(f"{key}={_quoted(value) if key in _SPLIT else _plain(value or 'true')}")
+            own.append(f"{key}={_quoted(value) if key in _SPLIT else _literal(value or 'true')}")
     if rest:
         own.append(f"Exec={' '.join(_quoted(word) for word in rest)}")
+        if "" in rest:  # podman's generator drops it
+            missing.append("empty words of the command")
     unit = [f"[Unit]\nDescription={_plain(name or request.image)}\n", "\n".join(own) + "\n"]
     if policy := _RESTART.get(request.restart_policy):
         unit.append(f"[Service]\nRestart={policy}\n\n[Install]\nWantedBy=default.target\n")
@@ -111,7 +113,7 @@ def _security(value: str) -> str:
     if kind == "no-new-privileges":
         return f"NoNewPrivileges={what or 'true'}"
     if kind == "seccomp" and what.startswith("/"):
-        return f"SeccompProfile={_plain(what)}"
+        return f"SeccompProfile={_literal(what)}"
     return f"PodmanArgs={_quoted(f'--security-opt={value}')}"
 
 
@@ -124,6 +126,11 @@ def _fits(key: str, value: str) -> bool:
 
 def _plain(value: str) -> str:
     return value.replace("%", "%%")
+
+
+def _literal(value: str) -> str:
+    """Return what stands in the line that starts it: there systemd looks for variables too."""
+    return _plain(value).replace("$", "$$")
 
 
 def _quoted(word: str) -> str:

@@ -3,6 +3,7 @@
 from ....engine.audit import verb as audit
 from ....engine.containers import ends, execs, explain, lifecycle, listing, streams
 from ....engine.containers.watch import EXITED
+from ....engine.rootfs import mounted
 from ....spec.container import ContainerRequest, ExecRequest
 from ....spec.errors import Invalid
 from ....spec.runtime import Box
@@ -92,6 +93,11 @@ class Remove(Args):
     container: str
     force: bool = False
     volumes: bool = False
+
+
+class Unmount(Args):
+    container: str
+    force: bool = False
 
 
 class Wait(Args):
@@ -186,6 +192,7 @@ VERBS: dict[str, Verb] = {
     "containers.run": Verb(Run, _run),
     "containers.create": Verb(Requested, _create),
     "containers.start": Verb(Start, _start),
+    "containers.init": Verb(Named, lambda call, args: lifecycle.init(call.engine, args.container)),
     "containers.plan": Verb(Requested, lambda call, args: explain.planned(call.engine, args.request)),
     "containers.audit": Verb(Named, lambda call, args: audit.audit(call.engine, args.container)),
     "containers.explain": Verb(Named, lambda call, args: explain.explained(call.engine, args.container)),
@@ -205,6 +212,11 @@ VERBS: dict[str, Verb] = {
     "containers.stop": Verb(Stop, _stop, lasts=True),
     "containers.kill": Verb(Kill, _kill),
     "containers.remove": Verb(Remove, _remove),
+    "containers.mount": Verb(Named, lambda call, args: mounted.mount(call.engine, args.container)),
+    "containers.mounted": Verb(Args, lambda call, args: mounted.listed(call.engine)),
+    "containers.unmount": Verb(
+        Unmount, lambda call, args: mounted.unmount(call.engine, args.container, force=args.force)
+    ),
     "containers.check_health": Verb(Named, _check_health, lasts=True),
     "containers.wait": Verb(Wait, _wait, lasts=True),
 }
