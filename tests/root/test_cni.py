@@ -1,7 +1,5 @@
 """Networks of CNI plugins: Debian's real ones, and some that are broken or hostile."""
 
-# ruff: noqa: F811  (pytest gives fixtures by their names)
-
 from __future__ import annotations
 
 import json
@@ -18,10 +16,8 @@ from devtools import peers
 from support import processes
 from support.boxes import Box, ask, serving, silent
 from support.engine import Environment
-from support.netns import Netns
+from support.netns import A, B, Netns
 from support.tasks import wait_until
-
-from .test_networks import A, B, host, neighbour, run  # noqa: F401
 
 Run = Callable[..., Box]
 

@@ -16,10 +16,10 @@ import pytest
 from devtools.environment import ROOT
 from support.boxes import Box, ask, serving, silent
 from support.engine import Environment
-from support.netns import Netns
+from support.netns import A, B, Netns
 
 from .test_cni import PORTMAP, bridge, configure, leases, plugins  # noqa: F401
-from .test_networks import A, B, host, neighbour, nft, run  # noqa: F401
+from .test_networks import nft
 
 Run = Callable[..., Box]
 OURS = {"bridge": "orlop-cni-bridge", "host-local": "orlop-cni-host-local", "loopback": "orlop-cni-loopback"}

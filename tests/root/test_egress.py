@@ -23,10 +23,10 @@ from support.boxes import Box, serving, silent
 from support.boxes import ask as connect
 from support.certificates import CERTIFICATE, KEY
 from support.engine import Environment
-from support.netns import Netns, network
+from support.netns import A, B, Netns, network
 from support.tasks import wait_until
 
-from .test_names import A, B, C, Upstream, _kill, _resolver, ask, host, run, upstream  # noqa: F401
+from .test_names import C, Upstream, _kill, _resolver, ask, upstream  # noqa: F401
 
 Run = Callable[..., Box]
 Start = Callable[..., Upstream]

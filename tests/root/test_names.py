@@ -18,10 +18,10 @@ from orlop.network.dns import client, message
 from support import engine, processes
 from support.boxes import Box
 from support.engine import Environment
-from support.netns import Netns, network, wire
+from support.netns import A, B, Netns, network, wire
 from support.tasks import wait_until
 
-A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+C = "192.0.2.3"
 WAIT_S = 20.0
 Answer = tuple[int, list[str]]
 Run = Callable[..., Box]
@@ -119,12 +119,6 @@ class Upstream:
 
 
 @pytest.fixture
-def host(orlop: Environment) -> Netns:
-    assert orlop.net is not None
-    return orlop.net
-
-
-@pytest.fixture
 def upstream(host: Netns) -> Iterator[Callable[..., Upstream]]:
     made: list[Upstream] = []
     with network() as other:
@@ -138,19 +132,6 @@ def upstream(host: Netns) -> Iterator[Callable[..., Upstream]]:
         yield start
         for one in made:
             one.close()
-
-
-@pytest.fixture
-def run(orlop: Environment) -> Iterator[Run]:
-    made: list[Box] = []
-
-    def start(*args: str) -> Box:
-        made.append(Box(orlop, *args))
-        return made[-1]
-
-    yield start
-    for box in made:
-        box.close()
 
 
 def test_containers_of_a_network_have_names(run: Run, orlop: Environment) -> None:

@@ -1,7 +1,5 @@
 """`net explain`: what it says of a port is what a neighbour finds, and the rule it names is what decides."""
 
-# ruff: noqa: F811  (pytest gives fixtures by their names)
-
 from __future__ import annotations
 
 import json
@@ -14,9 +12,9 @@ from typing import Any
 
 from support.boxes import SILENCE_S, Box, ask, serving, silent
 from support.engine import Environment
-from support.netns import Netns
+from support.netns import A, B, Netns
 
-from .test_networks import A, B, host, neighbour, nft, run  # noqa: F401
+from .test_networks import nft
 
 Run = Callable[..., Box]
 

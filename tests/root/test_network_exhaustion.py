@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import pytest
-
 from support import processes
 from support.boxes import Box, ask, serving
 from support.engine import Environment
@@ -20,25 +18,6 @@ from support.tasks import wait_until
 Run = Callable[..., Box]
 LOOK_S = 1.0
 BUSY_S_MAX = 0.4  # of LOOK_S: who spins takes all of it that the machine has to spare
-
-
-@pytest.fixture
-def host(orlop: Environment) -> Netns:
-    assert orlop.net is not None
-    return orlop.net
-
-
-@pytest.fixture
-def run(orlop: Environment) -> Iterator[Run]:
-    made: list[Box] = []
-
-    def start(*args: str) -> Box:
-        made.append(Box(orlop, *args))
-        return made[-1]
-
-    yield start
-    for box in made:
-        box.close()
 
 
 def titled(orlop: Environment, word: str) -> int:

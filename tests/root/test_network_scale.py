@@ -24,12 +24,6 @@ ENDPOINTS = int(os.environ.get("ORLOP_TEST_ENDPOINTS", "10"))
 MEMORY_KIB_MAX = 5 * 1024
 
 
-@pytest.fixture
-def host(orlop: Environment) -> Netns:
-    assert orlop.net is not None
-    return orlop.net
-
-
 @contextmanager
 def connected(orlop: Environment) -> Iterator[Callable[..., Any]]:
     """Ask the engine without a process for each question."""

@@ -26,42 +26,11 @@ from orlop.linux.netlink.rtnetlink import Rtnetlink
 from support import engine, processes
 from support.boxes import Box, ask, serving, silent
 from support.engine import Environment
-from support.netns import Netns, network, wire
+from support.netns import A, B, Netns
 from support.tasks import wait_until
 
-A, B = "192.0.2.1", "192.0.2.2"
 UDP = socket.SOCK_DGRAM
 Run = Callable[..., Box]
-
-
-@pytest.fixture
-def host(orlop: Environment) -> Netns:
-    assert orlop.net is not None
-    return orlop.net
-
-
-@pytest.fixture
-def neighbour(host: Netns) -> Iterator[Netns]:
-    """B, on a cable to A; it knows a way to A's containers."""
-    with network() as other:
-        wire(host, "up0", A, other, "up0", B, 24)
-        from orlop.linux.netlink.rtnetlink import Hop
-
-        other.route.add_route(("10.0.0.0", 8), Hop(A))
-        yield other
-
-
-@pytest.fixture
-def run(orlop: Environment) -> Iterator[Run]:
-    made: list[Box] = []
-
-    def start(*args: str) -> Box:
-        made.append(Box(orlop, *args))
-        return made[-1]
-
-    yield start
-    for box in made:
-        box.close()
 
 
 def _titled(orlop: Environment, word: str) -> list[int]:
@@ -708,6 +677,50 @@ def test_a_flush_opens_nothing_while_no_engine_is_there(
         with serving(other, 80):
             assert ask(neighbour, A, 8081) == B
         orlop("rm", "-f", other.id)
+
+
+def test_a_flush_opens_nothing_after_the_engine_was_killed(
+    run: Run, orlop: Environment, host: Netns, neighbour: Netns
+) -> None:
+    box = run("-p", "8080:80")
+    address = box.address()
+    if "flags owner" not in nft(host, "list", "ruleset"):
+        pytest.skip("needs: tables of rules that persist (Linux 6.9)")
+    with serving(box, 80):
+        _kill_engine(orlop)
+        wait_until(lambda: "progname" in nft(host, "list", "ruleset"))  # somebody owns them
+        nft(host, "flush", "ruleset")
+        assert silent(neighbour, address, 80)
+        assert ask(neighbour, A, 8080) == B
+        assert orlop.engine_pid() is None
+
+
+def test_rules_that_are_gone_come_back_by_themselves(
+    run: Run, orlop: Environment, host: Netns, neighbour: Netns
+) -> None:
+    # Nobody owns them while an engine dies, and on kernels before 6.9 never.
+    box = run("-p", "8080:80")
+    address = box.address()
+    (spawner,) = _titled(orlop, "orlop: spawner")
+    with serving(box, 80):
+        os.kill(spawner, signal.SIGSTOP)
+        try:
+            _kill_engine(orlop)
+            wait_until(lambda: "progname" not in nft(host, "list", "ruleset"))
+            nft(host, "flush", "ruleset")
+            assert not list(host.nft.tables())
+        finally:
+            os.kill(spawner, signal.SIGCONT)
+        wait_until(lambda: list(host.nft.tables()))
+        wait_until(lambda: ask(neighbour, A, 8080) == B)
+        assert silent(neighbour, address, 80)
+        wait_until(lambda: not _titled(orlop, "orlop: sweeper"))
+
+
+def _kill_engine(orlop: Environment) -> None:
+    pid = orlop.engine_pid()
+    assert pid is not None
+    processes.kill(pid, processes.start_time(pid), signal.SIGKILL)
 
 
 def test_nothing_is_left_after_everything_was_killed(orlop: Environment, host: Netns) -> None:

@@ -17,6 +17,7 @@ from orlop.linux.netlink.nftables import Nftables
 from orlop.linux.netlink.rtnetlink import Rtnetlink
 
 T = TypeVar("T")
+A, B = "192.0.2.1", "192.0.2.2"  # the two ends of a cable: a machine, and its neighbour
 
 
 # Where the machine's network is found: in the first of our processes. Workers begin in that one's own.

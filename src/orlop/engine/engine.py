@@ -122,6 +122,7 @@ class Engine:
         self.making_host = threading.Lock()
         self.host_checked_at = float("-inf")  # monotonic; guarded by making_host
         self.spawner = Spawner()
+        self.networks.bequeath = self.spawner.bequeath
         self.watcher = Watcher(self._settle, log)
         self.notices = Notices(functools.partial(ends.look, self), log)
         self.boot = Boot(self)

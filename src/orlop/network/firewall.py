@@ -134,10 +134,6 @@ class Firewall:
         _each_forward(batch.add_elements, self.table, forwards)
         socket.commit(batch)
 
-    def is_there(self, socket: nft.Nftables) -> bool:
-        """Tell whether the table exists."""
-        return all(socket.has_table(family.number, self.table) for family in FAMILIES)
-
     def _own(self, socket: nft.Nftables) -> int:
         """Make the tables, or take over those of an engine that died; return their flags.
 
@@ -182,16 +178,27 @@ class Firewall:
             self.write(socket)
 
 
-def hold(socket: nft.Nftables, table: str) -> None:
-    """Own a table that is there until the socket is closed (`Firewall._own`). Kernels before 6.9 know no such thing."""
+def hold(socket: nft.Nftables, table: str) -> bool:
+    """Own a table that is there until the socket is closed (`Firewall._own`); tell whether nobody can flush it now.
+
+    Kernels before 6.9 know no such thing.
+    """
+    held = 0
     for family in FAMILIES:
         try:
             if socket.has_table(family.number, table):
                 batch = Batch()
                 batch.add_table(family.number, table, nft.TABLE_OWNER | nft.TABLE_PERSIST)
                 socket.commit(batch)
+                held += 1
         except OSError:
             continue
+    return held == len(FAMILIES)
+
+
+def is_there(socket: nft.Nftables, table: str) -> bool:
+    """Tell whether a table exists, in each family."""
+    return all(socket.has_table(family.number, table) for family in FAMILIES)
 
 
 def forget(socket: nft.Nftables, table: str) -> None:

@@ -2,13 +2,15 @@
 
 An engine that leaves while containers are on its bridges can't take the bridges along, and nobody may come after it. So
 it leaves this process behind, which watches the links and removes everything (`footprint`) when nothing is plugged in.
+Of an engine that was killed the spawner leaves it behind (`Networks.make_will`).
 
 Invariants:
 1. It removes under the lock of the engine, so never beside a living one; an engine that came meanwhile does it itself.
 2. One for each ORLOP_RUN, whatever the number of engines that came and went: it holds a lock of its own.
 3. It keeps nothing and decides nothing: what belongs to the engine is what carries its mark.
 4. While it is there it owns the tables of rules, where the kernel can (6.9): a flush by others passes over them, as it
-   did while the engine owned them (SEC-94). An engine that comes ends it, and owns them again.
+   did while the engine owned them (SEC-94). An engine that comes ends it, and owns them again. Where the rules are
+   gone nevertheless (an older kernel; a flush while nobody owned them), it has an engine come, which writes them.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ import signal
 import sys
 import time
 
-from ..linux import process
-from ..linux.netlink import changes
+from ..linux import inotify, process
+from ..linux.netlink import changes, wire
 from ..linux.netlink.nftables import Nftables
 from ..linux.netlink.rtnetlink import Rtnetlink
 from ..spec.paths import ENGINE_LOCK
@@ -36,18 +38,36 @@ TITLE = "orlop: sweeper"
 PID_BYTES_MAX = 20
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from orlop.network import sweeper; sweeper.main(sys.argv[2])"
+# Any command has an engine come; this one asks it for nothing.
+_COMMAND = (
+    "import sys; sys.path.append(sys.argv.pop(1)); from orlop.frontends.cli.main import entry; entry()",
+    "ps",
+    "-q",
+)
 
 
 def start(run: str) -> None:
     """Leave a sweeper behind. run: $ORLOP_RUN. Raises OSError."""
+    _spawn(command(run))
+
+
+def command(run: str) -> list[str]:
+    """Return the argv of a sweeper. run: $ORLOP_RUN."""
+    return [*_interpreter(_BOOTSTRAP), run]
+
+
+def _interpreter(code: str) -> list[str]:
     cache = ("-X", f"pycache_prefix={sys.pycache_prefix}") if sys.pycache_prefix else ()
-    argv = [sys.executable, "-I", "-S", "-X", "utf8", *cache, "-c", _BOOTSTRAP, _PACKAGE_PARENT, run]
+    return [sys.executable, "-I", "-S", "-X", "utf8", *cache, "-c", code, _PACKAGE_PARENT]
+
+
+def _spawn(argv: list[str]) -> None:
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
         (os.POSIX_SPAWN_DUP2, 0, 1),
         (os.POSIX_SPAWN_DUP2, 0, 2),
     ]
-    os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)
+    os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
 
 
 def main(run: str) -> None:
@@ -56,6 +76,7 @@ def main(run: str) -> None:
     process.set_title(TITLE)
     process.set_name("orlop")
     os.chdir("/")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     own = _lock(f"{run}/{LOCK_FILE}", 0.0)
     if own is not None:
         try:
@@ -102,17 +123,20 @@ def _terminate(pid: int) -> None:
 def sweep(run: str) -> None:
     """Return once everything is removed, or an engine is there to do it. Raises OSError."""
     footprint = Footprint(run)
-    with changes.Changes(changes.LINKS) as told, Rtnetlink() as route, Nftables() as nft:
+    with _Told(run) as told, Rtnetlink() as route, Nftables() as nft:
         lock = _lock(f"{run}/{ENGINE_LOCK}", LOCK_WAIT_S_MAX)
         if lock is None:
             return
         try:
-            firewall.hold(nft, footprint.table)
+            told.is_owner = firewall.hold(nft, footprint.table)
+            firewall.hold(nft, footprint.egress_table)  # if its resolver was killed, too
         finally:
             os.close(lock)
         while True:
             while footprint.is_used(route):
-                told.wait(LOOK_S_MAX)
+                if not told.is_owner and not firewall.is_there(nft, footprint.table):
+                    _have_an_engine()
+                told.wait()
             lock = _lock(f"{run}/{ENGINE_LOCK}", LOCK_WAIT_S_MAX)
             if lock is None:
                 return
@@ -122,6 +146,60 @@ def sweep(run: str) -> None:
                     return
             finally:
                 os.close(lock)
+
+
+class _Told:
+    """Becomes ready when links, monitors or, where anybody can flush them, rules have changed."""
+
+    def __init__(self, run: str) -> None:
+        self.is_owner = False
+        self._links = changes.Changes(changes.LINKS)
+        self._rules = changes.Changes(changes.RULES, protocol=wire.NETFILTER)
+        self._ends = _watch_monitors(f"{run}/tasks")
+
+    def __enter__(self) -> _Told:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._links.close()
+        self._rules.close()
+        if self._ends >= 0:
+            os.close(self._ends)
+
+    def wait(self) -> None:
+        others = [] if self.is_owner else [self._rules.fileno()]
+        if self._ends >= 0:
+            others.append(self._ends)
+        self._links.wait(LOOK_S_MAX, *others)
+        self._rules.drain()
+        if self._ends >= 0:
+            inotify.discard_events(self._ends)
+
+
+def _watch_monitors(tasks: str) -> int:
+    """Return what is ready when a monitor has ended, -1 where that can't be.
+
+    What lies on a parent (macvlan) is in other namespaces: no link that changes here tells of its end.
+    """
+    try:
+        names, fd = os.listdir(tasks), inotify.init()
+    except OSError:
+        return -1
+    for name in names:
+        try:
+            inotify.add_watch(fd, f"{tasks}/{name}", inotify.IN_DELETE)
+        except OSError:
+            pass  # it has ended, or has to wait for LOOK_S_MAX
+    return fd
+
+
+def _have_an_engine() -> None:
+    """Have an engine come, which ends us."""
+    code, *words = _COMMAND
+    try:
+        _spawn([*_interpreter(code), *words])
+    except OSError:
+        pass  # tried again at the next look
 
 
 def _lock(path: str, wait_s: float) -> int | None:

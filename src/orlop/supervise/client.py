@@ -22,6 +22,7 @@ START_S_MAX = 120.0  # hooks may take their time
 SEND_S_MAX = 10.0
 DEATH_S_MAX = 1.0
 _SPAWNER_FD = 3
+_NO_WILL = b"\0"
 # Who serves whom, for those who look at the processes of a machine; the rest is the engine's alone.
 _ENVIRONMENT = ("HOME", "LANG", "ORLOP_ROOT", "ORLOP_RUN", "PATH", "TMPDIR", "TZ", "XDG_DATA_HOME", "XDG_RUNTIME_DIR")
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -42,6 +43,7 @@ class Spawner:
         self._lock = allocate_lock()
         self._socket: socket | None = None
         self._pid = 0
+        self._will = b""
 
     @property
     def pid(self) -> int:
@@ -53,6 +55,14 @@ class Spawner:
         with self._lock:
             if self._socket is None:
                 self._spawn()
+
+    def bequeath(self, argv: "Sequence[str]") -> None:
+        """Have a command started once we are gone without `close`: killed. The last one counts."""
+        will = b"".join(word.encode() + b"\0" for word in argv)
+        with self._lock:
+            if will != self._will:
+                self._will = will
+                self._tell_will()
 
     def request(
         self,
@@ -101,7 +111,18 @@ class Spawner:
     def close(self) -> None:
         """Let the spawner end, and wait for it. Monitors live on. Idempotent."""
         with self._lock:
+            if self._will:
+                self._will = _NO_WILL
+                self._tell_will()
             self._bury()
+
+    def _tell_will(self) -> None:
+        """Tell the spawner the will, if there is one; the next one is told when it is started."""
+        if self._will and self._socket is not None:
+            try:
+                packet.send(self._socket, self._will)
+            except OSError:
+                pass  # it was killed, which the next message finds, or has not taken anything for SEND_S_MAX
 
     def _ask(self, data: bytes, fds: "Sequence[int]", gate: "Callable[[int], bool] | None") -> bytes:
         """Send a message and return the answer, b"" when whoever got it has died."""
@@ -185,6 +206,7 @@ class Spawner:
         finally:
             theirs.close()
         self._socket = ours
+        self._tell_will()
 
     def _bury(self) -> None:
         if self._socket is None:

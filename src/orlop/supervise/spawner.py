@@ -11,6 +11,8 @@ Invariants:
    in the child, so that no message can harm the spawner.
 2. Everything that monitors and inits need is imported before the first fork, and shared by all of them.
 3. It ends with the engine's end of the socket. Its children do not.
+4. A message without descriptors is the engine's will: the command that is started in the spawner's place when the
+   engine is gone. It is kept, not read; a later one takes its place.
 
 Why a process of its own: the engine has threads, and a fork of a process with threads may hang (orlop.linux.process);
 and a fork costs by the size of the parent, which here stays at what was imported.
@@ -66,13 +68,23 @@ def main(fd: int, nofile: int = 0) -> None:
     engine = socket(fileno=fd)
     inherited = Inherited(host.facts(), area)
     _warm_up()
+    _execute(_serve(engine, fd, inherited))
+
+
+def _serve(engine: socket, fd: int, inherited: Inherited) -> bytes:
+    """Fork what is asked for until the engine is gone; return its will."""
     spare: socket | None = None
+    will = b""
     while True:
         if spare is None and _is_quiet(fd):
             spare = _fork_spare(engine, inherited)
         message = packet.receive(engine, MESSAGE_BYTES_MAX, FDS_MAX)
-        if not message.data and not message.fds and _wakes(fd, select.POLLRDHUP, 0):
-            return  # an empty message looks like the end of the connection; only the end hangs up
+        if not message.fds:
+            if message.data:
+                will = message.data
+            elif _wakes(fd, select.POLLRDHUP, 0):
+                return will  # an empty message looks like the end of the connection; only the end hangs up
+            continue
         if spare is None or not _pass(message, spare):
             _fork(message, engine, inherited)
         for one in message.fds:
@@ -80,6 +92,25 @@ def main(fd: int, nofile: int = 0) -> None:
         if spare is not None:
             spare.close()
             spare = None
+
+
+def _execute(will: bytes) -> None:
+    """Start what an engine wants started that was killed. will: its words, each with a NUL behind it."""
+    argv = [os.fsdecode(word) for word in will.split(b"\0") if word]
+    if argv:
+        nowhere = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)]
+        try:
+            os.posix_spawn(
+                argv[0],
+                argv,
+                os.environ,
+                file_actions=nowhere,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=(signals.SIGCHLD,),
+            )
+        except OSError:
+            pass  # nobody is left to be told
 
 
 def _warm_up() -> None:

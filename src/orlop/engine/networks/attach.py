@@ -194,6 +194,7 @@ def _connect(engine: Engine, record: ContainerRecord, inside: Rtnetlink, fd: int
         attachment = _hold(engine, record)
         try:
             mtu.follow(engine)
+            networks.make_will()
             for number, endpoint in enumerate(attachment.endpoints):
                 _plug(engine, record, endpoint, inside, fd, wishes(record)[number])
             if not any(cni.is_cni(engine, one) for one in attachment.endpoints):  # plugins set routes by themselves

@@ -60,6 +60,7 @@ class Networks:
         self.resolver = client.Resolver(run, self._resolver_lost, self._attempted)
         self.attempted: Callable[[str, object], None] = lambda container_id, attempt: None
         self.resolver_lost: Callable[[], None] = lambda: None
+        self.bequeath: Callable[[list[str]], None] = lambda argv: None  # has a command started if we are killed
         self._left = False
         self.uplink: Callable[[], str] = str  # connects this namespace with the outside; returns what is wrong, or ""
         self.trouble = ""  # what the uplink said last
@@ -90,6 +91,14 @@ class Networks:
         if self._nft is None:
             self._nft = Nftables()
         return self._nft
+
+    def make_will(self) -> None:
+        """Have a sweeper take over if this engine is killed: nobody else would close what others open. Idempotent.
+
+        An ordinary user's rules lie in a namespace of the user's, where nobody flushes them.
+        """
+        if not namespace.has_left():
+            self.bequeath(sweeper.command(self.run))
 
     # -- what is there ----------------------------------------------------------------------------------------------
 
@@ -125,7 +134,7 @@ class Networks:
             self._enable_forwarding(network)
             known = network.id in self._bridges
             self._bridges[network.id] = bridge = self._bridge(network)
-            if self._gate is None or not self.firewall.is_there(self.nft):
+            if self._gate is None or not firewall.is_there(self.nft, self.footprint.table):
                 self.rewrite()
             elif not known:
                 self.firewall.add(self.nft, [bridge], [])
@@ -225,6 +234,8 @@ class Networks:
     def adopt(self) -> None:
         """Take up what containers of an earlier engine are on, after their attachments were read."""
         sweeper.end(self.run)
+        if self.attachments.all:
+            self.make_will()
         with self.lock:
             used = {one.network_id for held in self.attachments.all.values() for one in held.endpoints}
             for network in self.store.all().values():

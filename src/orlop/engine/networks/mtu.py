@@ -13,7 +13,7 @@ import threading
 
 from ...linux.netlink import changes, namespace, rtnetlink, wire
 from ...linux.netlink.rtnetlink import Rtnetlink
-from ...network import links
+from ...network import firewall, links
 from . import host
 
 TYPE_CHECKING = False
@@ -73,7 +73,9 @@ class Follower:
     def _restore(self) -> None:
         networks = self._engine.networks
         with networks.lock:
-            if not self._stopped.is_set() and networks.raised() and not networks.firewall.is_there(networks.nft):
+            if self._stopped.is_set() or not networks.raised():
+                return
+            if not firewall.is_there(networks.nft, networks.footprint.table):
                 networks.rewrite()
                 self._engine.log.write("the rules of networks were gone: somebody flushed them; they are written again")
 
