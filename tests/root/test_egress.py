@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from orlop.linux.netlink.nflog import Nflog
 from orlop.linux.netlink.nftables import IPV4, Batch, Nftables
 from orlop.network import firewall
 from orlop.network.dns import attempts, message
-from orlop.network.dns.egress import Allowed, Gatekeeper
+from orlop.network.dns.egress import Allowed, Gatekeeper, group_of
+from orlop.network.footprint import Footprint
 from support.boxes import Box, serving, silent
 from support.boxes import ask as connect
 from support.certificates import CERTIFICATE, KEY
@@ -410,3 +412,20 @@ def test_a_table_that_was_flushed_is_written_again_as_it_was(tmp_path: Path, pee
         assert rules() == before
         keeper.release("one")
         keeper.close()
+
+
+def test_what_nobody_hears_of_is_denied_nevertheless(
+    run: Run, orlop: Environment, host: Netns, outside: Upstream
+) -> None:
+    # As on a kernel without nfnetlink_log: nobody gets the group that rules would tell.
+    group = group_of(Footprint(str(orlop.run)).egress_table)
+    with host.inside(lambda: Nflog(group, 100)), serving(outside.place, 80):
+        refused = orlop("run", "--rm", "--egress", "learn", "host", "true", check=False)
+        assert refused.code == 125
+        assert f"nobody could learn: another program has the group {group} of nflog" in refused.stderr
+        told = orlop("run", "-d", "--name", "told", "--egress", "deny", "host", "sleep", "1000").stderr
+        assert f"What it is denied is denied, and told nowhere: another program has the group {group}" in told
+        box = run("--egress", "deny", "--egress-allow", "api.test:80", "--dns", B)
+        assert silent(box, C, 80)
+        assert ask(box, "api.test") == (0, [C])
+        assert connect(box, C, 80) == A

@@ -131,6 +131,7 @@ def test_it_reads_well(run: Run, orlop: Environment, neighbour: Netns) -> None:
         told = orlop("network", "explain", "web").stdout
     assert told == (
         f"web is in quiet: {box.address('quiet')}\n"
+        "it reaches the outside: yes, no rule of this machine is in the way\n"
         f"80/tcp of {box.address('quiet')}, published at 0.0.0.0:8080\n"
         "  this machine        yes: at 127.0.0.1:8080\n"
         f"  other machines      yes: it answers (tried from 198.18.0.2 to {A}:8080)\n"
@@ -155,7 +156,7 @@ def test_a_network_of_ipv6_alone(run: Run, orlop: Environment, host: Netns, neig
     orlop("network", "create", "--ipv4=false", "--ipv6", "six")
     box = run("--network", "six", "-p", "8080:80")
     with serving(box, 80, family=socket.AF_INET6) as server:
-        assert said(box, "this machine") == ("yes", "at [2001:db8::1]:8080")
+        assert said(box, "this machine") == ("yes", "at 127.0.0.1:8080")
         assert said(box, "other machines") == ("yes", "it answers (tried from 2001:2::2 to [2001:db8::1]:8080)")
         nft(host, "add table inet t; add chain inet t input { type filter hook input priority 0; }")
         nft(host, "add rule inet t input ip6 saddr ::/0 tcp dport 8080 drop")
@@ -163,3 +164,26 @@ def test_a_network_of_ipv6_alone(run: Run, orlop: Environment, host: Netns, neig
         assert "of chain input of table inet t drops it" in said(box, "other machines")[1]
         nft(host, "delete table inet t")
     assert "2001:2::2" in server.peers
+
+
+def test_the_outside_is_told_of_too(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
+    def outside(box: Box) -> tuple[str, str]:
+        found = json.loads(orlop("net", "explain", "-f", "json", box.id).stdout)["Outside"]
+        return found["Can"], found["Why"]
+
+    orlop("network", "create", "--internal", "inner")
+    inner, box = run("--network", "inner"), run()
+    assert outside(inner) == ("no", "none of its networks leads there")
+    nft(host, "add table inet t; add chain inet t fw { type filter hook forward priority 0; policy drop; }")
+    with serving(neighbour, 9000):
+        assert silent(box, B, 9000)
+        assert outside(box) == ("no", "the policy of chain fw of table inet t drops it")
+        told = orlop("run", "-d", "host", "sleep", "1000").stderr
+        assert "It reaches the outside only if inet t fw lets forwarded packets through" in told
+        nft(host, 'add rule inet t fw iifname "orlop0*" accept; add rule inet t fw ct state established accept')
+        assert ask(box, B, 9000) == A
+        assert outside(box) == (
+            "perhaps",
+            "only what the rules of chain fw of table inet t accept: its policy drops the rest",
+        )
+    assert "It reaches the outside" not in orlop("run", "-d", "--network", "inner", "host", "sleep", "1000").stderr

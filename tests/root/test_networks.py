@@ -476,6 +476,26 @@ def test_ipv6_is_there_when_asked_for_and_only_then(
         assert silent(neighbour, box.address("six", "GlobalIPv6Address"), 80)
 
 
+def test_a_container_without_ipv4_is_reached_from_everywhere(
+    run: Run, orlop: Environment, host: Netns, neighbour: Netns
+) -> None:
+    for side, address in ((host, "2001:db8::1"), (neighbour, "2001:db8::2")):
+        side.route.add_address(side.index("up0"), address, 64, 0x02)
+    orlop("network", "create", "--ipv4=false", "--ipv6", "six")
+    box = run("--network", "six", "-p", "8080:80", "-p", "8081:80,mode=nat", "-p", "9000-9299:9000-9299")
+    gateway = box.address("six", "IPv6Gateway")
+    with serving(box, 80, family=socket.AF_INET6), serving(box, 9007, family=socket.AF_INET6):
+        for place, address in ((host, "127.0.0.1"), (host, "::1"), (host, A), (neighbour, A)):
+            assert ask(place, address, 8080) == gateway
+        for port in (8080, 8081, 9007):
+            assert ask(neighbour, "2001:db8::1", port) == "2001:db8::2"
+        assert silent(neighbour, A, 8081)
+    taken = orlop("run", "--rm", "-p", "127.0.0.1:8080:80", "host", "true", check=False)
+    assert "port is already allocated" in taken.stderr
+    orlop("rm", "-f", box.id)
+    wait_until(lambda: not _titled(orlop, "orlop: ports"))
+
+
 def test_ports_that_no_rule_leads_have_a_relay(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
     for side, address in ((host, "2001:db8::1"), (neighbour, "2001:db8::2")):
         side.route.add_address(side.index("up0"), address, 64, 0x02)

@@ -123,6 +123,7 @@ def prepare(engine: Engine, record: ContainerRecord) -> Joined:
     networks = engine.networks
     networks.starting.add(record.id)
     networks.without.pop(record.id, None)
+    networks.unheard.pop(record.id, None)
     fd = -1
     try:
         fd, inside = links.new_namespace()
@@ -223,7 +224,7 @@ def _relayed(engine: Engine, record: ContainerRecord, attachment: Attachment) ->
 def _needs_relay(attachment: Attachment, endpoint: Endpoint) -> bool:
     if namespace.has_left():
         return bool(attachment.ports or attachment.host_access)
-    return any(ports.needs_relay(port, endpoint) for port in attachment.ports)
+    return any(ports.wants_relay(port, endpoint) for port in attachment.ports)
 
 
 def _end_relay(attachment: Attachment) -> None:
@@ -289,7 +290,7 @@ def _reserve(held: Attachment, subject: str) -> list[socket]:
     endpoint = _of(held, held.gateway)
     if endpoint is None or namespace.has_left():
         return []
-    return ports.reserve([port for port in held.ports if not ports.needs_relay(port, endpoint)], subject)
+    return ports.reserve([port for port in held.ports if not ports.wants_relay(port, endpoint)], subject)
 
 
 def release_ended(engine: Engine) -> None:

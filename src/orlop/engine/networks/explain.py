@@ -13,6 +13,8 @@ from ...spec.errors import Conflict, Invalid
 from ...spec.network import ROUTED
 from . import attach, reach
 from .host import OPTION_ICC
+from .ports import LOOPBACK, wants_relay
+from .reach import FAMILIES, NO, UNKNOWN, YES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +26,9 @@ if TYPE_CHECKING:
 
     Verdict = dict[str, str]
 
-YES, NO, UNKNOWN = "yes", "no", "perhaps"
 MACHINE, OTHERS, SAME, ISLANDS = "this machine", "other machines", "same network", "other networks"
+OUTSIDE = "the outside"
 _probing = allocate_lock()
-_FAMILIES = {nft.INET: "inet", nft.IPV4: "ip", nft.IPV6: "ip6"}
 
 
 def explain(engine: Engine, reference: str, port: str) -> dict[str, object]:
@@ -45,6 +46,7 @@ def explain(engine: Engine, reference: str, port: str) -> dict[str, object]:
     return {
         "Name": record.name,
         "Networks": [_network(*place) for place in places],
+        "Outside": _say(OUTSIDE, *reach.outward(engine, record, held)),
         "Ports": [_port(engine, held, places, *one) for one in _asked(held, wanted)],
     }
 
@@ -94,8 +96,10 @@ def _port(
     port: Published | None,
 ) -> dict[str, object]:
     where = next((place for place in places if place[0].id == held.gateway), places[0] if places else None)
-    address = (where[1].ipv4 or where[1].ipv6) if where is not None else ""
-    verdicts = [*_from_outside(engine, number, protocol, port, address), *_from_containers(places, number, port)]
+    endpoint = where[1] if where is not None else None
+    address = (endpoint.ipv4 or endpoint.ipv6) if endpoint is not None else ""
+    outside = _from_outside(engine, (number, protocol), port, endpoint)
+    verdicts = [*outside, *_from_containers(places, number, port)]
     host_port = port.host_first + number - port.first if port is not None else 0
     return {
         "Port": f"{number}/{protocol}",
@@ -105,13 +109,16 @@ def _port(
     }
 
 
-def _from_outside(engine: Engine, number: int, protocol: str, port: Published | None, address: str) -> list[Verdict]:
+def _from_outside(
+    engine: Engine, wanted: tuple[int, str], port: Published | None, endpoint: Endpoint | None
+) -> list[Verdict]:
+    number, protocol = wanted
+    address = (endpoint.ipv4 or endpoint.ipv6) if endpoint is not None else ""
     if port is None:
         why = f"it is not published; chain forward of table ip {engine.networks.firewall.table} drops what is not"
         return [_say(MACHINE, YES, f"at {_bracketed(address)}:{number}"), _say(OTHERS, NO, why)]
     host_port = port.host_first + number - port.first
-    own = address if port.mode == ROUTED else port.host_ip or ("127.0.0.1" if ":" not in address else "")
-    own = own or namespace.outside(lambda: _own_address(nft.IPV6))  # no packet from ::1 leaves a machine
+    own = address if port.mode == ROUTED else port.host_ip or _own_loopback(port, endpoint)
     # Both ways are tried at once: a firewall that drops lets each wait.
     told: list[tuple[str, str]] = []
     local = threading.Thread(target=lambda: told.append(_judge_local(own, host_port, protocol)), name="knock")
@@ -119,6 +126,13 @@ def _from_outside(engine: Engine, number: int, protocol: str, port: Published | 
     others = _others(engine, (number, protocol), port, address)
     local.join()
     return [_say(MACHINE, *(told or [(UNKNOWN, "it could not be tried")])[0]), others]
+
+
+def _own_loopback(port: Published, endpoint: Endpoint | None) -> str:
+    """Return where this machine itself reaches a port that is published at every address."""
+    if endpoint is None or endpoint.ipv4 or wants_relay(port, endpoint):
+        return LOOPBACK
+    return namespace.outside(lambda: _own_address(nft.IPV6))  # no packet from ::1 leaves a machine
 
 
 def _others(engine: Engine, wanted: tuple[int, str], port: Published, address: str) -> Verdict:
@@ -187,7 +201,7 @@ def _ends(engine: Engine, step: Step) -> bool:
 
 
 def _named(step: Step) -> str:
-    place = f"chain {step.chain} of table {_FAMILIES.get(step.family, 'netdev')} {step.table}"
+    place = f"chain {step.chain} of table {FAMILIES.get(step.family, 'netdev')} {step.table}"
     return (
         f"the policy of {place} drops it" if step.kind == nftrace.POLICY else f"rule {step.handle} of {place} drops it"
     )

@@ -70,6 +70,7 @@ class Networks:
         self.starting: set[str] = set()  # containers between their endpoints and their process
         self._removals: list[threading.Thread] = []
         self.without: dict[str, str] = {}  # containers that run without a network that nobody named, and why
+        self.unheard: dict[str, str] = {}  # containers of whose denied attempts nobody hears, and why
         self.last_given: dict[str, int] = {}  # by network id: the address that was given last
         self.last_held: dict[tuple[str, str], str] = {}  # by network id and a container's name: what it had last
 

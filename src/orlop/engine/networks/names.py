@@ -12,7 +12,7 @@ from ...linux.netlink import namespace
 from ...network import resolver
 from ...network.dns import client
 from ...network.dns.zone import Member, Place
-from ...spec.errors import Conflict, OrlopError
+from ...spec.errors import Conflict, OrlopError, Unavailable
 from ...spec.network import INWARD
 from ..containers import state
 from . import egress, links
@@ -57,7 +57,13 @@ def restrict(engine: Engine, record: ContainerRecord, attachment: Attachment) ->
             for number in range(one.host_first, one.host_first + one.count)
         )
         allowed = (*record.request.egress_allow, *inward) if record.request.egress == egress.DENY else None
-        engine.networks.resolver.restrict(record.id, table, addresses, allowed, egress.path(engine, record.id))
+        resolver_ = engine.networks.resolver
+        unheard = resolver_.restrict(record.id, table, addresses, allowed, egress.path(engine, record.id))
+        if unheard and allowed is None:
+            hint = "try: modprobe nfnetlink_log" if "kernel" in unheard else "end that program"
+            raise Unavailable("watch", record.subject, f"nobody could learn: {unheard}", hint=hint)
+        if unheard:
+            engine.networks.unheard[record.id] = unheard
 
 
 def of_host() -> resolver.ResolvConf:

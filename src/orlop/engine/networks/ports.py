@@ -7,7 +7,7 @@ import errno
 from ...linux.netlink import namespace
 from ...network import hostports
 from ...spec.errors import Conflict, Invalid
-from ...spec.network import INWARD, PORT_MAX, ROUTED, PortRequest, Published
+from ...spec.network import INWARD, NAT, PORT_MAX, ROUTED, PortRequest, Published
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,6 +133,15 @@ def needs_relay(port: Published, endpoint: Endpoint) -> bool:
         return False
     own = endpoint.ipv6 if ":" in port.host_ip else endpoint.ipv4
     return port.host_ip == "::1" or not own
+
+
+def wants_relay(port: Published, endpoint: Endpoint) -> bool:
+    """Tell whether a relay leads to the container from some address where a port is published: it leads from every one
+    to a container without IPv4, where rules lead from IPv6 that is not ::1."""
+    if needs_relay(port, endpoint):
+        return True
+    is_everywhere = not port.host_ip and port.mode not in (ROUTED, NAT)
+    return is_everywhere and not endpoint.ipv4 and port.protocol != "sctp" and port.count <= RESERVED_MAX
 
 
 def reserve(published: Iterable[Published], subject: str) -> list[socket]:

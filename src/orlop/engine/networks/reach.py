@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ...linux.netlink import nftables as nft
 from ...network import links, resolver
+from . import parents
 from .attach import has_own_networks
+from .egress import DENY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,14 +16,20 @@ if TYPE_CHECKING:
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
-_FAMILIES = {nft.INET: "inet", nft.IPV4: "ip", nft.IPV6: "ip6"}
+FAMILIES = {nft.INET: "inet", nft.IPV4: "ip", nft.IPV6: "ip6"}
+YES, NO, UNKNOWN = "yes", "no", "perhaps"
 _LEGACY = ("/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")
 _NAMES_SHOWN_MAX = 4
 
 
 def notes(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
     """Return one sentence for each thing about a container's network that is otherwise than one would think."""
-    return (*_powers(record), *_ways(engine, record))
+    return (*_powers(record), *_ways(engine, record), *_unheard(engine, record))
+
+
+def _unheard(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
+    why = engine.networks.unheard.get(record.id)
+    return (f"What it is denied is denied, and told nowhere: {why}.",) if why else ()
 
 
 def _powers(record: ContainerRecord) -> tuple[str, ...]:
@@ -46,34 +54,82 @@ def _ways(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
             f"It runs without a network: the default one can't be set up: {lacking}. Name one to make this an error.",
         )
     held = engine.networks.attachments.get(record.id)
-    if held is not None and held.gateway and engine.networks.trouble:
-        return (f"It does not reach the outside: {engine.networks.trouble}.",)
-    if held is None or not held.ports:
+    if held is None:
         return ()
-    shown = ", ".join(_port(port) for port in held.ports[:_NAMES_SHOWN_MAX]) + (
-        ", ..." if len(held.ports) > _NAMES_SHOWN_MAX else ""
-    )
-    found = []
-    if links.read_sysctl("ipv4/conf/all/rp_filter") == "1" and _is_open(held):
+    if held.gateway and engine.networks.trouble:
+        return (f"It does not reach the outside: {engine.networks.trouble}.",)
+    incoming, forwarded = _firewalls(engine)
+    explained = f"see orlop net explain {record.name}"
+    found = list(_to_ports(held, incoming, forwarded, explained)) if held.ports else []
+    if forwarded and is_routed(engine, held):
         found.append(
-            f"{shown} can be reached from this machine only: net.ipv4.conf.all.rp_filter is 1; set it to 2 (loose)."
+            f"It reaches the outside only if {', '.join(forwarded)} lets forwarded packets through, which it drops by"
+            f" policy: {explained}."
         )
-    incoming, forwarded = [], []
+    return tuple(found)
+
+
+def _firewalls(engine: Engine) -> tuple[list[str], list[str]]:
+    """Return (what has a word in incoming packets, what drops forwarded ones by policy) beside ours."""
     try:
         chains = list(foreign_chains(engine))
     except OSError as wrong:
         engine.log.write(f"the machine's rules can't be read: {wrong}")
-    else:
-        incoming = [_named(chain) for chain in chains if chain.hook == nft.INPUT] + legacy_tables()
-        forwarded = [_named(chain) for chain in chains if chain.hook == nft.FORWARD and chain.policy == nft.DROP]
+        return [], []
+    return (
+        [_named(chain) for chain in chains if chain.hook == nft.INPUT] + legacy_tables(),
+        [_named(chain) for chain in chains if chain.hook == nft.FORWARD and chain.policy == nft.DROP],
+    )
+
+
+def _to_ports(held: Attachment, incoming: list[str], forwarded: list[str], explained: str) -> Iterator[str]:
+    shown = ", ".join(_port(port) for port in held.ports[:_NAMES_SHOWN_MAX]) + (
+        ", ..." if len(held.ports) > _NAMES_SHOWN_MAX else ""
+    )
+    if links.read_sysctl("ipv4/conf/all/rp_filter") == "1" and _is_open(held):
+        yield f"{shown} can be reached from this machine only: net.ipv4.conf.all.rp_filter is 1; set it to 2 (loose)."
     if incoming and _is_open(held):
-        found.append(f"{shown} can be reached by those whom this machine's firewall lets in ({', '.join(incoming)}).")
+        yield f"{shown} can be reached by those whom this machine's firewall lets in ({', '.join(incoming)})."
     if forwarded:
-        found.append(
+        yield (
             f"{shown} can be reached only if {', '.join(forwarded)} lets forwarded packets through, which it drops by"
-            f" policy: see orlop net explain {record.name}."
+            f" policy: {explained}."
         )
-    return tuple(found)
+
+
+def is_routed(engine: Engine, held: Attachment) -> bool:
+    """Tell whether what a container sends to the outside is forwarded by this machine."""
+    network = engine.networks.store.get(held.gateway) if held.gateway else None
+    return network is not None and network.driver not in parents.DRIVERS and not network.internal
+
+
+def outward(engine: Engine, record: ContainerRecord, held: Attachment) -> tuple[str, str]:
+    """Return (yes, no or perhaps, why) of what a container sends to the outside, by the rules that there are."""
+    if engine.networks.trouble and held.gateway:
+        return NO, engine.networks.trouble
+    if not is_routed(engine, held):
+        if held.gateway:
+            return YES, "by the link that its network lies on, past the rules of this machine"
+        return NO, "none of its networks leads there"
+    if record.request.egress == DENY:
+        return UNKNOWN, "only what --egress-allow names"
+    try:
+        chains = [chain for chain in foreign_chains(engine) if chain.hook == nft.FORWARD]
+    except OSError as wrong:
+        return UNKNOWN, f"the machine's rules can't be read: {wrong.strerror}"
+    dropping = [chain for chain in chains if chain.policy == nft.DROP]
+    for chain in dropping:
+        if not chain.rules:
+            return NO, f"the policy of {_place(chain)} drops it"
+    if dropping:
+        return UNKNOWN, f"only what the rules of {_place(dropping[0])} accept: its policy drops the rest"
+    if chains:
+        return YES, f"but for what a rule of {_place(chains[0])} drops"
+    return YES, "no rule of this machine is in the way"
+
+
+def _place(chain: nft.Chain) -> str:
+    return f"chain {chain.name} of table {FAMILIES[chain.family]} {chain.table}"
 
 
 def foreign_chains(engine: Engine) -> Iterator[nft.Chain]:
@@ -86,7 +142,7 @@ def foreign_chains(engine: Engine) -> Iterator[nft.Chain]:
         for chain in socket.chains():
             if (
                 chain.hook in (nft.INPUT, nft.FORWARD)
-                and chain.family in _FAMILIES
+                and chain.family in FAMILIES
                 and chain.table not in own
                 and (chain.rules or chain.policy == nft.DROP)
             ):
@@ -94,7 +150,7 @@ def foreign_chains(engine: Engine) -> Iterator[nft.Chain]:
 
 
 def _named(chain: nft.Chain) -> str:
-    return f"{_FAMILIES[chain.family]} {chain.table} {chain.name}"
+    return f"{FAMILIES[chain.family]} {chain.table} {chain.name}"
 
 
 def legacy_tables() -> list[str]:

@@ -2,7 +2,8 @@
 
 They are all ports of an ordinary user's containers, which lie behind a namespace that no packet of the machine reaches.
 Of root's they are ports of [::1], whose packets the kernel lets out of no machine, and ports of an address whose family
-the container's network lacks.
+the container's network lacks. A port at every address has one, too, where the network has no IPv4: who asks for it at
+127.0.0.1, at [::1] or at an IPv4 address of the machine is carried; the rest is led by rules.
 
 What `--host-access` gives an ordinary user's container goes the other way, by the same relay: rules of the user's lead
 to where it listens, and it connects to the machine's loopback.
@@ -38,7 +39,7 @@ def carried(held: Attachment, endpoint: Endpoint) -> list[Forward]:
 
     endpoint: the container's place in the network that its ports belong to.
     """
-    wanted = [port for port in held.ports if namespace.has_left() or ports.needs_relay(port, endpoint)]
+    wanted = [port for port in held.ports if namespace.has_left() or ports.wants_relay(port, endpoint)]
     # A socket for each port: of large ranges at every address, the addresses are those of the network's families.
     is_large = sum(port.count for port in wanted) > ports.RESERVED_MAX
     families = [host_ip for host_ip in _ANY if not is_large or (endpoint.ipv6 if ":" in host_ip else endpoint.ipv4)]

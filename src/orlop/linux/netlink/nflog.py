@@ -21,7 +21,7 @@ class Nflog(wire.Socket):
     """A socket that gets the first bytes of the packets of one group, in the network namespace in which it was made."""
 
     def __init__(self, group: int, copied_bytes: int) -> None:
-        """Raises OSError: EBUSY when somebody else has the group, EINVAL without nfnetlink_log."""
+        """Raises OSError: EPERM when somebody else has the group, EINVAL without nfnetlink_log."""
         super().__init__(wire.NETFILTER)
         header = struct.pack(">BBH", 0, 0, group)
         try:

@@ -133,20 +133,21 @@ class Resolver:
 
     def restrict(
         self, member_id: str, table: str, addresses: Sequence[str], allowed: Sequence[str] | None, file: str
-    ) -> None:
+    ) -> str:
         """Close everything to a container but what is allowed (see `egress.Allowed`); None closes nothing, and learns.
 
         In the calling thread's network namespace, where the bridges are. file: where what it tries is kept.
-        Raises Unavailable.
+        Returns why nobody hears of what it tries, "" if somebody does. Raises Unavailable.
         """
         order: dict[str, object] = {"verb": "restrict", "id": member_id, "table": table, "file": file}
         order |= {"addresses": list(addresses), "allowed": None if allowed is None else list(allowed)}
         bridges = namespace.current()
         try:
-            self._ask(order, [bridges])
+            answer = self._ask(order, [bridges])
         finally:
             os.close(bridges)
         self.listen()
+        return str(answer.get("unheard", ""))
 
     def listen(self) -> None:
         """Hear of attempts from now on, as long as this resolver lives."""

@@ -154,10 +154,12 @@ class Gatekeeper:
         """
         self._table = table
         self.attempts: Attempts | None = None
+        self.unheard = ""  # why nobody hears of attempts: what is closed is closed nevertheless
         try:
             self.attempts = Attempts(group_of(table), tell)
-        except OSError:
-            pass  # without nfnetlink_log what is closed is closed, and nobody hears of it
+        except OSError as failure:
+            taken = f"another program has the group {group_of(table)} of nflog"
+            self.unheard = "the kernel has no nfnetlink_log" if failure.errno == errno.EINVAL else taken
         self._after = after
         self._cancel = cancel
         self._is_outside = is_outside
@@ -185,10 +187,6 @@ class Gatekeeper:
         for number, entry in enumerate(member.allowed):
             if entry.subnet is not None:
                 self._open(batch, member, entry.subnet, number, 0)
-        if member.learns and self.attempts is None:
-            raise OSError(
-                errno.EOPNOTSUPP, "nobody could learn: the kernel has no nfnetlink_log, or another has its group"
-            )
         self._socket.commit(batch)
         self._ways = max(self._ways, len(member.allowed))
         self._members[member_id] = member
@@ -354,7 +352,7 @@ class Gatekeeper:
             for family in FAMILIES:
                 batch.add_table(family.number, self._table, flags)
                 if not existed:  # flags and sets of an older one stay as they were
-                    _write_rules(batch, self._table, family)
+                    _write_rules(batch, self._table, family, is_heard=self.attempts is not None)
             try:
                 self._socket.commit(batch)
                 self.is_owned = flags != 0
@@ -400,7 +398,8 @@ def _of(address: str) -> tuple[Family, bytes]:
     return FAMILIES[bits == 128], value.to_bytes(bits // 8, "big")
 
 
-def _write_rules(batch: Batch, table: str, family: Family) -> None:
+def _write_rules(batch: Batch, table: str, family: Family, *, is_heard: bool) -> None:
+    """is_heard: whether rules tell of attempts, which the kernel refuses where it has no nfnetlink_log."""
     number = family.number
     batch.add_set(number, table, "restricted", [family.key])
     batch.add_set(number, table, "learning", [family.key])
@@ -414,10 +413,10 @@ def _write_rules(batch: Batch, table: str, family: Family) -> None:
         for rule in (
             [nft.conntrack(nft.CT_STATE, _R), *nft.any_of(_R, known), nft.verdict(ACCEPT)],
             *(_neighbours() if number == IPV6 else ()),
-            [source, nft.lookup("learning", _R), nft.log(LEARNED, group), nft.verdict(ACCEPT)],
+            [source, nft.lookup("learning", _R), *([nft.log(LEARNED, group)] if is_heard else []), nft.verdict(ACCEPT)],
             [source, nft.lookup("restricted", _R, invert=True), nft.verdict(ACCEPT)],
             [nft.verdict(nft.JUMP, "ways")],
-            [nft.log(DENIED, group)],
+            *([[nft.log(DENIED, group)]] if is_heard else []),
             [refuse],
         ):
             batch.add_rule(number, table, chain, rule)

@@ -257,7 +257,7 @@ class Server:
             raise ValueError("addresses and allowed are lists")
         entries = None if allowed is None else [Allowed(str(text)) for text in allowed]
         self._gatekeeper.restrict(str(order.get("id")), addresses, entries, str(order.get("file")))
-        return {}
+        return {"unheard": self._gatekeeper.unheard}
 
     def _make_gatekeeper(self, table: str, fds: list[int]) -> Gatekeeper:
         from ...linux.netlink.rtnetlink import Rtnetlink

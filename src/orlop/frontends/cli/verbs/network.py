@@ -259,6 +259,8 @@ def _explain(invocation: Invocation) -> int:
     for network in result.get("Networks", []):
         kind = " (internal)" if network["Internal"] else ""
         write_line(for_output(f"{result['Name']} is in {network['Name']}{kind}: {', '.join(network['Addresses'])}"))
+    if outside := result.get("Outside"):
+        write_line(for_output(f"it reaches {outside['Who']}: {outside['Can']}, {outside['Why']}"))
     for port in result.get("Ports", []):
         published = f", published at {port['Published']}" if port["Published"] else ", not published"
         write_line(for_output(f"{port['Port']} of {port['Address']}{published}"))
