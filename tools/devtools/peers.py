@@ -106,12 +106,21 @@ _PROGRAMS = (
 )
 
 
+# What update-alternatives(1) would have linked, had the package been installed.
+ALTERNATIVES = {
+    f"{family}{verb}": f"{family}-nft{verb}"
+    for family in ("iptables", "ip6tables")
+    for verb in ("", "-save", "-restore")
+}
+
+
 def prepare(chores: Iterable[str]) -> None:
     """Make the programs of these rows of PACKAGES available. Raises Failure."""
     packages = sorted({package for chore in chores for package in PACKAGES.get(chore, ())})
     with only_one("peers"):
         missing = [package for package in packages if not _has(package)]
         if not missing:
+            _choose_alternatives()
             return
         print(f"dev: unpacking {' '.join(missing)} below {DIRECTORY.relative_to(ROOT)}", file=sys.stderr, flush=True)
         plain = [name for name in missing if name not in RELEASES and name not in ASIDE]
@@ -122,8 +131,20 @@ def prepare(chores: Iterable[str]) -> None:
         for release in {RELEASES[name] for name in missing if name in RELEASES}:
             debian.unpack_release(release, [name for name in missing if RELEASES.get(name) == release], _place(release))
             _point_to_release(_place(release))
+        _choose_alternatives()
         for package in missing:
             _stamp(package).touch()
+
+
+def _choose_alternatives() -> None:
+    """Have them call what they stand for, with its modules, which it looks for where they would have been installed."""
+    place = DIRECTORY / "usr/sbin"
+    for name, chosen in ALTERNATIVES.items():
+        modules = next(DIRECTORY.glob("usr/lib/*/xtables"), None)
+        if modules is not None and (place / chosen).exists() and not (place / name).exists():
+            text = f'#!/bin/sh\nXTABLES_LIBDIR={modules} exec {place / chosen} "$@"\n'
+            (place / name).write_text(text)
+            (place / name).chmod(0o755)
 
 
 def path() -> str:
