@@ -121,6 +121,26 @@ def test_a_cgroup_parent_holds_the_container(orlop):
         Cgroup(detect(), parent).remove()
 
 
+def test_the_parents_made_for_a_cgroup_go_with_the_last_container_that_names_them(orlop):
+    layout, parent = detect(), f"/orlop-test-{os.getpid()}"
+    mounts = list(layout.hierarchies())
+    there = lambda path: [Path(f"{mount}{path}").is_dir() for mount in mounts]  # noqa: E731
+    try:
+        Path(f"{mounts[0]}{parent}").mkdir()  # somebody's own: it stays
+        for name in ("one", "two"):
+            words = ("--name", name, "--network", "none", "--cgroup-parent", f"{parent}/made/deep", "host", "true")
+            orlop("create" if name == "one" else "run", *words)
+        orlop("rm", "two")
+        assert all(there(f"{parent}/made/deep")), "one that does not run may come back"
+        orlop("start", "-a", "one")
+        orlop("rm", "one")
+        assert not any(there(f"{parent}/made")) and there(parent) == [True, *[False] * (len(mounts) - 1)]
+        orlop("run", "--rm", "--network", "none", "--cgroup-parent", f"{parent}/made", "host", "true")
+        assert not any(there(f"{parent}/made"))
+    finally:
+        Cgroup(layout, parent).remove()
+
+
 def test_labels_come_from_files_and_flags(orlop, tmp_path):
     (tmp_path / "labels").write_text("# a comment\na=1\nb=2\nbare\n")
     orlop(

@@ -109,5 +109,20 @@ def remove_cgroup(engine: Engine, path: str) -> None:
     try:
         cgroup.kill()
         cgroup.remove()
+        if not path.startswith(f"{CGROUP}/"):
+            _remove_parents(engine, path)
     except OSError as wrong:
         engine.log.write(f"the cgroup {path} can't be removed: {wrong}")
+
+
+def _remove_parents(engine: Engine, path: str) -> None:
+    """Remove the parents that were made for a container's cgroup and hold nothing now, from below.
+
+    One that another container names stays while that is stopped, too: somebody may have set limits there.
+    """
+    wanted = [record.cgroup for record in engine.records.all() if record.cgroup != path]
+    while path := path.rpartition("/")[0]:
+        if any(cgroup.startswith(f"{path}/") for cgroup in wanted):
+            return
+        if not Cgroup(engine.host.runtime.layout, path).prune_made():
+            return

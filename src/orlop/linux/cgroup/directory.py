@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PATH_BYTES_MAX = 1024
 NAME_BYTES_MAX = 255
 _READ_BYTES = 64 * 1024
+_MADE = "user.orlop"  # an attribute of cgroups that were made as parents of one: kernfs has them since 5.7
 
 
 def split_path(path: str) -> tuple[str, ...]:
@@ -80,6 +81,21 @@ class Directory:
             os.mkdir(name, 0o755, dir_fd=self.fd)
         except OSError as error:
             raise self._error(error, name) from None
+
+    def mark(self) -> None:
+        """Mark the cgroup as one that was made only for one below it. Where it can't be marked it stays for good."""
+        try:
+            os.setxattr(self.fd, _MADE, b"1")
+        except OSError:
+            pass
+
+    def holds_marked(self, name: str) -> bool:
+        """Tell whether a child was made only for one below it. Raises FileNotFoundError when there is none."""
+        with self / name as child:
+            try:
+                return bool(os.getxattr(child.fd, _MADE))
+            except OSError:
+                return False
 
     def remove(self, name: str) -> None:
         """rmdir: EBUSY while the child holds processes or children."""

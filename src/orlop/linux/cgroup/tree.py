@@ -250,11 +250,18 @@ class Cgroup:
             pause = min(pause * 2, _RETRY_S_MAX)
         return gone
 
-    def _prune(self) -> bool:
+    def prune_made(self) -> bool:
+        """As `prune`, of what a `create` below it made: what others made may hold limits, and stays."""
+        return self._prune(only_marked=True)
+
+    def _prune(self, only_marked: bool = False) -> bool:
         gone = True
         for mount in self.layout.hierarchies():
             try:
                 with open_directory(mount, self._names[:-1]) as parent:
+                    if only_marked and not parent.holds_marked(self._names[-1]):
+                        gone = False
+                        continue
                     parent.remove(self._names[-1])
             except FileNotFoundError:
                 pass
@@ -366,9 +373,11 @@ class Cgroup:
 
     def _make(self, parent: Directory, names: Sequence[str], mount: str) -> None:
         name, rest = names[0], names[1:]
+        is_new = True
         try:
             parent.make(name)
         except FileExistsError:
+            is_new = False
             if not rest:
                 parent.remove(name)
                 parent.make(name)
@@ -378,6 +387,8 @@ class Cgroup:
             if mount == self.layout.v1.get("cpuset"):
                 v1.inherit_cpuset(parent, child)
             if rest:
+                if is_new:
+                    child.mark()
                 self._make(child, rest, mount)
 
     def _delegate(self, controller: str) -> None:
