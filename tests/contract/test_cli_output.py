@@ -170,6 +170,11 @@ INSPECT = [
     "{{range $i, $a := .Args}}{{if $i}}, {{end}}{{$a}}{{end}}",
     "{{.Config.Labels}}",
     '{{.Config.Labels.nosuch}} {{index .Config.Labels "nosuch"}}',
+    "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{json .State.Health}} {{.State.Health}}",
+    "{{.HostConfig.Binds}} {{json .HostConfig.Binds}} {{len .HostConfig.CapDrop}} {{range .HostConfig.Links}}x{{end}}",
+    "{{.HostConfig.Init}} {{.HostConfig.PidsLimit}} {{json .HostConfig.Init}} {{.Config.Entrypoint}} {{.SizeRw}}",
+    "{{.HostConfig.PortBindings}} {{json .Config.Volumes}} {{range .Mounts}}{{.Name}}{{.Driver}}{{json .Name}}{{end}}",
+    "{{with .Config.Healthcheck}}x{{end}}{{with .HostConfig.Sysctls}}y{{end}}{{len .Config.ExposedPorts}}",
     '{{range .Args}}{{if eq . "true"}}{{break}}{{end}}[{{.}}]{{end}}',
     "json",
 ]
@@ -226,7 +231,10 @@ def test_inspect_prints_what_docker_prints(clis: tuple[FakeDocker, FakeEngine], 
     assert (ours.code, ours.stdout) == (theirs.returncode, theirs.stdout)
 
 
-@pytest.mark.parametrize("template", ["{{.Foo}}", "{{.State.Foo}}", "{{.State.ExitCode.x}}", "{{index .Args 7}}", "{{"])
+@pytest.mark.parametrize(
+    "template",
+    ["{{.Foo}}", "{{.State.Foo}}", "{{.State.Health.Status}}", "{{.State.ExitCode.x}}", "{{index .Args 7}}", "{{"],
+)
 def test_inspect_refuses_what_docker_refuses(clis: tuple[FakeDocker, FakeEngine], template: str) -> None:
     docker, engine = clis
     done = engine("inspect", "--type", "container", "-f", template, "web")

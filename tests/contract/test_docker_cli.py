@@ -12,13 +12,15 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from bench.workspace import Workspace
-from support.engine import Environment
+from support.engine import COMMAND, Environment
 
 Peer = Callable[[str], Path]
 
@@ -26,9 +28,17 @@ Peer = Callable[[str], Path]
 class Cli:
     """The docker CLI with one daemon. call: how a process is started so that it reaches the daemon."""
 
-    def __init__(self, program: Path, socket: Path, config: Path, inside: Callable[..., object]) -> None:
+    def __init__(
+        self,
+        program: Path,
+        socket: Path,
+        config: Path,
+        inside: Callable[..., object],
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._argv = [str(program)]
-        self._env = os.environ | {"DOCKER_HOST": f"unix://{socket}", "DOCKER_CONFIG": str(config), "TZ": "UTC"}
+        own = {"DOCKER_HOST": f"unix://{socket}", "DOCKER_CONFIG": str(config), "TZ": "UTC"}
+        self._env = os.environ | own | variables
         self._inside = inside
 
     def __call__(self, line: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -66,6 +76,16 @@ def ours(workspace: Workspace, peer: Peer) -> Iterator[Cli]:
     yield loaded(
         Cli(peer("docker"), environment.run / "docker.sock", workspace.path("oc"), environment.inside), workspace
     )
+    left = environment.close()
+    assert not left, left
+
+
+@pytest.fixture(scope="module")
+def own(workspace: Workspace) -> Iterator[Cli]:
+    """orlop itself, with an engine of its own: the scripts of all three are played side by side."""
+    environment = Environment(workspace.path("own") / "root")
+    config = workspace.path("ownc")
+    yield loaded(Cli(COMMAND, config / "none", config, environment.inside, environment.variables), workspace)
     left = environment.close()
     assert not left, left
 
@@ -226,6 +246,7 @@ DIFFERENT = {
 }
 _REPLACED = [
     (re.compile(r"\b[0-9a-f]{64}\b"), "<ID>"),
+    (re.compile(r"/tmp/orlop-\d+-\d\.tar"), "ARCHIVE"),
     (re.compile(r"\b[0-9a-f]{12}\b"), "<id>"),
     (re.compile(r"\nNext: [^\n]*"), ""),  # ours: the next step
     (re.compile(r"Total reclaimed space: .*"), "Total reclaimed space: <SIZE>"),
@@ -237,29 +258,86 @@ _REPLACED = [
     (re.compile(r"OCI runtime create failed: .*?exec: "), "exec: "),
     (re.compile(r": unknown\.?$", re.MULTILINE), ""),
     (re.compile(r"\.$", re.MULTILINE), ""),
+    (re.compile(r"(WARNING: )?IPv4 forwarding is disabled[^\n]*\n"), ""),  # the daemon's machine, which we have none of
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "<TIME>"),
+    (re.compile(r"^Flag --\w+ has been deprecated[^\n]*\n"), ""),
 ]
+_PREFIX = re.compile(r"(Error response from daemon: )([A-Z])")  # docker's texts begin small since 23
 
 
 def told(text: bytes) -> str:
     out = text.decode(errors="replace")
     for pattern, replacement in _REPLACED:
         out = pattern.sub(replacement, out)
-    return out
+    return _PREFIX.sub(lambda match: match[1] + match[2].lower(), out)
+
+
+def sections() -> dict[str, list[str]]:
+    """Return the scripts of docker_commands.txt by their names."""
+    found: dict[str, list[str]] = {}
+    for line in (Path(__file__).parent / "docker_commands.txt").read_text().split("\n\n", 1)[1].splitlines():
+        if line.startswith("# "):
+            current = found.setdefault(line[2:], [])
+        elif line:
+            current.append(line)
+    return found
+
+
+MORE = sections()
+WHAT, OWN = ("status", "output", "error"), ("orlop's status", "orlop's output", "orlop's error")
+
+
+class Accepted:
+    """The lines of docker_command_differences.txt: COMMAND | WHAT | reason, where * stands for anything."""
+
+    def __init__(self, text: str) -> None:
+        lines = [line.rsplit(" | ", 2) for line in text.splitlines() if line and not line.startswith("#")]
+        self.rules = [Rule(command, what) for command, what, _ in lines]
+
+    def judge(self, line: str, what: str) -> bool:
+        return any(rule.of(line) and rule.what in (what, "all") for rule in self.rules)
+
+
+class Rule:
+    def __init__(self, command: str, what: str) -> None:
+        self.command, self.what = command, what
+        self._pattern = re.compile(".*".join(map(re.escape, command.split("*"))))
+
+    def __repr__(self) -> str:
+        return self.command
+
+    def of(self, line: str) -> bool:
+        return bool(self._pattern.fullmatch(line))
+
+
+ACCEPTED = Accepted((Path(__file__).parent / "docker_command_differences.txt").read_text())
 
 
 def play(cli: Cli, script: list[str], archive: str) -> list[tuple[str, int, str, str]]:
     answers = []
-    for line in script:
-        line = line.replace("ARCHIVE", archive)
-        data = b""
+    begun = f"{time.time():.9f}"
+    for asked in script:
+        line = (
+            HELD
+            if asked == "$HELD"
+            else asked.replace("ARCHIVE", archive).replace("BEGUN", begun).replace("NOW", f"{time.time():.9f}")
+        )
+        data, until = b"", None
         if line.startswith("IN:"):
             text, line = line[3:].split(" ", 1)
             data = text.encode().decode("unicode_escape").encode()
+        if line.startswith("UNTIL:"):
+            until, line = line[6:].split(" ", 1)
         done = cli(line, data)
+        deadline = time.monotonic() + READY_S_MAX
+        while until is not None and done.stdout.decode().split() != until.replace("\\s", " ").split():
+            assert time.monotonic() < deadline, (line, until, done)
+            time.sleep(0.05)
+            done = cli(line, data)
         output = told(done.stdout)
         if line.startswith("diff "):  # dockerd walks maps where it can't ask overlayfs itself: any order
             output = "".join(sorted(output.splitlines(keepends=True)))
-        answers.append((line, done.returncode, output, told(done.stderr)))
+        answers.append((asked, done.returncode, output, told(done.stderr)))
         if line == HELD:  # its handler stands when it says so; before, a signal ends it otherwise
             deadline = time.monotonic() + READY_S_MAX
             while b"up" not in cli("logs held").stdout:
@@ -280,6 +358,40 @@ def test_the_same_commands_have_the_same_answers(ours: Cli, them: Cli, name: str
             assert bool(ours_said[3]) == bool(they_said[3])
             ours_said, they_said = ours_said[:3], they_said[:3]
         assert ours_said == they_said
+
+
+@pytest.fixture(scope="module")
+def players(ours: Cli, them: Cli, own: Cli) -> tuple[Cli, Cli, Cli]:
+    return ours, them, own
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_every_verb_with_its_flags(players: tuple[Cli, Cli, Cli], name: str) -> None:
+    """docker with our daemon, docker with its own, and orlop: the same output and status; of orlop's errors that it has
+    said something."""
+    archives = [f"orlop-{os.getpid()}-{index}.tar" for index in range(len(players))]
+    try:
+        with ThreadPoolExecutor(len(players)) as threads:
+            said = list(threads.map(play, players, [MORE[name]] * len(players), archives))
+    finally:
+        for archive in archives:
+            Path(f"/tmp/{archive}").unlink(missing_ok=True)
+    different = []
+    for (line, *ours), (_, *theirs), (_, *own) in zip(*said, strict=True):
+        own[2], told_at_all = bool(own[2]), bool(ours[2])
+        for what, one, other in (
+            *zip(WHAT, ours, theirs, strict=True),
+            *zip(OWN, own, (*ours[:2], told_at_all), strict=True),
+        ):
+            if one != other and not ACCEPTED.judge(line, what):
+                different.append(f"{line} | {what} | ours {one!r} | docker {other!r}")
+    assert not different, "\n".join(different)
+
+
+def test_the_list_of_accepted_differences_has_only_what_is_different(players: tuple[Cli, Cli, Cli]) -> None:
+    played = {line for script in MORE.values() for line in script}
+    unused = [rule for rule in ACCEPTED.rules if not any(rule.of(line) for line in played)]
+    assert not unused, unused
 
 
 def test_the_list_of_differences_has_only_what_is_played() -> None:

@@ -42,6 +42,7 @@ KEPT_AFTER_END_S = 300.0  # docker's time
 KEPT_ENDED_MAX = 64
 _DIRECTORY = "exec"
 _REQUEST_FILE = "exec.json"
+_EXIT_OF_OURS = 125
 _REQUEST_BYTES_MAX = 8 * 1024 * 1024
 
 
@@ -52,7 +53,7 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client, 
     Raises NotFound, Conflict when the container does not run, Invalid, CommandFailed (126, 127).
     """
     record = engine.records.find(reference)
-    if not request.args or not request.args[0]:
+    if not request.args:
         raise Invalid(
             "execute a command in", record.subject, "no exec command specified", hint="name a command", code="E0313"
         )
@@ -83,11 +84,19 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client, 
             file.write(jsonio.dump(request.to_json()))
         started = engine.spawner.request(message, client.stream)
     if started.error is not None:
-        raise errors.from_json(started.error)
+        raise _failed(errors.from_json(started.error))
     events.exec_started(engine, record, exec_id, request.args, made=is_new)
     watch(engine, record, exec_id)
     _forget_ended(engine, record)
     return exec_id, started.pid
+
+
+def _failed(wrong: errors.OrlopError) -> errors.OrlopError:
+    """Return why an exec was not begun, with docker's status of all that is not a command that is not there: 126."""
+    code = wrong.exit_code if wrong.exit_code != _EXIT_OF_OURS else errors.CommandFailed.exit_code
+    return errors.CommandFailed(
+        wrong.verb, wrong.subject, wrong.cause, hint=wrong.hint, code=wrong.code, exit_code=code
+    )
 
 
 def watch(engine: Engine, record: ContainerRecord, exec_id: str) -> None:

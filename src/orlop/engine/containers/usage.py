@@ -68,7 +68,8 @@ def _samples(engine: Engine, chosen: list[str], everything: bool, before: dict[s
         task = engine.observe(record.id)
         if task.lives or chosen or everything:
             found.append((record.created_at, sample(engine, record, task, before.get(record.id))))
-    found.sort(key=lambda entry: entry[0], reverse=True)
+    if not chosen:  # else in the order in which they were asked for
+        found.sort(key=lambda entry: entry[0], reverse=True)
     return [entry for _, entry in found]
 
 

@@ -277,7 +277,7 @@ def _host_config(record: ContainerRecord) -> dict[str, object]:
 
 def _exposed(record: ContainerRecord) -> dict[str, object]:
     names = ports.exposed(record)
-    return {"ExposedPorts": {name: {} for name in names}} if names else {}
+    return {"ExposedPorts": {name: {} for name in sorted(names)}} if names else {}  # in the order of Go's maps
 
 
 def _places(held: Attachment | None) -> Iterator[tuple[Published, str]]:

@@ -36,7 +36,9 @@ _LABELLED = frozenset(
     "/ /bin /boot /dev /etc /etc/passwd /etc/pki /etc/shadow /home /lib /lib64 /media /opt /proc /root /run /sbin /srv "
     "/sys /tmp /usr /var /var/lib /var/log".split()
 )
+_SHARED = "z"  # what docker tells of volumes without a mode: they would be relabelled for all containers
 _SHOWN_AS = "as="
+_SHARED = "z"  # what docker tells of volumes without a mode: they would be relabelled for all containers
 _MAPPED = "idmap"
 _ID_MAX = 2**32 - 2  # (uid_t) -1 is no id
 TMPFS_MODE_MAX = 0o7777
@@ -181,7 +183,11 @@ def _of_bind(entry: BindRequest, subject: str) -> MountPoint:
         place.refuse("field BindOptions must not be specified", "a volume has no mounts below it: leave it away")
     _refuse_proc(target, plain)
     return common.replace(
-        name=entry.source, driver=LOCAL, anonymous=not entry.source, no_copy=modes.get("copy") == "nocopy"
+        name=entry.source,
+        driver=LOCAL,
+        anonymous=not entry.source,
+        mode=common.mode or (_SHARED if entry.source else ""),
+        no_copy=modes.get("copy") == "nocopy",
     )
 
 
@@ -260,7 +266,7 @@ def _volume(entry: MountRequest, point: MountPoint, place: Place) -> MountPoint:
         name=entry.source,
         driver=LOCAL,
         anonymous=not entry.source,
-        mode="z",  # docker's: it would be relabelled for all containers
+        mode=_SHARED,
         no_copy=options.no_copy,
         subpath=options.subpath,
     )

@@ -201,6 +201,7 @@ def fields(options: Options) -> dict[str, Any]:
     plugins = (Chosen(f"cni:{name}", {}) for name in options["cni"])
     chosen: tuple[Chosen, ...] = (*options["network"], *options["net"], *plugins)
     mode = chosen[0].name if chosen else ""
+    is_own = mode not in ("", "default", "bridge", "none", "host") and not mode.startswith(("container:", "ns:"))
     return {
         "network": "" if mode == "default" else mode,
         "endpoints": _endpoints(options, chosen),
@@ -213,7 +214,7 @@ def fields(options: Options) -> dict[str, Any]:
         "egress": options["egress"],
         "egress_allow": options["egress-allow"],
         "host_access": options["host-access"],
-        "links": options["link"] if mode in ("", "default", "bridge") else (),
+        "links": () if is_own else options["link"],
     }
 
 

@@ -35,11 +35,9 @@ def create(door: Door) -> None:
     try:
         record, warnings = lifecycle.create(door.engine, request)
     except NotFound as wrong:
-        if wrong.subject == f"image {request.image}":  # docker's clients pull when they read this
-            raise Status(404, f"No such image: {request.image}") from None
-        if wrong.subject.startswith("network "):  # they do at any other 404, too
-            raise Status(400, wrong.cause) from None
-        raise
+        if wrong.subject in (f"image {request.image}", f"image {request.image}:latest"):
+            raise  # docker's clients pull when they read this
+        raise Status(400, wrong.cause) from None  # they do at any other 404, too
     if request.terminal and (
         size := console_size(creation.Reader(body, "Config").part("HostConfig").raw("ConsoleSize"))
     ):
@@ -111,7 +109,11 @@ def restart(door: Door) -> None:
 
 
 def kill(door: Door) -> None:
-    ends.kill(door.engine, door.parts["id"], door.query.get("signal", ""))
+    try:
+        ends.kill(door.engine, door.parts["id"], door.query.get("signal", ""))
+    except OrlopError as wrong:
+        wrong.cause = f"cannot kill container: {door.parts['id']}: {wrong.cause}"
+        raise
     door.answer(204)
 
 
@@ -131,6 +133,9 @@ def rename(door: Door) -> None:
 
 
 def remove(door: Door) -> None:
+    if door.flag("link"):  # not the container
+        record = door.engine.records.find(door.parts["id"])
+        raise Status(501, f"links of {record.name} are a part of it: make it anew without --link")
     lifecycle.remove(door.engine, door.parts["id"], door.flag("force"), volumes=door.flag("v"))
     door.answer(204)
 

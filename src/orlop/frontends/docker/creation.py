@@ -197,7 +197,7 @@ def execution(body: Fields, subject: str) -> tuple[ExecRequest, str]:
         open_stdin=fields.boolean("AttachStdin"),
         privileged=fields.boolean("Privileged"),
     )
-    if not request.args or not request.args[0]:
+    if not request.args:
         raise Invalid("execute a command in", subject, "no exec command specified", hint="name a command", code="E0313")
     return request, fields.text("DetachKeys")
 
@@ -397,6 +397,9 @@ def _networks(config: Reader, host: Reader, networking: Reader) -> tuple[str, tu
     ):
         cause = "conflicting options: mac-address and the network mode"
         raise Invalid("create", "a container", cause, hint="leave --mac-address away", code="E0707")
+    if mode in ("none", "host") and any(map(_has_address, wishes.values())):
+        cause = "user-specified IP address is supported on user defined networks only"
+        raise Invalid("create", "a container", cause, hint="leave --ip and --ip6 away", code="E0707")
     if (
         mode in ("none", "host")
         or mode.startswith(("container:", "ns:"))
@@ -425,6 +428,11 @@ def _give_mac_address(address: str, mode: str, wishes: dict[str, object]) -> Non
         )
         raise Invalid("create", "a container", cause, hint="write one of the two")
     wishes[first] = own | {"MacAddress": address}
+
+
+def _has_address(wish: Reader) -> bool:
+    ipam = wish.part("IPAMConfig")
+    return bool(ipam.text("IPv4Address") or ipam.text("IPv6Address"))
 
 
 def _asks(wish: Reader) -> bool:

@@ -31,6 +31,7 @@ def create(door: Door) -> None:
     record = door.engine.records.find(door.parts["id"])
     state.step(door.engine.observe(record.id), "exec", record)
     request, keys = creation.execution(door.json(), record.subject)
+    detach_keys(keys)  # what is malformed is refused before anything is started
     request = door.admit(request)
     exec_id = names.new_id()
     door.context.plan_exec(exec_id, PlannedExec(record.id, request, keys))
@@ -104,7 +105,7 @@ def inspect(door: Door) -> None:
             ended = execs.ended(door.engine, door.engine.records.load(planned.container_id), exec_id)
         except NotFound:
             raise NotFound("find", f"exec {exec_id}", f"No such exec instance: {exec_id}") from None
-    code = planned.failed_code if ended is None else ended.exit_code
+    code = planned.failed_code if ended is None or planned.failed_code is not None else ended.exit_code
     request = planned.request
     found: dict[str, Any] = {
         "ID": exec_id,

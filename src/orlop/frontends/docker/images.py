@@ -102,7 +102,7 @@ def _import(door: Door) -> None:
     if door.query["fromSrc"] != "-":
         raise Status(400, "an archive is imported from the request only: fromSrc=-")
     name, tag = door.query.get("repo", ""), door.query.get("tag", "")
-    changes = tuple(line for line in door.query.get("changes", "").splitlines() if line)
+    changes = tuple(line for change in door.every("changes") for line in change.splitlines() if line)
     made: list[str] = []
 
     def work(fd: int) -> None:

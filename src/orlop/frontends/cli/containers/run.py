@@ -188,9 +188,8 @@ def attached_streams(options: Options) -> frozenset[str]:
                 shows_usage=False,
             )
         return frozenset()
-    if chosen:
-        return chosen
-    return STREAMS if options["interactive"] else STREAMS - {"stdin"}
+    chosen = chosen or STREAMS - {"stdin"}
+    return chosen | {"stdin"} if options["interactive"] else chosen
 
 
 def _print_plan(invocation: Invocation, wanted: ContainerRequest) -> int:

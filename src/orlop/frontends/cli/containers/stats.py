@@ -14,7 +14,7 @@ from ..units import binary_size, size
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from ..template import Row
@@ -47,7 +47,7 @@ def _stats(invocation: Invocation) -> int:
     with invocation.connect() as engine:
         engine.call("containers.stats", args)
         for samples in _received(engine.stream):
-            rows = [_fields(sample, whole) for sample in samples]
+            rows = [_fields(sample, whole, invocation.arguments) for sample in samples]
             if is_screen:
                 write(_CLEAR)
             _print(form, rows)
@@ -79,11 +79,13 @@ def _received(stream: socket) -> Iterator[list[dict[str, Any]]]:
             yield found if isinstance(found, list) else []
 
 
-def _fields(sample: dict[str, Any], whole: bool) -> dict[str, str]:
-    container = str(sample.get("id", ""))
+def _fields(sample: dict[str, Any], whole: bool, asked: Sequence[str] = ()) -> dict[str, str]:
+    container, name = str(sample.get("id", "")), str(sample.get("name", "")).removeprefix("/")
     short = container if whole else container[:ID_LENGTH]
     fields = dict.fromkeys(_HEADERS, _NONE)
-    fields |= {"Container": short, "ID": short, "Name": str(sample.get("name", "")).removeprefix("/")}
+    fields |= {"ID": short, "Name": name}
+    # As it was asked for.
+    fields["Container"] = next((word for word in asked if word == name or container.startswith(word)), short)
     if not sample.get("cpu_stats"):
         return {
             **fields, "CPUPerc": "0.00%", "MemPerc": "0.00%", "MemUsage": "0B / 0B", "NetIO": "0B / 0B",

@@ -16,6 +16,24 @@ class TemplateError(Exception):
     """What is wrong, in Go's words."""
 
 
+class NilList(list[object]):
+    """Go's nil slice: empty, and null in JSON."""
+
+
+class NilMap(dict[str, object]):
+    """Go's nil map: empty, and null in JSON."""
+
+
+class Nil:
+    """Go's nil pointer to a struct or a number: false, <nil>, null in JSON, without fields."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+NIL = Nil()
+
+
 class Row:
     """A value whose fields are known: a name that is none of them is an error. A callable field is a method."""
 
@@ -43,7 +61,7 @@ def field(value: object, name: str, arguments: tuple[object, ...]) -> object:
                 raise TemplateError(f"wrong number of args for {name}: got {len(arguments)}") from None
     elif isinstance(value, dict):
         found = value.get(_key(value, name))
-    elif value is None:
+    elif value is None or value is NIL:
         raise TemplateError(f'executing "" at <.{name}>: nil pointer evaluating interface {{}}.{name}')
     else:
         raise TemplateError(f'executing "" at <.{name}>: can\'t evaluate field {name} in type {type_name(value)}')
@@ -77,8 +95,8 @@ def show(value: object) -> str:
     """Return a value as Go's %v prints it."""
     if isinstance(value, str):
         return value
-    if value is None:
-        return "<no value>"
+    if value is None or value is NIL:
+        return "<no value>" if value is None else "<nil>"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -106,6 +124,8 @@ def _in_gos_order(value: object) -> object:
     """Sort the keys of maps; a struct keeps its order."""
     if isinstance(value, Row):
         return value.plain()
+    if isinstance(value, (NilList, NilMap, Nil)):
+        return None
     if isinstance(value, list):
         return [_in_gos_order(item) for item in value]
     if not isinstance(value, dict):
@@ -135,5 +155,5 @@ def pairs(value: object) -> Iterator[tuple[object, object]]:
         if value > RANGE_MAX:
             raise TemplateError(f"range over {value} is longer than {RANGE_MAX}")
         yield from ((number, number) for number in range(value))
-    elif value is not None:
+    elif value is not None and value is not NIL:
         raise TemplateError(f"range can't iterate over {show(value)}")

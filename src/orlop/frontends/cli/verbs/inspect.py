@@ -68,7 +68,7 @@ def _exists(kind: str, named: str) -> Command:
 def _inspect_kinds(invocation: Invocation, kinds: tuple[str, ...]) -> int:
     options = invocation.options
     sized = "size" in options.given and options["size"]
-    platform = options["platform"] if kinds == ("image",) else ""
+    platform = options["platform"] if kinds == ("image",) and "platform" in options.given else ""
 
     def find(engine: Engine, name: str) -> object:
         return _find(engine, name, kinds, sized=sized, platform=platform)
@@ -97,7 +97,9 @@ def print_each(invocation: Invocation, form: str, find: Callable[[Engine, str], 
                 explain(error)
                 status = EXIT_USAGE
     if template:
-        write("".join(for_output(template.render(value)) + "\n" for value in found))
+        from ..template.typed import container
+
+        write("".join(for_output(template.render(container(value))) + "\n" for value in found))
     elif form == "json":
         write(for_output(jsonio.dump(found).decode("utf-8", "replace") + "\n"))
     else:

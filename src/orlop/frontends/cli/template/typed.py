@@ -1,0 +1,60 @@
+"""What docker's client makes of an inspected container: Go structs, whose fields are there though the JSON has none.
+
+An absent pointer is <nil> and false, an absent list or map is empty: `{{if .State.Health}}` is no error for a container
+without a health check. Only templates see it; what is printed as JSON stays as the engine said it.
+"""
+
+from __future__ import annotations
+
+from .values import NIL, NilList, NilMap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FIELDS: dict[str, dict[type, str]] = {
+    "": {list: "ExecIDs", type(None): "SizeRw SizeRootFs"},
+    "State": {type(None): "Health"},
+    "HostConfig": {
+        list: "Binds CapAdd CapDrop Dns DnsOptions DnsSearch ExtraHosts GroupAdd Links SecurityOpt VolumesFrom Devices"
+        " DeviceCgroupRules DeviceRequests Ulimits Mounts BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps"
+        " BlkioDeviceReadIOps BlkioDeviceWriteIOps MaskedPaths ReadonlyPaths",
+        dict: "PortBindings Sysctls StorageOpt Tmpfs Annotations",
+        type(None): "MemorySwappiness OomKillDisable PidsLimit Init",
+        str: "Runtime ContainerIDFile VolumeDriver",
+    },
+    "Config": {
+        list: "Env Cmd Entrypoint OnBuild Shell",
+        dict: "Volumes ExposedPorts Labels",
+        type(None): "Healthcheck StopTimeout",
+        str: "StopSignal MacAddress",
+    },
+    "Mounts": {str: "Type Name Driver Source Mode Propagation"},
+    "Networks": {type(None): "IPAMConfig", list: "Links Aliases DNSNames", dict: "DriverOpts"},
+}
+_ABSENT: dict[type, object] = {list: NilList(), dict: NilMap(), type(None): NIL, str: ""}
+
+
+def container(value: object) -> object:
+    """Return a container's object with the fields that Go's structs have; anything else as it is."""
+    if not isinstance(value, dict) or "HostConfig" not in value:
+        return value
+    whole = _filled(value, "")
+    for name in ("State", "HostConfig", "Config"):
+        if isinstance(value.get(name), dict):
+            whole[name] = _filled(value[name], name)
+    if isinstance(value.get("Mounts"), list):
+        whole["Mounts"] = [_filled(mount, "Mounts") if isinstance(mount, dict) else mount for mount in value["Mounts"]]
+    settings = value.get("NetworkSettings")
+    if isinstance(settings, dict) and isinstance(settings.get("Networks"), dict):
+        networks = {
+            name: _filled(endpoint, "Networks") if isinstance(endpoint, dict) else endpoint
+            for name, endpoint in settings["Networks"].items()
+        }
+        whole["NetworkSettings"] = {**settings, "Networks": networks}
+    return whole
+
+
+def _filled(value: Mapping[str, object], kind: str) -> dict[str, object]:
+    absent = {name: _ABSENT[of] for of, names in _FIELDS[kind].items() for name in names.split()}
+    return {**value, **{name: nothing for name, nothing in absent.items() if value.get(name) is None}}
