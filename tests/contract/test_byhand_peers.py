@@ -13,6 +13,7 @@ import pytest
 from bench.workspace import Workspace
 from support.builds import Image
 from support.engine import Environment
+from support.registries import debian_registry
 
 FIELDS = ("Env", "Cmd", "Entrypoint", "WorkingDir", "User", "Labels", "ExposedPorts", "Volumes", "StopSignal")
 CONFIG = (
@@ -149,6 +150,40 @@ def test_what_is_written_to_a_mount_is_in_the_next_step(orlop: Environment, plac
     image("rm", "x")
     assert not list((orlop.run / "mounts").iterdir())
     assert orlop("image", "mount").stdout.count("\n") == 1, "nothing is held"
+
+
+def test_a_list_is_begun_empty_filled_and_pushed_elsewhere(
+    orlop: Environment, tmp_path: Path, peer: Callable[[str], Path]
+) -> None:
+    """buildah's own script, word by word. Red: docker's `manifest create` wants an image, and `push` no destination."""
+    for name in ("buildah", "skopeo", "docker-registry"):
+        peer(name)
+    with debian_registry(peer("docker-registry"), tmp_path / "registry", orlop) as host, Workspace() as workspace:
+        home = workspace.path("b")
+        buildah = ["buildah", "--root", home / "r", "--runroot", home / "rr", "--storage-driver=vfs"]
+
+        def theirs(*words: str) -> str:
+            done = orlop.inside(
+                lambda: subprocess.run([*buildah, *words], env=workspace.environment(), capture_output=True, check=True)
+            )
+            return str(done.stdout.decode())
+
+        def listed(tool: Callable[..., object], name: str, *options: str) -> list[object]:
+            working = str(tool("from", "scratch")).strip()
+            tool("config", "--label", "a=b", working)
+            tool("commit", working, "one:1")
+            tool("manifest", "create", "list")
+            tool("manifest", "add", "--arch", "arm64", "--variant", "v8", "list", "one:1")
+            tool("manifest", "push", *options, "--all", "list", f"docker://{host}/{name}:1")
+            words = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{host}/{name}:1"]
+            raw = orlop.inside(lambda: subprocess.run(words, capture_output=True, check=True)).stdout
+            document = json.loads(raw)
+            return [document["mediaType"], [one["platform"] for one in document["manifests"]]]
+
+        ours = listed(lambda *words: orlop("buildah", *words).stdout, "ours")
+        assert ours == listed(theirs, "theirs", "--tls-verify=false")
+    assert orlop("buildah", "manifest", "inspect", "list").code == 0
+    assert orlop("manifest", "create", "x", check=False).code, "docker's word is docker's"
 
 
 def saved(orlop: Environment, place: Path, name: str) -> bytes:

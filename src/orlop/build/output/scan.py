@@ -38,9 +38,9 @@ def check(solver: Solver, target: graph.Target, config: ImageConfig) -> None:
     document = jsonio.dump(config.to_json())
     for name, wanted in needles.items():
         if any(form in document for form in wanted):
-            raise _found(f"secret {name}", "the image's configuration or history")
+            raise _found(f"secret {name}", _where(config, wanted))
     if (token := _TOKENS.search(document)) is not None:
-        raise _found(f"what looks like a key ({token.group()[:8].decode()}...)", "the image's configuration or history")
+        raise _found(f"what looks like a key ({token.group()[:8].decode()}...)", _where(config, (token.group(),)))
     if not needles:
         return
     for step in target.steps:
@@ -51,7 +51,25 @@ def check(solver: Solver, target: graph.Target, config: ImageConfig) -> None:
             for path, data in _pieces(blob.read):
                 for name, wanted in needles.items():
                     if any(form in data for form in wanted):
-                        raise _found(f"secret {name}", f"/{path} of the step {step.origin.text}")
+                        raise _found(f"secret {name}", f"{path} of the step {step.origin.text}")
+
+
+def _where(config: ImageConfig, wanted: tuple[bytes, ...]) -> str:
+    """Return what of a configuration has one of these texts, in words that don't."""
+
+    def has(text: str) -> bool:
+        return any(form in text.encode(errors="surrogateescape") for form in wanted)
+
+    for entry in config.config.env:
+        if has(entry):
+            return f"the variable {shown(entry.partition('=')[0].encode())} of the image's configuration"
+    for name, value in config.config.labels.items():
+        if has(value):
+            return f"the label {shown(name.encode())} of the image's configuration"
+    for number, step in enumerate(config.history, 1):
+        if has(step.created_by):
+            return f"step {number} of the image's history, {step.created_by.split()[0]}"
+    return "the image's configuration or history"
 
 
 def forms(value: bytes) -> tuple[bytes, ...]:
@@ -69,7 +87,7 @@ def _pieces(read: Callable[[int], bytes]) -> Iterator[tuple[str, bytes]]:
     """Yield the path and pieces of the content of every file of a layer; pieces overlap."""
     reader = Reader(read, "a layer", LIMITS)
     for member in reader:
-        name = shown(member.name)
+        name = shown(b"/" + member.name.strip(b"/"))
         if member.linkname:
             yield name, member.linkname
         tail = b""

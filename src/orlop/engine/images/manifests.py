@@ -172,7 +172,7 @@ def _member(engine: Engine, image: str, credentials: Credentials) -> Descriptor:
 
 
 def _store(engine: Engine, reference: Reference, manifests: Sequence[Descriptor]) -> None:
-    is_oci = any(one.media_type == OCI_MANIFEST for one in manifests)
+    is_oci = not manifests or any(one.media_type == OCI_MANIFEST for one in manifests)
     media_type = OCI_INDEX if is_oci else DOCKER_INDEX
     index = Index(schema_version=2, media_type=media_type, manifests=tuple(manifests))
     target = engine.store.ingest(dump(index.to_json()), media_type=media_type)

@@ -14,7 +14,8 @@ _PLATFORM = {"os": "os", "arch": "architecture", "variant": "variant", "os-versi
 _INSECURE = Flag("insecure", "", BOOL, "Allow communication with an insecure registry", default=False)
 
 
-def _credentials(engine: Engine, name: str) -> dict[str, object]:
+def account(engine: Engine, name: str) -> dict[str, object]:
+    """Return what the user has for the registry of a list."""
     from .. import credentials
 
     return credentials.for_places(engine, Reference.parse(name).domain).to_json()
@@ -24,7 +25,7 @@ def _create(invocation: Invocation) -> int:
     name, *images = invocation.arguments
     args: dict[str, object] = {"name": name, "images": images, "amend": invocation.options["amend"]}
     with invocation.connect() as engine:
-        args["credentials"] = _credentials(engine, name)
+        args["credentials"] = account(engine, name)
         result = engine.call("manifests.create", args)
     told = result.get("name", "") if isinstance(result, dict) else ""
     write_line(for_output(f"Created manifest list {told}"))
@@ -47,7 +48,7 @@ def _inspect(invocation: Invocation) -> int:
     name = invocation.arguments[-1]
     verbose = {"verbose": True} if invocation.options["verbose"] else {}
     with invocation.connect() as engine:
-        found = engine.call("manifests.inspect", {"name": name, "credentials": _credentials(engine, name), **verbose})
+        found = engine.call("manifests.inspect", {"name": name, "credentials": account(engine, name), **verbose})
     write(for_output(pretty(found) + "\n"))
     return 0
 
@@ -55,7 +56,7 @@ def _inspect(invocation: Invocation) -> int:
 def _push(invocation: Invocation) -> int:
     name = invocation.arguments[0]
     with invocation.connect() as engine:
-        args = {"name": name, "purge": invocation.options["purge"], "credentials": _credentials(engine, name)}
+        args = {"name": name, "purge": invocation.options["purge"], "credentials": account(engine, name)}
         result = engine.call("manifests.push", args)
     write_line(str(result.get("digest", "")) if isinstance(result, dict) else "")
     return 0

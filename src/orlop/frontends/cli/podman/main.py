@@ -20,7 +20,7 @@ _LISTS = frozenset(("ps", "container ls", "container list", "container ps"))
 _WITHOUT_TITLES = frozenset(
     ("images", "image ls", "image list", "volume ls", "volume list", "network ls", "network list")
 )
-_OTHER_MEANING = frozenset((("unshare",), ("volume", "import")))
+_OTHER_MEANING = frozenset((("unshare",), ("volume", "import"), ("manifest", "create"), ("manifest", "push")))
 # That the engine is another process goes without saying; how much is told and where it keeps its things is its own.
 _SWITCHES = frozenset(("--remote", "-r", "--remote=true", "--syslog", "--trace"))
 _VALUES = frozenset(("--log-level", "--cgroup-manager", "--events-backend", "--network-cmd-path", "--conmon"))

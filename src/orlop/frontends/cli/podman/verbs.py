@@ -1,7 +1,8 @@
 """Words of podman's that `orlop` has not: done by other verbs under the name `podman`, or refused with the reason.
 
-Source: podman-untag(1), podman-healthcheck-run(1), podman-manifest-add(1), podman-manifest-remove(1),
-podman-volume-import(1), podman-container-runlabel(1), podman-unshare(1).
+Source: podman-untag(1), podman-healthcheck-run(1), podman-manifest-create(1),
+podman-manifest-add(1), podman-manifest-push(1), podman-manifest-remove(1), podman-volume-import(1),
+podman-container-runlabel(1), podman-unshare(1).
 """
 
 from __future__ import annotations
@@ -112,6 +113,24 @@ def _secret_exists(invocation: Invocation) -> int:
     return 0
 
 
+def _manifest_create(invocation: Invocation) -> int:
+    """Make a list, empty or of images, and print its name: what `manifest add` and `push` are given."""
+    name, *images = invocation.arguments
+    amend = bool(invocation.options["amend"])
+    with invocation.connect() as engine:
+        _put_into_list(engine, name, images, amend=amend)
+    write_line(for_output(name))
+    return 0
+
+
+def _put_into_list(engine: Engine, name: str, images: list[str], *, amend: bool) -> None:
+    from ..images.manifest import account
+
+    plain = [image.removeprefix("docker://") for image in images]
+    args: dict[str, object] = {"name": name, "images": plain, "amend": amend}
+    engine.call("manifests.create", {**args, "credentials": account(engine, name)})
+
+
 def _manifest_add(invocation: Invocation) -> int:
     name, *images = invocation.arguments
     images = [image.removeprefix("docker://") for image in images]
@@ -120,10 +139,28 @@ def _manifest_add(invocation: Invocation) -> int:
     changes = {field: value for field, value in changes.items() if value}
     with invocation.connect() as engine:
         engine.call("manifests.inspect", {"name": name})
-        engine.call("manifests.create", {"name": name, "images": images, "amend": True})
+        _put_into_list(engine, name, images, amend=True)
         for image in images if changes else ():
             engine.call("manifests.annotate", {"name": name, "image": image, "changes": changes})
     write_line(for_output(name))
+    return 0
+
+
+def _manifest_push(invocation: Invocation) -> int:
+    """Push a list with all its images, to where its name says or the second argument does; print its digest."""
+    from ..images.manifest import account
+
+    name, *places = invocation.arguments
+    to = places[0].removeprefix("docker://") if places else ""
+    with invocation.connect() as engine:
+        args: dict[str, object] = {
+            "name": name,
+            "to": to,
+            "purge": invocation.options["rm"] or invocation.options["purge"],
+        }
+        result = engine.call("manifests.push", {**args, "credentials": account(engine, to or name)})
+    if not invocation.options["quiet"]:
+        write_line(str(result.get("digest", "")) if isinstance(result, dict) else "")
     return 0
 
 
@@ -263,8 +300,27 @@ COMMANDS = {
     ("manifest", "exists"): Command(
         _manifest_exists, "Tell by the status whether a list exists", "NAME", arguments=(1, 1)
     ),
+    ("manifest", "create"): Command(
+        _manifest_create,
+        "Make a list of images, or an empty one",
+        "[OPTIONS] LIST [IMAGE...]",
+        flags=(Flag("amend", "a", BOOL, "Add to a list that is there", default=False),),
+        arguments=(1, None),
+    ),
     ("manifest", "add"): Command(
         _manifest_add, "Add images to a list", "[OPTIONS] LIST IMAGE...", flags=_PLATFORM, arguments=(2, None)
+    ),
+    ("manifest", "push"): Command(
+        _manifest_push,
+        "Push a list and its images",
+        "[OPTIONS] LIST [DESTINATION]",
+        flags=(
+            Flag("all", "", BOOL, "Push the images too, as is always done", default=True),
+            Flag("purge", "p", BOOL, "Remove the list here after the push", default=False),
+            Flag("rm", "", BOOL, "The same", default=False),
+            Flag("quiet", "q", BOOL, "Do not print the digest", default=False),
+        ),
+        arguments=(1, 2),
     ),
     ("manifest", "remove"): Command(
         _manifest_remove, "Take images out of a list", "LIST DIGEST...", arguments=(2, None)

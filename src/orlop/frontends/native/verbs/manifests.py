@@ -31,6 +31,7 @@ class Inspected(Args):
 
 class Push(Args):
     name: str
+    to: str = ""
     purge: bool = False
     credentials: Credentials = Credentials()
 
@@ -70,7 +71,7 @@ def _drop(call: Call, args: Drop) -> object:
 def _push(call: Call, args: Push) -> object:
     from ....engine.images import manifests
 
-    return {"digest": manifests.push(call.engine, args.name, args.credentials, purge=args.purge)}
+    return {"digest": manifests.push(call.engine, args.name, args.credentials, to=args.to, purge=args.purge)}
 
 
 def _remove(call: Call, args: Remove) -> object:
