@@ -14,7 +14,7 @@ from devtools.environment import ROOT
 from devtools.failure import Failure
 from support import host
 
-from . import api, builds, images, logs, measure, networks, platforms, registries, report
+from . import api, builds, images, lazily, logs, measure, networks, platforms, registries, report
 from .platforms import Platform
 from .workspace import Workspace
 
@@ -94,6 +94,16 @@ def push(bench: Bench, rounds: int) -> list[str]:
     """The same image into an empty docker-registry."""
     with ExitStack() as stack:
         return _timed(images.pushes(bench.work, bench.platforms, stack), min(rounds, images.ROUNDS_MAX))
+
+
+def lazy(bench: Bench, rounds: int) -> list[str]:
+    """A container that reads 1 of 130 MB of an image that is not here, from a registry that sends 20 MB/s."""
+    with ExitStack() as stack:
+        found = lazily.Lazily(bench.work, bench.platforms, stack)
+        table = _timed(found.subjects, min(rounds, lazily.ROUNDS_MAX))
+        if bench.ours:
+            table += ["", f"The lazy one ended when {found.fetched():.1%} of the image's bytes had come."]
+        return table
 
 
 def listing(bench: Bench, rounds: int) -> list[str]:
@@ -184,6 +194,7 @@ FIGURES: dict[str, Callable[[Bench, int], list[str]]] = {
     "registry": registry,
     "pull": pull,
     "push": push,
+    "lazy": lazy,
     "images": listing,
     "build": build,
     "api": docker_api,

@@ -55,7 +55,7 @@ def pushes(work: Workspace, platforms: Sequence[Platform], stack: ExitStack) -> 
     for one in platforms:
         if one.name not in _REMOVE:
             continue
-        command, env = _command(one), one.run.env
+        command, env = words_before(one), one.run.env
         work.run([*command, *_PULL[one.name], name], env)
         argv = [*command, *_PUSH[one.name], name]
         found.append(Subject(f"{one.name} push", argv, env, before=lambda: shutil.rmtree(data, ignore_errors=True)))
@@ -64,7 +64,7 @@ def pushes(work: Workspace, platforms: Sequence[Platform], stack: ExitStack) -> 
 
 def listing(work: Workspace, ours: Platform) -> list[Subject]:
     """Return a subject that lists MANY images, those of the other figures among them."""
-    command, env = _command(ours), ours.run.env
+    command, env = words_before(ours), ours.run.env
     archive = work.directory / "many.tar"
     if not archive.exists():
         _write_many(archive)
@@ -77,19 +77,20 @@ _PUSH = {"orlop": ["push", "-q"], "docker": ["push", "-q"], "podman": ["push", "
 _REMOVE = {"orlop": ["rmi", "-f"], "docker": ["rmi", "-f"], "podman": ["rmi", "-f"]}
 
 
-def _command(platform: Platform) -> list[str]:
+def words_before(platform: Platform) -> list[str]:
     """Return the platform's program with its global flags: what stands before the verb."""
     return platform.run.argv[: platform.run.argv.index("run")]
 
 
 def _pull(work: Workspace, platform: Platform, name: str) -> Subject:
-    command, env = _command(platform), platform.run.env
+    command, env = words_before(platform), platform.run.env
     return Subject(
-        f"{platform.name} pull", [*command, *_PULL[platform.name], name], env, before=_remover(command, platform, name)
+        f"{platform.name} pull", [*command, *_PULL[platform.name], name], env, before=remover(command, platform, name)
     )
 
 
-def _remover(command: Sequence[str], platform: Platform, name: str) -> Callable[[], None]:
+def remover(command: Sequence[str], platform: Platform, name: str) -> Callable[[], None]:
+    """Return what removes an image by a platform's program, whether it is there or not."""
     env: Mapping[str, str] = platform.run.env
     argv = [*command, *_REMOVE[platform.name], name]
     return lambda: _ignore(subprocess.run(argv, env=env, capture_output=True, check=False))
