@@ -199,6 +199,15 @@ def terminal(orlop_env: engine.Environment) -> Iterator[Callable[..., Terminal]]
         )
 
 
+@pytest.fixture
+def trusting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home with the policy that skopeo and podman want: not each machine has theirs in /etc/containers."""
+    place = tmp_path / "home/.config/containers"
+    place.mkdir(parents=True)
+    (place / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture(scope="session")
 def peer() -> Callable[[str], Path]:
     """`peer("runc")` returns where somebody else's program lies; without it the test skips."""

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from support import processes
 from support.archives import Archive
 from support.engine import Environment
@@ -20,6 +22,7 @@ Peer = Callable[[str], Path]
 WANTED = random.Random(1).randbytes(300_000)
 
 
+@pytest.mark.usefixtures("trusting")
 def test_an_image_is_converted_pushed_checked_by_skopeo_and_run_lazily(
     orlop: Environment, peer: Peer, tmp_path: Path
 ) -> None:

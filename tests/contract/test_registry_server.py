@@ -360,7 +360,7 @@ def run(*command: object, check: bool = True, input: str = "") -> subprocess.Com
 
 
 @pytest.fixture
-def layout(tmp_path: Path, peer: Peer) -> str:
+def layout(tmp_path: Path, peer: Peer, trusting: None) -> str:
     """An image with one layer, made by umoci."""
     umoci, place = peer("umoci"), tmp_path / "layout"
     run(umoci, "init", "--layout", place)

@@ -20,6 +20,8 @@ import pytest
 from orlop.content import Store
 from orlop.content.recipes import NOT_PACKED, Head
 from orlop.content.store import sweep
+from orlop.frontends.registry import users
+from orlop.frontends.registry.auth import Passwords
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, NotFound, Unavailable
 from orlop.spec.image import OCI_LAYER, Descriptor
@@ -427,3 +429,29 @@ def test_a_lease_of_a_recipe_is_one_of_the_layers_that_it_needs(store: Store, tm
     assert os.listdir(f"{store.root}/ingest") == []
     store.remove(blob)
     assert store.stat(blob) is None and blob not in store.digests()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_is_no_blob_and_no_index(tmp_path, make):
+    """Red: a fifo is waited for, for ever, by whoever asks."""
+    store = Store(str(tmp_path))
+    digest = Digest.of(b"x")
+    make(store.path(digest))
+    with pytest.raises(Unavailable):
+        store.get(digest)
+    os.unlink(tmp_path / "index.json")
+    make(tmp_path / "index.json")
+    with pytest.raises(Unavailable):
+        store.names.entries()
+
+
+def test_what_is_no_file_has_no_users(tmp_path):
+    """Red: a registry waits for ever where they are a fifo. A link to where people keep them is followed."""
+    os.mkfifo(tmp_path / "fifo")
+    for look in (users.names, Passwords):
+        with pytest.raises(Unavailable, match="not a regular file"):
+            look(str(tmp_path / "fifo"))
+    (tmp_path / "there").write_text("me:$2b$10$abcdefghijklmnopqrstuuO3hHpq4kP6a1Ts8KJ0bPiRQ5WSoCmZe\n")
+    (tmp_path / "link").symlink_to("there")
+    assert users.names(str(tmp_path / "link")) == ["me"]
+    Passwords(str(tmp_path / "link"))

@@ -138,6 +138,22 @@ def test_a_blob_that_is_looked_for_stays(open_root, monkeypatch):
     assert repositories.sweep().links == 1
 
 
+def test_a_push_is_not_swept_away_under_its_manifest(open_root, monkeypatch):
+    """Red: where nothing unused is kept, a sweep between a push's blobs and its manifest made the push fail."""
+    repositories = open_root(unused_s=0.0)
+    for data in (b"{}", b"layer"):
+        push_blob(repositories, "app", data)
+    assert repositories.sweep().links == 0
+    image = push_image(repositories, "app", "1", b"layer")
+    repositories.delete_manifest("app", image)
+    assert repositories.sweep().links == 2  # those of a manifest that is gone go at once
+    digest = push_blob(repositories, "app", b"layer")
+    repositories.open_blob("app", digest, looked_for=True).close()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + HOUR_S)
+    assert repositories.sweep().links == 1
+
+
 def test_a_file_that_a_killed_server_left_is_swept(open_root):
     repositories = open_root()
     repositories.store.ingest(b"committed, and killed before its row was written")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from orlop.linux.path import read_file
 from orlop.spec.errors import Invalid, NotFound, Unavailable
 from orlop.spec.image import REF_NAME, Descriptor, Index
 from orlop.spec.jsonio import dump, parse
@@ -118,8 +119,7 @@ class Names:
 
     def _read(self) -> Index:
         try:
-            with open(self._path, "rb") as file:
-                data = file.read(INDEX_BYTES_MAX + 1)
+            data = read_file(self._path, INDEX_BYTES_MAX)
         except OSError as error:
             raise Unavailable("read", self._path, os.strerror(error.errno or 0)) from None
         return Index.from_json(parse(data, self._path, bytes_max=INDEX_BYTES_MAX), self._path)

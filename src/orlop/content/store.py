@@ -25,7 +25,7 @@ import fcntl
 import os
 import time
 
-from orlop.linux.path import fsync_directory
+from orlop.linux.path import fsync_directory, open_file
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, NotFound, Unavailable
 from orlop.spec.image import LAYOUT_VERSION, Descriptor, Index, Layout
@@ -99,21 +99,30 @@ class Store:
     def open(self, digest: Digest) -> io.FileIO:
         """Return the blob, open for reading without a buffer; made now where only its recipe is kept.
 
-        Raises NotFound, Unavailable for a recipe that makes another one.
+        Raises NotFound, Unavailable for what can't be read and for a recipe that makes another one.
         """
         try:
-            return open(self.path(digest), "rb", buffering=0)
+            return self._open(digest)
         except FileNotFoundError:
             if self.recipes.head(digest) is not None:
                 return self._made(digest)
             if self.awaited(digest):
-                return open(self.path(digest), "rb", buffering=0)
+                return self._open(digest)
             raise NotFound(
                 "read",
                 f"blob {digest}",
                 f"blob {digest} is not in the store",
                 hint="the image is incomplete: import or pull it again",
             ) from None
+
+    def _open(self, digest: Digest) -> io.FileIO:
+        try:
+            return open(open_file(self.path(digest)), "rb", buffering=0)
+        except FileNotFoundError:
+            raise
+        except OSError as wrong:
+            hint = "remove it, and pull or push it again"
+            raise Unavailable("read", self.path(digest), wrong.strerror or str(wrong), hint=hint) from None
 
     def _made(self, digest: Digest) -> io.FileIO:
         """Return a blob that its recipe has made, in a file without a name."""

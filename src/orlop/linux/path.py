@@ -151,13 +151,20 @@ def read_file(path: str, bytes_max: int, dirfd: int | None = None) -> bytes:
     Raises FileNotFoundError, and OSError, with an errno of DAMAGED for a symbolic link, for what is no regular file (a
     FIFO is not waited for), and for one that is larger.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=dirfd)
+    fd = open_file(path, dirfd)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise abi.error("read", errno.EINVAL, path, "it is not a regular file")
         return _read(fd, path, bytes_max)
     finally:
         os.close(fd)
+
+
+def open_file(path: str, dirfd: int | None = None) -> int:
+    """Open a regular file of our own for reading. Raises what `read_file` raises."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=dirfd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise abi.error("read", errno.EINVAL, path, "it is not a regular file")
+    return fd
 
 
 def _read(fd: int, path: str, bytes_max: int) -> bytes:

@@ -18,6 +18,7 @@ from ...linux.crypt import crypt
 from ...spec import jsonio
 from ...spec.errors import Invalid, Unavailable
 from ...spec.record import Record
+from .users import open_users, read_users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ ACTIONS = (PULL, PUSH, DELETE)
 REALM = "Orlop registry"
 TOKEN_S = 300
 _REMEMBERED_S = 300
-_FILE_BYTES_MAX = 16 * 1024 * 1024
 # What crypt(5) calls strong enough for new passwords. htpasswd's own MD5 and SHA-1 are not.
 _METHODS = (b"$2a$", b"$2b$", b"$2y$", b"$5$", b"$6$", b"$7$", b"$y$", b"$gy$")
 _DUMMY = b"$2b$10$abcdefghijklmnopqrstuuO3hHpq4kP6a1Ts8KJ0bPiRQ5WSoCmZe"
@@ -72,12 +72,12 @@ class Passwords:
 
     def _load(self) -> None:
         try:
-            with open(self._path, "rb") as file:
+            with open_users(self._path) as file:
                 found = os.fstat(file.fileno())
                 version = (found.st_ino, found.st_mtime_ns)
                 if version == self._version:
                     return
-                data = file.read(_FILE_BYTES_MAX + 1)
+                data = read_users(file, self._path)
         except OSError as wrong:
             raise Unavailable("read", self._path, wrong.strerror or str(wrong)) from None
         self._hashes = _parse_htpasswd(data, self._path)
@@ -86,8 +86,6 @@ class Passwords:
 
 
 def _parse_htpasswd(data: bytes, path: str) -> dict[str, bytes]:
-    if len(data) > _FILE_BYTES_MAX:
-        raise Invalid("read", path, f"it has more than {_FILE_BYTES_MAX} bytes", code="E0212")
     users = {}
     for number, line in enumerate(data.splitlines(), 1):
         if not line.strip() or line.startswith(b"#"):

@@ -201,7 +201,8 @@ class Door(Exchange):
             return
         self._enter(name, "GET", "HEAD")
         cache = self.registry.cache
-        found = cache.blob(name, digest) if cache is not None else self.repositories.open_blob(name, digest)
+        looked_for = self.command == "HEAD"
+        found = cache.blob(name, digest) if cache else self.repositories.open_blob(name, digest, looked_for=looked_for)
         with found if isinstance(found, io.FileIO) else nullcontext():
             headers = {
                 "Content-Type": "application/octet-stream",

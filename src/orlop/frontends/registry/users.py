@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from contextlib import contextmanager
 
 from ...linux import crypt
@@ -17,6 +18,7 @@ from ...spec.errors import Invalid, NotFound, Unavailable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
 
 BCRYPT, BCRYPT_COST = b"$2b$", 10
 PASSWORD_BYTES_MAX = 72  # what bcrypt looks at
@@ -70,15 +72,29 @@ def _is_of(line: bytes, name: str) -> bool:
 
 def _read(path: str) -> list[bytes]:
     try:
-        with open(path, "rb") as file:
-            data = file.read(_FILE_BYTES_MAX + 1)
+        with open_users(path) as file:
+            return read_users(file, path).splitlines()
     except FileNotFoundError:
         return []
     except OSError as wrong:
         raise Unavailable("read", path, wrong.strerror or str(wrong)) from None
+
+
+def open_users(path: str) -> BufferedReader:
+    """Open such a file: also by a link to where people keep theirs, but nothing that is waited for. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return open(fd, "rb")
+    os.close(fd)
+    raise OSError(errno.EINVAL, "it is not a regular file", path)
+
+
+def read_users(file: BufferedReader, path: str) -> bytes:
+    """Return what is in such a file. Raises OSError, Invalid for one that is too large."""
+    data = file.read(_FILE_BYTES_MAX + 1)
     if len(data) > _FILE_BYTES_MAX:
         raise Invalid("read", path, f"it has more than {_FILE_BYTES_MAX} bytes", code="E0212")
-    return data.splitlines()
+    return data
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from orlop.spec.image import Manifest as ImageManifest
 from . import sweep
 from .database import Database
 from .rules import Rules
-from .uploads import Lease, Leases, Upload, Uploads
+from .sweep import Held
+from .uploads import Awaiting, Lease, Leases, Upload, Uploads
 
 TOUCH_S = 60.0  # so exactly is known when something was asked for last
 
@@ -59,7 +60,7 @@ class Repositories:
         self.rules = rules or Rules()
         try:
             os.makedirs(root, 0o700, exist_ok=True)
-            self._lock = os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as wrong:
             raise Unavailable("open", f"registry {root}", wrong.strerror or str(wrong)) from None
         try:
@@ -78,6 +79,7 @@ class Repositories:
             raise
         self.uploads = Uploads(self.store, self.rules)
         self._leases = Leases()
+        self._awaiting = Awaiting()
 
     def close(self) -> None:
         """Let go of the root. Uploads are given up."""
@@ -87,11 +89,14 @@ class Repositories:
 
     # -- blobs ------------------------------------------------------------------------------------------------------
 
-    def open_blob(self, name: str, digest: Digest) -> io.FileIO:
+    def open_blob(self, name: str, digest: Digest, *, looked_for: bool = False) -> io.FileIO:
         """Return a blob that the repository holds, open for reading; manifests are no blobs.
 
         Whoever asks may be about to push a manifest that needs it: the time until the sweep takes it begins anew.
+        looked_for: only whether it is there was asked, as those do who push.
         """
+        if looked_for:
+            self._awaiting.add(name, digest)
         with self._database.connection() as connection:
             linked = connection.execute(
                 "SELECT repository, linked_at FROM link JOIN repository ON id = repository"
@@ -130,6 +135,7 @@ class Repositories:
             with self._database.transaction() as connection:
                 repository = _repository(connection, upload.repository)
                 _link(connection, repository, digest, upload.size)
+                self._awaiting.add(upload.repository, digest)
 
     def mount(self, name: str, digest: Digest, source: str) -> bool:
         """Let the repository hold a blob that `source` holds; tell whether it does."""
@@ -142,6 +148,7 @@ class Repositories:
                 return False
             self._check_quota(name, held[0], digest)
             _link(connection, _repository(connection, name), digest, held[0])
+            self._awaiting.add(name, digest)
         return True
 
     def hold(self, name: str, digest: Digest, size: int) -> None:
@@ -235,6 +242,7 @@ class Repositories:
                         "INSERT INTO tag VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET digest = excluded.digest",
                         (repository, reference, digest),
                     )
+        self._awaiting.came(name, needed)
         return Manifest(digest, media_type, data, str(parsed.subject.digest) if parsed.subject else "")
 
     def manifest(self, name: str, reference: Digest | str) -> Manifest:
@@ -314,7 +322,7 @@ class Repositories:
     def sweep(self) -> Swept:
         """Remove what nobody holds, while everybody goes on working."""
         self.uploads.expire()
-        return sweep.sweep(self._database, self.store, self._leases, self.rules, time.time())
+        return sweep.sweep(self._database, self.store, Held(self._leases, self._awaiting), self.rules, time.time())
 
     # -- what is checked --------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .database import Database
     from .rules import Rules
-    from .uploads import Leases
+    from .uploads import Awaiting, Leases
 
 
 class Swept:
@@ -42,7 +42,17 @@ class Swept:
         self.bytes = bytes
 
 
-def sweep(database: Database, store: Store, leases: Leases, rules: Rules, now: float) -> Swept:
+class Held:
+    """What somebody is about to hold on to: files by their leases, links by the manifests that are on their way."""
+
+    __slots__ = ("awaiting", "leases")
+
+    def __init__(self, leases: Leases, awaiting: Awaiting) -> None:
+        self.leases = leases
+        self.awaiting = awaiting
+
+
+def sweep(database: Database, store: Store, held: Held, rules: Rules, now: float) -> Swept:
     """Remove what nobody holds. now: seconds since the epoch."""
     swept = Swept()
     if rules.keep_last:
@@ -51,24 +61,34 @@ def sweep(database: Database, store: Store, leases: Leases, rules: Rules, now: f
         # What an index or a subject held is free only when that is gone: from the top down.
         while count := _drop_untagged(database, now - rules.untagged_s):
             swept.manifests += count
-    with database.transaction() as connection:
-        swept.links = connection.execute(
-            "DELETE FROM link WHERE linked_at <= ? AND NOT EXISTS"
-            " (SELECT 1 FROM mention m WHERE m.repository = link.repository AND m.digest = link.digest)",
-            (now - rules.unused_s,),
-        ).rowcount
+    swept.links = _drop_unused(database, held, now - rules.unused_s)
     while rules.total_bytes and (count := _make_room(database, rules.total_bytes)):
         swept.manifests += count
     for digest in _on_disk(store):
         # One at a time: whoever wants a lease waits for one look-up and one unlink.
-        with database.connection() as connection, leases.lock:
-            if leases.holds(digest) or _has_row(connection, digest):
+        with database.connection() as connection, held.leases.lock:
+            if held.leases.holds(digest) or _has_row(connection, digest):
                 continue
             size = store.stat(digest) or 0
             store.remove(digest)
         swept.blobs += 1
         swept.bytes += size
     return swept
+
+
+def _drop_unused(database: Database, held: Held, before: float) -> int:
+    """Remove links that no manifest mentions, but for those whose manifest is on its way."""
+    with database.transaction() as connection:
+        found = connection.execute(
+            "SELECT repository.name, link.repository, link.digest FROM link JOIN repository ON id = link.repository"
+            " WHERE linked_at <= ? AND NOT EXISTS"
+            " (SELECT 1 FROM mention m WHERE m.repository = link.repository AND m.digest = link.digest)",
+            (before,),
+        ).fetchall()
+        awaited = held.awaiting.now()  # behind the look: one that is linked later is not in it
+        gone = [(repository, digest) for name, repository, digest in found if (name, digest) not in awaited]
+        connection.executemany("DELETE FROM link WHERE repository = ? AND digest = ?", gone)
+    return len(gone)
 
 
 def _drop_untagged(database: Database, before: float) -> int:

@@ -10,10 +10,14 @@ from orlop.spec.distribution import RegistryError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orlop.content import Ingest, Store
     from orlop.spec.digest import Digest
 
     from .rules import Rules
+
+AWAITED_S = 600.0  # between a blob and the manifest that needs it, whatever the rules say about unused ones
 
 
 class Upload:
@@ -108,6 +112,32 @@ class Leases:
                     self._counts[digest] = count
                 else:
                     del self._counts[digest]
+
+
+class Awaiting:
+    """Blobs that were pushed, mounted or looked for, whose manifest is yet to come: no rule takes them meanwhile."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until: dict[tuple[str, Digest], float] = {}
+
+    def add(self, repository: str, digest: Digest) -> None:
+        """Expect a manifest that needs a blob."""
+        with self._lock:
+            self._until[repository, digest] = time.time() + AWAITED_S
+
+    def came(self, repository: str, digests: Iterable[Digest]) -> None:
+        """Expect no more: a manifest holds them."""
+        with self._lock:
+            for digest in digests:
+                self._until.pop((repository, digest), None)
+
+    def now(self) -> frozenset[tuple[str, Digest]]:
+        """Return what is expected now."""
+        now = time.time()
+        with self._lock:
+            self._until = {key: until for key, until in self._until.items() if until > now}
+            return frozenset(self._until)
 
 
 class Lease:
