@@ -416,6 +416,10 @@ def test_users_are_asked_for_their_password(layout: str, tmp_path: Path, peer: P
             assert registry("POST", mount, Authorization=f"Bearer {answer['token']}").status == 201
             forged = bearer[:-6] + "AAAAA="
             assert registry("GET", "/v2/app/manifests/1", Authorization=forged).status == 401
+            answer = json.loads(registry("GET", "/token?scope=repository:app:*").body)
+            assert registry("DELETE", "/v2/app/manifests/1", Authorization=f"Bearer {answer['token']}").status == 401
+            run(skopeo, "delete", "--tls-verify=false", "--creds", "anna:secret", place)
+            assert registry("GET", "/v2/app/manifests/1", Authorization=bearer).status == 404
         else:
             assert registry("GET", "/v2/app/manifests/1").status == 200
             for broken in ("Basic", "Basic !!!", "Basic " + base64.b64encode(b"anna").decode(), "Bearer x", "x" * 5000):

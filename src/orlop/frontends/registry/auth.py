@@ -174,7 +174,8 @@ class Tokens:
         for scope in scopes:
             kind, _, rest = scope.partition(":")
             name, _, actions = rest.rpartition(":")
-            allowed = [action for action in actions.split(",") if action in ACTIONS and self._may(user, action)]
+            asked = set(actions.split(","))  # skopeo asks for * before it deletes
+            allowed = [action for action in ACTIONS if asked & {action, "*"} and self._may(user, action)]
             if kind == "repository" and allowed:
                 granted[name] = sorted({*granted.get(name, ()), *allowed})
         access = {name: tuple(actions) for name, actions in granted.items()}
