@@ -37,7 +37,9 @@ _NOT_BUILT = ("inherits", "matrix", "name", "policy")
 _OVERRIDES = {"platform": "platforms", "secrets": "secret", "outputs": "output"}
 LINK = "target:"
 CURRENT = "cwd://"  # the directory of the command, where a definition came from elsewhere
-PUSH, LOAD = "type=image,push=true", "type=docker"  # what --push and --load mean
+PUSHED, LOADED = "type=image,push=true", "type=docker"  # what --push and --load add
+_SHIPPED = ("image", "registry")  # outputs that are pushed or not
+_OF_IMAGES = (*_SHIPPED, "docker", "oci")
 _SHOWN = (
     *("annotations", "attest", "context", "contexts", "dockerfile", "dockerfile-inline", "args", "labels", "tags"),
     *("cache-from", "cache-to", "target", "secret", "ssh", "platforms", "output", "pull", "no-cache", "network"),
@@ -339,15 +341,46 @@ def _override(text: str, environment: Mapping[str, str]) -> tuple[str, list[str]
     keys[0] = _OVERRIDES.get(keys[0], keys[0])
     if (keys[0] in _MAPS) != (len(keys) == 2):
         raise Invalid("bake", f"--set {text}", f"invalid key {'.'.join(keys)}", hint="maps need a key: app.args.X=1")
-    if keys[0] in ("push", "load"):
-        keys = ["output"]
-        value = PUSH if name.split(".")[1].startswith("push") else LOAD
+    if keys[0] in _SHORTHANDS and value not in ("true", "false"):
+        raise Invalid("bake", f"--set {text}", f"invalid value {value} for boolean key {keys[0]}", hint="true or false")
     return pattern, keys, value, append
+
+
+def _pushed(outputs: list[str], *, wanted: bool) -> list[str]:
+    """Return outputs as --push has them: those of images with it, one more where none of them can be pushed. Where
+    something else than an image is wanted, that is what is wanted.
+    """
+    kinds = [_kind(one) for one in outputs]
+    said = f",push={str(wanted).lower()}"
+    made = [
+        one + said if kind in _SHIPPED and not one.endswith(said) else one
+        for one, kind in zip(outputs, kinds, strict=True)
+    ]
+    is_lacking = not any(kind in _SHIPPED or kind not in _OF_IMAGES for kind in kinds)
+    return [*made, PUSHED] if wanted and is_lacking else made
+
+
+def _loaded(outputs: list[str], *, wanted: bool) -> list[str]:
+    """The same of --load."""
+    is_there = any(_kind(one) == "docker" and "dest=" not in one for one in outputs)
+    has_others = any(_kind(one) not in _OF_IMAGES for one in outputs)
+    return [*outputs, LOADED] if wanted and not is_there and not has_others else outputs
+
+
+def _kind(output: str) -> str:
+    """Return the type of an output; a word alone is a folder, or standard output."""
+    fields = dict(field.partition("=")[::2] for field in output.split(","))
+    return fields.get("type", "local")
+
+
+_SHORTHANDS = {"push": _pushed, "load": _loaded}
 
 
 def _apply(target: Target, keys: list[str], value: str, *, append: bool) -> None:
     name = keys[0]
-    if name in _MAPS:
+    if name in _SHORTHANDS:
+        target["output"] = _SHORTHANDS[name](target.get("output", []), wanted=value == "true")
+    elif name in _MAPS:
         target[name] = {**target.get(name, {}), keys[1]: value}
     elif name in _LISTS or name in _COLLECTED:
         before = target.get(name, []) if append or name == "attest" else []

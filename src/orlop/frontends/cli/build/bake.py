@@ -113,17 +113,15 @@ def _read(name: str) -> str:
 
 def _overrides(options: Options) -> list[str]:
     """Return --set and what the shorthands mean."""
-    from ....build.bake.targets import LOAD, PUSH
-
     shorthands = {
-        "push": f"*.output={PUSH}",
-        "load": f"*.output={LOAD}",
+        "push": "*.push=true",
+        "load": "*.load=true",
         "no-cache": "*.no-cache=true",
         "pull": "*.pull=true",
     }
     given = [override for name, override in shorthands.items() if options[name]]
     attestations = [
-        f"*.attest+=type={name},{_attested(options[name])}" for name in ("provenance", "sbom") if options[name]
+        f"*.attest+=type={name},{_attested(options[name])}" for name in ("sbom", "provenance") if options[name]
     ]
     return [*options["set"], *given, *attestations]
 
