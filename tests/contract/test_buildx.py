@@ -148,7 +148,13 @@ def test_a_client_s_folder_is_listed_and_pruned(docker: Docker, orlop: Environme
     received = [path for path in (orlop.root / "build/synced").iterdir() if path.is_dir()]
     assert len(received) >= 2 and orlop("builder", "du").stdout.count("a folder of a client's") == len(received)
     orlop("builder", "prune", "-f", "--filter", "until=1h")
-    assert [path for path in received if path.exists()] == received, "they were used a moment ago"
+    docker("buildx", "prune", "-f", "--filter", "type=exec.cachemount")
+    assert "invalid filter" in docker("buildx", "prune", "-f", "--filter", "parents=x", check=False)
+    docker("builder", "prune", "-f", "--filter", "type=regular")
+    assert [path for path in received if path.exists()] == received, "used a moment ago, and of another type"
+    docker("buildx", "prune", "-f", "--filter", "type=source.local", "--filter", f"id={received[0].name[:20]}")
+    assert [path for path in received if path.exists()] == received[1:]
+    docker.build("--target", "base", context)
     with (received[0].with_name(received[0].name + ".used")).open() as used:
         fcntl.flock(used, fcntl.LOCK_SH)  # as a build does that goes on
         orlop("builder", "prune", "-f")

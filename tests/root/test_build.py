@@ -248,7 +248,28 @@ def test_the_cache_is_pruned_down_to_what_may_be_used_and_must_be_free(orlop, co
     assert left("--max-used-space=1", "--reserved-space=210k") == 2
     assert left(f"--min-free-space={disk.f_blocks * disk.f_frsize}", "--keep-storage=110k") == 1
     assert left(f"--min-free-space={disk.f_blocks * disk.f_frsize}") == 0
-    assert "invalid filter" in orlop("builder", "prune", "-f", "--filter", "type=regular", check=False).stderr
+    assert "invalid filter" in orlop("builder", "prune", "-f", "--filter", "types=regular", check=False).stderr
+
+
+def test_what_a_filter_means_is_pruned_and_nothing_else(orlop, context):
+    """Red: with a matcher that fits everything, the step goes with the first mount."""
+    mounts = "".join(f"RUN --mount=type=cache,id={name},target=/c echo y > /c/y\n" for name in ("one", "two", "held"))
+    build(orlop, context, f"FROM host\nRUN echo x > /x\n{mounts}")
+    orlop("builder", "pin", "held")
+
+    def left(*words):
+        orlop("builder", "prune", "-f", *(word for text in words for word in ("--filter", text)))
+        told = orlop("builder", "du").stdout
+        return [name for name in ("cached mount one", "cached mount two", "mount held", "echo x") if name in told]
+
+    everything = left("type=frontend")
+    assert len(everything) == 4 and left("type=exec.cachemount", "description=other") == everything
+    assert left("type=exec.cachemount", "description=cached mount one") == everything[1:]
+    assert left("type=exec.cachemount", "until=1h") == left("inuse=true") == everything[1:]
+    assert left("type=exec.cachemount") == ["mount held", "echo x"]
+    assert left("type=regular") == ["mount held"]
+    refused = orlop("builder", "prune", "-f", "--filter", "type=regular", "--keep-storage=1k", check=False)
+    assert "a filter and a size don't go together" in refused.stderr
 
 
 def test_what_the_cache_has_survives_a_collection_of_images(orlop, context):
@@ -434,7 +455,7 @@ def test_cache_mounts_are_listed_pinned_and_carried_to_another_engine(orlop, con
     orlop("volume", "import", volume, tmp_path / "v.tar")
     again = image_id(build(orlop, context, text % "kept"))
     assert run(orlop, again, "cat", "/n") == "x\nx\n"
-    assert "invalid filter" in orlop("builder", "prune", "-f", "--filter", "type=regular", check=False).stderr
+    assert "invalid filter" in orlop("builder", "prune", "-f", "--filter", "types=regular", check=False).stderr
 
 
 def test_a_step_is_entered_with_what_was_mounted_on_it(orlop, context, tmp_path):

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import time
 from contextlib import contextmanager
 
 from orlop.image import collection
-from orlop.spec.errors import NotFound
+from orlop.spec.errors import Invalid, NotFound
 
 from . import history
 from .solver import cachemounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from orlop.engine.engine import Engine
 
+    Meant = Callable[[Mapping[str, object]], bool]
 
 SYNCED, USED = "synced", ".used"
+_CONDITION = re.compile(r"(?P<key>[a-z]+)(?:(?P<how>==|~=|=)(?P<value>.*))?", re.DOTALL)
+_FIELDS = {"type": "Type", "id": "ID", "description": "Description", "inuse": "InUse"}
+_TRUTH = {None: True, "true": True, "1": True, "false": False, "0": False}
 
 
 def usage(engine: Engine) -> list[dict[str, object]]:
@@ -105,12 +110,14 @@ def _locked(path: str, kind: int) -> int:
         os.close(fd)
 
 
-def _prune_folders(engine: Engine, unused_s: int) -> int:
+def _prune_folders(engine: Engine, unused_s: int, is_meant: Meant = lambda facts: True) -> int:
     """Remove folders of clients that no build has now; return the bytes that they held."""
     from orlop.snapshot.usage import measure
 
     reclaimed = 0
     for folder in folders(engine):
+        if not is_meant(_described(folder)):
+            continue
         try:
             if time.time() - folder.stat().st_mtime < unused_s:
                 continue
@@ -168,15 +175,67 @@ def prune(
     return {"CachesDeleted": deleted, "SpaceReclaimed": swept.size + reclaimed}
 
 
-def _mounts(engine: Engine) -> int:
-    """Remove the cache mounts that no step uses and nobody has pinned; return the bytes that they held."""
+def prune_matching(
+    engine: Engine, filters: Sequence[str], unused_s: int = 0, limits: Sequence[int] = ()
+) -> dict[str, object]:
+    """Remove what one of the filters means and was not used for so long, of records, cache mounts and folders.
+
+    A filter is conditions that hold together, with commas between: type, id, description or inuse, and == or ~= (has
+    it) and a value. limits: sizes that were given too. Raises Invalid: what is meant is removed, not some of it.
+    """
+    if any(limits):
+        hint = "prune with one, then with the other"
+        raise Invalid("prune", "the build cache", "a filter and a size don't go together", hint=hint)
+    is_meant = matcher(filters)
+    now = time.time()
+    deleted = []
+    for record, used in list(engine.step_cache.all()):
+        facts = {"ID": record.key, "Type": "regular", "Description": record.name, "InUse": False}
+        if now - used >= unused_s and is_meant(facts):
+            engine.step_cache.remove(record.key)
+            deleted.append(record.key)
+    reclaimed = _mounts(engine, is_meant, now - unused_s) + _prune_folders(engine, unused_s, is_meant)
+    swept = collection.collect(engine.store, engine.snapshots)
+    return {"CachesDeleted": deleted, "SpaceReclaimed": swept.size + reclaimed}
+
+
+def matcher(filters: Sequence[str]) -> Meant:
+    """Return what tells whether docker's object of an entry fits one of the filters. Raises Invalid."""
+    wanted = [[_condition(text) for text in one.split(",")] for one in filters]
+
+    def is_meant(facts: Mapping[str, object]) -> bool:
+        return any(all(condition(facts) for condition in one) for one in wanted)
+
+    return is_meant
+
+
+def _condition(text: str) -> Meant:
+    parts = _CONDITION.fullmatch(text)
+    if parts is None or parts["key"] not in _FIELDS or (parts["key"] == "inuse" and parts["value"] not in _TRUTH):
+        hint = f"write KEY=VALUE of {', '.join(sorted(_FIELDS))}, or until=24h"
+        raise Invalid("prune", "the build cache", f"invalid filter '{text[:60]}'", hint=hint)
+    field, value, has = _FIELDS[parts["key"]], parts["value"] or "", parts["how"] == "~="
+    if field == "InUse":
+        return lambda facts: facts[field] is _TRUTH[parts["value"]]
+    if has or field == "ID":  # people know the beginning of one
+        return lambda facts: value in str(facts[field])
+    return lambda facts: value == facts[field]
+
+
+def _mounts(engine: Engine, is_meant: Meant = lambda facts: True, used_before: float = 0.0) -> int:
+    """Remove the cache mounts that no step uses and nobody has pinned; return the bytes that they held.
+
+    used_before: 0.0 for whenever they were used.
+    """
     from orlop.engine.volumes import preparation
     from orlop.snapshot.usage import measure
 
     reclaimed = 0
     busy = cachemounts.in_use(engine)
-    for name, _, pinned in cachemounts.mounts(engine):
-        if name not in busy and not pinned:
+    for name, mount, pinned in cachemounts.mounts(engine):
+        facts = {"ID": name, "Type": "exec.cachemount", "Description": f"cached mount {mount}", "InUse": name in busy}
+        is_old = not used_before or _used(engine, name) <= used_before
+        if name not in busy and not pinned and is_old and is_meant(facts):
             try:
                 size = measure(engine.volumes.data(name)).bytes
                 preparation.remove(engine, name)
@@ -184,3 +243,10 @@ def _mounts(engine: Engine) -> int:
                 continue
             reclaimed += size
     return reclaimed
+
+
+def _used(engine: Engine, volume: str) -> float:
+    try:
+        return os.stat(engine.volumes.data(volume)).st_mtime
+    except (NotFound, OSError):
+        return 0.0  # it goes just now

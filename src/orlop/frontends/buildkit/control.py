@@ -190,21 +190,26 @@ class Control:
         call.send(protobuf.encode(tuple(records)))
 
     def _prune(self, call: grpc.Call) -> None:
-        from ...build.garbage import prune
+        from ...build.garbage import prune, prune_matching
 
         fields = _request(call)
         with _told():
-            for one in filter(None, map(_bytes, fields.get(1, ()))):  # buildx sends an empty one where none is given
-                shown = one[:60].decode(errors="replace")
-                raise Unsupported("prune", f"filter {shown}", "only until= is known", hint="prune without it")
-            found = prune(
-                self._engine,
-                everything=bool(protobuf.number(fields, 2)),
-                keep_bytes=protobuf.number(fields, 4),
-                max_used_bytes=protobuf.number(fields, 5),
-                min_free_bytes=protobuf.number(fields, 6),
-                unused_s=protobuf.number(fields, 3) // 10**9,
-            )
+            # buildx sends an empty one where none is given.
+            filters = [one.decode(errors="replace") for one in map(_bytes, fields.get(1, ())) if one]
+            unused_s = protobuf.number(fields, 3) // 10**9
+            if filters:
+                found = prune_matching(
+                    self._engine, filters, unused_s, [protobuf.number(fields, at) for at in (4, 5, 6)]
+                )
+            else:
+                found = prune(
+                    self._engine,
+                    everything=bool(protobuf.number(fields, 2)),
+                    keep_bytes=protobuf.number(fields, 4),
+                    max_used_bytes=protobuf.number(fields, 5),
+                    min_free_bytes=protobuf.number(fields, 6),
+                    unused_s=unused_s,
+                )
         facts: dict[str, Any] = dict(found)
         reclaimed = int(facts.get("SpaceReclaimed", 0))
         for name in facts.get("CachesDeleted") or ():

@@ -118,17 +118,26 @@ def limits(door: Door) -> dict[str, Any]:
     return found | {field: door.query.get(name, "") for field, name in texts.items()}
 
 
+_AGES = ("until", "unused-for", "label", "label!")
+_SIZES = ("keep-storage", "reserved-space", "max-used-space", "min-free-space")
+
+
 def prune(door: Door) -> None:
     """Remove what the cache of builds has; all=1 the cache mounts too."""
     from ...build.garbage import prune as collect
+    from ...build.garbage import prune_matching
 
     filters = door.filters()
-    for name in sorted(filters.keys() - {"until", "unused-for", "label", "label!"}):
-        raise Status(400, f"invalid filter '{name[:60]}'")
+    conditions = [f"{name}={value}" for name, values in filters.items() if name not in _AGES for value in values]
     if filters.get("label"):  # no entry has a label: `system prune` asks so of everything
         door.answer_json(200, {"CachesDeleted": None, "SpaceReclaimed": 0})
         return
     unused = [_seconds(value) for name in ("until", "unused-for") for value in filters.get(name, ())]
+    if conditions:
+        limits = [door.number(name) or 0 for name in _SIZES]
+        found = prune_matching(door.engine, [",".join(conditions)], max(unused, default=0), limits)
+        door.answer_json(200, found)
+        return
     found = collect(
         door.engine,
         everything=door.flag("all"),

@@ -143,12 +143,10 @@ def _prune(invocation: Invocation) -> int:
         sys.stdout.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             return 1
-    for text in options["filter"]:
-        if text.partition("=")[0] not in ("until", "unused-for"):
-            raise UsageError(f"invalid filter '{text}'", "until=24h is the one that there is")
     unused = [
         value for key, _, value in (text.partition("=") for text in options["filter"]) if key in ("until", "unused-for")
     ]
+    conditions = [text for text in options["filter"] if text.partition("=")[0] not in ("until", "unused-for")]
     unused_s = max((parse_duration(value) // 10**9 for value in unused), default=0)
     args: dict[str, object] = {
         "all": options["all"],
@@ -156,6 +154,7 @@ def _prune(invocation: Invocation) -> int:
         "max_used_bytes": options["max-used-space"],
         "min_free_bytes": options["min-free-space"],
         "unused_s": unused_s,
+        "filters": [",".join(conditions)] if conditions else [],
     }
     with invocation.connect() as engine:
         found = engine.call("build.prune", args)
@@ -218,7 +217,7 @@ PRUNE = Command(
     "[OPTIONS]",
     flags=(
         Flag("all", "a", BOOL, "Remove all unused build cache, not just dangling ones", default=False),
-        Flag("filter", "", LIST_OF_TEXTS, 'Provide filter values (e.g. "until=24h")'),
+        Flag("filter", "", LIST_OF_TEXTS, 'Provide filter values (e.g. "until=24h", "type=exec.cachemount")'),
         Flag("force", "f", BOOL, "Do not prompt for confirmation", default=False),
         Flag("keep-storage", "", BYTES, "Amount of disk space to keep for cache", default=0),
         Flag("max-used-space", "", BYTES, "Maximum amount of disk space allowed to keep for cache", default=0),

@@ -69,6 +69,7 @@ class Prune(Args):
     max_used_bytes: int = 0
     min_free_bytes: int = 0
     unused_s: int = 0
+    filters: tuple[str, ...] = ()
 
 
 def _build(call: Call, args: Build) -> Reply:
@@ -159,8 +160,11 @@ def _access(call: Call, args: Carry) -> "Access":
 
 
 def _prune(call: Call, args: Prune) -> object:
-    from ....build.garbage import prune
+    from ....build.garbage import prune, prune_matching
 
+    if args.filters:
+        limits = (args.keep_bytes, args.max_used_bytes, args.min_free_bytes)
+        return prune_matching(call.engine, args.filters, args.unused_s, limits)
     return prune(
         call.engine,
         everything=args.all,
