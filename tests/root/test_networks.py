@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from orlop.engine.networks.host import Networks
-from orlop.linux.netlink.rtnetlink import Rtnetlink
+from orlop.linux.netlink.rtnetlink import Hop, Rtnetlink
 from support import engine, processes
 from support.boxes import Box, ask, serving, silent
 from support.engine import Environment
@@ -474,6 +474,41 @@ def test_ipv6_is_there_when_asked_for_and_only_then(
             host.inside(lambda: socket.create_connection(("::1", 8080), timeout=20))
         assert ask(neighbour, A, 8080) == f"::ffff:{B}"
         assert silent(neighbour, box.address("six", "GlobalIPv6Address"), 80)
+
+
+def test_docker_s_gateway_modes(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
+    mode = "com.docker.network.bridge.gateway_mode_ipv"
+    for side, address in ((host, "2001:db8::1"), (neighbour, "2001:db8::2")):
+        side.route.add_address(side.index("up0"), address, 64, 0x02)
+    neighbour.route.add_route(("fd00::", 8), Hop("2001:db8::1"))
+    orlop("network", "create", "-o", f"{mode}4=routed", "plain")
+    orlop("network", "create", "--ipv6", "-o", f"{mode}6=routed", "mixed")
+    plain, mixed = run("--network", "plain", "-p", "8080:80"), run("--network", "mixed", "-p", "8081:80")
+    outside = serving(neighbour, 9000), serving(neighbour, 9000, family=socket.AF_INET6, address="2001:db8::2")
+    six = mixed.address("mixed", "GlobalIPv6Address")
+    with serving(plain, 80), serving(plain, 81), serving(mixed, 80, family=socket.AF_INET6), outside[0], outside[1]:
+        assert ask(neighbour, plain.address("plain"), 80) == B
+        assert silent(neighbour, plain.address("plain"), 81)
+        assert silent(neighbour, A, 8080)
+        assert ask(plain, B, 9000) == plain.address("plain")
+        assert ask(neighbour, six, 80) == "2001:db8::2"
+        assert silent(neighbour, "2001:db8::1", 8081)
+        assert ask(neighbour, A, 8081) == f"::ffff:{B}"
+        assert ask(mixed, "2001:db8::2", 9000) == six
+        assert ask(mixed, B, 9000) == A
+    assert orlop("port", plain.id).stdout == ""
+    orlop("network", "create", "--internal", "-o", f"{mode}4=isolated", "alone")
+    one, other = run("--network", "alone"), run("--network", "alone")
+    with serving(one, 80):
+        assert ask(other, one.address("alone"), 80)
+    assert not [found for found in host.route.addresses() if found.address == "10.89.2.1"]
+    for words, cause in (
+        ((f"{mode}4=isolated",), "can only be used for an internal network"),
+        ((f"{mode}6=nat-unprotected",), "would open every port of every container"),
+        ((f"{mode}4=x",), "unknown gateway mode x"),
+    ):
+        refused = orlop("network", "create", "-o", *words, "wrong", check=False)
+        assert refused.code == 1 and cause in refused.stderr, refused
 
 
 def test_a_container_without_ipv4_is_reached_from_everywhere(

@@ -33,7 +33,7 @@ from . import subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from ..spec.network import Published
 
@@ -69,18 +69,29 @@ FAMILIES = (Family(IPV4, "ipv4_addr", 32, 12, 16), Family(IPV6, "ipv6_addr", 128
 
 
 class Bridge:
-    """What the rules know of a network. subnets: of both families; inside: what they may do to one another (icc)."""
+    """What the rules know of a network. subnets: of both families; inside: what they may do to one another (icc).
 
-    __slots__ = ("icc", "internal", "masquerade", "name", "subnets")
+    routed: the versions of IP whose addresses leave it as they are.
+    """
+
+    __slots__ = ("icc", "internal", "masquerade", "name", "routed", "subnets")
 
     def __init__(
-        self, name: str, subnets: Sequence[subnet.Subnet], *, internal: bool, icc: bool, masquerade: bool
+        self,
+        name: str,
+        subnets: Sequence[subnet.Subnet],
+        *,
+        internal: bool,
+        icc: bool,
+        masquerade: bool,
+        routed: Collection[int] = (),
     ) -> None:
         self.name = name
         self.subnets = tuple(subnets)
         self.internal = internal
         self.icc = icc
         self.masquerade = masquerade
+        self.routed = frozenset(routed)
 
 
 class Forward:
@@ -399,7 +410,8 @@ def _each_bridge(change: Callable[[int, str, str, Iterable[Element]], None], tab
             continue
         ends = [(_bytes(found.first, family), _bytes(found.last, family)) for found in own]
         change(family.number, table, "hairpin", [Element(low + low, end=high + high) for low, high in ends])
-        if bridge.masquerade and not bridge.internal:
+        is_routed = (4 if family.number == IPV4 else 6) in bridge.routed
+        if bridge.masquerade and not bridge.internal and not is_routed:
             everywhere = bytes(family.size), b"\xff" * family.size
             elements = [Element(low + everywhere[0], end=high + everywhere[1]) for low, high in ends]
             change(family.number, table, "masqueraded", elements)

@@ -135,6 +135,7 @@ class Endpoint(Record):
     """A container's place in one network while it runs. link: its interface's other end on the host, "" without one.
 
     names: what the network's DNS knows it by. on_link: its way out is its interface itself, without a gateway.
+    routed: those of its addresses that others reach as they are: its ports are no ports of the machine.
     capabilities, result: what CNI plugins were told, and what they returned.
     """
 
@@ -151,6 +152,7 @@ class Endpoint(Record):
     gateway6: str = ""
     on_link: bool = False
     names: tuple[str, ...] = ()
+    routed: tuple[str, ...] = ()
     capabilities: dict[str, object] = {}
     result: dict[str, object] = {}
 

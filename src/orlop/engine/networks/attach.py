@@ -20,7 +20,7 @@ from ...spec.network import Attachment, Endpoint, EndpointRequest, Published
 from ..containers import state
 from ..containers.names import short_id
 from . import cni, egress, interfaces, mtu, names, parents, ports
-from .host import OPTION_HOST_IP, OPTION_ICC, forwards_of, is_on
+from .host import OPTION_HOST_IP, OPTION_ICC, as_published, forwards_of, is_on, routed
 from .store import new_id
 
 TYPE_CHECKING = False
@@ -453,7 +453,7 @@ def _published(engine: Engine, record: ContainerRecord, gateway: str) -> tuple[P
         return ()  # docker publishes nothing of a container whose way outside is not this machine's
     held = [one for other, had in networks.attachments.all.items() if other != record.id for one in had.ports]
     host_ip = network.options.get(OPTION_HOST_IP, "")
-    requests = ports.wanted(record.request, record.config.exposed_ports)
+    requests = as_published(network, ports.wanted(record.request, record.config.exposed_ports))
     return ports.allocate(requests, held, host_ip, record.subject)
 
 
@@ -487,6 +487,8 @@ def _decide(
         address = _address(networks, (network, pool), wish.ipv6 if is_six else wish.ipv4, taken, record)
         length = subnet.parse(pool.subnet).length
         gateway = "" if network.internal or endpoint.on_link else pool.gateway
+        if (6 if is_six else 4) in routed(network):
+            endpoint = endpoint.replace(routed=(*endpoint.routed, address))
         if is_six:
             endpoint = endpoint.replace(ipv6=address, ipv6_length=length, gateway6=gateway)
         else:

@@ -18,7 +18,7 @@ from ...network.dns import client
 from ...network.firewall import Bridge, Firewall, Forward, Gate
 from ...network.footprint import Footprint
 from ...spec.errors import Unavailable
-from ...spec.network import Pool
+from ...spec.network import ROUTED, Pool
 from .attachments import Attachments
 from .ports import loopback, needs_relay
 from .store import DEFAULT, Store
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Iterable
 
-    from ...spec.network import Attachment, Network
+    from ...spec.network import Attachment, Network, PortRequest, Published
     from .mtu import Follower
 
 REMOVAL_S_MAX = 10.0
@@ -36,6 +36,11 @@ _GATE_ADDRESS = "02:42:6f:72:6c:70"  # a locally administered one; the links are
 OPTION_NAME = "com.docker.network.bridge.name"
 OPTION_ICC = "com.docker.network.bridge.enable_icc"
 OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+OPTION_GATEWAY_MODE = {
+    4: "com.docker.network.bridge.gateway_mode_ipv4",
+    6: "com.docker.network.bridge.gateway_mode_ipv6",
+}
+GATEWAY_NAT, GATEWAY_ROUTED, GATEWAY_ISOLATED = "nat", "routed", "isolated"
 OPTION_MTU = "com.docker.network.driver.mtu"
 OPTION_HOST_IP = "com.docker.network.bridge.host_binding_ipv4"
 TRUTHS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}  # in lower case
@@ -293,6 +298,7 @@ class Networks:
             internal=network.internal,
             icc=is_on(network, OPTION_ICC),
             masquerade=is_on(network, OPTION_MASQUERADE),
+            routed=routed(network),
         )
 
     def _known(self) -> tuple[Gate, Iterable[Bridge], Iterable[Forward], bool]:
@@ -365,6 +371,28 @@ def is_on(network: Network, option: str) -> bool:
     return TRUTHS.get(network.options.get(option, "true").lower(), False)
 
 
+def gateway_mode(network: Network, version: int) -> str:
+    """Return docker's gateway mode of IPv4 or IPv6 in a network."""
+    return network.options.get(OPTION_GATEWAY_MODE[version], "") or GATEWAY_NAT
+
+
+def routed(network: Network) -> frozenset[int]:
+    """Return the versions of IP whose packets leave a network as they are, and whose ports are the containers' own."""
+    return frozenset(version for version in OPTION_GATEWAY_MODE if gateway_mode(network, version) == GATEWAY_ROUTED)
+
+
+def as_published(network: Network, wanted: Iterable[PortRequest]) -> list[PortRequest]:
+    """Return what is to be published in a network: where all that it has is routed, no port of the machine is used.
+
+    What says itself how it is published, or to whom, is published as it says.
+    """
+    own = {version for version, there in ((4, network.ipv4), (6, network.ipv6)) if there}
+    if not own <= routed(network):
+        return list(wanted)
+    plain = {"mode": ROUTED, "host_ip": "", "host_first": 0, "host_last": 0}
+    return [port if port.mode or port.sources else port.replace(**plain) for port in wanted]
+
+
 def open_text(path: str) -> str:
     with open(path, encoding="utf-8") as file:
         return file.read()
@@ -376,7 +404,7 @@ def forwards_of(held: Attachment) -> list[Forward]:
     if endpoint is None or endpoint.capabilities:
         return []  # plugins publish by themselves
     return [
-        Forward(port, address)
+        Forward(_routed(port) if address in endpoint.routed else port, address)
         for port in held.ports
         for address in (endpoint.ipv4, endpoint.ipv6)
         if address
@@ -385,9 +413,14 @@ def forwards_of(held: Attachment) -> list[Forward]:
     ] + [Forward(port, loopback(endpoint)) for port in held.host_access]
 
 
+def _routed(port: Published) -> Published:
+    """Return a port as it is published of an address that is routed."""
+    return port if port.mode or port.sources else port.replace(mode=ROUTED, host_first=port.first)
+
+
 def _gateways(network: Network) -> list[tuple[str, int]]:
     found = []
     for pool in network.pools:
-        if pool.gateway:
+        if pool.gateway and gateway_mode(network, 6 if ":" in pool.subnet else 4) != GATEWAY_ISOLATED:
             found.append((pool.gateway, subnet.parse(pool.subnet).length))
     return found

@@ -29,7 +29,9 @@ NO_SWARM = (
 LINK_NAME_LENGTH_MAX = 15
 _BOOLEANS = frozenset((host.OPTION_ICC, host.OPTION_MASQUERADE))
 _OPTIONS = {
-    "bridge": frozenset((host.OPTION_NAME, host.OPTION_MTU, host.OPTION_HOST_IP, interfaces.OPTION_PREFIX)) | _BOOLEANS,
+    "bridge": frozenset((host.OPTION_NAME, host.OPTION_MTU, host.OPTION_HOST_IP, interfaces.OPTION_PREFIX))
+    | _BOOLEANS
+    | frozenset(host.OPTION_GATEWAY_MODE.values()),
     **{driver: own | {host.OPTION_MTU, interfaces.OPTION_PREFIX} for driver, own in parents.OPTIONS.items()},
     cni.DRIVER: frozenset((cni.OPTION_CONFLIST, cni.OPTION_TIMEOUT)),
 }
@@ -297,9 +299,24 @@ def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
             raise Invalid("create", subject, f"invalid MTU: {value[:40]}", hint="give a number from 68 to 65535")
         if key == host.OPTION_HOST_IP:
             _number(value, subject)
+        if key in host.OPTION_GATEWAY_MODE.values() and value:
+            _check_gateway_mode(value, request, subject)
     if request.driver in parents.DRIVERS and not request.config_only:
         parents.check(request.driver, options, subject)
     return options
+
+
+def _check_gateway_mode(mode: str, request: NetworkRequest, subject: str) -> None:
+    if mode == host.GATEWAY_ISOLATED:
+        if not request.internal:
+            cause = "gateway mode 'isolated' can only be used for an internal network"
+            raise Invalid("create", subject, cause, hint="add --internal")
+    elif mode == "nat-unprotected":
+        cause = "gateway mode nat-unprotected would open every port of every container to all who route to it"
+        raise Unsupported("create", subject, cause, hint="publish what is to be reached, with mode=routed")
+    elif mode not in (host.GATEWAY_NAT, host.GATEWAY_ROUTED):
+        cause = f"unknown gateway mode {mode[:40]}"
+        raise Invalid("create", subject, cause, hint="known are nat, routed, isolated")
 
 
 def _link(engine: Engine, request: NetworkRequest, network_id: str, subject: str) -> str:

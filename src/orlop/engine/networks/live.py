@@ -18,7 +18,7 @@ from .. import events
 from ..containers.record import disk_trouble_told
 from . import attach, ports, relays
 from .cni import DRIVER as CNI
-from .host import OPTION_HOST_IP, forwards_of
+from .host import OPTION_HOST_IP, as_published, forwards_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,7 +104,12 @@ def _applied(
             held = held.replace(relay=0, relay_start_time=0)
         try:
             try:
-                new = ports.allocate(add, [*others, *kept], network.options.get(OPTION_HOST_IP, ""), record.subject)
+                new = ports.allocate(
+                    as_published(network, add),
+                    [*others, *kept],
+                    network.options.get(OPTION_HOST_IP, ""),
+                    record.subject,
+                )
             except OrlopError:
                 _put_back(engine, record, endpoint, (held, held, held.replace(ports=(), host_access=())))
                 raise
