@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from orlop.linux.netlink.rtnetlink import IFA_F_NODAD, Hop
 from orlop.network.dns import message
 from support import boxes, rootless
 from support.netns import Netns, network, wire
@@ -21,6 +22,7 @@ from .test_names import Upstream, ask
 from .test_rootless import Inside, lines
 
 HERE, SERVER, OTHER = "203.0.113.1", "203.0.113.2", "203.0.113.3"
+HERE_6, SERVER_6 = "2001:db8:5::1", "2001:db8:5::2"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,9 @@ def outside(user: User) -> Iterator[Netns]:
     with network() as there:
         wire(user.net, "cable", HERE, there, "cable", SERVER, 24)
         there.route.add_address(there.index("cable"), OTHER, 24)
+        for side, address in ((user.net, HERE_6), (there, SERVER_6)):
+            side.route.add_address(side.index("cable"), address, 64, IFA_F_NODAD)
+        user.net.route.add_route(("::", 0), Hop(SERVER_6, user.net.index("cable")))
         yield there
 
 
@@ -134,3 +139,15 @@ def test_a_relay_without_descriptors_carries_on(user: User) -> None:
             client.close()
         rootless.wait_for("an answer after too many", lambda: bool(boxes.ask(user.net, *target)))
     lines(user, "rm", "-f", "web")
+
+
+def test_ipv6_leads_out_and_in(user: User, outside: Netns) -> None:
+    """What comes and goes keeps its family, and a client its address."""
+    lines(user, "network", "create", "--ipv4=false", "--ipv6", "six")
+    lines(user, "run", "-d", "--name", "six", "--network", "six", "-p", "18066:80", "host", "sleep", "1000")
+    six = Inside(user, "six")
+    with boxes.serving(six, 80, family=socket.AF_INET6), boxes.serving(outside, 9000, family=socket.AF_INET6):
+        assert boxes.ask(six, SERVER_6, 9000) == HERE_6
+        assert boxes.ask(outside, HERE_6, 18066) == SERVER_6
+        for address in ("::1", "127.0.0.1"):
+            assert boxes.ask(user.net, address, 18066).startswith("fd")

@@ -298,4 +298,10 @@ GUARDS = (
             ),
         ),
     ),
+    Guard(
+        "an engine that is killed leaves a sweeper behind",
+        ("SEC-94",),
+        ("root/test_networks.py::test_a_flush_opens_nothing_after_the_engine_was_killed",),
+        (("engine/networks/attach.py", "            networks.make_will()\n", ""),),
+    ),
 )
