@@ -718,3 +718,20 @@ def test_the_disk_has_a_line_for_the_cache_and_prune_empties_it(orlop, context):
     assert "unused build cache" in told.stdout + told.stderr
     assert "Deleted build cache objects:" in orlop("system", "prune", "-f").stdout
     assert "Total: 0B" in orlop("builder", "du").stdout
+
+
+def test_a_check_s_answer_has_what_can_not_be_built(orlop, context):
+    """As docker's: in its JSON also what can't be read at all, and a rule that was made an error; a range for each line."""
+    (context / "Dockerfile").write_text("# check=error=true\nFROM host\nCMD a \\\n b\n")
+    found = json.loads(orlop("build", "--call=check,format=json", context, check=False).stdout)
+    assert found["buildError"]["message"] == "lint violation found for rules: JSONArgsRecommended"
+    ranges = [{"start": {"line": line}, "end": {"line": line}} for line in (3, 4)]
+    assert [one["location"] for one in found["warnings"]] == [{"ranges": ranges}]
+    (context / "Dockerfile").write_text("FROM host\nFOO a\n")
+    done = orlop("build", "--call=check,format=json", context, check=False)
+    assert done.code == 1
+    error = json.loads(done.stdout)["buildError"]
+    assert error["message"] == "dockerfile parse error on line 2: unknown instruction: FOO"
+    assert error["location"] == {"ranges": [{"start": {"line": 2}, "end": {"line": 2}}]}
+    told = orlop("build", "--check", context, check=False).stdout
+    assert told.startswith("ERROR: dockerfile parse error on line 2") and ">>> FOO a" in told

@@ -14,7 +14,7 @@ from orlop.build.dockerfile.options import Options
 from orlop.build.dockerfile.outline import Argument, Cache, Checked, Need, TargetEntry, check, outline, targets
 from orlop.build.dockerfile.parse import parse
 from orlop.build.ignore import Matcher
-from orlop.spec.errors import NotFound
+from orlop.spec.errors import NotFound, Unavailable
 from orlop.spec.image import ContainerConfig
 from orlop.spec.platform import Platform
 
@@ -25,6 +25,8 @@ EXPERIMENTAL = {"BUILDKIT_DOCKERFILE_CHECK_EXPERIMENTAL": "all"}
 def resolve(reference: str, platform: Platform) -> ContainerConfig:
     if reference == "missing":
         raise NotFound("build", reference, "No such image: missing")
+    if reference == "far":
+        raise Unavailable("reach", "registry", "no such host")
     return ContainerConfig(env=("FROM_BASE=1",))
 
 
@@ -56,7 +58,18 @@ def test_there_are_21_rules() -> None:
         ("FROM a\nLABEL b c", "LegacyKeyValueFormat", '"LABEL key=value" should be used instead of legacy "LABEL key value" format', 2),
         ("FROM a\nMAINTAINER b", "MaintainerDeprecated", "Maintainer instruction is deprecated in favor of using label", 2),
         ('FROM a\nCMD ["b"]\nCMD ["c"]', "MultipleInstructionsDisallowed", "Multiple CMD instructions should not be used in the same stage because only the last one will be used", 2),
-        ("FROM a\nRUN b \\\n\n c", "NoEmptyContinuation", "Empty continuation line", 2),
+        ("FROM a\nRUN b \\\n\n c", "NoEmptyContinuation", "Empty continuation line", 4),
+        ("FROM a\ncmd b", "JSONArgsRecommended", "JSON arguments recommended for cmd to prevent unintended behavior related to OS signals", 2),
+        ("FROM a\nENTRYPOINT", "JSONArgsRecommended", "JSON arguments recommended for ENTRYPOINT to prevent unintended behavior related to OS signals", 2),
+        ("FROM a\nenv b c", "LegacyKeyValueFormat", '"env key=value" should be used instead of legacy "env key value" format', 2),
+        ('FROM a\nCMD ["b"]\ncmd ["c"]', "MultipleInstructionsDisallowed", "Multiple cmd instructions should not be used in the same stage because only the last one will be used", 2),
+        ("FROM a\nARG P='1 2/TCP'\nEXPOSE $P", "ExposeProtoCasing", "Defined protocol '2/TCP' in EXPOSE instruction should be lowercase", 3),
+        ("FROM a\nARG P=1:2\nEXPOSE $P", "ExposeInvalidFormat", "EXPOSE instruction should not define an IP address or host-port mapping, found '1:2'", 3),
+        ("FROM --platform=${TARGETPLATFORM:-x} a", "RedundantTargetPlatform", "Setting platform to predefined ${TARGETPLATFORM:-x} in FROM is redundant as this is the default behavior", 1),
+        ("FROM a:1${X:-}", "UndefinedArgInFrom", "FROM argument 'X' is not declared", 1),
+        ("FROM a\nENV A=${foo:-x}", "UndefinedVar", "Usage of undefined variable '$foo'", 2),
+        ("FROM a\nENV A=${foo+x}", "UndefinedVar", "Usage of undefined variable '$foo'", 2),
+        ("FROM a\nWORKDIR 'a\tb'", "WorkdirRelativePath", 'Relative workdir "a\\tb" can have unexpected results if the base image changes', 2),
         ("FROM --platform=$TARGETPLATFORM a", "RedundantTargetPlatform", "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior", 1),
         ("FROM a AS scratch", "ReservedStageName", 'Stage name should not use the same name as reserved stage "scratch"', 1),
         ("FROM a\nARG API_TOKEN", "SecretsUsedInArgOrEnv", 'Do not use ARG or ENV instructions for sensitive data (ARG "API_TOKEN")', 2),
@@ -68,8 +81,8 @@ def test_there_are_21_rules() -> None:
         ("FROM a\nWORKDIR b", "WorkdirRelativePath", 'Relative workdir "b" can have unexpected results if the base image changes', 2),
         ("FROM a\nCOPY secret.txt /", "CopyIgnoredFile", 'Attempting to Copy file "secret.txt" that is excluded by .dockerignore', 2),
         ("FROM a\nADD ./secret.txt /", "CopyIgnoredFile", 'Attempting to Add file "secret.txt" that is excluded by .dockerignore', 2),
-        ("# wrong\nFROM a AS b", "InvalidDefinitionDescription", "Comment for build stage should follow the format: `# b <description>`", 2),
-        ("# wrong\nARG a\nFROM b", "InvalidDefinitionDescription", "Comment for argument should follow the format: `# a <description>`", 2),
+        ("# wrong\nFROM a AS b", "InvalidDefinitionDescription", "Comment for FROM should follow the format: `# b <description>`", 2),
+        ("# wrong\nARG a\nFROM b", "InvalidDefinitionDescription", "Comment for ARG should follow the format: `# a <description>`", 2),
     ],
 )  # fmt: skip
 def test_rules_that_are_broken(text: str, rule: str, detail: str, line: int) -> None:
@@ -84,6 +97,8 @@ def test_rules_that_are_broken(text: str, rule: str, detail: str, line: int) -> 
     "text",
     [
         "from a as b\nrun c",
+        "FROM a\nCOPY --exclude=$foo b c\nEXPOSE 80 $foo",
+        "ARG TOKEN\nFROM a",
         'FROM a\nSHELL ["/bin/bash"]\nCMD b',
         "FROM a\nWORKDIR /a\nWORKDIR b",
         "FROM a\nENV X=$FROM_BASE$PATH",
@@ -135,6 +150,18 @@ def test_what_can_not_be_built() -> None:
     assert checked("FROM a\nEXPOSE x") == Checked(error="invalid containerPort: x", error_lines=(2, 2))
     found = checked("FROM a\nCMD b\nEXPOSE x")
     assert ([one.rule_name for one in found.warnings], found.error_lines) == (["JSONArgsRecommended"], (3, 3))
+    assert checked("FROM a", target="b").error == 'target stage "b" could not be found'
+    found = checked("FROM --platform=linux/$TARGTARCH a")
+    assert found.error.endswith("(did you mean TARGETARCH?)")
+
+
+def test_a_registry_that_is_not_reached_leaves_what_the_text_alone_says() -> None:
+    found = checked("FROM a\nFROM far\nCMD b\nENV X=$Y")
+    assert [one.rule_name for one in found.warnings] == ["JSONArgsRecommended"]
+    assert (found.error, found.error_lines) == (
+        "far: failed to resolve source metadata: cannot reach registry: no such host",
+        (2, 2),
+    )
 
 
 def test_all_stages_are_checked_when_none_is_named() -> None:
@@ -184,3 +211,13 @@ RUN --mount=type=secret,id=t x
     assert found.secrets == (Need(name="s", required=True, lines=(9, 9)), Need(name="t", lines=(15, 15)))
     assert found.ssh == (Need(name="default", lines=(9, 9)),)
     assert found.cache == (Cache(id="c"),)
+
+
+def test_what_a_stage_takes_over_is_told_where_its_default_is() -> None:
+    text = "ARG A=1 B=2\n# C is c\nARG C=$A\nFROM a AS y\nARG C\nARG D=1 E=2\nARG D=3\n"
+    assert outline(parse(text), Options(build_platform=AMD64), resolve).args == (
+        Argument(name="A", value="1", lines=(1, 1)),
+        Argument(name="C", description="is c", value="1", lines=(3, 3)),
+        Argument(name="E", value="2", lines=(6, 6)),
+        Argument(name="D", value="3", lines=(7, 7)),
+    )

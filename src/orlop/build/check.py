@@ -14,6 +14,7 @@ from .build import prepared
 from .dockerfile import canonical
 from .dockerfile import outline as asked
 from .dockerfile.compile import compile as compile_graph
+from .dockerfile.source import DockerfileError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,16 +40,23 @@ def check(engine: Engine, request: BuildRequest, archive: int, call: str = CHECK
         raise Invalid(
             "build", f"--call={call[:60]}", "there is no such question", hint=f"ask one of {', '.join(CALLS)}"
         )
-    with prepared(engine, request, archive) as written:
-        return answer(written)
+    try:
+        with prepared(engine, request, archive) as written:
+            return answer(written)
+    except DockerfileError as wrong:
+        if call != CHECK:
+            raise
+        return _checked(wrong.source, asked.Checked(error=wrong.docker_text, error_lines=wrong.lines), wrong.hint)
 
 
 def _check(written: Written) -> Answer:
-    source = written[0].source
-    found = asked.check(*written)
+    return _checked(written[0].source, asked.check(*written))
+
+
+def _checked(source: Source, found: asked.Checked, hint: str = "") -> Answer:
     count = len(found.warnings)
     head = f"Check complete, {count} warning{'s have' if count > 1 else ' has'} been found!"
-    text = [head if count else "Check complete, no warnings found."]
+    text = [head if count else "Check complete, no warnings found."] if count or not found.error else []
     for warning in found.warnings:
         text.append(f"\nWARNING: {warning.rule_name} - {warning.url}\n{warning.detail}")
         text.append(source.excerpt(*warning.lines))
@@ -67,29 +75,29 @@ def _check(written: Written) -> Answer:
     }
     if found.error:
         document["buildError"] = {"message": found.error, "location": _location(found.error_lines)}
-        text.append(f"\nERROR: {found.error}\n{source.excerpt(*found.error_lines)}")
+        text += [""] * bool(text) + [f"ERROR: {found.error}"]
+        text += [source.excerpt(*found.error_lines)] * bool(found.error_lines[0])
+        text += [f"Next: {hint}"] * bool(hint)
+    elif found.failure:
+        document["buildError"] = {"message": found.failure, "location": {}}
+        text.append(f"\nERROR: {found.failure}")
     return {"json": document, "text": _lines(text), "status": int(bool(count or found.error))}
 
 
 def _outline(written: Written) -> Answer:
     found = asked.outline(*written)
-    document: Answer = {
-        "name": found.name,
-        "description": found.description,
-        "sources": [_encoded(written[0].source)],
-        "args": [
-            {
-                "name": arg.name,
-                "description": arg.description,
-                "value": arg.value,
-                "location": _location(arg.lines),
-            }
+    document = _given(
+        name=found.name,
+        description=found.description,
+        sources=[_encoded(written[0].source)],
+        args=[
+            _given(name=arg.name, description=arg.description, value=arg.value, location=_location(arg.lines))
             for arg in found.args
         ],
-        "secrets": [_need(need) for need in found.secrets],
-        "ssh": [_need(need) for need in found.ssh],
-        "cache": [{"ID": cache.id} for cache in found.cache],
-    }
+        secrets=[_need(need) for need in found.secrets],
+        ssh=[_need(need) for need in found.ssh],
+        cache=[{"ID": cache.id} for cache in found.cache],
+    )
     text = []
     if found.name or found.description:
         rows = [("TARGET:", found.name or DEFAULT_TARGET)]
@@ -109,14 +117,14 @@ def _targets(written: Written) -> Answer:
     found = asked.targets(written[0])
     document: Answer = {
         "targets": [
-            {
-                "name": target.name,
-                "default": target.default,
-                "description": target.description,
-                "base": target.base,
-                "platform": target.platform,
-                "location": _location(target.lines),
-            }
+            _given(
+                name=target.name,
+                default=target.default,
+                description=target.description,
+                base=target.base,
+                platform=target.platform,
+                location=_location(target.lines),
+            )
             for target in found
         ],
         "sources": [_encoded(written[0].source)],
@@ -138,11 +146,18 @@ def _graph(written: Written) -> Answer:
 
 
 def _need(need: asked.Need) -> Answer:
-    return {"name": need.name, "required": need.required, "location": _location(need.lines)}
+    return _given(name=need.name, required=need.required, location=_location(need.lines))
+
+
+def _given(**fields: object) -> Answer:
+    """Return the fields that say something: docker's answers leave the others away."""
+    return {name: value for name, value in fields.items() if value}
 
 
 def _location(lines: tuple[int, int]) -> Answer:
-    return {"ranges": [{"start": {"line": lines[0]}, "end": {"line": lines[1]}}]}
+    """Return docker's words for lines: a range for each of them; none for a place that is not known."""
+    numbers = range(lines[0], lines[1] + 1) if lines[0] else ()
+    return {"ranges": [{"start": {"line": line}, "end": {"line": line}} for line in numbers]}
 
 
 def _encoded(source: Source) -> str:

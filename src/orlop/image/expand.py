@@ -240,7 +240,7 @@ class Lexer:
 
     def _conditional(self, name: str, modifier: str, empty_counts: bool) -> str:
         word = self._until("}", False, None)
-        value = self._variables.get(name)
+        value = self._value(name)
         is_set = bool(value) if empty_counts else value is not None
         if modifier == "?" and not is_set:
             raise ValueError(f"{name}: {word or ('is not allowed to be ' + ('unset' if value is None else 'empty'))}")

@@ -6,6 +6,7 @@ earlier ones, so the graph has no cycles; nothing here calls itself for each sta
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 
 from orlop.image.expand import expand
@@ -17,6 +18,7 @@ from orlop.spec.reference import Reference
 from .. import graph
 from . import instructions as kinds
 from . import lint as rules
+from .history import quoted
 from .mounts import source_stage
 from .options import BUILTIN, Compiled
 from .parse import parse_trigger
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from .options import Options, ResolveConfig
 
 SCRATCH = "scratch"
+_NAMES = re.compile(r"\$\{?(\w+)")
 TRIGGERS_MAX = 1000
 _NOT_CONTEXTS = ("", SCRATCH, "context")
 _TRIGGER_DEPTH_MAX = 50
@@ -317,17 +320,24 @@ class Stages:
             self._source.wrong(base.lines, f"failed to process arguments for platform {base.platform}: {wrong}")
         self._report_unset(unset, base)
         if not text:
-            self._source.wrong(base.lines, f"empty platform value from expression {base.platform}")
+            near = self._near(unset)
+            self._source.wrong(base.lines, f"empty platform value from expression {base.platform}{near}")
         try:
             platform = parse_platform(text, self._options.build_platform)
         except Invalid as wrong:
-            self._source.wrong(base.lines, f"failed to parse platform {base.platform}: {wrong.cause}", hint=wrong.hint)
-        if base.platform in ("$TARGETPLATFORM", "${TARGETPLATFORM}"):
+            cause = f"failed to parse platform {base.platform}: {wrong.cause}{self._near(unset)}"
+            self._source.wrong(base.lines, cause, hint=wrong.hint)
+        alone = set(_NAMES.findall(base.platform)) == {"TARGETPLATFORM"}
+        if alone and text == self.arguments.get("TARGETPLATFORM"):
             self._lint.warn(rules.REDUNDANT_TARGET_PLATFORM, base, base.platform)
         named = platform.os in base.stage or platform.architecture in base.stage
         if "$" not in base.platform and not named:
-            self._lint.warn(rules.FROM_PLATFORM_FLAG_CONST_DISALLOWED, base, base.platform)
+            self._lint.warn(rules.FROM_PLATFORM_FLAG_CONST_DISALLOWED, base, quoted(base.platform))
         return platform
+
+    def _near(self, unset: set[str]) -> str:
+        """Return what somebody may have meant by the first name that is not set and resembles a known one."""
+        return next(filter(None, (suggestion(name, set(self.arguments)) for name in sorted(unset))), "")
 
     def _triggers(self, stage: Stage, triggers: tuple[str, ...], written: kinds.Stage) -> None:
         """Do what the base image's ONBUILD says, before anything else."""

@@ -11,6 +11,7 @@ from orlop.spec.errors import Invalid
 from .. import graph
 from . import instructions as kinds
 from . import lint as rules
+from .history import quoted
 from .remote import filename, is_http, parse_git_url
 
 TYPE_CHECKING = False
@@ -92,7 +93,7 @@ def _make(
         mode=mode,
         link=one.link,
         parents=parents,
-        exclude=tuple(stage.expand(pattern, one) for pattern in one.exclude),
+        exclude=tuple(stage.expand(pattern, one, report=False) for pattern in one.exclude),
         unpack=unpack,
         origin=stage.origin(one, counted=True),
         created_by=created_by,
@@ -186,4 +187,4 @@ def _check_ignored(stage: Stage, one: kinds.Copying, paths: list[str]) -> None:
     for path in paths if ignores else ():
         cleaned = posixpath.normpath(path.lstrip("/") or ".")
         if ignores and ignores(cleaned):
-            stage.lint.warn(rules.COPY_IGNORED_FILE, one, one.name.capitalize(), cleaned)
+            stage.lint.warn(rules.COPY_IGNORED_FILE, one, one.name.capitalize(), quoted(cleaned))

@@ -12,6 +12,7 @@ from orlop.spec.reference import Reference
 
 from . import instructions as kinds
 from .fields import boolean
+from .history import quoted
 
 WARNINGS_MAX = 1000
 _URL = "https://docs.docker.com/go/dockerfile/rule/"
@@ -96,13 +97,15 @@ class Lint:
         """What was found, by line."""
         return tuple(sorted(self._found, key=lambda warning: warning.lines))
 
-    def warn(self, rule: Rule, instruction: kinds.Instruction, *about: str) -> None:
+    def warn(
+        self, rule: Rule, instruction: kinds.Instruction, *about: str, lines: tuple[int, int] | None = None
+    ) -> None:
         """Note that a rule is broken, unless nobody asks, or a comment above the instruction says so."""
         if not self.request.wants(rule) or len(self._found) >= WARNINGS_MAX:
             return
         if any(_comment_skips(comment, rule) for comment in instruction.comments):
             return
-        self.note(rule, instruction.lines, *about)
+        self.note(rule, lines or instruction.lines, *about)
 
     def note(self, rule: Rule, lines: tuple[int, int], *about: str) -> None:
         """Note a broken rule at these lines."""
@@ -135,7 +138,8 @@ def check_text(dockerfile: kinds.Dockerfile, lint: Lint) -> None:
     _check_casing(dockerfile, lint)
     names: set[str] = set()
     for arg in dockerfile.global_args:
-        _check_instruction(arg, lint)
+        _check_continuation(arg, lint)
+        _check_description(arg, tuple(name for name, _ in arg.arguments), lint)
     for stage in dockerfile.stages:
         _check_stage_name(stage.base, names, lint)
         _check_instruction(stage.base, lint)
@@ -169,20 +173,19 @@ def _check_stage_name(base: kinds.From, names: set[str], lint: Lint) -> None:
         return
     if base.stage_as_written != base.stage:
         lint.warn(STAGE_NAME_CASING, base, base.stage_as_written)
-    if base.word.islower() != base.keyword.islower() or base.word.isupper() != base.keyword.isupper():
+    if (base.word.islower() and not base.keyword.islower()) or (base.word.isupper() and not base.keyword.isupper()):
         lint.warn(FROM_AS_CASING, base, base.keyword, base.word)
     if base.stage in _RESERVED:
-        lint.warn(RESERVED_STAGE_NAME, base, base.stage)
+        lint.warn(RESERVED_STAGE_NAME, base, quoted(base.stage))
     if base.stage in names:
-        lint.warn(DUPLICATE_STAGE_NAME, base, base.stage)
+        lint.warn(DUPLICATE_STAGE_NAME, base, quoted(base.stage))
     names.add(base.stage)
-    _check_description(base, "stage", (base.stage,), lint)
+    _check_description(base, (base.stage,), lint)
 
 
-def _check_description(one: kinds.Instruction, what: str, names: tuple[str, ...], lint: Lint) -> None:
+def _check_description(one: kinds.Instruction, names: tuple[str, ...], lint: Lint) -> None:
     if one.comments and not any(one.comments[-1].split(None, 1)[0] == name for name in names):
-        noun = "build stage" if what == "stage" else "argument"
-        lint.warn(INVALID_DEFINITION_DESCRIPTION, one, noun, names[0])
+        lint.warn(INVALID_DEFINITION_DESCRIPTION, one, one.name, names[0])
 
 
 def _check_once(stage: kinds.Stage, lint: Lint) -> None:
@@ -192,39 +195,40 @@ def _check_once(stage: kinds.Stage, lint: Lint) -> None:
             earlier = last.get(type(one))
             if earlier is not None:
                 # The earlier one is the one that has no effect.
-                lint.warn(MULTIPLE_INSTRUCTIONS_DISALLOWED, earlier, earlier.name)
+                lint.warn(MULTIPLE_INSTRUCTIONS_DISALLOWED, earlier, one.word)
             last[type(one)] = one
 
 
 def _check_instruction(one: kinds.Instruction, lint: Lint) -> None:
-    if one.empty_continuation:
-        lint.warn(NO_EMPTY_CONTINUATION, one)
+    _check_continuation(one, lint)
     if isinstance(one, kinds.Maintainer):
         lint.warn(MAINTAINER_DEPRECATED, one)
     elif isinstance(one, kinds.Pairs):
         if one.legacy:
-            lint.warn(LEGACY_KEY_VALUE_FORMAT, one, one.name)
+            lint.warn(LEGACY_KEY_VALUE_FORMAT, one, one.word)
         if isinstance(one, kinds.Env):
             _check_secrets(one, tuple(name for name, _ in one.pairs), lint)
     elif isinstance(one, kinds.Arg):
         names = tuple(name for name, _ in one.arguments)
         _check_secrets(one, names, lint)
-        _check_description(one, "argument", names, lint)
-    elif isinstance(one, kinds.Expose):
-        for port in one.ports:
-            _check_port(one, port, lint)
+        _check_description(one, names, lint)
+
+
+def _check_continuation(one: kinds.Instruction, lint: Lint) -> None:
+    if one.empty_continuation:
+        last = one.lines[1]  # docker points at the end of the instruction
+        lint.warn(NO_EMPTY_CONTINUATION, one, lines=(last, last))
 
 
 def _check_secrets(one: kinds.Instruction, names: tuple[str, ...], lint: Lint) -> None:
     for name in names:
         if _SECRET.search(name) and not _NO_SECRET.search(name):
-            lint.warn(SECRETS_USED_IN_ARG_OR_ENV, one, one.name, name)
+            lint.warn(SECRETS_USED_IN_ARG_OR_ENV, one, one.name, quoted(name))
 
 
-def _check_port(one: kinds.Expose, port: str, lint: Lint) -> None:
+def check_port(one: kinds.Expose, port: str, lint: Lint) -> None:
+    """Check one port of an EXPOSE, its variables replaced."""
     protocol = port.partition("/")[2]
-    if "$" in port:
-        return
     if protocol != protocol.lower():
         lint.warn(EXPOSE_PROTO_CASING, one, port)
     if ":" in port:
@@ -243,12 +247,12 @@ CONSISTENT_INSTRUCTION_CASING = _rule(
 COPY_IGNORED_FILE = _rule(
     "CopyIgnoredFile",
     "Attempting to Copy file that is excluded by .dockerignore",
-    'Attempting to {0} file "{1}" that is excluded by .dockerignore',
+    'Attempting to {0} file {1} that is excluded by .dockerignore',
 )
 DUPLICATE_STAGE_NAME = _rule(
     "DuplicateStageName",
     "Stage names should be unique",
-    'Duplicate stage name "{0}", stage names should be unique',
+    'Duplicate stage name {0}, stage names should be unique',
 )
 EXPOSE_INVALID_FORMAT = _rule(
     "ExposeInvalidFormat",
@@ -269,7 +273,7 @@ FROM_AS_CASING = _rule(
 FROM_PLATFORM_FLAG_CONST_DISALLOWED = _rule(
     "FromPlatformFlagConstDisallowed",
     "FROM --platform flag should not use a constant value",
-    'FROM --platform flag should not use constant value "{0}"',
+    'FROM --platform flag should not use constant value {0}',
 )
 INVALID_DEFAULT_ARG_IN_FROM = _rule(
     "InvalidDefaultArgInFrom",
@@ -316,12 +320,12 @@ REDUNDANT_TARGET_PLATFORM = _rule(
 RESERVED_STAGE_NAME = _rule(
     "ReservedStageName",
     "Reserved words should not be used as stage names",
-    'Stage name should not use the same name as reserved stage "{0}"',
+    'Stage name should not use the same name as reserved stage {0}',
 )
 SECRETS_USED_IN_ARG_OR_ENV = _rule(
     "SecretsUsedInArgOrEnv",
     "Sensitive data should not be used in the ARG or ENV commands",
-    'Do not use ARG or ENV instructions for sensitive data ({0} "{1}")',
+    'Do not use ARG or ENV instructions for sensitive data ({0} {1})',
 )
 STAGE_NAME_CASING = _rule("StageNameCasing", "Stage names should be lowercase", "Stage name '{0}' should be lowercase")
 UNDEFINED_ARG_IN_FROM = _rule(
@@ -334,6 +338,6 @@ WORKDIR_RELATIVE_PATH = _rule(
     "WorkdirRelativePath",
     "Relative workdir without an absolute workdir declared within the build can have unexpected results if the base "
     "image changes",
-    'Relative workdir "{0}" can have unexpected results if the base image changes',
+    'Relative workdir {0} can have unexpected results if the base image changes',
 )
 RULES: dict[str, Rule] = {rule.name: rule for rule in tuple(globals().values()) if isinstance(rule, Rule)}

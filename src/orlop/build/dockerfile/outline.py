@@ -1,7 +1,7 @@
 """What `--call=outline`, `--call=targets` and `--check` say of a Dockerfile, as records."""
 
 from orlop.image.expand import expand
-from orlop.spec.errors import NotFound
+from orlop.spec.errors import NotFound, OrlopError, Unavailable
 from orlop.spec.image import ContainerConfig
 from orlop.spec.platform import Platform
 from orlop.spec.record import Record
@@ -113,7 +113,7 @@ def outline(dockerfile: kinds.Dockerfile, options: "Options", resolve_config: "R
     return Outline(
         name=wanted.base.stage,
         description=description(wanted.base, wanted.base.stage),
-        args=tuple(_arguments(dockerfile, stages)),
+        args=tuple(sorted(_arguments(dockerfile, stages), key=lambda arg: arg.lines)),
         secrets=tuple(secrets.values()),
         ssh=tuple(agents.values()),
         cache=tuple(caches.values()),
@@ -126,13 +126,16 @@ def check(dockerfile: kinds.Dockerfile, options: "Options", resolve_config: "Res
     A base image that is not at hand is taken for an empty one: what it would define is then not missed.
     """
     missing: list[str] = []
+    unknown: list[tuple[str, OrlopError]] = []
 
     def resolve(reference: str, platform: Platform) -> ContainerConfig:
         try:
             return resolve_config(reference, platform)
         except NotFound:
             missing.append(reference)
-            return ContainerConfig()
+        except Unavailable as wrong:
+            unknown.append((reference, wrong))
+        return ContainerConfig()
 
     error, lines = "", (0, 0)
     lint = Lint(Request())
@@ -141,7 +144,14 @@ def check(dockerfile: kinds.Dockerfile, options: "Options", resolve_config: "Res
         compile_graph(dockerfile, _of_all(options), resolve, lint)
     except DockerfileError as wrong:
         error, lines = wrong.cause, wrong.lines
-    skipped = rules.UNDEFINED_VAR.name if missing else ""
+    except NotFound as wrong:  # the target
+        error = wrong.cause
+    if unknown and not error:
+        reference, why = unknown[0]
+        bases = [stage.base for stage in dockerfile.stages]
+        named = [base for base in bases if base.image == reference] or bases
+        error, lines = f"{reference}: failed to resolve source metadata: {why}", named[0].lines
+    skipped = rules.UNDEFINED_VAR.name if missing or unknown else ""
     warnings = tuple(one for one in lint.warnings if one.rule_name != skipped)
     return Checked(warnings=warnings, error=error, error_lines=lines, failure=lint.failure() if warnings else "")
 
@@ -169,17 +179,14 @@ def _arguments(dockerfile: kinds.Dockerfile, stages: Stages) -> "Iterator[Argume
                 seen.add(name)
                 yield _argument(arg, name, stages.arguments.get(name))
     for written, stage in needed:
+        last: dict[str, kinds.Arg] = {}
         for one in written.instructions:
             if isinstance(one, kinds.Arg):
-                yield from _declared(one, stage, stages, seen)
-
-
-def _declared(one: kinds.Arg, stage: "Stage", stages: Stages, seen: set[str]) -> "Iterator[Argument]":
-    for name, default in one.arguments:
-        if name in seen or (default is None and name in stages.predefined):
-            continue
-        seen.add(name)
-        yield _argument(one, name, stage.args.get(name))
+                last.update((name, one) for name, default in one.arguments if default is not None or name not in last)
+        for name, one in last.items():
+            if name not in seen and not (name in stages.predefined and dict(one.arguments)[name] is None):
+                seen.add(name)
+                yield _argument(one, name, stage.args.get(name))
 
 
 def _argument(one: kinds.Arg, name: str, value: str | None) -> Argument:
@@ -187,10 +194,12 @@ def _argument(one: kinds.Arg, name: str, value: str | None) -> Argument:
 
 
 def _used_by_from(dockerfile: kinds.Dockerfile, written: list[kinds.Stage]) -> set[str]:
-    """Return the names that FROM uses, and those that their defaults use."""
+    """Return the names that FROM uses and that stages take over, and those that their defaults use."""
     defaults = {name: default or "" for arg in dockerfile.global_args for name, default in arg.arguments}
     used: set[str] = set()
     texts = [text for stage in written for text in (stage.base.image, stage.base.platform)]
+    taken = [one for stage in written for one in stage.instructions if isinstance(one, kinds.Arg)]
+    texts += [f"${name}" for one in taken for name, default in one.arguments if default is None and name in defaults]
     while texts:
         found: set[str] = set()
         try:

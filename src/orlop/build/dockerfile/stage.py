@@ -144,20 +144,21 @@ class Stage:
         given = {name.upper(): value for name, value in self.options.build_args.items() if name.upper() in PROXIES}
         return tuple(f"{spelling}={given[name]}" for name in sorted(given) for spelling in (name, name.lower()))
 
-    def expand(self, text: str, one: kinds.Instruction) -> str:
-        """Return a word with variables replaced and quotes taken off."""
+    def expand(self, text: str, one: kinds.Instruction, *, report: bool = True) -> str:
+        """Return a word with variables replaced and quotes taken off. report: note the names that are not set."""
         unset: set[str] = set()
         try:
             value = expand(text, self.variables, escape=self.escape, unset=unset)
             self._shared.count(value)
         except ValueError as wrong:
             self.wrong(one, f"failed to process {_short(text)}: {wrong}")
-        self._report_unset(unset, one)
+        if report:
+            self._report_unset(unset, one)
         return value
 
     def expand_words(self, text: str, one: kinds.Instruction) -> list[str]:
-        """Return the words of a text after the replacement of variables."""
-        self.expand(text, one)
+        """Return the words of a text after the replacement of variables. Names that are not set are not noted."""
+        self.expand(text, one, report=False)
         return expand_words(text, self.variables, escape=self.escape)
 
     def expand_document(self, text: str, one: kinds.Instruction) -> str:

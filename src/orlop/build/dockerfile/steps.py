@@ -98,7 +98,7 @@ def _cmd(stage: Stage, one: kinds.Cmd, _: Trees) -> None:
 
 
 def _entrypoint(stage: Stage, one: kinds.Entrypoint, _: Trees) -> None:
-    words = _command(stage, one) if one.words else ()
+    words = _command(stage, one)
     # An inherited CMD was meant for the inherited ENTRYPOINT.
     stage.config = stage.config.replace(entrypoint=words, cmd=stage.config.cmd if stage.cmd_set else ())
     stage.record(f"ENTRYPOINT {history.quoted_list(words)}", one)
@@ -108,7 +108,7 @@ def _command(stage: Stage, one: kinds.Command) -> tuple[str, ...]:
     if one.is_json:
         return one.words
     if not stage.config.shell:
-        stage.lint.warn(rules.JSON_ARGS_RECOMMENDED, one, one.name)
+        stage.lint.warn(rules.JSON_ARGS_RECOMMENDED, one, one.word)
     return with_shell(stage, one.words)
 
 
@@ -136,6 +136,7 @@ def _expose(stage: Stage, one: kinds.Expose, _: Trees) -> None:
     words = [word for port in one.ports for word in stage.expand_words(port, one)]
     ports: dict[str, object] = {}
     for word in words:
+        rules.check_port(one, word, stage.lint)
         try:
             ports.update((port, {}) for port in port_specs(word))
         except ValueError as wrong:
@@ -172,7 +173,7 @@ def _onbuild(stage: Stage, one: kinds.OnBuild, _: Trees) -> None:
 def _workdir(stage: Stage, one: kinds.Workdir, _: Trees) -> None:
     path = stage.expand(one.path, one)
     if not stage.workdir_set and not path.startswith("/"):
-        stage.lint.warn(rules.WORKDIR_RELATIVE_PATH, one, path)
+        stage.lint.warn(rules.WORKDIR_RELATIVE_PATH, one, history.quoted(path))
     stage.workdir_set = True
     directory = "/" + posixpath.normpath(posixpath.join("/", stage.config.working_dir, path)).lstrip("/")
     stage.config = stage.config.replace(working_dir=directory)
