@@ -177,7 +177,10 @@ FILES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 _SETUID = "the classic builder and buildah change the owner last and lose the set-user-ID bit; BuildKit keeps it"
 _PARENTS = "made parents belong to --chown's owner for a directory as they do for a file, as BuildKit's"
 _STUBS = "this BuildKit leaves the directories that it made to mount on; newer ones take them away again"
+_MODE = "directories that are made have an octal mode, too, from docker 28.1 on; 0755 in older ones and in buildah"
 DIFFERENT: dict[tuple[str, str], str] = {
+    **{(peer, "mode octal"): _MODE for peer in ("buildkit", "buildah")},
+    ("buildkit", "mode octal of a directory"): _MODE,
     ("buildkit", "mounted below the working directory"): _STUBS,
     ("buildkit", "memory"): _STUBS,
     ("buildkit", "run as a user"): "a user has its groups of /etc/group, as with newer BuildKit and everywhere else",

@@ -299,7 +299,7 @@ class Stages:
             stage.platform = base.platform
             return stage, base.config.on_build
         if context is None and name == SCRATCH:
-            stage.begin_with(ContainerConfig())
+            stage.begin_with(ContainerConfig(working_dir="/"))
             return stage, ()
         stage.step_total += 1
         stage.vertex = context or self._outside(

@@ -45,16 +45,10 @@ def _character(character: str) -> str:
 
 
 def health(check: Healthcheck) -> str:
-    """Return Go's %+v of docker's HealthcheckConfig."""
-    fields = {
-        "Test": plain_list(check.test),
-        "Interval": duration(check.interval),
-        "Timeout": duration(check.timeout),
-        "StartPeriod": duration(check.start_period),
-        "StartInterval": duration(check.start_interval),
-        "Retries": check.retries,
-    }
-    return f"{{{' '.join(f'{name}:{value}' for name, value in fields.items())}}}"
+    """Return Go's %q of docker's HealthcheckConfig: how often it is tried again is a character."""
+    times = (check.interval, check.timeout, check.start_period, check.start_interval)
+    tries = "\\'" if check.retries == ord("'") else _character(chr(min(check.retries, 0x10FFFF))).replace('\\"', '"')
+    return f"&{{{quoted_list(check.test)} {' '.join(quoted(duration(time)) for time in times)} '{tries}'}}"
 
 
 def duration(nanoseconds: int) -> str:

@@ -142,7 +142,7 @@ def _expose(stage: Stage, one: kinds.Expose, _: Trees) -> None:
         except ValueError as wrong:
             stage.wrong(one, str(wrong), hint="write EXPOSE 80, 80/udp or 8000-8010")
     stage.ports.update(ports)
-    stage.record(f"EXPOSE {history.plain_list(ports)}", one)
+    stage.record(f"EXPOSE {history.plain_list(sorted(ports))}", one)
 
 
 def _stopsignal(stage: Stage, one: kinds.StopSignal, _: Trees) -> None:
@@ -181,7 +181,6 @@ def _workdir(stage: Stage, one: kinds.Workdir, _: Trees) -> None:
     if directory == "/":
         stage.record(created_by, one)
         return
-    created_by = stage.layer_text(created_by)
     vertex = graph.MakeDirectory(
         base=stage.vertex,
         path=directory,

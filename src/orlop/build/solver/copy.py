@@ -24,7 +24,7 @@ from orlop.snapshot.removal import DIRECTORY_FLAGS
 from orlop.spec.errors import Invalid, NotFound, OrlopError, Unavailable
 from orlop.spec.tar import Reader
 
-from .chmod import changed_mode
+from .chmod import OCTAL, changed_mode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ _TARGET_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOE
 class Writer:
     """Writes into one tree. root: its open root. owner: (uid, gid) of all that is written, None keeps the sources'.
 
-    mode: docker's --chmod, "" keeps the sources'. mtime_max_ns: no time is later. check: raises what ends the copying.
+    mode: docker's --chmod, "" keeps the sources'; an octal one is also that of directories that are made for them, as in
+    docker since 28.1. mtime_max_ns: no time is later. check: raises what ends the copying.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Writer:
         self._check = check
         self._owner = owner
         self._mode = mode
+        self._made_mode = int(mode, 8) & 0o777 if OCTAL.fullmatch(mode) else 0o755
         self._mtime_max_ns = mtime_max_ns
         self._links: dict[tuple[int, int], tuple[int, str]] = {}
 
@@ -119,7 +121,7 @@ class Writer:
         return True
 
     def make_directory(self, path: str) -> int:
-        """Return an open directory of the tree, made with its parents (0755, the writer's owner) where missing."""
+        """Return an open directory of the tree, made with its parents (the writer's owner) where missing."""
         path = os.path.normpath("/" + path.strip("/")).strip("/")
         try:
             return open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
@@ -137,7 +139,7 @@ class Writer:
         finally:
             os.close(above)
         fd = open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
-        os.fchmod(fd, 0o755)
+        os.fchmod(fd, self._made_mode)
         os.fchown(fd, *(self._owner or (0, 0)))
         return fd
 
@@ -169,7 +171,7 @@ class Writer:
         return self.make_directory(os.path.dirname(joined)), os.path.basename(joined)
 
     def _directory(self, source: int, listing: Listing, destination: str) -> None:
-        # The top's own mode and owner are not copied, as in docker: a new one is 0755.
+        # The top's own mode and owner are not copied, as in docker.
         top = self.make_directory(destination)
         stack = [("", open_in_root(source, listing.top, os.O_RDONLY | os.O_DIRECTORY), top)]
         try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .. import graph
 
-FORMAT = "4"  # a change of what steps leave, with the same inputs, changes this
+FORMAT = "5"  # a change of what steps leave, with the same inputs, changes this
 
 
 class Key:

@@ -95,6 +95,12 @@ def _repository(name: str) -> str:
         return ""
 
 
+# What docker says of an image's configuration also where it is not set: programs read it without asking.
+_UNSET: dict[str, object] = {
+    **dict.fromkeys(("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes")), "User": "", "WorkingDir": "",
+}  # fmt: skip
+
+
 def inspect(engine: Engine, name: str, platform: str = "") -> dict[str, object]:
     """Return docker's object of an image; platform: which of several of that name. Raises NotFound, Invalid."""
     image = _find_for(engine, name, platform)
@@ -115,7 +121,7 @@ def inspect(engine: Engine, name: str, platform: str = "") -> dict[str, object]:
         "Os": config.os,
         "OsVersion": config.os_version,
         "Size": image.size,
-        "Config": config.config.to_json(),
+        "Config": _UNSET | config.config.to_json(),
         "RootFS": {"Type": "layers", "Layers": [str(diff_id) for diff_id in config.rootfs.diff_ids]},
         "Descriptor": image.target.to_json(),
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},

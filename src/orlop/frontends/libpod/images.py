@@ -91,7 +91,7 @@ def inspect(door: Door) -> None:
             "Parent": "",
             "Comment": found["Comment"],
             "Created": found["Created"] or "0001-01-01T00:00:00Z",
-            "Config": config,
+            "Config": {name: value for name, value in config.items() if value},
             "Version": found["DockerVersion"],
             "Author": found["Author"],
             "Architecture": found["Architecture"],
@@ -100,10 +100,10 @@ def inspect(door: Door) -> None:
             "VirtualSize": found["Size"],
             "GraphDriver": {"Name": door.engine.snapshots.driver.name, "Data": {}},
             "RootFS": found["RootFS"],
-            "Labels": config.get("Labels"),
+            "Labels": config["Labels"],
             "Annotations": {},
             "ManifestType": descriptor.get("mediaType", _MANIFEST),
-            "User": config.get("User", ""),
+            "User": config["User"],
             "History": [
                 {"created": step["Created"] or None, "created_by": step["CreatedBy"], "comment": step["Comment"]}
                 for step in reversed(steps)
