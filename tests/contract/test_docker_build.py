@@ -113,6 +113,8 @@ def test_the_sdk_builds(environment):
             fileobj=io.BytesIO(text), custom_context=True, tag="sdk:1", rm=True, network_mode="none"
         )
         assert image.tags == ["sdk:1"] and any("Step 1/5" in one.get("stream", "") for one in logs)
+        unset = {"Labels": None, "Entrypoint": None, "OnBuild": None, "Volumes": None, "User": ""}  # and no KeyError
+        assert {name: image.attrs["Config"][name] for name in unset} == unset
         assert client.containers.run("sdk:1", remove=True, network_mode="none") == b"1\nof the SDK\n"
         with pytest.raises(docker.errors.BuildError) as failed:
             broken = archive(Dockerfile="FROM box:1\nRUN exit 3\n")

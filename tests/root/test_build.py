@@ -721,7 +721,7 @@ def test_the_disk_has_a_line_for_the_cache_and_prune_empties_it(orlop, context):
 
 
 def test_a_check_s_answer_has_what_can_not_be_built(orlop, context):
-    """As docker's: in its JSON also what can't be read at all, and a rule that was made an error; a range for each line."""
+    """As docker's: also what can't be read at all, and a rule that was made an error; a range for each line."""
     (context / "Dockerfile").write_text("# check=error=true\nFROM host\nCMD a \\\n b\n")
     found = json.loads(orlop("build", "--call=check,format=json", context, check=False).stdout)
     assert found["buildError"]["message"] == "lint violation found for rules: JSONArgsRecommended"

@@ -247,12 +247,12 @@ CONSISTENT_INSTRUCTION_CASING = _rule(
 COPY_IGNORED_FILE = _rule(
     "CopyIgnoredFile",
     "Attempting to Copy file that is excluded by .dockerignore",
-    'Attempting to {0} file {1} that is excluded by .dockerignore',
+    "Attempting to {0} file {1} that is excluded by .dockerignore",
 )
 DUPLICATE_STAGE_NAME = _rule(
     "DuplicateStageName",
     "Stage names should be unique",
-    'Duplicate stage name {0}, stage names should be unique',
+    "Duplicate stage name {0}, stage names should be unique",
 )
 EXPOSE_INVALID_FORMAT = _rule(
     "ExposeInvalidFormat",
@@ -273,7 +273,7 @@ FROM_AS_CASING = _rule(
 FROM_PLATFORM_FLAG_CONST_DISALLOWED = _rule(
     "FromPlatformFlagConstDisallowed",
     "FROM --platform flag should not use a constant value",
-    'FROM --platform flag should not use constant value {0}',
+    "FROM --platform flag should not use constant value {0}",
 )
 INVALID_DEFAULT_ARG_IN_FROM = _rule(
     "InvalidDefaultArgInFrom",
@@ -320,12 +320,12 @@ REDUNDANT_TARGET_PLATFORM = _rule(
 RESERVED_STAGE_NAME = _rule(
     "ReservedStageName",
     "Reserved words should not be used as stage names",
-    'Stage name should not use the same name as reserved stage {0}',
+    "Stage name should not use the same name as reserved stage {0}",
 )
 SECRETS_USED_IN_ARG_OR_ENV = _rule(
     "SecretsUsedInArgOrEnv",
     "Sensitive data should not be used in the ARG or ENV commands",
-    'Do not use ARG or ENV instructions for sensitive data ({0} {1})',
+    "Do not use ARG or ENV instructions for sensitive data ({0} {1})",
 )
 STAGE_NAME_CASING = _rule("StageNameCasing", "Stage names should be lowercase", "Stage name '{0}' should be lowercase")
 UNDEFINED_ARG_IN_FROM = _rule(
@@ -338,6 +338,6 @@ WORKDIR_RELATIVE_PATH = _rule(
     "WorkdirRelativePath",
     "Relative workdir without an absolute workdir declared within the build can have unexpected results if the base "
     "image changes",
-    'Relative workdir {0} can have unexpected results if the base image changes',
+    "Relative workdir {0} can have unexpected results if the base image changes",
 )
 RULES: dict[str, Rule] = {rule.name: rule for rule in tuple(globals().values()) if isinstance(rule, Rule)}

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .options import Options, ResolveConfig
-    from .stage import Stage
 
 
 class TargetEntry(Record):

@@ -47,8 +47,8 @@ _TARGET_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOE
 class Writer:
     """Writes into one tree. root: its open root. owner: (uid, gid) of all that is written, None keeps the sources'.
 
-    mode: docker's --chmod, "" keeps the sources'; an octal one is also that of directories that are made for them, as in
-    docker since 28.1. mtime_max_ns: no time is later. check: raises what ends the copying.
+    mode: docker's --chmod, "" keeps the sources'; directories that are made for them have it, too, when it is octal, as
+    in docker since 28.1. mtime_max_ns: no time is later. check: raises what ends the copying.
     """
 
     def __init__(
