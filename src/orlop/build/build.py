@@ -7,6 +7,7 @@ the cache.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -16,6 +17,8 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 
+from orlop.engine.containers.record import disk_trouble_told, write_durably
+from orlop.linux.path import DAMAGED, read_file
 from orlop.spec.errors import Invalid, OrlopError, Unavailable, Unsupported
 from orlop.spec.platform import Platform
 from orlop.spec.reference import Reference
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     Written = tuple[Dockerfile, Options, ResolveConfig]
 
 SALT_BYTES = 32
+_SALTING = threading.Lock()
 TAIL_LINES = 40
 
 
@@ -361,25 +365,16 @@ def _platform(engine: Engine, request: BuildRequest) -> Platform:
 def _salt(engine: Engine) -> bytes:
     """Return what makes digests of values in the cache worth nothing to others. Made once, kept for this user alone."""
     path = f"{engine.paths.root}/build/salt"
-    try:
-        with open(path, "rb") as file:
-            if len(salt := file.read(SALT_BYTES)) == SALT_BYTES:
+    with _SALTING, disk_trouble_told("read", path):
+        try:
+            if len(salt := read_file(path, SALT_BYTES)) == SALT_BYTES:
                 return salt
-    except FileNotFoundError:
-        pass
-    salt = secrets.token_bytes(SALT_BYTES)
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    temporary = f"{path}.{os.urandom(4).hex()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(salt)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        with open(path, "rb") as file:
-            salt = file.read(SALT_BYTES)
-    finally:
-        os.unlink(temporary)
+        except OSError as wrong:
+            if wrong.errno not in (errno.ENOENT, *DAMAGED):
+                raise
+        salt = secrets.token_bytes(SALT_BYTES)
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        write_durably(path, salt)
     return salt
 
 

@@ -7,6 +7,7 @@ $ORLOP_ROOT/build/builds/<id>/build.json   BuildRecord, written when it ends
 import os
 import shutil
 
+from orlop.linux.path import read_file
 from orlop.spec import jsonio
 from orlop.spec.errors import Invalid, NotFound
 from orlop.spec.record import Record
@@ -179,8 +180,7 @@ def log_path(engine: "Engine", reference: str, step: int) -> str:
 
 def _read(path: str) -> BuildRecord | None:
     try:
-        with open(path, "rb", buffering=0) as file:
-            data = file.read(RECORD_BYTES_MAX)
+        data = read_file(path, RECORD_BYTES_MAX)
         return BuildRecord.from_json(jsonio.parse(data, path, bytes_max=RECORD_BYTES_MAX), path)
     except (OSError, Invalid):
         return None

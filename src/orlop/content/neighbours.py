@@ -57,7 +57,7 @@ class Neighbours:
         """Cross out all that was written down, unless somebody collects: then it stays until the next time."""
         if self._own < 0:
             return
-        fd = os.open(f"{self._directory}/{SWEEP}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(f"{self._directory}/{SWEEP}", os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             with suppress(FileNotFoundError):  # somebody has tidied up
@@ -72,7 +72,7 @@ class Neighbours:
     @contextmanager
     def collection(self) -> Iterator[None]:
         """Be the one process that collects; waits for another."""
-        fd = os.open(f"{self._directory}/{SWEEP}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(f"{self._directory}/{SWEEP}", os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield

@@ -14,7 +14,7 @@ Invariants:
 import os
 import struct
 
-from orlop.linux.path import fsync_directory, open_in_root
+from orlop.linux.path import fsync_directory, open_file, open_in_root
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, OrlopError, Unavailable
 from orlop.spec.jsonio import dump, parse
@@ -65,7 +65,7 @@ class Recipes:
     def head(self, digest: Digest) -> Head | None:
         """Return what a blob's recipe begins with, None when there is none that can be read."""
         try:
-            with open(self.path(digest), "rb") as raw:
+            with open(open_file(self.path(digest)), "rb") as raw:
                 return _head(_unzip(raw), digest)
         except Exception:  # FileNotFoundError mostly; else what gzip, zlib and the disk say of a broken one
             return None
@@ -92,7 +92,7 @@ class Recipes:
     def remove(self, digest: Digest) -> None:
         try:
             os.unlink(self.path(digest))
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):  # a directory is none of ours: `system fsck` tells of it
             pass
 
     def add(self, digest: Digest, head: Head, pieces: "Iterable[Piece]", path: str, fd: int) -> bool:
@@ -125,7 +125,7 @@ class Recipes:
 
     def _follow(self, path: str, digest: Digest, write: "Callable[[bytes], object]") -> None:
         try:
-            with open(path, "rb") as raw:
+            with open(open_file(path), "rb") as raw:
                 file = _unzip(raw)
                 head = _head(file, digest)
                 if self.open_tree is None:

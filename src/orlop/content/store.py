@@ -382,9 +382,10 @@ def _make_layout(root: str) -> None:
         for name, document in files.items():
             if not os.path.exists(f"{root}/{name}"):
                 _write_new(f"{root}/{name}", dump(document))
-        os.close(os.open(f"{root}/leases/{SWEEP}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(f"{root}/leases/{SWEEP}", os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise Unavailable("open", f"content store {root}", os.strerror(error.errno or 0)) from None
+        where = f"{error.filename}: " if error.filename else ""
+        raise Unavailable("open", f"content store {root}", f"{where}{os.strerror(error.errno or 0)}") from None
 
 
 def _write_new(path: str, data: bytes) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 
 from .. import __version__
+from ..linux.path import read_file
 from ..snapshot.overlay import lies_on_overlay
 from ..spec.task import LOG_DRIVERS
 from . import strict
 from .cdi import specs
 from .compile.security import DEFAULT
 from .containers import state
-from .containers.record import timestamp, write_durably
+from .containers.record import disk_trouble_told, timestamp, write_durably
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 API_VERSION, API_VERSION_MIN = "1.50", "1.40"
 ID_FILE = "engine-id"
-ID_BYTES = 16
+ID_BYTES, ID_FILE_BYTES_MAX = 16, 64
 NETWORK_DRIVERS = ("bridge", "host", "ipvlan", "macvlan", "null")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's name: Go's
 
@@ -116,13 +117,13 @@ def engine_id(engine: Engine) -> str:
     """Return the id of the engine's data: drawn once, the same for every engine that works on it."""
     path = f"{engine.paths.root}/{ID_FILE}"
     try:
-        with open(path, encoding="ascii") as file:
-            found = file.read(64).strip()
+        found = read_file(path, ID_FILE_BYTES_MAX).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         found = ""
     if not found:
         found = os.urandom(ID_BYTES).hex()
-        write_durably(path, f"{found}\n".encode())
+        with disk_trouble_told("write", path):
+            write_durably(path, f"{found}\n".encode())
     return found
 
 

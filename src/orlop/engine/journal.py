@@ -19,7 +19,9 @@ import os
 import threading
 from collections import deque
 from contextlib import ExitStack
+from errno import EISDIR
 
+from ..linux.path import DAMAGED, open_file
 from ..spec import jsonio
 from ..spec.errors import Invalid
 
@@ -101,7 +103,14 @@ class Journal:
         self._gone: deque[str] = deque()
         self._oldest_ns: int | None = None
         self._look()
-        self._fd = _open(path)
+        try:
+            self._fd = _open(path)
+        except OSError as wrong:
+            if wrong.errno not in (EISDIR, *DAMAGED):
+                raise
+            os.rename(path, f"{path}.odd-{os.urandom(4).hex()}")
+            log.write(f"{path} is no file of ours: it has another name now, and a new one begins")
+            self._fd = _open(path)
         self._size = os.fstat(self._fd).st_size
         self._torn = self._size > 0 and os.pread(self._fd, 1, self._size - 1) != b"\n"
 
@@ -138,9 +147,7 @@ class Journal:
         with self._lock, ExitStack() as undo:
             files = []
             for path in (f"{self._path}.1", self._path):
-                try:
-                    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                except FileNotFoundError:
+                if (fd := _opened(path)) < 0:
                     continue
                 undo.callback(os.close, fd)
                 files.append((fd, os.fstat(fd).st_size))
@@ -205,14 +212,23 @@ class Journal:
 
 
 def _open(path: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(path, flags, 0o600)
+    return open_file(path, flags=os.O_RDWR | os.O_CREAT | os.O_APPEND)
+
+
+def _opened(path: str) -> int:
+    """Return a descriptor of what is kept, -1 where no file of ours is. Raises OSError."""
+    try:
+        return open_file(path)
+    except FileNotFoundError:
+        return -1
+    except OSError as wrong:
+        if wrong.errno in DAMAGED:
+            return -1
+        raise
 
 
 def _of_file(path: str) -> Iterator[Event]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
+    if (fd := _opened(path)) < 0:
         return
     try:
         yield from _events(fd, os.fstat(fd).st_size)
@@ -221,9 +237,12 @@ def _of_file(path: str) -> Iterator[Event]:
 
 
 def _events(fd: int, size: int) -> Iterator[Event]:
-    """Yield the events of the first size bytes of a file; a line that is none is passed over."""
+    """Yield the events of the first size bytes of a file; a line that is none is passed over.
+
+    Of a file that is larger than one of ours can get, the end.
+    """
     rest = b""
-    at = 0
+    at = max(0, size - SIZE_BYTES_MAX - LINE_BYTES_MAX)
     while at < size and (data := os.pread(fd, min(READ_BYTES, size - at), at)):
         at += len(data)
         *lines, rest = (rest + data).split(b"\n")

@@ -20,7 +20,7 @@ import shutil
 import threading
 import time
 
-from ..spec.errors import NotFound, OrlopError
+from ..spec.errors import Internal, NotFound, OrlopError
 from . import events
 from .containers import ends, execs, freezing, names, removal, state
 from .networks import attach, cni, egress
@@ -99,7 +99,7 @@ def _take_up_networks(engine: Engine, late: list[str]) -> None:
     engine.networks.starting.update(late)
     try:
         engine.networks.adopt()
-    except OSError as wrong:
+    except (OSError, Internal) as wrong:
         engine.log.write(f"the rules of the networks can't be written: {wrong}")
     cni.hold_namespaces(engine)
     egress.listen(engine)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 
+from orlop.linux.path import read_file
 from orlop.spec.digest import Digest
 from orlop.spec.errors import Invalid, NotFound, OrlopError, Unavailable
 from orlop.spec.image import OCI_LAYER, ContainerConfig, Descriptor, History, ImageConfig, RootFs
@@ -272,9 +273,7 @@ def _state(paths: tuple[str, ...]) -> Digest:
 def _read_record(store: Store) -> HostRecord | None:
     path = f"{store.root}/{RECORD_FILE}"
     try:
-        with open(path, "rb") as file:
-            data = file.read(RECORD_BYTES_MAX)
-        return HostRecord.from_json(parse(data, path), path)
+        return HostRecord.from_json(parse(read_file(path, RECORD_BYTES_MAX), path), path)
     except (OSError, OrlopError):
         return None  # it is only a cache: without it the image is made again
 

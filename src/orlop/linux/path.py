@@ -158,9 +158,9 @@ def read_file(path: str, bytes_max: int, dirfd: int | None = None) -> bytes:
         os.close(fd)
 
 
-def open_file(path: str, dirfd: int | None = None) -> int:
-    """Open a regular file of our own for reading. Raises what `read_file` raises."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=dirfd)
+def open_file(path: str, dirfd: int | None = None, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file of our own. Raises what `read_file` raises; EISDIR for a directory that is to be written."""
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC, 0o600, dir_fd=dirfd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise abi.error("read", errno.EINVAL, path, "it is not a regular file")

@@ -322,10 +322,11 @@ class Snapshots:
     def _parent(self, key: str) -> Digest | None:
         """Return the ChainID that the layer called key stands on. Raises NotFound."""
         try:
-            with open(f"{self._active(key)}/parent") as file:
-                parent = file.read(256)
+            parent = read_file(path := f"{self._active(key)}/parent", 256).decode(errors="replace")
         except FileNotFoundError:
             raise self._missing(key) from None
+        except OSError as wrong:
+            raise unavailable("read", path, wrong) from None
         if not parent:
             cause = "its parent file is empty: it was made just before a power failure"
             raise Unavailable("mount", f"snapshot {key}", cause)

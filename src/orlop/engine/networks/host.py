@@ -127,8 +127,9 @@ class Networks:
         """Make a network's bridge and its rules if they are not there; return the network and the bridge's index.
 
         A subnet that the engine itself had chosen, and that a route leads to since, is changed while nobody is there.
-        Raises OSError when the kernel refuses, Unavailable while the engine is stopping.
+        Raises OSError when the kernel refuses, Unavailable while the engine is stopping, as `Store.check`.
         """
+        self.store.check()
         if self._left:
             raise Unavailable("set up", network.subject, "the engine is stopping", hint="try again")
         self.trouble = self.uplink()
@@ -238,7 +239,10 @@ class Networks:
             return None
 
     def adopt(self) -> None:
-        """Take up what containers of an earlier engine are on, after their attachments were read."""
+        """Take up what containers of an earlier engine are on, after their attachments were read.
+
+        Raises OSError; Internal, and leaves the rules that there are, while a network's record can't be read.
+        """
         sweeper.end(self.run)
         if self.attachments.all:
             self.make_will()
@@ -247,6 +251,7 @@ class Networks:
             for network in self.store.all().values():
                 if network.driver == "bridge" and network.id in used:
                     self._bridges[network.id] = self._bridge(network)
+            self.store.check()
             if self._bridges:
                 self.rewrite()
 

@@ -1,6 +1,9 @@
 """The networks on disk: $ORLOP_ROOT/networks/<id>/network.json. Writer: the engine.
 
 bridge, host and none are always there; they can't be removed.
+
+A record that can't be read hides no other network. Until it is repaired, or its directory removed, no network is made
+and no rule is written: its name, its subnet and its bridge are not known.
 """
 
 from __future__ import annotations
@@ -35,16 +38,24 @@ class Store:
         """directory: $ORLOP_ROOT/networks; it exists."""
         self.directory = directory
         self._all: dict[str, Network] | None = None
+        self._damaged: OrlopError | None = None
 
     def all(self) -> dict[str, Network]:
-        """Return every network by its id, as it is now."""
-        if self._all is None:
+        """Return every network by its id, as it is now; one whose record can't be read is left out."""
+        if self._all is None or self._damaged:
+            self._damaged = None
             self._all = {network.id: network for network in self._read()}
             present = {network.name for network in self._all.values()}
             for name, driver in PREDEFINED.items():
-                if name not in present:
+                if name not in present and not self._damaged:  # it may be that one
                     self.save(_predefined(name, driver))
         return self._all
+
+    def check(self) -> None:
+        """Raise Internal, which names the file, while there is a record that can't be read."""
+        self.all()
+        if self._damaged:
+            raise self._damaged
 
     def get(self, network_id: str) -> Network | None:
         """Return a network of a whole id, None when it is gone."""
@@ -53,7 +64,7 @@ class Store:
     def find(self, reference: str) -> Network:
         """Return the network that a user means by an id, a name, or the beginning of exactly one id.
 
-        Raises NotFound with docker's text; Invalid when several ids begin so.
+        Raises NotFound with docker's text; Invalid when several ids begin so; what `check` raises for what may be that.
         """
         every = self.all()
         if reference.startswith("cni:"):  # of that driver, so that no other one of this name is meant
@@ -68,19 +79,21 @@ class Store:
             cause = f"network {reference} is ambiguous ({len(found)} matches found on ID prefix)"
             raise Invalid("find", f"network {reference}", cause, hint="give more digits of the id, or the name")
         if not found:
+            self.check()
             shown = reference[:100]
             hint = "list the networks with: orlop network ls"
             raise NotFound("find", f"network {shown}", f"network {shown} not found", hint=hint, code="E0701")
         return found[0]
 
     def check_name(self, name: str) -> None:
-        """Raise Invalid for what is no name, Conflict with docker's text for one that is taken."""
+        """Raise Invalid for what is no name, Conflict with docker's text for one that is taken, and as `check`."""
         if not name.strip():
             raise Invalid("create", "a network", "invalid name: name is empty", hint="give a name: network create NAME")
         names.check_name(name)
         if any(network.name == name for network in self.all().values()):
             cause = f"network with name {name} already exists"
             raise Conflict("create", f"network {name}", cause, hint=f"use it, or remove it: orlop network rm {name}")
+        self.check()
 
     def pools(self) -> Sequence[tuple[str, int]]:
         """Return where subnets are cut from: what the administrator has written, else those that there always are.
@@ -119,11 +132,12 @@ class Store:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # a creation that never came to its end
             except OSError as wrong:
-                raise Internal("read", path, wrong.strerror or str(wrong), hint=hint) from None
+                self._damaged = Internal("read", path, wrong.strerror or str(wrong), hint=hint)
             except OrlopError as wrong:
-                raise Internal("read", path, wrong.cause, hint=hint) from None
-            if network.id == name:
-                yield network
+                self._damaged = Internal("read", path, wrong.cause, hint=hint)
+            else:
+                if network.id == name:
+                    yield network
 
 
 def new_id() -> str:
