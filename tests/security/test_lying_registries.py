@@ -204,6 +204,18 @@ def test_memory_stays_small(puller: Puller) -> None:
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < RSS_BYTES_MAX
 
 
+def test_a_pull_that_nobody_waits_for_any_more_is_no_defect(puller: Puller) -> None:
+    """Red: where the very first answer was still waited for, it was told as one in the engine's log."""
+    with Registry(honest(), lambda request: bool(request.send_error(503)) or True) as registry:
+        one = Pull(
+            *(puller.store, puller.downloads, [puller.repository(registry.name)]),
+            *(Reference.parse(f"{registry.name}/lib/x:1"), Platform.parse("linux/amd64")),
+        )
+        one.cancel.set()
+        with puller.store.leases.hold() as lease, pytest.raises(OrlopError, match="interrupted"):
+            list(one.run(lease, puller.snapshots.unpack))
+
+
 def test_a_wrong_configuration(puller: Puller) -> None:
     content = honest()
     other = bytes(Archive().file(b"else"))

@@ -13,7 +13,7 @@ import pytest
 from orlop.content import Store
 from orlop.content.names import Names
 from orlop.spec.digest import Digest
-from orlop.spec.errors import Invalid, NotFound
+from orlop.spec.errors import Invalid, NotFound, Unavailable
 from orlop.spec.image import OCI_MANIFEST, Descriptor
 from orlop.spec.reference import Reference
 
@@ -132,6 +132,14 @@ def test_a_broken_index_is_said_and_not_overwritten(names: Names, text: str) -> 
     with pytest.raises(Invalid, match=r"index\.json"):
         names.put(name("x"), target("a"))
     assert Path(names._path).read_text() == text
+
+
+def test_an_index_that_is_no_file_is_not_waited_for(names: Names) -> None:
+    """Red: with open() a fifo hangs every command that names an image."""
+    os.unlink(names._path)
+    os.mkfifo(names._path)
+    with pytest.raises(Unavailable, match=r"index\.json"):
+        names.entries()
 
 
 def test_writers_do_not_lose_each_others_names(names: Names) -> None:

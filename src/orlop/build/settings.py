@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orlop.spec.registry import Credentials
 
     from . import graph
-    from .request import BuildRequest
+    from .request import BuildRequest, SecretSource
 
     class Asked(Protocol):
         """Who is asked, while a build goes on, for what its request does not bring. Both raise Unavailable."""
@@ -59,7 +59,7 @@ class Settings:
         self.hostname = ""  # of steps; "" is what they always have
         self.keeps = True  # whether the cache learns what steps made
         self.before: dict[str, dict[str, str]] = NO_HISTORY
-        self.secrets = {secret.id: base64.b64decode(secret.data) for secret in request.secrets}
+        self.secrets = {secret.id: _data(secret) for secret in request.secrets}
         self._agents = {agent.id: agent.path for agent in request.agents}
         self._asked = asked
 
@@ -122,3 +122,11 @@ class Settings:
 def place_of(vertex: graph.Vertex) -> str:
     """Return where in its Dockerfile a step stands."""
     return f"{vertex.origin.stage} {vertex.origin.step}"
+
+
+def _data(secret: SecretSource) -> bytes:
+    try:
+        return base64.b64decode(secret.data, validate=True)
+    except ValueError:
+        cause = "its data is not base64"
+        raise Invalid("build", f"secret {secret.id[:60]!r}", cause, hint="encode what the secret is") from None

@@ -107,12 +107,12 @@ class Pull:
         Returns what the reference means at the registry, and whether all of it was here under that name.
         """
         tag = str(self.reference.digest or self.reference.tag)
-        target, data = self._document(tag, lease)
-        yield {"status": f"Pulling from {self.reference.path}", "id": tag}
-        known = self._store.names.get(self.reference)
-        chosen = self._choose(target, data, lease)
-        fetched: list[tuple[Chosen, list[Download | None]]] = [(one, []) for one in chosen]
+        fetched: list[tuple[Chosen, list[Download | None]]] = []
         try:
+            target, data = self._document(tag, lease)
+            yield {"status": f"Pulling from {self.reference.path}", "id": tag}
+            known = self._store.names.get(self.reference)
+            fetched += [(one, []) for one in self._choose(target, data, lease)]
             for one, downloads in fetched:
                 self._start(one, lease, downloads)
             was_complete = known is not None and known.digest == target.digest and not _any_running(fetched)
