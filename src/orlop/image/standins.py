@@ -64,7 +64,10 @@ def busybox(program: str) -> bytes:
             )
         with open(program, "rb") as file:
             data = file.read()
-        listed = subprocess.run([program, "--list"], capture_output=True, check=True, timeout=APPLETS_S_MAX).stdout
+        words = ["busybox", "--list"]  # by another name it is one of its applets
+        listed = subprocess.run(
+            words, executable=program, capture_output=True, check=True, timeout=APPLETS_S_MAX
+        ).stdout
     except (OSError, BrokenElf, subprocess.SubprocessError) as wrong:
         raise Invalid("read", program, str(wrong), hint=hint) from None
     folders = ("bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr", "usr/bin", "var")
