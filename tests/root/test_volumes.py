@@ -616,6 +616,21 @@ def test_the_next_engine_finishes_a_renaming(orlop):
     assert orlop("inspect", "-f", "{{(index .Mounts 0).Name}}", "c").stdout == "new\n"
 
 
+def test_snapshots_follow_a_volume_to_its_new_name(orlop):
+    shell(orlop, "echo one > /v/a", "-v", "old:/v")
+    orlop("volume", "snapshot", "old", "before")
+    shell(orlop, "echo two > /v/a", "-v", "old:/v")
+    orlop("volume", "mv", "old", "new")
+    orlop("volume", "prune", "-f", "--all", "--filter", "label=io.orlop.snapshot-of")
+    orlop("volume", "rollback", "new", "before")
+    assert (data(orlop, "new") / "a").read_text() == "one\n"
+    orlop("engine", "stop")
+    volumes = orlop.root / "volumes"
+    (volumes / "new").rename(volumes / "last")  # where an engine died
+    (volumes / ".move-1").write_text('{"old":"new","new":"last"}')
+    orlop("volume", "rollback", "last", "before")
+
+
 def test_a_volume_goes_back_to_its_snapshot(orlop):
     shell(orlop, "echo one > /v/a; mkdir /v/d; echo x > /v/d/gone; chown 5:6 /v/d; ln -s /etc /v/l", "-v", "data:/v")
     assert orlop("volume", "snapshot", "data", "before").stdout == "before\n"

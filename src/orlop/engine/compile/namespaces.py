@@ -87,7 +87,7 @@ def time_offsets(request: ContainerRequest, subject: str) -> dict[str, TimeOffse
 
 def _invalid_time(mode: str, subject: str) -> Invalid:
     hint = "write private, host, container:NAME, ns:PATH, or private,boottime=86400,monotonic=86400"
-    return Invalid("create", subject, f"invalid TIME mode: {mode[:100]}", hint=hint)
+    return Invalid("create", subject, f"invalid TIME mode: {mode[:100]}", hint=hint, code="E0225")
 
 
 def shared_with_host(request: ContainerRequest) -> frozenset[str]:
@@ -111,7 +111,7 @@ def check(request: ContainerRequest, subject: str) -> None:
         is_joined = mode.startswith(f"{PATH}/") or (mode.startswith(CONTAINER) and len(mode) > len(CONTAINER))
         if (mode and mode not in known and not is_joined) or "\0" in mode:
             hint = f"known are {', '.join(known)}, container:NAME, ns:PATH"
-            raise Invalid("create", subject, f"invalid {kind} mode: {mode[:100]}", hint=hint)
+            raise Invalid("create", subject, f"invalid {kind} mode: {mode[:100]}", hint=hint, code="E0225")
     if request.cgroup_parent:
         _check_cgroup(request.cgroup_parent, subject)
     if request.isolation not in ("", "default"):

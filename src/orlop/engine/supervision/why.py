@@ -164,7 +164,8 @@ def _running(engine: Engine, record: ContainerRecord, task: Task) -> Answer:
     if said == "unhealthy" and checked is not None:
         last = checked.log[-1].output.strip() if checked.log else ""
         facts.append(f"the last of {checked.failing_streak} failed checks said: {last[:LINE_LENGTH_MAX]}")
-        return Answer("unhealthy", f"it runs since {since}, and is unhealthy", "see: orlop logs", tuple(facts))
+        remedy = f"see: orlop logs {record.name}"
+        return Answer("unhealthy", f"it runs since {since}, and is unhealthy", remedy, tuple(facts))
     word = "is paused" if task.state == state.PAUSED else "runs"
     return Answer(task.state, f"it {word} since {since}" + (f" ({said})" if said else ""), "", tuple(facts))
 

@@ -16,7 +16,7 @@ from ...spec.task import SPEC_FILE
 from .. import events
 from ..containers.record import disk_trouble_told, write_durably
 from . import preparation
-from .store import check_name
+from .store import SNAPSHOT_LABEL, check_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def rename(engine: Engine, old: str, new: str) -> None:
             engine.volumes.rename(old, new, lambda: frozenset(preparation.users(engine, old)) - users)
             for container in sorted(users):
                 _follow(engine, container, old, new)
+            _follow_snapshots(engine, old, new)
         finally:
             os.unlink(note)
     events.publish(engine, events.VOLUME, "destroy", old, {})
@@ -59,6 +60,7 @@ def finish(engine: Engine) -> None:
             if engine.volumes.find(old) is None and engine.volumes.find(new) is not None:
                 for container in list(preparation.users(engine, old)):
                     _follow(engine, container, old, new)
+                _follow_snapshots(engine, old, new)
             os.unlink(f"{directory}/{name}")
         except (OSError, OrlopError) as wrong:
             engine.log.write(f"the renaming of a volume in {directory}/{name} is not finished: {wrong}")
@@ -84,6 +86,13 @@ def _follow(engine: Engine, container: str, old: str, new: str) -> None:
         for point in record.mounts
     )
     engine.records.save(record.replace(mounts=points, request=_asked(record.request, old, new)))
+
+
+def _follow_snapshots(engine: Engine, old: str, new: str) -> None:
+    """Let a volume's snapshots name it as it is called now: it goes back to them only, and prunes spare them."""
+    for record in engine.volumes.all():
+        if record.labels.get(SNAPSHOT_LABEL) == old:
+            engine.volumes.relabel(record.replace(labels={**record.labels, SNAPSHOT_LABEL: new}))
 
 
 def _moved(device: str, before: str, after: str) -> str:

@@ -286,6 +286,10 @@ class Volumes:
         write_durably(f"{self.path(new)}/{RECORD_FILE}", jsonio.dump(record.replace(name=new).to_json()))
         path.fsync_directory(self.directory)
 
+    def relabel(self, record: VolumeRecord) -> None:
+        """Write down a volume's labels. Raises OSError."""
+        write_durably(f"{self.path(record.name)}/{RECORD_FILE}", jsonio.dump(record.to_json()))
+
     @contextmanager
     def held(self, names: "Iterable[str]") -> "Iterator[None]":
         """Keep these volumes, which may not exist yet, from being removed."""

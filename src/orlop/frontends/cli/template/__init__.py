@@ -44,4 +44,5 @@ class Template:
     def _invalid(self, wrong: Exception) -> Invalid:
         cause = str(wrong) if isinstance(wrong, TemplateError) else "it is nested too deeply"
         shown = self._text if len(self._text) <= 200 else self._text[:200] + "..."
-        return Invalid("use", f"the template {shown}", cause, hint="--format '{{json .}}' shows all that there is")
+        hint = "--format '{{json .}}' shows all that there is"
+        return Invalid("use", f"the template {shown}", cause, hint=hint, code="E0217")

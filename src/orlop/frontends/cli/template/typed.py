@@ -6,7 +6,7 @@ without a health check. Only templates see it; what is printed as JSON stays as 
 
 from __future__ import annotations
 
-from .values import NIL, NilList, NilMap
+from .values import NIL, NilList, NilMap, Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +55,5 @@ def container(value: object) -> object:
     return whole
 
 
-def _filled(value: Mapping[str, object], kind: str) -> dict[str, object]:
-    absent = {name: _ABSENT[of] for of, names in _FIELDS[kind].items() for name in names.split()}
-    return {**value, **{name: nothing for name, nothing in absent.items() if value.get(name) is None}}
+def _filled(value: Mapping[str, object], kind: str) -> Struct:
+    return Struct(value, {name: _ABSENT[of] for of, names in _FIELDS[kind].items() for name in names.split()})

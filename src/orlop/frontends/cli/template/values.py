@@ -7,7 +7,7 @@ from ..flags import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 RANGE_MAX = 100_000
 
@@ -22,6 +22,16 @@ class NilList(list[object]):
 
 class NilMap(dict[str, object]):
     """Go's nil map: empty, and null in JSON."""
+
+
+class Struct(dict[str, object]):
+    """A Go struct: fields that the JSON does not have are there for templates, and `json` leaves them away."""
+
+    def __init__(self, value: Mapping[str, object], absent: Mapping[str, object]) -> None:
+        super().__init__(
+            {**absent, **{name: item for name, item in value.items() if item is not None or name not in absent}}
+        )
+        self.hidden = absent.keys() - value.keys()
 
 
 class Nil:
@@ -126,6 +136,8 @@ def _in_gos_order(value: object) -> object:
         return value.plain()
     if isinstance(value, (NilList, NilMap, Nil)):
         return None
+    if isinstance(value, Struct):
+        return {key: _in_gos_order(item) for key, item in value.items() if key not in value.hidden}
     if isinstance(value, list):
         return [_in_gos_order(item) for item in value]
     if not isinstance(value, dict):
