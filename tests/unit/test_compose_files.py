@@ -72,6 +72,11 @@ def test_a_misspelt_key_gets_the_next_one(tmp_path: Path) -> None:
         b"services: {web: {image: x, labels: !unknown {}}}",
         b"services: {? [a]: b}",
         b"[" * 5000,
+        # Red: they ended the process, or took minutes: PyYAML calls itself in C, libyaml looks at all that are open.
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b"- " * 200_000,
+        b"a: " + b"? " * 200_000,
         b"services:\n" + b"".join(b" " * n + b"a:\n" for n in range(1, 200)),
         b"services: {'a/b': {image: x}}",
         b"x: " + b"9" * 100_000 + b"\nservices: 1",

@@ -374,6 +374,15 @@ def test_broken_archives_are_refused_with_their_cause(case: str, step: int) -> N
     assert len(str(refused.value)) < 600
 
 
+def test_an_end_that_never_stops_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red: an import of /dev/zero, or whoever sends zeros behind an archive, went on for ever."""
+    told = "1073741824 bytes follow its end"
+    with open("/dev/zero", "rb", buffering=0) as endless, pytest.raises(Invalid, match=told):
+        list(tar.Reader(endless.read, "the archive"))
+    monkeypatch.setattr(tar, "PADDING_BYTES_MAX", 20_000)
+    assert list(tar.Reader(io.BytesIO(bytes(20_000)).read, "the archive")) == []
+
+
 @pytest.mark.parametrize("kind", [b"M", b"V", b"D", b"N", b"A", b"\xff", b"8"])
 def test_members_that_no_file_system_has(kind: bytes) -> None:
     with pytest.raises(Unsupported, match="none that a root file system has"):

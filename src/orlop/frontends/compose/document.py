@@ -93,6 +93,7 @@ def parse(text: bytes, file: str) -> list[Map]:
     yaml = library()
     try:
         source = text.decode("utf-8-sig")
+        _check_depth(yaml, source, file)
         nodes = list(yaml.compose_all(source, _loader(yaml)))
     except UnicodeDecodeError as error:
         raise Invalid("read", file, f"byte {error.start} is not UTF-8", hint="save it as UTF-8") from None
@@ -112,6 +113,18 @@ def parse(text: bytes, file: str) -> list[Map]:
             raise wrong(Place(file, 1, 1), "", "the top level must be a mapping", "begin with `services:`")
         documents.append(value)
     return documents
+
+
+def _check_depth(yaml: Any, source: str, file: str) -> None:
+    """Raise Invalid for what is nested too deeply: PyYAML's composer calls itself in C, and would end the process."""
+    depth = 0
+    for event in yaml.parse(source, _loader(yaml)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEPTH_MAX + 1:
+            raise Invalid("read", file, f"it is nested deeper than {DEPTH_MAX} levels", hint="flatten it")
 
 
 def library() -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 512
 READ_BYTES = 256 * 1024
+PADDING_BYTES_MAX = 1 << 30  # behind the end of an archive: /dev/zero is one that never stops
 
 # typeflag, under the names of <tar.h>
 REGTYPE, LNKTYPE, SYMTYPE, CHRTYPE, BLKTYPE, DIRTYPE, FIFOTYPE = "0", "1", "2", "3", "4", "5", "6"
@@ -116,7 +117,8 @@ class Reader:
     def __iter__(self) -> "Iterator[Member]":
         while (member := self._next()) is not None:
             yield member
-        self._source.drain()
+        if not self._source.drain():
+            raise self._broken(f"more than {PADDING_BYTES_MAX} bytes follow its end")
 
     @property
     def offset(self) -> int:
@@ -365,11 +367,13 @@ class _Source:
         self.taken += len(data)
         return data
 
-    def drain(self) -> None:
-        """Read what follows the end of the archive: padding, by the format."""
+    def drain(self) -> bool:
+        """Read what follows the end of the archive: padding, by the format. Return whether it ends."""
         self._chunk, self._at = b"", 0
-        while self._read(READ_BYTES):
-            pass
+        left = PADDING_BYTES_MAX
+        while left > 0 and (data := self._read(READ_BYTES)):
+            left -= len(data)
+        return left > 0
 
 
 def parse_pax(data: bytes, broken: "Callable[[str], OrlopError]") -> dict[bytes, bytes]:
