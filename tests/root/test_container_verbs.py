@@ -12,10 +12,15 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from orlop.engine.containers import changes
+from orlop.engine.containers.state import RUNNING, Task
 from orlop.linux.cgroup import Cgroup, detect
+from orlop.spec.runtime import Pids, Resources
 from support import processes
 from support.engine import COMMAND, Environment
 
@@ -464,3 +469,13 @@ def test_a_container_is_written_for_other_tools(orlop, tmp_path):
     assert "\nPodmanArgs=--memory=67108864\n" in orlop("show-run", "--as", "quadlet", "web").stdout
     refused = orlop("show-run", "--as", "swarm", "web", check=False)
     assert refused.code == 1 and "there is no form 'swarm'" in refused.stderr
+
+
+def test_limits_of_one_whose_cgroup_has_just_gone_are_those_of_its_next_run():
+    """Its monitor removes the cgroup first, and says then that it has ended."""
+    layout = detect()
+    host = SimpleNamespace(runtime=SimpleNamespace(layout=layout))
+    engine: Any = SimpleNamespace(host=host, observe=lambda _: Task(RUNNING))
+    record: Any = SimpleNamespace(id="x", subject="container x")
+    gone = Cgroup(layout, f"/orlop-test-{os.getpid()}-gone")
+    changes._apply(engine, record, gone, Resources(pids=Pids(limit=5)))

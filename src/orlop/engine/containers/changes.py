@@ -106,8 +106,9 @@ def _apply(engine: Engine, record: ContainerRecord, cgroup: Cgroup, changed: Res
     try:
         cgroup.apply(settings.settings(changed, engine.host.runtime.layout, devices=False))
     except OSError as wrong:
-        if isinstance(wrong, FileNotFoundError) and not engine.observe(record.id).lives:
-            return  # it has ended: the next start has the new limits
+        is_gone = isinstance(wrong, FileNotFoundError) and str(wrong.filename).endswith(cgroup.path)
+        if is_gone or (isinstance(wrong, FileNotFoundError) and not engine.observe(record.id).lives):
+            return  # it has ended, which its monitor says a moment later: the next start has the new limits
         cause = f"the kernel refuses {wrong.filename}: {wrong.strerror}"
         hint = "nothing was changed; a memory limit must be above what is in use: orlop stats --no-stream"
         raise Unavailable("update", record.subject, cause, hint=hint, code="E0507") from None
