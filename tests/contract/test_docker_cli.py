@@ -365,6 +365,12 @@ def players(ours: Cli, them: Cli, own: Cli) -> tuple[Cli, Cli, Cli]:
     return ours, them, own
 
 
+def forget(cli: Cli) -> None:
+    """Remove what earlier scripts have left, which not all three have played."""
+    if ids := cli("ps -aq").stdout.decode().split():
+        assert cli(f"rm -f {' '.join(ids)}").returncode == 0
+
+
 @pytest.mark.parametrize("name", MORE)
 def test_every_verb_with_its_flags(players: tuple[Cli, Cli, Cli], name: str) -> None:
     """docker with our daemon, docker with its own, and orlop: the same output and status; of orlop's errors that it has
@@ -372,6 +378,7 @@ def test_every_verb_with_its_flags(players: tuple[Cli, Cli, Cli], name: str) -> 
     archives = [f"orlop-{os.getpid()}-{index}.tar" for index in range(len(players))]
     try:
         with ThreadPoolExecutor(len(players)) as threads:
+            list(threads.map(forget, players))
             said = list(threads.map(play, players, [MORE[name]] * len(players), archives))
     finally:
         for archive in archives:
