@@ -74,6 +74,7 @@ CASES: dict[str, tuple[str, str]] = {
     "end taken away": ("ENV P=b.tar.gz\nWORKDIR {d}/${{P%.*}}\nWORKDIR {d}/${{P%%.*}}\nWORKDIR /", "755 . | 755 b | 755 b.tar"),
     "replaced": ("ENV P=a-b-c\nWORKDIR {d}/${{P/-/_}}\nWORKDIR {d}/${{P//-/_}}\nWORKDIR /", "755 . | 755 a_b-c | 755 a_b_c"),
     "no network": ("RUN --network=none mkdir -p {d}; ls /sys/class/net > {d}/l", "755 . | 644 l=lo\n"),
+    "a name without a network": ("RUN --network=none mkdir -p {d}; busybox grep -o buildkitsandbox /etc/hosts > {d}/l", "755 . | 644 l=buildkitsandbox\n"),
     "sandbox": ("RUN --security=sandbox mkdir -p {d}; echo x > {d}/l", "755 . | 644 l=x\n"),
     "no platform": ("ARG TARGETOS\nRUN mkdir -p {d}; echo $TARGETOS$TARGETVARIANT > {d}/l", "755 . | 644 l=linux\n"),
     "a trigger": ("COPY --from=triggered /by {d}/by", "755 . | 644 by=trigger\n"),

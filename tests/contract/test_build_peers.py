@@ -52,6 +52,7 @@ FILES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "owner by one number": ("COPY --chown=7 a {d}/", (), BOTH),
     "owner by name": ("COPY --chown=bob a {d}/", (), BOTH),
     "owner by names": ("COPY --chown=bob:staff a {d}/", (), BOTH),
+    "owner by a group alone": ("COPY --chown=:8 a {d}/", (), NEITHER),
     "owner of a directory": ("COPY --chown=7:8 dir {d}/new", (), BOTH),
     "owner of made directories": ("COPY --chown=7:8 a {d}/x/y/", (), DOCKER),
     "modes": ("COPY modes {d}/modes", (), BOTH),
@@ -148,6 +149,12 @@ FILES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         (),
         NEITHER,
     ),
+    "cache of two owners": (
+        "RUN --mount=type=cache,target=/c,id=two touch /c/x\n"
+        "RUN --mount=type=cache,target=/c,id=two,uid=5 mkdir -p {d}; ls -A /c > {d}/l; stat -c '%a %u %g' /c >> {d}/l",
+        (),
+        NEITHER,
+    ),
     "cache that begins as a stage's": (
         "RUN --mount=type=cache,target=/c,id=begun,from=made,source=/made mkdir -p {d}; ls -ln /c/sub/deep > {d}/l",
         (),
@@ -193,7 +200,7 @@ WHOLE = os.environ.get("ORLOP_TEST_BUILDS") == "all"
 SHORT = {name: case for name, case in FILES.items() if case[0].count("\n") == 0 and not case[0].startswith("RUN")}
 SHORT = {name: case for name, case in SHORT.items() if "RUN" not in case[0]}
 SHORT |= {name: FILES[name] for name in ("run makes files", "run removes a directory", "run as a user")}
-SHORT |= {name: FILES[name] for name in ("mounted context", "mounted stage", "cache with an owner", "memory")}
+SHORT |= {name: FILES[name] for name in ("mounted context", "mounted stage", "cache of two owners", "memory")}
 FILES = FILES if WHOLE else SHORT
 BUILDAH_CASES = 20  # of the short run
 

@@ -283,11 +283,12 @@ class Writer:
 def owner_of(root: int, text: str) -> tuple[int, int]:
     """Return what --chown means in a tree. Raises NotFound for a name that passwd or group does not have, Invalid.
 
-    Without a group it is the one called like the user (or with its number), or else the user's own, as in docker.
+    As in docker, without a group it is the one called like the user (or with its number), or else the user's own; and
+    without a user it is root.
     """
     user, colon, group = text.partition(":")
     if colon:
-        identity = users.resolve(root, f"{user}:{group}" if group else user)
+        identity = users.resolve(root, f"{user or 0}:{group}" if group else user)
         return identity.uid, identity.gid
     try:
         identity = users.resolve(root, f"{user}:{user}")

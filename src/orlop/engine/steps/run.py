@@ -132,17 +132,20 @@ def _start(
 ) -> ContainerRecord:
     # Its own id, where the tree is called otherwise: that of a step that failed.
     step_id = workspace.key if names.is_id(workspace.key) else names.new_id()
+    hostname, request = command.request.hostname or HOSTNAME, command.request
+    if request.network == attach.NONE:  # no address has its name: programs ask who they are
+        request = request.replace(extra_hosts=(*request.extra_hosts, f"{hostname}:127.0.0.1"))
     record = ContainerRecord(
         id=step_id,
         name=f"step_{step_id[:12]}",
         created_at=timestamp(),
-        request=command.request,
+        request=request,
         config=Config(
             cmd=command.argv,
             env=command.env,
             user=command.user,
             working_dir=command.cwd,
-            hostname=command.request.hostname or HOSTNAME,
+            hostname=hostname,
         ),
     )
     directory, runtime_directory = engine.records.path(record.id), engine.task_directory(record.id)
