@@ -212,7 +212,7 @@ def test_the_builder_tells_of_itself(docker: Docker, context: Path) -> None:
     docker.build("-t", "x", "--target", "base", context)
     assert "running" in docker("buildx", "ls") and "linux/" in docker("buildx", "inspect")
     assert "Total:" in docker("buildx", "du")
-    assert "only until= is known" in docker("buildx", "prune", "-f", "--filter", "type=regular", check=False)
+    assert "Total:" in docker("buildx", "prune", "-f", "--filter", "type=regular")
     docker("buildx", "prune", "-f", "--filter", "until=1h", "--keep-storage=1gb")
     docker("buildx", "prune", "-f")
     assert "#1 [internal]" in docker.build("-t", "x", "--target", "base", context)

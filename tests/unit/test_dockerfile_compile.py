@@ -214,7 +214,8 @@ def test_mounts() -> None:
     assert (bind.source.reference, bind.path, bind.target, bind.read_only) == ("base:2", "/b", "/x", False)
     assert isinstance(mounts("from=s,target=/x", "FROM scratch AS s\nFROM base").source, graph.Scratch)
     cache = mounts("type=cache,target=/c/$V,sharing=locked,mode=0700,uid=1,gid=2")
-    assert (cache.target, cache.id, cache.sharing) == ("/c/v", "/c/v,mode=0700,uid=1,gid=2", "locked")
+    assert (cache.target, cache.id, cache.sharing) == ("/c/v", "/c/v", "locked")
+    assert cache.cache == "/c/v,mode=0700,uid=1,gid=2"
     assert (cache.mode, cache.uid, cache.gid, cache.source, cache.read_only) == (0o700, 1, 2, None, False)
     assert mounts("type=cache,id=x,target=/c,from=base,source=s,ro").path == "/s"
     assert mounts("type=tmpfs,target=/t,size=1m").size_bytes == 2**20

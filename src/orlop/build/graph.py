@@ -139,6 +139,13 @@ class CacheMount(Identical):
     uid: int = 0
     gid: int = 0
 
+    @property
+    def cache(self) -> str:
+        """Which cache it is: as in docker, one that is to have another owner or mode is another one."""
+        mode = f",mode={self.mode:04o}" if self.mode != 0o755 else ""
+        owner = "".join(f",{key}={number}" for key, number in (("uid", self.uid), ("gid", self.gid)) if number)
+        return f"{self.id}{mode}{owner}"
+
 
 class TmpfsMount(Identical):
     """Memory. size_bytes: 0 is the kernel's default."""

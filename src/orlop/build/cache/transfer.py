@@ -83,7 +83,7 @@ def _mounted(solver: Solver, targets: Sequence[graph.Target]) -> set[str]:
     """Return the ids of the cache mounts of all steps that the targets need."""
     steps = solver.plan(target.vertex for target in targets)
     found = (mount for step in steps if isinstance(step, graph.Run) for mount in step.mounts)
-    return {mount.id for mount in found if isinstance(mount, graph.CacheMount)}
+    return {mount.cache for mount in found if isinstance(mount, graph.CacheMount)}
 
 
 def _access(solver: Solver) -> mounts.Access:

@@ -272,7 +272,7 @@ def _mount(stage: Stage, one: kinds.Run, text: str, index: int, trees: Trees) ->
     if flag.type == mounts.CACHE:
         return graph.CacheMount(
             target=target,
-            id=_cache_id(stage, flag),
+            id=_cache_id(stage, flag.id or posixpath.normpath(flag.target)),
             source=trees(flag.source_stage, one) if flag.source_stage else None,
             path=path,
             read_only=bool(flag.read_only),
@@ -289,12 +289,7 @@ def _mount(stage: Stage, one: kinds.Run, text: str, index: int, trees: Trees) ->
     )
 
 
-def _cache_id(stage: Stage, flag: mounts.MountFlag) -> str:
-    """Return which cache a mount means: as in docker, one that somebody else is to own is another one."""
-    name = flag.id or posixpath.normpath(flag.target)
-    if flag.mode not in (None, 0o755):
-        name += f",mode={flag.mode:04o}"
-    name += "".join(f",{key}={number}" for key, number in (("uid", flag.uid), ("gid", flag.gid)) if number)
+def _cache_id(stage: Stage, name: str) -> str:
     namespace = stage.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS", "")
     return f"{namespace}/{name}" if namespace else name
 

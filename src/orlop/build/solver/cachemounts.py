@@ -40,7 +40,7 @@ _users: dict[tuple[str, str], list[str]] = {}  # (data directory, volume) -> how
 @contextmanager
 def held_cache(solver: Solver, mount: graph.CacheMount) -> Iterator[str]:
     """Hold the directory of a cache mount; yields its path. Waits for one that is locked. Raises Unavailable."""
-    with claimed(solver.engine, mount.id, solver.check, mount.sharing) as name, solver.engine.volumes.held({name}):
+    with claimed(solver.engine, mount.cache, solver.check, mount.sharing) as name, solver.engine.volumes.held({name}):
         yield _made(solver, name, mount)
 
 
@@ -145,9 +145,9 @@ def _made(solver: Solver, name: str, mount: graph.CacheMount) -> str:
     engine = solver.engine
     path = f"{engine.volumes.path(name)}/{DATA}"
     with engine.volumes.filling(name):  # whoever shares it finds it whole
-        if _is_here(solver, name) or any(make(mount.id, name) for make in solver.mount_sources):
+        if _is_here(solver, name) or any(make(mount.cache, name) for make in solver.mount_sources):
             return path
-        volumes.create(engine, VolumeRequest(name=name, labels={LABEL: mount.id}))
+        volumes.create(engine, VolumeRequest(name=name, labels={LABEL: mount.cache}))
         if mount.source is not None:
             _fill(solver, mount, path)
         os.chmod(path, mount.mode)
