@@ -151,7 +151,7 @@ def test_the_stream_ends_with_the_image(api):
         ("", archive(Dockerfile="FROM box:1\nCOPY\n"), 400, "COPY"),
         ("?buildargs={", archive(Dockerfile="FROM box:1\n"), 400, ""),
         ("?labels=[]", archive(Dockerfile="FROM box:1\n"), 400, ""),
-        ("?target=none", archive(Dockerfile="FROM box:1\n"), 404, "none"),
+        ("?target=none", archive(Dockerfile="FROM box:1\n"), 400, "none"),
         ("?t=UPPER", archive(Dockerfile="FROM box:1\n"), 400, ""),
         ("?version=2", archive(Dockerfile="FROM box:1\n"), 400, ""),
         ("?remote=ftp://host/x", b"", 400, ""),

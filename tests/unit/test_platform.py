@@ -25,13 +25,17 @@ from orlop.spec.platform import Platform
         ("linux/i686", "linux/386"),
         ("linux/amd64/v3", "linux/amd64/v3"),
         ("windows/amd64", "windows/amd64"),
+        ("arm64", "linux/arm64"),  # as containerd reads one part alone
+        ("armhf", "linux/arm"),
     ],
 )
 def test_spellings(text: str, expected: str) -> None:
     assert str(Platform.parse(text)) == expected
 
 
-@pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "a/b/c/d", "linux/amd 64", "l" * 200 + "/a", "a/\0"])
+@pytest.mark.parametrize(
+    "text", ["", "plan9x", "linux/", "/amd64", "a/b/c/d", "linux/amd 64", "l" * 200 + "/a", "a/\0"]
+)
 def test_what_is_none(text: str) -> None:
     with pytest.raises(Invalid, match="os/architecture"):
         Platform.parse(text)

@@ -20,9 +20,9 @@ from .environment import CACHE, ROOT, only_one
 # fmt: off
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
-    "contract":    ("runc", "buildah", "skopeo", "umoci", "docker.io", "docker-compose", "docker-compose-1",
-                    "docker-buildx", "docker-registry", "podman", "podman-remote", "openssl", "busybox-static",
-                    "binutils", "binutils-aarch64-linux-gnu", "mmdebstrap", "qemu-user-static",
+    "contract":    ("runc", "buildah", "skopeo", "umoci", "docker.io", "docker.io-26", "docker-compose",
+                    "docker-compose-1", "docker-buildx", "docker-registry", "podman", "podman-remote", "openssl",
+                    "busybox-static", "binutils", "binutils-aarch64-linux-gnu", "mmdebstrap", "qemu-user-static",
                     "openssh-client"),
     "root":        ("btrfs-progs", "busybox-static", "containernetworking-plugins", "docker-registry", "erofs-utils",
                     "fuse-overlayfs", "iproute2", "iptables", "nftables", "passt", "procps", "slirp4netns", "strace",
@@ -46,6 +46,7 @@ TOOLS: dict[str, str] = {
     "buildah": "buildah",
     "docker": "docker.io",
     "dockerd": "docker.io",
+    "dockerd-26": "docker.io-26",
     "docker-buildx": "docker-buildx",
     "docker-compose": "docker-compose",
     "docker-compose-1": "docker-compose-1",
@@ -83,15 +84,19 @@ TOOLS: dict[str, str] = {
     "qemu-system-x86_64": "qemu-system-x86",
 }
 # Not from the machine's own release: Debian 12's CRIU 3.17 can't read the vDSO of a kernel from 6.16 on, and its
-# Compose is the old one in Python; podman-remote is the client of podman 5, beside the podman 4 of `podman`.
+# Compose is the old one in Python; podman-remote is the client of podman 5, beside the podman 4 of `podman`;
+# docker.io-26 has the dockerd that speaks API 1.45, beside the 1.41 of `docker.io`.
 RELEASES: dict[str, str] = {
     "criu": "trixie",
+    "docker.io-26": "trixie",
     "docker-compose": "trixie",
     "docker-buildx": "trixie",
     "podman-remote": "trixie",
 }
 # Names of our own for packages that lie in a place of their own, because another one here has their programs' names.
 ASIDE: dict[str, str] = {"docker-compose-1": "docker-compose"}
+# Names of our own for packages and programs of another release that the machine's own release has, too.
+LATER: dict[str, str] = {"docker.io-26": "docker.io", "dockerd-26": "dockerd"}
 # fmt: on
 
 DIRECTORY = CACHE / "peers"
@@ -130,7 +135,8 @@ def prepare(chores: Iterable[str]) -> None:
             debian.unpack([ASIDE[name]], _place(name))
         _point_to_libraries()
         for release in {RELEASES[name] for name in missing if name in RELEASES}:
-            debian.unpack_release(release, [name for name in missing if RELEASES.get(name) == release], _place(release))
+            wanted = [LATER.get(name, name) for name in missing if RELEASES.get(name) == release]
+            debian.unpack_release(release, wanted, _place(release))
             _point_to_release(_place(release))
         _choose_alternatives()
         for package in missing:
@@ -164,7 +170,7 @@ def find(program: str) -> Path | None:
         return place if place.exists() else None
     release = RELEASES.get(TOOLS.get(program, ""), "")
     own = ":".join(str(_place(release) / part) for part in _PROGRAMS)
-    found = shutil.which(program, path=own if release else path())
+    found = shutil.which(LATER.get(program, program), path=own if release else path())
     return Path(found) if found else None
 
 

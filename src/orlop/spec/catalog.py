@@ -83,7 +83,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
     ("E0102", "A container name is taken", "The container name ... is already in use by container",
      "Names are unique, also among containers that do not run.",
      "Choose another --name, or remove or rename the container that has it: orlop rm NAME"),
-    ("E0103", "A name has characters that are not allowed", "Invalid container name (",
+    ("E0103", "A name has characters that are not allowed", "), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
      "Names begin with a letter or a digit and go on with letters, digits, dots, hyphens and underscores.",
      "Choose a name such as web-1"),
     ("E0104", "An id is ambiguous", "multiple IDs found with provided prefix",

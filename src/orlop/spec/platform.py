@@ -5,6 +5,8 @@ names (amd64, arm64); the kernel's (x86_64, aarch64) and other usual spellings a
 Source: OCI image-spec, image-index.md, "platform"; containerd's platforms package for the spellings.
 """
 
+import os
+
 from .errors import Invalid
 from .record import Record
 
@@ -26,6 +28,8 @@ _ARCHITECTURES = {  # spelling -> (architecture, variant)
     "loongarch64": ("loong64", ""),
     "mips64el": ("mips64le", ""),
 }
+_SYSTEMS = frozenset(("linux", "windows", "darwin", "freebsd"))
+_KNOWN = frozenset("386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x".split())
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
 _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
 
@@ -45,8 +49,16 @@ class Platform(Record):
 
     @classmethod
     def parse(cls, text: str) -> "Platform":
-        """Return the platform that `os/architecture[/variant]` names, normalised. Raises Invalid."""
+        """Return the platform that `os/architecture[/variant]` names, or one of the first two alone, normalised.
+
+        Raises Invalid.
+        """
         parts = text.lower().split("/")
+        if len(parts) == 1:  # as containerd reads it: a system, or an architecture of Linux
+            if parts[0] in _SYSTEMS:
+                parts.append(os.uname().machine)
+            elif parts[0] in _ARCHITECTURES or parts[0] in _KNOWN:
+                parts.insert(0, "linux")
         malformed = len(text) > TEXT_LENGTH_MAX or not 2 <= len(parts) <= 3
         if malformed or not all(part and _ALLOWED.issuperset(part) for part in parts):
             raise Invalid(

@@ -6,14 +6,15 @@ from contextlib import ExitStack
 
 from ...runtime import resources as settings
 from ...spec import jsonio
-from ...spec.errors import Conflict, Invalid, OrlopError, Unavailable
+from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from ...spec.runtime import Pids, Resources
 from ...spec.task import SPEC_FILE
 from .. import events, host
 from ..compile import resources
+from ..networks import links
 from ..networks import names as resolver_names
 from ..supervision import orders
-from . import names
+from . import files, names
 from .record import disk_trouble_told, write_durably
 
 TYPE_CHECKING = False
@@ -44,6 +45,29 @@ def rename(engine: Engine, reference: str, name: str) -> None:
             raise Conflict("rename", record.subject, wrong.cause, hint=wrong.hint) from None
         resolver_names.rename(engine, record.replace(name=new), record.name)
     events.publish_container(engine, record.replace(name=new), "rename", {"oldName": f"/{record.name}"})
+
+
+def unlink(engine: Engine, reference: str, alias: str) -> None:
+    """Take a link of the default bridge away; a container that runs loses the name at once, not its variables.
+
+    alias: "" is the container's own name, which is no link. Raises NotFound, Conflict.
+    """
+    record = engine.records.find(reference)
+    if not alias:
+        cause = "Conflict, cannot remove the default link name of the container"
+        raise Conflict("unlink", record.subject, cause, hint="name a link: CONTAINER/ALIAS")
+    with engine.locks.hold(record.id):
+        record = engine.records.load(record.id)
+        kept = tuple(link for link in record.request.links if links.split(link)[1] != alias)
+        if kept == record.request.links:
+            name = f"{record.name}/{alias[:100]}"
+            raise NotFound("find", f"link {name}", f"No such container: {name}")
+        record = record.replace(request=record.request.replace(links=kept))
+        with disk_trouble_told("unlink", record.subject):
+            engine.records.save(record)
+            attachment = engine.networks.attachments.get(record.id)
+            if attachment is not None and engine.observe(record.id).is_up:
+                files.update(engine, record, attachment)
 
 
 def update(engine: Engine, reference: str, wanted: UpdateRequest) -> tuple[str, ...]:

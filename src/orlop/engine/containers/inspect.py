@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 COMMAND_LENGTH_MAX = 1024
+# Of the default bridge alone, for programs of its time: docker tells them empty until API 1.52.
+_LEGACY_NETWORK: dict[str, object] = {
+    "HairpinMode": False,
+    "LinkLocalIPv6Address": "",
+    "LinkLocalIPv6PrefixLen": 0,
+    "SecondaryIPAddresses": None,
+    "SecondaryIPv6Addresses": None,
+}
 _HEALTH = {"starting": "health: starting"}
 _UNITS = (
     (60, 1, "second"),
@@ -90,6 +98,7 @@ def details(
         "Mounts": objects.mount_points(record.mounts),
         "Config": _config(record),
         "NetworkSettings": {
+            **_LEGACY_NETWORK,
             "SandboxID": "",
             "SandboxKey": f"/proc/{task.status.pid}/ns/net" if task.lives and task.status else "",
             "Ports": {},

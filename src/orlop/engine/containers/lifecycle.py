@@ -420,6 +420,6 @@ def _note_failure(engine: Engine, record: ContainerRecord, wrong: OrlopError) ->
     code = wrong.exit_code if isinstance(wrong, errors.CommandFailed) else EXIT_CODE_FAILED_START
     try:
         row = catalog.code_of(wrong)
-        engine.records.save(record.replace(start_error=str(wrong), start_error_code=row, start_exit_code=code))
+        engine.records.save(record.replace(start_error=wrong.cause, start_error_code=row, start_exit_code=code))
     except OSError as unwritten:
         engine.log.write(f"container {record.id}: its failed start can't be noted: {unwritten}")

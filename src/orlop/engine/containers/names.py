@@ -74,15 +74,18 @@ def is_id_prefix(text: str) -> bool:
     return 0 < len(text) <= ID_HEX_DIGITS and _HEX.issuperset(text)
 
 
-def check_name(text: str) -> str:
-    """Return the name without the slash that docker's API puts in front. Raises Invalid for anything but a name."""
+def check_name(text: str, noun: str = "container") -> str:
+    """Return the name without the slash that docker's API puts in front. Raises Invalid for anything but a name.
+
+    noun: of what it is the name, in the words of the error.
+    """
     name = text.removeprefix("/")
     if not 0 < len(name) <= NAME_LENGTH_MAX or name[0] not in _FIRST or not _REST.issuperset(name):
         shown = text if len(text) <= 100 else text[:100] + "..."
         raise Invalid(
             "create",
-            "the container",
-            f"Invalid container name ({shown}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+            f"the {noun}",
+            f"Invalid {noun} name ({shown}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
             hint="use letters, digits, and after the first character _ . -",
             code="E0103",
         )

@@ -7,7 +7,7 @@ import socket
 from urllib.parse import quote
 
 from ...spec import attach as frames
-from ...spec.errors import Invalid, Unavailable, Unsupported
+from ...spec.errors import Conflict, Invalid, Unavailable, Unsupported
 from ...supervise import logread
 from ...supervise.attach import connect
 from .. import events
@@ -83,7 +83,9 @@ def attach(engine: Engine, reference: str) -> tuple[dict[str, object], int]:
 def resize(engine: Engine, reference: str, rows: int, columns: int) -> None:
     """Give a container's terminal a size. Raises NotFound, Conflict when it does not run, Unavailable."""
     record = engine.records.find(reference)
-    state.step(engine.observe(record.id), "attach", record)
+    if not engine.observe(record.id).lives:
+        cause = f"Container {record.id} is not running"
+        raise Conflict("resize", record.subject, cause, hint=f"start it first: orlop start {record.name}")
     with socket.socket(fileno=_connect(engine, record)) as monitor:
         monitor.sendall(frames.frame(frames.RESIZE, frames.size(rows, columns)))
     events.publish_container(engine, record, "resize", {"height": str(rows), "width": str(columns)})

@@ -276,11 +276,11 @@ def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
             raise Denied("create", subject, cause, hint=f"use the one that is there: --network {there}")
         if request.driver == "overlay":
             raise Unavailable("create", subject, NO_SWARM, hint="it joins the machines of a swarm; use -d bridge here")
-        cause = f"could not find plugin {request.driver} in v1 plugin registry: plugin not found"
-        raise Unsupported("create", subject, cause, hint=f"known are {', '.join(DRIVERS)}")
+        cause = f'plugin "{request.driver[:60]}" not found'
+        raise NotFound("create", subject, cause, hint=f"known are {', '.join(DRIVERS)}")
     if request.ipam_driver not in ("", "default"):
-        cause = f"could not find plugin {request.ipam_driver[:60]} in v1 plugin registry: plugin not found"
-        raise Unsupported("create", subject, cause, hint="leave --ipam-driver away, or use -d cni and its plugins")
+        cause = f'plugin "{request.ipam_driver[:60]}" not found'
+        raise NotFound("create", subject, cause, hint="leave --ipam-driver away, or use -d cni and its plugins")
     if not request.ipv4 and not request.ipv6:
         raise Invalid("create", subject, "IPv4 or IPv6 must be enabled", hint="leave --ipv4=false away, or add --ipv6")
     options = dict(request.options)

@@ -236,7 +236,7 @@ def _endpoint(wish: EndpointRequest | None, endpoint: Endpoint | None, network_i
         "IPAMConfig": ipam or None,
         "Links": list(wish.links) or None if wish else None,
         "Aliases": list(wish.aliases) or None if wish else None,
-        "MacAddress": endpoint.mac_address if endpoint else "",
+        "MacAddress": endpoint.mac_address if endpoint else wish.mac_address if wish else "",
         "DriverOpts": dict(wish.options) or None if wish else None,
         "GwPriority": wish.gw_priority if wish else 0,
         "NetworkID": network_id,

@@ -89,7 +89,7 @@ class Store:
         """Raise Invalid for what is no name, Conflict with docker's text for one that is taken, and as `check`."""
         if not name.strip():
             raise Invalid("create", "a network", "invalid name: name is empty", hint="give a name: network create NAME")
-        names.check_name(name)
+        names.check_name(name, "network")
         if any(network.name == name for network in self.all().values()):
             cause = f"network with name {name} already exists"
             raise Conflict("create", f"network {name}", cause, hint=f"use it, or remove it: orlop network rm {name}")

@@ -158,7 +158,7 @@ def _of_bind(entry: BindRequest, subject: str) -> MountPoint:
     common = MountPoint(
         type=kind,
         destination=target,
-        mode=",".join(entry.options),
+        mode=",".join(entry.options) or ("z" if kind == VOLUME and entry.source else ""),  # docker's
         read_only=modes.get("access") == "ro",
         shown_as=_ids(modes["shown"], plain) if modes.get("shown", _MAPPED) != _MAPPED else (),
         mapped=modes.get("shown") == _MAPPED,

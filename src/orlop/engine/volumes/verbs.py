@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ...spec.errors import Conflict, Invalid, NotFound, OrlopError, Unsupported
+from ...spec.errors import Conflict, Invalid, NotFound, OrlopError
 from .. import events
 from ..containers import names
 from ..containers.record import disk_trouble_told, timestamp
@@ -30,14 +30,14 @@ _TRUE, _FALSE = frozenset(("true", "1", "t")), frozenset(("false", "0", "f"))
 def create(engine: Engine, request: VolumeRequest) -> VolumeRecord:
     """Make a volume, or return the one that has this name already, as docker does.
 
-    Raises Invalid, Unsupported with docker's texts, Unavailable when the disk does not take it.
+    Raises Invalid, NotFound with docker's texts, Unavailable when the disk does not take it.
     """
     name = check_name(request.name) if request.name else names.new_id()
     subject = f"volume {name}"
     if request.driver not in ("", LOCAL):
         driver = request.driver[:60]
         cause = f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found'
-        raise Unsupported("create", subject, cause, hint="there are no plugins: leave --driver away, it is local")
+        raise NotFound("create", subject, cause, hint="there are no plugins: leave --driver away, it is local")
     local.check(name, request.driver_options)
     anonymous = {} if request.name else {ANONYMOUS_LABEL: ""}
     record = VolumeRecord(

@@ -18,6 +18,7 @@ from ...spec.container import CommitRequest
 from ...spec.image import ContainerConfig
 from . import creation
 from .door import Door, Status
+from .words import named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def export(door: Door) -> None:
 def make_image(door: Door) -> None:
     name, tag = door.query.get("repo", ""), door.query.get("tag", "")
     request = CommitRequest(
-        container=door.query.get("container", ""),
+        container=named(door.query.get("container", "")),
         name=f"{name}:{tag}" if name and tag else name,
         author=door.query.get("author", ""),
         message=door.query.get("comment", ""),

@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import socket
+from collections import deque
 
 from ...build.cache import places
 from ...build.request import BuildRequest
 from ...image.changes import duration_ns
 from ...spec import jsonio
 from ...spec.container import UlimitRequest
-from ...spec.errors import CommandFailed, OrlopError
+from ...spec.errors import CommandFailed, NotFound, OrlopError
 from . import creation
 from .door import Door, Status
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Messages = Generator[dict[str, object], None, dict[str, object]]
 
 SHORT = 12
+QUIET_LINES_MAX = 10_000  # of a build that is to say nothing unless it fails
 CLIENT_TAR = ("", "client-session")
 
 
@@ -79,6 +81,8 @@ def build_request(door: Door) -> BuildRequest:
     query = door.query
     if query.get("version", "1") == "2":
         raise Status(400, "builds of BuildKit's sessions are not served at this route: set DOCKER_BUILDKIT=0")
+    if query.get("version", "1") not in ("", "1"):
+        raise Status(400, f'invalid version "{query["version"][:60]}"')
     remote = query.get("remote", "")
     names = door.every("t")
     arguments = {name: value for name, value in _object(query.get("buildargs", "")).items() if value is not None}
@@ -214,15 +218,22 @@ def _stream(door: Door, messages: Messages, first: dict[str, object] | None = No
         try:
             message = next(messages)
         except StopIteration as end:
-            return iter([*held, *_end(end.value, quiet)])
+            return iter([*([] if quiet else held), *_end(end.value, quiet)])
         except DockerfileError as wrong:
             raise Status(400, wrong.docker_text) from None
-        held += [] if quiet else text.take(message)
+        except NotFound as wrong:
+            if "target stage" in wrong.cause:  # the client's mistake, as docker's daemon sees it
+                raise Status(400, wrong.cause) from None
+            raise
+        held += text.take(message)
     return _rest(messages, text, held, quiet)
 
 
-def _rest(messages: Messages, text: _Text, held: list[bytes], quiet: bool) -> Iterator[bytes]:
-    yield from held
+def _rest(messages: Messages, text: _Text, first: list[bytes], quiet: bool) -> Iterator[bytes]:
+    """Yield the lines. A quiet build's are kept, and told when it fails: without them nobody knows why."""
+    held = deque(first, maxlen=QUIET_LINES_MAX)
+    if not quiet:
+        yield from first
     try:
         while True:
             try:
@@ -232,11 +243,14 @@ def _rest(messages: Messages, text: _Text, held: list[bytes], quiet: bool) -> It
                     yield from text.finish()
                 yield from _end(end.value, quiet)
                 return
+            lines = text.take(message)
             if quiet:
-                text.take(message)
+                held.extend(lines)
             else:
-                yield from text.take(message)
+                yield from lines
     except OrlopError as wrong:
+        if quiet:
+            yield from held
         yield from text.finish()
         yield _failure(wrong)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 
-from ...engine import events
+from ...engine import events, images
 from ...engine.containers import changes, ends, freezing, lifecycle, listing, processes, pruning, state, streams, usage
 from ...engine.containers.lifecycle import Client
 from ...engine.containers.watch import EXITED, REMOVED
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...engine.containers.record import ContainerRecord
+    from ...spec.container import ContainerRequest
 
+START_BODY_BYTES_MAX = 7  # docker's daemon lets an empty object through
+OWN_MAC_UNTIL = (1, 44)
+_MAC_WARNING = (
+    "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+)
 _NEXT_EXIT = "next-exit"
 _CONDITIONS = {"": EXITED, "not-running": EXITED, _NEXT_EXIT: EXITED, "removed": REMOVED}
 
@@ -36,13 +42,28 @@ def create(door: Door) -> None:
         record, warnings = lifecycle.create(door.engine, request)
     except NotFound as wrong:
         if wrong.subject in (f"image {request.image}", f"image {request.image}:latest"):
-            raise  # docker's clients pull when they read this
+            # Docker's clients pull when they read this.
+            raise Status(404, _missing_image(door, request, wrong)) from None
         raise Status(400, wrong.cause) from None  # they do at any other 404, too
+    if "MacAddress" in body and body["MacAddress"] and door.version >= OWN_MAC_UNTIL:
+        warnings = (*warnings, _MAC_WARNING)
     if request.terminal and (
         size := console_size(creation.Reader(body, "Config").part("HostConfig").raw("ConsoleSize"))
     ):
         door.context.plan_size(record.id, size)
     door.answer_json(201, {"Id": record.id, "Warnings": list(warnings)})
+
+
+def _missing_image(door: Door, request: ContainerRequest, wrong: NotFound) -> str:
+    """Return docker's text for an image that is not there, or not for the platform that is asked for."""
+    try:
+        images.find(door.engine, request.image)
+    except OrlopError:
+        return wrong.cause
+    return (
+        f"image with reference {request.image} was found but does not provide the specified platform"
+        f" ({request.platform})"
+    )
 
 
 def list_all(door: Door) -> None:
@@ -63,6 +84,10 @@ def inspect(door: Door) -> None:
 
 
 def start(door: Door) -> None:
+    length = door.length
+    if length is None or length > START_BODY_BYTES_MAX:
+        cause = "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+        raise Status(400, cause)
     record = door.engine.records.find(door.parts["id"])
     if door.engine.observe(record.id).state == state.RUNNING:
         door.answer(304)
@@ -133,10 +158,18 @@ def rename(door: Door) -> None:
 
 
 def remove(door: Door) -> None:
-    if door.flag("link"):  # not the container
-        record = door.engine.records.find(door.parts["id"])
-        raise Status(501, f"links of {record.name} are a part of it: make it anew without --link")
+    if door.flag("link"):  # never the container itself
+        unlink(door)
+        return
     lifecycle.remove(door.engine, door.parts["id"], door.flag("force"), volumes=door.flag("v"))
+    door.answer(204)
+
+
+def unlink(door: Door) -> None:
+    """`docker rm --link CONTAINER/ALIAS`."""
+    if not door.flag("link"):
+        raise Status(404, f"No such container: {door.parts['id'][:200]}/{door.parts['alias'][:200]}")
+    changes.unlink(door.engine, door.parts["id"], door.parts.get("alias", ""))
     door.answer(204)
 
 
@@ -206,7 +239,7 @@ def logs(door: Door) -> None:
     )
     pieces = streams.logs(door.engine, record.id, wanted, door.hangup)
     client = hijack.Attached(stdin=False, stdout=out, stderr=err, terminal=record.request.terminal)
-    door.stream(200, client.headers(door.version) if door.version >= hijack.TYPED_SINCE else {}, chosen(pieces, client))
+    door.stream(200, client.headers(door.version), chosen(pieces, client))
 
 
 def chosen(pieces: Iterator[bytes], wanted: hijack.Attached) -> Iterator[bytes]:
@@ -248,15 +281,16 @@ def _attach(door: Door, record: ContainerRecord, wanted: hijack.Attached) -> Non
     if door.flag("stream") and not running:
         promise = door.context.promise(record.id)
         try:
-            client, ahead = door.hijack(wanted.headers(door.version))
+            client, ahead = door.hijack(wanted.headers(door.version, upgrades=bool(door.upgrade)))
             _carry(door, record, client, hijack.await_start(client, promise), wanted, ahead)
         finally:
             door.context.forget(promise)
         return
     stream = streams.attach(door.engine, record.id)[1] if door.flag("stream") else -1
-    client, ahead = door.hijack(wanted.headers(door.version))
+    client, ahead = door.hijack(wanted.headers(door.version, upgrades=bool(door.upgrade)))
     try:
         if door.flag("logs"):
+            hijack.await_head_read(client)
             for piece in chosen(streams.logs(door.engine, record.id, streams.LogRequest(), door.hangup), wanted):
                 client.sendall(piece)
     finally:
@@ -327,4 +361,5 @@ ROUTES = (
     ("GET", "/containers/{id}/stats", stats),
     ("GET", "/containers/{id}/changes", changed),
     ("DELETE", "/containers/{id}", remove),
+    ("DELETE", "/containers/{id}/{alias}", unlink),
 )

@@ -40,13 +40,23 @@ class Promise:
         os.eventfd_write(self.fd, 1)
 
 
+class ExecWishes:
+    """What the client of an exec wants to see of it. size: of its terminal, unless the start says another."""
+
+    def __init__(self, *, stdout: bool, stderr: bool, detach_keys: str, size: Box | None) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+        self.detach_keys = detach_keys
+        self.size = size
+
+
 class PlannedExec:
     """An exec that was created. started: when it was, the engine knows the rest. begun: once it runs, or can't."""
 
-    def __init__(self, container_id: str, request: ExecRequest, detach_keys: str) -> None:
+    def __init__(self, container_id: str, request: ExecRequest, wishes: ExecWishes) -> None:
         self.container_id = container_id
         self.request = request
-        self.detach_keys = detach_keys
+        self.wishes = wishes
         self.started = False
         self.begun = threading.Event()
         self.pid = 0

@@ -7,6 +7,7 @@ Source: moby api/types/container (Config, HostConfig), api/types/mount, api/type
 
 from __future__ import annotations
 
+from ...engine.compile import security
 from ...spec.container import (
     BindRequest,
     ContainerRequest,
@@ -38,6 +39,8 @@ _REFUSED: dict[str, tuple[object, ...]] = {
     "IOMaximumBandwidth": (None, 0),
     "Cgroup": (None, ""),
 }
+_PROCESSORS = "/sys/devices/system/cpu/"
+_MASKED_BY_OTHERS = ("/proc/irq", "/proc/bus")  # podman's lists have them the other way
 _NETWORK_DEFAULT = ("", "default", "bridge")
 
 
@@ -185,9 +188,8 @@ def container(body: Fields, name: str, platform: str) -> ContainerRequest:
     )
 
 
-def execution(body: Fields, subject: str) -> tuple[ExecRequest, str]:
-    """Return what `POST /containers/{id}/exec` asks for, and the detach keys. Raises Invalid."""
-    fields = Reader(body, "the request")
+def execution(fields: Reader, subject: str) -> ExecRequest:
+    """Return what `POST /containers/{id}/exec` asks for. Raises Invalid."""
     request = ExecRequest(
         args=fields.texts("Cmd"),
         env=fields.texts("Env"),
@@ -199,7 +201,7 @@ def execution(body: Fields, subject: str) -> tuple[ExecRequest, str]:
     )
     if not request.args:
         raise Invalid("execute a command in", subject, "no exec command specified", hint="name a command", code="E0313")
-    return request, fields.text("DetachKeys")
+    return request
 
 
 def resources(host: Reader) -> Fields:
@@ -221,7 +223,12 @@ def resources(host: Reader) -> Fields:
 
 
 def _security(host: Reader) -> tuple[str, ...]:
-    # The CLI turns systempaths=unconfined into two empty lists; without the option it sends none.
+    # The CLI turns systempaths=unconfined into two empty lists; without the option it sends none. Who makes a container
+    # anew from what `inspect` told of it sends lists that lie within ours: more is hidden than they ask for.
+    for name, known in (("MaskedPaths", security.MASKED_PATHS), ("ReadonlyPaths", security.READONLY_PATHS)):
+        for path in host.texts(name):
+            if path not in (*known, *_MASKED_BY_OTHERS) and not path.startswith(_PROCESSORS):
+                _refuse(f"HostConfig.{name} with {path[:100]}", "leave it away, or mount something empty there")
     unmasked = host.raw("MaskedPaths") == [] and host.raw("ReadonlyPaths") == []
     return (*host.texts("SecurityOpt"), *(("systempaths=unconfined",) if unmasked else ()))
 
@@ -395,8 +402,7 @@ def _networks(config: Reader, host: Reader, networking: Reader) -> tuple[str, tu
     if (mode == "host" or mode.startswith(("container:", "ns:"))) and any(
         wish.text("MacAddress") for wish in wishes.values()
     ):
-        cause = "conflicting options: mac-address and the network mode"
-        raise Invalid("create", "a container", cause, hint="leave --mac-address away", code="E0707")
+        raise _conflicting_mac()
     if mode in ("none", "host") and any(map(_has_address, wishes.values())):
         cause = "user-specified IP address is supported on user defined networks only"
         raise Invalid("create", "a container", cause, hint="leave --ip and --ip6 away", code="E0707")
@@ -416,8 +422,10 @@ def _networks(config: Reader, host: Reader, networking: Reader) -> tuple[str, tu
 
 def _give_mac_address(address: str, mode: str, wishes: dict[str, object]) -> None:
     """Give the address that clients of an API before 1.44 ask for outside of any network to the place in the first."""
-    if not address or mode == "none":
+    if not address:
         return
+    if mode == "none":
+        raise _conflicting_mac()
     first = mode or next((name for name in _NETWORK_DEFAULT if name in wishes), "bridge")
     before = wishes.get(first)
     own = before if isinstance(before, dict) else {}
@@ -433,6 +441,11 @@ def _give_mac_address(address: str, mode: str, wishes: dict[str, object]) -> Non
 def _has_address(wish: Reader) -> bool:
     ipam = wish.part("IPAMConfig")
     return bool(ipam.text("IPv4Address") or ipam.text("IPv6Address"))
+
+
+def _conflicting_mac() -> Invalid:
+    cause = "conflicting options: mac-address and the network mode"
+    return Invalid("create", "a container", cause, hint="leave --mac-address away", code="E0707")
 
 
 def _asks(wish: Reader) -> bool:
@@ -522,7 +535,8 @@ def _port_range(text: str, name: str) -> tuple[int, int]:
         not (first.isascii() and first.isdecimal() and (not last or (last.isascii() and last.isdecimal())))
         or len(text) > 11
     ):
-        raise Invalid("create", "a container", f"invalid port specification: '{name[:60]}'", hint="write it as 80/tcp")
+        cause = f'invalid port specification: "{text[:60]}"'
+        raise Invalid("create", "a container", cause, hint=f"of {name[:60]}; write it as 80/tcp")
     return int(first), int(last or first)
 
 

@@ -233,11 +233,17 @@ class Door(Exchange):
         """The descriptor on which the client's leaving is seen."""
         return int(self.connection.fileno())
 
+    @property
+    def upgrade(self) -> str:
+        """What the client wants the connection to become, "" where it has not said so."""
+        asks = "upgrade" in self.headers.get("Connection", "").lower()
+        return self.headers.get("Upgrade") if asks else ""
+
     def hijack(self, headers: dict[str, str]) -> tuple[socket.socket, bytes]:
         """End HTTP on this connection; return it, and what the client has sent already."""
         self.close_connection = True
-        upgrade = "upgrade" in self.headers.get("Connection", "").lower() and self.headers.get("Upgrade")
-        self.begin_raw(101 if upgrade else 200, headers, upgrade or "")
+        upgrade = self.upgrade
+        self.begin_raw(101 if upgrade else 200, headers, upgrade)
         self.connection.settimeout(None)
         ahead = self.taken_ahead()
         if self.server.tls is None:

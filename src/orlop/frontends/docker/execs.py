@@ -10,8 +10,8 @@ from ...engine.containers.lifecycle import Client
 from ...spec import attach
 from ...spec.errors import CommandFailed, Conflict, NotFound, OrlopError
 from . import creation, hijack
-from .context import PlannedExec
-from .door import Door
+from .context import ExecWishes, PlannedExec
+from .door import Door, Status
 from .words import console_size, detach_keys, terminal_size
 
 TYPE_CHECKING = False
@@ -24,18 +24,29 @@ if TYPE_CHECKING:
     Failed = Callable[[OrlopError, bool], bytes]
 
 EXIT_CODE_FAILED = 126
+_FAILED = "OCI runtime exec failed: exec failed: unable to start container process"  # what docker's users look for
 BEGUN_S_MAX = 10.0  # docker's own patience with a resize (moby, daemon/resize.go)
 
 
 def create(door: Door) -> None:
     record = door.engine.records.find(door.parts["id"])
     state.step(door.engine.observe(record.id), "exec", record)
-    request, keys = creation.execution(door.json(), record.subject)
-    detach_keys(keys)  # what is malformed is refused before anything is started
-    request = door.admit(request)
+    fields = creation.Reader(door.json(), "the request")
+    request = door.admit(creation.execution(fields, record.subject))
     exec_id = names.new_id()
-    door.context.plan_exec(exec_id, PlannedExec(record.id, request, keys))
+    door.context.plan_exec(exec_id, PlannedExec(record.id, request, _wishes(fields)))
     door.answer_json(201, {"Id": exec_id})
+
+
+def _wishes(fields: creation.Reader) -> ExecWishes:
+    keys = fields.text("DetachKeys")
+    detach_keys(keys)  # wrong ones are told now, not at the start
+    return ExecWishes(
+        stdout=fields.boolean("AttachStdout"),
+        stderr=fields.boolean("AttachStderr"),
+        detach_keys=keys,
+        size=console_size(fields.raw("ConsoleSize")),
+    )
 
 
 def start(door: Door) -> None:
@@ -55,24 +66,29 @@ def run(door: Door, detach: bool, size: Box | None, failed: Failed | None = None
         raise Conflict("start", f"exec {exec_id}", f"exec {exec_id} was started already", hint="create another one")
     state.step(door.engine.observe(record.id), "exec", record)
     planned.started = True
+    size = size or planned.wishes.size
     if detach:
-        _start(door, exec_id, planned, Client(None, size))
+        try:
+            _start(door, exec_id, planned, Client(None, size))
+        except CommandFailed as wrong:
+            raise Status(400, _why(wrong)) from None
         door.answer(200)
         return
     wanted = hijack.Attached(
         stdin=planned.request.open_stdin,
-        stdout=True,
-        stderr=True,
+        stdout=planned.wishes.stdout,
+        stderr=planned.wishes.stderr,
         terminal=planned.request.terminal,
-        detach_keys=detach_keys(planned.detach_keys),
+        detach_keys=detach_keys(planned.wishes.detach_keys),
     )
-    client, ahead = door.hijack(wanted.headers(door.version))
+    client, ahead = door.hijack(wanted.headers(door.version, upgrades=bool(door.upgrade)))
     ours, theirs = hijack.pair()
     with ours:
         try:
             with hijack.of_descriptor(theirs):
                 _start(door, exec_id, planned, Client(theirs, size))
         except OrlopError as wrong:
+            hijack.await_head_read(client)
             client.sendall((failed or _failed)(wrong, wanted.terminal))
         else:
             if hijack.relay(client, ours, wanted, ahead):
@@ -82,8 +98,12 @@ def run(door: Door, detach: bool, size: Box | None, failed: Failed | None = None
 
 def _failed(wrong: OrlopError, terminal: bool) -> bytes:
     """As docker's daemon: the connection is no HTTP any more, so the error is output."""
-    text = f"{wrong.cause}\r\n".encode()
+    text = f"{_why(wrong)}\r\n".encode()
     return text if terminal else attach.frame(attach.STDOUT, text)
+
+
+def _why(wrong: OrlopError) -> str:
+    return f"{_FAILED}: {wrong.cause}: unknown" if wrong.cause.startswith("exec: ") else wrong.cause
 
 
 def _start(door: Door, exec_id: str, planned: PlannedExec, client: Client) -> None:
@@ -106,7 +126,7 @@ def inspect(door: Door) -> None:
         except NotFound:
             raise NotFound("find", f"exec {exec_id}", f"No such exec instance: {exec_id}") from None
     code = planned.failed_code if ended is None or planned.failed_code is not None else ended.exit_code
-    request = planned.request
+    request, wishes = planned.request, planned.wishes
     found: dict[str, Any] = {
         "ID": exec_id,
         "Running": planned.started and code is None,
@@ -116,14 +136,14 @@ def inspect(door: Door) -> None:
             "entrypoint": request.args[0],
             "arguments": list(request.args[1:]),
             "privileged": request.privileged,
-            "user": request.user,
+            **({"user": request.user} if request.user else {}),
         },
         "OpenStdin": request.open_stdin,
-        "OpenStderr": True,
-        "OpenStdout": True,
+        "OpenStderr": wishes.stderr,
+        "OpenStdout": wishes.stdout,
         "CanRemove": False,
         "ContainerID": planned.container_id,
-        "DetachKeys": base64.b64encode(detach_keys(planned.detach_keys)).decode() if planned.detach_keys else None,
+        "DetachKeys": base64.b64encode(detach_keys(wishes.detach_keys)).decode() if wishes.detach_keys else None,
         "Pid": planned.pid if code is None else 0,
     }
     door.answer_json(200, found)

@@ -7,8 +7,12 @@ stays within the monitor's window (orlop.spec.attach).
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
+import sys
+import termios
+import time
 
 from ...spec import attach
 from ..cli.session import DetachKeys
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from .websocket import Codec
 
 READ_BYTES = 32 * 1024
+HEAD_POLL_MS, HEAD_POLLS_MAX = 2, 5000
 TYPED_SINCE = (1, 42)  # since when the type of a stream tells whether it has frames; docker's API changelog
 RAW, MULTIPLEXED = "application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream"
 
@@ -41,9 +46,12 @@ class Attached:
         self.codec: Codec | None = None
         self.upgrade: dict[str, str] = {}
 
-    def headers(self, version: tuple[int, int]) -> dict[str, str]:
-        """Return the headers of the answer after which the connection is no HTTP any more."""
-        framed = not self.terminal and version >= TYPED_SINCE
+    def headers(self, version: tuple[int, int], *, upgrades: bool = True) -> dict[str, str]:
+        """Return the headers of the answer after which the connection is no HTTP any more.
+
+        upgrades: the client has asked to be told so. Who has not is told of no frames, as by docker's daemon.
+        """
+        framed = not self.terminal and version >= TYPED_SINCE and upgrades
         return self.upgrade or {"Content-Type": MULTIPLEXED if framed else RAW}
 
     def told(self, kind: int, payload: bytes) -> bytes:
@@ -73,6 +81,31 @@ def relay(client: socket.socket, monitor: socket.socket, wanted: Attached, ahead
     return _Relay(client, monitor, wanted, ahead).run()
 
 
+class _Head:
+    """Whether a client has read the answer's head, which what comes behind waits for.
+
+    docker-py reads the head with a buffer, and then the socket: what has come into the buffer is lost to it. dockerd
+    takes so long to start a process that nobody sees it. A client that reads nothing for long gets all at once.
+    """
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+        self._is_read = client.family != socket.AF_UNIX  # elsewhere the kernel does not know
+        self._patience = HEAD_POLLS_MAX
+
+    def is_read(self) -> bool:
+        if not self._is_read:
+            unread = int.from_bytes(fcntl.ioctl(self._client, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+            self._patience -= 1
+            self._is_read = not unread or self._patience < 0
+        return self._is_read
+
+    def wait(self) -> None:
+        """Return once it is read."""
+        while not self.is_read():
+            time.sleep(HEAD_POLL_MS / 1000)
+
+
 class _Relay:
     def __init__(self, client: socket.socket, monitor: socket.socket, wanted: Attached, ahead: bytes) -> None:
         self._client = client
@@ -84,6 +117,7 @@ class _Relay:
         self._to_monitor = bytearray()
         self._unread = 0  # of standard input, on the way to the process
         self._client_open = True
+        self._head = _Head(client)
         self._over = False
         self._detached = False
         client.setblocking(False)
@@ -97,7 +131,7 @@ class _Relay:
             poll.register(self._client, self._client_events())
             if not self._over:
                 poll.register(self._monitor, self._monitor_events())
-            ready = dict(poll.poll())
+            ready = dict(poll.poll(HEAD_POLL_MS if self._to_client and not self._head.is_read() else None))
             try:
                 self._turn(ready.get(self._client.fileno(), 0), ready.get(self._monitor.fileno(), 0))
             except OSError:  # the client is gone: the process runs on
@@ -105,7 +139,7 @@ class _Relay:
         return self._detached
 
     def _client_events(self) -> int:
-        events = select.POLLOUT if self._to_client else 0
+        events = select.POLLOUT if self._to_client and self._head.is_read() else 0
         room = len(self._to_monitor) < READ_BYTES and self._unread < attach.WINDOW_BYTES - READ_BYTES
         if self._client_open and room and not self._over:
             events |= select.POLLIN
@@ -193,6 +227,11 @@ class _Relay:
             self._unread -= int.from_bytes(payload, "big")
         elif (kind == attach.STDOUT and self._wanted.stdout) or (kind == attach.STDERR and self._wanted.stderr):
             self._to_client += self._wanted.told(kind, payload)
+
+
+def await_head_read(client: socket.socket) -> None:
+    """Wait until a client has read the answer's head, or has read nothing for long."""
+    _Head(client).wait()
 
 
 def close(client: socket.socket) -> None:

@@ -14,11 +14,12 @@ from .words import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ...engine.engine import Engine
 
 MANIFESTS_SINCE = (1, 47)
+PLATFORM_SINCE = (1, 49)
 SHARED_SINCE = (1, 42)
 
 
@@ -65,7 +66,9 @@ def _summary(one: Mapping[str, object], created: int) -> dict[str, object]:
 
 
 def inspect(door: Door) -> None:
-    name, wanted = door.parts["name"], platform(door.query.get("platform", ""))
+    name, wanted = door.parts["name"], ""
+    if door.version >= PLATFORM_SINCE:
+        wanted = platform(door.query.get("platform", ""))
     with_manifests = door.flag("manifests") and door.version >= MANIFESTS_SINCE
     if with_manifests and wanted:
         raise Status(400, "conflicting options: manifests and platform options cannot both be set")
@@ -99,8 +102,6 @@ def create(door: Door) -> None:
 
 
 def _import(door: Door) -> None:
-    if door.query["fromSrc"] != "-":
-        raise Status(400, "an archive is imported from the request only: fromSrc=-")
     name, tag = door.query.get("repo", ""), door.query.get("tag", "")
     changes = tuple(line for change in door.every("changes") for line in change.splitlines() if line)
     made: list[str] = []
@@ -110,8 +111,32 @@ def _import(door: Door) -> None:
         message, wanted = door.query.get("message", ""), platform(door.query.get("platform", ""))
         made.append(images.import_archive(door.engine, fd, full, changes, message, wanted))
 
-    Work(work).feed(door.pieces())
-    door.stream(200, {"Content-Type": "application/json"}, [jsonio.dump({"status": made[0]}) + b"\r\n"])
+    source = door.query["fromSrc"]
+    if source == "-":
+        Work(work).feed(door.pieces())
+        door.stream(200, {"Content-Type": "application/json"}, [jsonio.dump({"status": made[0]}) + b"\r\n"])
+        return
+    door.stream(200, {"Content-Type": "application/json"}, _progress(_fetched(source, work, made)))
+
+
+def _fetched(url: str, work: Callable[[int], None], made: list[str]) -> Iterator[Mapping[str, object]]:
+    """Yield docker's messages of an archive that is fetched, whole, before it is imported: half of one is none.
+
+    A failure is raised before the first of them, while the status can tell it.
+    """
+    import tempfile
+
+    from ...build.http import download
+
+    if "://" not in url:  # as docker's daemon takes it
+        url = f"http://{url}"
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/archive"
+        download(url, path, lambda _: None)
+        with open(path, "rb") as file:
+            work(file.fileno())
+    yield {"status": f"Downloading from {url[:500]}"}
+    yield {"status": made[0]}
 
 
 def push(door: Door) -> None:

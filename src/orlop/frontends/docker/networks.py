@@ -7,7 +7,7 @@ from ...spec.errors import Conflict
 from ...spec.network import NetworkRequest, PoolRequest
 from . import creation
 from .door import Door, Status, told
-from .words import prune_filters
+from .words import named, prune_filters
 
 
 def list_all(door: Door) -> None:
@@ -24,7 +24,7 @@ def inspect(door: Door) -> None:
 def create(door: Door) -> None:
     body = creation.Reader(door.json(), "the request")
     if body.boolean("Ingress") or body.text("Scope") not in ("", "local"):
-        raise Status(503, "This node is not a swarm manager: networks here are of one machine")
+        raise Status(403, "cannot create a swarm scoped network when swarm is not active")
     ipam = body.part("IPAM")
     pools = tuple(
         PoolRequest(
@@ -64,10 +64,8 @@ def remove(door: Door) -> None:
 
 def connect(door: Door) -> None:
     body = creation.Reader(door.json(), "the request")
-    if not body.text("Container"):
-        raise Status(400, 'invalid name or ID supplied: ""')
     wish = creation.endpoint(door.parts["id"], body.raw("EndpointConfig"))
-    container = door.container_named(body.text("Container"))
+    container = door.container_named(named(body.text("Container")))
     try:
         lifecycle.connect(door.engine, door.parts["id"], container, door.admit(wish))
     except Conflict as wrong:  # as is a second place in it
@@ -77,7 +75,7 @@ def connect(door: Door) -> None:
 
 def disconnect(door: Door) -> None:
     body = creation.Reader(door.json(), "the request")
-    container = door.container_named(body.text("Container"))
+    container = door.container_named(named(body.text("Container")))
     lifecycle.disconnect(door.engine, door.parts["id"], container, body.boolean("Force"))
     door.answer(200)
 

@@ -12,6 +12,7 @@ from . import creation
 from .door import Door, Status
 
 _LIMIT_DEFAULT = 25
+_NOBODY: dict[str, object] = {"is_official": False, "is_automated": False, "star_count": 0}
 _HUB = ("", "https://index.docker.io/v1/", "index.docker.io")
 
 
@@ -59,27 +60,27 @@ def login(door: Door) -> None:
 def search(door: Door) -> None:
     from ...engine.images.search import search as find
 
-    limit = door.number("limit")
+    limit, filters = door.number("limit"), door.filters()
     term = door.query.get("term", "")
+    _chosen(_NOBODY, filters)  # what they can't be is told before anybody is asked
     found = find(door.engine, term, _LIMIT_DEFAULT if limit is None or limit == 0 else limit, credentials(door))
-    door.answer_json(200, [one for one in found if _chosen(one, door.filters())])
+    door.answer_json(200, [one for one in found if _chosen(one, filters)])
 
 
 def _chosen(one: dict[str, object], filters: dict[str, tuple[str, ...]]) -> bool:
     if unknown := set(filters) - {"is-official", "is-automated", "stars"}:
         raise Status(400, f"invalid filter '{min(unknown)[:60]}'")
+    chosen = True
     for key in ("is-official", "is-automated"):
         for value in filters.get(key, ()):
             if value not in ("true", "1", "false", "0"):
                 raise Status(400, f"invalid filter '{key}={value[:60]}'")
-            if (value in ("true", "1")) != one[key.replace("-", "_")]:
-                return False
+            chosen &= (value in ("true", "1")) == one[key.replace("-", "_")]
     for value in filters.get("stars", ()):
         if not (value.isascii() and value.isdecimal() and len(value) < 20):
             raise Status(400, f"invalid filter 'stars={value[:60]}'")
-        if int(str(one["star_count"])) < int(value):
-            return False
-    return True
+        chosen &= int(str(one["star_count"])) >= int(value)
+    return chosen
 
 
 def distribution(door: Door) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .door import Door, Status
 
-_NO_MANAGER = (
+NO_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and'
     " try again."
 )
@@ -21,7 +21,7 @@ _NO_PLUGINS = "Orlop has no plugins: volumes, networks and logs have the drivers
 
 
 def not_a_manager(door: Door) -> None:
-    raise Status(503, _NO_MANAGER)
+    raise Status(503, NO_MANAGER)
 
 
 def begin(door: Door) -> None:
@@ -32,7 +32,13 @@ def leave(door: Door) -> None:
     raise Status(503, "This node is not part of a swarm")
 
 
+def not_of_a_cluster(door: Door) -> None:
+    raise Status(503, "volume update only valid for cluster volumes, but swarm is unavailable")
+
+
 def no_plugins(door: Door) -> None:
+    for name in sorted(door.filters().keys() - {"enabled", "capability"}):
+        raise Status(400, f"invalid filter '{name[:60]}'")
     door.answer_json(200, [])
 
 
@@ -61,7 +67,6 @@ _OF_MANAGERS = (
     ("GET", "/tasks"),
     ("GET", "/tasks/{id}"),
     ("GET", "/tasks/{id}/logs"),
-    ("PUT", "/volumes/{name}"),
     *(
         (method, f"/{noun}{rest}")
         for noun in ("services", "secrets", "configs")
@@ -77,6 +82,7 @@ _OF_MANAGERS = (
 
 ROUTES = (
     *((method, pattern, not_a_manager) for method, pattern in _OF_MANAGERS),
+    ("PUT", "/volumes/{name}", not_of_a_cluster),
     ("POST", "/swarm/init", begin),
     ("POST", "/swarm/join", begin),
     ("POST", "/swarm/leave", leave),

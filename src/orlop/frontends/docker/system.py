@@ -52,8 +52,9 @@ def disk_usage(door: Door) -> None:
     by_name = {str(one["Name"]): one for one in volume_verbs.summaries(door.engine, {})}
     found["Volumes"] = [by_name.get(str(one["Name"]), {}) | one for one in volumes]
     wanted = {_KINDS[kind] for kind in kinds}
-    rest = {"LayersSize": found["LayersSize"]} if "Images" in wanted else {}
-    door.answer_json(200, rest | {name: found[name] for name in _KINDS.values() if name in wanted})
+    told_size = found["LayersSize"] if "Images" in wanted else 0
+    chosen = {name: found[name] if name in wanted else None for name in _KINDS.values()}
+    door.answer_json(200, {"LayersSize": told_size} | chosen)
 
 
 def objects(value: object) -> list[dict[str, object]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ...engine.volumes import verbs
 from ...spec.mount import VolumeRequest
 from . import creation
-from .door import Door
+from .door import Door, Status
+from .swarm import NO_MANAGER
 
 
 def list_all(door: Door) -> None:
@@ -14,6 +15,8 @@ def list_all(door: Door) -> None:
 
 def create(door: Door) -> None:
     body = creation.Reader(door.json(), "the request")
+    if "ClusterVolumeSpec" in body:
+        raise Status(503, NO_MANAGER)
     request = VolumeRequest(
         name=body.text("Name"),
         driver=body.text("Driver"),

@@ -22,6 +22,13 @@ def detach_keys(text: str) -> bytes:
         raise Status(400, str(wrong)) from None
 
 
+def named(reference: str) -> str:
+    """Return the name or id that a request has to give. Raises Status."""
+    if not reference:
+        raise Status(400, 'invalid name or ID supplied: ""')
+    return reference
+
+
 def moment_ns(text: str, name: str) -> int | None:
     """Return the nanoseconds since 1970 of "seconds[.fraction]", None for none. Raises Status."""
     if text in ("", "0"):

@@ -107,6 +107,8 @@ class ScopedDoor(Door):
             raise gate.denied(f"no socket opens {method} {pattern}")
         if pattern == "/images/create" and "fromSrc" in self.query:
             needed = "images:load"
+            if self.query["fromSrc"] != "-":
+                raise gate.denied("it fetches archives for nobody")
         self._right = needed
         if needed == rights.FREE:
             return

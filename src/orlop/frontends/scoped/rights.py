@@ -45,6 +45,7 @@ NEEDED: Mapping[tuple[str, str], str] = {
     ("GET", f"{_C}/archive"): "containers:copy-from",
     ("PUT", f"{_C}/archive"): "containers:copy-to",
     ("DELETE", _C): "containers:remove",
+    ("DELETE", f"{_C}/{{alias}}"): "containers:update",
     ("POST", f"{_C}/exec"): "containers:exec",
     ("POST", f"{_E}/start"): "containers:exec",
     ("POST", f"{_E}/resize"): "containers:exec",
