@@ -254,6 +254,22 @@ def test_what_waits_goes_with_its_engine() -> None:
         assert environment("ps", "-a", "--format", "{{.State}}").stdout == "exited\n"
 
 
+def test_processes_are_told_as_they_see_themselves(podman: Podman) -> None:
+    """Red: with the machine's numbers; without a row of top._COLUMNS."""
+    podman.must("run -d --name c1 --user 1:1 --uidmap 0:100000:65536 --cap-drop all box:1 sleep 1000")
+    words = "user,pid,ppid,capeff,seccomp,huser,state,nice,args,group,pgid"
+    said = podman.must(f"top c1 {words}").splitlines()
+    assert said[0].split() == "USER PID PPID EFFECTIVE CAPS SECCOMP HUSER STATE NI COMMAND GROUP PGID".split()
+    assert said[1].split() == ["1", "1", "0", "none", "filter", "100001", "S", "0", "sleep", "1000", "1", "1"]
+    assert podman.must("top c1").splitlines()[0].split() == "USER PID PPID %CPU ELAPSED TTY TIME COMMAND".split()
+    every = podman.must(
+        "top c1 hpid hgroup hgroups groups capbnd capprm capinh capamb label rss vsz stime etime time comm"
+    )
+    assert len(every.splitlines()) == 2 and every.splitlines()[1].split()[0] != "1"
+    code, _, err = podman("top c1 nosuch")
+    assert code == 125 and "unknown descriptor: nosuch" in err
+
+
 def test_lists_know_podmans_filters(podman: Podman) -> None:
     """Red: without the row of each in the module's _FILTERS: docker's list refuses it."""
     podman.must("run -d --name c1 --restart always box:1 sleep 1000")

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .failure import Failure
@@ -55,9 +55,10 @@ def unpack(packages: Sequence[str], directory: Path) -> None:
     shutil.rmtree(archives)
 
 
-def unpack_release(release: str, packages: Sequence[str], directory: Path) -> None:
+def unpack_release(release: str, packages: Sequence[str], directory: Path, parts: Mapping[str, str]) -> None:
     """Unpack packages of another Debian release, with everything they need down to the C library. Raises Failure.
 
+    parts: package -> the one file of it that is wanted, which needs no more than the C library.
     apt keeps the lists of that release below directory; the machine's own lists and packages stay as they are.
     """
     state = directory / "apt"
@@ -73,14 +74,23 @@ def unpack_release(release: str, packages: Sequence[str], directory: Path) -> No
     options = [word for name, value in places.items() for word in ("-o", f"{name}={value}")]
     updated = _apt(*options, "update", "-q")
     plan = _apt(*options, "install", "--simulate", "--no-install-recommends", *packages)
-    names = re.findall(r"^Inst (\S+) ", plan.stdout, re.MULTILINE)
-    done = _apt(*options, "download", *names, cwd=state / "archives") if names else plan
-    if plan.returncode != 0 or done.returncode != 0 or not names:
+    names = re.findall(r"^Inst (\S+) ", plan.stdout, re.MULTILINE) if packages else []
+    done = _apt(*options, "download", *names, *parts, cwd=state / "archives")
+    if plan.returncode != 0 or done.returncode != 0 or not (names or parts):
         detail = (updated.stderr + plan.stderr + done.stderr).strip()
         raise Failure(f"apt-get could not fetch {' '.join(packages)} of {release}:\n{detail}")
     for archive in sorted((state / "archives").glob("*.deb")):
-        subprocess.run(["dpkg-deb", "--extract", archive, directory], check=True)
+        _extract(archive, directory, parts.get(archive.name.partition("_")[0], ""))
     shutil.rmtree(state)
+
+
+def _extract(archive: Path, directory: Path, part: str) -> None:
+    """Unpack a package, or the one file of it that is wanted."""
+    if not part:
+        subprocess.run(["dpkg-deb", "--extract", archive, directory], check=True)
+        return
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as tar:
+        subprocess.run(["tar", "-x", "-C", directory, f"./{part}"], stdin=tar.stdout, check=True)
 
 
 def mirror() -> str:

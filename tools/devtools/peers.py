@@ -21,12 +21,12 @@ from .environment import CACHE, ROOT, only_one
 PACKAGES: dict[str, tuple[str, ...]] = {
     "unit":        (),
     "contract":    ("runc", "buildah", "skopeo", "umoci", "docker.io", "docker.io-26", "docker-compose",
-                    "docker-compose-1", "docker-buildx", "docker-registry", "podman", "podman-remote", "openssl",
-                    "busybox-static", "binutils", "binutils-aarch64-linux-gnu", "mmdebstrap", "qemu-user-static",
-                    "openssh-client"),
+                    "docker-compose-1", "docker-buildx", "docker-registry", "podman", "podman-remote", "quadlet",
+                    "openssl", "busybox-static", "binutils", "binutils-aarch64-linux-gnu", "mmdebstrap",
+                    "qemu-user-static", "openssh-client"),
     "root":        ("btrfs-progs", "busybox-static", "containernetworking-plugins", "docker-registry", "erofs-utils",
-                    "fuse-overlayfs", "iproute2", "iptables", "nftables", "passt", "procps", "slirp4netns", "strace",
-                    "uidmap"),
+                    "fuse-overlayfs", "iproute2", "iptables", "nftables", "passt", "podman-remote", "procps",
+                    "slirp4netns", "strace", "uidmap"),
     "security":    ("busybox-static", "procps"),
     "conformance": ("runc", "crun", "podman", "buildah", "docker.io", "criu", "busybox-static"),
     "vm":          ("qemu-system-x86", "mmdebstrap", "busybox-static", "iproute2", "procps"),
@@ -42,6 +42,7 @@ TOOLS: dict[str, str] = {
     "umoci": "umoci",
     "podman": "podman",
     "podman-remote": "podman-remote",
+    "quadlet": "quadlet",
     "conmon": "conmon",
     "buildah": "buildah",
     "docker": "docker.io",
@@ -92,7 +93,10 @@ RELEASES: dict[str, str] = {
     "docker-compose": "trixie",
     "docker-buildx": "trixie",
     "podman-remote": "trixie",
+    "quadlet": "trixie",
 }
+# Names of our own for one file of a package, without what else that needs: podman 5's generator of units.
+PARTS: dict[str, tuple[str, str]] = {"quadlet": ("podman", "usr/libexec/podman/quadlet")}
 # Names of our own for packages that lie in a place of their own, because another one here has their programs' names.
 ASIDE: dict[str, str] = {"docker-compose-1": "docker-compose"}
 # Names of our own for packages and programs of another release that the machine's own release has, too.
@@ -135,8 +139,10 @@ def prepare(chores: Iterable[str]) -> None:
             debian.unpack([ASIDE[name]], _place(name))
         _point_to_libraries()
         for release in {RELEASES[name] for name in missing if name in RELEASES}:
-            wanted = [LATER.get(name, name) for name in missing if RELEASES.get(name) == release]
-            debian.unpack_release(release, wanted, _place(release))
+            wanted = [name for name in missing if RELEASES.get(name) == release]
+            parts = dict(PARTS[name] for name in wanted if name in PARTS)
+            whole = [LATER.get(name, name) for name in wanted if name not in PARTS]
+            debian.unpack_release(release, whole, _place(release), parts)
             _point_to_release(_place(release))
         _choose_alternatives()
         for package in missing:

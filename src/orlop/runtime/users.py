@@ -78,7 +78,7 @@ def apply(process: Process, identity: Identity) -> Process:
 def _user(root: int, name: str) -> tuple[int, int, str, str]:
     """Return (uid, gid, home, login name) of a name or number; "" is user 0. The first entry that matches counts."""
     number = 0 if not name else _number(name)
-    for fields in _lines(root, PASSWD):
+    for fields in lines(root, PASSWD):
         if len(fields) < 4 or (uid := _number(fields[2])) is None or (gid := _number(fields[3])) is None:
             continue
         if (fields[0] == name) if number is None else (uid == number):
@@ -99,7 +99,7 @@ def _groups(root: int, names: set[str], login: str) -> tuple[dict[str, int], lis
     """Return (gid of each of the names that is there, gids of the groups that list login), first entries first."""
     gids: dict[str, int] = {}
     own: dict[int, None] = {}
-    for fields in _lines(root, GROUP) if names or login else ():
+    for fields in lines(root, GROUP) if names or login else ():
         if len(fields) < 3 or (gid := _number(fields[2])) is None:
             continue
         if fields[0] in names:
@@ -141,7 +141,7 @@ def _checked(number: int) -> int:
     return number
 
 
-def _lines(root: int, name: str) -> Iterator[list[str]]:
+def lines(root: int, name: str) -> Iterator[list[str]]:
     """Yield the fields of each line, without holding more than one line of them."""
     try:
         data = path.read_in_root(root, name, FILE_BYTES_MAX)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ...spec.task import TaskStatus
     from ..engine import Engine
+    from .record import ContainerRecord
 
 OPTIONS_DEFAULT = ("-ef",)
 TITLES_DEFAULT = ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD")
@@ -35,17 +36,27 @@ def top(engine: Engine, reference: str, options: Sequence[str]) -> dict[str, obj
     Raises NotFound, Conflict when the container does not run, Invalid for options that ps does not take or whose output
     names no PID, Unsupported where this machine has no ps and the options ask for one.
     """
-    record = engine.records.find(reference)
-    task = engine.observe(record.id)
-    state.step(task, "top", record)
-    assert task.status is not None
-    pids = _pids(engine, record.id, task.status)
+    record, pids = of_container(engine, reference)
     if tuple(options) in ((), OPTIONS_DEFAULT):
         titles, rows = list(TITLES_DEFAULT), _from_proc(pids)
     else:
         titles, rows = _from_ps(options, pids, record.subject)
-    events.publish_container(engine, record, "top")
+    told(engine, record)
     return {"Titles": titles, "Processes": rows}
+
+
+def of_container(engine: Engine, reference: str) -> tuple[ContainerRecord, set[int]]:
+    """Return a container that runs, and whose processes are its own. Raises NotFound, Conflict."""
+    record = engine.records.find(reference)
+    task = engine.observe(record.id)
+    state.step(task, "top", record)
+    assert task.status is not None
+    return record, _pids(engine, record.id, task.status)
+
+
+def told(engine: Engine, record: ContainerRecord) -> None:
+    """Have it known that somebody looked."""
+    events.publish_container(engine, record, "top")
 
 
 def _pids(engine: Engine, container_id: str, status: TaskStatus) -> set[int]:
@@ -102,7 +113,7 @@ def _row(pid: int, names: dict[int, str], booted: float) -> list[str] | None:
         str(ppid),
         str(min(share, 99)),
         _start_text(started),
-        _terminal(tty),
+        terminal(tty),
         _time_text(int(cpu_s)),
         command or f"[{name}]",
     ]
@@ -133,7 +144,7 @@ def _time_text(seconds: int) -> str:
     return f"{days}-{text}" if days else text
 
 
-def _terminal(number: int) -> str:
+def terminal(number: int) -> str:
     """Return the name of a controlling terminal (Documentation/admin-guide/devices.txt of the kernel)."""
     major, minor = os.major(number), os.minor(number)
     if 136 <= major <= 143:

@@ -47,7 +47,6 @@ _FILTERS: dict[str, Callable[[tuple[ContainerRecord, Task, object], str], bool]]
 _INTERVAL_S, _INTERVAL_S_MIN = 0.25, 0.05
 _NEVER = "0001-01-01T00:00:00Z"
 _GO_DIRECTORY = 1 << 31
-_DESCRIPTORS = {"%cpu": "pcpu", "hgroup": "group", "hpid": "pid", "huser": "user", "elapsed": "etime"}
 
 
 def named(handler: Handler, **names: str) -> Handler:
@@ -230,11 +229,13 @@ def _moment_ns(text: str) -> int | None:
 def top(door: Door) -> None:
     if door.flag("stream"):
         raise Status(501, "top is told once: leave stream away")
-    words = ",".join(door.every("ps_args")).split(",")
-    options: list[str] = []
-    if asked := [_DESCRIPTORS.get(word.lower(), word) for word in words if word]:
-        options = asked if asked[0].startswith("-") else ["-eo", ",".join(asked)]
-    door.answer_json(200, processes.top(door.engine, door.parts["id"], options))
+    words = [word for word in ",".join(door.every("ps_args")).split(",") if word]
+    if words and words[0].startswith("-"):
+        door.answer_json(200, processes.top(door.engine, door.parts["id"], words))
+        return
+    from .top import top as of_columns
+
+    door.answer_json(200, of_columns(door.engine, door.parts["id"], words))
 
 
 def stats(door: Door) -> None:

@@ -48,6 +48,8 @@ def exists(door: Door) -> None:
 
 def modify(door: Door) -> None:
     """Add images to a list, take some out, or say of one what it is for."""
+    if door.headers.get("Content-Type", "").startswith("multipart/"):  # files, as `--artifact` sends them
+        raise Status(501, "a list has no artifacts: files go to a registry in an image: FROM scratch, COPY")
     given = {_plain(name): value for name, value in door.json().items() if value not in (None, "", [], {}, False)}
     if strange := set(given) - _READ - _NOBODYS:
         raise Status(501, f"{min(strange)[:60]} of a manifest list is not changed here: leave its option away")
