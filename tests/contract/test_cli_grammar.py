@@ -384,7 +384,7 @@ def test_the_same_words_are_refused_alike(
 OURS = frozenset(
     # podman's, of verbs where docker has no such flag
     "all cidfile color condition filter ignore interval env-host names noheading pidfile pod read-only-tmpfs replace"
-    " rmi tz umask unsetenv"
+    " rmi timeout tz umask unsetenv"
     " chmod chown cni depends-on disk dry-run egress egress-allow env-file-format health-http health-on-failure"
     " grep health-tcp help host-access json landlock mount-add mount-rm nested nesting"
     " publish-add publish-rm rootfs secret timens".split()

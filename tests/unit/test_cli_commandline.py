@@ -105,7 +105,10 @@ FIELDS = {
     "args": st.one_of(st.none(), st.lists(VALUE, min_size=1, max_size=3).map(tuple)),
     "env": words(st.tuples(WORD, VALUE).map("=".join)),
     "secrets": words(
-        st.builds(GrantRequest, source=WORD, target=st.sampled_from(["", "/run/x"]), uid=PORT_NUMBERS, mode=MODES)
+        st.one_of(
+            st.builds(GrantRequest, source=WORD, target=st.sampled_from(["", "/run/x"]), uid=PORT_NUMBERS, mode=MODES),
+            st.builds(GrantRequest, source=WORD, env=WORD),
+        )
     ),
     "user": VALUE,
     "group_add": words(VALUE),
@@ -172,6 +175,7 @@ FIELDS = {
     "sysctls": st.dictionaries(WORD.map("net.{}".format), VALUE, max_size=2),
     "ulimits": st.lists(st.just(UlimitRequest(name="core", soft=1, hard=-1)), max_size=1).map(tuple),
     "umask": st.one_of(st.none(), st.integers(0, 0o777)),
+    "timeout_s": st.integers(0, 10**8),
     "oom_kill_disable": st.booleans(),
     "oom_score_adj": st.integers(-1000, 1000),
     "cpu_shares": NUMBER,
