@@ -209,8 +209,9 @@ def said_again(asked: ContainerRequest, name: str = "") -> ContainerRequest:
 
 def plain(asked: ContainerRequest) -> dict[str, object]:
     """Return a request with what has two spellings in the one that the command line reads."""
-    stdin = asked.open_stdin and "stdin" in asked.attach
-    fixed = asked.replace(stdin_once=stdin, restart_policy=asked.restart_policy or "no")
+    stdin = asked.open_stdin and bool(asked.attach)  # docker's -i attaches it, too, unless nothing is
+    attach = tuple(sorted({*asked.attach, "stdin"})) if stdin else asked.attach
+    fixed = asked.replace(attach=attach, stdin_once=stdin, restart_policy=asked.restart_policy or "no")
     if asked.health is not None and asked.health.test == ("NONE",):
         fixed = fixed.replace(health_on_failure="none")  # nothing is checked, so nothing fails
     return dict(fixed.to_json())

@@ -265,9 +265,10 @@ def test_the_engines_state_is_asked_and_never_started(engine, tmp_path):
 
 
 def test_stopping_the_engine_waits_for_its_end(engine):
-    engine.answers["engine.stop"] = {"pid": 42}
+    engine.answers["engine.ping"] = {"pid": os.getpid(), "version": "0.9"}
+    engine.answers["engine.stop"] = {"pid": os.getpid()}
     with engine.popen("engine", "stop") as stop:
-        while not engine.calls:
+        while "engine.stop" not in [verb for verb, _ in engine.calls]:
             assert stop.poll() is None
         assert stop.poll() is None, "the connection is open: the engine still runs"
         stop.kill()

@@ -52,9 +52,8 @@ class Running:
         self.watcher = StubWatcher()
         self.path = str(directory / "s")
         paths = Paths(str(directory), str(directory))
-        engine = SimpleNamespace(
-            log=self.log, watcher=self.watcher, boot=StubBoot(), owners=SimpleNamespace(busy=False), paths=paths
-        )
+        engine = SimpleNamespace(log=self.log, watcher=self.watcher, boot=StubBoot(), paths=paths, waits={})
+        engine.owners = SimpleNamespace(busy=False)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(self.path)
         listener.listen(2048)
