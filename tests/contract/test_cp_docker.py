@@ -368,6 +368,7 @@ def test_podman_agrees_but_for_what_is_listed(orlop, podman: Peer, rootfs: Path,
     assert differing == PODMAN_DIFFERS
 
 
+@pytest.mark.usefixtures("trusting")
 def test_a_commit_is_an_image_for_docker_and_umoci(
     orlop, docker: Peer, rootfs: Path, workspace: Workspace, peer: Callable[[str], Path]
 ) -> None:

@@ -85,7 +85,9 @@ def test_target_owner_and_mode(box: Environment) -> None:
     ("flag", "words"),
     [
         ("nosuch", "no such secret: nosuch"),
-        ("pass,type=env", "never in an environment"),
+        ("pass,type=nosuch", "invalid secret type 'nosuch'"),
+        ("pass,type=env,uid=5", "invalid field 'uid'"),
+        ("pass,type=env,target=A=B", "no name of a variable"),
         ("pass,nosuch=1", "invalid field 'nosuch'"),
         ("pass,uid=x", "no number"),
         ("pass,uid=-5", "out of range"),

@@ -449,7 +449,7 @@ def test_an_interface_is_as_it_was_asked_for(run: Run, orlop: Environment) -> No
     assert orlop("start", never, check=False).code == 1
     orlop("network", "rm", "spare")
     for words, cause in (
-        (("--ipam-driver", "nosuch"), "could not find plugin nosuch"),
+        (("--ipam-driver", "nosuch"), 'plugin "nosuch" not found'),
         (("--subnet", "10.92.0.0/24", "--subnet", "10.93.0.0/24"), "bridge driver doesn't support multiple subnets"),
         (("-o", "com.docker.network.container_iface_prefix=a/b"), "invalid name of an interface"),
         (("-o", "com.docker.network.bridge.enable_icc=maybe"), "invalid value for"),
@@ -849,7 +849,7 @@ def test_network_commands_print_what_dockers_do(orlop: Environment) -> None:
         (("create", "web"), "network with name web already exists"),
         (("create", "bridge"), "operation is not permitted on predefined bridge network"),
         (("create", "-d", "overlay", "x"), "This node is not a swarm manager"),  # as dockerd says
-        (("create", "-d", "nobodys", "x"), "could not find plugin nobodys"),
+        (("create", "-d", "nobodys", "x"), 'plugin "nobodys" not found'),
         (("create", "--gateway", "10.1.1.1", "x"), "every ip-range or gateway must have a corresponding subnet"),
         (("create", "--subnet", "10.77.0.0/33", "x"), "invalid CIDR address: 10.77.0.0/33"),
         (("create", "--subnet", "127.0.0.0/16", "x"), "can't be a network's subnet"),

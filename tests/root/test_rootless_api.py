@@ -93,6 +93,8 @@ POST /session = 400
 POST /grpc = 400
 GET /system/df = 200 "LayersSize"
 GET /metrics = 200
+DELETE /containers/d/alias = 404 No such container: d/alias
+DELETE /containers/d/alias?link=1 = 404 No such container: d/alias
 DELETE /containers/d?force=1 = 204
 DELETE /volumes/vol = 204
 DELETE /networks/net = 204
