@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import platform
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -117,6 +119,18 @@ def test_nobody_is_sent_to_a_registry_that_took_nothing(orlop: Environment, peer
 def test_what_can_not_be_made_is_said(orlop: Environment, words: list[str], told: str) -> None:
     done = orlop("bootstrap", "--no-mirror", *words, check=False)
     assert done.code != 0 and told in done.stderr and "Traceback" not in done.stderr, done
+
+
+def test_a_busybox_of_any_file_name(peer: Callable[[str], Path], tmp_path: Path) -> None:
+    """By another name than its own it would be asked for an applet of that name.
+
+    red: run as [program, "--list"] a busybox called `cat` is `cat --list`, which is refused.
+    """
+    program = tmp_path / "cat"
+    program.write_bytes(peer("busybox").read_bytes())
+    program.chmod(0o755)
+    with tarfile.open(fileobj=io.BytesIO(standins.busybox(str(program)))) as archive:
+        assert archive.getmember("bin/sh").linkname == archive.getmember("bin/cat").linkname == "bin/busybox"
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])

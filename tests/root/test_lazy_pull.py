@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -191,19 +192,38 @@ def test_reads_fail_where_all_of_the_server_was_killed(orlop: Environment, regis
     assert "Everything is in order" in orlop("system", "fsck").stdout
 
 
-def test_what_a_dead_engine_had_served_is_served_again(orlop: Environment, registry: Registry, narrow: Narrow) -> None:
-    """After a reboot nothing is served: the next engine does it again, and says who can where it can't."""
+def test_what_a_dead_engine_had_served_is_served_again(
+    orlop: Environment, registry: Registry, narrow: Narrow, tmp_path: Path
+) -> None:
+    """After a reboot nothing is served: the next engine does it again, and says who can where it can't.
+
+    What the user has for a private registry is looked up again, each time: it may have been put there meanwhile.
+
+    red: with ANONYMOUS in `engine.lazy.verb._orders`, or what was looked up kept, the last start is refused.
+    """
+    auth = base64.b64encode(b"me:secret").decode()
+    registry.rules.insert(
+        0,
+        lambda request: (
+            request.headers.get("Authorization") != f"Basic {auth}"
+            and request.reply(401, www_authenticate='Basic realm="mine"')
+        ),
+    )
+    config, kept = tmp_path / "docker/config.json", {"DOCKER_CONFIG": str(tmp_path / "docker")}
+    config.parent.mkdir()
+    config.write_text(json.dumps({"auths": {registry.name: {"auth": auth}}}))
     narrow.whole.clear()
-    lazily(orlop, registry, "true")
-    engine = orlop.engine_pid()
-    assert engine is not None
-    for pid in (engine, *servers(orlop)):
+    image = f"{registry.name}/lib/x:1"
+    told = orlop("run", "--pull", "lazy", "--network", "none", "--name", "c", image, "/bin/busybox", "true", env=kept)
+    assert "Runs before it is here" in told.stderr
+    config.rename(tmp_path / "away")
+    for pid in (orlop.engine_pid(), *servers(orlop)):
+        assert pid is not None
         os.kill(pid, signal.SIGKILL)
-    registry.rules.insert(0, lambda request: request.reply(401))
-    refused = orlop("start", "c", check=False)
-    assert refused.code and f"orlop pull {registry.name}/lib/x:1" in refused.stderr
-    del registry.rules[0]
-    assert orlop("start", "--attach", "c").code == 0
+    refused = orlop("start", "c", env=kept, check=False)
+    assert refused.code and f"orlop pull {image}" in refused.stderr
+    (tmp_path / "away").rename(config)
+    assert orlop("start", "--attach", "c", env=kept).code == 0
     narrow.whole.set()
     wait(lambda: not servers(orlop))
     assert "Everything is in order" in orlop("system", "fsck").stdout

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pwd
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from orlop.frontends.cli import credentials
+from orlop.engine import credentials
 from orlop.frontends.cli.images.login import domain_of
 from orlop.linux import keyring
 from orlop.spec.errors import Invalid, OrlopError, Unavailable, Unsupported
@@ -88,11 +89,15 @@ def test_tokens_of_docker(home: Path) -> None:
     assert credentials.for_registry("x.example") == Credentials(registry_token="r")
 
 
-def test_auths_of_podman(home: Path, registry: str) -> None:
-    path = home / "run/containers/auth.json"
+@pytest.mark.parametrize("place", ["run/containers/auth.json", ".config/containers/auth.json"])
+def test_auths_of_podman(home: Path, registry: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    path = home / place
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"auths": {registry: auth("u", "pass:word")}}))
     assert credentials.for_registry(registry) == GIVEN
+    monkeypatch.delenv("HOME")  # a service of systemd has none: whose it is stands in passwd
+    assert credentials.config_file() == f"{pwd.getpwuid(os.geteuid()).pw_dir}/.docker/config.json"
 
 
 @pytest.mark.parametrize(

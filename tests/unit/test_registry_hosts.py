@@ -84,6 +84,39 @@ def test_podmans_file(files: Files) -> None:
         files.endpoints("a.blocked.example/x")
 
 
+def test_which_files_are_the_users(tmp_path: Path) -> None:
+    """As skopeo 1.9 and podman 4.3 open them, seen with strace: root's own file counts, and replaces the machine's.
+
+    red: with the user's file for others than root only, nothing is blocked.
+    """
+    home, other = tmp_path / "home/.config/containers", tmp_path / "other/containers"
+    for place in (home, other):
+        (place / "registries.conf.d").mkdir(parents=True)
+    blocks = '[[registry]]\nlocation = "{}.example"\nblocked = true\n'
+    environ = {"HOME": str(tmp_path / "home")}
+
+    def blocked(**more: str) -> str:
+        hosts = Hosts.of_user(str(tmp_path), environ | more)
+        found = ""
+        for name in ("home", "part", "other", "named"):
+            try:
+                hosts.endpoints(Reference.parse(f"{name}.example/x"))
+            except Denied:
+                found += f"{name} "
+        return found
+
+    (home / "registries.conf.d/1.conf").write_text(blocks.format("part"))
+    assert blocked() == "part "
+    (home / "registries.conf").write_text(blocks.format("home"))
+    assert blocked() == blocked(XDG_CONFIG_HOME=str(other.parent)) == "home part "
+    named = tmp_path / "named.conf"
+    named.write_text(blocks.format("named"))
+    assert blocked(CONTAINERS_REGISTRIES_CONF=str(named)) == "part named "
+    (other / "registries.conf").write_text(blocks.format("other"))
+    assert blocked(XDG_CONFIG_HOME=str(other.parent)) == "other "
+    assert blocked(XDG_CONFIG_HOME="relative") == "home part "
+
+
 def test_a_mirror_is_no_place_to_push_to_and_hears_no_password(files: Files) -> None:
     files.conf.write_text(PODMAN)
     mirror, own = files.hosts.endpoints(Reference.parse("debian"))

@@ -33,7 +33,7 @@ class Registries:
 
     def hosts(self) -> Hosts:
         """Return the configuration of registries, as its files are now."""
-        return Hosts.of_user(self._root, os.environ, os.geteuid())
+        return Hosts.of_user(self._root, os.environ)
 
     def to_pull(self, reference: Reference, credentials: Credentials) -> list[Repository]:
         """Return the places to pull a reference from, in turn. Raises Unavailable when there are none."""

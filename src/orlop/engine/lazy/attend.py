@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0
 AGAIN_S = (0.0, 2.0, 5.0, 15.0, 30.0, 60.0)  # pauses before the tries to have an image served again; then the last one
-credentials: dict[tuple[str, Digest], Credentials] = {}  # (data directory, manifest): who fetched it; in memory only
+# (data directory, manifest): what its client gave for it; in memory only
+credentials: dict[tuple[str, Digest], Credentials] = {}
 
 
 def start(engine: Engine, orders: Orders, chain_id: Digest) -> None:
     """Start a server of an image whose topmost layer that is. Raises what it says, Unavailable."""
     digest = orders.manifest.digest
-    credentials[engine.paths.root, digest] = orders.credentials
     servers.start(orders, lambda pid: attend(engine, pid, digest, chain_id))
 
 

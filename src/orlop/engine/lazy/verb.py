@@ -11,8 +11,8 @@ from ...snapshot import lent
 from ...spec.errors import OrlopError, Unavailable
 from ...spec.image import chain_ids
 from ...spec.reference import Reference
-from ...spec.registry import ANONYMOUS
 from ...spec.tar.estargz import TOC_DIGEST
+from ..credentials import for_places
 from . import attend, servers
 from .orders import Orders
 
@@ -60,6 +60,8 @@ def pull(engine: Engine, pulling: Pull, credentials: Credentials, lease: Lease) 
                     manifest=one.descriptor,
                     credentials=credentials,
                 )
+                if not credentials.is_empty:
+                    attend.credentials[engine.paths.root, one.descriptor.digest] = credentials
                 attend.start(engine, orders, chain[-1])
     except OrlopError as wrong:
         yield {"status": f"Not lazily: {wrong.cause}"}
@@ -116,24 +118,28 @@ def describe(engine: Engine, image: Image) -> dict[str, object]:
 
 def ensure(engine: Engine, chain_id: Digest) -> None:
     """Have a layer served again that is here in part, where nobody serves it any more. Raises Unavailable."""
-    with servers.starting:
-        if not lent.is_partial(engine.snapshots, chain_id) or lent.can_run(engine.snapshots, chain_id):
-            return
-        image = next((one for one in engine.images.list() if one.names and one.chain_id == chain_id), None)
-        cause, hint = "its image is here in part only, and has no name to fetch the rest by", "pull its image"
-        try:
-            if image is not None:
-                attend.start(engine, _orders(engine, image), chain_id)
+    if not lent.is_partial(engine.snapshots, chain_id) or lent.can_run(engine.snapshots, chain_id):
+        return
+    image = next((one for one in engine.images.list() if one.names and one.chain_id == chain_id), None)
+    if image is None:
+        cause = "its image is here in part only, and has no name to fetch the rest by"
+        raise Unavailable("read", f"layer {chain_id}", cause, hint="pull its image")
+    try:
+        orders = _orders(engine, image)  # here: a credential helper takes the time that it takes
+        with servers.starting:
+            if lent.is_partial(engine.snapshots, chain_id) and not lent.can_run(engine.snapshots, chain_id):
+                attend.start(engine, orders, chain_id)
                 attend.tell(engine, image.manifest.digest, "partial")
-                return
-        except OrlopError as wrong:
-            cause = f"its image is here in part only, and the rest can't be fetched: {wrong}"
-            hint = f"orlop pull {image.names[0]}" if image is not None else hint
-        raise Unavailable("read", f"layer {chain_id}", cause, hint=hint)
+    except OrlopError as wrong:
+        cause = f"its image is here in part only, and the rest can't be fetched: {wrong}"
+        raise Unavailable("read", f"layer {chain_id}", cause, hint=f"orlop pull {image.names[0]}") from None
 
 
 def _orders(engine: Engine, image: Image) -> Orders:
     reference = Reference.parse(image.names[0])
+    known = attend.credentials.get((engine.paths.root, image.manifest.digest))
+    if known is None:  # an earlier engine fetched it: ask again each time, for the user may have logged in since
+        known = for_places(reference.domain, engine.registries.hosts().others(reference.domain))
     return Orders(
         root=engine.paths.root,
         run=engine.paths.run,
@@ -141,7 +147,7 @@ def _orders(engine: Engine, image: Image) -> Orders:
         reference=str(reference.replace(tag="", digest=image.target.digest)),
         platform=str(image.config.platform),
         manifest=image.manifest,
-        credentials=attend.credentials.get((engine.paths.root, image.manifest.digest), ANONYMOUS),
+        credentials=known,
     )
 
 

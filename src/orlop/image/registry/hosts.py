@@ -3,7 +3,8 @@
 Read anew for every verb, so a change counts at once. Sources, the first that speaks of a registry decides:
 
     <certs.d>/<host>/hosts.toml      containerd's form
-    registries.conf (+ .d)           podman's form, version 2: location, prefix, insecure, blocked, mirror
+    registries.conf (+ .d)           podman's form, version 2: location, prefix, insecure, blocked, mirror; the user's,
+                                     root's too, in place of the machine's (containers/image: sysregistriesv2)
     docker's defaults                docker.io is registry-1.docker.io; this machine itself may speak http
 
 Certificates lie in <certs.d>/<host>/: NAME.crt, NAME.cert and NAME.key.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 DOCKER_HUB, DOCKER_HUB_HOST = "docker.io", "registry-1.docker.io"
+REGISTRIES = "containers/registries.conf"
 FILE_BYTES_MAX = 1024 * 1024
 ENDPOINTS_MAX = 16
 PULL, RESOLVE, PUSH = "pull", "resolve", "push"
@@ -71,20 +73,22 @@ class Hosts:
         self._files = files
 
     @classmethod
-    def of_user(cls, root: str, environ: Mapping[str, str], uid: int) -> Hosts:
+    def of_user(cls, root: str, environ: Mapping[str, str]) -> Hosts:
         """Return the files that the engine of this data directory reads: its own, the user's, the machine's."""
-        config = environ.get("XDG_CONFIG_HOME", "")
-        if not config.startswith("/"):
-            config = environ.get("HOME", "/nonexistent").rstrip("/") + "/.config"
+        at_home = environ.get("HOME", "/nonexistent").rstrip("/") + "/.config"
+        given = environ.get("XDG_CONFIG_HOME", "")
+        config = given if given.startswith("/") else at_home
         own = (f"{config}/containers/certs.d",)
         machine = ("/etc/containers/certs.d", "/etc/docker/certs.d", "/etc/containerd/certs.d")
+        places = dict.fromkeys((config, at_home))  # podman looks at home only, whatever XDG_CONFIG_HOME says
+        mine = next((one for one in places if os.path.exists(f"{one}/{REGISTRIES}")), None)
         if named := environ.get("CONTAINERS_REGISTRIES_CONF", ""):
-            files: tuple[str, ...] = (named,)
+            main, parts = named, ["/etc", config]
+        elif mine is not None:
+            main, parts = f"{mine}/{REGISTRIES}", [mine]  # also of root; what /etc has is not read then
         else:
-            at_user = f"{config}/containers/registries.conf"
-            main = at_user if uid and os.path.exists(at_user) else "/etc/containers/registries.conf"
-            parts = ("/etc/containers/registries.conf.d", f"{config}/containers/registries.conf.d")
-            files = (main, *(path for part in parts for path in _fragments(part)))
+            main, parts = f"/etc/{REGISTRIES}", ["/etc", config]
+        files = (main, *(path for part in parts for path in _fragments(f"{part}/{REGISTRIES}.d")))
         return cls((f"{root}/certs.d", *own, *machine), files)
 
     def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:

@@ -70,8 +70,8 @@ def _pin(invocation: Invocation, mounts: list[str], *, pinned: bool) -> int:
 
 
 def _carry(invocation: Invocation, verb: str, words: list[str], replaces: bool) -> int:
+    from ....engine.credentials import for_registry
     from ....spec.reference import Reference
-    from ..credentials import for_registry
 
     place = mount_place(words[0], f"cache {verb}", writes=verb == "export")
     args: dict[str, object] = {"place": place.to_json(), "mounts": words[1:], "replaces": replaces}

@@ -67,7 +67,7 @@ def _imported(engine: Engine, fd: int, change: str) -> str:
 
 def _push(engine: Engine, registry: str, name: str, tags: tuple[str, ...], image: str) -> None:
     """Push an image of ours under these tags; nothing but the image itself stays of that here."""
-    from ..credentials import for_registry
+    from ....engine.credentials import for_registry
 
     for tag in tags:
         target = f"{registry}/library/{name}:{tag}"

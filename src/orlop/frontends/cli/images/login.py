@@ -28,7 +28,7 @@ _HEADERS: dict[str, object] = {
 
 
 def _login(invocation: Invocation) -> int:
-    from .. import credentials
+    from ....engine import credentials
 
     domain = domain_of(invocation.arguments[0] if invocation.arguments else "")
     given = _given(invocation, domain)
@@ -44,7 +44,7 @@ def _login(invocation: Invocation) -> int:
 
 def _given(invocation: Invocation, domain: str) -> Credentials:
     """Return user and password: from flags, standard input, or the terminal; else what is kept already."""
-    from .. import credentials
+    from ....engine import credentials
 
     options = invocation.options
     user, password = options["username"], options["password"]
@@ -102,7 +102,7 @@ def domain_of(server: str) -> str:
 
 
 def _logout(invocation: Invocation) -> int:
-    from .. import credentials
+    from ....engine import credentials
 
     domain = domain_of(invocation.arguments[0] if invocation.arguments else "")
     if credentials.forget(domain):
@@ -113,7 +113,7 @@ def _logout(invocation: Invocation) -> int:
 
 
 def _search(invocation: Invocation) -> int:
-    from .. import credentials
+    from ....engine import credentials
 
     options = invocation.options
     term = invocation.arguments[0]

@@ -9,8 +9,8 @@ from ..flags import BOOL, STRING, Flag
 
 
 def _push(invocation: Invocation) -> int:
+    from ....engine.credentials import for_registry
     from .. import progress
-    from ..credentials import for_registry
 
     options = invocation.options
     name = invocation.arguments[0]

@@ -19,9 +19,9 @@ UNTAGGED_S_WITH_KEEP_LAST = 3600.0  # an index is pushed after its parts, which 
 
 
 def _serve(invocation: Invocation) -> int:
+    from ....engine.credentials import for_registry
     from ....image.repositories import Rules
     from ...registry.serve import Options, serve
-    from ..credentials import for_registry
 
     given = invocation.options
     rules = Rules(
