@@ -265,6 +265,22 @@ def test_a_port_has_one_owner(run: Run, orlop: Environment, host: Netns) -> None
     assert len(orlop.container_ids()) == 1
 
 
+def test_every_address_of_one_family_is_asked_for_by_docker_s_words(
+    run: Run, orlop: Environment, host: Netns, neighbour: Netns
+) -> None:
+    # 0.0.0.0 was taken for an address: nobody came in. What the container lacks, a relay carries.
+    ports = ("0.0.0.0:8080:80", "0.0.0.0:8081:80,mode=nat", "0.0.0.0:8082-8083:80-81", "[::]:8080:80")
+    box = run(*(word for port in ports for word in ("-p", port)))
+    with serving(box, 80):
+        assert [ask(neighbour, A, number) for number in (8080, 8081, 8082)] == [B, B, B]
+        assert ask(host, "127.0.0.1", 8080) and ask(host, "::1", 8080) == "10.88.0.1"
+        told = orlop("network", "explain", box.id, "80").stdout
+        assert "yes: at 127.0.0.1:8080" in told and "yes: at [::1]:8080" in told, told
+    for taken in ("0.0.0.0:8080:80", f"{A}:8080:80", "[::1]:8080:80", "8080:80"):
+        refused = orlop("run", "--rm", "-p", taken, "host", "true", check=False)
+        assert "port is already allocated" in refused.stderr, taken
+
+
 def test_ports_of_what_runs_come_and_go(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
     """red: without `publish`, `withdraw`, the relay's, the reservations or container.json, each at its line."""
     box = run("-p", "8080:80")
@@ -627,6 +643,10 @@ def test_a_subnet_is_where_no_route_leads(run: Run, orlop: Environment, host: Ne
     assert box.address("free").startswith("172.16.1.")
     with serving(neighbour, 9000):
         assert ask(box, B, 9000) == A
+    # One that is asked for may lie there: docker says nothing to that, podman refuses.
+    told = orlop("network", "create", "--subnet", "10.1.2.0/24", "asked")
+    assert "WARNING: subnet 10.1.2.0/24 meets 10.0.0.0/8, the way to up0" in told.stderr
+    assert "meets" not in orlop("network", "create", "--subnet", "192.168.4.0/24", "apart").stderr
     # And where the administrator says.
     (orlop.root / "networks/pools.json").write_text('[{"base": "192.168.128.0/17", "size": 26}]')
     orlop("network", "create", "chosen")
@@ -739,15 +759,22 @@ def test_a_flush_opens_nothing_while_no_engine_is_there(
         orlop("rm", "-f", other.id)
 
 
+@pytest.mark.parametrize("others", [(), ("orlop: spawner",)], ids=["alone", "with its spawner"])
 def test_a_flush_opens_nothing_after_the_engine_was_killed(
-    run: Run, orlop: Environment, host: Netns, neighbour: Netns
+    run: Run, orlop: Environment, host: Netns, neighbour: Netns, others: tuple[str, ...]
 ) -> None:
     box = run("-p", "8080:80")
     address = box.address()
     if not _keeps_owned_tables():
         pytest.skip("needs: tables of rules that persist (Linux 6.9)")
+    also = [pid for title in others for pid in _titled(orlop, title)]
+    assert len(also) == len(others)
     with serving(box, 80):
+        for pid in also:
+            os.kill(pid, signal.SIGSTOP)  # it would take over
         _kill_engine(orlop)
+        for pid in also:
+            processes.kill(pid, processes.start_time(pid))
         wait_until(lambda: "progname" in nft(host, "list", "ruleset"))  # somebody owns them
         nft(host, "flush", "ruleset")
         assert silent(neighbour, address, 80)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-SPARE_TITLE = "orlop: spare monitor"
+SPARE_TITLE, HEIR_TITLE = "orlop: spare monitor", "orlop: heir"
 DEAD_S_MAX = 60.0
 
 
@@ -67,7 +67,7 @@ def handles(pid: int, signum: int) -> bool:
 def monitors(spawner: int) -> list[int]:
     """Return the monitors that a spawner has forked and that live, without the spare one that waits."""
     children = [pid for pid in pids() if parent(pid) == spawner]
-    return [pid for pid in children if title(pid) != SPARE_TITLE]
+    return [pid for pid in children if title(pid) not in (SPARE_TITLE, HEIR_TITLE)]
 
 
 def spare(spawner: int) -> int:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from ..spec.network import Published
 
+ANY = ("", "0.0.0.0", "::")
 NUMBERS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
 GATEWAYS = {IPV4: "169.254.88.88", IPV6: "fd6f:726c:6f70::88"}  # the far end of the gate: addresses of no machine
 GATE_PRIORITY = 10_000  # behind every rule that others have for what comes in
@@ -95,7 +96,7 @@ class Bridge:
 
 
 class Forward:
-    """A published range: ports of host_ip ("" is every address of the family) to ports of an address."""
+    """A published range: ports of host_ip (of ANY: every address of the family) to ports of an address."""
 
     __slots__ = ("address", "count", "first", "host_first", "host_ip", "mode", "protocol", "sources")
 
@@ -446,8 +447,8 @@ def _each_forward(
             host_port = forward.host_first + offset
             data = nft.fields(_packed(forward.address), (forward.first + offset).to_bytes(2, "big"))
             key = _port_key(family, forward, host_port)
-            name = "ports" if forward.host_ip else "ports-anywhere"
-            element = Element(key if forward.host_ip else key[family.size :], data=data)
+            name = "ports-anywhere" if forward.host_ip in ANY else "ports"
+            element = Element(key[family.size :] if forward.host_ip in ANY else key, data=data)
             elements.setdefault((family.number, name), []).append(element)
     for (number, name), found in elements.items():
         change(number, table, name, found)
@@ -471,12 +472,12 @@ def _said_of(family: Family, forward: Forward) -> Iterator[tuple[str, Element]]:
 
 
 def _port_key(family: Family, forward: Forward, port: int) -> bytes:
-    address = _packed(forward.host_ip) if forward.host_ip else bytes(family.size)
+    address = bytes(family.size) if forward.host_ip in ANY else _packed(forward.host_ip)
     return nft.fields(address, bytes([NUMBERS[forward.protocol]]), port.to_bytes(2, "big"))
 
 
 def _port_end(family: Family, forward: Forward, port: int) -> bytes:
-    address = _packed(forward.host_ip) if forward.host_ip else b"\xff" * family.size
+    address = b"\xff" * family.size if forward.host_ip in ANY else _packed(forward.host_ip)
     return nft.fields(address, bytes([NUMBERS[forward.protocol]]), port.to_bytes(2, "big"))
 
 

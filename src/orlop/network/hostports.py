@@ -49,9 +49,9 @@ class Bound:
 
     def takes(self, host_ip: str) -> bool:
         """Tell whether who wants this port at host_ip ("" for every address) meets this socket."""
-        if self.is_any or host_ip in ("", "0.0.0.0", "::"):
-            return True
-        return self.address == _as_proc(host_ip)
+        if host_ip and (":" in host_ip) != (self.bits == 128):
+            return self.is_any and self.bits == 128  # what listens at [::] has IPv4's port too, unless it said no
+        return self.is_any or host_ip in ("", "0.0.0.0", "::") or self.address == _as_proc(host_ip)
 
 
 def bound() -> dict[tuple[str, int], list[Bound]]:

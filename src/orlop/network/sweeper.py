@@ -2,7 +2,7 @@
 
 An engine that leaves while containers are on its bridges can't take the bridges along, and nobody may come after it. So
 it leaves this process behind, which watches the links and removes everything (`footprint`) when nothing is plugged in.
-Of an engine that was killed the spawner leaves it behind (`Networks.make_will`).
+Of an engine that was killed the spawner leaves it behind, or the spawner's heir (`Networks.make_will`).
 
 Invariants:
 1. It removes under the lock of the engine, so never beside a living one; an engine that came meanwhile does it itself.

@@ -158,7 +158,8 @@ class Endpoint(Record):
 
 
 class Published(Record):
-    """Ports as they are published: host_first leads to first, and so on for `count` ports. host_ip "" is every one.
+    """Ports as they are published: host_first leads to first, and so on for `count` ports. host_ip "" is every one,
+    "0.0.0.0" and "::" are every one of a family.
 
     mode, sources: as in the request.
     """

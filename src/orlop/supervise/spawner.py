@@ -12,7 +12,8 @@ Invariants:
 2. Everything that monitors and inits need is imported before the first fork, and shared by all of them.
 3. It ends with the engine's end of the socket. Its children do not.
 4. A message without descriptors is the engine's will: the command that is started in the spawner's place when the
-   engine is gone. It is kept, not read; a later one takes its place.
+   engine is gone. It is kept, not read; a later one takes its place. An heir keeps it too, for whoever kills the
+   engine and the spawner.
 
 Why a process of its own: the engine has threads, and a fork of a process with threads may hang (orlop.linux.process);
 and a fork costs by the size of the parent, which here stays at what was imported.
@@ -37,6 +38,10 @@ from .launcher import HANDOVER_BYTES_MAX, HANDOVER_FDS_MAX, Handover, Inherited,
 from .log import Framer, timestamp
 from .loop import Loop
 from .stdio import Input, Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 REHEARSALS = 10
 SPARE_AFTER_MS = 10  # without a message: in a burst, a spare one would only take its turn of the processor
@@ -68,22 +73,52 @@ def main(fd: int, nofile: int = 0) -> None:
     engine = socket(fileno=fd)
     inherited = Inherited(host.facts(), area)
     _warm_up()
-    _execute(_serve(engine, fd, inherited))
+    served = _Served(engine)
+    _serve(served, fd, inherited)
+    _execute(served.will)
+    served.dismiss()
 
 
-def _serve(engine: socket, fd: int, inherited: Inherited) -> bytes:
-    """Fork what is asked for until the engine is gone; return its will."""
+class _Served:
+    """The engine, its will, and who keeps that too: a pidfd, -1 without one."""
+
+    __slots__ = ("heir", "socket", "will")
+
+    def __init__(self, engine: socket) -> None:
+        self.socket = engine
+        self.will = b""
+        self.heir = -1
+
+    def close(self) -> None:
+        """Let go of them: in a child that is to know neither."""
+        self.socket.close()
+        if self.heir >= 0:
+            os.close(self.heir)
+
+    def dismiss(self) -> None:
+        """End the heir, if there is one."""
+        if self.heir >= 0:
+            try:
+                signals.pidfd_send_signal(self.heir, signals.SIGKILL)
+            except ProcessLookupError:
+                pass  # it was killed
+            os.close(self.heir)
+            self.heir = -1
+
+
+def _serve(engine: _Served, fd: int, inherited: Inherited) -> None:
+    """Fork what is asked for until the engine is gone."""
     spare: socket | None = None
-    will = b""
     while True:
         if spare is None and _is_quiet(fd):
             spare = _fork_spare(engine, inherited)
-        message = packet.receive(engine, MESSAGE_BYTES_MAX, FDS_MAX)
+        message = packet.receive(engine.socket, MESSAGE_BYTES_MAX, FDS_MAX)
         if not message.fds:
             if message.data:
-                will = message.data
+                engine.will = message.data
+                _fork_heir(engine, fd, inherited)
             elif _wakes(fd, select.POLLRDHUP, 0):
-                return will  # an empty message looks like the end of the connection; only the end hangs up
+                return  # an empty message looks like the end of the connection; only the end hangs up
             continue
         if spare is None or not _pass(message, spare):
             _fork(message, engine, inherited)
@@ -92,6 +127,40 @@ def _serve(engine: socket, fd: int, inherited: Inherited) -> bytes:
         if spare is not None:
             spare.close()
             spare = None
+
+
+def _fork_heir(engine: _Served, fd: int, inherited: Inherited) -> None:
+    """Have a process that does nothing but execute the will when the engine and the spawner have both ended."""
+    engine.dismiss()
+    if not engine.will.strip(b"\0"):
+        return
+    watched: list[int] = []
+    try:
+        watched += os.pidfd_open(os.getppid()), os.pidfd_open(os.getpid())
+        # The parent of who has lost its own is another one; but that one had not hung up.
+        pid = os.fork() if not _wakes(fd, select.POLLRDHUP, 0) else -1
+        if pid == 0:
+            _inherit(engine.will, watched, inherited)
+        if pid > 0:
+            engine.heir = os.pidfd_open(pid)
+    except OSError:
+        pass  # of the few that are left to execute it, one is enough
+    for one in watched:
+        os.close(one)
+
+
+def _inherit(will: bytes, watched: list[int], inherited: Inherited) -> "NoReturn":
+    """Be the heir."""
+    try:
+        process.close_all_except(set(watched))
+        os.setsid()
+        os.dup2(1, 2)  # /dev/null, as a monitor's
+        process.set_title("orlop: heir", inherited.title_area)
+        for one in watched:
+            _wakes(one, select.POLLIN, -1)
+        _execute(will)
+    finally:
+        os._exit(0)
 
 
 def _execute(will: bytes) -> None:
@@ -211,7 +280,7 @@ def _is_quiet(fd: int) -> bool:
         pause_ms = min(2 * pause_ms, PAUSE_MS_MAX)
 
 
-def _fork_spare(engine: socket, inherited: Inherited) -> socket | None:
+def _fork_spare(engine: _Served, inherited: Inherited) -> socket | None:
     """Return the way to a monitor that waits for its message, None when there is none to be had."""
     ours, theirs = packet.pair()
     try:
@@ -239,7 +308,7 @@ def _pass(message: packet.Message, spare: socket) -> bool:
     return True
 
 
-def _fork(message: packet.Message, engine: socket, inherited: Inherited) -> None:
+def _fork(message: packet.Message, engine: _Served, inherited: Inherited) -> None:
     try:
         pid = os.fork()
     except OSError as failure:

@@ -8,7 +8,7 @@ from _thread import allocate_lock
 from ...linux.netlink import namespace, nftrace
 from ...linux.netlink import nftables as nft
 from ...linux.netlink.rtnetlink import Rtnetlink
-from ...network import links, probe, resolver
+from ...network import firewall, links, probe, resolver
 from ...spec.errors import Conflict, Invalid
 from ...spec.network import ROUTED
 from . import attach, reach
@@ -118,7 +118,7 @@ def _from_outside(
         why = f"it is not published; chain forward of table ip {engine.networks.firewall.table} drops what is not"
         return [_say(MACHINE, YES, f"at {_bracketed(address)}:{number}"), _say(OTHERS, NO, why)]
     host_port = port.host_first + number - port.first
-    own = address if port.mode == ROUTED else port.host_ip or _own_loopback(port, endpoint)
+    own = address if port.mode == ROUTED else _asked_for(port) or _own_loopback(port, endpoint)
     # Both ways are tried at once: a firewall that drops lets each wait.
     told: list[tuple[str, str]] = []
     local = threading.Thread(target=lambda: told.append(_judge_local(own, host_port, protocol)), name="knock")
@@ -128,9 +128,16 @@ def _from_outside(
     return [_say(MACHINE, *(told or [(UNKNOWN, "it could not be tried")])[0]), others]
 
 
+def _asked_for(port: Published) -> str:
+    """Return the one address where a port is published, "" for every one."""
+    return "" if port.host_ip in firewall.ANY else port.host_ip
+
+
 def _own_loopback(port: Published, endpoint: Endpoint | None) -> str:
     """Return where this machine itself reaches a port that is published at every address."""
-    if endpoint is None or endpoint.ipv4 or wants_relay(port, endpoint):
+    if port.host_ip == "::" and (endpoint is None or not endpoint.ipv6):
+        return "::1"  # by a relay
+    if port.host_ip != "::" and (endpoint is None or endpoint.ipv4 or wants_relay(port, endpoint)):
         return LOOPBACK
     return namespace.outside(lambda: _own_address(nft.IPV6))  # no packet from ::1 leaves a machine
 
@@ -146,7 +153,8 @@ def _others(engine: Engine, wanted: tuple[int, str], port: Published, address: s
     if port.sources:
         why = f"only from {', '.join(port.sources)}, if this machine's firewall lets them in"
         return _say(OTHERS, UNKNOWN, why)
-    target = port.host_ip or namespace.outside(lambda: _own_address(nft.IPV6 if ":" in address else nft.IPV4))
+    is_ipv6 = ":" in (port.host_ip or address)
+    target = _asked_for(port) or namespace.outside(lambda: _own_address(nft.IPV6 if is_ipv6 else nft.IPV4))
     if namespace.has_left():
         why = f"at {_bracketed(target)}:{host_port}, if this machine's firewall lets them in: only root can try it"
         return _say(OTHERS, UNKNOWN, why)

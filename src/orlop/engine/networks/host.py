@@ -259,9 +259,13 @@ class Networks:
 
     def taken_subnets(self, but: str = "") -> list[subnet.Subnet]:
         """Return every subnet that a route of the machine, or another network than `but`, has."""
-        own = {self.link_name(network) for network in self.store.all().values() if network.driver == "bridge"}
-        live = [found for found, name in links.live_subnets(self.route) if name not in own]
+        live = [found for found, _ in self.foreign_ways()]
         return live + [found for found, owner in self.network_subnets() if owner != but]
+
+    def foreign_ways(self) -> list[tuple[subnet.Subnet, str]]:
+        """Return (where it leads, the name of its link) of every route that is not a network's."""
+        own = {self.link_name(network) for network in self.store.all().values() if network.driver == "bridge"}
+        return [(found, name) for found, name in links.live_subnets(self.route) if name not in own]
 
     def network_subnets(self) -> list[tuple[subnet.Subnet, str]]:
         """Return (subnet, name) of every network."""

@@ -73,6 +73,23 @@ def create(engine: Engine, request: NetworkRequest) -> Network:
     return network
 
 
+def warnings(engine: Engine, network: Network) -> tuple[str, ...]:
+    """Say which subnets that were asked for meet what this machine reaches already: as good as any to docker, while
+    podman takes none that an interface has."""
+    if network.driver != "bridge" or network.config_only:
+        return ()
+    asked = [subnet.parse(pool.subnet) for pool in network.pools if pool.subnet and not pool.auto]
+    with engine.networks.lock:
+        ways = engine.networks.foreign_ways() if asked else []
+    told = (
+        f"subnet {one} meets {found}, the way to {name or 'a gateway'}: it takes what is in both while it is up"
+        for one in asked
+        for found, name in ways
+        if found.length >= pools.ROUTE_LENGTH_MIN and found.overlaps(one)
+    )
+    return tuple(dict.fromkeys(told))
+
+
 def remove(engine: Engine, reference: str) -> Network:
     """Remove a network that nobody is in. Raises NotFound, Conflict with docker's texts."""
     networks = engine.networks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from ...linux.netlink import namespace
-from ...network import hostports
+from ...network import firewall, hostports
 from ...spec.errors import Conflict, Invalid
 from ...spec.network import INWARD, NAT, PORT_MAX, ROUTED, PortRequest, Published
 
@@ -175,7 +175,7 @@ def reserve(published: Iterable[Published], subject: str) -> list[socket]:
 
 
 def _choose(request: PortRequest, host_ip: str, held: list[Published], taken: Taken, subject: str) -> Published:
-    address = "" if host_ip in ("0.0.0.0", "::") and not request.host_ip else host_ip
+    address = "" if host_ip in firewall.ANY and not request.host_ip else host_ip
     count = request.last - request.first + 1
 
     def at(host_first: int) -> Published:
@@ -231,7 +231,9 @@ def _in_the_way(wanted: Published, held: Iterable[Published], taken: Taken) -> s
 
 
 def _same_address(one: str, other: str) -> bool:
-    return not one or not other or one == other
+    if not one or not other:
+        return True
+    return (":" in one) == (":" in other) and (one == other or one in firewall.ANY or other in firewall.ANY)
 
 
 def _refused(wanted: Published, why: str, subject: str) -> Conflict:

@@ -497,7 +497,7 @@ def _ports(host: Reader) -> tuple[PortRequest, ...]:
             wish = Reader(binding, f"PortBindings.{name}")
             host_ip, host_port = wish.text("HostIp"), wish.text("HostPort")
             low, high = _port_range(host_port, name) if host_port else (0, 0)
-            found.append((protocol or "tcp", "" if host_ip == "0.0.0.0" else host_ip, first, low, last, high))
+            found.append((protocol or "tcp", host_ip, first, low, last, high))
     return tuple(_port(one) for one in _joined(found))
 
 

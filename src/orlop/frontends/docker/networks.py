@@ -51,7 +51,7 @@ def create(door: Door) -> None:
         config_from=body.part("ConfigFrom").text("Network"),
     )
     network = lifecycle.create(door.engine, door.admit(request))
-    door.answer_json(201, {"Id": network.id, "Warning": ""})
+    door.answer_json(201, {"Id": network.id, "Warning": "\n".join(lifecycle.warnings(door.engine, network))})
 
 
 def remove(door: Door) -> None:

@@ -51,9 +51,13 @@ def _create(invocation: Invocation) -> int:
         "options": {key: value for key, _, value in (text.partition("=") for text in options["opt"])},
         "ipamOptions": {key: value for key, _, value in (text.partition("=") for text in options["ipam-opt"])},
     }
+    from ..containers.run import warn_of
+
     with invocation.connect() as engine:
         result = engine.call("networks.create", {"request": request})
-    write_line(str(result.get("id", "")) if isinstance(result, dict) else "")
+    result = result if isinstance(result, dict) else {}
+    warn_of(result)
+    write_line(str(result.get("id", "")))
     return 0
 
 

@@ -50,6 +50,11 @@ def _prune(call: Call, args: Prune) -> object:
     return {"removed": lifecycle.prune(call.engine, args.until_ns, args.labels, args.without_labels)}
 
 
+def _create(call: Call, args: Create) -> object:
+    made = lifecycle.create(call.engine, args.request)
+    return {"id": made.id, "warnings": list(lifecycle.warnings(call.engine, made))}
+
+
 def _remove(call: Call, args: Named) -> object:
     return {"name": lifecycle.remove(call.engine, args.network).name}
 
@@ -85,7 +90,7 @@ class Explain(Args):
 
 
 VERBS: dict[str, Verb] = {
-    "networks.create": Verb(Create, lambda call, args: {"id": lifecycle.create(call.engine, args.request).id}),
+    "networks.create": Verb(Create, _create),
     "networks.list": Verb(List, lambda call, args: listing.summaries(call.engine, args.filters)),
     "networks.inspect": Verb(Named, lambda call, args: listing.details(call.engine, args.network)),
     "networks.remove": Verb(Named, _remove),
