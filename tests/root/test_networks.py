@@ -393,8 +393,9 @@ def test_addresses_of_choice(run: Run, orlop: Environment) -> None:
     with serving(fixed, 80), serving(fixed, 81, family=socket.AF_INET6):
         assert ask(given, "10.99.0.7", 80)
         assert ask(given, "fd00:99::7", 81) == given.address("chosen", "GlobalIPv6Address")
-    refused = orlop("run", "--rm", "--network", "chosen", "--ip", "10.99.0.7", "host", "true", check=False)
-    assert "Address already in use" in refused.stderr
+    for taken in ("10.99.0.7", "10.99.0.0", "10.99.0.255"):
+        refused = orlop("run", "--rm", "--network", "chosen", "--ip", taken, "host", "true", check=False)
+        assert "Address already in use" in refused.stderr, taken
     refused = orlop("run", "--rm", "--network", "chosen", "--ip", "10.98.0.7", "host", "true", check=False)
     assert "no configured subnet contains IP address 10.98.0.7" in refused.stderr
     refused = orlop("run", "--rm", "--network", "nowhere", "host", "true", check=False)
@@ -630,6 +631,8 @@ def test_a_container_shares_anothers_network(run: Run, orlop: Environment) -> No
     orlop("stop", "-t", "0", "first")
     refused = orlop("run", "--rm", "--network", "container:first", "host", "true", check=False)
     assert "cannot join network of a non running container" in refused.stderr
+    refused = orlop("run", "--rm", "--network", "container:", "host", "true", check=False)
+    assert "invalid container format container:<name|id>" in refused.stderr
 
 
 def test_a_subnet_is_where_no_route_leads(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
@@ -880,13 +883,22 @@ def test_network_commands_print_what_dockers_do(orlop: Environment) -> None:
         (("create", "--gateway", "10.1.1.1", "x"), "every ip-range or gateway must have a corresponding subnet"),
         (("create", "--subnet", "10.77.0.0/33", "x"), "invalid CIDR address: 10.77.0.0/33"),
         (("create", "--subnet", "127.0.0.0/16", "x"), "can't be a network's subnet"),
+        (
+            ("create", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.0", "x"),
+            "failed to allocate gateway (10.77.0.0)",
+        ),
+        (("create", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.255", "x"), "Address already in use"),
+        (("create", "--subnet", "10.77.0.0/24", "--ip-range", "10.77.0.0/16", "x"), "bigger than its parent subnet"),
         (("rm", "bridge"), "bridge is a pre-defined network and cannot be removed"),
         (("rm", "nobody"), "network nobody not found"),
     ):
         refused = orlop("network", *words, check=False)
         assert refused.code != 0
         assert cause in refused.stderr
+    assert orlop("network", "rm", "-f", "nobody").stderr == ""
+    orlop("network", "create", "--config-only", "plan")  # docker's stay
     assert orlop("network", "prune", "-f").stdout == "Deleted Networks:\nweb\n\n"
+    orlop("network", "rm", "plan")
 
 
 def test_a_macvlan_is_on_the_cable_itself(run: Run, orlop: Environment, neighbour: Netns) -> None:
@@ -1135,8 +1147,8 @@ def test_a_network_is_made_from_anothers_configuration(run: Run, orlop: Environm
     assert run("--network", "built").address("built") == "10.99.0.2"
     for words, cause in (
         (("run", "--rm", "--network", "plan", "host", "true"), "cannot be used for containers"),
-        (("network", "rm", "plan"), "configuration network 'plan' is in use"),
-        (("network", "create", "--config-from", "built", "x"), "built is not a configuration network"),
+        (("network", "rm", "plan"), 'configuration network "plan" is in use'),
+        (("network", "create", "--config-from", "built", "x"), 'configuration network "built" does not exist'),
         (("network", "create", "--config-from", "plan", "--ipv6", "x"), "user specified configurations are not"),
         (("network", "create", "--config-only", "--internal", "x"), "can only contain network specific fields"),
         (("network", "create", "--scope", "swarm", "x"), "there is no scope 'swarm' on one machine"),

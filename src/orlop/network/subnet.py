@@ -45,6 +45,11 @@ class Subnet:
         value, bits = number(address)
         return bits == self.bits and self.first <= value <= self.last
 
+    def has_room_at(self, address: str) -> bool:
+        """Tell whether a machine may have an address in here: it is neither the subnet's own nor IPv4's for all."""
+        value, bits = number(address)
+        return value != self.first and (bits == 128 or value != self.last)
+
 
 def parse(value: str) -> Subnet:
     """Return the subnet that "10.0.0.0/8" names; bits behind the prefix are dropped. Raises ValueError."""

@@ -517,7 +517,7 @@ def _address(
         if not whole.contains(asked):
             cause = f"no configured subnet contains IP address {asked}"
             raise Invalid("connect", record.subject, cause, hint=f"the subnet of {network.name} is {whole}")
-        if subnet.number(asked)[0] in taken:
+        if subnet.number(asked)[0] in taken or not whole.has_room_at(asked):
             hint = f"see who has it with: orlop network inspect {network.name}"
             raise Conflict("connect", record.subject, "Address already in use", hint=hint, code="E0704")
         return asked

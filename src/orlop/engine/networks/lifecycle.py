@@ -102,7 +102,7 @@ def remove(engine: Engine, reference: str) -> Network:
         _refuse_members(engine, network)
         users = [one.name for one in networks.store.all().values() if one.config_from == network.name]
         if network.config_only and users:
-            cause = f"configuration network {network.name!r} is in use"
+            cause = f'configuration network "{network.name}" is in use'
             raise Denied("remove", network.subject, cause, hint=f"remove {', '.join(users)} first")
         _down(engine, network)
         networks.store.remove(network)
@@ -113,13 +113,14 @@ def remove(engine: Engine, reference: str) -> Network:
 
 
 def prune(engine: Engine, until_ns: int | None, labels: Sequence[str], without_labels: Sequence[str]) -> list[str]:
-    """Remove every network of the user's that no container is in; return their names.
+    """Remove every network of the user's that no container is in, but configurations of others; return their names.
 
     until_ns: only those made before this moment. labels: it has all of them; without_labels: it has not all of them.
     """
     removed = []
     for network in sorted(engine.networks.store.all().values(), key=lambda one: one.name):
-        if network.name in PREDEFINED or not all(has_label(network.labels, label) for label in labels):
+        is_kept = network.name in PREDEFINED or network.config_only
+        if is_kept or not all(has_label(network.labels, label) for label in labels):
             continue
         if without_labels and all(has_label(network.labels, label) for label in without_labels):
             continue
@@ -264,10 +265,10 @@ def _from_template(engine: Engine, request: NetworkRequest, subject: str) -> Net
         raise Denied("create", subject, cause, hint="say those where the network is used")
     if not request.config_from:
         return request
-    template = engine.networks.store.find(request.config_from)
-    if not template.config_only:
-        cause = f"{template.name} is not a configuration network"
-        raise Denied("create", subject, cause, hint="make one with: orlop network create --config-only NAME")
+    template = next((one for one in engine.networks.store.all().values() if one.name == request.config_from), None)
+    if template is None or not template.config_only:
+        cause = f'configuration network "{request.config_from}" does not exist'
+        raise NotFound("create", subject, cause, hint="make one with: orlop network create --config-only NAME")
     if request.pools or request.options or request.ipv6 or request.labels:
         cause = "user specified configurations are not supported if the network depends on a configuration network"
         raise Denied("create", subject, cause, hint="leave everything but the driver away")
@@ -388,10 +389,15 @@ def _pool(wanted: PoolRequest, known: list[tuple[subnet.Subnet, str]], subject: 
         if _number(address, subject) != whole.bits or not whole.contains(address):
             cause = f"no matching subnet for gateway {address}" if address == gateway else f"no subnet for {address}"
             raise Invalid("create", subject, cause, hint=f"choose an address in {whole}")
+    if not whole.has_room_at(gateway):
+        cause = f"failed to allocate gateway ({gateway}): Address already in use"
+        raise Conflict("create", subject, cause, hint=f"leave it out for {pools.first_address(whole)}", code="E0704")
     if wanted.ip_range:
         part = _subnet(wanted.ip_range, subject)
         if part.length < whole.length or not whole.overlaps(part):
             cause = f"no matching subnet for range {wanted.ip_range}"
+            if whole.overlaps(part):
+                cause = f"invalid ip-range {wanted.ip_range}: CIDR block is bigger than its parent subnet {whole}"
             raise Invalid("create", subject, cause, hint=f"choose a part of {whole}")
     return Pool(subnet=str(whole), gateway=gateway, ip_range=wanted.ip_range, auxiliary=wanted.auxiliary)
 

@@ -201,7 +201,8 @@ def settings(engine: Engine, record: ContainerRecord) -> dict[str, dict[str, obj
     held = engine.networks.attachments.get(record.id)
     if not attach.has_own_networks(record):
         name = attach.mode(record)
-        return {} if name.startswith(attach.JOINED) else {name: _endpoint(None, None, id_of(engine, name))}
+        is_bare = name.startswith(attach.JOINED) or record.request.unplugged
+        return {} if is_bare else {name: _endpoint(None, None, id_of(engine, name))}
     found = {}
     for wish in attach.wishes(record):
         try:

@@ -143,6 +143,9 @@ def check_wish(network: Network, wish: EndpointRequest, subject: str) -> None:
 def _check_shared(request: ContainerRequest, subject: str) -> tuple[str, ...]:
     chosen = request.network
     joined = chosen.startswith(JOINED)
+    if chosen == CONTAINER:
+        cause = "invalid container format container:<name|id>"
+        raise Invalid("create", subject, cause, hint="name the container: --network container:NAME")
     if chosen.startswith(CONTAINER) and request.hostname:
         cause = "conflicting options: hostname and the network mode"
         raise Invalid("create", subject, cause, hint="a container's network comes with its name", code="E0707")

@@ -162,8 +162,9 @@ def _rm(invocation: Invocation) -> int:
             try:
                 engine.call("networks.remove", {"network": name})
             except NotFound as error:
-                explain(error)
-                status = status if invocation.options["force"] else EXIT_USAGE
+                if not invocation.options["force"]:
+                    explain(error)
+                    status = EXIT_USAGE
             except OrlopError as error:
                 explain(error)
                 status = EXIT_USAGE
