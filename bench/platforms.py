@@ -80,10 +80,11 @@ def docker(work: Workspace) -> Platform:
     return platform
 
 
-def podman_configuration(home: Path, engine: str = "") -> Path:
+def podman_configuration(home: Path, engine: str = "", network: str = "") -> Path:
     """Write a containers.conf for a podman whose state lies in a directory; return its path, for CONTAINERS_CONF.
 
-    engine: more lines of [engine]. Its locks are files there: those in shared memory outlive it in /dev/shm.
+    engine, network: more lines of [engine] and [network]. Its locks are files there: those in shared memory outlive it
+    in /dev/shm. So are its networks: root's would lie in /etc/containers or /etc/cni, made so that no user may read it.
     """
     config = home / "containers.conf"
     # Its default ulimits are above the hard limits of a machine without CAP_SYS_RESOURCE.
@@ -96,6 +97,9 @@ def podman_configuration(home: Path, engine: str = "") -> Path:
         lock_type = "file"
         tmp_dir = "{home}/tmp"
         {engine}
+        [network]
+        network_config_dir = "{home}/networks"
+        {network}
         """
     )
     return config

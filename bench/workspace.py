@@ -57,6 +57,9 @@ class Workspace:
         policy = self.directory / ".config/containers/policy.json"
         policy.parent.mkdir(parents=True)
         policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+        # Opening its store makes buildah's directory of networks, and for root that is the machine's.
+        self._configuration = policy.with_name("containers.conf")
+        self._configuration.write_text(f'[network]\nnetwork_config_dir = "{self.directory}/networks"\n')
         self._undo = ExitStack()
         # The last comes first, and each comes even when one before it failed.
         self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
@@ -82,6 +85,7 @@ class Workspace:
             host.SESSION: os.environ[host.SESSION],
             "HOME": str(self.directory),
             "TMPDIR": str(self.directory),
+            "CONTAINERS_CONF": str(self._configuration),
             **more,
         }
 

@@ -29,8 +29,7 @@ def test_podman_plays_what_is_written(peer: Callable[[str], Path]) -> None:
     with Workspace() as work, box_engine() as environment:
         command, env = platforms.podman_command(work)
         config = Path(env["CONTAINERS_CONF"])
-        network = f'[network]\nnetwork_config_dir = "{work.directory}/net"\n'
-        config.write_text(config.read_text().replace("[engine]\n", f'[engine]\ninfra_image = "{INFRA}"\n', 1) + network)
+        config.write_text(config.read_text().replace("[engine]\n", f'[engine]\ninfra_image = "{INFRA}"\n', 1))
 
         def podman(*words: str) -> str:
             done = environment.inside(

@@ -135,10 +135,9 @@ def podman(user: User, who: str, peer: Callable[[str], Path]) -> tuple[Call, lis
         helper_binaries_dir = ["{peer("netavark").parent}"]
         [engine.runtimes]
         runc = ["{peer("runc")}"]
-        [network]
-        network_backend = "netavark"
         """
-    environment = ("env", f"CONTAINERS_CONF={podman_configuration(home, lines)}", f"PATH={peers.path()}:{user.path}")
+    config = podman_configuration(home, lines, 'network_backend = "netavark"')
+    environment = ("env", f"CONTAINERS_CONF={config}", f"PATH={peers.path()}:{user.path}")
     place = (f"--root={home}/root", f"--runroot={home}/run", "--storage-driver=vfs", "--cgroup-manager=cgroupfs")
     argv: list[str | Path] = [*environment, peer("podman"), *place]
     if who == "root":

@@ -1,8 +1,9 @@
 """The host before and after a test run: what the run left behind, by name.
 
 Invariants: a run of tests leaves no mount, cgroup, network device, named network namespace, process, shared memory,
-socket, state directory or temporary file behind. Only the controller of a parallel run judges, after the last worker
-ended. What a program makes below TMPDIR lies in a directory of the run's own, so nobody else's file counts.
+socket, state directory, temporary file or other engine's configuration behind. Only the controller of a parallel run
+judges, after the last worker ended. What a program makes below TMPDIR lies in a directory of the run's own, so nobody
+else's file counts.
 
 Somebody else may use the machine meanwhile (a second checkout, an engine started by hand). Every process of a run
 carries SESSION in its environment, and a container's process belongs to whom its ancestors belong to. Objects without
@@ -59,6 +60,8 @@ class Snapshot:
             "message queue": _listed("/dev/mqueue"),
             "state": _listed("/run/orlop") | _listed("/var/lib/orlop") | _directories(),
             "socket": _sockets(),
+            # What root's podman and buildah make when they are not told another place, closed to all users.
+            "configuration": _listed("/etc/containers") | _listed("/etc/cni") | _listed("/etc/cni/net.d"),
         }
         self.processes = {(pid, processes.start_time(pid)) for pid in processes.pids()}
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ import pytest
 from orlop.image.registry.auth import is_within_trust, merge_scopes, parse_challenges
 from orlop.image.registry.hosts import PUSH, Endpoint, Hosts
 from orlop.image.registry.transport import Guard, Origin, is_loopback
-from orlop.spec.errors import Denied, Invalid, OrlopError
+from orlop.spec.errors import Denied, Invalid, OrlopError, Unavailable
 from orlop.spec.reference import Reference
 
 
@@ -183,6 +187,47 @@ def test_broken_hosts(files: Files) -> None:
         files.write("mirror.example/hosts.toml", text)
         with pytest.raises(OrlopError):
             files.endpoints("mirror.example/x")
+
+
+@contextmanager
+def somebody() -> Iterator[None]:
+    """Run as an ordinary user for a while, where root runs the tests."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_what_may_not_be_read() -> None:
+    """As podman: closed directories of certificates are passed over, a closed registries.conf.d is an error.
+
+    Red: with `_toml` for `_hosts_toml`; with closed fragments left out; with `others` raising.
+    """
+    debian, barred = Reference.parse("debian"), Reference.parse("barred.example/a")
+    with tempfile.TemporaryDirectory(prefix="orlop-", dir="/tmp") as place:
+        root, parts = Path(place), Path(place, "config/containers/registries.conf.d")
+        root.chmod(0o755)
+        parts.mkdir(parents=True)
+        (parts / "a.conf").write_text("[[registry]]\nlocation = 'barred.example'\nblocked = true\n")
+        files = Files(root)
+        files.write("docker.io/hosts.toml", "server = 'https://other.example'\n")
+        environ = {"XDG_CONFIG_HOME": f"{root}/config", "HOME": f"{root}/home"}
+        files.certs.chmod(0)
+        parts.chmod(0)
+        with somebody():
+            hosts = Hosts.of_user(str(root), environ)
+            assert files.endpoints("debian") == [("https", "registry-1.docker.io", "/v2/library/debian", True)]
+            assert hosts.others("docker.io") == ()
+            with pytest.raises(Unavailable, match=r"conf\.d: Permission denied"):
+                hosts.endpoints(debian)
+        for directory in (files.certs, parts):
+            directory.chmod(0o755)
+        with pytest.raises(Denied):
+            Hosts.of_user(str(root), environ).endpoints(barred)
 
 
 # -- trust ------------------------------------------------------------------------------------------------------------

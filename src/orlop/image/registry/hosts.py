@@ -7,7 +7,8 @@ Read anew for every verb, so a change counts at once. Sources, the first that sp
                                      root's too, in place of the machine's (containers/image: sysregistriesv2)
     docker's defaults                docker.io is registry-1.docker.io; this machine itself may speak http
 
-Certificates lie in <certs.d>/<host>/: NAME.crt, NAME.cert and NAME.key.
+Certificates lie in <certs.d>/<host>/: NAME.crt, NAME.cert and NAME.key. A directory of them that this user may not
+enter is passed over; a registries.conf that may not be read is an error where a registry is asked: it may block one.
 Source: containers-registries.conf(5), containerd's docs/hosts.md, dockerd(8) on insecure registries.
 """
 
@@ -94,7 +95,7 @@ class Hosts:
     def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
         """Return the places to ask for a repository, in turn. Raises Invalid for a broken file, Denied if blocked."""
         for directory in self._certs:
-            document = _toml(f"{directory}/{reference.domain}/hosts.toml")
+            document = _hosts_toml(directory, reference.domain)
             if document is not None:
                 return self._of_containerd(document, reference, f"{directory}/{reference.domain}")
         registry = self._registry_of(reference)
@@ -103,16 +104,23 @@ class Hosts:
         return (self._endpoint(reference.domain, reference.path),)
 
     def others(self, domain: str) -> tuple[str, ...]:
-        """Return the hosts that requests for a registry may go to beside its own. Raises Invalid for a broken file."""
+        """Return the hosts that requests for a registry may go to beside its own. Raises Invalid for a broken file.
+
+        A file that may not be read names none: whoever only looks for credentials may never ask a registry.
+        """
         found: dict[str, None] = {}
         for directory in self._certs:
-            document = _toml(f"{directory}/{domain}/hosts.toml")
+            document = _hosts_toml(directory, domain)
             if document is not None:
                 reference = Reference(domain=domain, path="any/name")
                 places = self._of_containerd(document, reference, f"{directory}/{domain}")
                 return tuple(dict.fromkeys(one.host for one in places if one.is_mirror))
         for path in self._files:
-            for table in _tables(_toml(path) or {}, "registry", path):
+            try:
+                document = _toml(path)
+            except Unavailable:
+                continue
+            for table in _tables(document or {}, "registry", path):
                 prefix = _text(table, "prefix", path) or _text(table, "location", path)
                 host = prefix.partition("/")[0]
                 if host == domain or (host.startswith("*.") and domain.endswith(host[1:])):
@@ -233,9 +241,26 @@ def _fits(prefix: str, reference: Reference) -> bool:
 def _fragments(directory: str) -> tuple[str, ...]:
     try:
         names = sorted(os.listdir(directory))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
+    except OSError:
+        return (directory,)  # reading it says what is wrong
     return tuple(f"{directory}/{name}" for name in names if name.endswith(".conf"))
+
+
+def _hosts_toml(directory: str, host: str) -> dict[str, Any] | None:
+    """Return the document of a host in a directory of certificates; None when that has none or may not be entered."""
+    path = f"{directory}/{host}/hosts.toml"
+    try:
+        return _toml(path)
+    except Unavailable:
+        try:
+            os.stat(path)
+        except PermissionError:
+            return None
+        except OSError:
+            pass
+        raise
 
 
 def _toml(path: str) -> dict[str, Any] | None:
@@ -246,7 +271,8 @@ def _toml(path: str) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as wrong:
-        raise Unavailable("read", path, wrong.strerror or str(wrong)) from None
+        hint = "let this user read it, or write a ~/.config/containers/registries.conf, which is read in its place"
+        raise Unavailable("read", path, wrong.strerror or str(wrong), hint=hint) from None
     import tomllib
 
     if len(data) > FILE_BYTES_MAX:
