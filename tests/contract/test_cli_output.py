@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -223,12 +224,45 @@ def test_inspect_prints_what_docker_prints(clis: tuple[FakeDocker, FakeEngine], 
     theirs = docker("inspect", "--type", "container", "-f", template, "web")
     ours = engine("inspect", "--type", "container", "-f", template, "web")
     if template == "json":
-        import json
-
         assert json.loads(ours.stdout) == [CONTAINER]
         assert theirs.stdout.count("\n") == ours.stdout.count("\n") == 1
         return
     assert (ours.code, ours.stdout) == (theirs.returncode, theirs.stdout)
+
+
+# What the JSON of an image, a volume and a network leaves out, or has as null: structs of Go have it.
+SPARSE: dict[str, tuple[str, dict[str, Any]]] = {
+    "image": (
+        "{{.Config.ExposedPorts}} {{.Config.Volumes}} {{.Config.Labels}} {{.Config.OnBuild}} {{.Config.Shell}}"
+        " {{.Config.Healthcheck}} {{.Config.Entrypoint}} {{.Config.User}}{{.Config.ArgsEscaped}}{{.Config.StopSignal}}"
+        " {{.Parent}}{{.GraphDriver.Name}}{{.GraphDriver.Data}} {{range $port, $_ := .Config.ExposedPorts}}x{{end}}",
+        {
+            "Id": "sha256:1",
+            "RepoTags": ["i:1"],
+            "Config": {"Cmd": ["a"], "Volumes": None},
+            "RootFS": {"Type": "layers"},
+        },
+    ),
+    "volume": (
+        "{{.Labels}} {{.Options}} {{.Status}} {{.UsageData}}",
+        {"Name": "v", "Labels": None, "Mountpoint": "/v"},
+    ),
+    "network": (
+        "{{.Labels}} {{.Options}} {{.Peers}} {{.Services}} {{.Containers}}",
+        {"Name": "n", "Id": "n", "IPAM": {}},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+def test_what_is_not_set_is_empty_and_no_error(clis: tuple[FakeDocker, FakeEngine], kind: str) -> None:
+    docker, engine = clis
+    template, value = SPARSE[kind]
+    place = {"image": "/images/one/json", "volume": "/volumes/one", "network": "/networks/one"}[kind]
+    docker.answers[place] = engine.answers[f"{kind}s.inspect"] = value
+    theirs, ours = docker(kind, "inspect", "-f", template, "one"), engine(kind, "inspect", "-f", template, "one")
+    assert (ours.code, ours.stdout) == (theirs.returncode, theirs.stdout) == (0, theirs.stdout), ours
+    assert json.loads(engine(kind, "inspect", "one").stdout) == [value]  # and JSON stays as it was
 
 
 @pytest.mark.parametrize(

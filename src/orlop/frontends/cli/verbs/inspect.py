@@ -97,9 +97,9 @@ def print_each(invocation: Invocation, form: str, find: Callable[[Engine, str], 
                 explain(error)
                 status = EXIT_USAGE
     if template:
-        from ..template.typed import container
+        from ..template.typed import typed
 
-        write("".join(for_output(template.render(container(value))) + "\n" for value in found))
+        write("".join(for_output(template.render(typed(value))) + "\n" for value in found))
     elif form == "json":
         write(for_output(jsonio.dump(found).decode("utf-8", "replace") + "\n"))
     else:
