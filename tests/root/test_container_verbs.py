@@ -82,7 +82,7 @@ def test_what_a_paused_container_refuses(orlop):
         (["pause", "web"], f"Container {container} is already paused"),
         (["attach", "web"], "You cannot attach to a paused container, unpause it first"),
         (["start", "web"], "cannot start a paused container, try unpause instead"),
-        (["rm", "web"], "container is paused: unpause and then stop the container before removing or force remove"),
+        (["rm", "web"], "container is paused and must be unpaused first"),
     ):
         done = orlop(*words, check=False)
         assert done.code == 1, done

@@ -161,10 +161,11 @@ def test_containers_of_a_network_have_names(run: Run, orlop: Environment) -> Non
 
 def test_a_link_is_a_name_for_one(run: Run, orlop: Environment) -> None:
     orlop("network", "create", "left")
+    early = run("--network", "left", "--link", "web:store")  # red: refused, where docker looks when it is asked for
     web = run("--network", "left", "--name", "web")
     linked, other = run("--network", "left", "--link", "web:shop"), run("--network", "left")
-    assert ask(linked, "shop") == (0, [web.address("left")])
-    assert ask(other, "shop")[1] == []
+    assert ask(linked, "shop") == ask(early, "store") == (0, [web.address("left")])
+    assert ask(other, "shop")[1] == ask(linked, "store")[1] == []
 
 
 def test_a_link_on_the_default_bridge_is_told_in_variables(run: Run, orlop: Environment) -> None:

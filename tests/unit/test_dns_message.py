@@ -110,7 +110,7 @@ def place(network: str, address: str, *names: str, **links: str) -> Place:
 def zone() -> Zone:
     made = Zone()
     made.add(Member(id="1", places=(place("a", "10.0.0.1", "web", "www"), place("b", "10.1.0.1", "web"))))
-    made.add(Member(id="2", places=(place("a", "10.0.0.2", "db", "www", alias="3"),)))
+    made.add(Member(id="2", places=(place("a", "10.0.0.2", "db", "www", alias="3", late="web"),)))
     made.add(Member(id="3", places=(place("a", "10.0.0.3", "Cache"), place("c", "10.2.0.3", "cache"))))
     made.add(Member(id="4", places=(place("c", "10.2.0.4", "far"),)))
     return made
@@ -129,7 +129,10 @@ def test_names_are_those_of_ones_own_networks(zone: Zone) -> None:
     assert found(zone, "4", "cache") == ["10.2.0.3"]
     assert found(zone, "4", "web") == []
     assert found(zone, "2", "alias") == ["10.0.0.3"]
-    assert found(zone, "1", "alias") == []
+    assert found(zone, "1", "alias") == found(zone, "1", "late") == []
+    assert found(zone, "2", "late") == ["10.0.0.1"]
+    zone.remove("1")
+    assert found(zone, "2", "late") == []
 
 
 def test_addresses_have_names(zone: Zone) -> None:

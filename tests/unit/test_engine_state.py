@@ -145,7 +145,7 @@ def test_a_damaged_file_is_as_none(tmp_path, text):
         (PAUSED, "exec", "Container web is paused, unpause the container before exec"),
         (PAUSED, "attach", "You cannot attach to a paused container, unpause it first"),
         (PAUSED, "start", "cannot start a paused container, try unpause instead"),
-        (PAUSED, "remove", "container is paused: unpause and then stop the container before removing or force remove"),
+        (PAUSED, "remove", "container is paused and must be unpaused first"),
         (RUNNING, "unpause", f"Container {WEB.id} is not paused"),
     ],
 )

@@ -210,7 +210,7 @@ def test_a_process_that_the_kernel_killed_for_its_memory_is_told_first(engine, h
 
 
 def test_the_end_of_an_exec_is_told_once_too(engine, hangup):
-    events.exec_started(engine, record(), "cd" * 32, ("sh", "-c", "exit 3"), made=True)
+    events.exec_told(engine, record(), "cd" * 32, ("sh", "-c", "exit 3"), "exec_create", "exec_start")
     run = ended(timestamp())
     for _ in range(3):
         events.exec_died(engine, record(), "cd" * 32, run)

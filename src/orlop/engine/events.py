@@ -134,12 +134,11 @@ def died(engine: Engine, record: ContainerRecord, ended: ExitRecord) -> bool:
     return is_news
 
 
-def exec_started(engine: Engine, record: ContainerRecord, exec_id: str, args: Sequence[str], *, made: bool) -> None:
-    """Tell that a command was executed in a container; made: and made for it just now."""
+def exec_told(engine: Engine, record: ContainerRecord, exec_id: str, args: Sequence[str], *actions: str) -> None:
+    """Tell what was done for a command in a container: "exec_create", "exec_start", also where it can't be executed."""
     command = " ".join(args)[:_COMMAND_LENGTH_MAX]
-    if made:
-        publish_container(engine, record, f"exec_create: {command}", {"execID": exec_id})
-    publish_container(engine, record, f"exec_start: {command}", {"execID": exec_id})
+    for action in actions:
+        publish_container(engine, record, f"{action}: {command}", {"execID": exec_id})
 
 
 def exec_died(engine: Engine, record: ContainerRecord, exec_id: str, ended: ExitRecord) -> None:

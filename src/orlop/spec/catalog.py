@@ -343,7 +343,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
      "The verb needs a process.", "Start it with: orlop start NAME; orlop why NAME tells why it ended"),
     ("E1002", "The container runs", "container is running: || it is running already || another start of it is under way",
      "The verb needs a container that does not run.", "Stop it with: orlop stop NAME, or force it with -f"),
-    ("E1003", "The container is paused, or is not", "paused container || is paused || it is paused || container is paused: || already paused || is not paused",
+    ("E1003", "The container is paused, or is not", "paused container || is paused || it is paused || container is paused and || already paused || is not paused",
      "Its processes are frozen, or the other way round.", "orlop unpause NAME lets it run on"),
     ("E1004", "The container is between two runs", "is restarting, wait until || restarting container || container is restarting:",
      "Its restart policy starts it again in a moment.", "Wait, or stop it with: orlop stop NAME"),

@@ -83,9 +83,10 @@ def start(engine: Engine, reference: str, request: ExecRequest, client: Client, 
         with open(f"{directory}/{_REQUEST_FILE}", "wb", buffering=0) as file:
             file.write(jsonio.dump(request.to_json()))
         started = engine.spawner.request(message, client.stream)
+    actions = ("exec_create", "exec_start") if is_new else ("exec_start",)  # whoever plans one has told of it
+    events.exec_told(engine, record, exec_id, request.args, *actions)
     if started.error is not None:
         raise _failed(errors.from_json(started.error))
-    events.exec_started(engine, record, exec_id, request.args, made=is_new)
     watch(engine, record, exec_id)
     _forget_ended(engine, record)
     return exec_id, started.pid

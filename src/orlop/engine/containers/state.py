@@ -83,7 +83,7 @@ _REFUSALS = {
     "unpause": ("Container {id} is not paused", "see its state with: orlop ps -a --filter name={name}"),
     "attach": ("You cannot attach to a stopped container, start it first", "start it with: orlop start {name}"),
     "remove": (
-        "container is running: stop the container before removing or force remove",
+        'cannot remove container "/{name}": container is running: stop the container before removing or force remove',
         "stop it with: orlop stop {name}, or use: orlop rm --force {name}",
     ),
 }
@@ -93,7 +93,7 @@ _REFUSALS_PAUSED = {
     "pause": ("Container {id} is already paused", _UNPAUSE),
     "attach": ("You cannot attach to a paused container, unpause it first", _UNPAUSE),
     "remove": (
-        "container is paused: unpause and then stop the container before removing or force remove",
+        'cannot remove container "/{name}": container is paused and must be unpaused first',
         "use: orlop rm --force {name}",
     ),
 }
@@ -104,7 +104,8 @@ _REFUSALS_RESTARTING = {
     "attach": ("You cannot attach to a restarting container, wait until it is running", _WAIT),
     "top": ("Container {id} is restarting, wait until the container is running", _WAIT),
     "remove": (
-        "container is restarting: stop the container before removing or force remove",
+        'cannot remove container "/{name}": container is restarting: stop the container before removing'
+        " or force remove",
         "stop it with: orlop stop {name}, or use: orlop rm --force {name}",
     ),
 }

@@ -26,12 +26,16 @@ def split(link: str) -> tuple[str, str]:
     return name, alias or name
 
 
-def check(engine: Engine, links: tuple[str, ...], subject: str) -> None:
-    """Raise Invalid for a link that leads to nobody. See `check_default` for those of the default bridge."""
+def check(engine: Engine, links: tuple[str, ...], subject: str, *, there: bool = True) -> None:
+    """Raise Invalid for a link that is none, and, if it must be there, for one that leads to nobody.
+
+    See `check_default` for those of the default bridge.
+    """
     for link in links:
         try:
             name, _ = split(link)
-            engine.records.find(name)
+            if there:
+                engine.records.find(name)
         except (ValueError, OrlopError) as wrong:
             cause = str(wrong) if isinstance(wrong, ValueError) else f"could not get container for {name}"
             raise Invalid("create", subject, cause, hint="write it as --link CONTAINER:ALIAS") from None
@@ -56,6 +60,12 @@ def others(engine: Engine, links: Iterable[str]) -> Iterator[tuple[str, Containe
             yield alias, engine.records.find(name)
         except OrlopError:
             continue  # it was removed
+
+
+def targets(engine: Engine, links: Iterable[str]) -> dict[str, str]:
+    """Return by alias whom links of a network lead to: a container's id, or the name of one that is not there yet."""
+    known = {alias.lower(): other.id for alias, other in others(engine, links)}
+    return {alias.lower(): name.lower() for name, alias in map(split, links)} | known
 
 
 def host_lines(engine: Engine, record: ContainerRecord) -> list[str]:

@@ -190,7 +190,7 @@ def _member(engine: Engine, record: ContainerRecord, attachment: Attachment) -> 
                 network_name=network.name,
                 addresses=tuple(address for address in (endpoint.ipv4, endpoint.ipv6) if address),
                 names=endpoint.names,
-                links={alias.lower(): other.id for alias, other in links.others(engine, wish.links if wish else ())},
+                links=links.targets(engine, wish.links if wish else ()),
             )
         )
     return Member(id=record.id, places=tuple(places), external=external, servers=record.request.dns)

@@ -23,7 +23,13 @@ _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str, ...]:
     """Raise Invalid or NotFound for a request that no network can fulfil; return warnings."""
     networks = engine.networks
-    links.check(engine, (*request.links, *(link for wish in request.endpoints for link in wish.links)), subject)
+    chosen = request.network
+    shared = chosen in (NONE, HOST) or chosen.startswith(JOINED)
+    is_default = chosen in ("", "default", DEFAULT)
+    # A link of any other network is a name, which is looked for when it is asked for.
+    links.check(engine, request.links, subject, there=shared or is_default)
+    for wish in request.endpoints:
+        links.check(engine, wish.links, subject, there=False)
     for text in request.exposed_ports:
         try:
             ports.parse_exposed(text)
@@ -51,10 +57,9 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
             hint = "give --dns an address such as 192.0.2.1, or /corp.example/192.0.2.1 for names of a domain"
             raise Invalid("create", subject, str(wrong), hint=hint) from None
     _check_words((*request.dns_search, *request.dns_options), subject)
-    chosen = request.network
-    if chosen in ("", "default", DEFAULT):
+    if is_default:
         links.check_default(engine, request.links, subject)
-    if chosen in (NONE, HOST) or chosen.startswith(JOINED):
+    if shared:
         return _check_shared(request, subject)
     for reference in {chosen, *(wish.network for wish in request.endpoints)}:
         cni.adopt(engine, reference)

@@ -243,13 +243,13 @@ def logs(door: Door) -> None:
 
 
 def chosen(pieces: Iterator[bytes], wanted: hijack.Attached) -> Iterator[bytes]:
-    """Yield of attach frames what the client wants, as docker's clients read it."""
+    """Yield of a log's attach frames what the client wants, each line in a frame of its own: many clients read so."""
     decoder = attach.Decoder()
     for piece in pieces:
         out = bytearray()
         for kind, payload in decoder.feed(piece):
             if (kind == attach.STDOUT and wanted.stdout) or (kind == attach.STDERR and wanted.stderr):
-                out += wanted.told(kind, payload)
+                out += wanted.told_by_line(kind, payload)
         yield bytes(out)
 
 

@@ -35,6 +35,7 @@ def create(door: Door) -> None:
     request = door.admit(creation.execution(fields, record.subject))
     exec_id = names.new_id()
     door.context.plan_exec(exec_id, PlannedExec(record.id, request, _wishes(fields)))
+    events.exec_told(door.engine, record, exec_id, request.args, "exec_create")
     door.answer_json(201, {"Id": exec_id})
 
 
@@ -143,7 +144,7 @@ def inspect(door: Door) -> None:
         "OpenStdout": wishes.stdout,
         "CanRemove": False,
         "ContainerID": planned.container_id,
-        "DetachKeys": base64.b64encode(detach_keys(wishes.detach_keys)).decode() if wishes.detach_keys else None,
+        "DetachKeys": base64.b64encode(detach_keys(wishes.detach_keys)).decode() if wishes.detach_keys else "",
         "Pid": planned.pid if code is None else 0,
     }
     door.answer_json(200, found)

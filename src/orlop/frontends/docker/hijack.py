@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import select
 import socket
+import struct
 import sys
 import termios
 import time
@@ -59,6 +60,19 @@ class Attached:
         if self.codec is not None:
             return self.codec.encode(payload)
         return payload if self.terminal else attach.frame(kind, payload)
+
+    def told_by_line(self, kind: int, payload: bytes) -> bytes:
+        """As `told`, each line for itself."""
+        if self.terminal and self.codec is None:
+            return payload
+        lines = [line + b"\n" for line in payload.split(b"\n")]
+        lines[-1] = lines[-1][:-1]
+        if not lines[-1]:
+            lines.pop()
+        if self.codec is not None:
+            return b"".join([self.codec.encode(line) for line in lines])
+        head = struct.Struct(">B3xI").pack  # as attach.header, of which a log may want a million
+        return b"".join([head(kind, len(line)) + line for line in lines])
 
 
 def await_start(client: socket.socket, promise: Promise) -> int:

@@ -9,7 +9,7 @@ from .. import subnet
 
 
 class Place(Record):
-    """A container in one network. names: what it is called there; links: alias -> container, for it alone."""
+    """A container in one network. names: what it is called there; links: alias -> container or name, for it alone."""
 
     network: str
     network_name: str
@@ -68,6 +68,8 @@ class Zone:
             target = place.links.get(name)
             if target is not None and target in self.members:
                 return [(target, one) for one in self.members[target].places if one.network == place.network]
+            if target is not None and (place.network, target) in self._names:
+                return list(self._names[place.network, target].items())
         for place in member.places:
             found = self._names.get((place.network, name))
             if found is None and name.endswith(f".{place.network_name.lower()}"):
