@@ -17,6 +17,7 @@ from orlop.frontends.native import asker, wire
 from orlop.spec import attach
 from support import assembled
 from support.engine import CHECKOUT, COMMAND, Environment
+from support.requests import receive_request
 
 SOURCES = Path(asker.__file__).parent
 REQUEST = '{"verb":"containers.exec","args":{"container":"web","request":{"args":["true"]}}}'
@@ -71,7 +72,7 @@ class Engine:
 
     def _serve(self, listener: socket.socket, reply: object, said: tuple[bytes, ...]) -> None:
         with listener.accept()[0] as client:
-            asked = wire.receive_request(client)
+            asked = receive_request(client)
             assert asked is not None
             self.requests.append(asked)
             if reply is not None:

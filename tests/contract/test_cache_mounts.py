@@ -142,8 +142,8 @@ def test_a_mount_that_is_here_is_kept_unless_it_is_to_be_replaced(
     assert read(orlop, made(orlop, context, COUNTING % "one"), "/n") == "x\nx\n"
     listed = orlop("builder", "cache", "ls").stdout
     assert listed.split("\n")[1].split()[-1] == "one"
-    assert "there is no such cache mount" in orlop("builder", "cache", "import", place, "two", check=False).stderr
-    assert "there is no such cache mount" in orlop("builder", "cache", "export", place, "two", check=False).stderr
+    assert "there is no cache mount two" in orlop("builder", "cache", "import", place, "two", check=False).stderr
+    assert "there is no cache mount two" in orlop("builder", "cache", "export", place, "two", check=False).stderr
 
 
 def test_a_cached_step_takes_nothing_away_from_what_was_written(

@@ -67,6 +67,22 @@ def test_an_exec_says_what_its_client_wants_to_hear(api: Api, held: str, wish: s
     assert _started(api, {"Cmd": ["sh", "-c", "echo out; echo err >&2"], f"Attach{wish}": True})[1][8:] == said
 
 
+def test_an_exec_is_told_of_a_place_of_any_length(api: Api, held: str) -> None:
+    """Red: the error tells the place twice, and did not fit into the monitor's answer."""
+    made = api("POST", f"/containers/{held}/exec", {"Cmd": ["true"], "WorkingDir": f"/{'x' * 70_000}"})
+    answer = api("POST", f"/exec/{made.json['Id']}/start", {"Detach": True})
+    assert answer.status >= 400 and "too long" in answer.message and "monitor" not in answer.message, answer
+
+
+def test_what_no_record_holds_makes_nothing(api: Api) -> None:
+    """Red: it was made, and could be neither started nor removed: "repair container.json or remove its directory"."""
+    for body in ({"Labels": {"a": "\0"}}, {"StopTimeout": 2**64}, {"Env": ["A=\0"]}):
+        assert api("POST", "/containers/create?name=odd", {"Image": "box:1", "Cmd": ["true"], **body}).status == 400
+    assert api("POST", "/volumes/create", {"Name": "odd", "DriverOpts": {"type": "\0"}}).status == 400
+    assert api("POST", "/containers/create?name=%00", {"Image": "box:1", "Cmd": ["true"]}).status == 400
+    assert (api("GET", "/containers/odd/json").status, api("GET", "/volumes/odd").status) == (404, 404)
+
+
 def test_an_import_with_several_changes(api: Api, environment: Environment) -> None:
     """`docker import -c A -c B` names the field twice. Red: only the last one was looked at."""
     with Workspace() as work:

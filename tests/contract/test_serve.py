@@ -175,7 +175,7 @@ def test_what_dockerds_file_asks_for_and_can_not_have_is_told(
     file.write_text('{"storage-driver": "vfs"}')
     twice = orlop("serve", "--config-file", str(file), "-s", "overlay2", check=False)
     assert "say it in one place" in twice.stderr
-    assert "there is no such file" in orlop("serve", "--config-file", f"{file}x", check=False).stderr
+    assert "there is no file" in orlop("serve", "--config-file", f"{file}x", check=False).stderr
 
 
 OWN = ("ca.pem", "server-cert.pem", "server-key.pem")

@@ -34,6 +34,7 @@ from orlop.spec.errors import OrlopError
 from orlop.spec.runtime import Spec
 from support.container import make_spec
 from support.fuzzing import Target, each
+from support.requests import receive_request
 
 BODY_BYTES_MAX = 1024
 
@@ -112,7 +113,7 @@ def _native(data: bytes) -> None:
         theirs.sendall(data)
         theirs.shutdown(socket.SHUT_WR)
         ours.settimeout(5)
-        while native.receive_request(ours) is not None:
+        while receive_request(ours) is not None:
             pass
     finally:
         ours.close()

@@ -451,7 +451,7 @@ def test_cache_mounts_are_listed_pinned_and_carried_to_another_engine(orlop, con
     orlop("builder", "unpin", volume)
     orlop("builder", "prune", "-af")
     assert not orlop("volume", "ls", "-q").stdout
-    assert "there is no such cache mount" in orlop("builder", "pin", "kept", check=False).stderr
+    assert "there is no cache mount kept" in orlop("builder", "pin", "kept", check=False).stderr
     orlop("volume", "import", volume, tmp_path / "v.tar")
     again = image_id(build(orlop, context, text % "kept"))
     assert run(orlop, again, "cat", "/n") == "x\nx\n"

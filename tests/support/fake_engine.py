@@ -17,6 +17,7 @@ from orlop.spec import attach, errors, jsonio
 from orlop.spec.paths import Paths
 
 from .engine import COMMAND, Finished
+from .requests import receive_request
 
 SILENCE_S_MAX = 20.0  # a bound against a hang: a peer that is silent for so long is a failed test
 
@@ -95,7 +96,7 @@ class FakeEngine:
         sock.settimeout(SILENCE_S_MAX)
         # A client that a test kills is gone in the middle of whatever it was told.
         with sock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while (request := wire.receive_request(sock)) is not None:
+            while (request := receive_request(sock)) is not None:
                 self.calls.append((request.verb, request.args))
                 if self.raw is not None:
                     for fd in request.fds:

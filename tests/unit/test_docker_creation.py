@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orlop.frontends.docker import creation
+from orlop.frontends.docker.door import parse_body
 from orlop.spec.container import ContainerRequest
 from orlop.spec.errors import Invalid
 from orlop.spec.network import PortRequest
@@ -83,3 +84,25 @@ def test_a_network_of_somebody_else_has_its_own_mac_address(mode: str) -> None:
     config = {"EndpointsConfig": {mode: {"MacAddress": "02:00:00:00:00:01"}}}
     with pytest.raises(Invalid, match="mac-address and the network mode"):
         requested({"HostConfig": {"NetworkMode": mode}, "NetworkingConfig": config})
+
+
+@pytest.mark.parametrize("body", [{"StopTimeout": 2**64}, {"HostConfig": {"Memory": -(2**63) - 1}}])
+def test_a_number_that_no_record_holds_is_refused(body: dict[str, Any]) -> None:
+    """Red: the container is made, and then neither starts nor goes: its record is not read again."""
+    with pytest.raises(Invalid, match="64 bits"):
+        requested(body)
+
+
+@pytest.mark.parametrize("options", ["noexec", ["noexec"], [[1]], [[]], [["size", "1m", "x"]], [[{}]]], ids=str)
+def test_options_of_a_tmpfs_are_lists_of_words(options: object) -> None:
+    mount = {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"Options": options}}
+    with pytest.raises(Invalid, match="Options"):
+        requested({"HostConfig": {"Mounts": [mount]}})
+
+
+def test_a_body_has_no_nul() -> None:
+    """Red: as with the number; "\\\\u0000" behind another backslash is six letters."""
+    for document in (b'{"Labels":{"a":"\\u0000"}}', b'{"Labels":{"\\u0000":"a"}}', b'{"Cmd":["a",["\\u0000"]]}'):
+        with pytest.raises(Invalid, match="NUL"):
+            parse_body(document)
+    assert parse_body(b'{"Cmd":["\\\\u0000"]}') == {"Cmd": ["\\u0000"]}

@@ -7,6 +7,7 @@ to every module of src/orlop.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -241,6 +242,14 @@ def test_the_source_keeps_the_law(rule: Rule) -> None:
 
 def test_every_package_has_a_rank() -> None:
     assert {path.parent.name for path in SOURCE.glob("orlop/*/__init__.py")} == set(RANK)
+
+
+def test_the_architecture_names_every_package() -> None:
+    """By its path, dotted or not, or in quotes: a word of the text that happens to be spelled so names nothing."""
+    told = (SOURCE.parent / "docs/ARCHITECTURE.md").read_text()
+    for place in SOURCE.glob("orlop/*/**/__init__.py"):
+        *_, above, name = place.parent.relative_to(SOURCE).parts
+        assert re.search(rf"\b{above}[./]{name}\b|`{name}[`/]", told), f"{above}.{name} is named nowhere"
 
 
 def _modules() -> Iterator[Module]:

@@ -115,6 +115,17 @@ def test_whatever_is_asked_there_are_clean_mount_points_or_an_error_of_ours(aske
         )
 
 
+def test_a_mounted_tmpfs_takes_the_options_of_a_tmpfs():
+    """Red: the kernel says it at the start, and a container that never starts stays behind."""
+    for option in ("a", "lowerdir=/etc", "size", ""):
+        mount = MountRequest(type="tmpfs", target="/t", tmpfs=TmpfsOptions(options=("noexec", option)))
+        with pytest.raises(Invalid, match="invalid option"):
+            mountpoints.of_request(ContainerRequest(image="i", mounts=(mount,)), "container c")
+    mount = MountRequest(type="tmpfs", target="/t", tmpfs=TmpfsOptions(options=("exec", "size=1m")))
+    (point,) = mountpoints.of_request(ContainerRequest(image="i", mounts=(mount,)), "container c")
+    assert point.options[-2:] == ("exec", "size=1m")
+
+
 @given(st.text(alphabet="./ab", max_size=12))
 def test_a_subpath_is_local_when_no_part_of_it_leaves_the_root(path):
     depth, lowest = 0, 0

@@ -9,6 +9,7 @@ import pytest
 
 from orlop.frontends.native import wire
 from orlop.spec import errors
+from support.requests import receive_request
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def open_fds() -> set[str]:
 def test_a_request_and_its_reply_cross(pair):
     client, server = pair
     wire.send_request(client, "containers.stop", {"container": "web", "timeout_s": 3})
-    request = wire.receive_request(server)
+    request = receive_request(server)
     assert request is not None
     assert (request.verb, request.args, request.fds) == ("containers.stop", {"container": "web", "timeout_s": 3}, [])
     wire.send_result(server, {"ä": [1, None]})
@@ -35,7 +36,7 @@ def test_a_request_and_its_reply_cross(pair):
 def test_the_end_of_the_stream_between_messages_is_none(pair):
     client, server = pair
     client.close()
-    assert wire.receive_request(server) is None
+    assert receive_request(server) is None
 
 
 def test_an_error_arrives_as_the_class_it_was(pair):
@@ -52,7 +53,7 @@ def test_descriptors_ride_along_and_are_close_on_exec(pair):
     args: dict[str, object] = {"filler": "x" * 300_000}  # more than a socket's buffer holds
     sender = threading.Thread(target=wire.send_request, args=(client, "containers.run", args, [write_end]))
     sender.start()
-    request = wire.receive_request(server)
+    request = receive_request(server)
     sender.join()
     os.close(write_end)
     assert request is not None
@@ -80,7 +81,7 @@ def test_two_messages_in_one_packet_are_two(pair):
     client, server = pair
     one = b'{"verb":"a"}'
     client.sendall((len(one).to_bytes(4, "big") + one) * 2)
-    first, second = wire.receive_request(server), wire.receive_request(server)
+    first, second = receive_request(server), receive_request(server)
     assert first is not None and second is not None
     assert (first.verb, second.verb) == ("a", "a")
 
@@ -93,8 +94,8 @@ def test_peer_credentials_are_ours(pair):
 @pytest.mark.parametrize(
     ("sent", "cause"),
     [
-        (b"\0\0", "the stream ended after 0 of 2 bytes"),
-        (b"\0\0\0\x10{", "the stream ended after 1 of 16 bytes"),
+        (b"\0\0", "the stream ended after 2 bytes"),
+        (b"\0\0\0\x10{", "the stream ended after 5 bytes"),
         (b"\xff\xff\xff\xff", "it announces 4294967295 bytes, the limit is 4194304"),
         (b"\0\0\0\0", "not valid JSON"),
         (b"\0\0\0\x02\xff\xfe", "not valid JSON"),
@@ -109,18 +110,41 @@ def test_a_malformed_request_is_refused(pair, sent, cause):
     client, server = pair
     client.sendall(sent)
     client.close()
-    with pytest.raises(wire.Malformed, match="cannot read the request") as caught:
-        wire.receive_request(server)
+    with pytest.raises(errors.Invalid, match="cannot read the request") as caught:
+        receive_request(server)
     assert cause in caught.value.cause
 
 
-@pytest.mark.parametrize("sent", [b"\0\0\0\x02{}", b"\0\0\0\x04null", b'\0\0\0\x0b{"other":12}'])
-def test_a_malformed_reply_is_refused(pair, sent):
+@pytest.mark.parametrize(
+    ("sent", "cause"),
+    [
+        (b"\0\0\0\x02{}", "neither a result nor an error"),
+        (b"\0\0\0\x04null", "neither a result nor an error"),
+        (b'\0\0\0\x0b{"other":12}', "not valid JSON"),
+        (b"\0\0", "the stream ended after 0 of 2 bytes"),
+        (b"\0\0\0\x10{", "the stream ended after 1 of 16 bytes"),
+        (b"\xff\xff\xff\xff", "it announces 4294967295 bytes, the limit is 67108864"),
+    ],
+)
+def test_a_malformed_reply_is_refused(pair, sent, cause):
     client, server = pair
     server.sendall(sent)
     server.close()
-    with pytest.raises(wire.Malformed, match="the engine's reply"):
+    with pytest.raises(wire.Malformed, match="the engine's reply") as caught:
         wire.receive_reply(client)
+    assert cause in caught.value.cause
+
+
+def test_descriptors_of_a_refused_reply_are_closed(pair):
+    client, server = pair
+    before = open_fds()
+    with open(os.devnull) as null:
+        for count, sent in ((1, b"\0\0\0\x02{}"), (1, b"\0\0\0\x02[}"), (30, b"\0\0\0\x02{}")):
+            fds = struct.pack(f"{count}i", *[null.fileno()] * count)
+            server.sendmsg([sent], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+            with pytest.raises(wire.Malformed):
+                wire.receive_reply(client)
+    assert open_fds() == before
 
 
 def test_an_engine_that_dies_before_its_reply_is_unavailable(pair):
@@ -136,8 +160,8 @@ def test_descriptors_of_a_refused_message_are_closed(pair):
     with open(os.devnull) as null:
         fds = struct.pack("2i", null.fileno(), null.fileno())
         client.sendmsg([b"\0\0\0\x02[]"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-    with pytest.raises(wire.Malformed):
-        wire.receive_request(server)
+    with pytest.raises(errors.Invalid):
+        receive_request(server)
     assert open_fds() == before
 
 
@@ -147,6 +171,6 @@ def test_more_descriptors_than_the_bound_are_refused_and_closed(pair):
     with open(os.devnull) as null:
         fds = struct.pack("30i", *[null.fileno()] * 30)
         client.sendmsg([b"\0\0\0\x02{}"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-    with pytest.raises(wire.Malformed, match="more than 4 file descriptors"):
-        wire.receive_request(server)
+    with pytest.raises(errors.Invalid, match="more than 4 file descriptors"):
+        receive_request(server)
     assert open_fds() == before

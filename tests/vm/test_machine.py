@@ -179,7 +179,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     bare = orlop.variables | {"PATH": "/nonexistent"}
     done = subprocess.run(["./orlop", "machine", "init", "box"], env=bare, capture_output=True, text=True)
     assert done.returncode == 1 and "QEMU, which is not installed" in done.stderr
-    assert "there is none of this name" in orlop("machine", "start", "box", check=False).stderr
+    assert "there is no machine box" in orlop("machine", "start", "box", check=False).stderr
     orlop("ps")
     (orlop.root / "machines").mkdir(mode=0o700)
     assert "none of Orlop's files" not in orlop("system", "fsck").stdout

@@ -101,7 +101,8 @@ def _below(directory: str, path: str, url: str) -> str:
     try:
         fd = open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
     except OSError:
-        raise NotFound("fetch", url, f"it has no directory {path}", hint="look at the part behind the colon") from None
+        cause = f"{url} has no directory {path}"
+        raise NotFound("fetch", url, cause, hint="look at the part behind the colon") from None
     finally:
         os.close(root)
     try:

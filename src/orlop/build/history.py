@@ -188,5 +188,8 @@ def _read(path: str) -> BuildRecord | None:
 
 def _missing(reference: str) -> NotFound:
     return NotFound(
-        "find", f"build {reference[:60]}", "there is no such build", hint="list them with: orlop builder ls"
+        "find",
+        f"build {reference[:60]}",
+        f"there is no build {reference[:60]}",
+        hint="list them with: orlop builder ls",
     )

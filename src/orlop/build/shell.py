@@ -46,7 +46,9 @@ def _start(engine: Engine, place: str, command: Command, client: Client, entered
     command.request = command.request.replace(open_stdin=True, network=step.network)
     if step.state == "failed" and when != "before":
         if not record.kept:
-            raise NotFound("enter", f"step {step.number}", "its tree was not kept", hint="build again")
+            raise NotFound(
+                "enter", f"step {step.number}", f"the tree of step {step.number} was not kept", hint="build again"
+            )
         space = Workspace(engine, (), record.kept)
         command.mounts, variables = entered.mounts(step, space)
         command.env = (*step.env, *variables)
@@ -96,4 +98,4 @@ def _step(record: history.BuildRecord, number: str) -> history.StepRecord:
 
 def _no_step(record: history.BuildRecord, text: str) -> NotFound:
     hint = f"see its steps with: orlop builder ls {record.id}"
-    return NotFound("enter", f"build {record.id}", f"it has no step {text[:40]!r}", hint=hint)
+    return NotFound("enter", f"build {record.id}", f"the build {record.id} has no step {text[:40]!r}", hint=hint)

@@ -116,7 +116,7 @@ class Channel:
 
     def send_failure(self, failure: errors.OrlopError, trace: str = "") -> None:
         """Send an error; nobody may be listening any more."""
-        value = failure.to_json()
+        value = failure.to_packet()
         if trace:
             value["trace"] = trace[-MESSAGE_BYTES_MAX // 4 :]
         try:

@@ -17,6 +17,8 @@ It crosses process borders as the dict of `to_json`.
 
 from __future__ import annotations
 
+_TEXT_CHARACTERS_MAX = 1500  # four of them, of six bytes each at worst
+
 
 class OrlopError(Exception):
     """A failure told in three parts.
@@ -53,6 +55,14 @@ class OrlopError(Exception):
             "hint": self.hint,
             "exitCode": self.exit_code,
             **({"code": self.code} if self.code else {}),
+        }
+
+    def to_packet(self) -> dict[str, object]:
+        """Return the same for a message of a bounded size: a path that is named may be as long as a request."""
+        half = _TEXT_CHARACTERS_MAX // 2
+        return {
+            name: f"{one[:half]}...{one[-half:]}" if isinstance(one, str) and len(one) > 2 * half else one
+            for name, one in self.to_json().items()
         }
 
 

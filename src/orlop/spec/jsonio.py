@@ -13,6 +13,9 @@ from .errors import Invalid
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
+
+    R = TypeVar("R")
 
 _INFINITY = float("inf")
 _WHITE_SPACE = " \t\n\r"
@@ -50,6 +53,21 @@ def parse_object(data: bytes | str, subject: str, *, bytes_max: int = DOCUMENT_B
     value = parse(data, subject, bytes_max=bytes_max)
     if not isinstance(value, dict):
         raise Invalid("read", subject, "it is not a JSON object", code="E0211")
+    return value
+
+
+def without_nul(value: R, subject: str) -> R:
+    """Return the value. Raises Invalid for one with a NUL in a string: of ours, none that holds one is read again."""
+    waiting: list[object] = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str) and "\0" in one:
+            raise Invalid("read", subject, "it has a NUL character in a string", hint="leave it away")
+        if isinstance(one, dict):
+            waiting += one
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
     return value
 
 

@@ -212,7 +212,7 @@ class Reply:
         self._send(Started(pid=pid))
 
     def failed(self, error: OrlopError) -> None:
-        self._send(Started(error=error.to_json()))
+        self._send(Started(error=error.to_packet()))
 
     def _send(self, message: Started) -> None:
         try:

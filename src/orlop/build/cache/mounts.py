@@ -125,7 +125,7 @@ def check_known(wanted: Collection[str], known: Collection[str], hint: str) -> N
     """Raise NotFound for a mount that nobody knows."""
     for name in wanted:
         if name not in known:
-            raise NotFound("carry", f"cache mount {name[:60]}", "there is no such cache mount", hint=hint)
+            raise NotFound("carry", f"cache mount {name[:60]}", f"there is no cache mount {name[:60]}", hint=hint)
 
 
 @contextmanager

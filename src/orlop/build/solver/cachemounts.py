@@ -87,7 +87,7 @@ def pin(engine: Engine, name: str, *, pinned: bool) -> str:
     found = [volume for volume, mount, _ in mounts(engine) if name in (volume, mount)]
     if not found:
         hint = "list them with: orlop builder du"
-        raise NotFound("pin", f"cache mount {name[:60]}", "there is no such cache mount", hint=hint)
+        raise NotFound("pin", f"cache mount {name[:60]}", f"there is no cache mount {name[:60]}", hint=hint)
     path = f"{_place(engine)}/{found[0]}"
     try:
         if pinned:

@@ -56,12 +56,6 @@ def directories() -> tuple[str, ...]:
     return tuple(filter(None, given.split(":"))) if given is not None else DIRECTORIES
 
 
-def is_name(text: str) -> bool:
-    """Tell whether a text is a device's whole name, vendor/class=name."""
-    kind, equals, name = text.partition("=")
-    return bool(equals) and is_kind(kind) and _DEVICE.fullmatch(name) is not None
-
-
 def is_kind(text: str) -> bool:
     """Tell whether a text is vendor/class."""
     vendor, slash, kind = text.partition("/")

@@ -57,12 +57,6 @@ FILES = {"/etc/hostname": "hostname", "/etc/hosts": "hosts", "/etc/resolv.conf":
 _GRANTED_OPTIONS = ("bind", "rprivate", "ro", "nosuid", "nodev", "noexec")
 
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
-_TMPFS_FLAGS = frozenset(
-    "ro rw exec noexec suid nosuid dev nodev atime noatime diratime nodiratime relatime norelatime strictatime "
-    "nostrictatime sync async".split()
-)
-_TMPFS_VALUES = frozenset("size mode uid gid nr_inodes nr_blocks mpol huge".split())
-
 UID_MAX = 2**32 - 1
 
 
@@ -192,13 +186,10 @@ def exchange(first: int, second: int) -> tuple[IdMapping, ...]:
 
 def _tmpfs(entry: TmpfsRequest, subject: str) -> Mount:
     target = mountpoints.tmpfs_destination(entry.target, subject, entry.options)
-    for option in entry.options:
-        name, equals, value = option.partition("=")
-        if option not in _TMPFS_FLAGS and not (equals and value and name in _TMPFS_VALUES):
-            specification = f"{entry.target}:{','.join(entry.options)}"
-            cause = f"invalid volume specification: '{specification[:300]}': invalid tmpfs option: {option[:60]!r}"
-            hint = "known are size=, mode=, uid=, gid=, nr_inodes= and flags such as exec, ro, noatime"
-            raise Invalid("create", subject, cause, hint=hint, code="E0405")
+    if unknown := mountpoints.unknown_tmpfs_options(entry.options):
+        specification = f"{entry.target}:{','.join(entry.options)}"
+        cause = f"invalid volume specification: '{specification[:300]}': invalid tmpfs option: {unknown[0][:60]!r}"
+        raise Invalid("create", subject, cause, hint=mountpoints.TMPFS_HINT, code="E0405")
     given = {option.removeprefix("no") for option in entry.options}
     defaults = [option for option in _TMPFS_DEFAULTS if option.removeprefix("no") not in given]
     return Mount(destination=target, type="tmpfs", source="tmpfs", options=(*defaults, *entry.options))

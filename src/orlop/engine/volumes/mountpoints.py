@@ -42,6 +42,12 @@ _SHARED = "z"  # what docker tells of volumes without a mode: they would be rela
 _MAPPED = "idmap"
 _ID_MAX = 2**32 - 2  # (uid_t) -1 is no id
 TMPFS_MODE_MAX = 0o7777
+_TMPFS_FLAGS = frozenset(
+    "ro rw exec noexec suid nosuid dev nodev atime noatime diratime nodiratime relatime norelatime strictatime "
+    "nostrictatime sync async".split()
+)
+_TMPFS_VALUES = frozenset("size mode uid gid nr_inodes nr_blocks mpol huge".split())
+TMPFS_HINT = "known are size=, mode=, uid=, gid=, nr_inodes= and flags such as exec, ro, noatime"
 
 # Below /proc nothing may be mounted: whoever writes there would write to a fake (CVE-2019-19921). These are files that
 # lxcfs replaces by ones that know the limits; runc makes the same exceptions.
@@ -278,6 +284,8 @@ def _tmpfs(entry: MountRequest, point: MountPoint, place: Place) -> MountPoint:
     options = entry.tmpfs or TmpfsOptions()
     if options.size_bytes < 0 or not 0 <= options.mode <= 2**32 - 1:
         place.refuse("invalid tmpfs options", "write tmpfs-size=64m,tmpfs-mode=1777")
+    if unknown := unknown_tmpfs_options(options.options):
+        place.refuse(f"invalid option: {unknown[0][:60]}", TMPFS_HINT)
     _refuse_proc(point.destination, place)
     words = ["noexec", "nosuid", "nodev"]
     if options.size_bytes:
@@ -285,6 +293,16 @@ def _tmpfs(entry: MountRequest, point: MountPoint, place: Place) -> MountPoint:
     if options.mode:
         words.append(f"mode={options.mode & TMPFS_MODE_MAX:o}")
     return point.replace(device_type=TMPFS, device=TMPFS, options=(*words, *options.options))
+
+
+def unknown_tmpfs_options(options: Iterable[str]) -> list[str]:
+    """Return those that are no options of a tmpfs."""
+    pairs = [(option, *option.partition("=")) for option in options]
+    return [
+        option
+        for option, name, equals, value in pairs
+        if option not in _TMPFS_FLAGS and not (equals and value and name in _TMPFS_VALUES)
+    ]
 
 
 def _image(entry: MountRequest, point: MountPoint, place: Place) -> MountPoint:

@@ -47,7 +47,7 @@ class Stream:
         # Data and whether it was plain, None for its regular end, an error for another one.
         self._incoming: queue.SimpleQueue[tuple[bytes, bool] | Broken | None] = queue.SimpleQueue()
         self.unread = self.owed = 0  # of plain data, the connection's lock is held
-        self._begun = threading.Event()
+        self._begun = False
         self.over = False
         self.closed = threading.Event()
         self._at_end: list[Callable[[], None]] = []
@@ -62,13 +62,6 @@ class Stream:
             yield
         finally:
             self._at_end.remove(tell)
-
-    def wait_for_headers(self) -> Headers:
-        """Return the peer's headers. Raises Broken."""
-        self._begun.wait()
-        if self.over and not self.headers:
-            raise Broken("the stream was reset")
-        return self.headers
 
     def read(self) -> bytes | None:
         """Return the next data, None at the end. Raises Broken."""
@@ -103,12 +96,12 @@ class Stream:
             self.trailers = headers
         else:
             self.headers = headers
-            self._begun.set()
+            self._begun = True
 
     @property
     def takes_plain(self) -> bool:
         """Whether the library has said that data may come, and need not count it."""
-        return self._begun.is_set() and not self.over and "content-length" not in self.headers
+        return self._begun and not self.over and "content-length" not in self.headers
 
     def put(self, data: bytes, *, is_plain: bool = False) -> None:
         if is_plain:
@@ -119,7 +112,6 @@ class Stream:
         if not self.over:
             self.over = True
             self._incoming.put(wrong)
-            self._begun.set()
         if wrong is not None:
             self.closed.set()
             for tell in list(self._at_end):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 COLUMNS_DEFAULT = 80
 COLUMNS_TEXT_MIN = 24
+_DEFAULT = "default "  # a text that says it in its own words
 SLOP = 5  # a line may be this much longer when the text then ends with it
 
 
@@ -96,7 +97,7 @@ def _head(flag: Flag) -> str:
 
 
 def _text(flag: Flag) -> str:
-    if flag.default in (None, False, "", 0, ()) or isinstance(flag.default, bytes):
+    if flag.default in (None, False, "", 0, ()) or isinstance(flag.default, bytes) or _DEFAULT in flag.help:
         return flag.help
     default = f'"{flag.default}"' if isinstance(flag.default, str) else str(flag.default).lower()
     return f"{flag.help} (default {default})"

@@ -165,7 +165,7 @@ def _network(mode: str) -> str:
 
 
 def _object(text: str) -> dict[str, Any]:
-    return jsonio.parse_object(text, "the query") if text and text != "null" else {}
+    return jsonio.without_nul(jsonio.parse_object(text, "the query"), "the query") if text and text != "null" else {}
 
 
 def _caches(text: str) -> tuple[CachePlace, ...]:

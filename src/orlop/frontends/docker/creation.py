@@ -22,6 +22,7 @@ from ...spec.errors import Invalid, Unsupported
 from ...spec.image import Healthcheck
 from ...spec.mount import BindOptions, ImageOptions, MountRequest, TmpfsOptions, VolumeOptions
 from ...spec.network import EndpointRequest, PortRequest
+from ...spec.record import INT_MAX, INT_MIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,6 +98,15 @@ class Reader:
     def parts(self, name: str) -> list[Reader]:
         return [Reader(one, f"{self._where}.{name}") for one in self._each(name, dict)]
 
+    def lists(self, name: str) -> list[list[str]]:
+        """A list of lists of strings."""
+        values = self._each(name, list)
+        for one in values:
+            for word in one:
+                if not isinstance(word, str):
+                    raise _wrong(f"{self._where}.{name}", "a list of lists of str", word)
+        return values
+
     def entries(self, name: str) -> dict[str, object]:
         return dict(self._of(name, dict, {}) or {})
 
@@ -113,6 +123,9 @@ class Reader:
             return default
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise _wrong(f"{self._where}.{name}", kind.__name__, value)
+        if isinstance(value, int) and not INT_MIN <= value <= INT_MAX:
+            cause = f"{self._where}.{name} does not fit into 64 bits"
+            raise Invalid("read", "the request", cause, hint="give a smaller number")
         return value
 
 
@@ -376,7 +389,7 @@ def _mount(fields: Reader) -> MountRequest:
         tmpfs=TmpfsOptions(
             size_bytes=tmpfs.number("SizeBytes"),
             mode=tmpfs.number("Mode"),
-            options=_tmpfs_options(tmpfs.raw("Options")),
+            options=_tmpfs_options(tmpfs),
         )
         if "TmpfsOptions" in fields
         else None,
@@ -384,10 +397,13 @@ def _mount(fields: Reader) -> MountRequest:
     )
 
 
-def _tmpfs_options(value: object) -> tuple[str, ...]:
-    """Return [["name"], ["name", "value"]] as mount options."""
-    words = value if isinstance(value, list) else []
-    return tuple("=".join(map(str, word)) if isinstance(word, list) else str(word) for word in words)
+def _tmpfs_options(fields: Reader) -> tuple[str, ...]:
+    """Return [["name"], ["name", "value"]] as mount options. Raises Invalid."""
+    words = fields.lists("Options")
+    if not all(1 <= len(word) <= 2 for word in words):
+        hint = 'write ["noexec"] or ["size", "64m"]'
+        raise Invalid("create", "a container", "TmpfsOptions.Options: invalid option array length", hint=hint)
+    return tuple("=".join(word) for word in words)
 
 
 def _networks(config: Reader, host: Reader, networking: Reader) -> tuple[str, tuple[EndpointRequest, ...]]:

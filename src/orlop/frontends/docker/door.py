@@ -210,7 +210,7 @@ class Door(Exchange):
         default = "" if self.dialect.json_is_marked else "application/json"
         if self.headers.get("Content-Type", default).partition(";")[0].strip() != "application/json":
             raise Status(400, 'Content-Type specified is not "application/json"')
-        return jsonio.parse_object(data, "the request", bytes_max=BODY_BYTES_MAX)
+        return parse_body(data)
 
     def filters(self) -> dict[str, tuple[str, ...]]:
         """Return the filters of the query: {"key": {"value": true}}, or the older {"key": ["value"]}. Raises Status."""
@@ -252,6 +252,11 @@ class Door(Exchange):
 
         self._bridge = Bridge(self.connection)  # type: ignore[arg-type]  # it is TLS's
         return self._bridge.plain, ahead
+
+
+def parse_body(data: bytes) -> dict[str, Any]:
+    """Return the object of a body. Raises Invalid."""
+    return jsonio.without_nul(jsonio.parse_object(data, "the request", bytes_max=BODY_BYTES_MAX), "the request")
 
 
 def told(wrong: OrlopError) -> str:

@@ -120,6 +120,8 @@ class Exchange:
         self._left = head.length or 0
         # Answered when the body is read: a request that is refused need not send its gigabytes.
         self._expects = not head.is_old and head.headers.get("Expect").lower() == "100-continue"
+        if "%00" in head.path or "%00" in head.query:
+            raise Refused(400, "a path or a query with a NUL character")
         # One slash at the front, however many there are: none of the doors has a place without a name.
         self.place = unquote("/" + head.path.lstrip("/"), errors="surrogateescape")
         self._pairs = parse_qsl(head.query, keep_blank_values=True, max_num_fields=QUERY_VALUES_MAX)

@@ -172,7 +172,7 @@ def _credentials(door: Door) -> dict[str, Credentials]:
 
 def _parse(query: dict[str, str], name: str, kind: type) -> Any:
     text = query.get(name, "")
-    found = jsonio.parse(text.encode(), name) if text else None
+    found = jsonio.without_nul(jsonio.parse(text.encode(), name), name) if text else None
     if found is None:
         return kind()
     if not isinstance(found, kind):

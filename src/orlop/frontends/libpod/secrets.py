@@ -23,7 +23,8 @@ def create(door: Door) -> None:
         raise Status(501, f"there is no driver of secrets {driver[:60]!r}: leave --driver away")
     if jsonio.parse_object(door.query.get("driveropts") or "{}", "driveropts"):
         raise Status(501, "the driver of secrets has no options: leave --driver-opts away")
-    labels = creation.Reader({"labels": jsonio.parse_object(door.query.get("labels") or "{}", "labels")}, "the query")
+    told = jsonio.without_nul(jsonio.parse_object(door.query.get("labels") or "{}", "labels"), "labels")
+    labels = creation.Reader({"labels": told}, "the query")
     replaces = door.flag("replace")
     data = door.body(secrets.BYTES_MAX[SECRET] + 1)
     request = DataRequest(

@@ -11,6 +11,7 @@ import time
 from ...build.dockerfile.history import duration
 from ...engine.containers import processes
 from ...engine.rootfs import inside
+from ...engine.rootless.enter import user_name
 from ...linux import capability
 from ...runtime import users
 from ..docker.door import Status
@@ -99,15 +100,6 @@ def _of_file(root: int, path: str) -> dict[int, str]:
     return found
 
 
-def _host_user(number: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
 def _host_group(number: int) -> str:
     import grp
 
@@ -146,7 +138,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[Process], str]]] = {
     "hgroup": ("HGROUP", lambda one: _host_group(one.ids("Gid", 1)[1])),
     "hgroups": ("HGROUPS", lambda one: ",".join(_host_group(int(group)) for group in one.status["Groups"])),
     "hpid": ("HPID", lambda one: str(one.pid)),
-    "huser": ("HUSER", lambda one: _host_user(one.ids("Uid", 1)[1])),
+    "huser": ("HUSER", lambda one: user_name(one.ids("Uid", 1)[1])),
     "label": ("LABEL", Process.label),
     "nice": ("NI", lambda one: one.stat[16]),
     "pcpu": ("%CPU", lambda one: f"{100 * one.cpu_s / one.age_s if one.age_s else 0:.3f}"),

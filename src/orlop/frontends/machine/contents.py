@@ -60,7 +60,7 @@ def find_kernel(image: str, directory: str) -> Kernel:
     else:
         known = sorted(Path("/boot").glob("vmlinuz-*"), key=_by_number)
         if not known:
-            raise NotFound("find", "a kernel", "there is none in /boot", hint=hint)
+            raise NotFound("find", "a kernel", "there is no kernel in /boot", hint=hint)
         chosen = known[-1]
     try:
         with chosen.open("rb") as file:
@@ -133,7 +133,9 @@ def make_disk(target: Path, size_bytes: int) -> None:
     """Make a sparse file with an empty ext4. Raises NotFound without mkfs.ext4, Unavailable with what it said."""
     program = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if program is None:
-        raise NotFound("find", "mkfs.ext4", "it makes the machine's disk", hint="install e2fsprogs")
+        raise NotFound(
+            "find", "mkfs.ext4", "there is no mkfs.ext4, which makes the machine's disk", hint="install e2fsprogs"
+        )
     with target.open("xb") as file:
         file.truncate(size_bytes)
     done = subprocess.run(

@@ -75,7 +75,7 @@ class Place:
             data = path.read_file(name, RECORD_BYTES_MAX)
         except FileNotFoundError:
             hint = "list machines with: orlop machine ls"
-            raise NotFound("find", f"machine {self.name}", "there is none of this name", hint=hint) from None
+            raise NotFound("find", f"machine {self.name}", f"there is no machine {self.name}", hint=hint) from None
         except OSError as wrong:
             raise Unavailable("read", name, wrong.strerror or str(wrong)) from None
         return Machine.from_json(jsonio.parse(data, name), name)

@@ -1,10 +1,8 @@
 """A request on its way: gathered piece by piece from a socket, without ever waiting for the peer.
 
-The counterpart of `wire.receive_request` for a server with many peers. Same bounds, same errors; a peer that sends one
-byte a second costs one small buffer.
+For a server with many peers: one that sends one byte a second costs one small buffer.
 """
 
-import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_CTRUNC, SCM_RIGHTS, SOL_SOCKET
 from posix import close
 
@@ -58,7 +56,7 @@ class Incoming:
                 return True
             for level, kind, data in ancillary:
                 if level == SOL_SOCKET and kind == SCM_RIGHTS:
-                    self._fds += _descriptors(data)
+                    self._fds += wire.unpack_fds(data)
             if flags & MSG_CTRUNC or len(self._fds) > wire.FDS_MAX:
                 raise Invalid("read", _SUBJECT, f"more than {wire.FDS_MAX} file descriptors came with it")
             if not piece:
@@ -95,8 +93,3 @@ class Incoming:
                     code="E0212",
                 )
             self._missing = length
-
-
-def _descriptors(data: bytes) -> list[int]:
-    whole = len(data) - len(data) % _FD_BYTES
-    return [int.from_bytes(data[at : at + _FD_BYTES], sys.byteorder) for at in range(0, whole, _FD_BYTES)]

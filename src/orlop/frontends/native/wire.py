@@ -1,4 +1,5 @@
-"""The engine's native protocol: framing of messages and passing of file descriptors. Both ends use this module.
+"""The engine's native protocol: framing of messages and passing of file descriptors. Both ends use this module; the
+engine gathers requests with `incoming`.
 
 A message is its length (4 bytes, big endian) and that many bytes of JSON; file descriptors ride on its first byte
 (SCM_RIGHTS, unix(7)). A client sends requests, one after the other, and reads one reply for each:
@@ -111,21 +112,6 @@ def send_error(sock: "socket", error: errors.OrlopError) -> None:
     send(sock, {"error": error.to_json()})
 
 
-def receive_request(sock: "socket") -> Request | None:
-    """Return the next request, or None when the client is done. Raises as `receive` does."""
-    message = receive(sock, "the request", REQUEST_BYTES_MAX)
-    if message is None:
-        return None
-    value, fds = message
-    verb = value.get("verb") if isinstance(value, dict) else None
-    args = value.get("args", {}) if isinstance(value, dict) else None
-    if not isinstance(verb, str) or not isinstance(args, dict):
-        for fd in fds:
-            close(fd)
-        raise Malformed("read", "the request", 'it is not an object with "verb" and "args"')
-    return Request(verb, args, fds)
-
-
 def receive_reply(sock: "socket") -> "tuple[object, list[int]]":
     """Return the result and its descriptors; raise the error that the engine replied with.
 
@@ -165,7 +151,7 @@ def _receive_payload(sock: "socket", subject: str, bytes_max: int, fds: "list[in
     head, ancillary, flags, _ = sock.recvmsg(_LENGTH_BYTES, CMSG_SPACE(FDS_MAX * _INT_BYTES), MSG_CMSG_CLOEXEC)
     for level, kind, data in ancillary:
         if level == SOL_SOCKET and kind == SCM_RIGHTS:
-            fds += _unpack_fds(data)
+            fds += unpack_fds(data)
     if not head:
         return None
     if flags & MSG_CTRUNC:
@@ -188,6 +174,7 @@ def _receive_exactly(sock: "socket", subject: str, length: int) -> bytes:
     return bytes(data)
 
 
-def _unpack_fds(data: bytes) -> list[int]:
+def unpack_fds(data: bytes) -> list[int]:
+    """Return the descriptors of one SCM_RIGHTS."""
     whole = len(data) - len(data) % _INT_BYTES
     return [int.from_bytes(data[at : at + _INT_BYTES], sys.byteorder) for at in range(0, whole, _INT_BYTES)]

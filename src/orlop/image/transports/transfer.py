@@ -39,7 +39,9 @@ def best_of(index: Index, target: Descriptor, platform: Platform) -> Descriptor:
     if best is None:
         named = ", ".join(sorted({str(one.platform) for one in index.manifests if one.platform})[:12])
         hint = f"it is made for {named or 'no platform that it names'}; choose one with --platform"
-        raise NotFound("copy", f"image {target.digest}", f"it has nothing for {platform}", hint=hint)
+        raise NotFound(
+            "copy", f"image {target.digest}", f"the image {target.digest} has nothing for {platform}", hint=hint
+        )
     return best
 
 

@@ -14,7 +14,6 @@ ACCESS_FS_EXECUTE = 1 << 0
 ACCESS_FS_WRITE_FILE = 1 << 1
 ACCESS_FS_READ_FILE = 1 << 2
 ACCESS_FS_READ_DIR = 1 << 3
-ACCESS_FS_REFER = 1 << 13
 ACCESS_FS_TRUNCATE = 1 << 14
 # All that version 3 knows; what came later (ioctl on devices) is not restricted.
 ACCESS_FS_ALL = (1 << 15) - 1

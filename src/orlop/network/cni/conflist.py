@@ -79,7 +79,9 @@ def find(name: str, directories: Iterable[str]) -> Conflist:
             if found.name == name:
                 return found
     hint = f"put NAME.conflist into {places[0]}, or name the file: network create -d cni -o conflist=FILE NAME"
-    raise NotFound("find", f"CNI network {name[:60]}", f"no configuration in {', '.join(places)} has it", hint=hint)
+    raise NotFound(
+        "find", f"CNI network {name[:60]}", f"no configuration in {', '.join(places)} is named {name[:60]!r}", hint=hint
+    )
 
 
 def _files(directory: str) -> list[str]:

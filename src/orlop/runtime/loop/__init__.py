@@ -33,16 +33,3 @@ def mount_file(path: str, fstype: str, options: Iterable[tuple[str, str | int | 
             os.close(opened)
     finally:
         os.close(lock)
-
-
-def device_of(path: str) -> str:
-    """Return the loop device that a file has, "" for none. Raises OSError."""
-    image = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        found = device.attached(image, os.path.basename(path))
-    finally:
-        os.close(image)
-    if found is None:
-        return ""
-    os.close(found[0])
-    return found[1]

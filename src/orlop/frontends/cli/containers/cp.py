@@ -47,7 +47,7 @@ class Destination:
             raise Invalid("copy", source, "cannot copy directory", hint=f"{self.path} is a file: name a directory")
         if not self.exists and not source_is_directory and _asserts_directory(self.path):
             hint = f"make it, or leave the / of {self.path} away"
-            raise NotFound("copy to", self.path, "no such directory", hint=hint)
+            raise NotFound("copy to", self.path, f"no such directory: {self.path[:200]}", hint=hint)
         return _split(self.path)
 
 

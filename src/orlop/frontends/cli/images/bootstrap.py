@@ -124,7 +124,7 @@ def _busybox() -> str:
     found = shutil.which("busybox")
     if found is None:
         hint = "install busybox-static, or name one with --busybox"
-        raise NotFound("find", "busybox", "it is not on this machine's PATH", hint=hint)
+        raise NotFound("find", "busybox", "busybox is not on this machine's PATH", hint=hint)
     return found
 
 

@@ -52,7 +52,7 @@ def read(place: str) -> Settings:
     try:
         data = path.read_file(place, BYTES_MAX)
     except FileNotFoundError:
-        raise NotFound("read", place, "there is no such file", hint="leave --config-file away") from None
+        raise NotFound("read", place, f"there is no file {place}", hint="leave --config-file away") from None
     except OSError as wrong:
         raise Unavailable("read", place, wrong.strerror or str(wrong)) from None
     settings = Settings()
