@@ -7,6 +7,8 @@ import os
 import subprocess
 import time
 
+import pytest
+
 from support import processes
 
 WAIT_S_MAX = 60.0
@@ -158,6 +160,29 @@ def test_the_unhealthy_and_the_lost(orlop):
     processes.kill(status["monitorPid"], status["monitorStartTime"])
     wait_until(lambda: state(orlop, "lost") == "exited")
     assert why(orlop, "lost")["verdict"] == "monitor-lost"
+
+
+# what checks a container that has nothing to answer with -> what its owner is told
+ILL = {
+    "a program that is not there": (("--health-cmd", "nosuch -f x"), "does not have the program", "--health-http"),
+    "too slow": (("--health-cmd", "sleep 9", "--health-timeout", "50ms"), "timeout of 0.05 s", "--health-timeout"),
+    "its own answer": (("--health-cmd", "echo not well; exit 3"), "exit status 3", "orlop exec c /bin/sh -c 'echo"),
+    "nobody listens": (("--health-http", ":8080/"), "nothing in the container listens", "--health-start-period"),
+}
+
+
+@pytest.mark.parametrize("kind", ILL)
+def test_what_runs_and_is_unhealthy(orlop, kind):
+    flags, meaning, remedy = ILL[kind]
+    check = (*flags, "--health-interval", "50ms", "--health-retries", "2")
+    orlop("run", "-d", "--name", "c", "--network", "none", *check, "host", "sleep", "1000")
+    wait_until(lambda: "(unhealthy)" in orlop("ps").stdout)
+    found = why(orlop)
+    assert found["verdict"] == "unhealthy" and found["state"] == "running" and "it runs since" in found["summary"]
+    assert meaning in str(found["facts"]) and remedy in found["remedy"], found
+    assert flags[1] in str(found["facts"]), found
+    orlop("pause", "c")
+    assert "it is paused since" in (paused := why(orlop))["summary"] and "orlop unpause c" in paused["remedy"], paused
 
 
 def test_nobody_is_asked_about_nobody(orlop):

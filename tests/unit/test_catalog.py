@@ -28,7 +28,7 @@ def said() -> str:
     """Return every text constant of the source but for the table's own, joined."""
     found = []
     for path in SOURCES.rglob("*.py"):
-        if path.name != "catalog.py":
+        if path != Path(catalog.__file__):
             tree = ast.parse(path.read_text())
             found += [
                 node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
@@ -110,7 +110,7 @@ def test_every_code_can_be_reached():
     constants = {
         node.value
         for path in SOURCES.rglob("*.py")
-        if path.name != "catalog.py"
+        if path != Path(catalog.__file__)
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }

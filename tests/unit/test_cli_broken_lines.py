@@ -138,5 +138,5 @@ def test_a_broken_environment_is_told(
     assert main.main(["ps"]) == 1
     assert capsys.readouterr().err == (
         "orlop: cannot use ORLOP_RUN=relative: it is not an absolute path\n"
-        "Next: set ORLOP_RUN to a path that begins with / (E1903)\n"
+        "Next: set ORLOP_RUN to a path that begins with / (E0236)\n"
     )

@@ -103,7 +103,8 @@ class Data:
         if len(found) != 1:
             shown = reference[:NAME_LENGTH_MAX]
             hint = f"list them with: orlop {self.kind} ls"
-            raise NotFound("find", f"{self.kind} {shown}", f"no such {self.kind}: {shown}", hint=hint)
+            cause = f"no such {self.kind}: {shown}"
+            raise NotFound("find", f"{self.kind} {shown}", cause, hint=hint, code="E0111")
         return found[0]
 
     def all(self) -> list[DataRecord]:
@@ -135,7 +136,7 @@ class Data:
         except FileNotFoundError:
             newer = self.find(record.id)
             if newer.version == record.version:
-                raise NotFound("read", subject, f"no such {self.kind}: {record.name}") from None
+                raise NotFound("read", subject, f"no such {self.kind}: {record.name}", code="E0111") from None
             return self.read(newer)
         except OSError as wrong:
             cause = wrong.strerror or str(wrong)

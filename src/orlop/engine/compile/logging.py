@@ -138,7 +138,7 @@ class _Options:
 
     def wrong(self, cause: str) -> Invalid:
         known = ", ".join(sorted(_OPTIONS.get(self.driver, frozenset()) | _ALL))
-        return Invalid("create", self.subject, cause, hint=f"{self.driver} has the options {known}")
+        return Invalid("create", self.subject, cause, hint=f"{self.driver} has the options {known}", code="E0247")
 
     def text(self, key: str, default: str = "") -> str:
         return self._given.get(key) or default

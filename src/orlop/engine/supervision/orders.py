@@ -41,7 +41,7 @@ def check(request: ContainerRequest, subject: str) -> None:
         raise Invalid("create", subject, cause, hint=hint, code="E1101")
     if request.auto_remove and policy not in ("", NO):
         cause = "can't create 'AutoRemove' container with restart policy"
-        raise Invalid("create", subject, cause, hint="leave --rm or --restart away", code="E1101")
+        raise Invalid("create", subject, cause, hint="leave --rm or --restart away", code="E1107")
 
 
 def read(engine: Engine, container_id: str) -> Order | None:

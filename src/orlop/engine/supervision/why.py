@@ -19,7 +19,7 @@ from .. import strict
 from ..containers import removal, state
 from ..containers.inspect import duration, unix_time
 from ..journal import BY
-from . import health
+from . import health, unhealthy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -160,13 +160,14 @@ def _running(engine: Engine, record: ContainerRecord, task: Task) -> Answer:
     since = duration(time.time() - unix_time(task.status.started_at))
     said = health.status(engine, record, task)
     facts = [f"restarted {task.status.restarts} times by its policy"] if task.status.restarts else []
-    checked = health.read(engine, record.id)
-    if said == "unhealthy" and checked is not None:
-        last = checked.log[-1].output.strip() if checked.log else ""
-        facts.append(f"the last of {checked.failing_streak} failed checks said: {last[:LINE_LENGTH_MAX]}")
-        remedy = f"see: orlop logs {record.name}"
-        return Answer("unhealthy", f"it runs since {since}, and is unhealthy", remedy, tuple(facts))
     word = "is paused" if task.state == state.PAUSED else "runs"
+    checked = health.read(engine, record.id)
+    if said in (health.STARTING, "unhealthy") and checked is not None and checked.failing_streak:
+        found = unhealthy.because(record, checked)
+        if said == "unhealthy":
+            remedy = f"let its processes run on: orlop unpause {record.name}" if word == "is paused" else found.remedy
+            return Answer(said, f"it {word} since {since}, and is unhealthy", remedy, (*facts, *found.facts))
+        facts += found.facts
     return Answer(task.state, f"it {word} since {since}" + (f" ({said})" if said else ""), "", tuple(facts))
 
 
@@ -211,11 +212,9 @@ def _oom(record: ContainerRecord, ended: ExitRecord) -> Answer:
 
 def _unhealthy(engine: Engine, record: ContainerRecord) -> Answer:
     checked = health.read(engine, record.id)
-    last = checked.log[-1].output.strip() if checked is not None and checked.log else ""
-    facts = (f"the last check said: {last[:LINE_LENGTH_MAX]}",) if last else ()
-    action = record.request.health_on_failure
-    summary = f"it was unhealthy, and --health-on-failure {action} ended it"
-    return Answer("unhealthy", summary, f"see: orlop logs {record.name}", facts)
+    found = unhealthy.because(record, checked) if checked is not None else unhealthy.Cause()
+    summary = f"it was unhealthy, and --health-on-failure {record.request.health_on_failure} ended it"
+    return Answer("unhealthy", summary, found.remedy or f"see: orlop logs {record.name}", found.facts)
 
 
 def _lost(record: ContainerRecord, ended: ExitRecord) -> Answer:

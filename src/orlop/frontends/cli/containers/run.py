@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ....spec.errors import Conflict, NotFound, Unavailable
+from ....spec.errors import Conflict, Invalid, NotFound, OrlopError, Unavailable
 from .. import request
 from ..command import Command, Invocation, for_output, warn, write_line
 from ..flags import EXIT_FLAGS, EXIT_USAGE, Options, UsageError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LAZY = "lazy"  # a missing image runs before it is here
 PULL_POLICIES = ("always", "missing", "never", LAZY)
 STREAMS = frozenset(("stdin", "stdout", "stderr"))
+# Addresses, names of resolv.conf, --rm with --restart: docker's client refuses them, here it is the engine.
+_READ_BY_CLIENTS = ("(E0709)", "(E0717)", "(E1107)")
 _SYSTEMD, _LINGERS = "/run/systemd/system", "/var/lib/systemd/linger"
 
 
@@ -123,15 +125,30 @@ def _run_attached(
     return foreground.status_of(session, invocation, container)
 
 
+def _of_the_line(wrong: OrlopError) -> UsageError:
+    """Return an error as one of the command line: docker's create ends with 125 for these, and 1 for its daemon's."""
+    from ....spec import catalog
+
+    code = catalog.code_of(wrong)
+    return UsageError(f"orlop: {wrong}", f"{wrong.hint or f'orlop explain {code}'} ({code})", shows_usage=False)
+
+
 def _create(invocation: Invocation) -> int:
     options = invocation.options
-    wanted = request.container_request(options, invocation.arguments, attached_streams(options))
+    try:
+        wanted = request.container_request(options, invocation.arguments, attached_streams(options))
+    except OrlopError as wrong:
+        raise _of_the_line(wrong) from None
     if options["dry-run"]:
         return _print_plan(invocation, wanted)
     with ContainerIdFile(options["cidfile"]) as id_file, invocation.connect() as engine:
         _replace(engine, invocation)
         args: dict[str, object] = {"request": wanted.to_json()}
-        container = id_of(with_image(invocation, wanted.image, lambda: engine.call("containers.create", args)))
+        try:
+            container = id_of(with_image(invocation, wanted.image, lambda: engine.call("containers.create", args)))
+        except Invalid as wrong:
+            found = _of_the_line(wrong)
+            raise (found if found.hint.endswith(_READ_BY_CLIENTS) else wrong) from None
         id_file.write(container)
     write_line(container)
     return 0
