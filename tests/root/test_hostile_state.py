@@ -7,10 +7,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from orlop.engine import strict
+from orlop.frontends.native import rundir
 from orlop.linux import path
+from orlop.spec.errors import OrlopError, Unavailable
 from support import processes
 from support.engine import Environment
 from support.tasks import wait_until
@@ -183,3 +187,24 @@ def test_an_engine_gets_by_with_any_file_of_its_own(orlop, tmp_path):
     assert orlop("run", "--rm", "--network", "net", "host", "true").code == 0, "it is read anew"
     for place in orlop.root.glob("events.jsonl.odd*"):
         shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+
+
+def test_a_lock_that_is_something_else_is_named(tmp_path):
+    """Red: "Is a directory: engine.lock", which lies nowhere, and no word of what to do."""
+    run = os.open(tmp_path, os.O_RDONLY)
+    for kind in ("folder", "link"):
+        KINDS[kind](tmp_path / "engine.lock")
+        with pytest.raises(Unavailable, match=f"{tmp_path}/engine.lock") as refused:
+            rundir.lock_engine(run)
+        assert "remove it" in refused.value.hint
+        (tmp_path / "engine.lock").rmdir() if kind == "folder" else (tmp_path / "engine.lock").unlink()
+    os.close(run)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_settings_that_are_something_else_stop_new_containers(tmp_path, kind):
+    """They may have said strict: nothing is guessed. Red: with open() the fifo hangs; without a hint nobody knows."""
+    KINDS[kind](tmp_path / strict.FILE)
+    with pytest.raises(OrlopError, match=strict.FILE) as refused:
+        strict.setting(SimpleNamespace(paths=SimpleNamespace(root=str(tmp_path))))
+    assert "orlop config" in refused.value.hint

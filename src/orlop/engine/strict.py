@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 FILE = "settings.json"
+_ANEW = "remove it, then choose a profile anew: orlop config security=strict, or security=default"
 SECURITY = "security"
 BYTES_MAX = 4096
 _OPTION = f"{PROFILE}="
@@ -48,8 +49,12 @@ def setting(engine: Engine) -> str:
     except FileNotFoundError:
         return DEFAULT
     except OSError as wrong:
-        raise Unavailable("read", path, wrong.strerror or str(wrong)) from None
-    found = jsonio.parse_object(text, path).get(SECURITY, DEFAULT)
+        raise Unavailable("read", path, wrong.strerror or str(wrong), hint=_ANEW) from None
+    try:
+        found = jsonio.parse_object(text, path).get(SECURITY, DEFAULT)
+    except Invalid as wrong:
+        wrong.hint = _ANEW
+        raise
     if found not in PROFILES:
         cause = f"there is no security profile {str(found)[:40]!r}"
         raise Invalid("read", path, cause, hint=f"write one: orlop config {SECURITY}={STRICT}")

@@ -8,6 +8,7 @@ with the descriptor; it ends with the last of them, however they end.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -61,7 +62,13 @@ def socket_path(directory: int, name: str) -> str:
 
 def lock_engine(directory: int) -> int | None:
     """Return a descriptor that holds the lock of the engine, None when another process holds it."""
-    fd = os.open(ENGINE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+    try:
+        fd = os.open(ENGINE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+    except OSError as wrong:
+        if wrong.errno not in (errno.EISDIR, errno.ELOOP):
+            raise
+        place = f"{os.readlink(f'/proc/self/fd/{directory}')}/{ENGINE_LOCK}"
+        raise Unavailable("lock", place, wrong.strerror or "", hint="remove it: no engine has made it") from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
