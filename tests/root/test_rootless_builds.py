@@ -31,7 +31,7 @@ RUN --mount=type=bind,source=folder,target=/b --mount=type=bind,from=other,sourc
     cat /b/f /o/f >/out && echo more >/o/new && cat /o/new >>/out && ! touch /b/x 2>/tmp/e
 RUN --mount=type=bind,from=other,source=/link,target=/linked cat /linked >>/out
 RUN --mount=type=cache,target=/c,id=a,mode=0711,sharing=locked echo 1 >>/c/n && stat -c %a /c >>/out
-RUN --mount=type=cache,target=/c,id=a,sharing=locked,ro wc -l </c/n >>/out && ! touch /c/x 2>/tmp/e
+RUN --mount=type=cache,target=/c,id=a,mode=0711,sharing=locked,ro wc -l </c/n >>/out && ! touch /c/x 2>/tmp/e
 RUN --mount=type=cache,target=/c,id=b,from=other,source=/tree,sharing=private cat /c/f >>/out
 RUN --mount=type=tmpfs,target=/t,size=1m stat -f -c %T /t >>/out && ! head -c 2000000 /dev/zero >/t/x 2>/tmp/e
 RUN --mount=type=secret,id=s,mode=0440 --mount=type=secret,id=s,env=S,target=/own/s \
