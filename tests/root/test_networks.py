@@ -444,6 +444,7 @@ def test_an_interface_is_as_it_was_asked_for(run: Run, orlop: Environment) -> No
         (("--network", f"name=left,driver-opt={IFNAME}=a/b"), "invalid name of an interface: 'a/b'"),
         (("--network", f"name=left,driver-opt={IFNAME}=lo"), "invalid name of an interface: 'lo'"),
         (("--network", f"name=left,driver-opt={IFNAME}={'x' * 16}"), "invalid name of an interface"),
+        (("--dns-search", "a..b"), "a..b is not a valid domain"),
         (("--network", f"name=left,driver-opt={SYSCTLS}=net.ipv4.ip_forward=1"), "invalid sysctl of an interface"),
         (("--network", f"name=left,driver-opt={SYSCTLS}=net.ipv4.../../x.IFNAME.y=1"), "invalid sysctl"),
         (("--network", "name=left,driver-opt=com.docker.network.endpoint.x=1"), "endpoint.x is not known"),

@@ -57,6 +57,9 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
             hint = "give --dns an address such as 192.0.2.1, or /corp.example/192.0.2.1 for names of a domain"
             raise Invalid("create", subject, str(wrong), hint=hint) from None
     _check_words((*request.dns_search, *request.dns_options), subject)
+    for domain in request.dns_search:
+        if domain != "." and not all(domain.removesuffix(".").split(".")):
+            raise Invalid("create", subject, f"{domain[:100]} is not a valid domain", hint="write it as corp.example")
     if is_default:
         links.check_default(engine, request.links, subject)
     if shared:
