@@ -343,7 +343,9 @@ def _link(engine: Engine, request: NetworkRequest, network_id: str, subject: str
     if request.driver in parents.DRIVERS:
         return parents.choose(engine.networks, request, network_id, subject)
     name = request.options.get(host.OPTION_NAME, "")
-    if name and (len(name) > LINK_NAME_LENGTH_MAX or "/" in name or not name.isprintable() or " " in name):
+    # dev_valid_name() of the kernel, which makes a number of "%d": then the link would have another name than we know.
+    is_plain = name.isprintable() and not set(" /:%") & set(name) and name not in (".", "..", "lo", "all", "default")
+    if name and (len(name.encode()) > LINK_NAME_LENGTH_MAX or not is_plain):
         raise Invalid("create", subject, f"invalid name of a link: {name[:60]!r}", hint="use at most 15 letters")
     for other in engine.networks.store.all().values():
         if name and other.driver == "bridge" and engine.networks.link_name(other) == name:
