@@ -50,16 +50,7 @@ def check(engine: Engine, request: ContainerRequest, subject: str) -> tuple[str,
             hint = "write it as api.example.org:443, 10.0.0.0/8 or [fd00::/8]:443"
             raise Invalid("create", subject, str(wrong), hint=hint) from None
     _check_host_access(request, subject)
-    for text in request.dns:
-        try:
-            resolver.parse_upstream(text)
-        except ValueError as wrong:
-            hint = "give --dns an address such as 192.0.2.1, or /corp.example/192.0.2.1 for names of a domain"
-            raise Invalid("create", subject, str(wrong), hint=hint) from None
-    _check_words((*request.dns_search, *request.dns_options), subject)
-    for domain in request.dns_search:
-        if domain != "." and not all(domain.removesuffix(".").split(".")):
-            raise Invalid("create", subject, f"{domain[:100]} is not a valid domain", hint="write it as corp.example")
+    _check_dns(request, subject)
     if is_default:
         links.check_default(engine, request.links, subject)
     if shared:
@@ -206,6 +197,19 @@ def _check_address(address: str, flag: str, subject: str) -> int:
         return subnet.number(address)[1]
     except ValueError as wrong:
         raise Invalid("create", subject, str(wrong), hint=f"give {flag} an address such as 192.0.2.1") from None
+
+
+def _check_dns(request: ContainerRequest, subject: str) -> None:
+    for text in request.dns:
+        try:
+            resolver.parse_upstream(text)
+        except ValueError as wrong:
+            hint = "give --dns an address such as 192.0.2.1, or /corp.example/192.0.2.1 for names of a domain"
+            raise Invalid("create", subject, str(wrong), hint=hint) from None
+    _check_words((*request.dns_search, *request.dns_options), subject)
+    for domain in request.dns_search:
+        if domain != "." and not all(domain.removesuffix(".").split(".")):
+            raise Invalid("create", subject, f"{domain[:100]} is not a valid domain", hint="write it as corp.example")
 
 
 def _check_words(words: tuple[str, ...], subject: str) -> None:
