@@ -639,7 +639,8 @@ def test_the_end_of_a_killed_monitor_is_completed(engine):
     assert (found["Status"], found["Running"]) == ("exited", False)
     assert "monitor" in found["Error"]
     wait_until(lambda: not process_exists(status["pid"], status["pidStartTime"]))
-    assert not list(Path("/sys/fs/cgroup").rglob(f"orlop/{container}"))
+    groups = [place for place, _, _ in os.walk("/sys/fs/cgroup")]  # of others, too, which come and go
+    assert not [place for place in groups if place.endswith(f"orlop/{container}")]
     engine("containers.start", container="web")
     assert engine.state("web")["Running"] is True
 
