@@ -1,4 +1,4 @@
-"""The real docker CLI against our docker.sock and against Debian's dockerd: the same commands, the same answers.
+"""The real docker CLI against our docker.sock and against Debian 13's dockerd: the same commands, the same answers.
 
 A script is a list of command lines; IN: before one gives it that standard input. What differs by nature (ids, times,
 sizes, process ids) is replaced before the comparison; every other difference stands in `DIFFERENT`, with its reason.
@@ -14,15 +14,19 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar, cast
 
 import pytest
 
 from bench.workspace import Workspace
 from support.engine import COMMAND, Environment
+from support.registries import debian_registry
 
 Peer = Callable[[str], Path]
+T = TypeVar("T")
 
 
 class Cli:
@@ -40,21 +44,22 @@ class Cli:
         own = {"DOCKER_HOST": f"unix://{socket}", "DOCKER_CONFIG": str(config), "TZ": "UTC"}
         self._env = os.environ | own | variables
         self._inside = inside
+        self.registry = ""
+
+    def inside(self, work: Callable[[], T]) -> T:
+        """Return what work returns where the daemon's network is."""
+        return cast("T", self._inside(work))
 
     def __call__(self, line: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         argv = [*self._argv, *shlex.split(line)]
-        done = self._inside(
+        return self.inside(
             lambda: subprocess.run(argv, env=self._env, input=data, capture_output=True, timeout=120, check=False)
         )
-        assert isinstance(done, subprocess.CompletedProcess)
-        return done
 
     def popen(self, line: str) -> subprocess.Popen[bytes]:
         argv = [*self._argv, *shlex.split(line)]
         pipe = subprocess.PIPE
-        started = self._inside(lambda: subprocess.Popen(argv, env=self._env, stdin=pipe, stdout=pipe, stderr=pipe))
-        assert isinstance(started, subprocess.Popen)
-        return started
+        return self.inside(lambda: subprocess.Popen(argv, env=self._env, stdin=pipe, stdout=pipe, stderr=pipe))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +70,7 @@ def workspace() -> Iterator[Workspace]:
 
 @pytest.fixture(scope="module")
 def them(workspace: Workspace, peer: Peer) -> Cli:
-    daemon = workspace.dockerd("d", program=peer("dockerd"))
+    daemon = workspace.dockerd("d", program=peer("dockerd-26"))
     return loaded(Cli(peer("docker"), daemon.socket, daemon.home, lambda work: work()), workspace)
 
 
@@ -233,7 +238,7 @@ SCRIPTS: dict[str, list[str]] = {
         "run --rm --network none box:1 echo back",
     ],
 }
-# Where standard error says something else, and why. The daemon that we compare with is 20.10, the client 20.10 or 28.
+# Where standard error says something else, and why. The daemon that we compare with is 26.1, the client 28.
 NEWER = "docker 28's words"
 DIFFERENT = {
     "run --rm --network none box:1 /etc": "newer runc's words: is a directory",
@@ -321,7 +326,7 @@ def play(cli: Cli, script: list[str], archive: str) -> list[tuple[str, int, str,
             HELD
             if asked == "$HELD"
             else asked.replace("ARCHIVE", archive).replace("BEGUN", begun).replace("NOW", f"{time.time():.9f}")
-        )
+        ).replace("REGISTRY", cli.registry)
         data, until = b"", None
         if line.startswith("IN:"):
             text, line = line[3:].split(" ", 1)
@@ -334,10 +339,12 @@ def play(cli: Cli, script: list[str], archive: str) -> list[tuple[str, int, str,
             assert time.monotonic() < deadline, (line, until, done)
             time.sleep(0.05)
             done = cli(line, data)
-        output = told(done.stdout)
+        output, error = (
+            told(text).replace(cli.registry or "REGISTRY", "REGISTRY") for text in (done.stdout, done.stderr)
+        )
         if line.startswith("diff "):  # dockerd walks maps where it can't ask overlayfs itself: any order
             output = "".join(sorted(output.splitlines(keepends=True)))
-        answers.append((asked, done.returncode, output, told(done.stderr)))
+        answers.append((asked, done.returncode, output, error))
         if line == HELD:  # its handler stands when it says so; before, a signal ends it otherwise
             deadline = time.monotonic() + READY_S_MAX
             while b"up" not in cli("logs held").stdout:
@@ -361,8 +368,12 @@ def test_the_same_commands_have_the_same_answers(ours: Cli, them: Cli, name: str
 
 
 @pytest.fixture(scope="module")
-def players(ours: Cli, them: Cli, own: Cli) -> tuple[Cli, Cli, Cli]:
-    return ours, them, own
+def players(ours: Cli, them: Cli, own: Cli, peer: Peer, workspace: Workspace) -> Iterator[tuple[Cli, Cli, Cli]]:
+    with ExitStack() as stack:
+        for number, cli in enumerate((ours, them, own)):
+            place = workspace.path(f"registry{number}")
+            cli.registry = stack.enter_context(debian_registry(peer("docker-registry"), place, cli))
+        yield ours, them, own
 
 
 def forget(cli: Cli) -> None:

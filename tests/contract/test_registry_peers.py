@@ -148,7 +148,7 @@ def test_indexes_and_platforms(orlop: Environment, registry: str, judge: Callabl
     for name, architecture, variant in manifests:
         words = ["--os", "linux", "--arch", architecture, *(["--variant", variant] if variant else [])]
         orlop("manifest", "annotate", *words, f"{registry}/multi/all:1", name)
-    told = orlop("manifest", "push", "--insecure", f"{registry}/multi/all:1").stdout.strip()
+    told = orlop("manifest", "push", "--insecure", f"{registry}/multi/all:1").stdout.split()[-1]
     raw = judge("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{registry}/multi/all:1")
     platforms = {one["platform"]["architecture"] for one in json.loads(raw)["manifests"]}
     assert platforms == {"amd64", "arm64", "arm"}

@@ -14,13 +14,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from orlop.spec.image import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 
-from .engine import Environment
-
 READY_S_MAX = 30.0
+T = TypeVar("T")
+
+
+class Near(Protocol):
+    """Whoever has a network that something may be started in."""
+
+    def inside(self, work: Callable[[], T], /) -> T: ...
 
 
 def digest(data: bytes) -> str:
@@ -188,7 +193,7 @@ http: {{addr: "127.0.0.1:{port}", secret: "of a test"}}
 
 
 @contextmanager
-def debian_registry(program: Path, place: Path, near: Environment, more: str = "") -> Iterator[str]:
+def debian_registry(program: Path, place: Path, near: Near, more: str = "") -> Iterator[str]:
     """Run docker-registry with its data below place, in the network of an engine; yield its host and port."""
     place.mkdir(parents=True, exist_ok=True)
     port = near.inside(_free_port)

@@ -324,7 +324,7 @@ def test_the_ways_to_help(engine):
     assert "\n  -d, --detach                           Run container in background and\n" in text
     assert engine("help").stdout == engine().stdout == engine("--help").stdout
     assert "\n  builder     Manage builds\n" in engine().stdout
-    assert engine("container").stdout == engine("container", "--help").stdout == engine("help", "container").stdout
+    assert engine("container").stderr == engine("container", "--help").stdout == engine("help", "container").stdout
     assert engine("container", "ls", "--help").stdout.startswith("Usage:  orlop container ls [OPTIONS]\n")
     engine.answers["containers.plan"] = STEPS
     assert engine("run", "--dry-run", "x", "--help").stdout == TOLD, "a flag after the image is the command's"

@@ -105,8 +105,12 @@ def test_an_archive_of_python(images: Images) -> None:
     assert images.import_tar(io.BytesIO(buffer.getvalue())).names == ()
 
 
+def test_an_archive_of_nothing_is_an_image_of_nothing(images: Images) -> None:
+    (layer,) = images.import_tar(io.BytesIO(b"")).layers
+    assert layer.diff_id == Digest.of(bytes(1024))
+
+
 BROKEN = {
-    "nothing": (b"", "it is empty"),
     "text": (b"hello\n" * 200, "it is not a tar archive"),
     "a cut archive": (TAR[:1700], "truncated"),
     "a cut gzip": (gzip.compress(TAR)[:-4], "truncated"),

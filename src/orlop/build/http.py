@@ -120,7 +120,7 @@ def _open(
             response = connection.getresponse()
         except (OSError, ValueError, http.client.HTTPException) as wrong:  # ValueError: a name that no host can have
             connection.close()
-            raise Unavailable("fetch", url, str(wrong) or type(wrong).__name__, hint="is the server up?") from None
+            raise _unreachable(url, here, wrong) from None
         if response.status not in _REDIRECTS:
             if response.status == 200:
                 return response, connection
@@ -134,6 +134,12 @@ def _open(
             raise Denied("fetch", url, "it is redirected from https to http", hint="write the other URL yourself")
         here = urllib.parse.urljoin(here, location)
     raise Unavailable("fetch", url, f"it is redirected more than {REDIRECTS_MAX} times")
+
+
+def _unreachable(url: str, here: str, wrong: Exception) -> Unavailable:
+    """Return the error that a broken connection is; the host in its cause, for that is all that docker's door tells."""
+    told = getattr(wrong, "strerror", None) or str(wrong) or type(wrong).__name__
+    return Unavailable("fetch", url, f"{urllib.parse.urlsplit(here).netloc}: {told}".lower(), hint="is the server up?")
 
 
 def _split(url: str) -> urllib.parse.SplitResult:
@@ -157,7 +163,7 @@ def _connect(url: str, *, redirected: bool) -> http.client.HTTPConnection:
             connection = http.client.HTTPConnection(parts.hostname, port, timeout=SILENCE_S_MAX)
         connection.connect()
     except (OSError, ValueError, http.client.HTTPException) as wrong:
-        raise Unavailable("fetch", url, str(wrong) or type(wrong).__name__, hint="is the server up?") from None
+        raise _unreachable(url, url, wrong) from None
     address = ipaddress.ip_address(connection.sock.getpeername()[0].partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     address = mapped or address

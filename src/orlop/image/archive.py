@@ -22,6 +22,7 @@ from orlop.spec.image import (
 )
 from orlop.spec.jsonio import dump
 from orlop.spec.tar import Reader
+from orlop.spec.tar.writer import END_OF_ARCHIVE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _store_layer(store: Store, source: Readable) -> tuple[Descriptor, Digest]:
             if raw.size > ARCHIVE_BYTES_MAX:
                 raise Invalid("import", _SUBJECT, f"it has more than {ARCHIVE_BYTES_MAX} bytes", code="E0212")
         if raw.size == 0:
-            raise Invalid("import", _SUBJECT, "it is empty", hint="give a tar archive of a root file system")
+            raw.write(END_OF_ARCHIVE)  # as docker: of nothing an image that has nothing, to be a base
         with raw.reader() as file:
             stream = Decompressed(file.read, _SUBJECT)
             if stream.compression in LAYER_TYPES:

@@ -30,6 +30,7 @@ _ARCHITECTURES = {  # spelling -> (architecture, variant)
 }
 _SYSTEMS = frozenset(("linux", "windows", "darwin", "freebsd"))
 _KNOWN = frozenset("386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x".split())
+_OTHER_SYSTEMS = frozenset("aix android dragonfly illumos js netbsd openbsd plan9 solaris wasip1".split())
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
 _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
 
@@ -84,6 +85,11 @@ class Platform(Record):
         if _DEFAULT_VARIANTS.get(architecture) == variant:
             variant = ""
         return self.replace(architecture=architecture, variant=variant)
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether Go has a name for both."""
+        return self.os in _SYSTEMS | _OTHER_SYSTEMS and self.architecture in _KNOWN | {"wasm"}
 
     def runs(self, image: "Platform") -> bool:
         """Say whether an image of that platform runs on this machine as it is, without emulation."""

@@ -13,6 +13,7 @@ from ...spec.platform import Platform
 from ...spec.reference import Reference
 from .. import events
 from ..caller import Sent
+from .listing import find
 from .platforms import find_for
 
 TYPE_CHECKING = False
@@ -40,6 +41,13 @@ def save(engine: Engine, names: Sequence[str], output: int, platform: str = "") 
                 saved.append(Saved(image, (meant,) if meant is not None and meant.tag else (), target))
                 events.publish(engine, "image", "save", str(image.id), {"name": str(image.id)})
         write_archive(engine.store, saved, output)
+
+
+def check(engine: Engine, names: Sequence[str]) -> None:
+    """Raise NotFound for a name that `save` would not find."""
+    for name in names:
+        for meant in _meant(engine, name):
+            find(engine, name if meant is None else str(meant))
 
 
 def _meant(engine: Engine, name: str) -> list[Reference | None]:

@@ -9,6 +9,7 @@ from ...image import host
 from ...snapshot import lent
 from ...spec.errors import Invalid, NotFound, OrlopError
 from ...spec.image import History
+from ...spec.platform import Platform
 from ...spec.reference import Reference
 from .. import events
 from ..caller import Sent
@@ -180,6 +181,8 @@ def import_archive(
     engine: Engine, archive: Sent | int, name: str, changes: Sequence[str], message: str, platform: str = ""
 ) -> str:
     """Make an image of an archive; return its id. Raises Invalid, Unavailable when its sender goes."""
+    if platform and Platform.parse(platform).os != "linux":
+        raise Invalid("import", f"an image for {platform}", "operating system is not supported", hint="linux is")
     with Sent.of(archive) as stream:
         if stream.isatty():
             hint = "name a file, or redirect one to standard input"

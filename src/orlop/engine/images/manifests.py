@@ -45,6 +45,11 @@ def digest_of(engine: Engine, name: str) -> str:
     return str(_target(engine, Reference.parse(name).tagged()).digest)
 
 
+def members(engine: Engine, name: str) -> list[str]:
+    """Return the digests of the images in a list that is here. Raises NotFound."""
+    return [str(one.digest) for one in _list(engine, Reference.parse(name).tagged()).manifests]
+
+
 def drop(engine: Engine, name: str, digests: Sequence[str]) -> None:
     """Take images out of a list, all or none; they stay in the store. Raises NotFound."""
     reference = Reference.parse(name).tagged()
@@ -70,6 +75,11 @@ def annotate(engine: Engine, name: str, image: str, changes: dict[str, str], fea
         if features:
             platform = platform.replace(os_features=tuple(features))
         is_meant = one.digest == wanted and (changes or features)
+        if is_meant and not platform.is_known:
+            cause = (
+                f"manifest entry for image has unsupported os/arch combination: {platform.os}/{platform.architecture}"
+            )
+            raise Invalid("annotate", image, cause, hint="write them as Go does: linux, amd64, arm64")
         manifests.append(one.replace(platform=platform) if is_meant else one)
     with engine.store.leases.hold():
         _store(engine, reference, manifests)

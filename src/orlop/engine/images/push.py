@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...image.push import Push
-from ...spec.errors import NotFound, OrlopError, Unavailable
+from ...spec.errors import Invalid, NotFound, OrlopError, Unavailable
 from ...spec.image import INDEXES
 from ...spec.platform import Platform
 from ...spec.reference import Reference
@@ -30,15 +30,18 @@ SOURCES_MAX = 4
 def push(engine: Engine, request: PushRequest, hangup: int = -1) -> Iterator[Message]:
     """Push an image, or all tags of a repository; yield docker's messages. Given up when the client hangs up."""
     reference = Reference.parse(request.image)
+    if reference.digest is not None:
+        hint = "name a tag of it, or copy it: orlop image copy"
+        raise Invalid("push", request.image, "cannot push a digest reference", hint=hint)
     yield {"status": f"The push refers to repository [{reference.name}]"}
-    if request.all_tags:
-        names = [name for name, _ in engine.store.names.entries() if name is not None and name.name == reference.name]
-        wanted = sorted((name for name in names if name.tag), key=str)
-    else:
-        wanted = [reference.tagged()]
+    names = [name for name, _ in engine.store.names.entries() if name is not None and name.name == reference.name]
+    tagged = sorted((name for name in names if name.tag), key=str)
+    wanted = tagged if request.all_tags else [reference.tagged()]
     known = [name for name in wanted if engine.store.names.get(name) is not None]
     if not known:
         cause = f"An image does not exist locally with the tag: {reference.familiar_name}"
+        if tagged:
+            cause = f"tag does not exist: {reference.tagged().familiar}"
         raise NotFound("push", request.image, cause, hint="`orlop images` lists what is here", code="E0801")
     for name in known:
         yield from _push_one(engine, request, name, hangup)

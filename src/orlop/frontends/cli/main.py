@@ -111,7 +111,7 @@ def _run(options: Options, rest: list[str]) -> int:
     if group and (not rest or rest[0] in ("--help", "-h")):
         from . import help
 
-        sys.stdout.write(help.of_group(group))
+        (sys.stdout if asked or rest else sys.stderr).write(help.of_group(group))  # unasked for, as docker's
         return 0
     if group == "config" and "=" in rest[0]:
         rest = ["set", *rest]

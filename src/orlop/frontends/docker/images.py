@@ -49,8 +49,8 @@ def summaries(engine: Engine, filters: dict[str, tuple[str, ...]]) -> list[dict[
 
 
 def _summary(one: Mapping[str, object], created: int) -> dict[str, object]:
-    names = one["names"]
-    assert isinstance(names, list)
+    assert isinstance(one["names"], list)
+    names = sorted(one["names"])  # as docker's daemon tells them
     return {
         "Id": one["id"],
         "ParentId": "",
@@ -210,8 +210,7 @@ def save(door: Door) -> None:
     from ...engine.images import archives
 
     names = [door.parts["name"]] if "name" in door.parts else door.every("names")
-    for name in names:
-        images.find(door.engine, name)  # while the status can still tell that it is not there
+    archives.check(door.engine, names)  # while the status can still tell that one is not there
     wanted = platform(door.query.get("platform", ""))
     work = Work(lambda fd: archives.save(door.engine, names, fd, wanted))
     door.stream(200, {"Content-Type": "application/x-tar"}, work.pieces())

@@ -211,7 +211,8 @@ class Repository:
     def unreachable(self, broken: Broken) -> Unavailable:
         """Return what a broken connection is to the user."""
         hint = "check the name and the network, then try again"
-        return Unavailable("reach", f"registry {self.host}", str(broken), hint=hint)
+        # The host in the cause: that is all that docker's door tells.
+        return Unavailable("reach", "a registry", f"{self.host}: {broken}", hint=hint)
 
     # -- manifests --------------------------------------------------------------------------------------------------
 
@@ -314,7 +315,7 @@ class Repository:
         for _ in range(PAGES_MAX):
             with self.ask("GET", place, patience) as response:
                 if response.status != 200:
-                    raise refusal(response, "list", f"tags of {self.name}")
+                    raise refusal(response, "list the tags of", f"repository {self.name}")
                 document = parse_object(response.document(), f"the tags of {self.name}")
                 place = _next_page(response)
             tags = document.get("tags") or []

@@ -60,7 +60,7 @@ def _ps(invocation: Invocation) -> int:
 
         write(containers(summaries))
     else:
-        rows = [_row(item, whole) for item in summaries]
+        rows = [row_of(item, whole) for item in summaries]
         listing.print_formatted(form, rows, _HEADERS, titled=not options["noheading"])
     return 0
 
@@ -86,7 +86,7 @@ def _print_table(summaries: list[dict[str, Any]], whole: bool, sized: bool, *, t
     )
 
 
-def _row(item: dict[str, Any], whole: bool) -> Row:
+def row_of(item: dict[str, Any], whole: bool) -> Row:
     """Return the fields that docker's templates know."""
     from ..template import Row
 

@@ -22,13 +22,17 @@ ID_LENGTH = 12
 NONE = "<none>"
 
 _HEADERS: dict[str, object] = {
+    "Containers": "CONTAINERS",
     "CreatedAt": "CREATED AT",
     "CreatedSince": "CREATED",
     "Digest": "DIGEST",
     "ID": "IMAGE ID",
     "Repository": "REPOSITORY",
+    "SharedSize": "SHARED SIZE",
     "Size": "SIZE",
     "Tag": "TAG",
+    "UniqueSize": "UNIQUE SIZE",
+    "VirtualSize": "SIZE",
 }
 
 
@@ -55,13 +59,17 @@ class _Line:
         from ..template import Row
 
         fields: dict[str, object] = {
+            "Containers": "N/A",
             "CreatedAt": local_time(self.created_s) if self.created_s else "N/A",
             "CreatedSince": self.since,
             "Digest": self.digest,
             "ID": self.identifier,
             "Repository": self.repository,
+            "SharedSize": "N/A",
             "Size": self.size,
             "Tag": self.tag,
+            "UniqueSize": "N/A",
+            "VirtualSize": self.size,
         }
         return Row("*formatter.imageContext", fields)
 

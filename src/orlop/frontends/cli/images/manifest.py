@@ -49,7 +49,8 @@ def _inspect(invocation: Invocation) -> int:
     verbose = {"verbose": True} if invocation.options["verbose"] else {}
     with invocation.connect() as engine:
         found = engine.call("manifests.inspect", {"name": name, "credentials": account(engine, name), **verbose})
-    write(for_output(pretty(found) + "\n"))
+    step = "   " if isinstance(found, dict) and "manifests" in found else "\t"  # as docker has it
+    write(for_output(pretty(found, step=step) + "\n"))
     return 0
 
 
@@ -58,7 +59,10 @@ def _push(invocation: Invocation) -> int:
     with invocation.connect() as engine:
         args = {"name": name, "purge": invocation.options["purge"], "credentials": account(engine, name)}
         result = engine.call("manifests.push", args)
-    write_line(str(result.get("digest", "")) if isinstance(result, dict) else "")
+    told = result if isinstance(result, dict) else {}
+    for digest in told.get("members", []):
+        write_line(for_output(f"Pushed ref {Reference.parse(name).name}@{digest} with digest: {digest}"))
+    write_line(str(told.get("digest", "")))
     return 0
 
 

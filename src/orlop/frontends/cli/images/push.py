@@ -18,7 +18,7 @@ def _push(invocation: Invocation) -> int:
     if options["all-tags"] and (reference.tag or reference.digest):
         raise Invalid("push", name, "tag can't be used with --all-tags/-a", hint="leave the tag away")
     if not options["all-tags"]:
-        if not reference.tag and not options["quiet"]:
+        if not reference.tag and reference.digest is None and not options["quiet"]:
             write_line("Using default tag: latest")
         reference = reference.tagged()
     request: dict[str, object] = {"image": str(reference), "platform": options["platform"]}

@@ -122,14 +122,14 @@ def _find(engine: Engine, name: str, kinds: tuple[str, ...], *, sized: bool = Fa
     )
 
 
-def pretty(value: object, indent: str = "") -> str:
-    """Return JSON with one item in each line, four blanks deeper in each level."""
-    inner = indent + INDENT
+def pretty(value: object, indent: str = "", step: str = INDENT) -> str:
+    """Return JSON with one item in each line, a step deeper in each level."""
+    inner = indent + step
     if isinstance(value, dict) and value:
-        items = [f"{_scalar(str(key))}: {pretty(item, inner)}" for key, item in value.items()]
+        items = [f"{_scalar(str(key))}: {pretty(item, inner, step)}" for key, item in value.items()]
         return f"{{\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}}}"
     if isinstance(value, list) and value:
-        return f"[\n{inner}" + f",\n{inner}".join(pretty(item, inner) for item in value) + f"\n{indent}]"
+        return f"[\n{inner}" + f",\n{inner}".join(pretty(item, inner, step) for item in value) + f"\n{indent}]"
     return _scalar(value)
 
 

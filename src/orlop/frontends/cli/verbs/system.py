@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from ....spec.errors import Invalid
 from .. import listing
 from ..command import Command, Invocation, for_output, write, write_line
 from ..containers.lifecycle import confirmed, prune_filters
@@ -16,11 +17,13 @@ from ..values import FILTER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from ..template import Row
 
 ID_LENGTH = 12
+_IMAGE_FIELDS = ("Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers")
 _HEADERS: dict[str, object] = {
     "Type": "TYPE",
     "TotalCount": "TOTAL",
@@ -67,11 +70,13 @@ def _df(invocation: Invocation) -> int:
     with invocation.connect() as engine:
         found = engine.call("system.df", {"verify": options["verify"]})
     usage: dict[str, Any] = found if isinstance(found, dict) else {}
-    if options["verbose"]:
+    form: str = options["format"]
+    if options["verbose"] and form not in ("", "table"):
+        listing.print_formatted(form, [_details(usage)], {})
+    elif options["verbose"]:
         _print_verbose(usage)
     else:
         lines = _lines(usage)
-        form: str = options["format"]
         if form in ("", "table"):
             header = ("TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE")
             listing.print_table(header, [line.cells() for line in lines])
@@ -99,18 +104,51 @@ def _own_bytes(record: dict[str, Any]) -> int:
     return 0 if record["Shared"] else int(record["Size"])
 
 
+def _details(usage: dict[str, Any]) -> Row:
+    """Return what a template of `-v` is executed with: docker's lists of rows."""
+    from ..containers.ps import row_of as container_row
+    from ..template import Row
+    from .volume import row_of as volume_row
+
+    volumes = []
+    for one in usage.get("Volumes") or []:
+        data = one["UsageData"]
+        volumes.append(volume_row(one).plain() | {"Links": str(data["RefCount"]), "Size": size(int(data["Size"]))})
+    cached = []
+    for one in usage.get("BuildCache") or []:
+        identifier, kind, bytes_, since, shared = _cache_cells(one)
+        row = {"CacheType": kind, "ID": identifier, "InUse": str(bool(one["InUse"])).lower(), "LastUsedSince": since}
+        cached.append({**row, "Description": str(one.get("Description", "")), "Shared": shared, "Size": bytes_})
+    fields: dict[str, object] = {
+        "BuildCache": cached,
+        "Containers": [container_row(one, whole=False).plain() for one in usage.get("Containers") or []],
+        "Images": [
+            dict(zip(_IMAGE_FIELDS, cells, strict=True)) for one in usage.get("Images") or [] for cells in _names(one)
+        ],
+        "Volumes": volumes,
+    }
+    return Row("*formatter.diskUsageContext", fields)
+
+
+def _names(image: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of each name of an image, in the order of _IMAGE_FIELDS."""
+    whole, shared = int(image["Size"]), int(image["SharedSize"])
+    numbers = (size(whole), size(shared), size(whole - shared), str(image["Containers"]))
+    created = epoch_ns(str(image["Created"]))
+    since = ago(created / 1e9) if created is not None else "N/A"
+    identifier = str(image["Id"]).removeprefix("sha256:")[:ID_LENGTH]
+    for name in image["RepoTags"] or ["<none>:<none>"]:
+        repository, _, tag = for_output(name).rpartition(":")
+        yield (repository, tag, identifier, since, *numbers)
+
+
 def _print_verbose(usage: dict[str, Any]) -> None:
     write("Images space usage:\n\n")
-    rows = [("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS")]
+    rows: list[tuple[str, ...]] = [
+        ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS")
+    ]
     for image in usage.get("Images") or []:
-        whole, shared = int(image["Size"]), int(image["SharedSize"])
-        numbers = (size(whole), size(shared), size(whole - shared), str(image["Containers"]))
-        created = epoch_ns(str(image["Created"]))
-        since = ago(created / 1e9) if created is not None else "N/A"
-        identifier = str(image["Id"]).removeprefix("sha256:")[:ID_LENGTH]
-        for name in image["RepoTags"] or ["<none>:<none>"]:
-            repository, _, tag = for_output(name).rpartition(":")
-            rows.append((repository, tag, identifier, since, *numbers))
+        rows += _names(image)
     write(render(rows))
     write("\nContainers space usage:\n\n")
     table: list[tuple[str, ...]] = [("CONTAINER ID", "IMAGE", "COMMAND", "SIZE", "STATUS", "NAMES")]
@@ -172,6 +210,9 @@ def _prune(invocation: Invocation) -> int:
     options = invocation.options
     given = options["filter"]
     args = prune_filters(given)
+    if options["volumes"] and args["until_ns"] is not None:
+        cause = 'the "until" filter is not supported with "--volumes"'
+        raise Invalid("prune", "everything unused", cause, hint="prune the volumes on their own: orlop volume prune")
     if not options["force"] and not confirmed(_warning(options["all"], options["volumes"])):
         return 0
     freed = 0
@@ -181,8 +222,7 @@ def _prune(invocation: Invocation) -> int:
         result = _result(engine.call("networks.prune", args))
         _print_removed("Deleted Networks", result.get("removed"), 0)
         if options["volumes"]:
-            filters = filters_of([pair for pair in given if pair[0] != "until"])
-            result = _result(engine.call("volumes.prune", {"filters": filters}))
+            result = _result(engine.call("volumes.prune", {"filters": filters_of(given)}))
             freed += _print_removed("Deleted Volumes", result.get("removed"), result.get("reclaimed_bytes"))
         result = _result(engine.call("images.prune", {"all": options["all"], "filters": filters_of(given)}))
         print_images_deleted(result)

@@ -67,7 +67,7 @@ def _ls(invocation: Invocation) -> int:
         rows = [(str(item.get("Driver", "")), str(item.get("Name", ""))) for item in items]
         listing.print_table(("DRIVER", "VOLUME NAME"), rows, titled=not options["noheading"])
     else:
-        listing.print_formatted(form, [_row(item) for item in items], _HEADERS, titled=not options["noheading"])
+        listing.print_formatted(form, [row_of(item) for item in items], _HEADERS, titled=not options["noheading"])
     return 0
 
 
@@ -82,7 +82,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-def _row(item: dict[str, Any]) -> Row:
+def row_of(item: dict[str, Any]) -> Row:
     from ..template import Row
 
     found = item.get("Labels")

@@ -71,7 +71,9 @@ def _drop(call: Call, args: Drop) -> object:
 def _push(call: Call, args: Push) -> object:
     from ....engine.images import manifests
 
-    return {"digest": manifests.push(call.engine, args.name, args.credentials, to=args.to, purge=args.purge)}
+    members = manifests.members(call.engine, args.name)
+    digest = manifests.push(call.engine, args.name, args.credentials, to=args.to, purge=args.purge)
+    return {"digest": digest, "members": members}
 
 
 def _remove(call: Call, args: Remove) -> object:
