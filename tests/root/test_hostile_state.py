@@ -17,6 +17,7 @@ from orlop.linux import path
 from orlop.spec.errors import OrlopError, Unavailable
 from support import processes
 from support.engine import Environment
+from support.pace import SLOW
 from support.tasks import wait_until
 
 HUGE_BYTES = 1 << 40  # nothing of it is on disk
@@ -115,6 +116,19 @@ def test_an_engine_gets_by_with_any_state_file(swept):
     gone = orlop("rm", "-f", *(name for name in made if name not in lost), check=False)
     assert gone.code == 0, gone
     assert orlop("logs", "good").stdout == "said\n" and orlop("start", "good").code == 0
+
+
+def test_a_log_that_is_something_else_is_named(orlop):
+    """Red: with open() nobody can start an engine: the command waits for whoever reads the pipe."""
+    log = orlop.root / "engine.log"
+    orlop.root.mkdir(mode=0o700, exist_ok=True)
+    for kind in ("fifo", "folder", "link"):
+        KINDS[kind](log)
+        refused = orlop("ps", check=False, timeout=30 * SLOW)
+        assert refused.code == 1 and str(log) in refused.stderr and "remove it" in refused.stderr, refused
+        served = orlop("serve", check=False, timeout=30 * SLOW)
+        assert served.code and str(log) in served.stderr and "remove it" in served.stderr, served
+        log.rmdir() if kind == "folder" else log.unlink()
 
 
 def test_volumes_whose_record_is_something_else(orlop):

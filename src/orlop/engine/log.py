@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import threading
 
+from ..linux.path import open_file
+from ..spec.errors import Unavailable
 from .containers.record import timestamp
 
 TYPE_CHECKING = False
@@ -22,9 +24,14 @@ class Log:
     """Writes lines. Never raises: a full disk does not stop a container."""
 
     def __init__(self, path: str) -> None:
+        """Raises Unavailable when there is something else in its place: a pipe that nobody reads would hang us."""
         self._path = path
         self._lock = threading.Lock()
-        self._fd = self._open()
+        try:
+            self._fd = self._open()
+        except OSError as wrong:
+            cause = wrong.strerror or str(wrong)
+            raise Unavailable("write to", path, cause, hint="remove it: the engine makes its own") from None
         self._is_stderr = _same_file(self._fd, 2)
 
     def write(self, text: str) -> None:
@@ -71,8 +78,7 @@ class Log:
         self.close()
 
     def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self._path, flags, 0o600)
+        return open_file(self._path, flags=os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def _rotate_if_full(self) -> None:
         if os.fstat(self._fd).st_size < SIZE_BYTES_MAX:

@@ -14,6 +14,7 @@ import select
 import sys
 import time
 
+from ...linux import path
 from ...spec import errors, jsonio
 from . import rundir
 from .client import try_connect
@@ -94,10 +95,11 @@ def _start(paths: Paths, directory: int, lock: int) -> socket:
 
 def _spawn(paths: Paths, lock: int, report: int) -> int:
     os.close(rundir.open_private(paths.root, create=True))
+    log = _open_log(paths.engine_log)
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, paths.engine_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600),
-        (os.POSIX_SPAWN_DUP2, 1, 2),
+        (os.POSIX_SPAWN_DUP2, log, 1),
+        (os.POSIX_SPAWN_DUP2, log, 2),
         # A descriptor dup2'ed onto itself loses close-on-exec in the child (glibc 2.29).
         (os.POSIX_SPAWN_DUP2, lock, lock),
         (os.POSIX_SPAWN_DUP2, report, report),
@@ -109,6 +111,16 @@ def _spawn(paths: Paths, lock: int, report: int) -> int:
         return os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True, setsigmask=())
     except OSError as wrong:
         raise errors.Unavailable("start", "the engine", f"{argv[0]}: {wrong.strerror}") from None
+    finally:
+        os.close(log)
+
+
+def _open_log(place: str) -> int:
+    try:
+        return path.open_file(place, flags=os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    except OSError as wrong:  # a pipe, say, which would be waited for
+        cause = wrong.strerror or str(wrong)
+        raise errors.Unavailable("write to", place, cause, hint="remove it: the engine makes its own") from None
 
 
 def _read_report(paths: Paths, ready: int) -> bytes:
@@ -141,9 +153,9 @@ def _silent(paths: Paths, cause: str) -> errors.Unavailable:
     return errors.Unavailable("start", "the engine", told, hint="run it in the foreground to see why: orlop serve")
 
 
-def _log_tail(path: str) -> str:
+def _log_tail(place: str) -> str:
     try:
-        with open(path, "rb") as log:
+        with open(path.open_file(place), "rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_TAIL_BYTES))
             lines = log.read(LOG_TAIL_BYTES).decode("utf-8", "replace").splitlines()
     except OSError:
