@@ -7,16 +7,21 @@ import gzip
 import json
 import os
 import re
+import signal
 import socket
+import ssl
 import struct
 import subprocess
+import threading
 import time
 import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from support import processes
+from support.certificates import CERTIFICATE, KEY
 
 SCRIPT = "echo one; echo two >&2; printf 'no end'"
 RECEIVE_S_MAX = 20
@@ -198,6 +203,103 @@ def test_gelf_over_tcp_ends_messages_with_nul(orlop):
     assert [json.loads(part)["short_message"] for part in data.split(b"\0")[:-1]] == ["a", "b"]
 
 
+class Collector:
+    """An HTTP Event Collector in the engine's network namespace. answers: a status for each request, then 200."""
+
+    def __init__(self, orlop, *answers, certificate=None):
+        self.requests, self.connections = [], []
+        told = list(answers)
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(handler):
+                body = handler.rfile.read(int(handler.headers["Content-Length"]))
+                self.requests.append((handler.path, dict(handler.headers), body))
+                self.connections.append(handler.client_address)
+                handler.send_response(told.pop(0) if told else 200)
+                handler.send_header("Content-Length", "2")
+                handler.end_headers()
+                handler.wfile.write(b"{}")
+
+            def log_message(handler, *_):
+                pass
+
+        self.server = orlop.inside(lambda: ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        self.server.daemon_threads = True
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.address = f"127.0.0.1:{self.server.server_address[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def got(self, number):
+        ends = time.monotonic() + RECEIVE_S_MAX
+        while len(self.requests) < number:
+            assert time.monotonic() < ends, self.requests
+            time.sleep(0.02)
+        return self.requests
+
+
+def test_splunk_gets_each_line_as_an_event(orlop):
+    with Collector(orlop, 503, 400) as collector:
+        options = f"splunk-url=http://{collector.address} splunk-token=secret splunk-index=main tag={{{{.Name}}}}"
+        words = [word for option in options.split() for word in ("--log-opt", option)]
+        orlop("run", "-d", "--name", "s", "--log-driver", "splunk", *words, "host", "sh", "-c", "echo a; echo b")
+        requests = collector.got(4)
+    events = [json.loads(body) for _, _, body in requests]
+    lines = [event["event"]["line"] for event in events]
+    assert lines[:2] == ["a", "a"], "what the collector had no time for is sent again, what it refuses is not"
+    assert lines[2] == "orlop: 1 lines were too long to be sent, or refused" and lines[3] == "b"
+    assert events[3]["event"]["tag"] == "s" and events[3]["index"] == "main"
+    path, headers, _ = requests[0]
+    assert path == "/services/collector/event/1.0" and headers["Authorization"] == "Splunk secret"
+    assert len(set(collector.connections[1:])) == 1, "one connection for all"
+
+
+def test_splunk_is_spoken_to_in_tls_and_packed(orlop, tmp_path):
+    (tmp_path / "both.pem").write_text(CERTIFICATE + KEY)
+    (tmp_path / "ca.pem").write_text(CERTIFICATE)
+    with Collector(orlop, certificate=tmp_path / "both.pem") as collector:
+        first = ("--log-driver", "splunk", "--log-opt", "splunk-token=x", "--log-opt")
+        address = f"splunk-url=https://{collector.address}"
+        gzipped = ("--log-opt", "splunk-gzip=true", "--log-opt", "splunk-format=raw", "--log-opt", "tag=")
+        orlop("run", "-d", *first, address, "host", "echo", "for nobody whose name is not known")
+        trusted = ("--log-opt", f"splunk-capath={tmp_path}/ca.pem")
+        orlop("run", "-d", *first, address, *trusted, *gzipped, "host", "echo", "for the one")
+        ((_, headers, body),) = collector.got(1)
+    end_shippers(orlop)
+    assert headers["Content-Encoding"] == "gzip"
+    assert json.loads(gzip.decompress(body))["event"].endswith(" for the one")
+
+
+@pytest.mark.parametrize("scheme", ["syslog-address=tcp+tls", "fluentd-address=tls"])
+def test_what_asks_for_tls_is_not_sent_in_plain(orlop, scheme):
+    listener, port = listening(orlop)
+    with listener:
+        driver = scheme.partition("-")[0]
+        option = f"{scheme}://127.0.0.1:{port}"
+        orlop("run", "-d", "--log-driver", driver, "--log-opt", option, "host", "echo", "a secret")
+        connection, _ = listener.accept()
+        with connection:
+            assert received(connection, lambda data: len(data) >= 3)[:2] == b"\x16\x03", "a client's hello of TLS"
+    end_shippers(orlop)
+
+
+def end_shippers(orlop):
+    """End those that nobody will ever take anything from: they would try for as long as they may."""
+    for pid in shippers(orlop):
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_a_receiver_that_takes_nothing_delays_nothing(orlop):
     listener, port = listening(orlop)
     with listener:
@@ -305,6 +407,11 @@ def test_details_and_nine_digits(orlop):
         (("--log-driver", "syslog", "--log-opt", "syslog-address=ftp://x:1"), "unsupported scheme"),
         (("--log-driver", "gelf"), "gelf-address is a required parameter"),
         (("--log-driver", "gelf", "--log-opt", "gelf-address=udp://host"), "is not HOST:PORT"),
+        (("--log-driver", "splunk", "--log-opt", "splunk-url=http://x"), "splunk: splunk-token is expected"),
+        (
+            ("--log-driver", "splunk", "--log-opt", "splunk-token=x", "--log-opt", "splunk-url=http://x/y"),
+            "splunk: expected format scheme://dns_name_or_ip:port for splunk-url",
+        ),
         (("--log-driver", "none", "--log-opt", "max-size=1m"), "unknown log opt 'max-size' for none"),
     ],
 )

@@ -184,8 +184,8 @@ def test_broken_bundles(box: Tasks) -> None:
     assert "/no/such/directory" in box.request(missing).error["cause"]
     nobody = box.request(task.message.replace(user="nosuch"))
     assert nobody.error["cause"] == "unable to find user nosuch: no matching entries in passwd file"
-    journal = box.request(task.message.replace(log=LogOptions(driver="splunk")))
-    assert "no log driver 'splunk'" in journal.error["cause"]
+    journal = box.request(task.message.replace(log=LogOptions(driver="splunkk")))
+    assert "no log driver 'splunkk'" in journal.error["cause"]
 
 
 def test_a_killed_launcher_leaves_nothing(box: Tasks, tmp_path: Path) -> None:

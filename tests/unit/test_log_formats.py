@@ -66,6 +66,23 @@ def test_gelf_has_its_required_fields_and_chunks() -> None:
         list(logformats.chunks(b"z" * 200_000))
 
 
+@pytest.mark.parametrize(
+    ("form", "text", "event"),
+    [
+        ("inline", b"a \xff", {"line": "a \ufffd", "source": "stderr", "tag": "t", "attrs": {"team": "red"}}),
+        ("json", b'{"a": [1]}', {"line": {"a": [1]}, "source": "stderr", "tag": "t", "attrs": {"team": "red"}}),
+        ("json", b'{"a": [1', {"line": '{"a": [1', "source": "stderr", "tag": "t", "attrs": {"team": "red"}}),
+        ("raw", b"a b", "t team=red a b"),
+    ],
+)
+def test_an_event_of_splunk_has_dockers_fields(form: str, text: bytes, event: object) -> None:
+    settings = FIELDS | {"format": form, "source": "s", "sourcetype": "", "index": "main"}
+    message = json.loads(logformats.splunk(entry("stderr", team="red"), text, settings))
+    wanted = {"event": event, "time": "1700000000.123457", "host": "h", "source": "s", "index": "main"}
+    assert message == wanted
+    assert bool(logformats.splunk(entry(), b" ", settings)) == (form != "raw"), "no collector takes an empty event"
+
+
 def journal_fields(data: bytes) -> dict[str, bytes]:
     out = {}
     while data:

@@ -165,7 +165,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
      "`top` with options of ps asks this machine's ps(1), whose lines must have a PID field.",
      "Leave the options away: a plain `top` needs no ps"),
     ("E0224", "A log driver is not known, or can't be read", "no log driver named || configured logging driver does not support reading",
-     "Logs go to json-file, local, none, syslog, journald, fluentd or gelf; what none takes is nowhere.",
+     "Logs go to json-file, local, none, syslog, journald, fluentd, gelf or splunk; what none takes is nowhere.",
      "Choose another --log-driver"),
     ("E0225", "A mode of a namespace is not known", "",
      "Namespaces are private, the host's, another container's, or those of a file.",

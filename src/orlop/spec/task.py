@@ -30,7 +30,7 @@ HEALTH_FILE = "health.json"
 GRANTED, ENVIRONMENT = "granted", "environment"  # where secrets and configs lie in memory; those that are variables
 ATTACH_SOCKET = "attach.sock"
 
-LOG_DRIVERS = ("json-file", "local", "none", "syslog", "journald", "fluentd", "gelf")
+LOG_DRIVERS = ("json-file", "local", "none", "syslog", "journald", "fluentd", "gelf", "splunk")
 
 
 class LogOptions(Record):

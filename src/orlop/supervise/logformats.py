@@ -1,13 +1,14 @@
-"""What log drivers send: one entry of output in the words of syslog, journald, fluentd and GELF. Pure.
+"""What log drivers send: one entry of output in the words of syslog, journald, fluentd, GELF and Splunk. Pure.
 
 Source: RFC 3164, RFC 5424, RFC 6587 (framing); systemd.io, "Native Journal Protocol"; the Fluentd forward protocol v1
-and msgpack.org's specification; docs.graylog.org, "GELF". Field names and defaults are those of docker's drivers.
+and msgpack.org's specification; docs.graylog.org, "GELF"; docs.splunk.com, "HTTP Event Collector". Field names and defaults are those of docker's drivers.
 """
 
 import os
 import time
 
 from ..spec import jsonio
+from ..spec.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,6 +118,31 @@ def gelf(entry: "Entry", text: bytes, settings: "Mapping[str, str]") -> bytes:
     }
     for key, value in entry.attrs.items():
         message.setdefault("_" + key, value)
+    return jsonio.dump(message)
+
+
+def splunk(entry: "Entry", text: bytes, settings: "Mapping[str, str]") -> bytes:
+    """Return one event as JSON, of docker's three formats; nothing for what the collector takes no event of.
+
+    settings: hostname, tag, format (inline, json or raw), source, sourcetype, index (these three may be empty).
+    """
+    line: object = text.decode(errors="replace")
+    if settings["format"] == "raw":
+        words = [settings["tag"], *(f"{key}={value}" for key, value in entry.attrs.items()), str(line)]
+        event: object = " ".join(word for word in words if word)
+        if not text.strip():
+            return b""
+    else:
+        if settings["format"] == "json":
+            try:
+                line = jsonio.parse(text, "a line")
+            except Invalid:
+                pass  # then it is text
+        event = {"line": line, "source": entry.stream, "tag": settings["tag"]}
+        if entry.attrs:
+            event["attrs"] = dict(entry.attrs)
+    message = {"event": event, "time": f"{entry.time_ns / 1e9:.6f}", "host": settings["hostname"]}
+    message |= {key: settings[key] for key in ("source", "sourcetype", "index") if settings[key]}
     return jsonio.dump(message)
 
 

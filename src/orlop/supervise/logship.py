@@ -1,4 +1,4 @@
-"""The log shipper: a process that sends a container's log on to syslog, journald, fluentd or Graylog.
+"""The log shipper: a process that sends a container's log on to syslog, journald, fluentd, Graylog or Splunk.
 
     monitor --writes--> log.json <--follows-- log shipper --> wherever the log driver sends to
 
@@ -30,6 +30,9 @@ GIVE_UP_S = 10.0  # after the container's end
 RETRY_S_MAX = 10.0
 CONNECT_S_MAX = 10.0
 SEND_S_MAX = 30.0
+ANSWER_BYTES_MAX = 64 * 1024
+SPLUNK_PATH = "/services/collector/event/1.0"
+TLS_SCHEMES = ("tcp+tls", "tls")
 LOCAL_SYSLOG = ("/dev/log", "/var/run/syslog", "/var/run/log")
 
 
@@ -48,9 +51,14 @@ class Sink:
     def connect(self) -> socket.socket:
         """Return the connection. Raises OSError."""
         if self._socket is None:
-            self._socket = dial(self.settings["address"])
+            self._socket = self.dial(self.settings["address"])
             self._socket.settimeout(SEND_S_MAX)
         return self._socket
+
+    def dial(self, address: str) -> socket.socket:
+        """Return a connection, in TLS where the scheme says so. Raises OSError."""
+        scheme, _, place = address.partition("://")
+        return _encrypted(dial("tcp://" + place), place, self.settings) if scheme in TLS_SCHEMES else dial(address)
 
     def close(self) -> None:
         if self._socket is not None:
@@ -64,17 +72,8 @@ class Syslog(Sink):
         with_length = self.settings["address"].startswith("tcp+tls://")
         self.connect().sendall(logformats.with_length(message) if with_length else message)
 
-    def connect(self) -> socket.socket:
-        if self._socket is None:
-            address = self.settings["address"]
-            if address.startswith("tcp+tls://"):
-                self._socket = _encrypted(dial("tcp://" + address[10:]), self.settings)
-            elif address:
-                self._socket = dial(address)
-            else:
-                self._socket = _dial_local()
-            self._socket.settimeout(SEND_S_MAX)
-        return self._socket
+    def dial(self, address: str) -> socket.socket:
+        return super().dial(address) if address else _dial_local()
 
 
 class Journal(Sink):
@@ -128,11 +127,46 @@ class Gelf(Sink):
             connection.send(datagram)
 
 
+class Splunk(Sink):
+    """The HTTP Event Collector: a request for each line, on one connection for as long as the collector keeps it."""
+
+    def send(self, entry: Entry, text: bytes) -> None:
+        body = logformats.splunk(entry, text, self.settings)
+        if not body:
+            return
+        headers = {"Authorization": f"Splunk {self.settings['token']}", "Content-Type": "application/json"}
+        if self.settings["gzip"]:
+            headers["Content-Encoding"] = "gzip"
+            body = _compressed(body, "gzip", int(self.settings["level"]))
+        status, reason = self._post(body, headers)
+        if status == 400:  # this event, and no later try of it; a wrong token is 401 or 403
+            self.refused += 1
+        elif status != 200:
+            raise ConnectionAbortedError(103, f"the collector answers {status} {reason}")
+
+    def _post(self, body: bytes, headers: "dict[str, str]") -> tuple[int, str]:
+        import http.client
+
+        place = self.settings["address"].partition("://")[2]
+        request = http.client.HTTPConnection(place)
+        request.auto_open = 0  # it would open what is not encrypted
+        request.sock = self.connect()
+        try:
+            request.request("POST", SPLUNK_PATH, body, headers)
+            answer = request.getresponse()
+            if len(answer.read(ANSWER_BYTES_MAX)) == ANSWER_BYTES_MAX or answer.will_close:
+                self.close()
+            return answer.status, answer.reason[:200]
+        except http.client.HTTPException as wrong:
+            raise ConnectionAbortedError(103, f"the collector speaks no HTTP: {type(wrong).__name__}") from None
+
+
 SINKS: "dict[str, Callable[[Mapping[str, str]], Sink]]" = {
     "syslog": Syslog,
     "journald": Journal,
     "fluentd": Fluentd,
     "gelf": Gelf,
+    "splunk": Splunk,
 }
 
 
@@ -217,7 +251,7 @@ class Shipper:
             self._progress.taken(entry, self._position)
         if self._sink.refused > self._refused:
             self._refused = self._sink.refused
-            return self._tell(entry, b"%d lines were too long to be sent" % self._refused)
+            return self._tell(entry, b"%d lines were too long to be sent, or refused" % self._refused)
         return True
 
     def _tell_missing(self, directory: str, entry: Entry) -> bool:
@@ -320,7 +354,8 @@ def _dial_local() -> socket.socket:
     raise failure
 
 
-def _encrypted(connection: socket.socket, settings: "Mapping[str, str]") -> socket.socket:
+def _encrypted(connection: socket.socket, place: str, settings: "Mapping[str, str]") -> socket.socket:
+    """Return a connection in TLS. place: HOST:PORT. settings may have ca, cert, key, skip_verify, server_name."""
     import ssl
 
     context = ssl.create_default_context(cafile=settings.get("ca") or None)
@@ -329,7 +364,7 @@ def _encrypted(connection: socket.socket, settings: "Mapping[str, str]") -> sock
     if settings.get("skip_verify"):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    host = settings["address"].removeprefix("tcp+tls://").rpartition(":")[0].strip("[]")
+    host = settings.get("server_name") or place.rpartition(":")[0].strip("[]")
     return context.wrap_socket(connection, server_hostname=host)
 
 

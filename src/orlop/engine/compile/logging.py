@@ -46,6 +46,10 @@ _REMOTE = {
         "gelf-address gelf-compression-level gelf-compression-type gelf-tcp-max-reconnect"
         " gelf-tcp-reconnect-delay".split()
     ),
+    "splunk": frozenset(
+        "splunk-token splunk-url splunk-source splunk-sourcetype splunk-index splunk-capath splunk-caname"
+        " splunk-insecureskipverify splunk-format splunk-verify-connection splunk-gzip splunk-gzip-level".split()
+    ),
 }
 _OPTIONS: dict[str, frozenset[str]] = {
     "json-file": _FILE | _SHOWN,
@@ -236,6 +240,8 @@ class _Options:
             }
         if self.driver == "gelf":
             return self._gelf()
+        if self.driver == "splunk":
+            return self._splunk()
         return {}
 
     def _syslog(self) -> dict[str, str]:
@@ -270,9 +276,41 @@ class _Options:
             "level": str(self.number("gelf-compression-level", 1, -1, 9)),
         }
 
+    def _splunk(self) -> dict[str, str]:
+        """Of docker's options, splunk-verify-connection changes nothing: lines wait for their collector in the file."""
+        for key in ("splunk-url", "splunk-token"):
+            if not self.text(key):
+                raise self.wrong(f"splunk: {key} is expected")
+        token = self.text("splunk-token")
+        if not (token.isascii() and token.isprintable()):
+            raise self.wrong("splunk: splunk-token has characters that no header may have")
+        scheme, _, place = self.text("splunk-url").partition("://")
+        place = place.removesuffix("/")
+        if scheme not in ("http", "https") or not place or any(letter in place for letter in "/?#@ "):
+            raise self.wrong("splunk: expected format scheme://dns_name_or_ip:port for splunk-url")
+        form = self.text("splunk-format", "inline")
+        if form not in ("inline", "json", "raw"):
+            raise self.wrong(f"Unknown format specified {form[:60]}, supported formats are inline, json and raw")
+        self.flag("splunk-verify-connection")
+        kind, port = ("tcp+tls", "443") if scheme == "https" else ("tcp", "80")
+        return {
+            "address": self._place("splunk-url", f"{kind}://{place}", (kind,), port),
+            "token": token,
+            "format": form,
+            **{key: self.text(f"splunk-{key}") for key in ("source", "sourcetype", "index")},
+            "ca": self.text("splunk-capath"),
+            "server_name": self.text("splunk-caname"),
+            "skip_verify": "1" if self.flag("splunk-insecureskipverify") else "",
+            "gzip": "1" if self.flag("splunk-gzip") else "",
+            "level": str(self.number("splunk-gzip-level", -1, -1, 9)),
+        }
+
     def _address(self, key: str, default: str, schemes: tuple[str, ...], port: str) -> str:
+        """Return what an option says, as `_place` does."""
+        return self._place(key, self.text(key, default), schemes, port)
+
+    def _place(self, key: str, value: str, schemes: tuple[str, ...], port: str) -> str:
         """Return scheme://host:port or scheme:///path."""
-        value = self.text(key, default)
         if not value:
             return ""
         scheme, colon, place = value.partition("://")
