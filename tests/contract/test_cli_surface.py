@@ -43,9 +43,6 @@ MISSING = {
     "volume update": CLUSTER,
 }
 # Fields of `--format` that docker has and we have not.
-MISSING_FIELDS = {
-    "images": {"Containers", "SharedSize", "UniqueSize", "VirtualSize"},  # N/A in docker's own lists
-}
 # docker's words at the top that are a group's too, as it lists them.
 TWINS = {
     "images": "image ls", "ps": "container ls", "rmi": "image rm", "events": "system events", "info": "system info",
@@ -174,8 +171,7 @@ def test_every_field_of_every_list_is_there(orlop: Environment, recorded: Any) -
     orlop("run", "-d", "--network", "none", "--name", "web", "-v", "vol:/v", "host", "sleep", "1000")
     for name, words in LISTS.items():
         printed = json.loads(orlop(*words, "--format", "json").stdout.splitlines()[0])
-        missing = set(recorded["fields"][name]) - set(printed)
-        assert missing == MISSING_FIELDS.get(name, set()), name
+        assert set(recorded["fields"][name]) <= set(printed), name
         if words[0] not in ("info", "version"):
             form = "\t".join(f"{{{{.{field}}}}}" for field in sorted(printed))
             assert orlop(*words, "--format", form).stdout.splitlines()[0].count("\t") == len(printed) - 1, name

@@ -273,6 +273,8 @@ def test_processes_are_told_as_they_see_themselves(podman: Podman) -> None:
 def test_lists_know_podmans_filters(podman: Podman) -> None:
     """Red: without the row of each in the module's _FILTERS: docker's list refuses it."""
     podman.must("run -d --name c1 --restart always box:1 sleep 1000")
+    podman("volume rm -f v1")
+    podman("network rm -f n1")
     podman.must("volume create -o size=1m v1")
     podman.must("network create --subnet 10.97.9.0/24 --ip-range 10.97.9.128/25 -o mtu=1400 n1")
     for line, wanted in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -51,7 +52,9 @@ def test_podman_plays_what_is_written(peer: Callable[[str], Path]) -> None:
             assert podman("logs", "web-web") == environment("logs", "web").stdout
             theirs = json.loads(podman("inspect", "web-web"))[0]
         finally:
+            pod = podman("pod", "ps", "-q", "--no-trunc").strip()
             podman("kube", "down", str(work.directory / "web.yaml"))
+            _remove_cgroups(pod)
             podman("volume", "rm", "-a", "-f")
             podman("rmi", "-a", "-f")
         for field in HOST:
@@ -61,6 +64,14 @@ def test_podman_plays_what_is_written(peer: Callable[[str], Path]) -> None:
             assert theirs["Config"][field] == ours["Config"][field], field
         assert theirs["Config"]["Labels"]["p"] == "q" and theirs["Config"]["Annotations"]["x"] == "y"
         assert {one["Destination"] for one in theirs["Mounts"]} == {"/d", "/t"}
+
+
+def _remove_cgroups(pod: str) -> None:
+    """Remove a pod's cgroups in the hierarchies that podman does not know, and their parent with the last one."""
+    for parent in Path("/sys/fs/cgroup").glob("*/libpod_parent"):
+        for directory in (parent / pod, parent):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
 
 def _plain(value: object) -> object:

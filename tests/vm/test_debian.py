@@ -20,7 +20,7 @@ from devtools import peers
 from vm import debian
 
 pytestmark = pytest.mark.xdist_group("debian")
-STORY_S_MAX = 550
+STORY_S_MAX = 900
 SUITE_S_MAX = 3 * 3600
 # A race of 120 starts has 100 seconds; weakened copies are no matter of the kernel. `host` is made once: to make it
 # takes longer than what most tests do with it (24 of 30 s each, of a machine that has a processor to itself).

@@ -84,7 +84,7 @@ for n in $(busybox seq 40); do [ $(rules) = 2 ] && break; sleep 1; done; rules
 
 
 def test_containers_are_limited_changed_explained_and_leave_nothing() -> None:
-    done = guest.run(["sh", "-c", STORY + LIVE + SHARED + NETWORKS + FLUSHED], timeout_s=550)
+    done = guest.run(["sh", "-c", STORY + LIVE + SHARED + NETWORKS + FLUSHED], timeout_s=900)
     assert done.stdout.splitlines() == [
         *("67108864", "67108864", "20", "50000 100000"),
         *("0::/", "denied"),

@@ -36,7 +36,7 @@ def machine_said() -> guest.Completed:
     """What one machine says of both: a boot is dearer than most of what is looked at."""
     life = f"echo; echo {MARK!r}; python3 -c {shlex.quote(LIFE)}"
     script = f"{PYTEST} {' '.join(TESTS)}; status=$?; {life} || exit; exit $status"
-    return guest.run(["sh", "-c", script], timeout_s=580)
+    return guest.run(["sh", "-c", script], timeout_s=900)
 
 
 def test_the_runtime_holds_on_pure_v2(machine_said: guest.Completed) -> None:

@@ -159,7 +159,7 @@ def told() -> list[dict[str, object]]:
     """What the lives said of themselves: root's, a user's with systemd, a user's below a delegated cgroup."""
     busybox = peers.find("busybox")
     assert busybox is not None
-    done = debian.run(SCRIPT, timeout_s=550, files={".job/busybox": busybox.resolve()})
+    done = debian.run(SCRIPT, timeout_s=900, files={".job/busybox": busybox.resolve()})
     assert done.returncode == 0, done
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -8,7 +8,6 @@ with the descriptor; it ends with the last of them, however they end.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import time
@@ -65,6 +64,8 @@ def lock_engine(directory: int) -> int | None:
     try:
         fd = os.open(ENGINE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory)
     except OSError as wrong:
+        import errno
+
         if wrong.errno not in (errno.EISDIR, errno.ELOOP):
             raise
         place = f"{os.readlink(f'/proc/self/fd/{directory}')}/{ENGINE_LOCK}"
