@@ -1,7 +1,8 @@
 """What log drivers send: one entry of output in the words of syslog, journald, fluentd, GELF and Splunk. Pure.
 
 Source: RFC 3164, RFC 5424, RFC 6587 (framing); systemd.io, "Native Journal Protocol"; the Fluentd forward protocol v1
-and msgpack.org's specification; docs.graylog.org, "GELF"; docs.splunk.com, "HTTP Event Collector". Field names and defaults are those of docker's drivers.
+and msgpack.org's specification; docs.graylog.org, "GELF"; docs.splunk.com, "HTTP Event
+Collector". Field names and defaults are those of docker's drivers.
 """
 
 import os
