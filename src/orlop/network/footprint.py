@@ -75,12 +75,15 @@ class Footprint:
 
         What lies on a parent is in another namespace and not seen from here: any container may be there.
         """
-        every = list(route.links())
-        own = self._own(every)
-        indices = {link.index for link in own}
-        if any(link.master in indices for link in every):
+        if self.is_bridged(route):
             return True
-        return any(link.kind in PARENTS for link in own) and self._has_tasks()
+        return any(link.kind in PARENTS for link in self._own(route.links())) and self._has_tasks()
+
+    def is_bridged(self, route: Rtnetlink) -> bool:
+        """Tell whether anything is plugged into one of the bridges: only then there are rules. Raises OSError."""
+        every = list(route.links())
+        indices = {link.index for link in self._own(every)}
+        return any(link.master in indices for link in every)
 
     def _has_tasks(self) -> bool:
         try:

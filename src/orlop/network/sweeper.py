@@ -134,7 +134,8 @@ def sweep(run: str) -> None:
             os.close(lock)
         while True:
             while footprint.is_used(route):
-                if not told.is_owner and not firewall.is_there(nft, footprint.table):
+                # What lies on a parent (macvlan, ipvlan) has no rules that could be gone.
+                if not told.is_owner and footprint.is_bridged(route) and not firewall.is_there(nft, footprint.table):
                     _have_an_engine()
                 told.wait()
             lock = _lock(f"{run}/{ENGINE_LOCK}", LOCK_WAIT_S_MAX)
