@@ -90,6 +90,8 @@ FILES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "file from a stage": ("COPY --from=made /made/owned {d}/", (), BOTH),
     "from a stage by number": ("COPY --from=0 /made/sub/deep {d}/", (), BOTH),
     "from a stage by wildcard": ("COPY --from=made /made/w* {d}/", (), BOTH),
+    "wildcard that fits nothing": ("COPY a no* {d}/", (), DOCKER),
+    "wildcards that fit nothing": ("COPY a {d}/\nCOPY no* nor[et]* {d}/x/\nCOPY --from=made /none* {d}/y", (), NEITHER),
     "from a stage with an owner": ("COPY --from=made --chown=9:9 /made {d}/made", (), BOTH),
     "from a stage through a link": ("COPY --from=made /var/run/inrun {d}/", (), BOTH),
     "from an image": ("COPY --from=base:1 /old {d}/old", (), BOTH),

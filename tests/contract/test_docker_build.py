@@ -102,6 +102,8 @@ def test_the_cli_passes_its_options(cli, tmp_path):
     name = cli("build", "-q", *options, tmp_path).stdout.decode().strip()
     assert cli("run", "--rm", "--network=none", name, "cat", "/v").stdout == b"given\n"
     assert json.loads(cli("inspect", name).stdout)[0]["Config"]["Labels"] == {"l": "m"}
+    (tmp_path / "context").mkdir()  # the Dockerfile is outside: the archive ends within its last padding then
+    cli("build", "-q", *options, tmp_path / "context")
     assert b"Total reclaimed space" in cli("builder", "prune", "-f").stdout
 
 

@@ -150,14 +150,12 @@ def _again(made: Solved, found: Solved) -> Solved:
 
 
 def _take(solver: Solver, step: graph.Copy, source: graph.CopySource, roots: dict[Tree, int]) -> list[_Taken]:
-    """Return what one source means: as many things as its wildcards fit."""
+    """Return what one source means: as many things as its wildcards fit, which may be none (`yarn.lock*`)."""
     tree = solver.solved[source.tree].tree
     root = roots[tree]
     paths = [source.path]
     if not source.literal and glob.is_wild(source.path):
         paths = glob.find(root, source.path, tree)
-        if not paths:
-            raise not_found(source.path)
     excluded = Matcher(step.exclude) if step.exclude else None
     found = []
     for path in paths:

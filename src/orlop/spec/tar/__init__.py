@@ -296,7 +296,7 @@ class Reader:
         for _ in self.data():
             pass
         if self._padding:
-            self._source.take(self._padding)
+            self._source.pad(self._padding)
             self._padding = 0
 
     def _broken(self, cause: str) -> OrlopError:
@@ -356,12 +356,22 @@ class _Source:
             raise Invalid("read", self._subject, f"it is truncated after {self.taken} bytes", code="E0807")
         return data
 
+    def pad(self, count: int) -> None:
+        """Pass over padding. An archive may end within it, as Go's reader has it: docker's client ends contexts so."""
+        while count > 0 and (self._at < len(self._chunk) or self._fill()):
+            step = min(count, len(self._chunk) - self._at)
+            self._at += step
+            self.taken += step
+            count -= step
+
+    def _fill(self) -> bool:
+        self._chunk, self._at = self._read(READ_BYTES), 0
+        return bool(self._chunk)
+
     def piece(self, count_max: int) -> bytes:
         """Return at least one and at most count_max bytes, as they come."""
-        if self._at == len(self._chunk):
-            self._chunk, self._at = self._read(READ_BYTES), 0
-            if not self._chunk:
-                raise Invalid("read", self._subject, f"it is truncated after {self.taken} bytes", code="E0807")
+        if self._at == len(self._chunk) and not self._fill():
+            raise Invalid("read", self._subject, f"it is truncated after {self.taken} bytes", code="E0807")
         data = self._chunk[self._at : self._at + count_max] if self._at or count_max < len(self._chunk) else self._chunk
         self._at += len(data)
         self.taken += len(data)
