@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
-import statistics
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from devtools import peers
@@ -57,16 +56,10 @@ def tables() -> list[str]:
             if number < networks.TRIES:  # what a published port is held against (P10)
                 rate = networks.iperf(program, machine, machine, ADDRESS, networks.PORT, fds)
                 rates.setdefault(("this machine to itself", "no container"), []).append(rate)
-    return [*networks.table(rates), "", _compared(rates[OUTWARD, "orlop"], rates[OUTWARD, PODMANS])]
-
-
-def _compared(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    more = sum(one > other for one, other in zip(ours, theirs, strict=True))
-    quarters = [", ".join(f"{rate:.1f}" for rate in statistics.quantiles(each)) for each in (ours, theirs)]
-    return (
-        f"To the outside our streams carried more than pasta's in {more} of {len(ours)} pairs; quartiles in Gbit/s: "
-        f"{quarters[0]} ours, {quarters[1]} pasta's."
-    )
+    lines = networks.table(rates)
+    for way in (OUTWARD, INWARD):
+        lines += ["", networks.compared(way, rates[way, "orlop"], rates[way, PODMANS], "pasta's")]
+    return lines
 
 
 @contextmanager
