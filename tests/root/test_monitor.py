@@ -16,7 +16,7 @@ from orlop.linux.cgroup import detect
 from orlop.spec import attach as wire
 from orlop.spec import errors
 from orlop.spec.runtime import Hook, Hooks, Memory, Process, Resources
-from orlop.spec.task import LogOptions
+from orlop.spec.task import SPEC_FILE, STATUS_FILE, LogOptions
 from orlop.supervise import client as spawner_client
 from support import container, processes
 from support.container import make_spec
@@ -186,6 +186,17 @@ def test_broken_bundles(box: Tasks) -> None:
     assert nobody.error["cause"] == "unable to find user nosuch: no matching entries in passwd file"
     journal = box.request(task.message.replace(log=LogOptions(driver="splunkk")))
     assert "no log driver 'splunkk'" in journal.error["cause"]
+
+
+def test_nobody_finds_a_status_before_the_root_is_entered(box: Tasks, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    seen = r"""sed 's/.*"bundle":"\([^"]*\)".*/\1/' | xargs ls"""
+    hook = Hook(path="/bin/sh", args=("sh", "-c", f"{seen} > {told} 2>&1"))
+    task = box.start(spec=make_spec("true").replace(hooks=Hooks(create_runtime=(hook,))))
+    task.exit()
+    found = told.read_text().split()
+    assert SPEC_FILE in found
+    assert STATUS_FILE not in found  # who finds one may enter the process, which has the host's files before its eyes
 
 
 def test_a_killed_launcher_leaves_nothing(box: Tasks, tmp_path: Path) -> None:

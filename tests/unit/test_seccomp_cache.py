@@ -139,10 +139,55 @@ def test_no_half_written_entry_is_left(directory):
     assert all(len(name) == 64 for name in os.listdir(directory))
 
 
+ASKING = Seccomp(
+    default_action="SCMP_ACT_ALLOW",
+    syscalls=(*OTHER.syscalls, Syscall(names=("mount",), action="SCMP_ACT_NOTIFY")),
+)
+
+
+def document(profile):
+    return {"linux": {"seccomp": profile.to_json()}}
+
+
+@pytest.mark.parametrize("profile", [PROFILE, OTHER, ASKING], ids=["allows", "traps", "asks"])
+def test_a_document_whose_program_is_kept_is_not_read_again(compiled, directory, profile):
+    whole = document(profile)
+    program = ProgramCache(directory).compiler(whole, "x86_64")(profile, "x86_64")
+    assert (program, whole) == (seccomp.compile(profile, "x86_64"), document(profile))
+    compiled.clear()
+    kept = ProgramCache(directory).compiler(whole, "x86_64")
+    left = Seccomp.from_json(whole["linux"]["seccomp"])
+    assert kept(left, "x86_64") == program
+    assert left == profile.replace(syscalls=tuple(one for one in profile.syscalls if one.action == "SCMP_ACT_NOTIFY"))
+    assert compiled == []
+
+
+def test_documents_and_machines_have_entries_of_their_own(compiled, directory):
+    cache = ProgramCache(directory)
+    cache.compiler(document(PROFILE), "x86_64")(PROFILE, "x86_64")
+    for profile, machine in ((OTHER, "x86_64"), (PROFILE.replace(flags=("SECCOMP_FILTER_FLAG_LOG",)), "x86_64"),
+                             (PROFILE, "aarch64")):  # fmt: skip
+        assert cache.compiler(document(profile), machine)(profile, machine) == seccomp.compile(profile, machine)
+    assert len(os.listdir(directory)) == 4
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [None, [], {}, {"linux": []}, {"linux": {"seccomp": []}}, {"linux": {"seccomp": {"syscalls": {"names": 1}}}},
+     {"linux": {"seccomp": {"syscalls": [[], "x"]}}}, {"linux": {"seccomp": {"syscalls": [{"names": "\ud800"}]}}}],
+)  # fmt: skip
+def test_a_broken_document_is_left_to_its_reader(compiled, directory, broken):
+    ProgramCache(directory).compiler(broken, "x86_64")(PROFILE, "x86_64")
+    assert compiled == [PROFILE]
+
+
 def test_a_wrong_profile_is_not_remembered(directory):
     for _ in range(2):
         with pytest.raises(Invalid):
             ProgramCache(directory).compile(WRONG, "x86_64")
+        told = document(WRONG.replace(syscalls=PROFILE.syscalls))
+        with pytest.raises(Invalid):
+            ProgramCache(directory).compiler(told, "x86_64")(WRONG, "x86_64")
     assert not os.path.exists(directory)
 
 

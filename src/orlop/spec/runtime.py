@@ -7,6 +7,10 @@ Source: https://github.com/opencontainers/runtime-spec, config.md, config-linux.
 
 from .record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 OCI_VERSION = "1.2.1"
 
 
@@ -280,6 +284,16 @@ class Seccomp(Record):
     listener_path: str = ""
     listener_metadata: str = ""
     syscalls: tuple[Syscall, ...] = ()
+
+    def to_json(self) -> "dict[str, Any]":
+        """As of any record; the last profile's is remembered, because most containers of an engine have the same."""
+        global _profile
+        if _profile is None or _profile[0] is not self:
+            _profile = self, super().to_json()
+        return dict(_profile[1])
+
+
+_profile: "tuple[Seccomp, dict[str, Any]] | None" = None
 
 
 class Personality(Record):

@@ -3,7 +3,7 @@
     monitor, a subreaper meanwhile --fork--> launcher --clone3--> init
 
     launcher -> monitor   the path of the cgroup that it makes next: should it be killed, the monitor removes it
-    launcher -> monitor   Handover + descriptors: the process is made, up to its last step before execve
+    launcher -> monitor   Handover + descriptors: the process is made, and sets itself up meanwhile
     monitor  -> launcher  READY, or in words why it can't be
     launcher -> monitor   EXECUTED
     launcher -> engine    Started
@@ -321,7 +321,6 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
         listener = attach.listen(job.runtime_directory)
         own_cgroup = created.cgroup if job.owns_cgroup else created.leaf
         cgroup = own_cgroup.path if own_cgroup else ""
-        record.write_status(job.directory, created.pid, os.getppid(), started_at, cgroup, job.restarts)
         handover = Handover(f"orlop: monitor {job.name}", started_at, cgroup, job.own_directory)
         handover.attached = job.message.attached
         if isinstance(job.message, StartExec):
@@ -341,6 +340,9 @@ def _launch(job: Job, clients: list[socket], inherited: Inherited, monitor: sock
         handover.ships = job.log is not None and bool(job.log.remote)
         places = [listener.fileno(), job.directory, job.runtime_directory, exit_fd]
         _hand_over(monitor, handover, [created.pidfd, *places, *_ends(created, pipes)])
+        # Until then it has the host's files before its eyes: whoever finds a status may enter it.
+        created.attend()
+        record.write_status(job.directory, created.pid, os.getppid(), started_at, cgroup, job.restarts)
         created.start()
     except BaseException as failure:
         if created:

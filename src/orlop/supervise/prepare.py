@@ -4,8 +4,8 @@ import os
 from contextlib import ExitStack
 
 from ..linux import mount, path, process
-from ..runtime import enter, launch, plan, rootfs, seccomp_cache, users
-from ..runtime.operations import mount_options
+from ..runtime import enter, launch, plan, rootfs, users
+from ..runtime.operations import Outside, mount_options
 from ..runtime.seccomp_cache import ProgramCache
 from ..spec import jsonio
 from ..spec.errors import Conflict, Invalid, OrlopError
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
     from ..runtime.host import HostFacts
     from ..runtime.launch import Created
+    from ..runtime.planning.process import FilterCompiler
     from ..spec.runtime import Seccomp
 
 REHEARSALS = 10  # the interpreter rewrites a function when it has run a few times (PEP 659)
 EXEC_DIRECTORY = "exec"
+_NOWHERE = "/proc/self/fdinfo"  # where nobody keeps anything
 GRANTED_BYTES_MAX = 4 * 1024 * 1024
 _HEX = frozenset("0123456789abcdef")
 _REHEARSED_PROCESS = (
@@ -129,7 +131,7 @@ class Job:
     def create(self, facts: "HostFacts", announce: "Callable[[str], object]") -> "tuple[Created, Pipes | None]":
         """Make the process; the streams are None when it has a terminal. Raises OrlopError, OSError.
 
-        An exec's may still be setting itself up when this returns (`Created.attend`).
+        It may still be setting itself up when this returns (`Created.attend`).
         announce: called with the path of a cgroup before it is made.
         """
         if isinstance(self.message, StartExec):
@@ -140,7 +142,7 @@ class Job:
 def _create_task(
     job: Job, message: StartTask, facts: "HostFacts", announce: "Callable[[str], object]"
 ) -> "tuple[Created, Pipes | None]":
-    spec = record.read_spec(message.directory)
+    spec, compile_filter = _read_spec(message, facts)
     job.followed = follow.found(spec.mounts, message.directory)
     command = spec.process
     if command is None:
@@ -152,13 +154,12 @@ def _create_task(
         opened.callback(os.close, root)
         told = _resolved(command, root, message.user, message.groups)
         told = _granted(_sized(told, message.console_size), message.directory)
-        compile_filter = _programs(message.runtime_directory).compile
         compiled = plan.compile(spec.replace(process=told), facts, compile_filter)
         if compiled.cgroup is not None and not compiled.cgroup.exists:
             announce(compiled.cgroup.path)
         pipes = None if told.terminal else Pipes(message.open_stdin)
         state = State(oci_version=OCI_VERSION, id=message.id, status="creating", bundle=message.directory)
-        created = launch.create(compiled, root, pipes.theirs if pipes else (), state)
+        created = launch.begin(compiled, Outside(state, root=root), pipes.theirs if pipes else ())
     return created, pipes
 
 
@@ -181,7 +182,9 @@ def rehearse(facts: "HostFacts") -> None:
 
 def _rehearse_once(facts: "HostFacts", root: int) -> None:
     start = Start.from_json(jsonio.parse_object(_REHEARSED_START, "a rehearsal"), "a rehearsal")
-    spec = Spec.from_json(jsonio.parse(_REHEARSED_SPEC, "a rehearsal"), "a rehearsal")
+    document = jsonio.parse(_REHEARSED_SPEC, "a rehearsal")
+    ProgramCache(_NOWHERE).compiler(document, facts.machine)
+    spec = Spec.from_json(document, "a rehearsal")
     assert start.exec
     told = _resolved(start.exec.process, root, start.exec.user, start.exec.groups)
     enter.compile_exec(told, spec, facts, _no_program, "rehearsal")
@@ -189,8 +192,7 @@ def _rehearse_once(facts: "HostFacts", root: int) -> None:
     jsonio.dump(start.to_json())
 
 
-def _no_program(profile: "Seccomp", machine: str) -> bytes:
-    seccomp_cache.name_of(profile, machine)
+def _no_program(_profile: "Seccomp", _machine: str) -> bytes:
     return b""
 
 
@@ -213,8 +215,8 @@ def begin_exec(message: StartExec, facts: "HostFacts", leaf: str = "") -> "tuple
         finally:
             os.close(root)
         told = _granted(_sized(told, message.console_size), message.directory)
-        spec = record.read_spec(message.directory)
-        compiled = enter.compile_exec(told, spec, facts, _programs(message.runtime_directory).compile, leaf)
+        spec, compile_filter = _read_spec(message, facts)
+        compiled = enter.compile_exec(told, spec, facts, compile_filter, leaf)
         pipes = None if told.terminal else Pipes(message.open_stdin)
         state = State(
             oci_version=OCI_VERSION,
@@ -229,9 +231,15 @@ def begin_exec(message: StartExec, facts: "HostFacts", leaf: str = "") -> "tuple
     return created, pipes
 
 
-def _programs(runtime_directory: str) -> ProgramCache:
-    """Return the seccomp programs of this engine: $ORLOP_RUN/seccomp, two above a task's directory."""
-    return ProgramCache(os.path.join(os.path.dirname(os.path.dirname(runtime_directory)), "seccomp"))
+def _read_spec(message: StartTask | StartExec, facts: "HostFacts") -> "tuple[Spec, FilterCompiler]":
+    """Return a container's spec and what compiles its filter; the rules of one that is compiled already are left out.
+
+    The programs of this engine are in $ORLOP_RUN/seccomp, two above a task's directory. Raises Invalid, OSError.
+    """
+    document = record.parse_spec(message.directory)
+    programs = ProgramCache(os.path.join(os.path.dirname(os.path.dirname(message.runtime_directory)), "seccomp"))
+    compile_filter = programs.compiler(document, facts.machine)
+    return Spec.from_json(document, f"{message.directory}/{SPEC_FILE}"), compile_filter
 
 
 def _resolved(told: Process, root: int, user: str, groups: tuple[str, ...]) -> Process:

@@ -31,8 +31,13 @@ _EXIT_TEMPORARY = f".{EXIT_FILE}"
 
 def read_spec(directory: str) -> Spec:
     """Return what a container's config.json says. Raises Invalid, OSError."""
+    return Spec.from_json(parse_spec(directory), f"{directory}/{SPEC_FILE}")
+
+
+def parse_spec(directory: str) -> object:
+    """Return a container's config.json as it stands there. Raises Invalid, OSError."""
     name = f"{directory}/{SPEC_FILE}"
-    return Spec.from_json(jsonio.parse(path.read_file(name, SPEC_BYTES_MAX), name, bytes_max=SPEC_BYTES_MAX), name)
+    return jsonio.parse(path.read_file(name, SPEC_BYTES_MAX), name, bytes_max=SPEC_BYTES_MAX)
 
 
 def now(later_s: float = 0.0) -> str:
