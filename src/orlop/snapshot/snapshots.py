@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import threading
 from contextlib import closing
@@ -39,7 +40,7 @@ from .unpack import Arrival, Unpack, complete, discard, is_opaque, layer_path, r
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .owners import Shift
     from .unpack import Layer
@@ -164,11 +165,12 @@ class Snapshots:
         except OSError:
             raise Conflict("rename", f"snapshot {key}", f"there is one called {new} already") from None
 
-    def adopt(self, key: str, diff_id: Digest) -> Digest:
+    def adopt(self, key: str, diff_id: Digest, later: Callable[[Callable[[], None]], object] | None = None) -> Digest:
         """Make the writable layer called key a layer above what it stands on; return its ChainID. The key is gone then.
 
         The caller knows that its upper directory is the tree that an archive with this diff_id makes, and that nothing
-        uses it any more. Raises NotFound, Unavailable.
+        uses it any more. later: is given the removal of what is left of it, which otherwise a thread does.
+        Raises NotFound, Unavailable.
         """
         parent = self._parent(key)
         below = self._record(parent).chain if parent is not None else ()
@@ -176,8 +178,11 @@ class Snapshots:
         if not self.has(chain_id):
             self._adopt(key, LayerRecord(diff_id=diff_id, chain=(chain_id, *below), entries=0))
         gone = self.withdraw(key)
-        # Nobody waits for it: where the layer was there already, this is a whole tree.
-        threading.Thread(target=self._remove_quietly, args=(gone,), name="trash", daemon=True).start()
+        tidy = functools.partial(self._remove_quietly, gone)
+        if later is not None:
+            later(tidy)
+        else:  # nobody waits for it: where the layer was there already, this is a whole tree
+            threading.Thread(target=tidy, name="trash", daemon=True).start()
         return chain_id
 
     def trees(self, chain_id: Digest | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import threading
 from contextlib import contextmanager
 
 from orlop.engine.steps.cache import Cached
+from orlop.engine.steps.later import Later
 from orlop.engine.steps.workspace import open_workspace
 from orlop.image.image import Layer
 from orlop.spec.digest import Digest
@@ -76,6 +77,7 @@ class Solver:
         self.tail: list[str] = []  # the last lines that it wrote
         self.cancelled = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.given_up = threading.Event()  # the same, for what waits for registries
+        self.later = Later()  # what no step waits for
         self.imports = Imports()
         self.mount_sources: list[Callable[[str, str], bool]] = []  # make a cache mount's volume where they have it
         self.bound: dict[graph.BindMount, str] = {}  # the ChainID of what was mounted
@@ -86,8 +88,8 @@ class Solver:
         self.failed_step: tuple[int, str] | None = None
         self.failed_vertex: graph.Vertex | None = None
         self._numbers: dict[graph.Vertex, int] = {}
+        self._here: set[Digest] = set()  # blobs that the store has, leased
         self._changed = threading.Condition()
-        self._tidying: list[threading.Thread] = []
 
     def cancel(self, failure: BaseException | None = None) -> None:
         """End the build: as cancelled, or with a failure."""
@@ -105,15 +107,8 @@ class Solver:
         """Have this one end when another one is cancelled."""
         other.follower = self
 
-    def later(self, work: Callable[[], None]) -> None:
-        """Do what no step waits for; the build waits for it in the end."""
-        thread = threading.Thread(target=work, name="build's tidying", daemon=True)
-        thread.start()
-        self._tidying.append(thread)
-
     def close(self) -> None:
-        for thread in self._tidying:
-            thread.join()
+        self.later.finish()
         os.close(self.cancelled)
 
     def plan(self, targets: Iterable[graph.Vertex]) -> list[graph.Vertex]:
@@ -160,6 +155,7 @@ class Solver:
             thread.start()
         for thread in threads:
             thread.join()
+        self.later.begin()  # no step comes any more
         if isinstance(self.failure, Gone) and not self.abandoned:
             return False
         if self.failure is not None:
@@ -192,16 +188,21 @@ class Solver:
     def fetch_all(self, descriptors: Iterable[Descriptor]) -> None:
         """The same of what layers are described by."""
         for descriptor in descriptors:
+            if descriptor.digest in self._here:
+                continue
+            self.lease.add(descriptor.digest)
             if self.engine.store.stat(descriptor.digest) is None:
-                self.lease.add(descriptor.digest)
                 known = self.imports.fetch(descriptor)
                 for record in known if self.settings.keeps else ():
                     self.engine.step_cache.put(record, {})
+            self._here.add(descriptor.digest)
 
     def open_space(self, layers: Sequence[Layer], key: str = "", *, inside: bool = False) -> Workspace:
         """Return a writable tree above layers. Raises as `open_workspace`, and Gone."""
         self.fetch(layers)
-        return open_workspace(self.engine, layers, key, inside=inside)
+        space = open_workspace(self.engine, layers, key, inside=inside)
+        space.later = self.later
+        return space
 
     @contextmanager
     def opened(self, tree: Tree) -> Iterator[int]:

@@ -139,4 +139,8 @@ def _replace(path: str, data: bytes) -> None:
     temporary = f"{path}.{os.urandom(4).hex()}{_TEMPORARY}"
     with open(temporary, "xb") as file:
         file.write(data)
+    try:
+        os.unlink(path)  # what replaces a file, ext4 writes to the disk at once (ext4(5), auto_da_alloc)
+    except FileNotFoundError:
+        pass
     os.rename(temporary, path)

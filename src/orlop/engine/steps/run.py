@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from ...spec.runtime import Box, Mount, Spec
     from ..containers.lifecycle import Client
     from ..engine import Engine
+    from .later import Later
     from .workspace import Workspace
 
     Output = Callable[[int, bytes], None]
-    Later = Callable[[Callable[[], None]], None]
 
 HOSTNAME = "buildkitsandbox"  # a name that is the same in every build, and that Dockerfiles know
 MONITOR_S_MAX = 30.0  # from the exit frame to the monitor's end
@@ -67,21 +67,21 @@ def run(
     command: Command,
     output: Output,
     cancelled: int,
-    later: Later = lambda work: work(),
+    later: Later | None = None,
 ) -> int:
     """Run a command in a workspace and return its exit status, 128 + N for signal N.
 
     What was asked for by name and only root may give is told in its output, as `run` warns.
     output: called with frames.STDOUT or STDERR and the bytes. cancelled: an eventfd or a pipe; when it is readable the
-    command is killed. later: gets what is left to do once every process of the step has ended, and may do it while the
-    tree becomes a layer. Raises CommandFailed when it can't be executed, Unavailable.
+    command is killed. later: gets what is left to do once every process of the step has ended, and begins with what it
+    has of others while this one starts. Raises CommandFailed when it can't be executed, Unavailable.
     """
     for told in resources.rlimit_warnings(command.request, engine.host):
         output(frames.STDERR, f"WARNING: {told}\n".encode())
     ours, theirs = socket.socketpair()
     with ours:
         try:
-            record = _start(engine, workspace, command, theirs.fileno())
+            record = _start(engine, workspace, command, theirs.fileno(), later=later)
         finally:
             theirs.close()
         try:
@@ -89,10 +89,10 @@ def run(
         except BaseException:
             _end(engine, record)
             raise
-    if code == state.EXIT_CODE_LOST:
-        _end(engine, record)  # its command may run still
+    if later is None or code == state.EXIT_CODE_LOST:
+        _end(engine, record)  # where the monitor is lost, its command may run still
     else:
-        later(functools.partial(_end, engine, record))
+        later.put(functools.partial(_end, engine, record))
     return code
 
 
@@ -128,7 +128,12 @@ def targets(command: Command) -> tuple[str, ...]:
 
 
 def _start(
-    engine: Engine, workspace: Workspace, command: Command, stream: int, size: Box | None = None
+    engine: Engine,
+    workspace: Workspace,
+    command: Command,
+    stream: int,
+    size: Box | None = None,
+    later: Later | None = None,
 ) -> ContainerRecord:
     # Its own id, where the tree is called otherwise: that of a step that failed.
     step_id = workspace.key if names.is_id(workspace.key) else names.new_id()
@@ -177,6 +182,8 @@ def _start(
                 log=LogOptions(driver="none"),
                 removed_at_end=True,
             )
+            if later is not None:
+                later.begin()
             started = engine.spawner.request(message, stream, joined.fd if joined.fd >= 0 else None)
             if started.error is not None:
                 raise errors.from_json(started.error)

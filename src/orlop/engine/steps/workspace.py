@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ...spec.digest import Digest
     from ..engine import Engine
+    from .later import Later
 
 
 KEPT = "kept-"  # and the name of a build: the key of the tree in which one of its steps failed
@@ -44,6 +45,7 @@ class Workspace:
         self.engine = engine
         self.layers = tuple(layers)
         self.key = key
+        self.later: Later | None = None  # gets what is left of it once it is committed
         self.again_bytes = 0  # once it is committed: what its layer holds that a layer below holds already
 
     @contextmanager
@@ -90,7 +92,7 @@ class Workspace:
         except OSError as wrong:
             where = f"{wrong.filename}: " if wrong.filename else ""
             raise Unavailable("commit", "a step's layer", f"{where}{wrong.strerror or wrong}") from None
-        chain_id = self.engine.snapshots.adopt(self.key, descriptor.digest)
+        chain_id = self.engine.snapshots.adopt(self.key, descriptor.digest, self.later.put if self.later else None)
         return Layer(descriptor=descriptor, diff_id=descriptor.digest, chain_id=chain_id)
 
     def keep(self, build: str) -> None:
