@@ -52,7 +52,8 @@ def test_an_ipc_namespace_is_joined_with_its_shared_memory(orlop: Environment) -
     kill(orlop, "second")
     assert inside(orlop, "second", SHM) == own
     assert "/dev/shm rw,nosuid,nodev,noexec" in inside(orlop, "guest", "cat /proc/self/mountinfo")
-    assert orlop("inspect", "-f", "{{.HostConfig.IpcMode}}", "guest").stdout == "container:lender\n"
+    lender = orlop("inspect", "-f", "{{.Id}}", "lender").stdout
+    assert orlop("inspect", "-f", "{{.HostConfig.IpcMode}}", "guest").stdout == f"container:{lender}"
     kill(orlop, "lender")
     assert inside(orlop, "lender", "cat /dev/shm/said") == "hello\n"
 

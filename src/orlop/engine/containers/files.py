@@ -43,7 +43,7 @@ def write(engine: Engine, record: ContainerRecord, attachment: Attachment | None
     shared = record.request.network
     if shared.startswith(attach.CONTAINER):
         # Who shares a network shares its names.
-        other = engine.records.path(engine.records.find(shared.removeprefix(attach.CONTAINER)).id)
+        other = engine.records.path(engine.records.lender(record, shared.removeprefix(attach.CONTAINER)).id)
         content = {name: _read(f"{other}/{name}") for name in FILES.values()}
     else:
         content = {
@@ -73,7 +73,7 @@ def _hosts(engine: Engine, record: ContainerRecord, attachment: Attachment | Non
     for entry in request.extra_hosts:
         name, _, address = entry.partition("=" if "=" in entry else ":")
         address = address.removeprefix("[").removesuffix("]")
-        found = gateway if address == "host-gateway" else address
+        found = (gateway or _machine(engine, request.network)) if address == "host-gateway" else address
         if found:
             lines.append(f"{found}\t{name}")
     if gateway and not any(entry.startswith(HOST_NAME) for entry in request.extra_hosts):
@@ -102,6 +102,11 @@ def _gateway(engine: Engine, attachment: Attachment | None) -> str:
             is_ours = parents.is_machine(engine.networks, endpoint)
             return (endpoint.gateway or endpoint.gateway6) if is_ours else ""
     return ""
+
+
+def _machine(engine: Engine, network: str) -> str:
+    """Return what host-gateway is where no gateway is the machine: as docker has it, the default bridge's."""
+    return "127.0.0.1" if network == attach.HOST else engine.networks.machine_address()
 
 
 def _resolv_conf(engine: Engine, record: ContainerRecord, attachment: Attachment | None) -> bytes:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ...spec.container import ContainerRequest, DeviceRate
     from ...spec.runtime import Mount, Spec
+    from .record import ContainerRecord
 
 # Of Windows, of Swarm, or of what the networks fill in (networks.listing).
 _ABSENT: dict[str, object] = {
@@ -35,8 +36,9 @@ _ABSENT: dict[str, object] = {
 }
 
 
-def host_config(request: ContainerRequest, spec: Spec) -> dict[str, object]:
+def host_config(record: ContainerRecord, spec: Spec) -> dict[str, object]:
     """Return the object. spec: what the request was compiled to."""
+    request = record.request
     return {
         **_ABSENT,
         **objects.host_config(request),
@@ -55,9 +57,9 @@ def host_config(request: ContainerRequest, spec: Spec) -> dict[str, object]:
         "SecurityOpt": list(request.security_opt) or None,
         "Runtime": "orlop",
         "Isolation": request.isolation,
-        "IpcMode": request.ipc or "private",
-        "PidMode": "" if request.pid == "private" else request.pid,
-        "UTSMode": "" if request.uts == "private" else request.uts,
+        "IpcMode": record.told(request.ipc) or "private",
+        "PidMode": "" if request.pid == "private" else record.told(request.pid),
+        "UTSMode": "" if request.uts == "private" else record.told(request.uts),
         "UsernsMode": request.userns,
         "CgroupnsMode": request.cgroup_namespace or "private",
         "CgroupParent": request.cgroup_parent,

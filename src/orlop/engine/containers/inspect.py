@@ -93,7 +93,7 @@ def details(
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": spec.process.apparmor_profile if spec.process is not None else "",
-        "HostConfig": host_config(request, spec),
+        "HostConfig": host_config(record, spec),
         "GraphDriver": {"Name": driver, "Data": None},
         "Mounts": objects.mount_points(record.mounts),
         "Config": _config(record),

@@ -272,7 +272,21 @@ def _decide(
         image_id=str(image.id) if image is not None else "",
         snapshot_parent=str(chain) if chain is not None else "",
         mounts=preparation.decide(engine, request, image, container_id, f"container {name}"),
+        joined=_named(engine, request),
     )
+
+
+def _named(engine: Engine, request: ContainerRequest) -> dict[str, str]:
+    """Return the ids of containers whose namespaces are asked for by name; who is not there is told at the start."""
+    found = {}
+    for mode in (request.network, *modes_of(request).values()):
+        if mode.startswith(CONTAINER):
+            reference = mode.removeprefix(CONTAINER)
+            try:
+                found[reference] = engine.records.find(reference).id
+            except OrlopError:
+                continue
+    return found
 
 
 def _compile(engine: Engine, record: ContainerRecord, trees: Mapping[str, Mount] | None = None) -> Compiled:
@@ -399,7 +413,7 @@ def _joined(engine: Engine, record: ContainerRecord) -> tuple[JoinedNamespace, .
 
 
 def _lender(engine: Engine, record: ContainerRecord, kind: str, mode: str) -> tuple[ContainerRecord, TaskStatus]:
-    other = engine.records.find(mode.removeprefix(CONTAINER))
+    other = engine.records.lender(record, mode.removeprefix(CONTAINER))
     task = engine.observe(other.id)
     if not task.lives or task.status is None:
         cause = f"cannot join {kind} namespace of a non running container: {other.id}"

@@ -70,6 +70,8 @@ class ContainerRecord(Record):
 
     image_id: the digest of the image configuration, "" with --rootfs. snapshot_parent: the chain id of its layers.
     uid_mappings, gid_mappings: of its user namespace, none where that is the engine's (engine.userns.ranges).
+    network_mode: the network it was made for, once it has left that one or come into others. joined: the ids of those
+    whose namespaces it shares, by what it called them.
     created_at: RFC 3339 in UTC. start_error, start_error_code, start_exit_code: of the last start that failed, else ""
     and 0.
     """
@@ -87,6 +89,8 @@ class ContainerRecord(Record):
     start_error: str = ""
     start_error_code: str = ""
     start_exit_code: int = 0
+    network_mode: str = ""
+    joined: dict[str, str] = {}
 
     @property
     def cgroup(self) -> str:
@@ -98,6 +102,11 @@ class ContainerRecord(Record):
     def subject(self) -> str:
         """What errors call it."""
         return f"container {self.name}"
+
+    def told(self, mode: str) -> str:
+        """Return the mode of a namespace, with the id of another container in the place of its name."""
+        kind, _, reference = mode.partition(":")
+        return f"{kind}:{self.joined[reference]}" if kind == "container" and reference in self.joined else mode
 
 
 def timestamp(time_ns: int | None = None) -> str:
@@ -227,6 +236,16 @@ class Records:
         if not matches:
             raise no_such_container(reference)
         return matches[0]
+
+    def lender(self, record: ContainerRecord, reference: str) -> ContainerRecord:
+        """Return the container that another one named when it was made, whatever it is called now.
+
+        When that one is gone: who has its name. Raises as `find`.
+        """
+        try:
+            return self.load(record.joined[reference])
+        except (KeyError, NotFound):
+            return self.find(reference)
 
     @contextmanager
     def reserved(self, wanted: str, container_id: str) -> "Iterator[str]":

@@ -89,9 +89,14 @@ class Joined:
 
 
 def mode(record: ContainerRecord) -> str:
-    """Return docker's NetworkMode: "bridge", "none", "host", "container:ID", "ns:PATH", or the name of a network."""
+    """Return where it is: "bridge", "none", "host", "container:NAME", "ns:PATH", or the name of a network."""
     chosen = record.request.network
     return "bridge" if chosen in ("", "default") else chosen
+
+
+def mode_told(record: ContainerRecord) -> str:
+    """Return docker's NetworkMode: what it was made for, wherever it is now; others by their ids."""
+    return record.network_mode or record.told(mode(record))
 
 
 def has_own_networks(record: ContainerRecord) -> bool:
@@ -382,7 +387,7 @@ def _reroute(engine: Engine, record: ContainerRecord, inside: Rtnetlink, before:
 
 
 def _of_container(engine: Engine, record: ContainerRecord, reference: str) -> int:
-    other = engine.records.find(reference)
+    other = engine.records.lender(record, reference)
     task = engine.observe(other.id)
     if task.state not in (state.RUNNING, state.PAUSED) or task.status is None:
         cause = f"cannot join network of a non running container: {other.id}"

@@ -150,6 +150,11 @@ class Networks:
             raise
         return network, index
 
+    def machine_address(self) -> str:
+        """Return the machine's address on the default bridge, which need not be there yet."""
+        with self.lock:
+            return next((pool.gateway for pool in self._with_subnets(self.store.find(DEFAULT)).pools), "")
+
     def lower_bridge(self, network: Network) -> None:
         """Remove a network's bridge and its rules. The caller knows that nobody is on it."""
         bridge = self._bridges.pop(network.id, None)

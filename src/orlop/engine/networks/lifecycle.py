@@ -147,8 +147,7 @@ def connect(engine: Engine, reference: str, container: str, wish: EndpointReques
         record = engine.records.load(record.id)
         is_closed = not attach.has_own_networks(record) and not record.request.unplugged
         if is_closed or network.driver in ("host", "null"):
-            cause = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
-            raise Invalid("connect", record.subject, cause, hint=f"it has --network {attach.mode(record)}")
+            raise _closed(record, network)
         if network.id in _networks_of(engine, record):
             cause = f"endpoint with name {record.name} already exists in network {network.name}"
             raise Conflict("connect", record.subject, cause, hint=f"disconnect it first from {network.name}")
@@ -164,6 +163,22 @@ def connect(engine: Engine, reference: str, container: str, wish: EndpointReques
     events.publish(engine, events.NETWORK, "connect", network.id, attributes)
 
 
+def _closed(record: ContainerRecord, network: Network) -> Invalid:
+    mode = attach.mode(record)
+    shared = mode == attach.HOST or mode.startswith(attach.JOINED)
+    if shared and network.driver not in ("host", "null"):
+        cause = (
+            "container sharing network namespace with another container or host"
+            " cannot be connected to any other network"
+        )
+        return Invalid("connect", record.subject, cause, hint=f"it has --network {mode}")
+    cause = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+    hint = f"it has --network {mode}"
+    if mode == attach.NONE and network.driver not in ("host", "null"):
+        hint = f"take it out of that first: orlop network disconnect none {record.name}"
+    return Invalid("connect", record.subject, cause, hint=hint)
+
+
 def disconnect(engine: Engine, reference: str, container: str, force: bool) -> None:
     """Take a container out of a network. Raises NotFound, Conflict, Invalid."""
     network = engine.networks.store.find(reference)
@@ -173,16 +188,17 @@ def disconnect(engine: Engine, reference: str, container: str, force: bool) -> N
         if force:
             return  # the container is gone, and with it its endpoint
         raise
-    if network.driver in ("host", "null"):
+    if network.driver == "host":
         cause = f"container cannot be disconnected from {network.name} network"
         raise Invalid("disconnect", record.subject, cause, hint="start another container without it")
     with engine.locks.hold(record.id):
         record = engine.records.load(record.id)
-        if network.id not in _networks_of(engine, record):
+        from_none = network.driver == "null" and attach.mode(record) == attach.NONE and not record.request.unplugged
+        if not from_none and network.id not in _networks_of(engine, record):
             cause = f"container {record.id} is not connected to network {network.name}"
             raise Conflict("disconnect", record.subject, cause, hint="see its networks with: orlop inspect")
         task = engine.observe(record.id)
-        if task.lives and task.status is not None:
+        if task.lives and task.status is not None and not from_none:
             _to_the_kernel(record, lambda pid: attach.disconnect_running(engine, record, pid, network), task.status.pid)
         find = engine.networks.store.find
         left = tuple(wish for wish in attach.wishes(record) if find(wish.network).id != network.id)
@@ -194,7 +210,7 @@ def disconnect(engine: Engine, reference: str, container: str, force: bool) -> N
 
 
 def _remember(engine: Engine, record: ContainerRecord, request: ContainerRequest) -> None:
-    changed = record.replace(request=request)
+    changed = record.replace(request=request, network_mode=attach.mode_told(record))
     engine.records.save(changed)
     held = engine.networks.attachments.get(record.id)
     if held is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ...spec.errors import Invalid, OrlopError
 from ...spec.network import ROUTED
+from ..containers.state import CREATED
 from ..labels import has_label
 from . import attach, parents, ports
 from .host import TRUTHS
+from .store import DEFAULT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,7 +157,7 @@ def summary_of(engine: Engine, record: ContainerRecord) -> dict[str, object]:
     held = engine.networks.attachments.get(record.id)
     return {
         "Ports": list(_port_list(record, held)),
-        "HostConfig": {"NetworkMode": attach.mode(record)},
+        "HostConfig": {"NetworkMode": attach.mode_told(record)},
         "NetworkSettings": {"Networks": {name: one | _NOT_LISTED for name, one in settings(engine, record).items()}},
     }
 
@@ -163,7 +165,7 @@ def summary_of(engine: Engine, record: ContainerRecord) -> dict[str, object]:
 def details_of(engine: Engine, record: ContainerRecord, found: dict[str, object]) -> dict[str, object]:
     """Return docker's object of a container with everything that it says of networks."""
     held = engine.networks.attachments.get(record.id)
-    networks = settings(engine, record)
+    networks = settings(engine, record, started=engine.observe(record.id).state != CREATED)
     before = found.get("NetworkSettings")
     bridge = networks.get("bridge", {})
     legacy = {
@@ -196,8 +198,11 @@ def details_of(engine: Engine, record: ContainerRecord, found: dict[str, object]
     }
 
 
-def settings(engine: Engine, record: ContainerRecord) -> dict[str, dict[str, object]]:
-    """Return docker's EndpointSettings by the networks' names: of those it is in, or will be."""
+def settings(engine: Engine, record: ContainerRecord, *, started: bool = False) -> dict[str, dict[str, object]]:
+    """Return docker's EndpointSettings by the networks' names: of those it is in, or will be.
+
+    started: it was once. Then it has names, which docker's daemon finds at the first start and keeps.
+    """
     held = engine.networks.attachments.get(record.id)
     if not attach.has_own_networks(record):
         name = attach.mode(record)
@@ -209,9 +214,13 @@ def settings(engine: Engine, record: ContainerRecord) -> dict[str, dict[str, obj
             network = engine.networks.store.find(wish.network)
         except OrlopError:
             found[wish.network] = _endpoint(wish, None, "")
+            found[wish.network]["DNSNames"] = list(attach.dns_names(record, wish)) if started else None
             continue
         endpoint = next((one for one in held.endpoints if one.network_id == network.id), None) if held else None
         found[network.name] = _endpoint(wish, endpoint, network.id)
+        if network.name != DEFAULT:  # where nobody has a name
+            called = endpoint.names if endpoint else attach.dns_names(record, wish) if started else ()
+            found[network.name]["DNSNames"] = list(called) or None
     return found
 
 
@@ -248,12 +257,14 @@ def _endpoint(wish: EndpointRequest | None, endpoint: Endpoint | None, network_i
         "IPv6Gateway": endpoint.gateway6 if endpoint else "",
         "GlobalIPv6Address": endpoint.ipv6 if endpoint else "",
         "GlobalIPv6PrefixLen": endpoint.ipv6_length if endpoint else 0,
-        "DNSNames": list(endpoint.names) or None if endpoint else None,
+        "DNSNames": None,
     }
 
 
 def _host_config(record: ContainerRecord) -> dict[str, object]:
     request = record.request
+    # On a network of the user's own they are that place's, and told there.
+    told = request.links if attach.mode_told(record) in ("bridge", attach.NONE) else ()
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in request.ports:
         for offset in range(port.last - port.first + 1):
@@ -264,15 +275,14 @@ def _host_config(record: ContainerRecord) -> dict[str, object]:
             place = {"HostIp": port.host_ip, "HostPort": host}
             bindings.setdefault(f"{port.first + offset}/{port.protocol}", []).append(place)
     return {
-        "NetworkMode": attach.mode(record),
+        "NetworkMode": attach.mode_told(record),
         "PortBindings": bindings,
         "PublishAllPorts": request.publish_all,
         "Dns": list(request.dns),
         "DnsOptions": list(request.dns_options),
         "DnsSearch": list(request.dns_search),
         "ExtraHosts": list(request.extra_hosts) or None,
-        "Links": [f"/{link.partition(':')[0]}:/{record.name}/{link.rpartition(':')[2]}" for link in request.links]
-        or None,
+        "Links": [f"/{link.partition(':')[0]}:/{record.name}/{link.rpartition(':')[2]}" for link in told] or None,
     }
 
 
@@ -299,7 +309,7 @@ def _places(held: Attachment | None) -> Iterator[tuple[Published, str]]:
 
 
 def _port_map(record: ContainerRecord, held: Attachment | None) -> dict[str, list[dict[str, str]] | None]:
-    if held is None:
+    if held is None or not held.endpoints:
         return {}
     found: dict[str, list[dict[str, str]] | None] = dict.fromkeys(ports.exposed(record))
     for port, address in _places(held):

@@ -79,7 +79,7 @@ def of_volume(engine: Engine, point: MountPoint) -> int:
 def ipc_lender(engine: Engine, record: ContainerRecord) -> tuple[ContainerRecord, TaskStatus]:
     """Return the container whose IPC namespace another one joins. Raises NotFound, Conflict with docker's texts."""
     reference = record.request.ipc.removeprefix(CONTAINER)
-    other = engine.records.find(reference)
+    other = engine.records.lender(record, reference)
     task = engine.observe(other.id)
     told = f"can't join IPC of container {reference}"
     if not task.lives or task.status is None:
