@@ -94,7 +94,12 @@ TABLE = {
         125,
         ["is not HOST:PORT"],
     ),
-    "missing device": ([*RUN, "--device", "/dev/nope", "host", "true"], 125, ["/dev/nope", "not a device node"]),
+    "open file of a shell's": ([*RUN, "-v", "/dev/fd/63:/x", "host", "true"], 125, ["/dev/fd/63", "the engine's is"]),
+    "missing device": (
+        [*RUN, "--device", "/dev/nope", "host", "true"],
+        125,
+        ["/dev/nope", "no such file or directory"],
+    ),
     "device of another kind": ([*RUN, "--device", "/etc/passwd", "host", "true"], 125, ["/etc/passwd", "device"]),
     "relative device": ([*RUN, "--device", "nope", "host", "true"], 125, ["nope is not an absolute path"]),
     "device of CDI": (

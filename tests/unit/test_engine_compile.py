@@ -556,9 +556,9 @@ def test_tmpfs_options(options, expected):
         ("tmpfs", "b", "mount path must be absolute"),
         ("tmpfs", "/", "destination can't be '/'"),
         ("tmpfs", "/proc", "cannot be a tmpfs"),
-        ("tmpfs", "/t:foo", "invalid tmpfs option: 'foo'"),
-        ("tmpfs", "/t:size", "invalid tmpfs option: 'size'"),
-        ("tmpfs", "/t:lowerdir=/etc", "invalid tmpfs option: 'lowerdir=/etc'"),
+        ("tmpfs", "/t:foo", 'invalid tmpfs option "foo"'),
+        ("tmpfs", "/t:size", 'invalid tmpfs option "size"'),
+        ("tmpfs", "/t:lowerdir=/etc", 'invalid tmpfs option "lowerdir=/etc"'),
     ],
 )
 def test_a_wrong_mount_is_refused(field, text, expected):
@@ -566,7 +566,7 @@ def test_a_wrong_mount_is_refused(field, text, expected):
     with pytest.raises((Invalid, Unsupported)) as caught:
         mounts.mounts(asked, mountpoints.of_request(asked, "container web"), DIRECTORY, "container web")
     assert expected in caught.value.cause
-    assert text in caught.value.cause
+    assert text.removeprefix("/t:") in caught.value.cause
 
 
 def test_two_mounts_at_one_place_are_refused_with_dockers_text():

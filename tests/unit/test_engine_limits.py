@@ -230,7 +230,7 @@ def test_the_machines_devices_are_looked_up_by_path():
     )
     found = devices_of(asked).named
     assert [(device.major, device.minor) for device in found["/dev/null"]] == [(1, 3)]
-    assert (len(found["/dev/zero"]), found["/no/such"], found["/etc"]) == (1, (), ())
+    assert (len(found["/dev/zero"]), "/no/such" in found, found["/etc"]) == (1, False, ())
 
 
 # -- namespaces --------------------------------------------------------------------------------------------------------

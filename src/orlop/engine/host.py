@@ -52,7 +52,8 @@ class Host(Record):
 class Devices(Record):
     """Devices of the machine, as they are now. everything: all of them, for a privileged container.
 
-    named: those behind each path that a request names; a directory has all below it, with their paths.
+    named: those behind each path that a request names, and that is there; a directory has all below it, with their
+    paths.
     edits: what its CDI devices need.
     """
 
@@ -143,7 +144,7 @@ def devices(request: ContainerRequest, subject: str = "a container", directory: 
 
         found = specs.resolve(names, subject)
         paths |= edits.paths(found)
-    named = {path: _behind(path) for path in sorted(paths)}
+    named = {path: _behind(path) for path in sorted(paths) if os.path.exists(path)}
     return Devices(everything=tuple(everything[:_DEVICES_MAX]), named=named, edits=found)
 
 

@@ -11,7 +11,7 @@ import gc
 import os
 
 from ..linux import abi, process, signals
-from ..spec.errors import Internal, OrlopError, Unavailable
+from ..spec.errors import Internal, Invalid, OrlopError, Unavailable
 from . import channel
 from .operations import Init
 from .operations.process import execute
@@ -66,7 +66,8 @@ def refused(operation: Operation, failure: OSError) -> OrlopError:
     """Return the error of an operation that the kernel refused: what was to be done, and the kernel's words."""
     verb, _, subject = operation.describe().partition(" ")
     cause = failure.strerror or abi.strerror(failure.errno)
-    return Unavailable(verb, subject, f"{cause} ({failure.filename})" if failure.filename else cause)
+    kind = Invalid if failure.errno in operation.mistakes else Unavailable
+    return kind(verb, subject, f"{cause} ({failure.filename})" if failure.filename else cause)
 
 
 def trace_of(defect: BaseException) -> str:

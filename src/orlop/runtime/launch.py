@@ -327,7 +327,8 @@ def _attend(created: Created, plan: Plan) -> None:
         try:
             created.cgroup.apply(plan.cgroup.settings)
         except OSError as failure:
-            raise Unavailable("limit", f"the cgroup {created.cgroup.path}", _told(failure)) from None
+            kind = Invalid if failure.errno in (errno.EINVAL, errno.ERANGE) else Unavailable
+            raise kind("limit", f"the cgroup {created.cgroup.path}", _told(failure)) from None
 
 
 def _broken(failure: OSError) -> OrlopError:

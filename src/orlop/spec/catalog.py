@@ -333,7 +333,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
     ("E0709", "An address is malformed", "invalid IP address: || invalid IP address in add-host || bad format for add-host || invalid MAC address || is no port || invalid IPv... address: || invalid name of a link",
      "Addresses are numbers, such as 192.0.2.1, 2001:db8::1 or 02:42:ac:11:00:02; names are not asked for.",
      "Correct the address"),
-    ("E0710", "An address is not one of the network", "user specified IP address is supported only || user-specified IP address is supported on || no configured subnet contains IP address || does not belong to any of this network's subnets",
+    ("E0710", "An address is not one of the network", "user specified IP address is supported only || user specified IP address is supported on || no configured subnet contains IP address || does not belong to any of this network's subnets",
      "Only networks that were made with --subnet give addresses by choice, and only theirs.",
      "See the subnets: orlop network inspect NETWORK"),
     ("E0711", "A link can't be made", "could not get container for || Cannot link to || bad format for links || not attached to default bridge network",

@@ -30,6 +30,9 @@ def merge(request: ContainerRequest, image: ContainerConfig, container_id: str, 
     """
     subject = subject_of(request)
     _hostname(request.domainname, subject)
+    if "" in request.annotations:
+        cause = "invalid Annotations: the empty string is not permitted as an annotation key"
+        raise Invalid("create", subject, cause, hint="write KEY=value", code="E0234")
     entrypoint, cmd = _command(request, image)
     if not entrypoint + cmd:
         hint = "give a command after the image, or an image that has one"

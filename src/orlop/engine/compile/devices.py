@@ -85,7 +85,8 @@ def _behind(source: str, target: str, devices: Devices, subject: str) -> tuple[D
     """Return the devices behind a path of the machine (a directory may have many), at their places inside."""
     found = devices.named.get(source, ())
     if not found:
-        cause = f'error gathering device information while adding custom device "{source}": not a device node'
+        why = "not a device node" if source in devices.named else "no such file or directory"
+        cause = f'error gathering device information while adding custom device "{source}": {why}'
         raise Invalid("create", subject, cause, hint=f"see what there is: ls -l {source}", code="E0214")
     return tuple(device.replace(path=target + device.path.removeprefix(source)) for device in found)
 

@@ -187,8 +187,7 @@ def exchange(first: int, second: int) -> tuple[IdMapping, ...]:
 def _tmpfs(entry: TmpfsRequest, subject: str) -> Mount:
     target = mountpoints.tmpfs_destination(entry.target, subject, entry.options)
     if unknown := mountpoints.unknown_tmpfs_options(entry.options):
-        specification = f"{entry.target}:{','.join(entry.options)}"
-        cause = f"invalid volume specification: '{specification[:300]}': invalid tmpfs option: {unknown[0][:60]!r}"
+        cause = f'invalid tmpfs option "{unknown[0][:60]}"'
         raise Invalid("create", subject, cause, hint=mountpoints.TMPFS_HINT, code="E0405")
     given = {option.removeprefix("no") for option in entry.options}
     defaults = [option for option in _TMPFS_DEFAULTS if option.removeprefix("no") not in given]

@@ -78,6 +78,9 @@ def create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, 
 
 def _create(engine: Engine, request: ContainerRequest) -> tuple[ContainerRecord, tuple[str, ...]]:
     orders.check(request, config.subject_of(request))
+    for mode in (request.pid, request.ipc):
+        if mode.startswith(CONTAINER) and mode != CONTAINER:
+            engine.records.find(mode.removeprefix(CONTAINER))  # docker's too: of the network it is asked at the start
     notes = network_requests.check(engine, request, config.subject_of(request))
     image = _source(engine, request)
     container_id = names.new_id()

@@ -153,6 +153,10 @@ def settled(
     engine: Engine, point: MountPoint, request: ContainerRequest, container_id: str, subject: str
 ) -> MountPoint:
     """Return the mount point with what has to be looked up: devices of volumes, ids of images, new names."""
+    if point.type == BIND and _is_open_file(point.source):
+        cause = f"bind source {point.source[:300]} is an open file of who looks, and the engine's is another one"
+        hint = "write what it holds into a file, and mount that"
+        raise Invalid("create", subject, cause, hint=hint, code="E0401")
     if point.type == BIND and not point.create_source and not os.path.exists(point.source):
         cause = f'invalid mount config for type "bind": bind source path does not exist: {point.source[:300]}'
         raise Invalid("create", subject, cause, hint="make it, or use -v, which makes a directory", code="E0401")
@@ -181,6 +185,18 @@ def settled(
         options=found.options,
         recursive=recursive,
     )
+
+
+def _is_open_file(source: str) -> bool:
+    """Tell whether a path leads through /proc/self/fd, as /dev/stdin and a shell's <(...) do."""
+    targets = [source]
+    try:
+        targets.append(os.path.join(os.path.dirname(source), os.readlink(source)))
+    except OSError:
+        pass  # no link
+    places = [os.path.realpath(os.path.dirname(path)) for path in targets]
+    own = f"/proc/{os.getpid()}/"
+    return any(place.startswith(own) and place.endswith("/fd") for place in places)
 
 
 def notes(record: ContainerRecord) -> tuple[str, ...]:

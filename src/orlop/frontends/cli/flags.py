@@ -20,17 +20,26 @@ INT64_MAX = 2**63 - 1
 
 
 class BadValue(ValueError):
-    """A flag's value is refused. args: the cause in docker's words where it has some, and the next step."""
+    """A flag's value is refused. args: the cause in docker's words where it has some, and the next step.
 
-    def __init__(self, cause: str, hint: str = "") -> None:
+    late: docker's client passes it on, and its daemon refuses it: the command ends as for every refusal of the engine.
+    """
+
+    def __init__(self, cause: str, hint: str = "", *, late: bool = False) -> None:
         super().__init__(cause)
         self.hint = hint
+        self.late = late
 
 
 class UsageError(Exception):
-    """The command line itself is wrong: the message, the next step, the exit status, whether to show the usage."""
+    """The command line itself is wrong: the message, the next step, the exit status, whether to show the usage.
 
-    def __init__(self, message: str, hint: str = "", code: int = EXIT_FLAGS, *, shows_usage: bool = True) -> None:
+    code: None is the status that the command has where the engine refuses.
+    """
+
+    def __init__(
+        self, message: str, hint: str = "", code: int | None = EXIT_FLAGS, *, shows_usage: bool = True
+    ) -> None:
         super().__init__(message)
         self.hint = hint
         self.code = code
@@ -181,7 +190,8 @@ class _Parser:
             value = flag.kind.parse(text)
         except BadValue as wrong:
             message = f'invalid argument {quote(text)} for "{flag.title}" flag: {wrong}'
-            raise UsageError(message, wrong.hint) from None
+            code = None if wrong.late else EXIT_FLAGS
+            raise UsageError(message, wrong.hint, code, shows_usage=not wrong.late) from None
         self.options.set(flag, value)
 
     def _unknown(self, title: str, name: str, message: str) -> UsageError:

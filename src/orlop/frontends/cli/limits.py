@@ -151,7 +151,7 @@ def parse_pair(text: str) -> tuple[str, str]:
     """KEY=value or KEY."""
     key, _, value = text.partition("=")
     if not key.strip():
-        raise BadValue(f"invalid annotation '{text}': empty name", "write KEY=value")
+        raise BadValue(f"invalid annotation '{text}': empty name", "write KEY=value", late=True)
     return key, value
 
 
@@ -239,7 +239,8 @@ def parse_timens(text: str) -> str:
 def parse_ipc(text: str) -> str:
     if text in ("", "none", "host", "private", "shareable") or _is_joined(text):
         return text
-    raise BadValue(f"invalid IPC mode: {text}", "write none, private, shareable, host, container:NAME or ns:PATH")
+    hint = "write none, private, shareable, host, container:NAME or ns:PATH"
+    raise BadValue(f"invalid IPC mode: {text}", hint, late=True)
 
 
 def _is_joined(text: str) -> bool:
@@ -249,7 +250,8 @@ def _is_joined(text: str) -> bool:
 def parse_isolation(text: str) -> str:
     if text.lower() in ("", "default"):
         return text.lower()
-    raise BadValue(f"Invalid isolation: {quote(text)} - linux only supports 'default'", "leave --isolation away")
+    cause = f"Invalid isolation: {quote(text)} - linux only supports 'default'"
+    raise BadValue(cause, "leave --isolation away", late=True)
 
 
 def parse_gpus(text: str) -> str:
@@ -265,7 +267,7 @@ def parse_api_socket(text: str) -> bool:
 
 
 def _windows_only(text: str) -> str:
-    raise BadValue("it is only supported by containers of Windows, and this is Linux", "leave it away")
+    raise BadValue("it is only supported by containers of Windows, and this is Linux", "leave it away", late=True)
 
 
 _DEVICE = Kind("list", parse_device, repeatable=True)

@@ -17,7 +17,7 @@ from ... import __version__, frozen
 from ...spec.errors import OrlopError
 from . import commands
 from .command import Command, Invocation, visible, warn
-from .flags import BOOL, EXIT_USAGE, BadValue, Flag, Options, UsageError, parse, quote, suggest
+from .flags import BOOL, EXIT_FLAGS, EXIT_USAGE, BadValue, Flag, Options, UsageError, parse, quote, suggest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def main(words: list[str]) -> int:
         return _run(options, rest)
     except UsageError as wrong:
         _explain_usage(wrong, "Usage:  orlop [OPTIONS] COMMAND [ARG...]", "orlop")
-        return wrong.code
+        return wrong.code or EXIT_FLAGS
     except BrokenPipeError:
         return EXIT_OUTPUT_CLOSED
     except KeyboardInterrupt:
@@ -151,7 +151,7 @@ def run_command(
         from . import help
 
         _explain_usage(wrong, help.usage_line(name, command), name)
-        return wrong.code
+        return command.exit_failure if wrong.code is None else wrong.code
     except BadValue as wrong:  # of a text that the command itself takes apart
         _explain_usage(UsageError(str(wrong), wrong.hint, shows_usage=False), "", name)
         return command.exit_failure

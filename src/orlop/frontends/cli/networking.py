@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .flags import Options
 
 _HINT_PORT = "write [HOST_IP:]HOST_PORT:CONTAINER_PORT[/PROTOCOL], such as 8080:80 or 127.0.0.1:8000-8010:80-90/udp"
+_HINT_LINK = "write it as --link CONTAINER:ALIAS"
 _HINT_NETWORK = "write a network's name, or name=NET,alias=NAME,ip=ADDRESS"
 
 
@@ -158,8 +159,19 @@ def _of_podman(text: str) -> str:
 
 _FIELDS = {"ip": "ipv4", "ip6": "ipv6", "mac-address": "mac_address"}
 
+
+def parse_link(text: str) -> str:
+    """CONTAINER or CONTAINER:ALIAS; which container there is, the engine knows."""
+    if not text:
+        raise BadValue("empty string specified for links", _HINT_LINK)
+    if text.count(":") > 1:
+        raise BadValue(f"bad format for links: {text}", _HINT_LINK)
+    return text
+
+
 PORT = Kind("list", parse_port, repeatable=True)
 NETWORK = Kind("network", parse_network, repeatable=True)
+_LINK = Kind("list", parse_link, repeatable=True)
 
 # fmt: off
 NETWORK_FLAGS = (
@@ -174,7 +186,7 @@ NETWORK_FLAGS = (
     Flag("host-access", "", LIST, "Let it reach PORT[-PORT][/PROTO] of the host's loopback at host.docker.internal"),
     Flag("ip", "", STRING, "IPv4 address (e.g., 172.30.100.104)", default=""),
     Flag("ip6", "", STRING, "IPv6 address (e.g., 2001:db8::33)", default=""),
-    Flag("link", "", LIST, "Add link to another container"),
+    Flag("link", "", _LINK, "Add link to another container"),
     Flag("link-local-ip", "", LIST, "Container IPv4/IPv6 link-local addresses"),
     Flag("mac-address", "", STRING, "Container MAC address (e.g., 92:d0:c6:0a:29:33)", default=""),
     Flag("net", "", NETWORK, "Connect a container to a network", hidden=True),
@@ -228,9 +240,8 @@ def _endpoints(options: Options, chosen: tuple[Chosen, ...]) -> tuple[EndpointRe
     }
     first = chosen[0] if chosen else Chosen("bridge", {})
     named = first.name if first.name != "default" else "bridge"
-    private = named in ("none", "host") or named.startswith(("container:", "ns:"))
-    if private:
-        _refuse_private(options, chosen, own)
+    if private := next((one.name for one in chosen if _is_private(one.name)), ""):
+        _refuse_private(private, chosen, own)
         return ()
     if not chosen and not any(own.values()):
         return ()
@@ -249,14 +260,21 @@ def _endpoints(options: Options, chosen: tuple[Chosen, ...]) -> tuple[EndpointRe
     return tuple(found)
 
 
-def _refuse_private(options: Options, chosen: tuple[Chosen, ...], own: dict[str, Any]) -> None:
-    mode = chosen[0].name
+def _is_private(mode: str) -> bool:
+    return mode in ("none", "host") or mode.startswith(("container:", "ns:"))
+
+
+def _refuse_private(mode: str, chosen: tuple[Chosen, ...], own: dict[str, Any]) -> None:
     if len(chosen) > 1:
         cause = "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
         raise Invalid("use", "--network", cause, hint=f"use --network {mode} alone", code="E0707")
-    if own["aliases"] or own["ipv4"] or own["ipv6"] or own["link_local"]:
-        cause = "conflicting options: addresses and aliases, and the network mode"
-        raise Invalid("use", f"--network {mode}", cause, hint="they belong to a network of your own", code="E0707")
+    hint = "they belong to a network of your own"
+    if own["aliases"]:
+        cause = "network-scoped aliases are only supported for user-defined networks"
+        raise Invalid("use", f"--network {mode}", cause, hint=hint, code="E0707")
+    if own["ipv4"] or own["ipv6"] or own["link_local"]:
+        cause = "user specified IP address is supported on user defined networks only"
+        raise Invalid("use", f"--network {mode}", cause, hint=hint, code="E0710")
     if own["mac_address"]:
         cause = "conflicting options: mac-address and the network mode"
         raise Invalid("use", f"--network {mode}", cause, hint="leave --mac-address away", code="E0707")

@@ -222,7 +222,9 @@ def security_option(text: str) -> str:
     key, separator, value = text.partition("=")
     if not separator:
         key, separator, value = text.partition(":")
-    if not separator and text not in ("no-new-privileges", "nesting"):
+    if (separator and not value and key != "seccomp") or (
+        not separator and text not in ("no-new-privileges", "nesting")
+    ):
         raise Invalid(
             "use", f"--security-opt {text}", "it is not KEY=VALUE", hint="write seccomp=unconfined, for instance"
         )

@@ -91,7 +91,7 @@ def parse_cpus(text: str) -> int:
         raise BadValue("value is too precise", "write at most nine digits after the point")
     nanos = above * _NANO // below
     if not 0 <= nanos <= INT64_MAX:
-        raise BadValue(f"{text} is not a number of processors", _HINT_CPUS)
+        raise BadValue(f"{text} is not a number of processors", _HINT_CPUS, late=True)
     return nanos
 
 
@@ -167,7 +167,8 @@ def parse_tmpfs(text: str) -> tuple[str, tuple[str, ...]]:
     """target[:option,...]."""
     target, _, options = text.partition(":")
     if not target.startswith("/"):
-        raise BadValue(f"invalid mount path: '{target}' mount path must be absolute", "write --tmpfs /PATH:size=64m")
+        cause = f"invalid mount path: '{target}' mount path must be absolute"
+        raise BadValue(cause, "write --tmpfs /PATH:size=64m", late=True)
     return target, tuple(option for option in options.split(",") if option)
 
 
@@ -204,7 +205,7 @@ def parse_restart(text: str) -> tuple[str, int]:
     if colon and not policy:
         cause = "invalid restart policy format: no policy provided before colon"
         raise BadValue(cause, "write --restart on-failure:3, for instance")
-    if colon and not (count.isascii() and count.removeprefix("-").isdecimal() and len(count) < 12):
+    if count and not (count.isascii() and count.removeprefix("-").isdecimal() and len(count) < 12):
         cause = "invalid restart policy format: maximum retry count must be an integer"
         raise BadValue(cause, "write --restart on-failure:3, for instance")
     return policy, int(count or 0)

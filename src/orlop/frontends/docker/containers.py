@@ -12,7 +12,7 @@ from ...engine.containers.watch import EXITED, REMOVED
 from ...engine.rootfs import difference
 from ...spec import attach, jsonio
 from ...spec.container import UpdateRequest
-from ...spec.errors import NotFound, OrlopError
+from ...spec.errors import Invalid, NotFound, OrlopError, Unavailable
 from . import creation, hijack, older, websocket
 from .door import Door, Status
 from .words import console_size, detach_keys, moment_ns, prune_filters, terminal_size
@@ -30,6 +30,8 @@ _MAC_WARNING = (
     "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
 )
 _NEXT_EXIT = "next-exit"
+# Failures of these are in docker's words; of others ("set net.x to y", "limit ...") the cause alone says too little.
+_WORDS_OF_DOCKER = ("start", "create", "connect", "use")
 _CONDITIONS = {"": EXITED, "not-running": EXITED, _NEXT_EXIT: EXITED, "removed": REMOVED}
 
 
@@ -96,7 +98,9 @@ def start(door: Door) -> None:
     ours, theirs = hijack.pair() if waiting else (None, None)
     try:
         lifecycle.start(door.engine, record.id, Client(theirs, door.context.planned_size(record.id)))
-    except BaseException:
+    except BaseException as wrong:
+        if isinstance(wrong, (Invalid, Unavailable)) and wrong.verb not in _WORDS_OF_DOCKER:
+            wrong.cause = str(wrong)
         if ours is not None:
             ours.close()
         for promise in waiting:

@@ -296,7 +296,8 @@ def _cdi_devices(host: Reader) -> tuple[DeviceRequest, ...]:
     for one in host.parts("DeviceRequests"):
         if one.text("Driver") != "cdi":
             hint = "name a CDI device: --device VENDOR/CLASS=NAME"
-            cause = f'HostConfig.DeviceRequests: there is no device driver "{one.text("Driver")[:60]}"'
+            capable = " ".join(f"[{' '.join(words)}]" for words in one.lists("Capabilities"))
+            cause = f'could not select device driver "{one.text("Driver")[:60]}" with capabilities: [{capable[:200]}]'
             raise Unsupported("create", "a container", cause, hint=hint)
         for name in one.texts("DeviceIDs"):
             if "=" not in name or name.startswith("/"):
@@ -420,8 +421,10 @@ def _networks(config: Reader, host: Reader, networking: Reader) -> tuple[str, tu
     ):
         raise _conflicting_mac()
     if mode in ("none", "host") and any(map(_has_address, wishes.values())):
-        cause = "user-specified IP address is supported on user defined networks only"
-        raise Invalid("create", "a container", cause, hint="leave --ip and --ip6 away", code="E0707")
+        cause = "user specified IP address is supported on user defined networks only"
+        raise _wrong_place(mode, cause, "leave --ip and --ip6 away")
+    if mode in ("none", "host"):
+        _check_link_local(mode, wishes)
     if (
         mode in ("none", "host")
         or mode.startswith(("container:", "ns:"))
@@ -457,6 +460,24 @@ def _give_mac_address(address: str, mode: str, wishes: dict[str, object]) -> Non
 def _has_address(wish: Reader) -> bool:
     ipam = wish.part("IPAMConfig")
     return bool(ipam.text("IPv4Address") or ipam.text("IPv6Address"))
+
+
+def _check_link_local(mode: str, wishes: dict[str, Reader]) -> None:
+    """Refuse what is no address, though no interface is there to get it: docker ignores those that are."""
+    from ...network import subnet
+
+    for wish in wishes.values():
+        for address in wish.part("IPAMConfig").texts("LinkLocalIPs"):
+            try:
+                subnet.number(address)
+            except ValueError:
+                cause = f"invalid link-local IP address: {address[:100]}"
+                raise _wrong_place(mode, cause, "write one such as 169.254.7.7") from None
+
+
+def _wrong_place(network: str, cause: str, hint: str) -> Invalid:
+    text = f"invalid config for network {network}: invalid endpoint settings:\n{cause}"
+    return Invalid("create", "a container", text, hint=hint, code="E0710")
 
 
 def _conflicting_mac() -> Invalid:

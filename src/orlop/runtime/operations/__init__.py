@@ -30,9 +30,13 @@ _PROC_ROOT_INO = 1  # include/linux/proc_fs.h
 
 
 class Operation(Record):
-    """One thing that is done. subject: the heading under which `explain` shows it."""
+    """One thing that is done. subject: the heading under which `explain` shows it.
+
+    mistakes: the kernel's errors that say that what was asked for is wrong, not that this machine lacks something.
+    """
 
     subject = "container"
+    mistakes = frozenset[int]()  # no annotation: it is the class's, not a field
 
     def describe(self) -> str:
         """Return what is done, for people, without a trailing stop: "mount proc at /proc"."""

@@ -87,6 +87,7 @@ class NewFilesystem(Operation):
     options: MountOptions = MountOptions()
     label: str = ""
     subject = "mounts"
+    mistakes = frozenset((errno.EINVAL,))  # its options are the caller's
 
     def describe(self) -> str:
         details = [*(["read-only"] if self.options.read_only else []), *map(_text, self.options.data)]

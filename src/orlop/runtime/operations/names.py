@@ -1,5 +1,6 @@
 """What the UTS namespace and the own procfs are told: host name, domain name, sysctls, security labels."""
 
+import errno
 import os
 from _socket import sethostname
 
@@ -62,6 +63,7 @@ class WriteProcfs(Operation):
     value: str
     words: str
     subject = "kernel settings"
+    mistakes = frozenset((errno.ENOENT, errno.EINVAL, errno.ERANGE))
 
     def describe(self) -> str:
         return self.words

@@ -25,6 +25,7 @@ PULL_POLICIES = ("always", "missing", "never", LAZY)
 STREAMS = frozenset(("stdin", "stdout", "stderr"))
 # Addresses, names of resolv.conf, --rm with --restart: docker's client refuses them, here it is the engine.
 _READ_BY_CLIENTS = ("(E0709)", "(E0717)", "(E1107)")
+_READ_BY_DAEMONS = ("(E0105)", "(E0710)")  # an image's name, an address: here it is the command line
 _SYSTEMD, _LINGERS = "/run/systemd/system", "/var/lib/systemd/linger"
 
 
@@ -138,7 +139,8 @@ def _create(invocation: Invocation) -> int:
     try:
         wanted = request.container_request(options, invocation.arguments, attached_streams(options))
     except OrlopError as wrong:
-        raise _of_the_line(wrong) from None
+        found = _of_the_line(wrong)
+        raise (wrong if found.hint.endswith(_READ_BY_DAEMONS) else found) from None
     if options["dry-run"]:
         return _print_plan(invocation, wanted)
     with ContainerIdFile(options["cidfile"]) as id_file, invocation.connect() as engine:
