@@ -115,9 +115,52 @@ def test_a_failing_step_is_the_error(docker: Docker, tmp_path: Path, context: Pa
     (context / "Dockerfile").write_text("FROM host\nRUN echo before; exit 3\n")
     told = docker.build(context, check=False)
     assert 'process "/bin/sh -c echo before; exit 3" did not complete successfully: exit code: 3' in told
+    rule = "-" * 20
+    place = f"Dockerfile:2\n{rule}\n   1 |     FROM host\n   2 | >>> RUN echo before; exit 3\n   3 |     \n{rule}\n"
+    assert place in told and "failed to solve: process" in told
     (context / "Dockerfile").write_text("FORM host\n")
-    assert "FORM" in docker.build(context, check=False)
+    told = docker.build(context, check=False)
+    assert "\n   1 | >>> FORM host\n" in told
+    assert "ERROR: failed to solve: dockerfile parse error on line 1: unknown instruction: FORM" in told
+    (context / "Dockerfile").write_text("FROM host\nENV X=${Y:\n")
+    assert """ERROR: failed to solve: failed to process "${Y:": syntax error""" in docker.build(context, check=False)
+    (context / "Dockerfile").write_text("FROM 127.0.0.1:1/x\n")
+    text = "ERROR: failed to solve: 127.0.0.1:1/x: failed to resolve source metadata for 127.0.0.1:1/x:latest: "
+    assert text in docker.build(context, check=False)
     assert "open nowhere: no such file or directory" in docker.build("-f", context / "nowhere", context, check=False)
+
+
+def test_progress_is_in_buildkits_words(docker: Docker, tmp_path: Path, context: Path) -> None:
+    """What logs are searched for: names of steps, what is written and how it is called."""
+    facts = tmp_path / "facts"
+    told = docker.build("-t", "me/told:1", "--target", "base", "--metadata-file", facts, context)
+    known = json.loads(facts.read_text())
+    assert known["image.name"] == "docker.io/me/told:1"
+    for line in (
+        "[internal] load build definition from Dockerfile",
+        f"transferring dockerfile: {len(DOCKERFILE)}B done",
+        "[internal] load .dockerignore",
+        "transferring context: 6B done",
+        "[internal] load metadata for docker.io/library/host:latest",
+        "[base 1/2] FROM docker.io/library/host:latest",
+        "exporting to image",
+        "exporting layers done",
+        f"writing image {known['containerimage.config.digest']} done",
+        "naming to docker.io/me/told:1 done",
+    ):
+        assert any(one.partition(" ")[2] == line for one in told.splitlines()), (line, told)
+    named = docker.build("--build-context", f"more={context}", "-f", "-", context, stdin=_dockerfile(tmp_path, "more"))
+    assert "[internal] load build context" not in named and "[context more] load from client" in named
+    # No image is told of where only files were wanted.
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY a /\n")
+    assert docker("buildx", "build", "-q", "-o", f"type=local,dest={tmp_path / 'q'}", context).strip() == ""
+    assert "exporting to client directory" in docker.build("-o", f"type=local,dest={tmp_path / 'r'}", context)
+
+
+def _dockerfile(place: Path, stage: str) -> Path:
+    path = place / "of-stdin"
+    path.write_text(f"FROM scratch\nCOPY --from={stage} a /a\n")
+    return path
 
 
 def test_outputs_come_back(docker: Docker, tmp_path: Path, context: Path, orlop: Environment) -> None:

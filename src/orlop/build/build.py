@@ -27,11 +27,12 @@ from . import contexts, graph, history, verify
 from .cache.imports import Gone
 from .cache.places import INLINE, MAX
 from .dockerfile.compile import compile as compile_graph
+from .dockerfile.compile import whole_name
 from .dockerfile.lines import RECIPES, UNSPOKEN_HINT, is_spoken, unspoken
 from .dockerfile.options import Options
 from .dockerfile.parse import parse
 from .dockerfile.source import DockerfileError
-from .journal import Journal
+from .journal import METADATA, Journal
 from .settings import Settings, place_of
 from .solver.solve import Solver, name_of
 
@@ -127,6 +128,7 @@ class _Work:
         self._began = time.monotonic()
         self._name = ""
         self._title = ""
+        self._source: Source | None = None  # once it is read
 
     def run(self) -> None:
         """Do it; the failure is told by the caller."""
@@ -159,7 +161,9 @@ class _Work:
         self._title = f"{given.identity} {given.dockerfile}".strip()
         self._name = hashlib.sha256(f"{given.identity}\0{given.dockerfile}\0{request.target}".encode()).hexdigest()
         solver.settings.before = history.inputs_before(solver.engine, self._name)
-        compiled = compile_graph(*read_request(solver, request, given))
+        written = read_request(solver, request, given)
+        self._source = written[0].source
+        compiled = compile_graph(*written)
         for warning in compiled.warnings:
             solver.journal.tell({"warning": told_warning(warning)})
         if compiled.unconsumed:
@@ -208,6 +212,10 @@ class _Work:
     def _tell_failure(self, failure: BaseException) -> None:
         if isinstance(failure, DockerfileError):
             self.solver.journal.tell({"excerpt": failure.excerpt})
+            self.solver.journal.tell({"at": _at(failure.source, failure.lines)})
+        vertex = self.solver.failed_vertex
+        if self._source is not None and vertex is not None and vertex.origin.lines[0]:
+            self.solver.journal.tell({"at": _at(self._source, vertex.origin.lines)})
         step = self.solver.failed_step
         if step is not None:
             number, name = step
@@ -267,8 +275,12 @@ def read_request(solver: Solver, request: BuildRequest, given: contexts.Given) -
     def config_of(reference: str, platform: Platform) -> ContainerConfig:
         from .solver.sources import find_image
 
-        log = solver.journal.step(0, f"[internal] load metadata for {reference}")
-        image = find_image(solver, reference, platform, log)
+        log = solver.journal.step(0, METADATA + whole_name(reference))
+        try:
+            image = find_image(solver, reference, platform, log)
+        except OrlopError as failure:
+            log.end("failed", failure.cause)
+            raise
         log.end("done")
         return image.config.config
 
@@ -298,13 +310,17 @@ def _instructions(solver: Solver, compiled: Compiled) -> list[dict[str, object]]
     """Return the instructions that are built, as the Dockerfile has them: their text, and which vertex they are."""
     found: list[tuple[graph.Origin, int]] = []
     for vertex in solver.plan(target.vertex for target in compiled.targets):
-        if vertex.origin.text and not isinstance(vertex, graph.InlineFile | graph.HttpSource | graph.GitSource):
+        if vertex.origin.lines[0] and not isinstance(vertex, graph.InlineFile | graph.HttpSource | graph.GitSource):
             found.append((vertex.origin, solver.number(vertex)))
     seen = {origin for origin, _ in found}
     for target in compiled.targets:
         found += [(step.origin, 0) for step in target.steps if step.vertex is None and step.origin not in seen]
     found.sort(key=lambda pair: pair[0].lines)
-    return [{"text": origin.text, "step": number} for origin, number in found]
+    return [{"text": origin.written or origin.text, "step": number} for origin, number in found]
+
+
+def _at(source: Source, lines: tuple[int, int]) -> dict[str, object]:
+    return {"file": source.name, "lines": list(lines), "text": source.text}
 
 
 def told_warning(warning: Warning) -> dict[str, object]:

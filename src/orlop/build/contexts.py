@@ -179,7 +179,7 @@ def _named(solver: Solver, name: str, source: str) -> graph.Vertex:
         if text:
             tree.excluded = Matcher(parse_lines(text.decode(errors="surrogateescape")))
         solver.contexts[name] = tree
-        return graph.Context(name=name)
+        return graph.Context(name=name, origin=graph.Origin(text=f"[context {name}] load from client"))
     url = _git_url(source)
     if url is not None:
         return _git_source(url)

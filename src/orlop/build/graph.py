@@ -42,6 +42,7 @@ class Origin(Identical):
 
     file: as the user called it. text: the instruction as progress and errors show it ("RUN make").
     stage: its name, or "stage-2"; step and steps: which one of how many in the stage.
+    written: the instruction as it is written, where `text` says something else of it.
     """
 
     file: str = ""
@@ -50,6 +51,7 @@ class Origin(Identical):
     stage: str = ""
     step: int = 0
     steps: int = 0
+    written: str = ""
 
 
 class Vertex(Identical):
@@ -84,6 +86,7 @@ class Context(Vertex):
     What .dockerignore excludes is not in the tree; whoever gives the folder to the solver says what that is.
     """
 
+    origin: Origin = Origin(text="[internal] load build context")
     name: str = MAIN_CONTEXT
 
 

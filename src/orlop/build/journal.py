@@ -6,7 +6,11 @@ The messages are this module's; doors translate them. A step is known by its num
     {"step": 3, "name": "[build 2/4] RUN make", "state": "started" | "done" | "cached" | "failed", "seconds", "error"}
     {"step": 3, "stream": 1 | 2, "log": "text"}
     {"step": 1, "pull": docker's message}
+    {"step": 0, "name", "status": "writing image sha256:..."}            something that a step has done
+    {"at": {"file", "lines": [first, last], "text": the whole file}}      where it is wrong, or a step of it failed
     {"warning": {...}}
+
+Steps of number 0 are what no instruction asks for; they are known by their names, which their messages tell.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     Message = dict[str, object]
 
+METADATA = "[internal] load metadata for "  # and an image's name: a step's name
 LOG_BYTES_SHOWN_MAX = 64 * 1024  # one message
 PLAIN_BYTES_MAX = 64 * 1024  # of output that is kept as it is; what is longer is compressed
 PACKED_SUFFIX = ".zst"
@@ -88,6 +93,7 @@ class StepLog:
         self.number = number
         self.name = name
         self.log_bytes = 0
+        self._known_as: Message = {"step": number} if number else {"step": 0, "name": name}
         journal.tell({"step": number, "name": name, "state": "started"})
 
     @property
@@ -101,11 +107,11 @@ class StepLog:
         for at in range(0, len(data), LOG_BYTES_SHOWN_MAX):
             text = self._decoders[stream].decode(data[at : at + LOG_BYTES_SHOWN_MAX])
             if text:
-                self._journal.tell({"step": self.number, "stream": stream, "log": text})
+                self._journal.tell({**self._known_as, "stream": stream, "log": text})
 
     def note(self, message: Message) -> None:
         """Tell something about the step."""
-        self._journal.tell({"step": self.number, **message})
+        self._journal.tell({**self._known_as, **message})
 
     def end(self, state: str, error: str = "", tree: str = "") -> None:
         """The step is over: "done", "cached" or "failed". tree: the ChainID of what it left."""

@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left
 
 from orlop.image.expand import expand
-from orlop.spec.errors import Invalid, NotFound
+from orlop.spec.errors import Invalid, NotFound, OrlopError
 from orlop.spec.image import ContainerConfig
 from orlop.spec.platform import Platform
 from orlop.spec.reference import Reference
@@ -151,8 +151,17 @@ class Bases:
     def vertex(self, reference: str, platform: Platform, origin: graph.Origin) -> graph.ImageSource:
         key = reference, platform
         if key not in self._vertices:
+            origin = origin.replace(text=f"FROM {whole_name(reference)}", written=origin.text)
             self._vertices[key] = graph.ImageSource(reference=reference, platform=platform, origin=origin)
         return self._vertices[key]
+
+
+def whole_name(reference: str) -> str:
+    """Return an image's whole name, as BuildKit shows it."""
+    try:
+        return str(Reference.parse(reference).tagged())
+    except OrlopError:
+        return reference  # of a layout
 
 
 class Stages:

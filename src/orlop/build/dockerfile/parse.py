@@ -77,11 +77,11 @@ def parse_line(source: Source, line: Line, escape: str) -> kinds.Instruction:
     parser = _PARSERS.get(line.word.upper())
     if parser is None:
         cause = f"unknown instruction: {line.word[:80]}{suggestion(line.word, list(_PARSERS))}"
-        source.wrong(line.lines, cause, hint="instructions are " + ", ".join(sorted(_PARSERS)))
+        source.unparsed(line.lines, cause, hint="instructions are " + ", ".join(sorted(_PARSERS)))
     try:
         return parser(_Line(line, escape))
     except ValueError as wrong:
-        return source.wrong(line.lines, str(wrong))
+        return source.unparsed(line.lines, str(wrong))
 
 
 def parse_trigger(trigger: str, source: Source) -> kinds.Instruction:
@@ -92,7 +92,7 @@ def parse_trigger(trigger: str, source: Source) -> kinds.Instruction:
         inner.wrong(lines[-1].lines, "an ONBUILD trigger is one instruction")
     instruction = parse_line(inner, lines[0], "\\")
     if isinstance(instruction, kinds.From | kinds.Maintainer | kinds.OnBuild):
-        inner.wrong(lines[0].lines, f"{instruction.name} isn't allowed as an ONBUILD trigger")
+        inner.unparsed(lines[0].lines, f"{instruction.name} isn't allowed as an ONBUILD trigger")
     return instruction
 
 

@@ -12,6 +12,11 @@ DOCKERFILE_BYTES_MAX = 8 * 1024 * 1024
 _CONTEXT_LINES = 2
 _SHOWN_LINES_MAX = 40
 _SHOWN_CHARACTERS_MAX = 240
+# What is wrong already where BuildKit cuts a text into lines and words.
+_OF_LINES = (
+    "ENV must have", "LABEL must have", "Syntax error - ", "unsupported mount type", "invalid value", "unexpected key",
+    "unsupported sharing",
+)  # fmt: skip
 _BOM = b"\xef\xbb\xbf"
 _RULE = "-" * 20
 
@@ -50,6 +55,10 @@ class Source:
         """Raise DockerfileError for these lines."""
         raise DockerfileError(self, lines, cause, hint=hint)
 
+    def unparsed(self, lines: tuple[int, int], cause: str, *, hint: str = "") -> NoReturn:
+        """Raise DockerfileError for an instruction that is none, as BuildKit counts it."""
+        raise DockerfileError(self, lines, cause, hint=hint, parsing=not cause.startswith(_OF_LINES))
+
     def place(self, line: int) -> tuple[str, int]:
         """Return the file and the line where a line was written."""
         return self.places[line - 1] if 0 < line <= len(self.places) else (self.name, line)
@@ -69,10 +78,13 @@ class Source:
 class DockerfileError(Invalid):
     """What is wrong with some lines of a Dockerfile. lines: the first and the last."""
 
-    def __init__(self, source: Source, lines: tuple[int, int], cause: str, *, hint: str = "") -> None:
+    def __init__(
+        self, source: Source, lines: tuple[int, int], cause: str, *, hint: str = "", parsing: bool = False
+    ) -> None:
         super().__init__("read", ":".join(map(str, source.place(lines[0]))), cause, hint=hint)
         self.source = source
         self.lines = lines
+        self.parsing = parsing
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.cause}"
@@ -84,8 +96,13 @@ class DockerfileError(Invalid):
 
     @property
     def docker_text(self) -> str:
-        """The error in docker's words, for those who speak to docker."""
+        """The error in the classic builder's words, for those who speak to docker."""
         return f"dockerfile parse error on line {self.lines[0]}: {self.cause}"
+
+    @property
+    def buildkit_text(self) -> str:
+        """The error in BuildKit's words, which names the line where an instruction is wrong in itself."""
+        return self.docker_text if self.parsing else self.cause
 
 
 def suggestion(wrong: str, known: tuple[str, ...] | list[str] | set[str]) -> str:

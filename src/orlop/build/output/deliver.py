@@ -43,12 +43,15 @@ def deliver(solver: Solver, targets: Sequence[graph.Target], sinks: Sequence[int
     """
     outputs = solver.settings.request.outputs or (DEFAULT,)
     images.check(solver, targets)
+    log = solver.journal.step(0, _title(outputs))
     written: dict[tuple[Form, object], Descriptor] = {}
     for output in (*outputs, DEFAULT):
         if output.type not in (TAR, LOCAL, NOWHERE) and (output.form, output.annotations) not in written:
             if output is DEFAULT and written:
                 break
             written[output.form, output.annotations] = images.write(solver, targets, output)
+    if written:
+        log.note({"status": "exporting layers"})
     described = [(output, written.get((output.form, output.annotations))) for output in outputs]
     for output, descriptor in described:
         _send(solver, targets, output, descriptor, sinks)
@@ -57,12 +60,27 @@ def deliver(solver: Solver, targets: Sequence[graph.Target], sinks: Sequence[int
         if descriptor is not None and output.store and (output.type == IMAGE or _is_load(output)):
             names += _name(solver, output, descriptor)
     result = next(one for one in (*(one for _, one in described), *written.values()) if one is not None)
+    identity = solver.engine.images.id_of(result)
+    if any(one is not None for _, one in described):
+        log.note({"status": f"writing image {identity}"})
+    for name in dict.fromkeys(names):
+        log.note({"status": f"naming to {Reference.parse(name)}"})
+    log.end("done")
     return {
-        "id": solver.engine.images.id_of(result),
+        "id": identity,
         "digest": str(result.digest),
         "names": list(dict.fromkeys(names)),
         "descriptor": result.to_json(),
     }
+
+
+def _title(outputs: Sequence[Output]) -> str:
+    """Return what BuildKit calls the export; of several, the first says it."""
+    kind = outputs[0].type
+    if kind in (LOCAL, TAR):
+        return f"exporting to client {'directory' if kind == LOCAL else 'tarball'}"
+    is_archive = kind in (OCI, DOCKER) and not _is_load(outputs[0])
+    return f"exporting to {kind} image format" if is_archive else "exporting to image"
 
 
 def _is_load(output: Output) -> bool:
@@ -82,9 +100,7 @@ def _send(
     sinks: Sequence[int],
 ) -> None:
     if output.type in (LOCAL, TAR):
-        log = solver.journal.step(0, f"[internal] exporting to {output.type}")
         _write_trees(solver, targets, output, _sink(output, sinks))
-        log.end("done")
     elif descriptor is not None and output.path:
         layout = LayoutDirectory(output.path, make=True)
         try:

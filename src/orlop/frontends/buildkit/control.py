@@ -15,16 +15,21 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import socket
 import threading
 
 from ... import __version__
+from ...build.contexts import IGNORE_FILE
+from ...build.journal import METADATA
 from ...build.request import BuildRequest
 from ...spec import jsonio, protobuf
 from ...spec.errors import Conflict, Denied, Invalid, NotFound, OrlopError, Unsupported
+from ...spec.reference import Reference
 from . import grpc, outputs
 from .asking import Asking
 from .content import CachesToSend
+from .failures import failed
 from .frontend import FRONTEND, attestations_of, cache_sources, request_of, upload
 from .http2 import Stream
 from .status import Progress
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
 BUILDS_MAX = 200
 ENDED_MAX = 20  # builds that are over, kept for a client whose question about them comes late
 WAIT_S_MAX = 60.0
+_NO_IMAGES = frozenset(("local", "tar", "cacheonly"))  # exporters
 _CAPABILITIES = (
     "solve.base", "resolveimage", "readfile", "readdir", "statfile", "return", "returnmap", "proto.refarray",
     "importcaches", "gateway.solve.metadata", "gateway.warnings", "reference.output",
@@ -65,6 +71,9 @@ class Build:
         self.begun = threading.Event()  # Control.Solve came
         self.returned = threading.Event()  # LLBBridge.Return came, or Control.Solve's client went
         self.error = ""
+        self.status = b""  # google.rpc.Status of that error
+        self.place: dict[str, Any] = {}  # where the Dockerfile is wrong, or a step of it failed
+        self.unresolved = ""  # the image of which nothing could be learned
         self.result: dict[str, Any] = {}
         self.caches_written: dict[str, str] = {}  # what the client is told of them
 
@@ -129,7 +138,7 @@ class Control:
                 else:
                     _wait(call.stream, build.returned)
                     if build.error:
-                        raise grpc.Failed(grpc.UNKNOWN, build.error)
+                        raise grpc.Failed(grpc.UNKNOWN, build.error, build.status)
                 answer = self._export(build)
         finally:
             build.returned.set()
@@ -141,11 +150,15 @@ class Control:
     def _export(self, build: Build) -> dict[str, str]:
         if not build.result:
             return {}
-        answer = {**build.caches_written, "containerimage.digest": str(build.result["digest"])}
+        answer = {**build.caches_written}
+        if build.exporter[0] in _NO_IMAGES:
+            return answer
+        answer["containerimage.digest"] = str(build.result["digest"])
         answer["containerimage.config.digest"] = str(build.result["id"])
         answer["containerimage.descriptor"] = base64.b64encode(jsonio.dump(build.result["descriptor"])).decode()
         if build.result["names"]:
-            answer["image.name"] = build.exporter[1].get("name", "")
+            given = build.exporter[1].get("name", "")
+            answer["image.name"] = ",".join(str(Reference.parse(name).tagged()) for name in given.split(",") if name)
         return answer
 
     def _status(self, call: grpc.Call) -> None:
@@ -260,7 +273,9 @@ class Control:
                 cache_from=cache_sources(self._engine, session, options, build.caches(5)),
                 attestations=attestations_of(options, leaves=sending.output.is_image_that_leaves),
             )
+            build.progress.definition = f"[internal] load build definition from {_file_name(options)}"
             request = request_of(self._engine, session, options, asked)
+            _tell_read(build, request)
             if "requestid" in options:
                 from .subrequests import answer
 
@@ -268,19 +283,26 @@ class Control:
             messages = solve(self._engine, request, archive, hangup, sending.sinks, asking)
             while True:
                 try:
-                    build.progress.tell(next(messages))
+                    message = next(messages)
                 except StopIteration as end:
                     sending.finish()
                     build.caches_written = caches.finish()
                     build.result = end.value
                     return {}
+                except OrlopError as failure:
+                    raise failed(failure, build.place, build.unresolved) from None
+                if "at" in message:
+                    build.place = message["at"]  # type: ignore[assignment]  # build.journal
+                if message.get("state") == "failed" and str(message.get("name")).startswith(METADATA):
+                    build.unresolved = str(message["name"]).removeprefix(METADATA)
+                build.progress.tell(message)
 
     def _return(self, call: grpc.Call) -> None:
         fields = _request(call)
         build = self._of_call(call)
         if 2 in fields:
-            status = protobuf.decode(protobuf.inner(fields, 2))
-            build.error = protobuf.text(status, 2) or "the client gave up"
+            build.status = protobuf.inner(fields, 2)
+            build.error = protobuf.text(protobuf.decode(build.status), 2) or "the client gave up"
         build.returned.set()
         call.send(b"")
 
@@ -319,6 +341,31 @@ class Control:
 
     def _session(self, build: Build) -> Session:
         return self._sessions.find(protobuf.text(build.solve, 5))
+
+
+def _file_name(options: dict[str, str]) -> str:
+    return options.get("filename", "Dockerfile").rpartition("/")[2]
+
+
+def _tell_read(build: Build, request: BuildRequest) -> None:
+    """Tell what was read of the client, as BuildKit does."""
+    if request.dockerfile_text is None:
+        return  # of a repository or an archive
+    if request.ignore_text is not None:
+        ignored = len(request.ignore_text.encode(errors="surrogateescape"))
+    else:
+        try:
+            ignored = os.stat(f"{request.context}/{IGNORE_FILE}", follow_symlinks=False).st_size
+        except OSError:
+            ignored = 0
+    for name, what, size in (
+        (build.progress.definition, "dockerfile", len(request.dockerfile_text.encode(errors="surrogateescape"))),
+        ("[internal] load .dockerignore", "context", ignored),
+    ):
+        step = {"step": 0, "name": name}
+        build.progress.tell({**step, "state": "started"})
+        build.progress.tell({**step, "status": f"transferring {what}: {size}B"})
+        build.progress.tell({**step, "state": "done"})
 
 
 def _of_graphs() -> protobuf.Message:

@@ -5,6 +5,7 @@ Source: grpc/grpc, doc/PROTOCOL-HTTP2.md and doc/statuscodes.md.
 
 from __future__ import annotations
 
+import base64
 import struct
 from urllib.parse import quote, unquote
 
@@ -24,12 +25,13 @@ _CONTENT = ("content-type", "application/grpc")
 
 
 class Failed(Exception):
-    """A call's status is not OK."""
+    """A call's status is not OK. status: google.rpc.Status, where there is more to tell than the code and the text."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, status: bytes = b"") -> None:
         super().__init__(code, text)
         self.code = code
         self.text = text
+        self.status = status
 
 
 class Call:
@@ -70,11 +72,13 @@ class Call:
             self.stream.send_headers([(":status", "200"), _CONTENT])
         self.stream.send(_HEAD.pack(0, len(message)) + message)
 
-    def finish(self, code: int = OK, text: str = "") -> None:
+    def finish(self, code: int = OK, text: str = "", status: bytes = b"") -> None:
         """End a call that the peer began, with its status. Raises Broken."""
         trailers = [("grpc-status", str(code))]
         if text:
             trailers.append(("grpc-message", quote(text, safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~\"")))
+        if status:
+            trailers.append(("grpc-status-details-bin", base64.b64encode(status).decode().rstrip("=")))
         if not self._begun:
             trailers = [(":status", "200"), _CONTENT, *trailers]
         self.stream.send_headers(trailers, end=True)
@@ -135,20 +139,20 @@ def serve(stream: Stream, methods: Mapping[str, Callable[[Call], None]]) -> None
     """Carry out one call that the peer began: its method says everything but the status."""
     path = stream.headers.get(":path", [""])[0]
     incoming = Call(stream)
-    code, text = OK, ""
+    code, text, status = OK, "", b""
     try:
         method = methods.get(path)
         if method is None:
             raise Failed(UNIMPLEMENTED, f"unknown method {path[:200]}")
         method(incoming)
     except Failed as error:
-        code, text = error.code, error.text
+        code, text, status = error.code, error.text, error.status
     except Broken:
         stream.reset()
         return
     except Exception as error:  # a defect: the client must not wait for an answer for ever
         code, text = INTERNAL, f"a defect of the engine: {type(error).__name__}: {error}"
     try:
-        incoming.finish(code, text)
+        incoming.finish(code, text, status)
     except Broken:
         return

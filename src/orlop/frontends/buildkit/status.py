@@ -37,6 +37,7 @@ class Progress:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.definition = "[internal] load build definition from Dockerfile"  # the step that warnings are of
         self._changed = threading.Condition()
         self._messages: dict[int, bytes] = {}
         self._told = 0
@@ -44,7 +45,7 @@ class Progress:
         self._output_bytes = 0
         self._places: dict[object, int] = {}  # of each reader: what it reads next
         self._over = False
-        self._began: dict[int, int] = {}
+        self._began: dict[str, int] = {}
 
     def tell(self, message: dict[str, Any]) -> None:
         """Take one message of the build."""
@@ -99,27 +100,32 @@ class Progress:
                 self._places.pop(reader, None)
                 self._changed.notify_all()
 
-    def _digest(self, number: int) -> str:
-        return f"sha256:{hashlib.sha256(f'{self._name} {number}'.encode()).hexdigest()}"
+    def _digest(self, number: int, name: str = "") -> str:
+        """Return what a step is known by: its number, of those without one their name."""
+        known = str(number) if number else f"0 {name}"
+        return f"sha256:{hashlib.sha256(f'{self._name} {known}'.encode()).hexdigest()}"
 
     def _translated(self, message: dict[str, Any]) -> Message:
         now = time.time_ns()
-        number = int(message.get("step", 0))
+        digest = self._digest(int(message.get("step", 0)), str(message.get("name", "")))
         if "state" in message:
-            return ((1, self._vertex(message, number, now)),)
+            return ((1, self._vertex(message, digest, now)),)
         if "log" in message:
             text = str(message["log"]).encode(errors="surrogateescape")
-            return ((3, ((1, self._digest(number)), (2, _moment(now)), (3, int(message["stream"])), (4, text))),)
+            return ((3, ((1, digest), (2, _moment(now)), (3, int(message["stream"])), (4, text))),)
         if "pull" in message:
-            return self._pulled(message["pull"], number, now)
+            return self._pulled(message["pull"], digest, now)
+        if "status" in message:
+            done = str(message["status"])
+            return ((2, ((1, done), (2, digest), (6, _moment(now)), (7, _moment(now)), (8, _moment(now)))),)
         if "warning" in message:
             return self._warning(message["warning"], now)
         return ()
 
-    def _vertex(self, message: dict[str, Any], number: int, now: int) -> Message:
+    def _vertex(self, message: dict[str, Any], digest: str, now: int) -> Message:
         state = message["state"]
-        began = self._began.setdefault(number, now)
-        fields: list[tuple[int, Any]] = [(1, self._digest(number)), (3, str(message["name"]))]
+        began = self._began.setdefault(digest, now)
+        fields: list[tuple[int, Any]] = [(1, digest), (3, str(message["name"]))]
         if state == "cached":
             fields.append((4, True))
         fields.append((5, _moment(began)))
@@ -129,13 +135,13 @@ class Progress:
             fields.append((7, str(message["error"])))
         return tuple(fields)
 
-    def _pulled(self, pull: Any, number: int, now: int) -> Message:
+    def _pulled(self, pull: Any, digest: str, now: int) -> Message:
         if not isinstance(pull, dict) or not pull.get("id"):
             return ()
         detail = pull.get("progressDetail") or {}
         fields: list[tuple[int, Any]] = [
             (1, str(pull["id"])),
-            (2, self._digest(number)),
+            (2, digest),
             (3, f"{pull['id']} {pull.get('status', '')}"),
             (4, int(detail.get("current") or 0)),
             (5, int(detail.get("total") or 0)),
@@ -150,11 +156,8 @@ class Progress:
         facts = warning if isinstance(warning, dict) else {}
         name = facts.get("rule_name") or facts.get("ruleName") or facts.get("rule") or ""
         text = ": ".join(filter(None, (str(name), str(facts.get("detail") or facts.get("description") or ""))))
-        vertex: Message = (
-            (1, self._digest(0)),
-            (3, "[internal] load build definition from Dockerfile"),
-            (5, _moment(now)),
-            (6, _moment(now)),
-        )
-        told: Message = ((1, self._digest(0)), (2, 1), (3, text.encode()), (5, str(facts.get("url", ""))))
+        digest = self._digest(0, self.definition)
+        began = self._began.setdefault(digest, now)
+        vertex: Message = ((1, digest), (3, self.definition), (5, _moment(began)), (6, _moment(now)))
+        told: Message = ((1, digest), (2, 1), (3, text.encode()), (5, str(facts.get("url", ""))))
         return ((1, vertex), (4, told))

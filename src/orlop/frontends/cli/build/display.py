@@ -92,6 +92,8 @@ class Plain:
                 self.missed(number, message["missed"])
             elif isinstance(message.get("pull"), dict):
                 self.pull(number, message["pull"])
+            elif "status" in message:
+                self.status(number, str(message["status"]))
             elif "state" in message:
                 self.state(number, message)
 
@@ -131,6 +133,9 @@ class Plain:
             self._write("".join([f"{head}{line}\n" for line in lines]))
         if rest:
             self._partial[number] = rest
+
+    def status(self, number: int, text: str) -> None:
+        self._write(f"#{number} {text} done\n")
 
     def missed(self, number: int, reasons: object) -> None:
         """Why a step is made anew: shown only where it is asked for."""
@@ -215,6 +220,10 @@ class Terminal(Plain):
 
     def pull(self, number: int, message: Message) -> None:
         self._tails[number] = [f"{message.get('id', '')} {message.get('status', '')}".strip(), ""]
+        self._redraw()
+
+    def status(self, number: int, text: str) -> None:
+        self._tails[number] = [text, ""]
         self._redraw()
 
     def close(self) -> None:
