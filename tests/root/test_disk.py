@@ -101,6 +101,55 @@ def test_damage_is_found_and_repaired(orlop: Environment) -> None:
     assert orlop("images", "-q", "--no-trunc").stdout.strip() == identifier
 
 
+@pytest.mark.parametrize("content", [bytes(range(256)), "queue", "directory"])
+def test_what_is_written_of_a_layer_is_repaired(orlop: Environment, content: bytes | str) -> None:
+    orlop("import", "-", "one:1", input=tree(1))
+    orlop("create", "--name", "stands", "--network", "none", "one:1", "/nosuch")
+    (layer,) = (orlop.root / "snapshots/layers").glob("*/layer.json")
+    layer.unlink()
+    if isinstance(content, bytes):
+        layer.write_bytes(content)
+    elif content == "queue":
+        os.mkfifo(layer)
+    else:
+        layer.mkdir()
+    told = orlop("start", "stands", check=False)
+    assert told.code == 1 and str(layer) in told.stderr and "orlop system fsck --repair" in told.stderr
+    assert f"cannot read {layer}" in orlop("system", "fsck", check=False).stdout
+    assert "repaired" in orlop("system", "fsck", "--repair", check=False).stdout
+    assert orlop("system", "fsck").stdout == "Everything is in order.\n"
+    assert "no such file or directory" in orlop("start", "stands", check=False).stderr
+
+
+def test_a_record_that_cannot_be_read_is_told(orlop: Environment) -> None:
+    orlop("secret", "create", "kept", "-", input=b"it")
+    record = orlop.root / "secrets/kept/record.json"
+    text = record.read_bytes()
+    record.write_bytes(text[: len(text) // 2])
+    assert str(record) in orlop("secret", "inspect", "kept", check=False).stderr
+    assert f"damaged: {record}: it is not valid JSON" in orlop("system", "fsck", "--repair", check=False).stdout
+    record.write_bytes(text)
+    index = orlop.root / "content/index.json"
+    text = index.read_bytes()
+    index.write_bytes(b"[")
+    assert f"damaged: {index}: " in orlop("system", "fsck", "--repair", check=False).stdout
+    index.write_bytes(text)
+    assert orlop("system", "fsck").stdout == "Everything is in order.\n"
+
+
+def test_an_engine_starts_beside_a_link_in_place_of_its_notes(orlop: Environment, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    orlop("info")
+    orlop("engine", "stop")
+    (orlop.root / "trimmed").rmdir()
+    (orlop.root / "trimmed").symlink_to(kept)
+    assert orlop("ps", "-aq").stdout == ""
+    assert (kept / "file").exists()
+    assert "trimmed is no directory" in (orlop.root / "engine.log").read_text()
+
+
 # -- kill -9 ----------------------------------------------------------------------------------------------------------
 
 

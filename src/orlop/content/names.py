@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 REFERS_TO = "io.orlop.refers-to"
 FULL_NAME = "io.containerd.image.name"
 INDEX_BYTES_MAX = 64 * 1024**2
+_RESTORE = "put it back from a copy: it says which of the blobs are images"
 
 
 class Names:
@@ -121,8 +122,11 @@ class Names:
         try:
             data = read_file(self._path, INDEX_BYTES_MAX)
         except OSError as error:
-            raise Unavailable("read", self._path, os.strerror(error.errno or 0)) from None
-        return Index.from_json(parse(data, self._path, bytes_max=INDEX_BYTES_MAX), self._path)
+            raise Unavailable("read", self._path, os.strerror(error.errno or 0), hint=_RESTORE) from None
+        try:
+            return Index.from_json(parse(data, self._path, bytes_max=INDEX_BYTES_MAX), self._path)
+        except Invalid as wrong:
+            raise Invalid("read", self._path, wrong.cause, hint=_RESTORE) from None
 
     def _update(self, change: Callable[[list[Entry]], list[Descriptor]]) -> None:
         try:

@@ -96,10 +96,14 @@ class Data:
         return data if self._key is None else self._key.seal(data, _about(self.kind, record))
 
     def find(self, reference: str) -> DataRecord:
-        """Return one by its name, its id, or the beginning of exactly one id. Raises NotFound."""
+        """Return one by its name, its id, or the beginning of exactly one id. Raises NotFound, Unavailable."""
         every = self.all()
         found = [one for one in every if reference in (one.name, one.id)]
         found = found or [one for one in every if len(reference) > 3 and one.id.startswith(reference)]
+        if not found and reference in self._names():
+            path = f"{self._root}/{reference}/record.json"
+            cause = f"what is written of it can't be read: {path}"
+            raise Unavailable("find", f"{self.kind} {reference}", cause, hint="put that file back from a copy")
         if len(found) != 1:
             shown = reference[:NAME_LENGTH_MAX]
             hint = f"list them with: orlop {self.kind} ls"

@@ -1,6 +1,10 @@
 """What the snapshots write down, and what they count."""
 
+import os
+
+from orlop.linux.path import fsync_directory
 from orlop.spec.digest import Digest
+from orlop.spec.jsonio import dump
 from orlop.spec.record import Record
 
 
@@ -24,3 +28,17 @@ class Usage(Record):
 
     bytes: int
     inodes: int
+
+
+def rewrite(root: str, directory: str, record: LayerRecord) -> None:
+    """Put a record in the place of one that can't be read, whatever lies there. Raises OSError."""
+    new = f"{root}/trash/{os.urandom(8).hex()}"
+    os.mkdir(new, 0o700)
+    with open(f"{new}/layer.json", "wb") as file:
+        file.write(dump(record.to_json()))
+        os.fsync(file.fileno())
+    path = f"{directory}/layer.json"
+    if os.path.lexists(path):
+        os.rename(path, f"{new}/damaged")  # a directory, too
+    os.rename(f"{new}/layer.json", path)
+    fsync_directory(directory)

@@ -49,6 +49,7 @@ KEY_LENGTH_MAX = 128
 NO_PARENT = "none"
 _ALGORITHMS = {length: algorithm for algorithm, length in HEX_LENGTHS.items()}  # a layer's directory is its hex
 _KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_REPAIR = "have it written anew: orlop system fsck --repair"
 
 
 class Snapshots:
@@ -314,7 +315,10 @@ class Snapshots:
             except FileNotFoundError:
                 continue
             except OSError as wrong:
-                raise unavailable("read", path, wrong) from None
+                cause = os.strerror(wrong.errno or 0)
+                raise Unavailable("read", path, cause, hint=_REPAIR) from None
+            except Invalid as wrong:
+                raise Invalid("read", path, wrong.cause, hint=_REPAIR) from None
         raise _not_unpacked(chain_id)
 
     # -- keys, trash ------------------------------------------------------------------------------------------------

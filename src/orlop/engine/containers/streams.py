@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from ...spec import attach as frames
 from ...spec.errors import Conflict, Invalid, Unavailable, Unsupported
+from ...spec.task import ATTACH_SOCKET
 from ...supervise import logread
 from ...supervise.attach import connect
 from .. import events
@@ -170,7 +171,7 @@ def _connect(engine: Engine, record: ContainerRecord) -> int:
     try:
         return connect(engine.task_directory(record.id)).detach()
     except OSError as wrong:
-        cause = f"its monitor does not answer: {wrong.strerror}"
+        cause = f"its monitor does not answer at {engine.task_directory(record.id)}/{ATTACH_SOCKET}: {wrong.strerror}"
         raise Unavailable(
             "attach to", record.subject, cause, hint="it may have ended just now: orlop ps -a", code="E1106"
         ) from None

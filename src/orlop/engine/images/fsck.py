@@ -1,6 +1,8 @@
 """`system fsck`: every blob, image, layer and writable layer looked at; what is wrong is told and, if asked, put right.
 
-kind     damaged      a blob whose content is not its digest's, a document that can't be read: repair removes it
+kind     damaged      a blob whose content is not its digest's: repair removes it
+                      what is written of a layer: repair writes it anew, as the images have it
+                      a record of a container, volume, secret ... that can't be read: it is told and left alone
          incomplete   an image that lacks a blob: repair takes its name away
          leftover     what a killed engine had not finished and nobody needs: repair removes it
          unknown      what is none of ours: it is told and left alone
@@ -17,9 +19,12 @@ import time
 
 from ...content.store import sweep
 from ...image import collection
+from ...linux.path import read_file
+from ...spec import jsonio
 from ...spec.digest import Digest
-from ...spec.errors import Invalid, NotFound, OrlopError
+from ...spec.errors import Invalid, NotFound, OrlopError, Unavailable
 from ...spec.image import INDEXES, Index, parse_manifest
+from .. import images
 from ..containers import names
 from .disk import PLACES
 
@@ -32,6 +37,14 @@ if TYPE_CHECKING:
 
 DAMAGED, INCOMPLETE, LEFTOVER, UNKNOWN = "damaged", "incomplete", "leftover", "unknown"
 READ_BYTES = 1024 * 1024
+_RECORDS = (
+    ("containers", "container.json"),
+    ("networks", "network.json"),
+    ("volumes", "volume.json"),
+    ("secrets", "record.json"),
+    ("configs", "record.json"),
+    ("sockets", "socket.json"),
+)
 TRASH_S_MIN = 60.0  # what a removal that goes on now has in the trash is younger
 
 
@@ -49,8 +62,12 @@ class Problem:
 def check(engine: Engine, *, repair: bool = False) -> list[dict[str, object]]:
     """Return what is wrong, as {"kind", "subject", "cause", "repaired"}."""
     problems: list[Problem] = []
-    for look in (_blobs, _images, _ingest, _garbage, _writable, _trash, _places):
-        problems += look(engine, repair)
+    for look in (_blobs, _images, _layers, _ingest, _garbage, _writable, _trash, _places, _records):
+        try:
+            problems += look(engine, repair)
+        except (Invalid, Unavailable) as wrong:  # the rest is looked at all the same
+            if not any(one.subject == wrong.subject for one in problems):
+                problems.append(Problem(DAMAGED, wrong.subject, wrong.cause))
     return [problem.to_json() for problem in problems]
 
 
@@ -126,6 +143,43 @@ def _is_coming(engine: Engine, digest: Digest) -> bool:
     return servers.brings(engine, digest) != ""
 
 
+def _layers(engine: Engine, repair: bool) -> Iterator[Problem]:
+    """Look at what is written of each unpacked layer: whatever stands on it can't start without."""
+    from ...snapshot.record import LayerRecord, rewrite
+    from ...snapshot.unpack import layer_path
+
+    snapshots = engine.snapshots
+    for chain_id in snapshots.unpacked():
+        cause = ""
+        try:
+            if not snapshots.chain(chain_id) and snapshots.has(chain_id):
+                cause = f"{layer_path(snapshots.root, chain_id)}/layer.json is not there"
+        except OrlopError as wrong:
+            cause = str(wrong)
+        if not cause:
+            continue
+        problem = Problem(DAMAGED, f"layer {chain_id}", cause)
+        if repair and (told := _chain_of(engine, chain_id)):
+            entries = snapshots.layer_usage(chain_id).inodes
+            record = LayerRecord(diff_id=told[0], chain=told[1], entries=entries)
+            rewrite(snapshots.root, layer_path(snapshots.root, chain_id), record)
+            problem.repaired = True
+        yield problem
+
+
+def _chain_of(engine: Engine, chain_id: Digest) -> tuple[Digest, tuple[Digest, ...]] | None:
+    """Return a layer's own digest and the names of it and those below, as an image has them; None where none does."""
+    for name, target in engine.store.names.entries():
+        try:
+            layers = images.find(engine, name.familiar if name is not None else str(target.digest)).layers
+        except OrlopError:
+            continue  # `_images` has told
+        for number, layer in enumerate(layers):
+            if layer.chain_id == chain_id:
+                return layer.diff_id, tuple(one.chain_id for one in reversed(layers[: number + 1]))
+    return None
+
+
 def _ingest(engine: Engine, repair: bool) -> Iterator[Problem]:
     for path in engine.store.partial():
         if _has_writer(path):
@@ -158,7 +212,10 @@ def _garbage(engine: Engine, repair: bool) -> Iterator[Problem]:
     if marked.broken:
         return  # what those need is not known: `_images` has told
     collection.mark_kept(engine.store, marked)
-    needed = collection.needed_layers(engine.snapshots, marked)
+    try:
+        needed = collection.needed_layers(engine.snapshots, marked)
+    except OrlopError:
+        return  # `_layers` has told
     found = [
         *(
             (digest, Problem(LEFTOVER, f"blob {digest}", "no image needs it"))
@@ -232,3 +289,22 @@ def _places(engine: Engine, _repair: bool) -> Iterator[Problem]:
     for name, digest in engine.store.recipes.names().items():
         if digest is None:
             yield Problem(UNKNOWN, f"{engine.store.recipes.root}/{name}", "it is called like no blob")
+
+
+def _records(engine: Engine, _repair: bool) -> Iterator[Problem]:
+    """Look at the records of what there is: one that can't be read is in no list, and nothing else says why."""
+    for part, file in _RECORDS:
+        place = f"{engine.paths.root}/{part}"
+        try:
+            found = sorted(name for name in os.listdir(place) if not name.startswith("."))
+        except OSError:
+            continue
+        for path in (f"{place}/{name}/{file}" for name in found if os.path.isdir(f"{place}/{name}")):
+            try:
+                jsonio.parse_object(read_file(path, jsonio.DOCUMENT_BYTES_MAX), path)
+            except FileNotFoundError:
+                continue  # half made: what made it, or the next engine, removes it
+            except OSError as wrong:
+                yield Problem(DAMAGED, path, wrong.strerror or str(wrong))
+            except OrlopError as wrong:
+                yield Problem(DAMAGED, path, wrong.cause)

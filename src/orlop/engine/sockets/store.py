@@ -51,6 +51,8 @@ _SHORT = {
     }
 }
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+# A queue (FIFO) in its place keeps nobody waiting.
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Sockets:
@@ -129,7 +131,7 @@ class Sockets:
         data = jsonio.dump({"time": timestamp(), **line}) + b"\n"
         try:
             with self._guard:
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                fd = os.open(path, _APPEND, 0o600)
                 try:
                     full = os.fstat(fd).st_size + len(data) > AUDIT_BYTES_MAX
                     if os.write(fd, data) != len(data):

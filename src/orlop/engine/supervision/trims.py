@@ -6,6 +6,7 @@ The monitor that removed it leaves a note (supervise.logbudget.Trims), which who
 from __future__ import annotations
 
 import os
+import stat
 
 from ...linux.path import read_file
 from ...spec.errors import OrlopError
@@ -23,6 +24,10 @@ _NOTE_BYTES_MAX = 32
 def attend(engine: Engine) -> None:
     """Tell what earlier engines did not, and from now on what is noted. Raises OSError."""
     directory = f"{engine.paths.root}/{TRIMMED_DIRECTORY}"
+    if os.path.lexists(directory) and not stat.S_ISDIR(os.lstat(directory).st_mode):
+        # What lies in it is removed, so a link is not followed; and no engine stays away for its sake.
+        engine.log.write(f"{directory} is no directory: what is removed from logs is not told of")
+        return
     os.makedirs(directory, 0o700, exist_ok=True)
     engine.notices.attend(directory, lambda: take(engine, directory))
     take(engine, directory)
