@@ -77,6 +77,19 @@ def test_disk_usage_in_dockers_objects(api: Api, held: str) -> None:
     api("DELETE", "/volumes/data")
 
 
+def test_an_image_that_is_packed_in_two_ways_is_one(api: Api, environment: Environment, tmp_path: Path) -> None:
+    """As it is to docker's daemon, of one ID. Red: `system df` counted two, and `docker images` had its ID twice."""
+    environment("image", "copy", "--compression", "gzip", "box:1", f"oci:{tmp_path}/packed:1")
+    environment("image", "copy", f"oci:{tmp_path}/packed:1", "box:packed")
+    try:
+        ((listed,), (image,)) = api("GET", "/images/json").json, api("GET", "/system/df").json["Images"]
+        assert image["RepoTags"] == listed["RepoTags"] == ["box:1", "box:packed"]
+        assert len(listed["RepoDigests"]) == 2 and image["SharedSize"] == 0
+        assert environment("system", "df").stdout.splitlines()[1].split()[:2] == ["Images", "1"]
+    finally:
+        environment("rmi", "box:packed")
+
+
 def _listed(api: Api, query: str = "all=1") -> dict[str, tuple[str, str, list[str]]]:
     """Return {name: (state, status, networks)} of a list; it is the same one however it is put together."""
     found = api("GET", f"/containers/json?{query}").json

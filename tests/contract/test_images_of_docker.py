@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def docker(orlop: Environment, peer: Callable[[str], Path]) -> Iterator[Callable
         yield run
 
 
+def _named(archive: Path) -> list[str]:
+    """Return what docker's first file of names has: tag -> topmost layer. Red: we wrote none."""
+    with tarfile.open(archive) as file:
+        found = json.load(file.extractfile("repositories"))  # type: ignore[arg-type]
+        layers = [layer for one in json.load(file.extractfile("manifest.json")) for layer in one["Layers"][-1:]]  # type: ignore[arg-type]
+    assert [top for tags in found.values() for top in tags.values()] == [
+        layer.removesuffix("/layer.tar").split("/")[-1] for layer in layers
+    ]
+    return [f"{name}:{tag}" for name, tags in found.items() for tag in tags]
+
+
 def test_docker_and_we_read_each_other(
     orlop: Environment, docker: Callable[..., str], peer: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -37,6 +49,7 @@ def test_docker_and_we_read_each_other(
         assert docker("load", "-i", str(tmp_path / "ours.tar")) == f"Loaded image: {name}"
         assert docker("run", "--rm", "--network", "none", name, "sh", "-c", "echo from docker") == "from docker"
         docker("save", "-o", str(tmp_path / "theirs.tar"), name)
+        assert _named(tmp_path / "ours.tar") == _named(tmp_path / "theirs.tar") == [name]
         docker("tag", name, back)
         docker("push", back)
         orlop("rmi", "-f", name)

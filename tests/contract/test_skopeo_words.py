@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from orlop.spec.image import OCI_CONFIG, OCI_MANIFEST
 from support.archives import Archive
 from support.engine import Environment
-from support.registries import debian_registry, digest
+from support.registries import Content, Registry, Request, debian_registry, digest
 
 Skopeo = Callable[..., str]
 
@@ -257,3 +258,47 @@ def test_a_form_that_there_is_not_is_said(orlop: Environment, tmp_path: Path, wo
     done = orlop(*words, source, f"oci:{tmp_path}/lay:1", check=False)
     assert done.code != 0 and told in done.stderr and "Traceback" not in done.stderr, done
     assert not (tmp_path / "lay/index.json").exists()
+
+
+def test_the_longest_key_of_a_repository_names_the_user(
+    orlop: Environment, skopeo: Skopeo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """auth.json's keys may be more than a host (containers-auth.json(5)). Red: all had the host's user."""
+    content = Content()
+    content.layered([bytes(Archive().file(b"a", b"b"))], "1")
+
+    def ask(request: Request) -> bool:
+        if request.path.endswith("tags/list"):
+            return request.reply(403)
+        return "Authorization" not in request.headers and request.reply(401, www_authenticate='Basic realm="r"')
+
+    with orlop.inside(lambda: Registry(content, ask)) as registry:
+        keys = ("", "/team", "/team/app", "/team/app/deep", "/tea", "/other/x")
+        users = {key: base64.b64encode(f"{key or 'host'}:p".encode()).decode() for key in keys}
+        file = tmp_path / "auth.json"
+        file.write_text(json.dumps({"auths": {registry.name + key: {"auth": auth} for key, auth in users.items()}}))
+        monkeypatch.setenv("REGISTRY_AUTH_FILE", str(file))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for path in (
+            "team/app/deep/x",
+            "team/app",
+            "team/app2",
+            "team/x",
+            "teams/x",
+            "tea/app",
+            "other",
+            "other/x/y",
+            "x",
+        ):
+            said = []
+            for run in (skopeo, lambda *words: orlop("skopeo", *words).stdout):
+                registry.requests.clear()
+                run("inspect", "--raw", "--tls-verify=false", f"docker://{registry.name}/{path}:1")
+                said.append({head["Authorization"] for _, _, head in registry.requests if "Authorization" in head})
+            assert said[0] == said[1] and len(said[0]) == 1, path
+        assert not registry.fetched("tags/list")  # nobody asked for them: not every registry lists them
+        told = orlop("skopeo", "inspect", f"docker://{registry.name}/x:1")
+        assert json.loads(told.stdout)["RepoTags"] == [] and "disallows tag list" in told.stderr
+        registry.requests.clear()
+        orlop("pull", "-q", f"{registry.name}/team/app/x:1")
+        assert f"Basic {users['/team/app']}" in {head.get("Authorization") for _, _, head in registry.requests}

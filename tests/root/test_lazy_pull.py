@@ -10,7 +10,9 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -97,30 +99,51 @@ def test_who_needs_all_of_it_waits(orlop: Environment, registry: Registry, tmp_p
 READER = "echo ready; read line; md5sum /data/rest9000000 /data/wanted; cat /data/rest* | md5sum"
 
 
+@contextmanager
+def waiting(orlop: Environment, registry: Registry, script: str) -> Iterator[Callable[[], IO[bytes]]]:
+    """A shell of the image with a script that says "ready" and reads a line: call it to give that, and for the rest.
+
+    Whoever fetches waits for the whole meanwhile (`narrow.whole`), or it would have ended where others are faster.
+    """
+    with orlop.popen(
+        "run", "-i", "--pull", "lazy", "--network", "none", "--name", "c", f"{registry.name}/lib/x:1",
+        "/bin/busybox", "sh", "-c", script, stdin=-1, stdout=-1, stderr=-3,
+    ) as running:  # fmt: skip
+        assert running.stdin is not None and running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+
+        def go() -> IO[bytes]:
+            assert running.stdin is not None and running.stdout is not None
+            running.stdin.write(b"\n")
+            running.stdin.close()
+            return running.stdout
+
+        yield go
+
+
 def worker(orlop: Environment) -> list[int]:
     """Return the process that serves, without the one that keeps it."""
     return [pid for pid in orlop.processes() if processes.title(pid) == "orlop: lazy"]
 
 
-def test_readers_notice_neither_the_end_of_a_server_nor_of_an_engine(orlop: Environment, registry: Registry) -> None:
+def test_readers_notice_neither_the_end_of_a_server_nor_of_an_engine(
+    orlop: Environment, registry: Registry, narrow: Narrow
+) -> None:
     rest = random.Random(2).randbytes(REST)
     whole = b"".join(rest[n : n + MEGABYTE] for n in sorted(range(0, REST, MEGABYTE), key=lambda n: f"rest{n}"))
-    with orlop.popen(
-        "run", "-i", "--pull", "lazy", "--network", "none", "--name", "c", f"{registry.name}/lib/x:1",
-        "/bin/busybox", "sh", "-c", READER, stdin=-1, stdout=-1,
-    ) as running:  # fmt: skip
-        assert running.stdin is not None and running.stdout is not None
-        assert running.stdout.readline() == b"ready\n"
-        running.stdin.write(b"\n")
-        running.stdin.close()
+    narrow.whole.clear()
+    with waiting(orlop, registry, READER) as go:
+        output = go()
         for number in range(4):
+            read = (number + 1) * 4 * MEGABYTE
+            wait(lambda read=read: narrow.sent > read)  # type: ignore[misc]
             wait(lambda: bool(worker(orlop)))
-            time.sleep(0.15)
             os.kill(worker(orlop)[0], signal.SIGKILL)
             engine = orlop.engine_pid()
             if number == 2 and engine is not None:
                 os.kill(engine, signal.SIGKILL)
-        shown = running.stdout.read().split()
+        shown = output.read().split()
+        narrow.whole.set()
     one = hashlib.md5(rest[9 * MEGABYTE : 10 * MEGABYTE]).hexdigest()
     assert [one, hashlib.md5(WANTED).hexdigest(), hashlib.md5(whole).hexdigest()] == [
         word.decode() for word in shown[::2]
@@ -131,24 +154,18 @@ def test_readers_notice_neither_the_end_of_a_server_nor_of_an_engine(orlop: Envi
 
 def test_a_server_lives_on_without_its_keeper(orlop: Environment, registry: Registry, narrow: Narrow) -> None:
     narrow.whole.clear()
-    with orlop.popen(
-        "run", "-i", "--pull", "lazy", "--network", "none", "--name", "c", f"{registry.name}/lib/x:1",
-        "/bin/busybox", "sh", "-c", READER, stdin=-1, stdout=-1,
-    ) as running:  # fmt: skip
-        assert running.stdin is not None and running.stdout is not None
-        assert running.stdout.readline() == b"ready\n"
+    with waiting(orlop, registry, READER) as go:
         (served,) = worker(orlop)
         (keeper,) = set(servers(orlop)) - {served}
         os.kill(keeper, signal.SIGKILL)
         lock = next((orlop.run / "lazy").iterdir()) / "lock"
         wait(lambda: lock.read_text().strip() == str(served))
-        running.stdin.write(b"\n")
-        running.stdin.close()
-        assert running.stdout.readline().startswith(
+        output = go()
+        assert output.readline().startswith(
             hashlib.md5(random.Random(2).randbytes(REST)[9000000:10000000]).hexdigest().encode()
         )
         narrow.whole.set()
-        running.stdout.read()
+        output.read()
     wait(lambda: not servers(orlop))
     assert not list((orlop.run / "lazy").iterdir())
 
@@ -171,19 +188,14 @@ def test_what_is_here_in_part_is_shown(orlop: Environment, registry: Registry, n
     assert f"image partial {image}" in orlop("events", "--since", "5m", "--until", "0s").stdout
 
 
-def test_reads_fail_where_all_of_the_server_was_killed(orlop: Environment, registry: Registry) -> None:
+def test_reads_fail_where_all_of_the_server_was_killed(orlop: Environment, registry: Registry, narrow: Narrow) -> None:
     script = "cat /data/wanted >/dev/null; echo ready; read line; cat /data/rest9000000 >/dev/null; echo status $?"
-    with orlop.popen(
-        "run", "-i", "--pull", "lazy", "--network", "none", "--name", "c", f"{registry.name}/lib/x:1",
-        "/bin/busybox", "sh", "-c", script, stdin=-1, stdout=-1, stderr=-3,
-    ) as running:  # fmt: skip
-        assert running.stdin is not None and running.stdout is not None
-        assert running.stdout.readline() == b"ready\n"
+    narrow.whole.clear()
+    with waiting(orlop, registry, script) as go:
         for pid in servers(orlop):
             os.kill(pid, signal.SIGKILL)
-        running.stdin.write(b"\n")
-        running.stdin.close()
-        assert b"status 1" in running.stdout.read()
+        assert b"status 1" in go().read()
+    narrow.whole.set()
     wait(lambda: "image interrupted" in orlop("events", "--since", "5m", "--until", "0s").stdout)
     assert "who read it was killed" in orlop("why", "c").stdout
     assert orlop("start", "c").code == 0  # it is served again, by itself

@@ -100,6 +100,19 @@ def test_auths_of_podman(home: Path, registry: str, place: str, monkeypatch: pyt
     assert credentials.config_file() == f"{pwd.getpwuid(os.geteuid()).pw_dir}/.docker/config.json"
 
 
+def test_a_key_with_a_namespace_is_nearer_than_the_keyring(home: Path, registry: str) -> None:
+    """Where it fits: all of a part of the path. Red: with the keyring asked first."""
+    try:
+        credentials.keep(registry, GIVEN)
+    except Unsupported:
+        pytest.skip("needs: the kernel's keyring")
+    config(home, {"auths": {f"{registry}/team": auth("t", "p"), f"{registry}/team/app": auth("a", "p")}})
+    found = {
+        path: credentials.for_registry(registry, path).username for path in ("team/x", "team/app/y", "teams/x", "")
+    }
+    assert found == {"team/x": "t", "team/app/y": "a", "teams/x": "u", "": "u"}
+
+
 @pytest.mark.parametrize(
     "document", ["{", "[]", '{"auths": 5}', '{"auths": {"R": 5}}', '{"auths": {"R": {"auth": "%%"}}}']
 )

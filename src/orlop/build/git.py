@@ -29,6 +29,7 @@ _OPTIONS = (
     *("-c", "protocol.ssh.allow=always", "-c", "protocol.git.allow=always", "-c", "core.hooksPath=/dev/null"),
     *("-c", "core.fsmonitor=false", "-c", "init.defaultBranch=main", "-c", "advice.detachedHead=false"),
 )
+_REASONS = ("fatal:", "error:", "ssh:", "remote:")
 _COMMIT_DIGITS = (40, 64)
 _HEX = frozenset("0123456789abcdef")
 
@@ -144,6 +145,8 @@ class _Git:
             os.close(output)
         if status:
             self._log.write(2, text.encode())
-            cause = text.strip().splitlines()[-1] if text.strip() else f"git {words[0]} failed"
+            lines = text.strip().splitlines() or [f"git {words[0]} failed"]
+            # What failed comes before git's advice, which is "and the repository exists.".
+            cause = "; ".join([line for line in lines if line.startswith(_REASONS)][:2]) or lines[-1]
             raise Unavailable("fetch", self._url, cause, hint="is the URL right, and the server up?")
         return text

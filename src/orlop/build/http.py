@@ -7,6 +7,7 @@ the connection that is used.
 
 from __future__ import annotations
 
+import base64
 import email.utils
 import hashlib
 import http.client
@@ -42,7 +43,9 @@ def fetch(solver: Solver, source: graph.HttpSource, log: StepLog) -> Tree:
     digest = download(source.url, path, solver.settings.secret)
     if source.checksum and source.checksum != f"sha256:{digest}":
         cause = f"digest mismatch sha256:{digest}: {source.checksum}"
-        raise Invalid("fetch", source.url, cause, hint="the file has changed: look at it, then correct --checksum")
+        raise Invalid(
+            "fetch", shown(source.url), cause, hint="the file has changed: look at it, then correct --checksum"
+        )
     tree = Tree(directory=directory, key=f"http {digest} {source.filename}")
     tree.fetched = True
     return tree
@@ -63,17 +66,17 @@ def download(url: str, path: str, secret: Callable[[str], bytes | None]) -> str:
             while data := response.read(READ_BYTES):
                 size += len(data)
                 if size > FETCH_BYTES_MAX:
-                    raise Invalid("fetch", url, f"it has more than {FETCH_BYTES_MAX} bytes", code="E0212")
+                    raise Invalid("fetch", shown(url), f"it has more than {FETCH_BYTES_MAX} bytes", code="E0212")
                 digest.update(data)
                 file.write(data)
         announced = response.getheader("Content-Length", "")
         if announced.isascii() and announced.isdigit() and announced.lstrip("0") != str(size).lstrip("0"):
-            raise Unavailable("fetch", url, f"it ended after {size} of {announced} bytes", hint="try again")
+            raise Unavailable("fetch", shown(url), f"it ended after {size} of {announced} bytes", hint="try again")
         modified = _modified(response)
         if modified is not None:
             os.utime(path, (modified, modified))
     except (OSError, http.client.HTTPException) as wrong:
-        raise Unavailable("fetch", url, str(wrong) or type(wrong).__name__, hint="try again") from None
+        raise Unavailable("fetch", shown(url), str(wrong) or type(wrong).__name__, hint="try again") from None
     finally:
         connection.close()
     return digest.hexdigest()
@@ -101,7 +104,11 @@ def authorization(host: str, prefix: str, separator: str, secret: Callable[[str]
 
 
 def _headers(url: str, secret: Callable[[str], bytes | None]) -> dict[str, str]:
-    kind, value = authorization(urllib.parse.urlsplit(url).hostname or "", "HTTP_AUTH", "_", secret)
+    parts = urllib.parse.urlsplit(url)
+    kind, value = authorization(parts.hostname or "", "HTTP_AUTH", "_", secret)
+    if not kind and parts.username is not None:  # of the URL, as Go's client sends it
+        word = urllib.parse.unquote(f"{parts.username}:{parts.password or ''}")
+        kind, value = "HEADER", f"Basic {base64.b64encode(word.encode()).decode()}"
     given = {"HEADER": {"Authorization": value}, "TOKEN": {"Authorization": f"Bearer {value}"}}.get(kind, {})
     return {"User-Agent": "orlop", "Accept-Encoding": "identity", **given}
 
@@ -118,7 +125,7 @@ def _open(
             place = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
             connection.request("GET", urllib.parse.quote(place, _AS_IS), headers=_headers(here, secret))
             response = connection.getresponse()
-        except (OSError, ValueError, http.client.HTTPException) as wrong:  # ValueError: a name that no host can have
+        except (OSError, http.client.HTTPException) as wrong:
             connection.close()
             raise _unreachable(url, here, wrong) from None
         if response.status not in _REDIRECTS:
@@ -126,33 +133,60 @@ def _open(
                 return response, connection
             connection.close()
             kind = NotFound if response.status in (404, 410) else Unavailable
-            raise kind("fetch", url, f"invalid response status {response.status}", hint="look at the URL")
+            raise kind("fetch", shown(url), f"invalid response status {response.status}", hint="look at the URL")
         location = response.getheader("Location", "")
         connection.close()
-        _split(location)  # urljoin takes what has a scheme as it is
+        if _split(location).username is not None:  # urljoin takes what has a scheme as it is
+            raise Denied(
+                "fetch", shown(url), "it is redirected to a URL with a user name", hint="write that URL yourself"
+            )
         if here.startswith("https:") and urllib.parse.urljoin(here, location).startswith("http:"):
-            raise Denied("fetch", url, "it is redirected from https to http", hint="write the other URL yourself")
+            raise Denied(
+                "fetch", shown(url), "it is redirected from https to http", hint="write the other URL yourself"
+            )
         here = urllib.parse.urljoin(here, location)
-    raise Unavailable("fetch", url, f"it is redirected more than {REDIRECTS_MAX} times")
+    raise Unavailable("fetch", shown(url), f"it is redirected more than {REDIRECTS_MAX} times")
 
 
 def _unreachable(url: str, here: str, wrong: Exception) -> Unavailable:
     """Return the error that a broken connection is; the host in its cause, for that is all that docker's door tells."""
     told = getattr(wrong, "strerror", None) or str(wrong) or type(wrong).__name__
-    return Unavailable("fetch", url, f"{urllib.parse.urlsplit(here).netloc}: {told}".lower(), hint="is the server up?")
+    host = urllib.parse.urlsplit(here).netloc.rpartition("@")[2]
+    return Unavailable("fetch", shown(url), f"{host}: {told}".lower(), hint="is the server up?")
+
+
+def shown(url: str) -> str:
+    """Return a URL as it may be told: without a password."""
+    scheme, found, rest = url.partition("://")
+    netloc, slash, path = rest.partition("/")
+    user, at, host = netloc.rpartition("@")
+    return f"{scheme}{found}{user.partition(':')[0]}:xxxxx@{host}{slash}{path}" if at and ":" in user else url
 
 
 def _split(url: str) -> urllib.parse.SplitResult:
+    """Return the parts of a URL, a relative one too. Raises Invalid for what no server can be asked for.
+
+    What Python's own reader drops (line ends) or sees late (a port, a name that no host has) is seen here.
+    """
     try:
-        return urllib.parse.urlsplit(url)
+        if any(ord(c) < 32 or ord(c) == 127 for c in url):
+            raise ValueError("it has control characters")
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname or ""
+        if parts.port == 0 or "%" in host or " " in host or len(host) > 253:
+            raise ValueError("no server has such an address")
+        host.encode("idna")
+        urllib.parse.quote(url)
+        return parts
     except ValueError as wrong:
-        raise Invalid("fetch", url, f"it is no URL: {wrong}", hint="look at the URL") from None
+        cause = "no host has this name" if isinstance(wrong, UnicodeError) else str(wrong)
+        raise Invalid("fetch", shown(url)[:200], f"it is no URL: {cause}", hint="look at the URL") from None
 
 
 def _connect(url: str, *, redirected: bool) -> http.client.HTTPConnection:
     parts = _split(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Denied("fetch", url, f"{parts.scheme or 'this'} is not fetched", hint="only http and https are")
+        raise Denied("fetch", shown(url), f"{parts.scheme or 'this'} is not fetched", hint="only http and https are")
     try:
         port = parts.port
         if parts.scheme == "https":
@@ -162,7 +196,7 @@ def _connect(url: str, *, redirected: bool) -> http.client.HTTPConnection:
         else:
             connection = http.client.HTTPConnection(parts.hostname, port, timeout=SILENCE_S_MAX)
         connection.connect()
-    except (OSError, ValueError, http.client.HTTPException) as wrong:
+    except (OSError, http.client.HTTPException) as wrong:
         raise _unreachable(url, url, wrong) from None
     address = ipaddress.ip_address(connection.sock.getpeername()[0].partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
@@ -171,5 +205,5 @@ def _connect(url: str, *, redirected: bool) -> http.client.HTTPConnection:
     if address.is_link_local or address.is_multicast or (local and redirected):
         connection.close()
         hint = "no build may reach this machine's own services, or its cloud's"
-        raise Denied("fetch", url, f"{parts.hostname} is {address}", hint=hint)
+        raise Denied("fetch", shown(url), f"{parts.hostname} is {address}", hint=hint)
     return connection

@@ -20,13 +20,18 @@ _IMAGE = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)|--from=(\S+)|,from=([^,\s]+)
 
 def hosts(dockerfile: str, names: Iterable[str]) -> list[str]:
     """Return the registries of the images that a Dockerfile's text names, and of names; sorted, docker.io always."""
-    found = {HUB}
+    return sorted({HUB, *(one.domain for one in references(dockerfile, names))})
+
+
+def references(dockerfile: str, names: Iterable[str]) -> list[Reference]:
+    """Return the images that a Dockerfile's text names, and names, that are references."""
+    found = []
     for name in (*(match[1] or match[2] or match[3] for match in _IMAGE.finditer(dockerfile)), *names):
         try:
-            found.add(Reference.parse(name).domain)
+            found.append(Reference.parse(name))
         except OrlopError:
             continue  # a stage's number, a variable
-    return sorted(found)
+    return found
 
 
 def names_of(request: BuildRequest) -> list[str]:

@@ -51,7 +51,8 @@ class BuildRequest(Record):
     tags: names of the image, () leaves it without. platforms: () is the machine's.
     no_cache_stages: stages whose steps are made anew. network, extra_hosts and the limits: of every step, as for `run`.
     allow: entitlements ("network.host", "security.insecure"). source_date_epoch_s: no time of the image is later.
-    credentials: by registry host, as in docker's config.json. credentials, secrets: never written down.
+    credentials: by registry host, as in docker's config.json, or by a repository's whole name.
+    credentials, secrets: never written down.
     keep_failed: a failing step's tree stays, for `build shell`.
     verify: make every step once more and compare. secrets_policy: block, warn or off (build.output.scan).
     cache_from, cache_to: build.cache.places; their paths are absolute. cache_mounts_from, cache_mounts_to: the same of

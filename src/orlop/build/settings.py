@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from orlop.spec.reference import Reference
     from orlop.spec.registry import Credentials
 
     from . import graph
@@ -82,9 +83,10 @@ class Settings:
             self._agents[name] = path
         return self._agents.get(name)
 
-    def credentials(self, host: str) -> Credentials | None:
-        """Return what the client gave for a registry."""
-        return self.request.credentials.get(host)
+    def credentials(self, reference: Reference) -> Credentials | None:
+        """Return what the client gave for a repository, or for its registry."""
+        given = self.request.credentials
+        return given.get(reference.name) or given.get(reference.domain)
 
     def limits(self) -> ContainerRequest:
         """Return what every step's container has in common."""

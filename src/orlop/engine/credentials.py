@@ -1,7 +1,8 @@
 """Who the user is at a registry: docker's credential helpers, the kernel's keyring, docker's and podman's files.
 
-Looked for in this order: the helper that ~/.docker/config.json names for the registry; what `orlop login` keeps in the
-user's keyring; `auths` of config.json; podman's auth.json. Kept by `login` in the helper or the keyring, and nowhere
+Looked for in this order: the helper that ~/.docker/config.json names for the registry; what the files have for the
+repository or what it lies in; what `orlop login` keeps in the user's keyring; what the files have for the registry. The
+files are `auths` of config.json and podman's auth.json. Kept by `login` in the helper or the keyring, and nowhere
 else: no password of ours lies on a disk (WANTED P32). A registry's identity token is kept instead of the password
 where the registry gives one.
 
@@ -35,27 +36,33 @@ def key_of(domain: str) -> str:
     return DOCKER_HUB_KEY if domain == DOCKER_HUB else domain
 
 
-def for_registry(domain: str) -> Credentials:
-    """Return what the user has for a registry, ANONYMOUS for nothing. Raises Invalid, Unavailable of a helper."""
+def for_registry(domain: str, path: str = "") -> Credentials:
+    """Return what the user has for a registry, ANONYMOUS for nothing. Raises Invalid, Unavailable of a helper.
+
+    path: of the repository that is asked for there: a file may have other credentials for it, or for what it lies in.
+    """
     config = _document(config_file())
     helper = _helper_of(config, domain)
     found = _ask_helper(helper, domain) if helper else None
     if found is None:
-        found = _from_keyring(domain)
-    if found is None:
-        found = _from_auths(config, domain)
-    if found is None:
-        found = next((one for path in _podman_files() if (one := _from_auths(_document(path), domain))), None)
+        files = [config, *map(_document, _podman_files())]
+        found = (
+            _from_files(files, _narrower(domain, path))
+            or _from_keyring(domain)
+            or _from_files(files, _spellings(domain))
+        )
     return found or ANONYMOUS
 
 
-def for_places(domain: str, others: Iterable[str]) -> Credentials:
+def for_places(domain: str, others: Iterable[str], path: str = "") -> Credentials:
     """Return what the user has for a registry, and for each of the others that may be asked in its place."""
     from ..spec.registry import Elsewhere
 
     found = {host: for_registry(host) for host in others}
     elsewhere = [{"host": host, **one.to_json()} for host, one in found.items() if not one.is_empty]
-    return for_registry(domain).replace(elsewhere=tuple(Elsewhere.from_json(one, "credentials") for one in elsewhere))
+    return for_registry(domain, path).replace(
+        elsewhere=tuple(Elsewhere.from_json(one, "credentials") for one in elsewhere)
+    )
 
 
 def keep(domain: str, credentials: Credentials) -> str:
@@ -150,16 +157,24 @@ def _podman_files() -> list[str]:
     return [*first, f"{given if given.startswith('/') else f'{_home()}/.config'}/containers/auth.json"]
 
 
-def _from_auths(config: dict[str, Any], domain: str) -> Credentials | None:
-    """Return what the `auths` of a file say: base64 of user:password, or a token."""
-    auths = config.get("auths")
-    if not isinstance(auths, dict):
-        return None
-    for key in _spellings(domain):
-        entry = auths.get(key)
-        if isinstance(entry, dict) and (found := _of_entry(entry)):
-            return found
+def _from_files(files: Iterable[dict[str, Any]], keys: Iterable[str]) -> Credentials | None:
+    """Return what the `auths` of the first file say that has one of the keys: base64 of user:password, or a token."""
+    for file in files:
+        auths = file.get("auths")
+        for key in keys:
+            entry = auths.get(key) if isinstance(auths, dict) else None
+            if isinstance(entry, dict) and (found := _of_entry(entry)):
+                return found
     return None
+
+
+def _narrower(domain: str, path: str) -> list[str]:
+    """Return the keys that are a repository's name or begin it, the longest first, which counts most.
+
+    podman keeps such ones (containers-auth.json(5)); docker does not, and passes over them.
+    """
+    parts = path.split("/") if path else []
+    return ["/".join((domain, *parts[:count])) for count in range(len(parts), 0, -1)]
 
 
 def _of_entry(entry: dict[str, Any]) -> Credentials | None:

@@ -52,6 +52,7 @@ ACTIONS: dict[str, frozenset[str]] = {
 FILTERS = frozenset(
     "config container daemon event image label network node plugin scope secret service type volume".split()
 )
+_POLL_MS_MAX = 24 * 3600 * 1000  # it looks again
 _COMMAND_LENGTH_MAX = 1024
 _ATTRIBUTES_LENGTH_MAX = 32 * 1024  # of all of an event; a label may be as large as a request
 
@@ -193,7 +194,8 @@ def _lines(
             left_ns = None if until_ns is None else until_ns - time.time_ns()
             if left_ns is not None and left_ns <= 0:
                 return
-            ready = {fd for fd, _ in poll.poll(None if left_ns is None else left_ns / 1e6 + 1)}
+            left_ms = None if left_ns is None else min(left_ns // 10**6 + 1, _POLL_MS_MAX)
+            ready = {fd for fd, _ in poll.poll(left_ms)}
             if hangup in ready:
                 return
     finally:

@@ -2,6 +2,7 @@
 
     oci-layout  index.json  blobs/sha256/<hex> ...      what skopeo's oci-archive:, podman and containerd read
     manifest.json                                       what docker's older versions and docker-archive: read
+    repositories                                        names alone: docker's first form, which it still writes
 
 Blobs go as they lie in the store, so all digests stay. The same images give the same bytes.
 Source: OCI image-spec, image-layout.md; moby's image/spec (v1.2) for manifest.json.
@@ -74,10 +75,12 @@ def write_archive(store: Store, images: Sequence[Saved], output: int) -> None:
         for digest in sorted(_blobs(store, [saved.target for saved in images])):
             _write_blob(store, digest, output)
         _write_file(output, b"index.json", dump(_index(images).to_json()))
-        entries = [_docker_entry(image, names) for image, names in _distinct(images)]
-        if entries:
-            _write_file(output, b"manifest.json", dump(entries))
+        distinct = _distinct(images)
+        if distinct:
+            _write_file(output, b"manifest.json", dump([_docker_entry(image, names) for image, names in distinct]))
         _write_file(output, b"oci-layout", dump(Layout(image_layout_version=LAYOUT_VERSION).to_json()))
+        if repositories := _repositories(distinct):
+            _write_file(output, b"repositories", dump(repositories) + b"\n")
         _write_all(output, END_OF_ARCHIVE)
     except OSError as wrong:
         raise Unavailable("save", "images", os.strerror(wrong.errno or 0), hint="look at where it is written") from None
@@ -137,6 +140,16 @@ def _docker_entry(image: Image, names: Sequence[Reference]) -> dict[str, object]
         "RepoTags": [name.familiar for name in names if name.tag],
         "Layers": [_place(layer.descriptor.digest) for layer in image.layers],
     }
+
+
+def _repositories(images: Iterable[tuple[Image, Sequence[Reference]]]) -> dict[str, dict[str, str]]:
+    """Return {repository: {tag: the topmost layer}}, the layer by its blob's digits, as docker does."""
+    found: dict[str, dict[str, str]] = {}
+    for image, names in images:
+        for name in names:
+            if name.tag and image.layers:
+                found.setdefault(name.familiar_name, {})[name.tag] = image.layers[-1].descriptor.digest.hex
+    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
 
 
 def _place(digest: Digest) -> str:

@@ -41,13 +41,13 @@ class Found:
 
 
 class Carrier:
-    """credentials: what the client has for a registry. check: raises what has ended the work; given_up: is set then."""
+    """credentials: what the client has for a repository. check: raises what ended the work; given_up: is set then."""
 
     def __init__(
         self,
         engine: Engine,
         lease: Lease,
-        credentials: Callable[[str], Credentials | None],
+        credentials: Callable[[Reference], Credentials | None],
         check: Callable[[], None],
         given_up: threading.Event,
     ) -> None:
@@ -75,7 +75,7 @@ class Carrier:
 
     def _push(self, place: CachePlace, manifest: Descriptor) -> None:
         reference = Reference.parse(place.reference)
-        credentials = self._credentials(reference.domain) or ANONYMOUS
+        credentials = self._credentials(reference) or ANONYMOUS
         repository = self._engine.registries.to_push(reference, credentials, frozenset())
         pushing = Push(self._engine.store, repository, {})
         try:
@@ -89,7 +89,7 @@ class Carrier:
         if place.type == LOCAL:
             return [self._of_folder(place, config_bytes_max)]
         reference = Reference.parse(place.reference)
-        credentials = self._credentials(reference.domain) or ANONYMOUS
+        credentials = self._credentials(reference) or ANONYMOUS
         refused: OrlopError | None = None
         for repository in self._engine.registries.to_pull(reference, credentials):
             try:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from orlop.engine.engine import Engine
+    from orlop.spec.reference import Reference
     from orlop.spec.registry import Credentials
 
     from .carrier import Found
@@ -46,13 +47,16 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Access:
-    """How places are reached. credentials: what the client has for a registry. check: raises what has ended the work.
+    """How places are reached. credentials: what the client has for a repository. check: raises what has ended the work.
 
     given_up: is set then.
     """
 
     def __init__(
-        self, credentials: Callable[[str], Credentials | None], check: Callable[[], None], given_up: threading.Event
+        self,
+        credentials: Callable[[Reference], Credentials | None],
+        check: Callable[[], None],
+        given_up: threading.Event,
     ) -> None:
         self.credentials = credentials
         self.check = check

@@ -174,7 +174,7 @@ def _push(solver: Solver, output: Output, descriptor: Descriptor) -> None:
         raise Invalid("push", "the image", "tag is needed when pushing to registry", hint="name it with -t")
     engine = solver.engine
     for name in names:
-        credentials = solver.settings.credentials(name.domain) or ANONYMOUS
+        credentials = solver.settings.credentials(name) or ANONYMOUS
         log = solver.journal.step(0, f"[internal] pushing {name.familiar}")
         pushing = Push(engine.store, engine.registries.to_push(name, credentials, frozenset()), {})
         try:

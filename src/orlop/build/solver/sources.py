@@ -69,11 +69,10 @@ def _find_image(solver: Solver, reference: str, platform: Platform | None, log: 
             pass
     from orlop.engine.images.pull import pull
 
-    host = Reference.parse(reference).domain
     request = PullRequest(
         image=reference,
         platform=str(platform or ""),
-        credentials=solver.settings.credentials(host) or ANONYMOUS,
+        credentials=solver.settings.credentials(Reference.parse(reference)) or ANONYMOUS,
     )
     for message in pull(engine, request, solver.cancelled):
         log.note({"pull": message})

@@ -6,6 +6,7 @@ Only a verb that freezes for itself says so, in HELD_FILE, so that the next engi
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager
 
@@ -41,9 +42,9 @@ def pause(engine: Engine, reference: str) -> None:
         raise Unsupported("pause", record.subject, cause, hint=hint)
     try:
         engine.cgroup(record.id, task.status).freeze()
-    except FileNotFoundError:
-        state.step(state.Task(state.EXITED), "pause", record)
     except OSError as wrong:
+        if wrong.errno in (errno.ENOENT, errno.ENODEV):  # it has ended: its cgroup is gone, or goes while it is written
+            state.step(state.Task(state.EXITED), "pause", record)
         hint = "a process that waits for a disk or a network file system can't be frozen: try again"
         raise Unavailable("pause", record.subject, wrong.strerror or str(wrong), hint=hint) from None
     events.publish_container(engine, record, "pause")

@@ -54,7 +54,7 @@ def usage(engine: Engine, *, verify: bool = False) -> dict[str, object]:
     found: dict[str, object] = {
         # What images are counted as: docker's client takes those in use off it, for what can be had back.
         "LayersSize": _blobs(engine) + sum(layers.values()),
-        "Images": [_image(engine, image, layers, owners) for image in images],
+        "Images": [_image(engine, same, layers, owners) for same in _by_id(images)],
         "Containers": containers.summaries(engine, True, {}, size=True),
         "Volumes": _volumes(engine),
         "BuildCache": steps.usage(engine),
@@ -67,15 +67,23 @@ def usage(engine: Engine, *, verify: bool = False) -> dict[str, object]:
 def shared_sizes(engine: Engine) -> dict[str, int]:
     """Return how much of each image others have too, by the images' ids."""
     layers, images, owners = _layers(engine)
-    return {str(image.id): _sizes(engine, image, layers, owners)[1] for image in images}
+    return {str(same[0].id): _sizes(engine, same, layers, owners)[1] for same in _by_id(images)}
+
+
+def _by_id(images: Sequence[Image]) -> list[list[Image]]:
+    """Return the images, those together that are one to docker: of one ID, packed in more than one way."""
+    found: dict[Digest, list[Image]] = {}
+    for image in images:
+        found.setdefault(image.id, []).append(image)
+    return list(found.values())
 
 
 def _layers(engine: Engine) -> tuple[dict[Digest, int], Sequence[Image], dict[Digest, int]]:
     """Return what each unpacked layer occupies, the images, and of how many images a layer is."""
     images = engine.images.list()
     owners: dict[Digest, int] = {}
-    for image in images:
-        for chain_id in {layer.chain_id for layer in image.layers}:
+    for same in _by_id(images):
+        for chain_id in {layer.chain_id for layer in same[0].layers}:
             owners[chain_id] = owners.get(chain_id, 0) + 1
     return {chain_id: _bytes(engine, chain_id) for chain_id in engine.snapshots.unpacked()}, images, owners
 
@@ -180,22 +188,28 @@ def _bytes(engine: Engine, chain_id: Digest) -> int:
         return 0
 
 
-def _image(engine: Engine, image: Image, layers: dict[Digest, int], owners: dict[Digest, int]) -> dict[str, object]:
-    size, shared = _sizes(engine, image, layers, owners)
+def _image(
+    engine: Engine, same: Sequence[Image], layers: dict[Digest, int], owners: dict[Digest, int]
+) -> dict[str, object]:
+    size, shared = _sizes(engine, same, layers, owners)
     return {
-        "Id": str(image.id),
-        "RepoTags": [name.familiar for name in names_of(engine, image) if name.tag],
-        "Created": image.created,
+        "Id": str(same[0].id),
+        "RepoTags": sorted(name.familiar for image in same for name in names_of(engine, image) if name.tag),
+        "Created": same[0].created,
         "Size": size,
         "SharedSize": shared,
-        "Containers": len(users_of(engine, image)),
+        "Containers": len(users_of(engine, same[0])),
     }
 
 
-def _sizes(engine: Engine, image: Image, layers: dict[Digest, int], owners: dict[Digest, int]) -> tuple[int, int]:
-    """Return what an image occupies, packed and unpacked, and what of it others have too."""
-    packed = engine.store.occupied
-    own = {layer.chain_id: packed(layer.descriptor.digest) + layers.get(layer.chain_id, 0) for layer in image.layers}
+def _sizes(
+    engine: Engine, same: Sequence[Image], layers: dict[Digest, int], owners: dict[Digest, int]
+) -> tuple[int, int]:
+    """Return what an image occupies, packed (in each way) and unpacked, and what of it others have too."""
+    own = {layer.chain_id: layers.get(layer.chain_id, 0) for layer in same[0].layers}
+    packed = {layer.descriptor.digest: layer.chain_id for image in same for layer in image.layers}
+    for digest, chain_id in packed.items():
+        own[chain_id] += engine.store.occupied(digest)
     return sum(own.values()), sum(size for chain_id, size in own.items() if owners.get(chain_id, 0) > 1)
 
 

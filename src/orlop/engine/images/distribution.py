@@ -67,10 +67,10 @@ def _configuration(place: Repository, config: Descriptor, patience: Patience) ->
 
 
 def look(engine: Engine, location: Location, platform: str = "") -> dict[str, object]:
-    """Return {"name", "digest", "raw", "manifest", "config", "tags"} of an image, wherever it is.
+    """Return {"name", "digest", "raw", "manifest", "config"} of an image, wherever it is.
 
     raw: the document that the place has under the name; manifest and config: of the image for the platform; both are
-    text. tags: of a registry's repository. Raises NotFound, Invalid, Denied, Unavailable.
+    text. Raises NotFound, Invalid, Denied, Unavailable.
     """
     place = _place(engine, location)
     target, data = place.top()
@@ -89,7 +89,6 @@ def look(engine: Engine, location: Location, platform: str = "") -> dict[str, ob
         "raw": data.decode(),
         "manifest": manifest.decode(),
         "config": config.decode(),
-        "tags": tags(engine, location) if location.transport == REGISTRY else [],
     }
 
 

@@ -6,6 +6,7 @@ Source: docker's manual, "docker image ls", "docker image prune".
 from __future__ import annotations
 
 import fnmatch
+import re
 import time
 
 from ...snapshot import lent
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 LISTED = ("before", "dangling", "label", "partial", "reference", "since", "until")
 PRUNED = ("dangling", "label", "label!", "until")
+_SECONDS = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,30})?")
+_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,30})?)(ns|us|ms|s|m|h)")
+_DURATION = re.compile(rf"(?:{_PART.pattern})+")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TRUE, _FALSE = ("1", "true", "True", "TRUE", "t", "T"), ("0", "false", "False", "FALSE", "f", "F")
 
 
@@ -131,21 +136,11 @@ def _until(value: str) -> Test:
 def moment(value: str) -> float:
     """Return the time that a filter names: seconds since 1970, RFC 3339, or a duration before now ("24h", "1h30m")."""
     text = value.strip()
-    try:
+    if _SECONDS.fullmatch(text):
         return float(text)
-    except ValueError:
-        pass
-    total, number, units = 0.0, "", {"s": 1.0, "m": 60.0, "h": 3600.0}
-    for character in text:
-        if character.isdigit() or character == ".":
-            number += character
-        elif character in units and number:
-            total, number = total + float(number) * units[character], ""
-        else:
-            break
-    else:
-        if not number and text:
-            return time.time() - total
+    if text and _DURATION.fullmatch(text):
+        parts = _PART.findall(text)
+        return time.time() - sum(float(number) * _UNITS[unit] for number, unit in parts)
     epoch = _epoch(text)
     if epoch is None:
         raise Invalid(

@@ -139,7 +139,8 @@ def _orders(engine: Engine, image: Image) -> Orders:
     reference = Reference.parse(image.names[0])
     known = attend.credentials.get((engine.paths.root, image.manifest.digest))
     if known is None:  # an earlier engine fetched it: ask again each time, for the user may have logged in since
-        known = for_places(reference.domain, engine.registries.hosts().others(reference.domain))
+        others = engine.registries.hosts().others(reference.domain)
+        known = for_places(reference.domain, others, reference.path)
     return Orders(
         root=engine.paths.root,
         run=engine.paths.run,

@@ -138,8 +138,12 @@ def _locate(root: int, path: str, reference: str) -> int:
     except (FileNotFoundError, NotADirectoryError):
         raise inside.not_there(path, reference) from None
     except OSError as refused:
-        cause = refused.strerror or str(refused)
-        raise Invalid("find", f"{path} in container {reference}", cause, hint="is it a loop of links?") from None
+        raise _not_reached(path, reference, refused) from None
+
+
+def _not_reached(path: str, reference: str, refused: OSError) -> Invalid:
+    cause = refused.strerror or str(refused)
+    return Invalid("find", f"{path[:200]} in container {reference}", cause, hint="is it a loop of links?")
 
 
 def _check_destination(root: int, path: str, reference: str) -> None:
@@ -147,6 +151,8 @@ def _check_destination(root: int, path: str, reference: str) -> None:
         fd = open_in_root(root, _clean(path), os.O_PATH)
     except (FileNotFoundError, NotADirectoryError):
         raise inside.not_there(path, reference) from None
+    except OSError as refused:
+        raise _not_reached(path, reference, refused) from None
     try:
         info = os.fstat(fd)
         if not modes.S_ISDIR(info.st_mode):

@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from ..native.client import Engine
 
 
-def for_places(engine: Engine, domain: str) -> Credentials:
-    """Return what the user has for a registry, and for each mirror of it that the engine would ask."""
+def for_places(engine: Engine, domain: str, path: str = "") -> Credentials:
+    """Return what the user has for a repository, and for each mirror of its registry that the engine would ask."""
     from ...engine import credentials
 
     hosts = engine.call("registries.places", {"registry": domain})
-    return credentials.for_places(domain, map(str, hosts if isinstance(hosts, list) else []))
+    others = map(str, hosts if isinstance(hosts, list) else [])
+    return credentials.for_places(domain, others, path)

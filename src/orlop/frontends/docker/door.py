@@ -135,9 +135,11 @@ class Door(Exchange):
             self._fail(*self.dialect.refusal(wrong.status, wrong.message))
         except OrlopError as wrong:
             self._fail(*self.dialect.failure(wrong))
-        except (Refused, OSError):
+        except (Refused, ConnectionError, TimeoutError):
             raise  # of the connection
         except Exception as wrong:
+            if isinstance(wrong, OSError) and self.is_answered:
+                raise
             reference = self.engine.log.exception(f"{self.command} {self.place[:200]}", wrong)
             self._fail(*self.dialect.refusal(500, f"a defect of the engine, error {reference}: {wrong}"))
         finally:

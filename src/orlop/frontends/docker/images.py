@@ -24,14 +24,15 @@ SHARED_SINCE = (1, 42)
 
 
 def list_all(door: Door) -> None:
-    told = older.images(summaries(door.engine, door.filters()), door.version)
+    with_manifests = door.flag("manifests") and door.version >= MANIFESTS_SINCE
+    told = older.images(summaries(door.engine, door.filters(), joined=not with_manifests), door.version)
     if door.flag("shared-size") and door.version >= SHARED_SINCE:
         from ...engine.images.disk import shared_sizes
 
         shared = shared_sizes(door.engine)
         for one in told:
             one["SharedSize"] = shared.get(str(one["Id"]), 0)
-    if door.flag("manifests") and door.version >= MANIFESTS_SINCE:
+    if with_manifests:
         from ...engine.images.platforms import manifests
 
         for one in told:
@@ -40,12 +41,22 @@ def list_all(door: Door) -> None:
     door.answer_json(200, told)
 
 
-def summaries(engine: Engine, filters: dict[str, tuple[str, ...]]) -> list[dict[str, object]]:
-    """Return docker's objects of the images that filters choose."""
+def summaries(engine: Engine, filters: dict[str, tuple[str, ...]], *, joined: bool = True) -> list[dict[str, object]]:
+    """Return docker's objects of the images that filters choose.
+
+    joined: one for an ID, though it may be packed in two ways, or alone and in an index; else one for each of these.
+    """
     from ...engine.containers.inspect import unix_time
 
-    found = images.summaries(engine, filters)
-    return [_summary(one, unix_time(str(one.get("created") or ""))) for one in found]
+    told: dict[object, dict[str, object]] = {}
+    for one in images.summaries(engine, filters):
+        summary = _summary(one, unix_time(str(one.get("created") or "")))
+        known = told.setdefault(one["id"] if joined else len(told), summary)
+        for key in ("RepoTags", "RepoDigests"):
+            mine, others = known[key], summary[key]
+            assert isinstance(mine, list) and isinstance(others, list)
+            known[key] = sorted({*mine, *others})
+    return list(told.values())
 
 
 def _summary(one: Mapping[str, object], created: int) -> dict[str, object]:
@@ -126,7 +137,7 @@ def _fetched(url: str, work: Callable[[int], None], made: list[str]) -> Iterator
     """
     import tempfile
 
-    from ...build.http import download
+    from ...build.http import download, shown
 
     if "://" not in url:  # as docker's daemon takes it
         url = f"http://{url}"
@@ -135,7 +146,7 @@ def _fetched(url: str, work: Callable[[int], None], made: list[str]) -> Iterator
         download(url, path, lambda _: None)
         with open(path, "rb") as file:
             work(file.fileno())
-    yield {"status": f"Downloading from {url[:500]}"}
+    yield {"status": f"Downloading from {shown(url)[:500]}"}
     yield {"status": made[0]}
 
 

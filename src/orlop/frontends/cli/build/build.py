@@ -94,7 +94,7 @@ def _solve(invocation: Invocation, request: BuildRequest, archive: int) -> int:
 
 def _with_credentials(engine: Engine, request: BuildRequest) -> BuildRequest:
     """Return a request with what the user has for the registries that it may ask."""
-    from ....build.registries import hosts, names_of
+    from ....build.registries import HUB, names_of, references
     from ..credentials import for_places
 
     text = request.dockerfile_text or ""
@@ -104,8 +104,12 @@ def _with_credentials(engine: Engine, request: BuildRequest) -> BuildRequest:
                 text = file.read(DOCKERFILE_BYTES_MAX)
         except OSError:
             pass  # the engine says what is wrong with it
-    found = {host: for_places(engine, host) for host in hosts(text, names_of(request))}
-    return request.replace(credentials={host: one for host, one in found.items() if one.to_json()})
+    named = references(text, names_of(request))
+    found = {host: for_places(engine, host) for host in sorted({HUB, *(one.domain for one in named)})}
+    for one in named:  # what is for one repository alone
+        if (own := for_places(engine, one.domain, one.path)) != found[one.domain]:
+            found[one.name] = own
+    return request.replace(credentials={name: one for name, one in found.items() if one.to_json()})
 
 
 def _follow(messages: Any, shown: display.Plain) -> dict[str, Any]:

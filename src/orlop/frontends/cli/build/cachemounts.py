@@ -76,9 +76,9 @@ def _carry(invocation: Invocation, verb: str, words: list[str], replaces: bool) 
     place = mount_place(words[0], f"cache {verb}", writes=verb == "export")
     args: dict[str, object] = {"place": place.to_json(), "mounts": words[1:], "replaces": replaces}
     if place.reference:
-        host = Reference.parse(place.reference).domain
-        credentials = for_registry(host)
-        args["credentials"] = {} if credentials.is_empty else {host: credentials.to_json()}
+        reference = Reference.parse(place.reference)
+        credentials = for_registry(reference.domain, reference.path)
+        args["credentials"] = {} if credentials.is_empty else {reference.name: credentials.to_json()}
     with invocation.connect() as engine:
         found = engine.call("build.write_mounts" if verb == "export" else "build.read_mounts", args)
     told: list[dict[str, Any]] = found if isinstance(found, list) else []

@@ -180,7 +180,8 @@ def _pinned(invocation: Compose, image: str) -> str:
     if reference.digest:
         return image
     with invocation.connect() as engine:
-        place = parse_location(f"docker://{reference}").replace(credentials=for_places(engine, reference.domain))
+        known = for_places(engine, reference.domain, reference.path)
+        place = parse_location(f"docker://{reference}").replace(credentials=known)
         found = engine.call("registries.look", {"place": place.to_json(), "platform": ""})
     if not isinstance(found, dict):
         raise Unavailable("read", "the engine's reply", "it names no digest")

@@ -72,7 +72,8 @@ def _push(engine: Engine, registry: str, name: str, tags: tuple[str, ...], image
     for tag in tags:
         target = f"{registry}/library/{name}:{tag}"
         engine.call("images.tag", {"image": image, "name": target})
-        request = PushRequest(image=target, credentials=for_registry(Reference.parse(target).domain))
+        reference = Reference.parse(target)
+        request = PushRequest(image=target, credentials=for_registry(reference.domain, reference.path))
         for _ in engine.messages("images.push", {"request": request.to_json()}):
             pass
         engine.call("images.remove", {"image": target, "force": False, "prune": True})

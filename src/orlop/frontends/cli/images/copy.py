@@ -94,7 +94,8 @@ def located(invocation: Invocation, text: str) -> Location:
     location = parse_location(text)
     if location.transport == REGISTRY:
         with invocation.connect() as engine:
-            return location.replace(credentials=for_places(engine, Reference.parse(location.name).domain))
+            reference = Reference.parse(location.name)
+            return location.replace(credentials=for_places(engine, reference.domain, reference.path))
     return location if location.transport == STORE else location.replace(path=os.path.abspath(location.path))
 
 

@@ -18,7 +18,8 @@ def account(engine: Engine, name: str) -> dict[str, object]:
     """Return what the user has for the registry of a list."""
     from .. import credentials
 
-    return credentials.for_places(engine, Reference.parse(name).domain).to_json()
+    reference = Reference.parse(name)
+    return credentials.for_places(engine, reference.domain, reference.path).to_json()
 
 
 def _create(invocation: Invocation) -> int:

@@ -57,7 +57,8 @@ def pull_image(
 
     request: dict[str, object] = {"image": image, "platform": platform or os.environ.get("DOCKER_DEFAULT_PLATFORM", "")}
     request |= {name.replace("-", "_"): True for name in wanted}
-    credentials = for_places(engine, Reference.parse(image).domain).to_json()
+    reference = Reference.parse(image)
+    credentials = for_places(engine, reference.domain, reference.path).to_json()
     if credentials:
         request["credentials"] = credentials
     messages = engine.messages("images.pull", {"request": request})

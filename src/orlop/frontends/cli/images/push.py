@@ -24,7 +24,7 @@ def _push(invocation: Invocation) -> int:
     request: dict[str, object] = {"image": str(reference), "platform": options["platform"]}
     if options["all-tags"]:
         request["all_tags"] = True
-    credentials = for_registry(reference.domain).to_json()
+    credentials = for_registry(reference.domain, reference.path).to_json()
     if credentials:
         request["credentials"] = credentials
     with invocation.connect() as engine:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 
-from ....spec.errors import Invalid
+from ....spec.errors import Denied, Invalid
 from ....spec.reference import Reference
 from ....spec.registry import (
     GZIP,
@@ -31,6 +31,8 @@ from .copy import form_of, is_near, located
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ...native.client import Engine
 
 STORAGE = "containers-storage:"
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
@@ -95,13 +97,15 @@ def _inspect(invocation: Invocation) -> int:
     place = _place(invocation, invocation.arguments[0], "")
     with invocation.connect() as engine:
         result = engine.call("registries.look", {"place": place.to_json(), "platform": _platform(options)})
-    found: dict[str, Any] = result if isinstance(result, dict) else {}
+        found: dict[str, Any] = result if isinstance(result, dict) else {}
+        wanted = not (options["raw"] or options["config"] or options["no-tags"])
+        found["tags"] = _all_tags(engine, place) if wanted and place.transport == REGISTRY else []
     if options["raw"]:
         write_line(found["config"] if options["config"] else found["raw"])
     elif options["config"]:
         write_line(json.dumps(json.loads(found["config"]), indent=4))
     else:
-        described = _described(found, with_tags=not options["no-tags"])
+        described = _described(found)
         form = options["format"]
         if form:
             from .. import listing
@@ -114,7 +118,16 @@ def _inspect(invocation: Invocation) -> int:
     return 0
 
 
-def _described(found: dict[str, Any], *, with_tags: bool) -> dict[str, Any]:
+def _all_tags(engine: Engine, place: Location) -> object:
+    """Return the tags beside an image; none, with a warning, where the registry lets nobody list them."""
+    try:
+        return engine.call("registries.tags", {"place": place.to_json()})
+    except Denied:
+        warn("Registry disallows tag list retrieval; skipping")
+        return []
+
+
+def _described(found: dict[str, Any]) -> dict[str, Any]:
     """Return what `skopeo inspect` prints of an image."""
     config, manifest = json.loads(found["config"]), json.loads(found["manifest"])
     inner = config.get("config") or {}
@@ -122,7 +135,7 @@ def _described(found: dict[str, Any], *, with_tags: bool) -> dict[str, Any]:
     described: dict[str, Any] = {"Name": found["name"]} if found["name"] else {}
     described |= {
         "Digest": found["digest"],
-        "RepoTags": found["tags"] if with_tags else [],
+        "RepoTags": found["tags"],
         "Created": _time(config.get("created")),
         "DockerVersion": config.get("docker_version", ""),
         "Labels": inner.get("Labels"),

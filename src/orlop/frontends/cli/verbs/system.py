@@ -90,9 +90,8 @@ def _df(invocation: Invocation) -> int:
 def _lines(usage: dict[str, Any]) -> list[_Line]:
     images, containers, volumes = usage.get("Images") or [], usage.get("Containers") or [], usage.get("Volumes") or []
     unique = [(int(image["Size"]) - int(image["SharedSize"]), image["Containers"] > 0) for image in images]
-    shared = max((int(image["SharedSize"]) for image in images), default=0)
     return [
-        _Line("Images", unique, whole=sum(number for number, _ in unique) + shared),
+        _Line("Images", unique, whole=int(usage.get("LayersSize") or 0)),
         _Line("Containers", [(int(one.get("SizeRw") or 0), one.get("State") == "running") for one in containers]),
         _Line("Local Volumes", [(int(one["UsageData"]["Size"]), one["UsageData"]["RefCount"] > 0) for one in volumes]),
         _Line("Build Cache", [(_own_bytes(one), bool(one["InUse"])) for one in usage.get("BuildCache") or []]),

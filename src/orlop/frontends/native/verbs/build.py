@@ -156,7 +156,8 @@ def _access(call: Call, args: Carry) -> "Access":
         if poll.poll(0):
             raise Unavailable("carry", "cache mounts", "the client is gone")
 
-    return Access(args.credentials.get, check, threading.Event())
+    given = args.credentials
+    return Access(lambda one: given.get(one.name) or given.get(one.domain), check, threading.Event())
 
 
 def _prune(call: Call, args: Prune) -> object:
