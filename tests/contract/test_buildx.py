@@ -276,6 +276,30 @@ def test_compose_builds_by_it(docker: Docker, tmp_path: Path, context: Path) -> 
     assert "built" in docker("compose", "-f", tmp_path / "compose.yaml", "run", "--rm", "-T", "web")
 
 
+def test_bake_builds_on_what_another_target_makes(docker: Docker, tmp_path: Path, context: Path) -> None:
+    """Its client carries one build's answer into the next one's request."""
+    (tmp_path / "bake.json").write_text(
+        json.dumps(
+            {
+                "target": {
+                    "below": {"context": str(context), "dockerfile-inline": "FROM host\nENV BELOW=1\nCOPY a /a"},
+                    "above": {
+                        "context": str(context),
+                        "contexts": {"lower": "target:below"},
+                        "dockerfile-inline": "FROM lower\nCOPY --from=lower /a /copied\nLABEL up=1",
+                        "tags": ["me/linked:1"],
+                    },
+                }
+            }
+        )
+    )
+    told = docker("buildx", "bake", "--progress=plain", "-f", tmp_path / "bake.json", "above")
+    assert "[below 2/2] COPY a /a" in told and "[above 2/2] COPY --from=lower /a /copied" in told
+    found = json.loads(docker("image", "inspect", "me/linked:1"))[0]["Config"]
+    assert "BELOW=1" in found["Env"] and found["Labels"] == {"up": "1"}
+    assert docker("run", "--rm", "--network=none", "me/linked:1", "cat", "/copied") == "one"
+
+
 def test_orlop_compose_builds_too(orlop: Environment, tmp_path: Path, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM host\nARG WORD\nRUN echo $WORD >/word\nCMD cat /word\n")
     service = "{build: {context: ./context, args: {WORD: built}}, network_mode: none}"

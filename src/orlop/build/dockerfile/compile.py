@@ -157,7 +157,9 @@ class Bases:
 
 
 def whole_name(reference: str) -> str:
-    """Return an image's whole name, as BuildKit shows it."""
+    """Return an image's whole name, as BuildKit shows it; an ID is one."""
+    if reference.startswith("sha256:"):
+        return reference
     try:
         return str(Reference.parse(reference).tagged())
     except OrlopError:

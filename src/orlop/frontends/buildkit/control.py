@@ -26,7 +26,7 @@ from ...build.request import BuildRequest
 from ...spec import jsonio, protobuf
 from ...spec.errors import Conflict, Denied, Invalid, NotFound, OrlopError, Unsupported
 from ...spec.reference import Reference
-from . import grpc, outputs
+from . import grpc, inputs, outputs
 from .asking import Asking
 from .content import CachesToSend
 from .failures import failed
@@ -51,6 +51,7 @@ _NO_IMAGES = frozenset(("local", "tar", "cacheonly"))  # exporters
 _CAPABILITIES = (
     "solve.base", "resolveimage", "readfile", "readdir", "statfile", "return", "returnmap", "proto.refarray",
     "importcaches", "gateway.solve.metadata", "gateway.warnings", "reference.output",
+    "frontend.inputs", "gateway.evaluate",
 )  # fmt: skip
 _CODES: dict[type[OrlopError], int] = {
     NotFound: grpc.NOT_FOUND,
@@ -138,7 +139,8 @@ class Control:
                 else:
                     _wait(call.stream, build.returned)
                     if build.error:
-                        raise grpc.Failed(grpc.UNKNOWN, build.error, build.status)
+                        code = protobuf.number(protobuf.decode(build.status), 1) if build.status else grpc.UNKNOWN
+                        raise grpc.Failed(code or grpc.UNKNOWN, build.error, build.status)
                 answer = self._export(build)
         finally:
             build.returned.set()
@@ -243,10 +245,12 @@ class Control:
             if not build.begun.wait(WAIT_S_MAX):
                 self._forget(build)
                 raise NotFound("find", "the build", f"no such job {build.reference[:60]}")
-            metadata = self._run(call, build, protobuf.text(fields, 2), _pairs(fields, 3))
+            options = inputs.resolved(_pairs(fields, 3), fields)
+            metadata = self._run(call, build, protobuf.text(fields, 2), options)
         result: list[tuple[int, Any]] = [(10, ((1, name), (2, value))) for name, value in metadata.items()]
         if build.result:
-            result.insert(0, (3, ((1, build.reference),)))
+            whole = inputs.definition(str(build.result["id"]))
+            result.insert(0, (3, ((1, build.reference), (2, whole))))
         call.send(protobuf.encode(((3, tuple(result)),)))
 
     def _run(self, call: grpc.Call, build: Build, frontend: str, options: dict[str, str]) -> dict[str, bytes]:
