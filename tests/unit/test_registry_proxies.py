@@ -136,6 +136,31 @@ def test_a_proxy_that_refuses_is_named(registry: Registry) -> None:
         gone.resolve("1", Patience(tries=1))
 
 
+class Counted(Patience):
+    """Notes that a second try is to come, and has none."""
+
+    pauses = 0
+
+    def pause(self, number: int, retry_after: str = "") -> bool:
+        self.pauses += 1
+        return False
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", ""])
+def test_nobody_is_waited_for_who_never_answered(registry: Registry, content: Content, scheme: str) -> None:
+    """One that answered once may be starting anew. Red: `pull 127.0.0.1:1/x` took 8 s to say what docker says."""
+    with Registry(content) as ended:
+        place = repository({}, ended.name, "http")
+        assert place.resolve("1", Patience()).size > 0
+        nobody = repository({}, f"127.0.0.1:{ended.server_address[1]}", scheme)
+    for asked, pauses in ((nobody, 0), (place, 1)):
+        patience = Counted()
+        asked.remote.transport.close()
+        with pytest.raises(Unavailable, match="refused"):
+            asked.resolve("1", patience)
+        assert patience.pauses == pauses
+
+
 EXCEPTIONS = "10.0.0.0/8, .dot.example,plain.example,only.example:5000,192.0.2.7,[2001:db8::7]:443,*.star.example"
 
 

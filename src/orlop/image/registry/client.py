@@ -91,6 +91,7 @@ class Remote:
         self.endpoint = endpoint
         self._credentials = credentials
         self._lock = threading.Lock()
+        self._answered = False
         self._origin: Origin | None = None
         self._authorizer: Authorizer | None = None
 
@@ -154,7 +155,17 @@ class Remote:
         if authorization:
             headers = headers | {"Authorization": authorization}
         tls = self.endpoint.tls if is_own else DEFAULT_TLS
-        return self.transport.request(method, url, headers, body, tls=tls, guard=Guard(self.origin()))
+        response = self.transport.request(method, url, headers, body, tls=tls, guard=Guard(self.origin()))
+        self._answered = True
+        return response
+
+    def is_nobody(self, broken: Broken) -> bool:
+        """Say whether nobody is there to be waited for: where an answer came once, a registry may be starting anew."""
+        import socket
+
+        cause = broken.__cause__
+        unknown = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
+        return not self._answered and (unknown or isinstance(cause, ConnectionRefusedError))
 
 
 class Repository:
@@ -198,7 +209,7 @@ class Repository:
                 response = self.remote.request(method, url, self.scopes, headers, body)
             except Broken as broken:
                 number += 1
-                if not patience.pause(number):
+                if self.remote.is_nobody(broken) or not patience.pause(number):
                     raise self.unreachable(broken) from None
                 continue
             if response.status not in RETRIED:
