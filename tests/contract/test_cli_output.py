@@ -138,7 +138,18 @@ CONTAINER: dict[str, Any] = {
     "Image": "sha256:" + "a" * 64,
     "Name": "/web",
     "RestartCount": 0,
-    "HostConfig": {"Memory": 67108864, "NanoCpus": 500000000, "CapAdd": ["NET_RAW"], "Binds": None},
+    "HostConfig": {
+        "Memory": 67108864,
+        "NanoCpus": 500000000,
+        "CapAdd": ["NET_RAW"],
+        "Binds": None,
+        "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
+        "Devices": [{"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "rw"}],
+        "Ulimits": [{"Name": "nofile", "Hard": 20, "Soft": 10}],
+    },
+    "NetworkSettings": {"Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}},
+    "GraphDriver": {"Data": {"UpperDir": "/u"}, "Name": "overlay2"},
     "Mounts": [
         {"Type": "bind", "Source": "/a", "Destination": "/b", "Mode": "ro", "RW": False, "Propagation": "rprivate"}
     ],
@@ -151,9 +162,14 @@ CONTAINER: dict[str, Any] = {
         "Entrypoint": None,
         "Labels": {"k": "v", "com.example.x": "<&>"},
         "Tty": False,
+        "ExposedPorts": {"80/tcp": {}, "81/udp": {}},
     },
 }
 INSPECT = [
+    "{{.State}} {{.Mounts}} {{.HostConfig.RestartPolicy}} {{.HostConfig.LogConfig}}",
+    "{{.HostConfig.Devices}} {{.HostConfig.Ulimits}} {{.NetworkSettings.Ports}} {{.GraphDriver}}",
+    "{{.Config.ExposedPorts}}",
+    '{{printf "%v %+v %q %x" .HostConfig.RestartPolicy .HostConfig.RestartPolicy .Args .Name}}',
     "{{.Name}} {{.State.ExitCode}} {{.State.Running}}",
     "{{.ID}}",
     "{{.Id}}",
@@ -235,12 +251,13 @@ SPARSE: dict[str, tuple[str, dict[str, Any]]] = {
     "image": (
         "{{.Config.ExposedPorts}} {{.Config.Volumes}} {{.Config.Labels}} {{.Config.OnBuild}} {{.Config.Shell}}"
         " {{.Config.Healthcheck}} {{.Config.Entrypoint}} {{.Config.User}}{{.Config.ArgsEscaped}}{{.Config.StopSignal}}"
-        " {{.Parent}}{{.GraphDriver.Name}}{{.GraphDriver.Data}} {{range $port, $_ := .Config.ExposedPorts}}x{{end}}",
+        " {{.Parent}}{{.GraphDriver.Name}}{{.GraphDriver.Data}} {{range $port, $_ := .Config.ExposedPorts}}x{{end}}"
+        " {{.RootFS}}",
         {
             "Id": "sha256:1",
             "RepoTags": ["i:1"],
             "Config": {"Cmd": ["a"], "Volumes": None},
-            "RootFS": {"Type": "layers"},
+            "RootFS": {"Type": "layers", "Layers": ["sha256:2"]},
         },
     ),
     "volume": (
@@ -248,8 +265,12 @@ SPARSE: dict[str, tuple[str, dict[str, Any]]] = {
         {"Name": "v", "Labels": None, "Mountpoint": "/v"},
     ),
     "network": (
-        "{{.Labels}} {{.Options}} {{.Peers}} {{.Services}} {{.Containers}}",
-        {"Name": "n", "Id": "n", "IPAM": {}},
+        "{{.Labels}} {{.Options}} {{.Peers}} {{.Services}} {{.Containers}} {{.IPAM}} {{.IPAM.Config}}",
+        {
+            "Name": "n",
+            "Id": "n",
+            "IPAM": {"Driver": "default", "Options": {}, "Config": [{"Subnet": "10.1.0.0/16", "Gateway": "10.1.0.1"}]},
+        },
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..flags import quote
+from . import shapes
 from .values import is_true, show, to_json, type_name
 
 TYPE_CHECKING = False
@@ -55,7 +56,12 @@ def _verb(flags: str, verb: str, value: object) -> str:
         return f"%{flags}{verb}" % value
     if verb in ("f", "e", "g", "F", "E", "G") and isinstance(value, float):
         return f"%{flags}{verb}" % value
-    text = {"v": show, "s": show, "q": lambda value: quote(show(value)), "t": show}.get(verb)
+    if verb in ("x", "X") and isinstance(value, str):
+        digits = value.encode("utf-8", "surrogateescape").hex()
+        return f"%{flags.replace('#', '')}s" % (digits if verb == "x" else digits.upper())
+    if verb == "v" and "+" in flags and isinstance(value, dict):
+        return shapes.show(value, show, named=True) or show(value)
+    text = {"v": show, "s": show, "q": _quoted, "t": show}.get(verb)
     if verb == "c" and isinstance(value, int):
         return chr(value)
     if verb == "T":
@@ -63,6 +69,12 @@ def _verb(flags: str, verb: str, value: object) -> str:
     if text is None or (verb == "s" and number) or (verb == "t" and not isinstance(value, bool)):
         return f"%!{verb}({type_name(value)}={show(value)})"
     return f"%{flags.replace('+', '').replace('#', '')}s" % text(value)
+
+
+def _quoted(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{' '.join(map(_quoted, value))}]"
+    return quote(show(value))
 
 
 def _length(value: object) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ....spec import jsonio
 from ..flags import quote
+from . import shapes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def show(value: object) -> str:
     if isinstance(value, Row):
         value = value.plain()
     if isinstance(value, dict):
+        if known := shapes.show(value, _show_inner):
+            return known
         return f"map[{' '.join(f'{key}:{_show_inner(value[key])}' for key in sorted(value))}]"
     return str(value)
 
