@@ -2,7 +2,7 @@
 
 An engine that leaves while containers are on its bridges can't take the bridges along, and nobody may come after it. So
 it leaves this process behind, which watches the links and removes everything (`footprint`) when nothing is plugged in.
-Of an engine that was killed the spawner leaves it behind, or the spawner's heir (`Networks.make_will`).
+Of an engine that was killed the spawner leaves it behind, the spawner's heir (`Networks.make_will`), or the resolver.
 
 Invariants:
 1. It removes under the lock of the engine, so never beside a living one; an engine that came meanwhile does it itself.
@@ -48,7 +48,7 @@ _COMMAND = (
 
 def start(run: str) -> None:
     """Leave a sweeper behind. run: $ORLOP_RUN. Raises OSError."""
-    _spawn(command(run))
+    launch(command(run))
 
 
 def command(run: str) -> list[str]:
@@ -61,7 +61,8 @@ def _interpreter(code: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-X", "utf8", *cache, "-c", code, _PACKAGE_PARENT]
 
 
-def _spawn(argv: list[str]) -> None:
+def launch(argv: list[str]) -> None:
+    """Start a program that outlives its parent. Raises OSError."""
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
         (os.POSIX_SPAWN_DUP2, 0, 1),
@@ -198,7 +199,7 @@ def _have_an_engine() -> None:
     """Have an engine come, which ends us."""
     code, *words = _COMMAND
     try:
-        _spawn([*_interpreter(code), *words])
+        launch([*_interpreter(code), *words])
     except OSError:
         pass  # tried again at the next look
 

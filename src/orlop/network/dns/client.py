@@ -23,6 +23,7 @@ from ...linux.netlink import namespace
 from ...linux.netlink import nftables as nft
 from ...spec import jsonio
 from ...spec.errors import OrlopError, Unavailable
+from .. import sweeper
 from . import wire
 
 TYPE_CHECKING = False
@@ -117,6 +118,7 @@ class Resolver:
         """
         self._heard = heard
         self._listens = False
+        self._run = run
         self._path = f"{run}/{SOCKET_FILE}"
         self._lost = lost
         self._lock = allocate_lock()
@@ -194,6 +196,8 @@ class Resolver:
         """Let go of it. It stays as long as it has somebody to answer."""
         with self._lock:
             self._closed = True
+            if self._socket is not None:
+                self._bequeath([])
             self._disconnect()
 
     def _ask(self, order: dict[str, object], fds: Sequence[int] = ()) -> dict[str, object]:
@@ -212,7 +216,7 @@ class Resolver:
                 self._lost()
         raise Unavailable("tell", "the resolver", "it does not stay alive", hint="see the engine's log")
 
-    def _exchange(self, data: bytes, fds: Sequence[int]) -> dict[str, object]:
+    def _exchange(self, data: bytes, fds: Sequence[int] = ()) -> dict[str, object]:
         assert self._socket is not None
         wire.send(self._socket, data, fds)
         answer, _ = wire.receive(self._socket)
@@ -244,8 +248,17 @@ class Resolver:
                 connection.close()
                 raise Unavailable("start", "the resolver", failure.strerror or str(failure)) from None
         self._socket = connection
+        if not namespace.has_left():  # an ordinary user's rules lie where nobody flushes them
+            self._bequeath(sweeper.command(self._run))
         start_new_thread(self._watch, (connection, os.dup(connection.fileno())))
         return started
+
+    def _bequeath(self, argv: list[str]) -> None:
+        """Have a command started if this engine goes without a word."""
+        try:
+            self._exchange(jsonio.dump({"verb": "bequeath", "argv": argv}))
+        except (OSError, OrlopError):
+            pass  # one of an earlier version does not know how; one that is gone is seen by the next order
 
     def _watch(self, connection: socket, watched: int) -> None:
         """See the resolver go, and start it again: names are wanted also while nobody asks the engine for anything."""

@@ -4,7 +4,9 @@ Invariants:
 1. A member's sockets belong to its namespace, and are closed when its monitor ends: the namespace can go, also when no
    engine is there to say so.
 2. It ends when no engine is connected and nobody is left to answer.
-3. Nobody can make it hold more than a bounded number of questions and connections.
+3. Where the engine goes without a word, and a second later none is there, it starts what the engine has left it: a
+   sweeper, which keeps the rules (`network.sweeper`). The spawner and its heir do the same, unless killed too.
+4. Nobody can make it hold more than a bounded number of questions and connections.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import heapq
 import os
 import select
+import signal
 import time
 from _socket import AF_UNIX, SO_PEERCRED, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET, SOL_SOCKET, socket
 
@@ -36,6 +39,7 @@ HOST_FILE_CHECK_S = 1.0
 STREAMS_MAX = 64  # of one member
 REST_S = 0.1  # of a listener from whom nobody can be taken: descriptors are exhausted
 STREAM_S_MAX = 10.0
+INHERIT_S = 1.0  # the others who are left the same need less
 FIRST_S_MAX = 30.0
 BURST = 64  # datagrams taken in one turn from one member
 
@@ -134,12 +138,14 @@ class Server:
         self._came = False
         self._gatekeeper: Gatekeeper | None = None
         self._listening: list[socket] = []  # engines that want to hear of attempts
+        self._will: list[str] = []
 
     def run(self) -> None:
         """Serve until nobody needs it; an engine that was killed before it connected never comes."""
         self.loop.after(FIRST_S_MAX, self._give_up)
         while not self._came or self._engines or self._served:
             self.loop.turn()
+        self._inherit()
         if self._gatekeeper is not None:
             self._gatekeeper.close()
 
@@ -176,6 +182,8 @@ class Server:
             self.loop.unwatch(connection.fileno())
             connection.close()
             self._engines -= 1
+            if not self._engines and self._will:
+                self.loop.after(INHERIT_S, self._inherit)
             return
         try:
             order = jsonio.parse_object(data, "an order", bytes_max=wire.MESSAGE_BYTES_MAX)
@@ -209,12 +217,28 @@ class Server:
             return self._restrict(order, fds)
         if verb == "list":
             return {"ids": list(self._served)}
+        if verb == "bequeath":
+            argv = order.get("argv")
+            self._will = [str(word) for word in argv] if isinstance(argv, list) else []
+            return {}
         if verb == "listen":
             self._listening.append(connection)
             return {}
         if verb == "trace":
             return self._trace(order, connection)
         raise ValueError(f"there is no order {verb!r}")
+
+    def _inherit(self) -> None:
+        if self._engines or not self._will:
+            return
+        from .. import sweeper
+
+        argv, self._will = self._will, []
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for it
+        try:
+            sweeper.launch(argv)
+        except OSError:
+            pass
 
     def _trace(self, order: dict[str, object], connection: socket) -> dict[str, object] | None:
         member = self.zone.members.get(str(order.get("id")))
