@@ -898,6 +898,11 @@ def test_network_commands_print_what_dockers_do(orlop: Environment) -> None:
         ),
         (("create", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.255", "x"), "Address already in use"),
         (("create", "--subnet", "10.77.0.0/24", "--ip-range", "10.77.0.0/16", "x"), "bigger than its parent subnet"),
+        (
+            ("create", "--subnet", "10.77.0.0/24", "--aux-address", "a=10.77.0.1", "x"),
+            "(10.77.0.1): Address already in",
+        ),
+        (("ls", "-f", "=x"), "invalid filter ''"),
         (("create", "-o", "com.docker.network.bridge.name=br%d", "x"), "invalid name of a link: 'br%d'"),
         (("rm", "bridge"), "bridge is a pre-defined network and cannot be removed"),
         (("rm", "nobody"), "network nobody not found"),

@@ -99,7 +99,10 @@ def test_addresses_go_round_and_end() -> None:
     assert pools.free_address(small, part, set()) == "10.0.0.4"
 
 
-@pytest.mark.parametrize("text", ["127.0.0.0/8", "224.0.0.0/8", "10.0.0.0/31"])
+@pytest.mark.parametrize(
+    "text",
+    ["127.0.0.0/8", "224.0.0.0/8", "10.0.0.0/31", "::/0", "ff00::/64", "::1/120", "fe80::/64", "::ffff:10.0.0.0/120"],
+)
 def test_subnets_that_no_network_can_have(text: str) -> None:
     with pytest.raises(Invalid):
         pools.check(subnet.parse(text), [], "network x")
@@ -127,6 +130,8 @@ def test_a_subnet_has_one_network() -> None:
         ("8000-8010:80", ("", 8000, 8010, 80, 80, "tcp")),
         ("80-90", ("", 0, 0, 80, 90, "tcp")),
         ("::1:8080:80", ("::1", 8080, 8080, 80, 80, "tcp")),
+        ("published=8080,target=80", ("", 8080, 8080, 80, 80, "tcp")),
+        ("target=80-90,protocol=udp,mode=ingress", ("", 0, 0, 80, 90, "udp")),
     ],
 )
 def test_dockers_grammar_of_ports(text: str, expected: tuple[object, ...]) -> None:
@@ -149,6 +154,9 @@ def test_dockers_grammar_of_ports(text: str, expected: tuple[object, ...]) -> No
         ("300.1.1.1:80:80", "invalid IP address: 300.1.1.1"),
         ("[::1:80:80", "invalid port specification"),
         ("\uff11:80", "invalid hostPort"),
+        ("published=8080", "no port specified"),
+        ("target=80,x", "invalid publish opts format"),
+        ("target=80,mode=nosuch", "invalid field of a port"),
     ],
 )
 def test_what_is_no_port_is_refused_in_dockers_words(text: str, cause: str) -> None:

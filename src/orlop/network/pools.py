@@ -24,6 +24,8 @@ LENGTH_MAX = 29  # a gateway and some containers
 ROUTE_LENGTH_MIN = 8
 _MULTICAST = subnet.parse("224.0.0.0/3")
 _LOOPBACK = subnet.parse("127.0.0.0/8")
+# Of no network: multicast, the loopback and IPv4's addresses in IPv6, links' own, which need a link beside them.
+_RESERVED = (_MULTICAST, _LOOPBACK, *map(subnet.parse, ("ff00::/8", "::/8", "fe80::/10")))
 
 
 def read(document: object, path: str) -> tuple[tuple[str, int], ...]:
@@ -87,9 +89,10 @@ def local_ipv6(seed: str) -> Subnet:
 
 def check(wanted: Subnet, taken: Iterable[tuple[Subnet, str]], subject: str) -> None:
     """Raise Invalid for a subnet that no network can have, Conflict for one that another network has."""
-    if wanted.overlaps(_MULTICAST) or wanted.overlaps(_LOOPBACK) or wanted.size < 4:
+    if wanted.size < 4 or any(map(wanted.overlaps, _RESERVED)):
         cause = f"{wanted} can't be a network's subnet"
-        raise Invalid("create", subject, cause, hint="choose a private one of at least four addresses: 10.99.0.0/24")
+        example = "10.99.0.0/24" if wanted.bits == 32 else "fd00:99::/64"
+        raise Invalid("create", subject, cause, hint=f"choose a private one of at least four addresses: {example}")
     for other, owner in taken:
         if wanted.overlaps(other):
             cause = f"Pool overlaps with other one on this address space: {wanted} with {other} of {owner}"

@@ -407,6 +407,9 @@ def _pool(wanted: PoolRequest, known: list[tuple[subnet.Subnet, str]], subject: 
         if _number(address, subject) != whole.bits or not whole.contains(address):
             cause = f"no matching subnet for gateway {address}" if address == gateway else f"no subnet for {address}"
             raise Invalid("create", subject, cause, hint=f"choose an address in {whole}")
+    if gateway in wanted.auxiliary.values():
+        cause = f"failed to allocate secondary ip address ({gateway}): Address already in use"
+        raise Conflict("create", subject, cause, hint="it is the gateway: leave out --aux-address", code="E0704")
     if not whole.has_room_at(gateway):
         cause = f"failed to allocate gateway ({gateway}): Address already in use"
         raise Conflict("create", subject, cause, hint=f"leave it out for {pools.first_address(whole)}", code="E0704")

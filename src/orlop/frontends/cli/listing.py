@@ -31,7 +31,7 @@ def filters_of(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     """Return what --filter named as the engine's verbs take it; an empty one asks for nothing, as in docker."""
     found: dict[str, list[str]] = {}
     for key, value in pairs:
-        if key:
+        if key or value:
             found.setdefault(key, []).append(value)
     return found
 

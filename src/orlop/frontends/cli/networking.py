@@ -30,9 +30,10 @@ class Chosen:
 def parse_port(text: str) -> PortRequest:
     """[[HOST_IP:]HOST_PORT[-LAST]:]PORT[-LAST][/PROTOCOL]; an IPv6 address stands in brackets.
 
-    Behind it, with commas: mode=host-input, nat or routed, and from=SUBNET, which may come several times.
+    Behind it, with commas: mode=host-input, nat or routed, and from=SUBNET, which may come several times. Or docker's
+    other form: published=8080,target=80,protocol=tcp.
     """
-    text, *said = text.split(",")
+    text, *said = _plain(text).split(",")
     mode, sources = _manner(said)
     rest, _, protocol = text.partition("/")
     protocol = protocol.lower() or "tcp"
@@ -71,6 +72,23 @@ def parse_port(text: str) -> PortRequest:
         mode=mode,
         sources=sources,
     )
+
+
+def _plain(text: str) -> str:
+    """Return docker's fields of a port as the text that stands for the same."""
+    if "=" not in text.partition(",")[0]:
+        return text
+    fields, more = {"published": "", "target": "", "protocol": "tcp"}, []
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            cause = f"invalid publish opts format (should be name=value but got '{part[:60]}')"
+            raise BadValue(cause, "write published=8080,target=80")
+        if key in fields:
+            fields[key] = value
+        elif part not in ("mode=ingress", "mode=host"):  # of services: on one machine both are the same
+            more.append(part)
+    return ",".join((f"{fields['published']}:{fields['target']}/{fields['protocol']}", *more))
 
 
 def _manner(said: list[str]) -> tuple[str, tuple[str, ...]]:
