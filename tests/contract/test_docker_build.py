@@ -89,9 +89,40 @@ def test_the_cli_builds_and_builds_again_from_the_cache(cli, tmp_path):
 def test_the_cli_shows_output_and_the_status_of_what_fails(cli):
     failed = cli("build", "--network=none", "-", data=b"FROM box:1\nRUN echo said; exit 7\n", check=False)
     assert failed.returncode == 7 and b"said\n" in failed.stdout
+    assert b" ---> Running in " in failed.stdout and b"Removed" not in failed.stdout
     assert b"The command '/bin/sh -c echo said; exit 7' returned a non-zero code: 7" in failed.stderr
     failed = cli("build", "-", data=b"FROM box:1\nNONSENSE x\n", check=False)
     assert b"dockerfile parse error on line 2: unknown instruction: NONSENSE" in failed.stderr
+
+
+def test_the_stream_says_where_a_step_runs_and_what_it_says_as_an_error(api):
+    """As docker 26.1's classic builder does, which clients colour their lines by."""
+    text = archive(Dockerfile="FROM box:1\nENV A=1\nRUN echo out; echo err >&2\n")
+    place = "/build?networkmode=none&nocache=1"
+    steps = [one["stream"] for one in stream(api("POST", f"{place}&rm=1", text)) if "stream" in one]
+    at = steps.index("Step 3/3 : RUN echo out; echo err >&2\n")
+    runs, *said, removed, _tree = steps[at + 1 : at + 6]
+    assert runs.startswith(" ---> Running in ") and sorted(said) == ["\x1b[91merr\n\x1b[0m", "out\n"]
+    assert removed == f" ---> Removed intermediate container {runs.split()[-1]}\n"
+    assert not any("Removed" in one.get("stream", "") for one in stream(api("POST", f"{place}&rm=0", text)))
+    broken = archive(Dockerfile="FROM box:1\nRUN exit 3\n")
+    told = stream(api("POST", f"{place}&forcerm=1", broken))
+    assert (
+        told[-2]["stream"].startswith(" ---> Removed intermediate container ") and told[-1]["errorDetail"]["code"] == 3
+    )
+
+
+def test_of_a_name_that_comes_twice_the_first_counts(api):
+    """docker-py gives the name and the text of a Dockerfile that lies outside the context."""
+    files = {"D": "FROM box:1\nLABEL a=first\n", "Dockerfile": "FROM box:1\n"}
+    told = stream(api("POST", "/build?dockerfile=D&dockerfile=FROM+nosuch%0A", archive(**files)))
+    assert any("LABEL a=first" in one.get("stream", "") for one in told), told
+
+
+def test_a_platform_that_is_none_is_told_in_dockers_words(api):
+    for platform, why in (("foobar", "unknown operating system or architecture"), ("a/b/c/d", "cannot parse platform")):
+        answer = api("POST", f"/build?platform={platform}", archive(Dockerfile="FROM box:1\n"))
+        assert answer.status == 400 and answer.message.startswith(f'"{platform}": {why}'), answer
 
 
 def test_the_cli_passes_its_options(cli, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gc
 import io
@@ -80,6 +81,67 @@ def test_exec_in_every_form(held):
         assert b"".join(iter(lambda: stream.recv(100), b"")) == b"\x01\0\0\0\0\0\0\x06typed\n"
 
 
+def test_who_starts_an_exec_says_whether_its_output_is_framed(client, held):
+    """Red: 8 bytes of what a terminal said were taken for a frame's head. docker-py's exec_start asks for frames."""
+    said = ["sh", "-c", "echo out; echo err >&2"]
+    at_terminal = client.api.exec_create(held.id, said, tty=True)
+    assert client.api.exec_start(at_terminal, demux=True) == (b"out\r\nerr\r\n", None)
+    without = client.api.exec_create(held.id, said)
+    assert client.api.exec_start(without, tty=True) == b"out\n"  # raw: whose line it is nobody could tell
+
+
+def test_names_are_read_as_go_reads_them(client, held):
+    """docker-py writes detachKeys where docker's CLI writes DetachKeys. Red: ctrl-a was typed."""
+    exec_id = client.api.exec_create(held.id, "cat", stdin=True, tty=True, detach_keys="ctrl-a")["Id"]
+    stream = client.api.exec_start(exec_id, tty=True, socket=True)._sock
+    with stream:
+        stream.sendall(b"\x01")
+        assert stream.recv(10) == b""
+    assert base64.b64decode(client.api.exec_inspect(exec_id)["DetachKeys"]) == b"\x01"
+
+
+def test_what_is_killed_has_ended(client):
+    """Red: the answer came ahead of the end, so a removal was refused."""
+    for _ in range(5):
+        container = client.containers.run("box:1", "sleep 1000", detach=True, network_mode="none")
+        container.kill()
+        container.remove()
+
+
+def test_what_ends_while_it_is_committed_is_committed(client):
+    """Red, now and then: No such device, of a cgroup that went while it was to be frozen."""
+    for _ in range(6):
+        container = client.containers.run("box:1", "true", detach=True, network_mode="none")
+        container.commit("ending", "1")
+        container.remove(force=True)
+    client.images.remove("ending:1")
+
+
+def test_a_driver_of_volumes_is_looked_for_when_there_is_a_volume(client):
+    container = client.containers.create("box:1", "true", volume_driver="nosuch", network_mode="none")
+    container.reload()
+    assert container.attrs["HostConfig"]["VolumeDriver"] == "nosuch"
+    container.remove()
+    with pytest.raises(docker.errors.APIError, match='plugin "nosuch" not found'):
+        client.containers.create("box:1", "true", volume_driver="nosuch", volumes=["/v"], network_mode="none")
+
+
+def test_networks_as_they_were_asked_for(client):
+    """An IPv6 subnet is the wish for IPv6; options of addresses that nobody gave are none."""
+    pool = docker.types.IPAMPool(subnet="fd00:7::/64")
+    network = client.networks.create("six", ipam=docker.types.IPAMConfig(pool_configs=[pool]))
+    attrs = client.api.inspect_network("six")
+    network.remove()
+    assert (attrs["EnableIPv6"], attrs["IPAM"]["Options"]) == (True, None)
+    assert "fd00:7::/64" in [one["Subnet"] for one in attrs["IPAM"]["Config"]]
+
+
+def test_what_is_no_archive_is_told_in_the_stream_of_a_load(client):
+    """Red: docker-py's ImageLoadError came never, as it is no APIError."""
+    with pytest.raises(docker.errors.ImageLoadError):
+        client.images.load(b"abc")
+
+
 def test_attach_before_and_after_the_start(client):
     container = client.containers.create("box:1", "cat", stdin_open=True, network_mode="none")
     early = container.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})._sock
@@ -153,6 +215,9 @@ def test_the_events_of_execs(client, held):
 def test_images_volumes_networks(client, held):
     image = held.commit("made", "1")
     assert image.tags == ["made:1"]
+    seen = client.events(since=1, until=int(time.time()) + 1, decode=True)
+    told = [one["Action"] for one in seen if one["Actor"]["ID"] == held.id or one["Action"] == "tag"]
+    assert told[-4:] == ["pause", "tag", "commit", "unpause"]
     client.images.remove("made:1")
     loaded = client.images.load(b"".join(client.images.get("box:1").save(named=True)))
     assert [one.tags for one in loaded] == [["box:1"]]
@@ -202,6 +267,7 @@ CREATE = "/v1.50/containers/create"
         post(CREATE, b"[]"),
         post(CREATE, b'{"Image":"box:1"}', "text/plain"),
         post(CREATE, b'{"Image":"box:1","Image":"other"}'),
+        post(CREATE, b'{"Image":"box:1","image":"other"}'),
         post(CREATE, b'{"Image":5}'),
         post(CREATE, b'{"Image":"box:1","Cmd":{"a":1}}'),
         post(CREATE, b'{"Image":"box:1","Env":[1]}'),
@@ -260,12 +326,13 @@ def test_a_broken_archive_is_told_and_leaves_nothing(send, client, held):
     for data in broken:
         for request in (
             put(f"/v1.50/containers/{held.id}/archive?path=/", data),
-            post("/v1.50/images/load", data, "application/x-tar"),
             post("/v1.50/images/create?fromSrc=-&repo=broken&tag=1", data, "application/x-tar"),
         ):
             status, body = send(request)
             assert 400 <= status < 500, (request[:60], status, body)
             assert json.loads(body)["message"]
+        status, body = send(post("/v1.50/images/load", data, "application/x-tar"))
+        assert status == 200 and b'"errorDetail"' in body, (status, body)
     assert client.images.list() == images
     assert not held.diff()
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orlop.linux.cgroup import Cgroup, Layout, Setting, detect
+from orlop.linux.cgroup.directory import Directory
 from orlop.runtime.resources import settings
 from orlop.spec.runtime import Cpu, DeviceRule, HugepageLimit, Memory, Pids, Resources
 
@@ -507,6 +508,26 @@ def test_what_is_gone_is_an_error(cgroup: Cgroup) -> None:
     for look in (cgroup.events, cgroup.stats, cgroup.procs, cgroup.freeze):
         with pytest.raises(FileNotFoundError):
             look()
+
+
+def test_what_goes_meanwhile_is_gone(cgroup: Cgroup) -> None:
+    """Red: ENODEV, as if there were no freezer: a file of it is open when the last process has ended."""
+
+    class Going(Directory):
+        def _openat(self, name: str, flags: int) -> int:
+            fd = super()._openat(name, flags)
+            cgroup.remove()
+            return fd
+
+    class Seen(Cgroup):
+        def _open(self, mount: str) -> Directory:
+            found = super()._open(mount)
+            return Going(found.fd, found.path)
+
+    for verb in (Seen(cgroup.layout, cgroup.path).freeze, Seen(cgroup.layout, cgroup.path).thaw):
+        with pytest.raises(FileNotFoundError):
+            verb()
+        cgroup.create()
 
 
 def test_use_is_measured(cgroup: Cgroup, start: Start) -> None:

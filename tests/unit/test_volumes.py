@@ -98,7 +98,7 @@ def test_whatever_is_asked_there_are_clean_mount_points_or_an_error_of_ours(aske
     request = ContainerRequest(image="x", mounts=tuple(asked), binds=tuple(binds))
     try:
         points = mountpoints.of_request(request, "container c")
-        points += mountpoints.of_image(declared, {point.destination for point in points}, "container c")
+        points += mountpoints.of_image(declared, "", {point.destination for point in points}, "container c")
     except OrlopError as wrong:
         assert isinstance(wrong, Invalid | Unsupported) and wrong.hint and len(str(wrong)) < 1500
         return

@@ -5,6 +5,7 @@ The messages are this module's; doors translate them. A step is known by its num
     {"plan": [{"text": "RUN make", "step": 3 or 0}]}      the Dockerfile's instructions that are built, in their order
     {"step": 3, "name": "[build 2/4] RUN make", "state": "started" | "done" | "cached" | "failed", "seconds", "error"}
     {"step": 3, "stream": 1 | 2, "log": "text"}
+    {"step": 3, "container": the id under which its command runs}
     {"step": 1, "pull": docker's message}
     {"step": 0, "name", "status": "writing image sha256:..."}            something that a step has done
     {"at": {"file", "lines": [first, last], "text": the whole file}}      where it is wrong, or a step of it failed

@@ -153,7 +153,7 @@ _TABLE: tuple[tuple[str, str, str, str, str], ...] = (
      "--format takes Go's templates: {{.Name}}, {{json .}}, {{range .Mounts}}...{{end}}.", "Begin with --format '{{json .}}', which shows all that there is"),
     ("E0218", "A time is malformed", "it is neither a time nor a duration",
      "Times are RFC 3339, seconds since 1970, or a duration back from now.", "Write 2024-05-06T07:08:09Z, 1700000000 or 10m"),
-    ("E0219", "A platform is malformed", "it is not of the form os/architecture",
+    ("E0219", "A platform is malformed", "unknown operating system or architecture || cannot parse platform specifier",
      "A platform is os/architecture, with a variant where there are several.", "Write linux/amd64 or linux/arm64/v8"),
     ("E0220", "There is no such runtime", "invalid runtime name",
      "Containers are run by orlop's own runtime.", "Leave --runtime away"),

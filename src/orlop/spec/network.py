@@ -89,7 +89,7 @@ class NetworkRequest(Record):
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     ipam_driver: str = "default"
-    ipam_options: dict[str, str] = {}
+    ipam_options: dict[str, str] | None = None
     config_only: bool = False
     config_from: str = ""
 
@@ -120,7 +120,7 @@ class Network(Record):
     attachable: bool = False
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
-    ipam_options: dict[str, str] = {}
+    ipam_options: dict[str, str] | None = None
     conflist: dict[str, object] = {}
     config_only: bool = False
     config_from: str = ""

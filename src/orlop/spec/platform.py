@@ -62,10 +62,12 @@ class Platform(Record):
                 parts.insert(0, "linux")
         malformed = len(text) > TEXT_LENGTH_MAX or not 2 <= len(parts) <= 3
         if malformed or not all(part and _ALLOWED.issuperset(part) for part in parts):
+            shown = text[:TEXT_LENGTH_MAX]
+            what = "cannot parse platform specifier" if len(parts) > 3 else "unknown operating system or architecture"
             raise Invalid(
                 "read",
-                f"platform {text[:TEXT_LENGTH_MAX]!r}",
-                "it is not of the form os/architecture[/variant]",
+                f"platform {shown!r}",
+                f'"{shown}": {what}: invalid argument',  # containerd's words
                 hint="write it like linux/amd64 or linux/arm64/v8",
                 code="E0219",
             )

@@ -44,6 +44,7 @@ def solve(solver: Solver, step: graph.Run, log: StepLog) -> Solved:
         space = solver.open_space(base.layers)
         try:
             command = make_command(solver, step, mounted, space, devices)
+            log.note({"container": space.key})
             code = steps.run(solver.engine, space, command, log.write, solver.cancelled, solver.later)
             if code:
                 raise _failed(solver, step, log, code)

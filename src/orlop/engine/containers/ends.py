@@ -119,7 +119,10 @@ def _remove_image(engine: Engine, record: ContainerRecord) -> None:
 
 
 def kill(engine: Engine, reference: str, signal: str) -> None:
-    """Send a signal to a container's first process. Raises NotFound, Invalid, Conflict when it does not run."""
+    """Send a signal to a container's first process. SIGKILL is waited for, as by docker: what is killed may be removed.
+
+    Raises NotFound, Invalid, Conflict when it does not run, Unavailable when it does not go.
+    """
     number = signals.parse(signal or "KILL", f"container {reference[:100]}")
     record = engine.records.find(reference)
     task = engine.observe(record.id)
@@ -129,6 +132,9 @@ def kill(engine: Engine, reference: str, signal: str) -> None:
         with disk_trouble_told("kill", record.subject):
             orders.to_stop(engine, record)
     if task.state == state.RESTARTING:
+        return
+    if number == SIGKILL:
+        kill_and_wait(engine, record)
         return
     if not _send(engine, task.status, number):
         state.step(state.Task(state.EXITED), "kill", record)

@@ -10,7 +10,7 @@ import errno
 import os
 from contextlib import contextmanager
 
-from ...spec.errors import Unavailable, Unsupported
+from ...spec.errors import Conflict, Unavailable, Unsupported
 from .. import events
 from . import state
 from .record import disk_trouble_told
@@ -82,7 +82,10 @@ def held(engine: Engine, record: ContainerRecord) -> Iterator[None]:
     with disk_trouble_told("pause", record.subject), open(_held_file(engine, record), "wb"):
         pass
     try:
-        pause(engine, record.id)
+        try:
+            pause(engine, record.id)
+        except Conflict:  # it has ended, or been paused, since the look at it
+            pass
         yield
     finally:
         release(engine, record)

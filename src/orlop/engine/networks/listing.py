@@ -56,7 +56,7 @@ def described(engine: Engine, network: Network, *, with_containers: bool) -> dic
         "EnableIPv6": network.ipv6,
         "IPAM": {
             "Driver": "default",
-            "Options": dict(network.ipam_options),
+            "Options": network.ipam_options,
             "Config": [_pool(pool) for pool in network.pools if pool.subnet],
         },
         "Internal": network.internal,

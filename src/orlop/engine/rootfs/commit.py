@@ -53,40 +53,41 @@ def _commit(engine: Engine, request: CommitRequest) -> str:
     config = apply_changes(request.changes, ContainerConfig.from_json(request.config) if request.config else own)
     if request.config:
         config = _over(config, own)
+    # docker lets it run on once its image is there and told of.
     with freezing.held(engine, record) if request.pause else ExitStack():
         layer, diff_id = _store_layer(engine, record)
-    created = timestamp()
-    history = History(
-        created=created,
-        created_by=" ".join(record.config.args),
-        author=request.author,
-        comment=request.message,
-    )
-    platform = base.config.platform if base is not None else Platform.of_machine(engine.host.runtime.machine)
-    target = write_image(
-        engine.store,
-        (*((part.descriptor for part in base.layers) if base is not None else ()), layer),
-        ImageConfig(
+        created = timestamp()
+        history = History(
             created=created,
+            created_by=" ".join(record.config.args),
             author=request.author,
-            architecture=platform.architecture,
-            variant=platform.variant,
-            os=platform.os,
-            config=config,
-            rootfs=RootFs(
-                type="layers", diff_ids=(*(base.config.rootfs.diff_ids if base is not None else ()), diff_id)
-            ),
-            history=(*(base.config.history if base is not None else ()), history),
             comment=request.message,
-        ),
-    )
-    engine.store.names.put(reference, target)
-    image = engine.images.resolve(str(target.digest))
-    attributes = {"comment": request.message, "imageID": str(image.id), "imageRef": str(reference or "")}
-    events.publish_container(engine, record, "commit", attributes)
-    if reference is not None:
-        events.publish_image(engine, image, "tag", reference.familiar)
-    return str(image.id)
+        )
+        platform = base.config.platform if base is not None else Platform.of_machine(engine.host.runtime.machine)
+        target = write_image(
+            engine.store,
+            (*((part.descriptor for part in base.layers) if base is not None else ()), layer),
+            ImageConfig(
+                created=created,
+                author=request.author,
+                architecture=platform.architecture,
+                variant=platform.variant,
+                os=platform.os,
+                config=config,
+                rootfs=RootFs(
+                    type="layers", diff_ids=(*(base.config.rootfs.diff_ids if base is not None else ()), diff_id)
+                ),
+                history=(*(base.config.history if base is not None else ()), history),
+                comment=request.message,
+            ),
+        )
+        engine.store.names.put(reference, target)
+        image = engine.images.resolve(str(target.digest))
+        attributes = {"comment": request.message, "imageID": str(image.id), "imageRef": str(reference or "")}
+        if reference is not None:
+            events.publish_image(engine, image, "tag", reference.familiar)
+        events.publish_container(engine, record, "commit", attributes)
+        return str(image.id)
 
 
 def _base(engine: Engine, record: ContainerRecord) -> Image | None:

@@ -75,17 +75,19 @@ def of_request(request: ContainerRequest, subject: str) -> tuple[MountPoint, ...
 
     Raises Invalid with docker's texts, Unsupported for a driver that is not there.
     """
-    if request.volume_driver not in ("", LOCAL):
-        _refuse_driver(request.volume_driver, subject)
     points = [_of_bind(entry, subject) for entry in request.binds]
+    _check_driver(request.volume_driver, points, subject)
     points += [_of_mount(entry, subject) for entry in request.mounts]
     tmpfs = [tmpfs_destination(entry.target, subject) for entry in request.tmpfs]
     refuse_duplicates([*(point.destination for point in points), *tmpfs], subject)
     return tuple(points)
 
 
-def of_image(volumes: Iterable[str], taken: set[str], subject: str) -> tuple[MountPoint, ...]:
-    """Return a nameless volume for each VOLUME of an image that is not in taken. Raises Invalid for a hostile place."""
+def of_image(volumes: Iterable[str], driver: str, taken: set[str], subject: str) -> tuple[MountPoint, ...]:
+    """Return a nameless volume for each VOLUME of an image that is not in taken.
+
+    driver: which was asked for. Raises Invalid for a hostile place, Unsupported for a driver that is not there.
+    """
     points = {}
     for path in volumes:
         place = Place(subject, f"the image's VOLUME {path[:200]!r}: ")
@@ -93,6 +95,7 @@ def of_image(volumes: Iterable[str], taken: set[str], subject: str) -> tuple[Mou
         _refuse_proc(target, place)
         if target not in taken:
             points[target] = MountPoint(type=VOLUME, destination=target, driver=LOCAL, anonymous=True)
+    _check_driver(driver, points.values(), subject)
     return tuple(points.values())
 
 
@@ -330,6 +333,12 @@ def _refuse_proc(target: str, place: Place) -> None:
     if target == "/proc":
         cause = '"/proc" cannot be mounted because it is not of type proc'
         place.refuse(cause, "choose a target outside /proc")
+
+
+def _check_driver(driver: str, points: Iterable[MountPoint], subject: str) -> None:
+    """A driver is looked for, as by docker, once there is a volume for it."""
+    if driver not in ("", LOCAL) and any(point.type == VOLUME for point in points):
+        _refuse_driver(driver, subject)
 
 
 def _refuse_driver(driver: str, subject: str) -> NoReturn:

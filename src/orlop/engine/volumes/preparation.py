@@ -55,7 +55,8 @@ def decide(
         lent |= {point.destination: point for point in mountpoints.lend(engine.records.find(name).mounts, mode)}
     points += [point for point in lent.values() if point.destination not in taken]
     if image is not None:
-        points += mountpoints.of_image(sorted(image.config.config.volumes), taken | lent.keys(), subject)
+        declared = sorted(image.config.config.volumes)
+        points += mountpoints.of_image(declared, request.volume_driver, taken | lent.keys(), subject)
     return tuple(settled(engine, point, request, container_id, subject) for point in points)
 
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 SHORT = 12
 QUIET_LINES_MAX = 10_000  # of a build that is to say nothing unless it fails
 CLIENT_TAR = ("", "client-session")
+STDERR = 2
+_RED, _PLAIN = "\x1b[91m", "\x1b[0m"  # moby, builder/dockerfile: what a step says on its standard error
+RUNNING, REMOVED = " ---> Running in ", " ---> Removed intermediate container "
 
 
 def build(door: Door) -> None:
@@ -212,7 +215,7 @@ def _stream(door: Door, messages: Messages, first: dict[str, object] | None = No
     from ...build.dockerfile.source import DockerfileError
 
     quiet = door.flag("q")
-    text = _Text()
+    text = _Text(told_after=door.flag("rm", default=True), told_after_failure=door.flag("forcerm"))
     held: list[bytes] = []
     while not text.planned:
         try:
@@ -284,10 +287,17 @@ def _line(message: dict[str, object]) -> bytes:
 
 
 class _Text:
-    """The journal's messages as the classic builder's texts: one step after the other."""
+    """The journal's messages as the classic builder's texts: one step after the other.
 
-    def __init__(self) -> None:
+    A step's container is gone with the step, whatever was asked; told_after, told_after_failure: docker would remove it
+    then, and says so. Containers of instructions that execute nothing are docker's alone.
+    """
+
+    def __init__(self, *, told_after: bool, told_after_failure: bool) -> None:
         self.planned = False
+        self._told_after = told_after or told_after_failure
+        self._told_after_failure = told_after_failure
+        self._containers: dict[int, str] = {}
         self._plan: list[tuple[str, int]] = []
         self._at = 0  # which instruction is shown now
         self._announced = -1
@@ -305,7 +315,12 @@ class _Text:
         step = message.get("step")
         if isinstance(step, int) and step:
             if "log" in message:
-                self._held.setdefault(step, []).append(_line({"stream": message["log"]}))
+                told = str(message["log"])
+                told = f"{_RED}{told}{_PLAIN}" if message.get("stream") == STDERR else told
+                self._held.setdefault(step, []).append(_line({"stream": told}))
+            elif "container" in message:
+                self._containers[step] = str(message["container"])[:SHORT]
+                self._held.setdefault(step, []).append(_line({"stream": f"{RUNNING}{self._containers[step]}\n"}))
             elif "pull" in message and isinstance(message["pull"], dict):
                 self._held.setdefault(step, []).append(_line(message["pull"]))
             elif "missed" in message:
@@ -332,7 +347,11 @@ class _Text:
             lines += self._held.pop(step, [])
             if step:
                 ended = self._ended.get(step)
-                if ended is None or ended.get("state") == "failed":
+                if ended is None or (ended.get("state") == "failed" and not self._told_after_failure):
+                    return lines
+                if self._told_after and step in self._containers:
+                    lines.append(_line({"stream": f"{REMOVED}{self._containers.pop(step)}\n"}))
+                if ended.get("state") == "failed":
                     return lines
                 self._tree = str(ended.get("tree", "")) or self._tree
             used = self._used_cache()
@@ -363,6 +382,13 @@ class _Text:
 
     def _earlier_failed(self) -> bool:
         return any(message.get("state") == "failed" for message in self._ended.values())
+
+
+def plain(text: str) -> str:
+    """Return a text without what only docker's classic builder says: "" for one that is nothing else."""
+    if text.startswith((RUNNING, REMOVED)):
+        return ""
+    return text.removeprefix(_RED).removesuffix(_PLAIN) if text.startswith(_RED) else text
 
 
 ROUTES = (

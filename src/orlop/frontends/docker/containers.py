@@ -47,7 +47,7 @@ def create(door: Door) -> None:
             # Docker's clients pull when they read this.
             raise Status(404, _missing_image(door, request, wrong)) from None
         raise Status(400, wrong.cause) from None  # they do at any other 404, too
-    if "MacAddress" in body and body["MacAddress"] and door.version >= OWN_MAC_UNTIL:
+    if creation.Reader(body, "Config").raw("MacAddress") and door.version >= OWN_MAC_UNTIL:
         warnings = (*warnings, _MAC_WARNING)
     if request.terminal and (
         size := console_size(creation.Reader(body, "Config").part("HostConfig").raw("ConsoleSize"))

@@ -46,21 +46,26 @@ _NETWORK_DEFAULT = ("", "default", "bridge")
 
 
 class Reader:
-    """An object of a request: its fields by name, of the kind that is wanted. Raises Invalid for another kind."""
+    """An object of a request: its fields by name, of the kind that is wanted. Raises Invalid for another kind.
+
+    Names are those of Go's parser, upper case or lower: docker-py writes detachKeys.
+    """
 
     def __init__(self, fields: object, where: str) -> None:
         if fields is None:
             fields = {}
         if not isinstance(fields, dict):
             raise _wrong(where, "an object", fields)
-        self._fields: Fields = fields
+        self._fields: Fields = {name.lower(): value for name, value in fields.items()}
+        if len(self._fields) != len(fields):
+            raise Invalid("read", "the request", f"{where}: a name comes twice", hint="give each of them once")
         self._where = where
 
     def __contains__(self, name: str) -> bool:
-        return self._fields.get(name) is not None
+        return self.raw(name) is not None
 
     def raw(self, name: str) -> object:
-        return self._fields.get(name)
+        return self._fields.get(name.lower())
 
     def text(self, name: str) -> str:
         return str(self._of(name, str, "") or "")
@@ -77,7 +82,7 @@ class Reader:
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of strings, or one string alone, as a shell's user writes it in Cmd."""
-        value = self._fields.get(name)
+        value = self.raw(name)
         if isinstance(value, str):
             return (value,)
         return tuple(self._each(name, str))
@@ -93,7 +98,7 @@ class Reader:
         return tuple(self._of(name, dict, {}) or {})
 
     def part(self, name: str) -> Reader:
-        return Reader(self._fields.get(name), f"{self._where}.{name}")
+        return Reader(self.raw(name), f"{self._where}.{name}")
 
     def parts(self, name: str) -> list[Reader]:
         return [Reader(one, f"{self._where}.{name}") for one in self._each(name, dict)]
@@ -118,7 +123,7 @@ class Reader:
         return list(values)
 
     def _of(self, name: str, kind: type, default: object) -> Any:
-        value = self._fields.get(name)
+        value = self.raw(name)
         if value is None:
             return default
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -132,11 +137,11 @@ class Reader:
 def container(body: Fields, name: str, platform: str) -> ContainerRequest:
     """Return what `POST /containers/create` asks for. Raises Invalid, Unsupported."""
     config = Reader(body, "Config")
-    host = Reader(body.get("HostConfig"), "HostConfig")
+    host = Reader(config.raw("HostConfig"), "HostConfig")
     for field, harmless in _REFUSED.items():
         if host.raw(field) not in harmless:
             _refuse(f"HostConfig.{field}", "leave it away")
-    mode, endpoints = _networks(config, host, Reader(body.get("NetworkingConfig"), "NetworkingConfig"))
+    mode, endpoints = _networks(config, host, Reader(config.raw("NetworkingConfig"), "NetworkingConfig"))
     restart = host.part("RestartPolicy")
     log = host.part("LogConfig")
     return ContainerRequest(

@@ -52,13 +52,18 @@ def _wishes(fields: creation.Reader) -> ExecWishes:
 
 def start(door: Door) -> None:
     fields = creation.Reader(door.json(), "the request")
-    run(door, fields.boolean("Detach"), console_size(fields.raw("ConsoleSize")))
+    framed = not fields.boolean("Tty")
+    run(door, fields.boolean("Detach"), console_size(fields.raw("ConsoleSize")), framed=framed)
 
 
-def run(door: Door, detach: bool, size: Box | None, failed: Failed | None = None) -> None:
+def run(
+    door: Door, detach: bool, size: Box | None, failed: Failed | None = None, *, framed: bool | None = None
+) -> None:
     """Start the exec of the path, at a terminal of that size, and carry what it says unless it is detached.
 
-    failed: what a client reads of a start that failed, when it has its connection already.
+    failed: what a client reads of a start that failed, when it has its connection already. framed: whether what is said
+    comes in frames; None is as it fits to its terminal. Without them nobody could tell standard error, so docker leaves
+    it away.
     """
     exec_id = door.parts["id"]
     planned = door.context.planned_exec(exec_id)
@@ -82,6 +87,9 @@ def run(door: Door, detach: bool, size: Box | None, failed: Failed | None = None
         terminal=planned.request.terminal,
         detach_keys=detach_keys(planned.wishes.detach_keys),
     )
+    if framed is not None:
+        wanted.framed = framed
+        wanted.stderr = wanted.stderr and framed
     client, ahead = door.hijack(wanted.headers(door.version, upgrades=bool(door.upgrade)))
     ours, theirs = hijack.pair()
     with ours:
@@ -90,7 +98,7 @@ def run(door: Door, detach: bool, size: Box | None, failed: Failed | None = None
                 _start(door, exec_id, planned, Client(theirs, size))
         except OrlopError as wrong:
             hijack.await_head_read(client)
-            client.sendall((failed or _failed)(wrong, wanted.terminal))
+            client.sendall((failed or _failed)(wrong, not wanted.framed))
         else:
             if hijack.relay(client, ours, wanted, ahead):
                 events.publish_container(door.engine, record, "exec_detach", {"execID": exec_id})

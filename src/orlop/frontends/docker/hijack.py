@@ -33,16 +33,17 @@ RAW, MULTIPLEXED = "application/vnd.docker.raw-stream", "application/vnd.docker.
 class Attached:
     """What the client wants to see and say. detach_keys b"": nothing ends the session but the client's leaving.
 
-    codec, upgrade: of a WebSocket, and the headers that begin it.
+    codec, upgrade: of a WebSocket, and the headers that begin it. framed: what the process says comes in docker's
+    frames; who starts an exec may want it another way than its terminal has it.
     """
 
-    __slots__ = ("codec", "detach_keys", "stderr", "stdin", "stdout", "terminal", "upgrade")
+    __slots__ = ("codec", "detach_keys", "framed", "stderr", "stdin", "stdout", "upgrade")
 
     def __init__(self, *, stdin: bool, stdout: bool, stderr: bool, terminal: bool, detach_keys: bytes = b"") -> None:
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
-        self.terminal = terminal
+        self.framed = not terminal
         self.detach_keys = detach_keys if terminal else b""
         self.codec: Codec | None = None
         self.upgrade: dict[str, str] = {}
@@ -52,18 +53,18 @@ class Attached:
 
         upgrades: the client has asked to be told so. Who has not is told of no frames, as by docker's daemon.
         """
-        framed = not self.terminal and version >= TYPED_SINCE and upgrades
+        framed = self.framed and version >= TYPED_SINCE and upgrades
         return self.upgrade or {"Content-Type": MULTIPLEXED if framed else RAW}
 
     def told(self, kind: int, payload: bytes) -> bytes:
         """Return what the process said in the form in which this client reads it."""
         if self.codec is not None:
             return self.codec.encode(payload)
-        return payload if self.terminal else attach.frame(kind, payload)
+        return attach.frame(kind, payload) if self.framed else payload
 
     def told_by_line(self, kind: int, payload: bytes) -> bytes:
         """As `told`, each line for itself."""
-        if self.terminal and self.codec is None:
+        if not self.framed and self.codec is None:
             return payload
         lines = [line + b"\n" for line in payload.split(b"\n")]
         lines[-1] = lines[-1][:-1]

@@ -177,8 +177,11 @@ def _lines(message: Mapping[str, object] | None, coming: Iterator[Mapping[str, o
             yield jsonio.dump(message) + b"\r\n"
             message = next(coming, None)
     except OrlopError as wrong:
-        told = wrong.cause
-        yield jsonio.dump({"errorDetail": {"message": told}, "error": told}) + b"\r\n"
+        yield jsonio.dump(_failure(wrong)) + b"\r\n"
+
+
+def _failure(wrong: OrlopError) -> dict[str, object]:
+    return {"errorDetail": {"message": wrong.cause}, "error": wrong.cause}
 
 
 def tag(door: Door) -> None:
@@ -233,7 +236,10 @@ def load(door: Door) -> None:
     told: list[Mapping[str, object]] = []
     wanted = platform(door.query.get("platform", ""))
     work = Work(lambda fd: told.extend(archives.load(door.engine, fd, wanted, force=True)))
-    work.feed(door.pieces())
+    try:
+        work.feed(door.pieces())
+    except OrlopError as wrong:  # docker-py raises ImageLoadError for one in the stream, and only for such
+        told.append(_failure(wrong))
     lines = [{"stream": f"{one['status']}\n"} if "status" in one else one for one in told]  # as docker's load says it
     door.stream(200, {"Content-Type": "application/json"}, _progress(lines))
 

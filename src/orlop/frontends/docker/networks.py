@@ -35,18 +35,21 @@ def create(door: Door) -> None:
         )
         for one in ipam.parts("Config")
     )
+    # docker takes an IPv6 subnet without the wish for IPv6, and does nothing with it: who gives one wants it.
+    given = any(":" in pool.subnet for pool in pools)
+    ipv6 = body.boolean("EnableIPv6") if "EnableIPv6" in body else given
     request = NetworkRequest(
         name=body.text("Name"),
         driver=body.text("Driver") or "bridge",
         pools=pools,
         ipv4=body.raw("EnableIPv4") is not False,
-        ipv6=body.boolean("EnableIPv6"),
+        ipv6=ipv6,
         internal=body.boolean("Internal"),
         attachable=body.boolean("Attachable"),
         labels=body.pairs("Labels"),
         options=body.pairs("Options"),
         ipam_driver=ipam.text("Driver") or "default",
-        ipam_options=ipam.pairs("Options"),
+        ipam_options=ipam.pairs("Options") if "Options" in ipam else None,
         config_only=body.boolean("ConfigOnly"),
         config_from=body.part("ConfigFrom").text("Network"),
     )

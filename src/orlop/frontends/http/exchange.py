@@ -125,7 +125,7 @@ class Exchange:
         # One slash at the front, however many there are: none of the doors has a place without a name.
         self.place = unquote("/" + head.path.lstrip("/"), errors="surrogateescape")
         self._pairs = parse_qsl(head.query, keep_blank_values=True, max_num_fields=QUERY_VALUES_MAX)
-        self.query = dict(self._pairs)
+        self.query = dict(reversed(self._pairs))  # of a name that comes twice the first counts, as in Go
 
     def _refuse_late(self, wrong: Refused) -> None:
         self.close_connection = True

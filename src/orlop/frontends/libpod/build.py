@@ -209,7 +209,7 @@ def _told(lines: Iterator[bytes]) -> Iterator[bytes]:
         if "error" in one:
             yield line
             return
-        text = str(one.get("stream", ""))
+        text = docker.plain(str(one.get("stream", "")))
         if isinstance(one.get("aux"), dict):
             made = str(one["aux"].get("ID", ""))
         elif text and _ID.fullmatch(text.strip().removeprefix("sha256:")):

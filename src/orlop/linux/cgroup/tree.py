@@ -140,26 +140,37 @@ class Cgroup:
     def freeze(self, timeout_s: float = FREEZE_WAIT_S) -> None:
         """Stop every process in the cgroup and below; returns when all stand still.
 
-        Raises OSError ETIMEDOUT when one does not (uninterruptible sleep): then everything runs on.
+        Raises OSError ETIMEDOUT when one does not (uninterruptible sleep): then everything runs on; FileNotFoundError
+        for a cgroup that is gone.
         """
-        if not self.layout.v2:
-            with self._open(self._freezer()) as directory:
-                v1.set_frozen(directory, True, timeout_s)
-            return
-        with self._open(self.layout.v2) as directory:
-            directory.write("cgroup.freeze", "1")
-            if not _wait_until_frozen(directory, timeout_s):
-                directory.write("cgroup.freeze", "0")
-                raise OSError(errno.ETIMEDOUT, f"processes would not freeze within {timeout_s} s", directory.path)
+        v2, mount = self.layout.v2, self.layout.v2 or self._freezer()
+        try:
+            with self._open(mount) as directory:
+                if not v2:
+                    v1.set_frozen(directory, True, timeout_s)
+                    return
+                directory.write("cgroup.freeze", "1")
+                if not _wait_until_frozen(directory, timeout_s):
+                    directory.write("cgroup.freeze", "0")
+                    raise OSError(errno.ETIMEDOUT, f"processes would not freeze within {timeout_s} s", directory.path)
+        except OSError as error:
+            raise self._missing_when_removed(error) from None
 
     def thaw(self) -> None:
-        """Let the processes run on."""
-        if self.layout.v2:
-            with self._open(self.layout.v2) as directory:
-                directory.write("cgroup.freeze", "0")
-        else:
-            with self._open(self._freezer()) as directory:
-                v1.set_frozen(directory, False, 0)
+        """Let the processes run on. Raises FileNotFoundError for a cgroup that is gone."""
+        v2, mount = self.layout.v2, self.layout.v2 or self._freezer()
+        try:
+            with self._open(mount) as directory:
+                if v2:
+                    directory.write("cgroup.freeze", "0")
+                else:
+                    v1.set_frozen(directory, False, 0)
+        except OSError as error:
+            raise self._missing_when_removed(error) from None
+
+    def _missing_when_removed(self, error: OSError) -> OSError:
+        """Return what to raise: a directory that is open while its cgroup is removed has files that give ENODEV."""
+        return FileNotFoundError(errno.ENOENT, "removed", self.path) if error.errno == errno.ENODEV else error
 
     @property
     def freezer(self) -> str:
