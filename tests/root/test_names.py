@@ -305,6 +305,9 @@ def test_trace_says_who_has_a_name(run: Run, orlop: Environment) -> None:
     told = orlop("network", "dns", "trace", "web", "web").stdout
     assert told == f"web is container {web.id[:12]} in network left\nanswer: NOERROR\n"
     plain = run()
+    for name in ("a..b", "\u00fc.test", "x" * 300):
+        refused = orlop("network", "dns", "trace", "web", name, check=False)
+        assert refused.code == 1 and "is no name\nNext: write it as" in refused.stderr
     refused = orlop("network", "dns", "trace", plain.id, "web", check=False)
     assert "it does not ask the resolver" in refused.stderr
 

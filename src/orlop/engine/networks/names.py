@@ -12,7 +12,7 @@ from ...linux.netlink import namespace
 from ...network import resolver
 from ...network.dns import client
 from ...network.dns.zone import Member, Place
-from ...spec.errors import Conflict, OrlopError, Unavailable
+from ...spec.errors import Conflict, Invalid, OrlopError, Unavailable
 from ...spec.network import INWARD
 from ..containers import state
 from . import egress, links
@@ -152,8 +152,15 @@ def tell_everybody(engine: Engine) -> None:
 
 
 def trace(engine: Engine, reference: str, name: str, kind: str) -> dict[str, object]:
-    """Have the resolver say how it resolves a name for a container. Raises NotFound, Conflict, Unavailable."""
+    """Have the resolver say how it resolves a name for a container. Raises NotFound, Conflict, Invalid, Unavailable."""
+    from ...network.dns import message
+
     record = engine.records.find(reference)
+    try:
+        message.question(name, message.A, 0)
+    except ValueError:
+        hint = "write it as db or www.example.org, and other letters as xn--..."
+        raise Invalid("trace a name of", record.subject, f"{name[:100]!r} is no name", hint=hint) from None
     held = engine.networks.attachments.get(record.id)
     if held is None or not is_wanted(engine, record, held):
         cause = "it does not ask the resolver: it runs on the default bridge, or not at all"
