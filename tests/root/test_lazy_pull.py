@@ -142,8 +142,8 @@ def test_readers_notice_neither_the_end_of_a_server_nor_of_an_engine(
             engine = orlop.engine_pid()
             if number == 2 and engine is not None:
                 os.kill(engine, signal.SIGKILL)
-        shown = output.read().split()
         narrow.whole.set()
+        shown = output.read().split()
     one = hashlib.md5(rest[9 * MEGABYTE : 10 * MEGABYTE]).hexdigest()
     assert [one, hashlib.md5(WANTED).hexdigest(), hashlib.md5(whole).hexdigest()] == [
         word.decode() for word in shown[::2]
