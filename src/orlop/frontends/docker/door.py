@@ -263,7 +263,7 @@ def parse_body(data: bytes) -> dict[str, Any]:
 
 def told(wrong: OrlopError) -> str:
     """Return what a client is told of an error."""
-    # The cause is docker's text; the next step is ours, and no program of docker's users compares it.
+    # The cause is docker's text; the next step is ours. Of docker-py's own tests one compares it.
     return f"{wrong.cause}\nNext: {wrong.hint}" if wrong.hint and not isinstance(wrong, NotFound) else wrong.cause
 
 
