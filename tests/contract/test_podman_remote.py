@@ -168,6 +168,7 @@ def test_registries(podman: Podman, environment: Environment, tmp_path: Path) ->
         identifier = podman.must(f"pull -q --tls-verify=false {host}/a/box:1")
         assert podman.must("image inspect -f '{{.Id}}' box:1") == identifier
         assert podman(f"pull --tls-verify=false {host}/a/nope:1")[0] == 125
+        podman.must(f"rmi {host}/a/box:1")
 
 
 def test_volumes_networks_and_secrets(podman: Podman, tmp_path: Path) -> None:

@@ -366,9 +366,9 @@ def test_sysctls_need_their_namespace(root: Path) -> None:
 
 
 def test_an_unknown_sysctl_is_named(root: Path) -> None:
-    text = refusal(shell(root, "true", sysctl={"net.ipv4.nosuch": "1"}), "unavailable")
+    text = refusal(shell(root, "true", sysctl={"net.ipv4.nosuch": "1"}), "invalid")
     assert "net.ipv4.nosuch" in text
-    text = refusal(shell(root, "true", sysctl={"net.ipv4.ip_forward": "many"}), "unavailable")
+    text = refusal(shell(root, "true", sysctl={"net.ipv4.ip_forward": "many"}), "invalid")
     assert "net.ipv4.ip_forward" in text
 
 
