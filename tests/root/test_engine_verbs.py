@@ -767,7 +767,7 @@ def test_a_creation_that_fails_at_its_last_step_is_undone(engine, monkeypatch):
 
 
 def test_an_idle_engine_leaves_but_not_before_the_end_of_what_it_must_remove(engine, orlop_env):
-    served = orlop_env.popen("serve", "--idle-timeout", "300ms", stderr=subprocess.DEVNULL)
+    served = orlop_env.popen("serve", "--idle-timeout", "1500ms", stderr=subprocess.DEVNULL)
     wait_until(orlop_env.socket.exists)
     engine.run("sleep", "3", auto_remove=True)
     begun = time.monotonic()
