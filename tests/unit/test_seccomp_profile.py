@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 
 import pytest
 
@@ -330,3 +331,25 @@ def test_hostile_texts_are_refused(text, cause):
     with pytest.raises(Invalid) as caught:
         seccomp_profile.parse(text, CAPABILITIES, host())
     assert cause in caught.value.cause
+
+
+def test_no_thread_is_given_another_ones_profile():
+    """The JSON of the last profile is remembered; here another thread writes its own between any two lines."""
+    own, other = Seccomp(default_action="SCMP_ACT_ERRNO"), Seccomp(default_action="SCMP_ACT_ALLOW")
+
+    def between(frame, _event, _argument):
+        if frame.f_code is Seccomp.to_json.__code__ and frame.f_locals.get("self") is own:
+            sys.settrace(None)
+            other.to_json()
+            sys.settrace(between)
+            return between
+        return None
+
+    for _ in range(2):
+        before = sys.gettrace()
+        sys.settrace(between)
+        try:
+            written = own.to_json()
+        finally:
+            sys.settrace(before)
+        assert written == {"defaultAction": "SCMP_ACT_ERRNO"}

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orlop.engine.compile import mounts
-from orlop.engine.volumes import local, mountpoints, quota, store
+from orlop.engine.volumes import local, mountpoints, preparation, quota, store
 from orlop.frontends.cli import flags
 from orlop.frontends.cli import mounts as words
 from orlop.spec.container import BindRequest, ContainerRequest
@@ -198,3 +198,21 @@ def test_any_text_is_a_size_or_refused(text):
         assert 0 < quota.parse_size(text, "s") < 2**63
     except Invalid as wrong:
         assert wrong.hint
+
+
+@pytest.mark.parametrize("links", [0, 1, 2, 5])
+def test_an_open_file_is_found_behind_links(tmp_path, links):
+    source = "/proc/self/fd/0"
+    for number in range(links):
+        path = tmp_path / f"link{number}"
+        path.symlink_to(source if number == 0 else f"link{number - 1}")
+        source = str(path)
+    assert preparation._is_open_file(source)
+
+
+def test_what_is_no_open_file_is_none(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "loop", "link", "nothing", "nothing/below"):
+        assert not preparation._is_open_file(f"{tmp_path}/{name}")

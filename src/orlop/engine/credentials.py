@@ -45,13 +45,18 @@ def for_registry(domain: str, path: str = "") -> Credentials:
     helper = _helper_of(config, domain)
     found = _ask_helper(helper, domain) if helper else None
     if found is None:
-        files = [config, *map(_document, _podman_files())]
+        files = _files(config)
         found = (
             _from_files(files, _narrower(domain, path))
             or _from_keyring(domain)
             or _from_files(files, _spellings(domain))
         )
     return found or ANONYMOUS
+
+
+def has_own(domain: str, path: str) -> bool:
+    """Tell whether a file has credentials for a repository, or for what it lies in, beside those for its registry."""
+    return _from_files(_files(_document(config_file())), _narrower(domain, path)) is not None
 
 
 def for_places(domain: str, others: Iterable[str], path: str = "") -> Credentials:
@@ -155,6 +160,11 @@ def _podman_files() -> list[str]:
     first = [named] if named else [f"{run}/containers/auth.json", f"/run/containers/{os.geteuid()}/auth.json"]
     given = os.environ.get("XDG_CONFIG_HOME", "")
     return [*first, f"{given if given.startswith('/') else f'{_home()}/.config'}/containers/auth.json"]
+
+
+def _files(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the documents that may have `auths`, docker's config.json first."""
+    return [config, *map(_document, _podman_files())]
 
 
 def _from_files(files: Iterable[dict[str, Any]], keys: Iterable[str]) -> Credentials | None:

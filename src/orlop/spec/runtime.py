@@ -288,9 +288,10 @@ class Seccomp(Record):
     def to_json(self) -> "dict[str, Any]":
         """As of any record; the last profile's is remembered, because most containers of an engine have the same."""
         global _profile
-        if _profile is None or _profile[0] is not self:
-            _profile = self, super().to_json()
-        return dict(_profile[1])
+        found = _profile  # once: another thread may remember another one meanwhile
+        if found is None or found[0] is not self:
+            _profile = found = self, super().to_json()
+        return dict(found[1])
 
 
 _profile: "tuple[Seccomp, dict[str, Any]] | None" = None

@@ -43,5 +43,10 @@ class Later:
 
 
 def _do(waiting: list[Callable[[], None]]) -> None:
-    while waiting:
-        waiting.pop(0)()
+    """Do all of it, also what stands behind a defect, which is told in the end."""
+    try:
+        while waiting:
+            waiting.pop(0)()
+    finally:
+        if waiting:
+            _do(waiting)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _PRIVATE = ("", "private", "rprivate")
 _NEIGHBOURS_MAX = 10_000  # of a misspelt name
+_LINKS_MAX = 40  # path_resolution(7)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -190,14 +191,16 @@ def settled(
 
 def _is_open_file(source: str) -> bool:
     """Tell whether a path leads through /proc/self/fd, as /dev/stdin and a shell's <(...) do."""
-    targets = [source]
-    try:
-        targets.append(os.path.join(os.path.dirname(source), os.readlink(source)))
-    except OSError:
-        pass  # no link
-    places = [os.path.realpath(os.path.dirname(path)) for path in targets]
     own = f"/proc/{os.getpid()}/"
-    return any(place.startswith(own) and place.endswith("/fd") for place in places)
+    for _ in range(_LINKS_MAX):
+        place = os.path.realpath(os.path.dirname(source))
+        if place.startswith(own) and place.endswith("/fd"):
+            return True
+        try:
+            source = os.path.join(place, os.readlink(source))
+        except OSError:
+            return False  # no link
+    return False  # the kernel follows no more either
 
 
 def notes(record: ContainerRecord) -> tuple[str, ...]:

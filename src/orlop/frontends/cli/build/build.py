@@ -95,6 +95,7 @@ def _solve(invocation: Invocation, request: BuildRequest, archive: int) -> int:
 def _with_credentials(engine: Engine, request: BuildRequest) -> BuildRequest:
     """Return a request with what the user has for the registries that it may ask."""
     from ....build.registries import HUB, names_of, references
+    from ....engine.credentials import has_own
     from ..credentials import for_places
 
     text = request.dockerfile_text or ""
@@ -106,9 +107,9 @@ def _with_credentials(engine: Engine, request: BuildRequest) -> BuildRequest:
             pass  # the engine says what is wrong with it
     named = references(text, names_of(request))
     found = {host: for_places(engine, host) for host in sorted({HUB, *(one.domain for one in named)})}
-    for one in named:  # what is for one repository alone
-        if (own := for_places(engine, one.domain, one.path)) != found[one.domain]:
-            found[one.name] = own
+    # A helper is a process, and a question to the engine too: only where a file has something for one repository.
+    for one in {one.name: one for one in named if has_own(one.domain, one.path)}.values():
+        found[one.name] = for_places(engine, one.domain, one.path)
     return request.replace(credentials={name: one for name, one in found.items() if one.to_json()})
 
 
