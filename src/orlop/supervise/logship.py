@@ -157,7 +157,7 @@ class Splunk(Sink):
             if len(answer.read(ANSWER_BYTES_MAX)) == ANSWER_BYTES_MAX or answer.will_close:
                 self.close()
             return answer.status, answer.reason[:200]
-        except http.client.HTTPException as wrong:
+        except (http.client.HTTPException, ValueError) as wrong:  # ValueError: a chunk of less than nothing
             raise ConnectionAbortedError(103, f"the collector speaks no HTTP: {type(wrong).__name__}") from None
 
 
