@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from orlop.linux.netlink import rtnetlink
 from orlop.linux.netlink.nflog import Nflog
 from orlop.linux.netlink.nftables import IPV4, Batch, Nftables
 from orlop.network import firewall
@@ -396,7 +397,9 @@ def test_a_table_that_was_flushed_is_written_again_as_it_was(tmp_path: Path, pee
     with network() as net:
         keeper = net.inside(lambda: Gatekeeper("t", lambda *_: 1, lambda _: None, lambda *_: None, lambda _: True))
         allowed = [Allowed("192.0.2.0/24:80"), Allowed("a.test:443")]
-        keeper.restrict("one", ["10.0.0.2", "fd00::2"], allowed, str(tmp_path / "egress"))
+        net.route.add_link("ve0", rtnetlink.veth("ve1"))
+        ends = [("ve0", ("10.0.0.2", "fd00::2"))]
+        keeper.restrict("one", ends, allowed, str(tmp_path / "egress"))
         keeper.answered("one", "a.test", [("198.51.100.7", 60)])
 
         def rules() -> str:
@@ -404,6 +407,7 @@ def test_a_table_that_was_flushed_is_written_again_as_it_was(tmp_path: Path, pee
 
         before = rules()
         assert "198.51.100.7" in before and "10.0.0.2" in before and "fd00::2" in before
+        assert "chain ve0" in before
         firewall.forget(keeper._socket, "t")
         assert "10.0.0.2" not in rules()
         keeper.mend()

@@ -303,7 +303,10 @@ def test_trace_says_who_has_a_name(run: Run, orlop: Environment) -> None:
     orlop("network", "create", "left")
     web = run("--network", "left", "--name", "web")
     told = orlop("network", "dns", "trace", "web", "web").stdout
-    assert told == f"web is container {web.id[:12]} in network left\nanswer: NOERROR\n"
+    here = f"web is container {web.id[:12]} in network left\nanswer: NOERROR, "
+    assert told == f"{here}{web.address('left')}\n"
+    six = orlop("network", "dns", "trace", "--type", "AAAA", "web", "web").stdout
+    assert six == f"{here}no address of type AAAA\n"  # red: as if it had one
     plain = run()
     for name in ("a..b", "\u00fc.test", "x" * 300):
         refused = orlop("network", "dns", "trace", "web", name, check=False)

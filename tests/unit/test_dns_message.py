@@ -63,11 +63,43 @@ def test_any_bytes_are_a_question_or_refused(raw: bytes) -> None:
     try:
         query = message.Query(raw)
     except ValueError:
-        refused = message.refuse(raw, message.FORMERR)
+        refused = message.refuse(raw)
         assert not refused or (refused[:2] == raw[:2] and len(refused) == 12)
     else:
-        assert message.answer(query, message.NXDOMAIN)[:2] == raw[:2]
+        assert message.answer(query, message.BADVERS)[:2] == raw[:2]
+        assert 0 <= query.edns_version < 256
         assert message.truncated(query)[2] & 0x02
+
+
+def test_what_is_refused_says_how_it_was_asked() -> None:
+    raw = message.question("x", 1, 7)
+    for opcode in range(1, 16):
+        refused = message.refuse(bytes((raw[0], raw[1], raw[2] | opcode << 3)) + raw[3:])
+        assert (refused[2] >> 3 & 15, message.code_of(refused)) == (opcode, message.NOTIMP)
+    assert message.code_of(message.refuse(raw[:4] + b"\0\2" + raw[6:])) == message.FORMERR
+
+
+def test_an_answer_has_the_option_record_of_its_question() -> None:
+    # RFC 6891: a version that is not known is told by a code of twelve bits; RFC 3225: DO comes back.
+    for flags, version, code, expected in (
+        (b"\x80\0", 0, message.NOERROR, b"\0\0\x80\0"),
+        (b"\0\0", 1, message.BADVERS, b"\1\0\0\0"),
+        (b"\x80\0", 255, message.BADVERS, b"\1\0\x80\0"),
+    ):
+        raw = message.question("web", 1, 7)
+        options = b"\0\0\x29\x04\xd0\0" + bytes((version,)) + flags + b"\0\0"
+        query = message.Query(raw[:10] + b"\0\1" + raw[12:] + options)
+        assert query.edns_version == version
+        for answer in (message.answer(query, code), message.truncated(query) if not version else b""):
+            assert not answer or answer.endswith(b"\0\0\x29\x10\0" + expected + b"\0\0")
+        assert message.code_of(message.answer(query, code)) == 0
+    assert message.answer(ask("web"), 0)[10:12] == b"\0\0"
+
+
+def test_a_dot_in_a_label_is_none_between_labels() -> None:
+    raw = message.question("x", 1, 7)
+    for label, name in ((b"a.Test", "a\\.test"), (b"a\\", "a\\\\"), (b"\xc0A", "\xc0a")):
+        assert message.Query(raw[:12] + bytes((len(label),)) + label + b"\0\0\1\0\1").name == name
 
 
 def test_a_forged_answer_is_known() -> None:
@@ -139,6 +171,13 @@ def test_addresses_have_names(zone: Zone) -> None:
     assert zone.name_of(zone.members["2"], "10.0.0.1") == "web.a-net"
     assert zone.name_of(zone.members["4"], "10.0.0.1") == ""
     assert zone.name_of(zone.members["4"], "nonsense") == ""
+
+
+def test_who_has_an_address_by_now_keeps_its_name(zone: Zone) -> None:
+    # Red: what is told of the end of the one before takes the new one's.
+    zone.add(Member(id="9", places=(place("a", "10.0.0.1", "new"),)))
+    zone.remove("1")
+    assert zone.name_of(zone.members["2"], "10.0.0.1") == "new.a-net"
 
 
 def test_who_goes_leaves_nothing(zone: Zone) -> None:

@@ -24,6 +24,7 @@ from ..spec.errors import Internal, NotFound, OrlopError
 from . import events
 from .containers import ends, execs, freezing, names, removal, state
 from .networks import attach, cni, egress
+from .networks import names as resolver_names
 from .steps import sweep as steps
 from .volumes import moving
 
@@ -104,6 +105,7 @@ def _take_up_networks(engine: Engine, late: list[str]) -> None:
     cni.hold_namespaces(engine)
     egress.listen(engine)
     attach.release_ended(engine)
+    resolver_names.take_up(engine)
     attach.reserve_again(engine)
 
 

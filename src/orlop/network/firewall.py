@@ -67,6 +67,7 @@ class Family:
 
 
 FAMILIES = (Family(IPV4, "ipv4_addr", 32, 12, 16), Family(IPV6, "ipv6_addr", 128, 8, 24))
+TABLE_FAMILIES = (IPV4, IPV6, nft.NETDEV)  # in which an engine may have tables
 
 
 class Bridge:
@@ -195,17 +196,17 @@ def hold(socket: nft.Nftables, table: str) -> bool:
 
     Kernels before 6.9 know no such thing.
     """
-    held = 0
-    for family in FAMILIES:
+    held = set()
+    for family in TABLE_FAMILIES:
         try:
-            if socket.has_table(family.number, table):
+            if socket.has_table(family, table):
                 batch = Batch()
-                batch.add_table(family.number, table, nft.TABLE_OWNER | nft.TABLE_PERSIST)
+                batch.add_table(family, table, nft.TABLE_OWNER | nft.TABLE_PERSIST)
                 socket.commit(batch)
-                held += 1
+                held.add(family)
         except OSError:
             continue
-    return held == len(FAMILIES)
+    return held.issuperset(family.number for family in FAMILIES)
 
 
 def is_there(socket: nft.Nftables, table: str) -> bool:
@@ -215,16 +216,16 @@ def is_there(socket: nft.Nftables, table: str) -> bool:
 
 def forget(socket: nft.Nftables, table: str) -> None:
     """Remove a table of ours, whose owner may be dead. One of a living owner, or none at all, is left as it is."""
-    for family in FAMILIES:
+    for family in TABLE_FAMILIES:
         for flags in (nft.TABLE_OWNER | nft.TABLE_PERSIST, 0):
             try:
-                if not socket.has_table(family.number, table):
+                if not socket.has_table(family, table):
                     break
                 batch = Batch()
-                batch.add_table(family.number, table, flags)
+                batch.add_table(family, table, flags)
                 socket.commit(batch)
                 batch = Batch()
-                batch.delete_table(family.number, table)
+                batch.delete_table(family, table)
                 socket.commit(batch)
             except OSError:
                 continue

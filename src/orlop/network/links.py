@@ -17,7 +17,7 @@ from . import subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..spec.network import Endpoint
 
@@ -164,14 +164,18 @@ def delete_link(route: Rtnetlink, name: str) -> None:
 
 
 class Port:
-    """How an endpoint hangs on its bridge. isolated: it reaches no other isolated port (icc off)."""
+    """How an endpoint hangs on its bridge. isolated: it reaches no other isolated port (icc off).
 
-    __slots__ = ("bridge", "isolated", "mtu")
+    before_up: what is done when both ends are there, and no packet has passed.
+    """
+
+    __slots__ = ("before_up", "bridge", "isolated", "mtu")
 
     def __init__(self, bridge: int, mtu: int, isolated: bool) -> None:
         self.bridge = bridge
         self.mtu = mtu
         self.isolated = isolated
+        self.before_up: Callable[[], None] = lambda: None
 
 
 def plug_bridge(route: Rtnetlink, inside: Rtnetlink, netns: int, endpoint: Endpoint, port: Port) -> None:
@@ -181,6 +185,7 @@ def plug_bridge(route: Rtnetlink, inside: Rtnetlink, netns: int, endpoint: Endpo
     try:
         host_end = route.link(endpoint.link)
         assert host_end is not None
+        port.before_up()
         quiet = rtnetlink.address_generation(ADDR_GEN_MODE_NONE)
         route.set_link(host_end.index, rtnetlink.master(port.bridge), quiet, up=True)
         # hairpin: what a container sends to its own published port comes back by the port it came from, where

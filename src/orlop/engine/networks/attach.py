@@ -59,7 +59,7 @@ class Joined:
     def listen_for_questions(self) -> None:
         """Open the resolver's sockets, before the container's first instruction: what it asks waits there."""
         if self.attachment is not None and names.is_wanted(self._engine, self._record, self.attachment):
-            names.restrict(self._engine, self._record, self.attachment)
+            names.restrict(self._engine, self._record, self.attachment, self.fd)
             restricted = self._record.request.egress == egress.DENY
             self._sockets = namespace.inside(self.fd, lambda: client.open_all(restricted))
 
@@ -330,6 +330,7 @@ def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: End
                 _reroute(engine, record, inside, held, after)
             except BaseException:
                 networks.attachments.hold(record.id, held)
+                names.restrict(engine, record, held, fd)
                 raise
         try:
             if network.driver == cni.DRIVER:
@@ -577,8 +578,11 @@ def _plug(
     bridge = networks.route.link(networks.link_name(network))
     if bridge is None:
         raise Unavailable("connect", record.subject, f"the bridge of network {network.name} is gone", hint="try again")
-    isolated = not is_on(network, OPTION_ICC)
-    links.plug_bridge(networks.route, inside, fd, endpoint, links.Port(bridge.index, bridge.mtu, isolated))
+    port = links.Port(bridge.index, bridge.mtu, isolated=not is_on(network, OPTION_ICC))
+    held = networks.attachments.get(record.id)
+    if held is not None and record.id not in networks.starting:  # it runs: nothing is open for a moment, either
+        port.before_up = lambda: names.restrict(engine, record, held, fd)
+    links.plug_bridge(networks.route, inside, fd, endpoint, port)
     _settle(inside, fd, endpoint, wish)
 
 

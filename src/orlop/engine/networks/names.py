@@ -44,10 +44,10 @@ def is_wanted(engine: Engine, record: ContainerRecord, attachment: Attachment) -
     return bool(servers) and all(map(resolver.is_loopback, servers))
 
 
-def restrict(engine: Engine, record: ContainerRecord, attachment: Attachment) -> None:
+def restrict(engine: Engine, record: ContainerRecord, attachment: Attachment, netns: int) -> None:
     """Close everything to a container with --egress deny but what is allowed; learn with learn. Raises Unavailable."""
     if record.request.egress in egress.WATCHED:
-        addresses = [address for one in attachment.endpoints for address in (one.ipv4, one.ipv6) if address]
+        ends = egress.ends(attachment, netns)
         table = engine.networks.footprint.egress_table
         # What --host-access leads to is on the loopback when these rules see it.
         inward = tuple(
@@ -58,7 +58,7 @@ def restrict(engine: Engine, record: ContainerRecord, attachment: Attachment) ->
         )
         allowed = (*record.request.egress_allow, *inward) if record.request.egress == egress.DENY else None
         resolver_ = engine.networks.resolver
-        unheard = resolver_.restrict(record.id, table, addresses, allowed, egress.path(engine, record.id))
+        unheard = resolver_.restrict(record.id, table, ends, allowed, egress.path(engine, record.id))
         if unheard and allowed is None:
             hint = "try: modprobe nfnetlink_log" if "kernel" in unheard else "end that program"
             raise Unavailable("watch", record.subject, f"nobody could learn: {unheard}", hint=hint)
@@ -93,7 +93,7 @@ def update(engine: Engine, record: ContainerRecord, attachment: Attachment, netn
     if not is_wanted(engine, record, attachment):
         engine.networks.resolver.remove(record.id)
     elif record.id in engine.networks.resolver.known():
-        restrict(engine, record, attachment)
+        restrict(engine, record, attachment, netns)
         engine.networks.resolver.add(_member(engine, record, attachment))
     else:
         engine.networks.starting.add(record.id)
@@ -149,6 +149,19 @@ def tell_everybody(engine: Engine) -> None:
                 os.close(netns)
         except (OrlopError, OSError) as wrong:
             engine.log.write(f"the resolver does not answer container {container_id}: {wrong}")
+    egress.settle(engine)
+
+
+def take_up(engine: Engine) -> None:
+    """Have a resolver answer those that run, also where it was killed with the engine before this one."""
+    for container_id, attachment in list(engine.networks.attachments.all.items()):
+        try:
+            if is_wanted(engine, engine.records.load(container_id), attachment):
+                engine.networks.resolver.known()
+                break
+        except OrlopError:
+            continue
+    egress.settle(engine)
 
 
 def trace(engine: Engine, reference: str, name: str, kind: str) -> dict[str, object]:
@@ -170,7 +183,7 @@ def trace(engine: Engine, reference: str, name: str, kind: str) -> dict[str, obj
 
 
 def _open_and_register(engine: Engine, record: ContainerRecord, attachment: Attachment, netns: int) -> None:
-    restrict(engine, record, attachment)
+    restrict(engine, record, attachment, netns)
     restricted = record.request.egress == egress.DENY
     sockets = namespace.inside(netns, lambda: client.open_all(restricted))
     try:

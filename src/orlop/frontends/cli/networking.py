@@ -200,7 +200,7 @@ NETWORK_FLAGS = (
     Flag("dns-option", "", LIST, "Set DNS options"),
     Flag("dns-search", "", LIST, "Set custom DNS search domains"),
     Flag("egress", "", STRING, 'What it may reach: "allow" all, "deny" but for --egress-allow, "learn"', default=""),
-    Flag("egress-allow", "", LIST, "Let it reach NAME[:PORT], *.NAME[:PORT] or SUBNET[:PORT]"),
+    Flag("egress-allow", "", LIST, "Let it reach NAME[:PORT], *.NAME[:PORT] or SUBNET[:PORT]; NAME/dns: to ask for it"),
     Flag("host-access", "", LIST, "Let it reach PORT[-PORT][/PROTO] of the host's loopback at host.docker.internal"),
     Flag("ip", "", STRING, "IPv4 address (e.g., 172.30.100.104)", default=""),
     Flag("ip6", "", STRING, "IPv6 address (e.g., 2001:db8::33)", default=""),

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Iterable, Iterator, Sequence
 
-INET, IPV4, IPV6 = 1, 2, 10  # NFPROTO_*
+INET, IPV4, NETDEV, IPV6 = 1, 2, 5, 10  # NFPROTO_*
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
+INGRESS = 0  # of a link, in the family NETDEV
 DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 
 _SUBSYSTEM = 10 << 8
 _NEWTABLE, _GETTABLE, _DELTABLE = 0, 1, 2
-_NEWCHAIN, _GETCHAIN = 3, 4
+_NEWCHAIN, _GETCHAIN, _DELCHAIN = 3, 4, 5
 _NEWRULE, _GETRULE, _DELRULE = 6, 7, 8
 _NEWSET = 9
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = 12, 13, 14
@@ -51,7 +52,7 @@ TYPES = {
 _HOST_ORDER = frozenset(("ifname", "mark"))
 _TYPE_BITS = 6
 
-IIFNAME, OIFNAME, MARK, L4PROTO, NFPROTO, OIFTYPE, IIFKIND = 6, 7, 3, 16, 15, 9, 26  # NFT_META_*
+IIFNAME, OIFNAME, MARK, L4PROTO, NFPROTO, OIFTYPE, IIFKIND, PROTOCOL = 6, 7, 3, 16, 15, 9, 26, 1  # NFT_META_*
 EQ, NEQ = 0, 1
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 CT_STATE, CT_DIRECTION, CT_STATUS, CT_MARK = 0, 1, 2, 3
@@ -184,11 +185,15 @@ def fields(*parts: bytes) -> bytes:
 
 
 class Hook:
-    """Where a base chain hangs. kind: "filter" or "nat"; priority: smaller comes first; policy: ACCEPT or DROP."""
+    """Where a base chain hangs. kind: "filter" or "nat"; priority: smaller comes first; policy: ACCEPT or DROP.
 
-    __slots__ = ("hook", "kind", "policy", "priority")
+    device: the link of one in the family NETDEV.
+    """
 
-    def __init__(self, kind: str, hook: int, priority: int, policy: int = ACCEPT) -> None:
+    __slots__ = ("device", "hook", "kind", "policy", "priority")
+
+    def __init__(self, kind: str, hook: int, priority: int, policy: int = ACCEPT, *, device: str = "") -> None:
+        self.device = device
         self.kind = kind
         self.hook = hook
         self.priority = priority
@@ -236,9 +241,14 @@ class Batch:
         """Make a chain, or leave it as it is. With a hook packets pass it, without one it is jumped to."""
         body = text(1, table) + text(3, chain)
         if hook is not None:
-            body += nested(4, be32(1, hook.hook), be32(2, hook.priority & 0xFFFFFFFF)) + be32(5, hook.policy)
+            place = [text(3, hook.device)] if hook.device else []
+            body += nested(4, be32(1, hook.hook), be32(2, hook.priority & 0xFFFFFFFF), *place) + be32(5, hook.policy)
             body += text(7, hook.kind)
         self._append(_NEWCHAIN, CREATE, family, body, f"{table} {chain}")
+
+    def delete_chain(self, family: int, table: str, chain: str) -> None:
+        """Remove a chain that has no rules. Refused (ENOENT) when there is none."""
+        self._append(_DELCHAIN, 0, family, text(1, table) + text(3, chain), f"{table} {chain}")
 
     def flush_chain(self, family: int, table: str, chain: str) -> None:
         """Remove every rule of a chain."""
@@ -306,6 +316,7 @@ _CALLS = {
     _NEWTABLE: "add table",
     _DELTABLE: "delete table",
     _NEWCHAIN: "add chain",
+    _DELCHAIN: "delete chain",
     _NEWRULE: "add rule",
     _DELRULE: "flush chain",
     _NEWSET: "add set",

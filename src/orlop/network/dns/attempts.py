@@ -28,6 +28,8 @@ LEARNED, DENIED = "learned", "denied"
 LINES_MAX = 4096
 NAMES_MAX = 4096
 COPIED_BYTES = 128
+NAMES_OF_ONE_MAX = 8  # of one address
+FILE_BYTES_MAX = 4 << 20
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp", 1: "icmp", 58: "icmp"}
 _WITH_PORTS = ("tcp", "udp", "sctp")
 
@@ -38,7 +40,12 @@ class _Traveller:
     def __init__(self, path: str) -> None:
         self.path = path
         self.known: set[tuple[object, ...]] = set()
-        self.names: dict[str, str] = {}  # address -> the name that it was found by last
+        self.names: dict[str, tuple[str, ...]] = {}  # address -> the names that it was found by, the last one first
+        try:
+            with open(path, "rb", buffering=0) as file:  # of an earlier start, or resolver
+                self.known = {_key(one) for one in read(file.read(FILE_BYTES_MAX))}
+        except OSError:
+            pass  # there is none yet
 
 
 class Attempts:
@@ -50,6 +57,7 @@ class Attempts:
         self._tell = tell
         self._travellers: dict[str, _Traveller] = {}
         self._sources: dict[str, str] = {}  # address -> container
+        self._links: dict[str, str] = {}  # a link on the machine's side -> container
 
     def fileno(self) -> int:
         return self._log.fileno()
@@ -57,22 +65,36 @@ class Attempts:
     def close(self) -> None:
         self._log.close()
 
-    def watch(self, member_id: str, addresses: Sequence[str], path: str) -> None:
-        """Keep what a container tries. path: of its file."""
-        self._travellers[member_id] = _Traveller(path)
-        self._sources |= dict.fromkeys(addresses, member_id)
+    def watch(self, member_id: str, ends: Sequence[tuple[str, tuple[str, ...]]], path: str) -> None:
+        """Keep what a container tries. ends: its links and their addresses. path: of its file."""
+        self._leave(member_id)
+        if member_id not in self._travellers:
+            self._travellers[member_id] = _Traveller(path)
+        for link, addresses in ends:
+            self._sources |= dict.fromkeys(addresses, member_id)
+            self._links |= {link: member_id} if link else {}
 
     def forget(self, member_id: str) -> None:
         """It has ended: its file stays."""
         self.readable()
         if self._travellers.pop(member_id, None) is not None:
-            self._sources = {address: owner for address, owner in self._sources.items() if owner != member_id}
+            self._leave(member_id)
 
-    def answered(self, member_id: str, name: str, addresses: Sequence[str]) -> None:
-        """Remember by which name a container found addresses."""
+    def _leave(self, member_id: str) -> None:
+        self._sources = {address: owner for address, owner in self._sources.items() if owner != member_id}
+        self._links = {link: owner for link, owner in self._links.items() if owner != member_id}
+
+    def answered(self, member_id: str, name: str, addresses: Sequence[str], *, learns: bool) -> None:
+        """Remember by which name a container found addresses. learns: asking for it is an attempt, too."""
         traveller = self._travellers.get(member_id)
-        if traveller is not None and len(traveller.names) < NAMES_MAX:
-            traveller.names |= dict.fromkeys(addresses, name)
+        if traveller is None:
+            return
+        for address in addresses:
+            before = traveller.names.get(address, ())
+            if before or len(traveller.names) < NAMES_MAX:
+                traveller.names[address] = tuple(dict.fromkeys((name, *before)))[:NAMES_OF_ONE_MAX]
+        if learns:
+            self.note(member_id, Attempt(verdict=LEARNED, name=name))
 
     def refused(self, member_id: str, name: str) -> None:
         """A name was asked for that is not allowed."""
@@ -85,17 +107,21 @@ class Attempts:
                 source, address, protocol, port = parse(packet)
             except (ValueError, IndexError):
                 continue
-            member_id = self._sources.get(source)
+            verdict, _, link = prefix.partition("@")
+            member_id = self._links.get(link) if link else self._sources.get(source)
             traveller = self._travellers.get(member_id or "")
             if member_id is None or traveller is None:
                 continue
-            name = traveller.names.get(address, "")
-            self.note(member_id, Attempt(verdict=prefix, name=name, address=address, port=port, protocol=protocol))
+            names = traveller.names.get(address, ("",))
+            # By which of them it was meant nobody can tell: what was learned by one may be wanted by another.
+            for name in names if verdict == LEARNED else names[:1]:
+                one = Attempt(verdict=verdict, name=name, address=address, port=port, protocol=protocol)
+                self.note(member_id, one)
 
     def note(self, member_id: str, attempt: Attempt) -> None:
         """Keep and tell of an attempt that is new."""
         traveller = self._travellers.get(member_id)
-        key = (attempt.verdict, attempt.name, attempt.address, attempt.port, attempt.protocol)
+        key = _key(attempt)
         if traveller is None or key in traveller.known or len(traveller.known) >= LINES_MAX:
             return
         traveller.known.add(key)
@@ -136,5 +162,9 @@ def read(data: bytes) -> list[Attempt]:
             one = Attempt.from_json(jsonio.parse(line, FILE), FILE)
         except OrlopError:
             continue
-        found.setdefault((one.verdict, one.name, one.address, one.port, one.protocol), one)
+        found.setdefault(_key(one), one)
     return list(found.values())
+
+
+def _key(one: Attempt) -> tuple[object, ...]:
+    return one.verdict, one.name, one.address, one.port, one.protocol

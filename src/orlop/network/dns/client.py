@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from .zone import Member
 
+    End = tuple[str, tuple[str, ...]]
+
 ADDRESS = "127.0.0.11"
 SOCKET_FILE = "dns.sock"
 ANSWER_S_MAX = 30.0
@@ -134,15 +136,16 @@ class Resolver:
         self._ask({"verb": "add", "member": member.to_json()}, fds)
 
     def restrict(
-        self, member_id: str, table: str, addresses: Sequence[str], allowed: Sequence[str] | None, file: str
+        self, member_id: str, table: str, ends: Sequence[End], allowed: Sequence[str] | None, file: str
     ) -> str:
         """Close everything to a container but what is allowed (see `egress.Allowed`); None closes nothing, and learns.
 
-        In the calling thread's network namespace, where the bridges are. file: where what it tries is kept.
+        In the calling thread's network namespace, where the bridges are. ends: its links there, each with the addresses
+        that it has. file: where what it tries is kept.
         Returns why nobody hears of what it tries, "" if somebody does. Raises Unavailable.
         """
         order: dict[str, object] = {"verb": "restrict", "id": member_id, "table": table, "file": file}
-        order |= {"addresses": list(addresses), "allowed": None if allowed is None else list(allowed)}
+        order |= {"ends": list(ends), "allowed": None if allowed is None else list(allowed)}
         bridges = namespace.current()
         try:
             answer = self._ask(order, [bridges])
@@ -182,6 +185,10 @@ class Resolver:
         """Tell that a container has ended; a resolver that is not there need not know."""
         if self._socket is not None:
             self._ask({"verb": "remove", "id": member_id})
+
+    def settle(self, addresses: Sequence[str]) -> None:
+        """Tell of every address that is restricted for somebody who runs: others are not. Raises Unavailable."""
+        self._ask({"verb": "settle", "addresses": list(addresses)})
 
     def known(self) -> list[str]:
         """Return the ids of those that the resolver answers."""

@@ -12,13 +12,17 @@ Invariants:
    name closes when the name's time is over. Connections that stand are left alone.
 3. By TCP nothing goes straight to an address that was opened by name: it goes by the passage, which asks for the name
    again (`passage`); nor does QUIC, whose names nobody can read, unless /udp was written.
-4. The passage connects in the resolver's namespace, so it leads to no address of this machine and of no container,
-   whatever a name's server says: to those leads an entry with their address.
+4. A name leads to no address of this machine and of no container, and to none of a link's own (169.254.169.254, where
+   clouds keep credentials), whatever its server says: to those leads an entry with their address.
+5. Whoever is restricted stays so while its networks change: nothing is taken out before its successor is there.
+6. Containers on one bridge reach each other: what they send to each other passes no rule here. Where they must not,
+   each needs a network of its own, or one without ICC.
 """
 
 from __future__ import annotations
 
 import errno
+import time
 import zlib
 
 from ...linux.netlink import nftables as nft
@@ -28,36 +32,45 @@ from .. import firewall, subnet
 from ..firewall import FAMILIES, NUMBERS
 from .attempts import DENIED, LEARNED, Attempts
 from .passage import Passage
+from .senders import Senders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from ..firewall import Family
     from .server import Loop
 
     Edges = tuple[int, int]  # first and last
+    End = tuple[str, tuple[str, ...]]  # a link's name on the machine's side, "" if it has none, and its addresses
     Key = tuple[int, int, bytes, bytes]  # family, number of the entry, first key, last key
     Led = tuple[str, int]  # an address and its port, 0 for all
 
 LIFE_S_MIN = 300  # programs keep addresses longer than the name's time to live
+LIFE_S_MAX = 7 * 86400  # RFC 8767: nobody means more
+ANSWER_ADDRESSES_MAX = 256  # of one answer: each is looked up
 OPENED_MAX = 16384  # of one container
 ENTRIES_MAX = 256
 _TCP, _UDP, _QUIC = 6, 17, 443
 _ICMPV6, _NEIGHBOURS = 58, (135, 136)  # RFC 4861: solicitation and advertisement
 _PRIORITY = -10
 _R = 8
+_DNS, _ICMP = "dns", "icmp"  # an entry that lets a name be asked for, and nothing else; ping
+_PROTOCOLS = (*NUMBERS, _ICMP, _DNS)
 
 
 class Allowed:
     """One entry: where to. name: a domain, "*.domain" for all below it, or "" with a subnet. port 0 is every port."""
 
-    __slots__ = ("name", "port", "protocol", "subnet")
+    __slots__ = ("name", "port", "protocol", "subnet", "text")
 
     def __init__(self, text: str) -> None:
         """Raises ValueError for what is no NAME, ADDRESS or SUBNET with an optional :PORT[/PROTOCOL]."""
-        rest, _, protocol = text.rpartition("/") if text.endswith(("/tcp", "/udp", "/sctp")) else (text, "", "")
+        rest, _, protocol = text.rpartition("/")
+        if protocol not in _PROTOCOLS:
+            rest, protocol = text, ""
+        self.text = text
         self.protocol = protocol
         self.subnet: subnet.Subnet | None = None
         self.name = ""
@@ -69,6 +82,8 @@ class Allowed:
             self.subnet = subnet.parse(host if "/" in host else f"{host}/{128 if ':' in host else 32}")
         except ValueError:
             self.name = _domain(host, text)
+        if protocol in (_DNS, _ICMP) and (self.port or (protocol == _DNS and not self.name)):
+            raise ValueError(f"{text[:100]!r}: {protocol} has no port{', and is of a name' * (protocol == _DNS)}")
 
     @property
     def is_led(self) -> bool:
@@ -78,6 +93,8 @@ class Allowed:
     def ways(self) -> list[tuple[Edges, Edges]]:
         """Return what it opens straight to an address: (first and last protocol, first and last port)."""
         first, last = (self.port, self.port) if self.port else (0, 65535)
+        if self.protocol in (_DNS, _ICMP):
+            return [((one, one), (first, last)) for one in (1, _ICMPV6) if self.protocol == _ICMP]
         if self.protocol:
             number = NUMBERS[self.protocol]
             return [] if self.is_led else [((number, number), (first, last))]
@@ -119,17 +136,20 @@ def _domain(host: str, text: str) -> str:
 class Restricted:
     """A container that may reach what is allowed. opened: what was let through for it, by key of the set.
 
-    led: what its passage takes, as long as a name leads there; values of both are timers, 0 for none.
+    led: what its passage takes, as long as a name leads there; values of both are timers, 0 for none. found: which
+    addresses names had, and until when they count. links: from which addresses each of its links may send.
     """
 
-    __slots__ = ("addresses", "allowed", "learns", "led", "opened")
+    __slots__ = ("addresses", "allowed", "found", "learns", "led", "links", "opened")
 
-    def __init__(self, addresses: Sequence[str], allowed: Sequence[Allowed], learns: bool) -> None:
-        self.addresses = tuple(addresses)
+    def __init__(self, ends: Sequence[End], allowed: Sequence[Allowed], learns: bool) -> None:
+        self.addresses = tuple(address for _, addresses in ends for address in addresses)
+        self.links = {link: addresses for link, addresses in ends if link and not learns}
         self.learns = learns
         self.allowed = tuple(allowed)
         self.opened: dict[Key, int] = {}
         self.led: dict[Led, int] = {}
+        self.found: dict[tuple[str, str], float] = {}
 
     @property
     def set_name(self) -> str:
@@ -163,6 +183,7 @@ class Gatekeeper:
         self._after = after
         self._cancel = cancel
         self._is_outside = is_outside
+        self._senders = Senders(table, group_of(table) if self.attempts is not None else None)
         self._socket = nft.Nftables()
         self._members: dict[str, Restricted] = {}
         self._passages: dict[str, Passage] = {}
@@ -170,32 +191,53 @@ class Gatekeeper:
         self.is_owned = False  # by the kernel's doing: nobody else can take the table away
         self._ensure()
 
-    def restrict(self, member_id: str, addresses: Sequence[str], allowed: Sequence[Allowed] | None, path: str) -> None:
+    def restrict(self, member_id: str, ends: Sequence[End], allowed: Sequence[Allowed] | None, path: str) -> None:
         """Close everything to a container but what is allowed; None closes nothing, and learns.
 
         path: of the file that keeps what it tries. Raises OSError; then it must not start.
         """
-        self.release(member_id)
-        member = Restricted(addresses, allowed or (), learns=allowed is None)
+        member = Restricted(ends, allowed or (), learns=allowed is None)
+        before = self._members.get(member_id)
         batch = Batch()
         if len(member.allowed) > self._ways:
             for family in FAMILIES:
                 _write_ways(batch, self._table, family, len(member.allowed))
-        for address in addresses:
-            family, data = _of(address)
-            batch.add_elements(family.number, self._table, member.set_name, [Element(data)])
+        self._close_to(batch, member)
+        self._socket.commit(batch)
+        self._ways = max(self._ways, len(member.allowed))
+        if before is not None:
+            self._supersede(member_id, before, member)
+        self._members[member_id] = member
+        batch = Batch()
         for number, entry in enumerate(member.allowed):
             if entry.subnet is not None:
                 self._open(batch, member, entry.subnet, number, 0)
-        self._socket.commit(batch)
-        self._ways = max(self._ways, len(member.allowed))
-        self._members[member_id] = member
+        for (name, address), until in member.found.items():
+            self._open_name(batch, member_id, name, (address, until - time.monotonic()))
+        if batch.messages:
+            self._socket.commit(batch)
         if self.attempts is not None:
-            self.attempts.watch(member_id, addresses, path)
+            self.attempts.watch(member_id, ends, path)
+
+    def _close_to(self, batch: Batch, member: Restricted) -> None:
+        for address in member.addresses:
+            family, data = _of(address)
+            batch.add_elements(family.number, self._table, member.set_name, [Element(data)])
+        for link, addresses in member.links.items():
+            self._senders.add(batch, link, addresses)
+
+    def _supersede(self, member_id: str, before: Restricted, member: Restricted) -> None:
+        """Take out what the one before had and this one has not; what names have led to is remembered."""
+        now = time.monotonic()
+        member.found = {found: until for found, until in before.found.items() if until > now}
+        self._shut(member_id, before)
+        for address in set(before.addresses) - set(member.addresses if before.learns == member.learns else ()):
+            self._reopen(before, address)
+        self._senders.remove(self._socket, set(before.links) - set(member.links))
 
     def mend(self) -> None:
         """Write the table again, with what is closed and open now, if somebody has flushed it. Raises OSError."""
-        if all(self._socket.has_table(family.number, self._table) for family in FAMILIES):
+        if all(self._socket.has_table(family, self._table) for family in firewall.TABLE_FAMILIES):
             return
         firewall.forget(self._socket, self._table)
         self._ensure()
@@ -203,9 +245,7 @@ class Gatekeeper:
         for family in FAMILIES:
             _write_ways(batch, self._table, family, self._ways)
         for member in self._members.values():
-            for address in member.addresses:
-                family, data = _of(address)
-                batch.add_elements(family.number, self._table, member.set_name, [Element(data)])
+            self._close_to(batch, member)
             for number, entry, low, high in member.opened:
                 batch.add_elements(number, self._table, _set_name(entry), [Element(low, end=high)])
         self._socket.commit(batch)
@@ -217,16 +257,41 @@ class Gatekeeper:
             return
         if self.attempts is not None:
             self.attempts.forget(member_id)
+        self._shut(member_id, member)
+        for address in member.addresses:
+            self._reopen(member, address)
+        self._senders.remove(self._socket, member.links)
+
+    def _shut(self, member_id: str, member: Restricted) -> None:
+        """Close every way that was opened for it."""
         for led in list(member.led):
             self._cancel(member.led[led])
             self._leave(member_id, member, led)
         for key, timer in member.opened.items():
             self._cancel(timer)
             self._try(lambda batch, key=key: _drop(batch, self._table, key))  # type: ignore[misc]
-        for address in member.addresses:
-            family, data = _of(address)
-            name = member.set_name
-            self._try(lambda b, f=family, d=data, n=name: b.delete_elements(f.number, self._table, n, [Element(d)]))  # type: ignore[misc]
+        member.opened = {}
+
+    def _reopen(self, member: Restricted, address: str) -> None:
+        """Restrict an address no more."""
+        family, data = _of(address)
+        name = member.set_name
+        self._try(lambda batch: batch.delete_elements(family.number, self._table, name, [Element(data)]))
+
+    def settle(self, addresses: Collection[str]) -> None:
+        """Forget whom an earlier resolver has restricted, and who has ended since. addresses: of all who run."""
+        kept = {_of(address)[1] for address in addresses}
+        for member in self._members.values():
+            kept |= {_of(address)[1] for address in member.addresses}
+        for family in FAMILIES:
+            for name in ("restricted", "learning"):
+                for data in list(self._socket.elements(family.number, self._table, name)):
+                    if data not in kept:
+                        self._drop_element(family.number, name, data)
+        self._senders.remove(self._socket, self._senders.strangers(self._socket))
+
+    def _drop_element(self, number: int, name: str, data: bytes) -> None:
+        self._try(lambda batch: batch.delete_elements(number, self._table, name, [Element(data)]))
 
     def open_passage(self, member_id: str, loop: Loop, sockets: Sequence[socket]) -> None:
         """Lead what a container connects to by name. sockets: of `passage.open_sockets`."""
@@ -264,11 +329,20 @@ class Gatekeeper:
     def may_ask(self, member_id: str, name: str) -> bool:
         """Tell whether a container may have a name resolved outside."""
         member = self._members.get(member_id)
-        if member is None or member.learns or any(entry.names(name) for entry in member.allowed):
-            return True
+        return member is None or member.learns or any(entry.names(name) for entry in member.allowed)
+
+    def closed(self, member_id: str, addresses: Sequence[str]) -> list[str]:
+        """Say to which of a name's addresses no name opens a way."""
+        member = self._members.get(member_id)
+        near = [one for one in addresses[:ANSWER_ADDRESSES_MAX] if not self._is_outside(one)]
+        if member is None or member.learns:
+            return []
+        return [f"{one} is this machine's, a container's or a link's own: no name opens a way there" for one in near]
+
+    def refused(self, member_id: str, name: str) -> None:
+        """It has asked for a name that it may not have."""
         if self.attempts is not None:
             self.attempts.refused(member_id, name)
-        return False
 
     def answered(self, member_id: str, name: str, found: Sequence[tuple[str, int]]) -> None:
         """Let a container through to the addresses that a name has. found: (address, time to live in seconds)."""
@@ -276,21 +350,31 @@ class Gatekeeper:
         if member is None:
             return
         if self.attempts is not None:
-            self.attempts.answered(member_id, name, [address for address, _ in found])
+            self.attempts.answered(member_id, name, [address for address, _ in found], learns=member.learns)
         batch = Batch()
-        for address, life_s in found:
-            value, bits = subnet.number(address)
-            is_led = self._is_outside(address)
-            for number, entry in enumerate(member.allowed):
-                if not entry.names(name):
-                    continue
-                self._open(batch, member, subnet.Subnet(bits, value, bits), number, max(life_s, LIFE_S_MIN))
-                if entry.is_led and is_led:
-                    self._lead(member_id, member, (address, entry.port), max(life_s, LIFE_S_MIN))
+        for address, life_s in found[:ANSWER_ADDRESSES_MAX]:
+            if self._is_outside(address):
+                self._open_name(batch, member_id, name, (address, min(max(life_s, LIFE_S_MIN), LIFE_S_MAX)))
         if batch.messages:
             self._socket.commit(batch)
 
-    def _open(self, batch: Batch, member: Restricted, where: subnet.Subnet, number: int, life_s: int) -> None:
+    def _open_name(self, batch: Batch, member_id: str, name: str, found: tuple[str, float]) -> None:
+        """Let a container through to an address of a name, by the entries that allow it. found: it, and how long."""
+        member = self._members[member_id]
+        address, life_s = found
+        value, bits = subnet.number(address)
+        is_allowed = False
+        for number, entry in enumerate(member.allowed):
+            if not entry.names(name):
+                continue
+            is_allowed = True
+            self._open(batch, member, subnet.Subnet(bits, value, bits), number, life_s)
+            if entry.is_led:
+                self._lead(member_id, member, (address, entry.port), life_s)
+        if is_allowed and ((name, address) in member.found or len(member.found) < OPENED_MAX):
+            member.found[name, address] = time.monotonic() + life_s
+
+    def _open(self, batch: Batch, member: Restricted, where: subnet.Subnet, number: int, life_s: float) -> None:
         """Let a container straight through to a subnet, as the entry with this number says."""
         entry = member.allowed[number]
         for source in member.addresses:
@@ -302,7 +386,7 @@ class Gatekeeper:
                 )
                 self._open_way(batch, member, (family.number, number, low, high), life_s)
 
-    def _open_way(self, batch: Batch, member: Restricted, key: Key, life_s: int) -> None:
+    def _open_way(self, batch: Batch, member: Restricted, key: Key, life_s: float) -> None:
         if key in member.opened:
             self._cancel(member.opened[key])
         elif len(member.opened) >= OPENED_MAX:
@@ -311,7 +395,7 @@ class Gatekeeper:
             batch.add_elements(key[0], self._table, _set_name(key[1]), [Element(key[2], end=key[3])])
         member.opened[key] = self._after(life_s, lambda: self._expire(member, key)) if life_s else 0
 
-    def _lead(self, member_id: str, member: Restricted, led: Led, life_s: int) -> None:
+    def _lead(self, member_id: str, member: Restricted, led: Led, life_s: float) -> None:
         """Have the passage take what goes there, for a time. Raises OSError."""
         passage = self._passages.get(member_id)
         if led in member.led:
@@ -349,6 +433,7 @@ class Gatekeeper:
         existed = self._socket.has_table(FAMILIES[0].number, self._table)
         for flags in (nft.TABLE_OWNER | nft.TABLE_PERSIST, 0):
             batch = Batch()
+            batch.add_table(nft.NETDEV, self._table, flags)
             for family in FAMILIES:
                 batch.add_table(family.number, self._table, flags)
                 if not existed:  # flags and sets of an older one stay as they were
@@ -425,7 +510,9 @@ def _write_rules(batch: Batch, table: str, family: Family, *, is_heard: bool) ->
 def _neighbours() -> list[list[bytes]]:
     """Return the rules that let who is on one link find each other: ICMPv6 is to IPv6 what ARP, which no table sees, is
     to IPv4. Without them a container does not even find its gateway, and is not found."""
-    is_icmp = [nft.meta(nft.L4PROTO, _R), nft.compare(_R, bytes((_ICMPV6,)))]
+    # Its hops: what a router has passed on, and what it would pass on, has less. Else they were a way out.
+    is_here = [nft.payload(nft.NETWORK_HEADER, 7, 1, _R), nft.compare(_R, b"\xff")]
+    is_icmp = [*is_here, nft.meta(nft.L4PROTO, _R), nft.compare(_R, bytes((_ICMPV6,)))]
     kind = nft.payload(nft.TRANSPORT_HEADER, 0, 1, _R)
     return [[*is_icmp, kind, nft.compare(_R, bytes((one,))), nft.verdict(ACCEPT)] for one in _NEIGHBOURS]
 

@@ -18,6 +18,7 @@ from _socket import (
     SOCK_NONBLOCK,
     SOCK_STREAM,
     SOL_SOCKET,
+    if_nametoindex,
     socket,
 )
 
@@ -33,7 +34,8 @@ TRY_S = 1.5
 ROUNDS = 2
 SILENT_S = 30.0
 SILENT_MAX = 256
-PENDING_MAX = 2048
+PENDING_MAX = 4096
+PENDING_OF_ONE_MAX = 1024  # docker's
 PORT = 53
 _PASSED_OVER = (message.SERVFAIL, message.NOTIMP, message.REFUSED)
 _CODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
@@ -49,6 +51,7 @@ class Forwarder:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.pending = 0
+        self._pending_of: dict[str, int] = {}
         self._silent: dict[str, float] = {}  # server -> until when it is asked last
 
     def was_silent(self, server: str) -> None:
@@ -64,16 +67,32 @@ class Forwarder:
         now = time.monotonic()
         return sorted(servers, key=lambda server: self._silent.get(server, 0.0) > now)
 
-    def ask(
-        self, query: message.Query, servers: Sequence[str], stream: bool, done: Callable[[bytes, list[str]], None]
-    ) -> None:
-        """Ask for it; done(answer with the query's id, what happened) is called once. stream: over TCP."""
-        if self.pending >= PENDING_MAX or not servers:
+    def ask(self, query: message.Query, servers: Sequence[str], stream: bool, done: Done, asker: str) -> None:
+        """Ask for it; done(answer with the query's id, what happened) is called once. stream: over TCP.
+
+        asker: who may not have more questions under way than its share: the others are asking, too.
+        """
+        asked = self._pending_of.get(asker, 0)
+        if asked >= PENDING_OF_ONE_MAX or self.pending >= PENDING_MAX or not servers:
             why = "no upstream server is known" if not servers else "too many questions are under way"
             done(message.answer(query, message.SERVFAIL), [why])
             return
         self.pending += 1
-        _Question(self, query, self._in_turn(servers) * ROUNDS, stream, done).next()
+        self._pending_of[asker] = asked + 1
+
+        def answered(data: bytes, steps: list[str]) -> None:
+            self.pending -= 1
+            left = self._pending_of[asker] = self._pending_of[asker] - 1
+            if not left:
+                del self._pending_of[asker]
+            done(data, steps)
+
+        _Question(self, query, self._in_turn(servers) * ROUNDS, stream, answered).next()
+
+
+def _scope(zone: str) -> int:
+    """Return the link's index that a zone names, fe80::1%eth0. Raises OSError for a link that is not there."""
+    return int(zone or 0) if zone.isdecimal() or not zone else if_nametoindex(zone)
 
 
 class _Question:
@@ -131,7 +150,7 @@ class _Question:
         kind = SOCK_STREAM if self._stream else SOCK_DGRAM
         self._socket = socket(family, kind | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
         host, _, zone = self._server.partition("%")
-        where = (host, PORT, 0, int(zone) if zone.isdecimal() else 0) if family == AF_INET6 else (host, PORT)
+        where = (host, PORT, 0, _scope(zone)) if family == AF_INET6 else (host, PORT)
         self._buffer = b""
         try:
             self._socket.connect(where)
@@ -188,7 +207,7 @@ class _Question:
             return  # over UDP: forged or late, the right one may still come
         self._forwarder.has_answered(self._server)
         code = message.code_of(data)
-        self._note(_CODES.get(code, f"code {code}"))
+        self._note(_CODES.get(code, f"code {code}") + (", truncated" if message.is_truncated(data) else ""))
         self._last = message.with_id(data, self._query.id)
         if code in _PASSED_OVER:
             self.next()
@@ -206,7 +225,6 @@ class _Question:
 
     def _finish(self, data: bytes) -> None:
         self._close()
-        self._forwarder.pending -= 1
         self._done(data, self._steps)
 
     def _close(self) -> None:

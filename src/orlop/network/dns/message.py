@@ -11,6 +11,8 @@ from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 A, PTR, AAAA, OPT, ANY = 1, 12, 28, 41, 255
 CLASS_IN = 1
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
+BADVERS = 16  # RFC 6891: its upper bits lie in the OPT record
+CLASSES = (CLASS_IN, ANY)  # in which we have names
 TTL_S = 5  # containers come and go: docker says 600, and its users wait for it
 UDP_BYTES_MAX = 4096
 TCP_BYTES_MAX = 65535
@@ -20,12 +22,13 @@ _HEADER = struct.Struct("!HHHHHH")
 _QR, _AA, _TC, _RD, _RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
 _OPCODE = 0x7800
 _POINTER_TO_QUESTION = b"\xc0\x0c"
+_DO = 0x8000  # of an OPT record's flags: RFC 3225
 
 
 class Query:
     """A question. name: in lower case, without the last dot; raw: the whole message as it came."""
 
-    __slots__ = ("edns", "id", "kind", "klass", "name", "question", "raw", "wants_recursion")
+    __slots__ = ("edns", "id", "kind", "klass", "name", "question", "raw", "wants_dnssec", "wants_recursion")
 
     def __init__(self, raw: bytes) -> None:
         """Raises ValueError for what is no question."""
@@ -42,7 +45,13 @@ class Query:
         self.question = raw[_HEADER.size : end + 4]
         # An OPT record has the root's empty name: one zero, then its type.
         self.edns = bool(additional) and raw[end + 4 : end + 7] == b"\0\0\x29"
+        self.wants_dnssec = self.edns and len(raw) >= end + 13 and bool(raw[end + 11] & 0x80)
         self.raw = raw
+
+    @property
+    def edns_version(self) -> int:
+        at = _HEADER.size + len(self.question) + 6
+        return self.raw[at] if self.edns and len(self.raw) > at else 0
 
     @property
     def udp_size(self) -> int:
@@ -64,23 +73,41 @@ def answer(query: Query, code: int, records: list[tuple[int, bytes]] | None = No
         _POINTER_TO_QUESTION + struct.pack("!HHLH", kind, CLASS_IN, TTL_S, len(data)) + data
         for kind, data in records or ()
     )
-    flags = _QR | _AA | _RA | (_RD if query.wants_recursion else 0) | code
+    flags = _QR | _AA | _RA | (_RD if query.wants_recursion else 0) | code & 0x0F
     header = _HEADER.pack(query.id, flags, 1, len(records or ()), 0, int(query.edns))
-    options = b"\0" + struct.pack("!HHLH", OPT, UDP_BYTES_MAX, 0, 0) if query.edns else b""
-    return header + query.question + body + options
+    return header + query.question + body + _options(query, code)
 
 
-def refuse(raw: bytes, code: int) -> bytes:
-    """Return an answer to something that is no question, b"" when it has not even an id."""
+def _options(query: Query, code: int = NOERROR) -> bytes:
+    """Return the OPT record of an answer: who sent one gets one, with its DO bit."""
+    if not query.edns:
+        return b""
+    return b"\0" + struct.pack("!HHLH", OPT, UDP_BYTES_MAX, code >> 4 << 24 | (_DO if query.wants_dnssec else 0), 0)
+
+
+def refuse(raw: bytes) -> bytes:
+    """Return an answer to something that is no question, b"" when it has not even an id: NOTIMP for what is asked in
+    another way than by a query, FORMERR for what is broken."""
     if len(raw) < _HEADER.size or raw[2] & 0x80:
         return b""
-    return raw[:2] + struct.pack("!HHHHH", _QR | _RA | code, 0, 0, 0, 0)
+    asked = int.from_bytes(raw[2:4], "big") & (_OPCODE | _RD)
+    code = NOTIMP if asked & _OPCODE else FORMERR
+    return raw[:2] + struct.pack("!HHHHH", _QR | _RA | asked | code, 0, 0, 0, 0)
 
 
 def truncated(query: Query) -> bytes:
     """Return an answer that tells to ask again over TCP."""
     flags = _QR | _TC | _RA | (_RD if query.wants_recursion else 0)
-    return _HEADER.pack(query.id, flags, 1, 0, 0, 0) + query.question
+    return _HEADER.pack(query.id, flags, 1, 0, 0, int(query.edns)) + query.question + _options(query)
+
+
+def has_answers(raw: bytes) -> bool:
+    """Tell whether a name is there, and has what was asked for."""
+    return len(raw) >= _HEADER.size and code_of(raw) == NOERROR and raw[6:8] != b"\0\0"
+
+
+def is_truncated(raw: bytes) -> bool:
+    return bool(raw[2] & _TC >> 8)
 
 
 def address(text: str) -> tuple[int, bytes]:
@@ -174,5 +201,7 @@ def _name(raw: bytes, at: int) -> tuple[str, int]:
         length += size + 1
         if length > NAME_LENGTH_MAX + 1 or at + 1 + size > len(raw):
             raise ValueError("the name is too long")
-        labels.append(raw[at + 1 : at + 1 + size].decode("latin-1").lower())
+        label = raw[at + 1 : at + 1 + size].lower().decode("latin-1")
+        # A dot inside of a label is none between labels: "x.test" in one is not the name that has two.
+        labels.append(label.replace("\\", "\\\\").replace(".", "\\."))
         at += 1 + size

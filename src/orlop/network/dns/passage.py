@@ -52,6 +52,10 @@ _SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h; the same number for IPv6
 _DESTINATION = {nft.IPV4: (16, 4, 1), nft.IPV6: (24, 16, 4)}  # offset, bytes, registers
 _KEYS = {nft.IPV4: "ipv4_addr", nft.IPV6: "ipv6_addr"}
 _TCP = 6
+_NEAR_4 = tuple(map(subnet.parse, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")))
+_NEAR_6 = tuple(map(subnet.parse, ("::/96", "fe80::/10", "fec0::/10", "ff00::/8")))
+_MAPPED = bytes(10) + b"\xff\xff"
+_WITH_IPV4 = ((bytes.fromhex("0064ff9b") + bytes(8), 12), (b"\x20\x02", 2))  # NAT64 and 6to4, and where it lies
 
 
 def open_sockets() -> list[socket]:
@@ -108,12 +112,28 @@ def _rules(family: int, port: int, replaces: bool) -> Batch:
 
 def is_outside(route: Rtnetlink, address: str) -> bool:
     """Tell whether what is sent to an address from this namespace leaves the machine: is neither its own, nor in a
-    network of containers. Whoever answers for a name says what address it has: any."""
+    network of containers, nor one that means something on a link alone. Whoever answers for a name says what address it
+    has: any."""
+    if is_near(address):
+        return False
     try:
         way = route.way_to(address)
         return subnet.number(address)[0] != 0 and way.kind == RTN_UNICAST and not _is_ours(route.link_at(way.oif))
     except OSError:
         return False  # no way leads there
+
+
+def is_near(address: str) -> bool:
+    """Tell whether an address is a loopback's, a link's own, several machines', or no machine's: where clouds tell
+    credentials (169.254.169.254), and what an IPv6 address says that has such an IPv4 one in it."""
+    value, bits = subnet.number(address)
+    if bits == 32:
+        return any(one.contains(address) for one in _NEAR_4)
+    data = value.to_bytes(16, "big")
+    for prefix, at in _WITH_IPV4:
+        if data.startswith(prefix):
+            return is_near(inet_ntop(AF_INET, data[at : at + 4]))
+    return data.startswith(_MAPPED) or any(one.contains(address) for one in _NEAR_6)
 
 
 def _is_ours(link: Link) -> bool:

@@ -16,7 +16,17 @@ import os
 import select
 import signal
 import time
-from _socket import AF_UNIX, SO_PEERCRED, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET, SOL_SOCKET, socket
+from _socket import (
+    AF_UNIX,
+    MSG_NOSIGNAL,
+    SO_PEERCRED,
+    SO_SNDBUF,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOCK_SEQPACKET,
+    SOL_SOCKET,
+    socket,
+)
 
 from ...linux import process
 from ...linux.netlink import namespace
@@ -37,8 +47,13 @@ if TYPE_CHECKING:
 HOST_FILE = "/etc/resolv.conf"
 HOST_FILE_CHECK_S = 1.0
 STREAMS_MAX = 64  # of one member
+PIPELINED_MAX = 32  # questions of one stream that are under way
+STREAM_BURST = 8  # questions of one stream that are answered in one turn
+STREAM_OUT_BYTES_MAX = 128 * 1024  # answers that a stream has not taken yet: then it is read no further
 REST_S = 0.1  # of a listener from whom nobody can be taken: descriptors are exhausted
-STREAM_S_MAX = 10.0
+STREAM_S_MAX = 10.0  # without a whole question
+TRACED_MAX = 64  # addresses that a trace tells
+CANCELLED_MAX = 1024  # timers that are still in the heap
 INHERIT_S = 1.0  # the others who are left the same need less
 FIRST_S_MAX = 30.0
 BURST = 64  # datagrams taken in one turn from one member
@@ -88,6 +103,9 @@ class Loop:
 
     def cancel(self, timer: int) -> None:
         self._due.pop(timer, None)
+        if len(self._timers) > 2 * len(self._due) + CANCELLED_MAX:  # or they would stay until they were due
+            self._timers = [one for one in self._timers if one[1] in self._due]
+            heapq.heapify(self._timers)
 
     def turn(self) -> None:
         """Wait for something, and do what is due."""
@@ -215,6 +233,11 @@ class Server:
             return {}
         if verb == "restrict":
             return self._restrict(order, fds)
+        if verb == "settle":
+            addresses = order.get("addresses")
+            if self._gatekeeper is not None and isinstance(addresses, list):
+                self._gatekeeper.settle([str(one) for one in addresses])
+            return {}
         if verb == "list":
             return {"ids": list(self._served)}
         if verb == "bequeath":
@@ -248,9 +271,11 @@ class Server:
         query = message.Query(message.question(str(order.get("name")), kind, 0))
 
         def done(data: bytes, steps: list[str]) -> None:
-            _answer(connection, {"steps": steps, "code": message.code_of(data) if data else -1})
+            found = [address for address, _ in message.addresses(data)]
+            reply = {"steps": steps, "code": message.code_of(data) if data else -1, "addresses": found[:TRACED_MAX]}
+            _answer(connection, reply)
 
-        self._resolve(member, query, False, done)
+        self._resolve(member, query, False, done, is_tried=False)
         return None
 
     def _restrict(self, order: dict[str, object], fds: list[int]) -> dict[str, object]:
@@ -276,11 +301,12 @@ class Server:
             self._gatekeeper = keeper
         from .egress import Allowed
 
-        addresses, allowed = order.get("addresses"), order.get("allowed")
-        if not isinstance(addresses, list) or not (allowed is None or isinstance(allowed, list)):
-            raise ValueError("addresses and allowed are lists")
+        ends, allowed = order.get("ends"), order.get("allowed")
+        if not isinstance(ends, list) or not (allowed is None or isinstance(allowed, list)):
+            raise ValueError("ends and allowed are lists")
         entries = None if allowed is None else [Allowed(str(text)) for text in allowed]
-        self._gatekeeper.restrict(str(order.get("id")), addresses, entries, str(order.get("file")))
+        links = [(str(link), tuple(map(str, addresses))) for link, addresses in ends]
+        self._gatekeeper.restrict(str(order.get("id")), links, entries, str(order.get("file")))
         return {"unheard": self._gatekeeper.unheard}
 
     def _make_gatekeeper(self, table: str, fds: list[int]) -> Gatekeeper:
@@ -290,10 +316,15 @@ class Server:
 
         if not fds:
             raise ValueError("the network namespace of the bridges is missing")
-        route = Rtnetlink()  # in the resolver's own, where a passage's connections begin
+        routes = [Rtnetlink()]  # in the resolver's own, where a passage's connections begin
+        if os.fstat(fds[0]).st_ino != os.stat("/proc/self/ns/net").st_ino:
+            routes.append(namespace.inside(fds[0], Rtnetlink))  # an ordinary user's bridges are in another one
+
+        def may_lead(address: str) -> bool:
+            return all(is_outside(route, address) for route in routes)
 
         def make() -> Gatekeeper:
-            return Gatekeeper(table, self.loop.after, self.loop.cancel, self._tell, lambda one: is_outside(route, one))
+            return Gatekeeper(table, self.loop.after, self.loop.cancel, self._tell, may_lead)
 
         return namespace.inside(fds[0], make)
 
@@ -363,27 +394,35 @@ class Server:
         try:
             query = message.Query(data)
         except ValueError:
-            refused = message.refuse(data, message.FORMERR)
+            refused = message.refuse(data)
             if refused:
                 reply(refused, None)
             return
         member = self.zone.members.get(member_id)
-        if member is None:
-            reply(message.answer(query, message.SERVFAIL), query)
+        if member is None or query.edns_version:
+            reply(message.answer(query, message.SERVFAIL if member is None else message.BADVERS), query)
             return
         self._resolve(member, query, stream, lambda answer, _: reply(answer, query))
 
     def _resolve(
-        self, member: Member, query: message.Query, stream: bool, done: Callable[[bytes, list[str]], None]
+        self,
+        member: Member,
+        query: message.Query,
+        stream: bool,
+        done: Callable[[bytes, list[str]], None],
+        is_tried: bool = True,
     ) -> None:
+        """is_tried: by the container itself; else somebody wants to know, and nothing is opened or told by that."""
         found = self.zone.find(member, query.name)
         if found:
             steps = [f"{query.name} is container {who[:12]} in network {place.network_name}" for who, place in found]
             addresses = [message.address(text) for _, place in found for text in place.addresses]
+            if query.klass not in message.CLASSES:
+                addresses = []
             records = [record for record in addresses if query.kind in (record[0], message.ANY)]
             done(message.answer(query, message.NOERROR, records), steps)
             return
-        if query.kind == message.PTR:
+        if query.kind == message.PTR and query.klass in message.CLASSES:
             name = self.zone.name_of(member, message.reverse_address(query.name))
             if name:
                 record = (message.PTR, message.encode_name(name))
@@ -394,18 +433,22 @@ class Server:
             return
         keeper = self._gatekeeper
         if keeper is not None and not keeper.may_ask(member.id, query.name):
+            if is_tried:
+                keeper.refused(member.id, query.name)
             done(message.answer(query, message.NXDOMAIN), [f"{query.name} is not among what --egress-allow names"])
             return
 
         def opened(data: bytes, steps: list[str]) -> None:
-            if keeper is not None:
+            if keeper is not None and is_tried and message.has_answers(data):
                 keeper.answered(member.id, query.name, message.addresses(data))
+            if keeper is not None and not is_tried:
+                steps = [*steps, *keeper.closed(member.id, [address for address, _ in message.addresses(data)])]
             done(data, [*told, *steps])
 
         domain, servers = resolver.for_name(member.servers, query.name)
         told = [f"names of {domain} have servers of their own"] if domain else []
         servers = servers or resolver.for_every_name(member.servers) or self._host_servers()
-        self.forwarder.ask(query, servers, stream, opened)
+        self.forwarder.ask(query, servers, stream, opened, asker=member.id)
 
     def _host_servers(self) -> tuple[str, ...]:
         """Return the machine's servers as they are now: the file may have changed."""
@@ -421,11 +464,15 @@ class Server:
                     self._host_version = version
             except OSError:
                 self._host = resolver.parse(b"")
+                self._host_version = None  # the same file may come back
         return self._host.servers
 
 
 class _Stream:
-    """A TCP connection of a member: questions with their length in front, one at a time."""
+    """A TCP connection of a member: questions with their length in front, answered as the answers come (RFC 7766).
+
+    Never waited for: who does not take its answers is not read any further, until its time is over.
+    """
 
     def __init__(self, server: Server, member_id: str, served: Served, connection: socket) -> None:
         self._server = server
@@ -433,34 +480,100 @@ class _Stream:
         self._served = served
         self._connection = connection
         self._buffer = b""
-        self._timer = server.loop.after(STREAM_S_MAX, self.close)
-        server.loop.watch(connection.fileno(), Loop.READ, self._readable)
+        self._out = b""
+        self._under_way = 0
+        self._has_ended = False  # says no more, and may still listen
+        self._watched = 0
+        self._is_settling = False
+        self._again = 0
+        connection.setsockopt(SOL_SOCKET, SO_SNDBUF, STREAM_OUT_BYTES_MAX)  # or it grows to megabytes
+        self._asked = time.monotonic()
+        self._timer = server.loop.after(STREAM_S_MAX, self._late)
+        self._settle()
 
-    def _readable(self, _events: int) -> None:
+    def _event(self, events: int) -> None:
+        if events & (select.EPOLLERR | select.EPOLLHUP):
+            self.close()
+            return
+        if events & Loop.READ and self._watched & Loop.READ:
+            self._read()
+        self._settle()
+
+    def _read(self) -> None:
         try:
             data = self._connection.recv(message.TCP_BYTES_MAX)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        self._buffer += data
-        if not data or len(self._buffer) > 2 + message.TCP_BYTES_MAX:
             self.close()
             return
-        length = int.from_bytes(self._buffer[:2], "big")
-        if len(self._buffer) >= 2 + length and length:
-            query, self._buffer = self._buffer[2 : 2 + length], self._buffer[2 + length :]
-            self._server._question(self._member_id, query, True, lambda answer, _: self._send(answer))
+        self._buffer += data
+        self._has_ended = not data
 
-    def _send(self, answer: bytes) -> None:
+    def _settle(self) -> None:
+        """Take the questions that are there, say what can be said, and wait for what is wanted next."""
+        self._is_settling = True
+        for _ in range(STREAM_BURST):
+            if self._connection.fileno() < 0 or not self._has_question or not self._may_take:
+                break
+            length = int.from_bytes(self._buffer[:2], "big")
+            if not length:
+                self.close()
+                return
+            query, self._buffer = self._buffer[2 : 2 + length], self._buffer[2 + length :]
+            self._asked = time.monotonic()
+            self._under_way += 1
+            self._server._question(self._member_id, query, True, lambda answer, _: self._keep(answer))
+        self._is_settling = False
+        self._flush()
         if self._connection.fileno() < 0:
             return
+        if self._has_ended and not self._under_way and not self._out and not self._has_question:
+            self.close()
+            return
+        wanted = Loop.READ if self._may_take and not self._has_ended and not self._has_question else 0
+        wanted |= Loop.WRITE if self._out else 0
+        if wanted != self._watched or not self._watched:
+            self._server.loop.watch(self._connection.fileno(), wanted, self._event)
+            self._watched = wanted
+        if self._has_question and self._may_take and not self._again:
+            self._again = self._server.loop.after(0, self._go_on)
+
+    def _go_on(self) -> None:
+        self._again = 0
+        if self._connection.fileno() >= 0:
+            self._settle()
+
+    @property
+    def _has_question(self) -> bool:
+        """Whether a whole one is there, or what is none."""
+        length = int.from_bytes(self._buffer[:2], "big")
+        return len(self._buffer) >= 2 + length and len(self._buffer) >= 2
+
+    @property
+    def _may_take(self) -> bool:
+        return self._under_way < PIPELINED_MAX and len(self._out) < STREAM_OUT_BYTES_MAX
+
+    def _keep(self, answer: bytes) -> None:
+        self._under_way -= 1
+        self._out += len(answer).to_bytes(2, "big") + answer
+        if not self._is_settling and self._connection.fileno() >= 0:
+            self._settle()
+
+    def _flush(self) -> None:
         try:
-            self._connection.setblocking(True)
-            self._connection.settimeout(1.0)
-            self._connection.sendall(len(answer).to_bytes(2, "big") + answer)
-            self._connection.setblocking(False)
+            while self._out:
+                self._out = self._out[self._connection.send(self._out, MSG_NOSIGNAL) :]
+        except BlockingIOError:
+            pass
         except OSError:
+            self.close()
+
+    def _late(self) -> None:
+        left = self._asked + STREAM_S_MAX - time.monotonic()
+        if left > 0:
+            self._timer = self._server.loop.after(left, self._late)
+        else:
             self.close()
 
     def close(self) -> None:

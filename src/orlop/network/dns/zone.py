@@ -36,7 +36,8 @@ class Zone:
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
         self._names: dict[tuple[str, str], dict[str, Place]] = {}  # (network, name) -> member id -> place
-        self._addresses: dict[tuple[str, bytes], tuple[str, str]] = {}  # (network, address) -> (name, network's name)
+        # (network, address) -> (name, network's name, member id)
+        self._addresses: dict[tuple[str, bytes], tuple[str, str, str]] = {}
 
     def add(self, member: Member) -> None:
         """Take a member in, in the place of what was known of it."""
@@ -47,7 +48,7 @@ class Zone:
                 self._names.setdefault((place.network, name.lower()), {})[member.id] = place
             for address in place.addresses:
                 if place.names:
-                    self._addresses[place.network, _key(address)] = (place.names[0], place.network_name)
+                    self._addresses[place.network, _key(address)] = (place.names[0], place.network_name, member.id)
 
     def remove(self, member_id: str) -> None:
         """Forget a member. Nothing is wrong when it is not there."""
@@ -60,7 +61,9 @@ class Zone:
                     if not having:
                         del self._names[place.network, name.lower()]
             for address in place.addresses:
-                self._addresses.pop((place.network, _key(address)), None)
+                key = place.network, _key(address)
+                if self._addresses.get(key, ("", "", ""))[2] == member_id:  # else somebody has it by now
+                    del self._addresses[key]
 
     def find(self, member: Member, name: str) -> list[tuple[str, Place]]:
         """Return (member id, place) of everybody whom a member calls so; none when it is no name of ours."""
@@ -87,7 +90,7 @@ class Zone:
         for place in member.places:
             found = self._addresses.get((place.network, key))
             if found is not None:
-                return ".".join(found)
+                return ".".join(found[:2])
         return ""
 
 

@@ -223,7 +223,9 @@ def _dns(invocation: Invocation) -> int:
     for step in result.get("steps", []):
         write_line(for_output(str(step)))
     code = result.get("code")
-    write_line(f"answer: {_CODES.get(code if isinstance(code, int) else -1, code)}")
+    said = [str(_CODES.get(code if isinstance(code, int) else -1, code))]
+    said += map(str, result.get("addresses") or ([] if code else [f"no address of type {kind}"]))
+    write_line(for_output(f"answer: {', '.join(said)}"))
     return 0 if code == 0 else 1
 
 
