@@ -201,7 +201,8 @@ SHAPES: dict[int, Callable[[bytes], object]] = {
 
 def _question(data: bytes) -> None:
     query = message.Query(data)
-    assert len(query.name) <= message.NAME_LENGTH_MAX
+    assert len(query.name) <= 2 * message.NAME_LENGTH_MAX  # each dot inside of a label is escaped
+    assert 0 <= query.edns_version < 256
     assert 512 <= query.udp_size <= message.UDP_BYTES_MAX
     message.reverse_address(query.name)
     again = message.answer(query, message.NOERROR, [(message.A, b"\x7f\0\0\1")])
@@ -209,10 +210,12 @@ def _question(data: bytes) -> None:
 
 
 def _answer(data: bytes) -> None:
-    message.refuse(data, message.REFUSED)
+    message.refuse(data)
     if message.is_answer_to(data, 7, QUESTION[12:]):
         assert len(message.addresses(data)) <= len(data)
         message.code_of(data)
+        assert message.is_truncated(data) in (True, False)
+        assert message.has_answers(data) in (True, False)
 
 
 QUESTION = message.question("www.example.org", message.A, 7)
