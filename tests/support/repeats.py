@@ -81,8 +81,11 @@ class Unsteady:
         return sorted(self.failures.keys() - self._failed)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.names:
-            return
-        terminalreporter.section("unsteady: failed beside others, passed when repeated; to be mended")
-        for name in self.names:
-            terminalreporter.line(f"{name}\n{self.failures[name]}")
+        if self.names:
+            terminalreporter.section("unsteady: failed beside others, passed when repeated; to be mended")
+            for name in self.names:
+                terminalreporter.line(f"{name}\n{self.failures[name]}")
+        if twice := sorted(self.failures.keys() & self._failed):
+            terminalreporter.section("the first failures of those that failed twice")
+            for name in twice:
+                terminalreporter.line(f"{name}\n{self.failures[name]}")

@@ -49,7 +49,7 @@ def test_steady(shared):
 """
 CALL = "\ndef test_call(shared):\n    assert not first('call'), 'it came late'\n"
 TEARDOWN = "\ndef test_teardown(untidy):\n    assert True\n"
-BROKEN = "\ndef test_broken(shared):\n    assert False, 'always'\n"
+BROKEN = "\ndef test_broken(shared):\n    assert False, f'always, {first(\"broken\")}'\n"
 
 
 def run(place: Path, module: str, *args: str, switch: str | None = "1") -> tuple[int, str]:
@@ -81,6 +81,7 @@ def test_one_that_passes_then_is_named_with_its_failure(
 def test_one_that_fails_twice_has_failed(workers: tuple[str, ...], tmp_path: Path) -> None:
     status, output = run(tmp_path, MODULE + BROKEN, *workers)
     assert status == 1 and "1 failed, 1 passed" in output and "passed when repeated" not in output, output
+    assert "always, True" in output and "always, False" in output
 
 
 def test_more_of_them_than_an_accident_fail_the_run(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ _F_ADD_SEALS = 1033
 _F_GET_SEALS = 1034
 _SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008  # SEAL, SHRINK, GROW, WRITE (fcntl(2))
 _CHUNK_BYTES = 1 << 30
+_SEAL_TRIES, _SEAL_PAUSE_S = 400, 0.005
 
 
 def sealed_copy(path: str, name: str) -> int:
@@ -27,8 +28,6 @@ def sealed_copy(path: str, name: str) -> int:
     To be executed by its path `/proc/<pid>/fd/<fd>` of the process that holds it. name: what /proc/PID/exe shows
     ("/memfd:<name> (deleted)"). Raises OSError.
     """
-    import fcntl
-
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         copy = _memfd(name)
@@ -36,7 +35,7 @@ def sealed_copy(path: str, name: str) -> int:
             while os.sendfile(copy, source, None, _CHUNK_BYTES):
                 pass
             os.fchmod(copy, 0o555)
-            fcntl.fcntl(copy, _F_ADD_SEALS, _SEALS)
+            seal(copy)
         except BaseException:
             os.close(copy)
             raise
@@ -47,17 +46,35 @@ def sealed_copy(path: str, name: str) -> int:
 
 def sealed(data: bytes, name: str) -> int:
     """Return a close-on-exec descriptor of an executable that consists of these bytes. Raises OSError."""
-    import fcntl
-
     made = _memfd(name)
     try:
         os.write(made, data)
         os.fchmod(made, 0o555)
-        fcntl.fcntl(made, _F_ADD_SEALS, _SEALS)
+        seal(made)
     except BaseException:
         os.close(made)
         raise
     return made
+
+
+def seal(fd: int) -> None:
+    """Have nobody write a file in memory any more, nor change its size or its seals.
+
+    The kernel refuses while it has a page of the file in its own hands (EBUSY; it may be moving or ageing it), which
+    passes; so does a mapping for writing, which is waited for no longer than that. Raises OSError.
+    """
+    import fcntl
+    import time
+
+    for left in reversed(range(_SEAL_TRIES)):
+        try:
+            fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
+        except OSError as failure:
+            if failure.errno != errno.EBUSY or not left:
+                raise
+            time.sleep(_SEAL_PAUSE_S)
+        else:
+            return
 
 
 def is_sealed(path: str = "/proc/self/exe") -> bool:

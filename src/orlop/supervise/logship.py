@@ -15,7 +15,7 @@ import select
 import socket
 import time
 
-from ..linux import path, process
+from ..linux import executable, path, process
 from ..spec.task import LOG_NUMBERS_FILE, LOG_SHIPPED_FILE
 from . import logformats, logread
 from .logread import Entry, Follow
@@ -93,9 +93,7 @@ class Journal(Sink):
                 view = memoryview(message)
                 while view:
                     view = view[file.write(view) :]
-            import fcntl
-
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, 0xF)  # all of them: journald maps the file
+            executable.seal(fd)  # journald maps the file
             socket.send_fds(self.connect(), [b""], [fd])
         finally:
             os.close(fd)

@@ -37,7 +37,7 @@ RTN_UNICAST, RTN_LOCAL, RTN_BLACKHOLE = 1, 2, 6
 _PROTO_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK = 3, 0, 253
 _SCOPES = {RTN_UNICAST: _SCOPE_LINK, RTN_LOCAL: 254}  # RT_SCOPE_HOST
 _FR_ACT_TO_TBL = 1
-_RTA_METRICS, _RTAX_RTO_MIN = 8, 13
+_RTA_METRICS, _RTAX_LOCK, _RTAX_RTO_MIN = 8, 1, 13
 
 # IFLA_*: linux/if_link.h
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _NET_NS_FD, _AF_SPEC = 1, 3, 4, 5, 10, 18, 28, 26
@@ -360,7 +360,8 @@ class Rtnetlink(wire.Socket):
             if value:
                 body += u32(kind, value)
         if hop.rto_min_ms:
-            body += nested(_RTA_METRICS, u32(_RTAX_RTO_MIN, hop.rto_min_ms))
+            locked = u32(_RTAX_LOCK, 1 << _RTAX_RTO_MIN)  # TCP goes by no other
+            body += nested(_RTA_METRICS, locked + u32(_RTAX_RTO_MIN, hop.rto_min_ms))
         deleted = verb == DELROUTE
         scope = _SCOPE_UNIVERSE if hop.gateway or deleted else _SCOPES[hop.kind]
         family = family_of(hop.gateway or address)
