@@ -13,6 +13,8 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +24,7 @@ from orlop.linux.crypt import crypt
 from support import registry_server
 from support.docker_http import Api, auth_header, box_engine, tar_of
 from support.engine import Environment
+from support.tasks import wait_until
 
 HALF_OPEN = int(os.environ.get("ORLOP_HALF_OPEN", "1100"))  # more than a listener serves
 
@@ -128,6 +131,9 @@ def test_a_list_tells_what_is_now(api: Api, held: str) -> None:
     assert [*_listed(api)] == ["/held"]
     assert api("POST", "/containers/held/kill").status == 204
     api("POST", "/containers/held/wait")
+    # Its networks are left once its end was told, so that who waits for that waits for no more.
+    networks = "NetworkSettings", "Networks", "bridge", "MacAddress"
+    wait_until(lambda: not reduce(getitem, networks, api("GET", "/containers/json?all=1").json[0]))
     assert (_listed(api)["/held"][0], _listed(api)["/held"][1][:12]) == ("exited", "Exited (137)")
     assert _listed(api, "") == {}
 
