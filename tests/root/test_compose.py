@@ -393,3 +393,30 @@ def test_an_image_comes_as_the_policy_says(orlop: Environment, tmp_path: Path) -
     failed = shop("up", "-d", check=False)
     assert ":5:5: services.a.pull_policy: invalid pull policy 'daily'" in failed.stderr
     assert "invalid pull policy 'hourly'" in shop("up", "--pull", "hourly", check=False).stderr
+
+
+def test_a_network_that_is_another_is_made_anew(orlop: Environment, tmp_path: Path) -> None:
+    """Red: with a network known by its name alone, the container is made anew for an address that it has no subnet for.
+
+    A network that a service uses which is not brought up stays; so does one of docker compose's, which has no digest.
+    """
+    text = """
+        name: moved
+        services:
+          a: {{image: host, command: sleep 1000, stop_signal: KILL, networks: {{net: {{ipv4_address: 10.{0}.0.9}}}}}}
+          b: {{image: host, command: sleep 1000, stop_signal: KILL, networks: [net]}}
+        networks: {{net: {{ipam: {{config: [{{subnet: 10.{0}.0.0/24}}]}}}}}}
+    """
+    project = Project(orlop, tmp_path, text.format(71))
+    project("up", "-d")
+    project.write(text.format(72))
+    assert "make network moved_net anew" not in project("up", "--plan", "a").stdout
+    plan = project("up", "--plan").stdout.splitlines()
+    assert plan[0] == "make network moved_net anew: the files say otherwise than it is"
+    assert "recreate container moved-b-1: network moved_net is made anew" in plan
+    project("up", "-d")
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}} {{.State.Status}}"
+    found = orlop("inspect", "-f", form, "moved-a-1", "moved-b-1").stdout.split("\n")
+    assert found[0] == "10.72.0.9 running" and found[1].startswith("10.72.0.") and found[1].endswith("running")
+    assert project("up", "--plan").stdout == "nothing to do: everything is as the files say\n"
+    project("down")

@@ -33,7 +33,7 @@ from . import subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from ..spec.network import Published
 
@@ -73,10 +73,11 @@ TABLE_FAMILIES = (IPV4, IPV6, nft.NETDEV)  # in which an engine may have tables
 class Bridge:
     """What the rules know of a network. subnets: of both families; inside: what they may do to one another (icc).
 
-    routed: the versions of IP whose addresses leave it as they are.
+    routed: the versions of IP whose addresses leave it as they are; sources: by version of IP, the address of this
+    machine that leaves in their place, where it is not the link's own.
     """
 
-    __slots__ = ("icc", "internal", "masquerade", "name", "routed", "subnets")
+    __slots__ = ("icc", "internal", "masquerade", "name", "routed", "sources", "subnets")
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Bridge:
         icc: bool,
         masquerade: bool,
         routed: Collection[int] = (),
+        sources: Mapping[int, str] | None = None,
     ) -> None:
         self.name = name
         self.subnets = tuple(subnets)
@@ -94,6 +96,7 @@ class Bridge:
         self.icc = icc
         self.masquerade = masquerade
         self.routed = frozenset(routed)
+        self.sources = sources or {}
 
 
 class Forward:
@@ -239,6 +242,7 @@ def _write_rules(batch: Batch, table: str, family: Family, gate: Gate, closes_fo
     # Both hold pairs of source and destination: from a network to everywhere, and from a network to itself.
     batch.add_set(number, table, "masqueraded", [family.key, family.key], flags=nft.SET_INTERVAL)
     batch.add_set(number, table, "hairpin", [family.key, family.key], flags=nft.SET_INTERVAL)
+    batch.add_set(number, table, "sourced", [family.key, family.key], data=[family.key], flags=nft.SET_INTERVAL)
     keys = [family.key, "inet_proto", "inet_service"]
     # Ports that change their number are one element each, in hash tables: ten thousand of them come and go at once.
     batch.add_set(number, table, "ports", keys, data=[family.key, "inet_service"])
@@ -392,6 +396,8 @@ def _srcnat(family: Family) -> list[list[bytes]]:
         to_bridge = [nft.meta(nft.OIFNAME, _R), nft.lookup("bridges", _R)]
         rules.append([*from_loopback, *to_bridge, nft.masquerade()])
     outside = [nft.meta(nft.OIFNAME, _R), nft.lookup("bridges", _R, invert=True)]
+    source = nft.nat(nft.SNAT, family.number, _R)
+    rules.append([*outside, *pair, nft.lookup("sourced", _R, into=_R), source])
     rules.append([*outside, *pair, nft.lookup("masqueraded", _R), nft.masquerade()])
     return rules
 
@@ -412,11 +418,13 @@ def _each_bridge(change: Callable[[int, str, str, Iterable[Element]], None], tab
             continue
         ends = [(_bytes(found.first, family), _bytes(found.last, family)) for found in own]
         change(family.number, table, "hairpin", [Element(low + low, end=high + high) for low, high in ends])
-        is_routed = (4 if family.number == IPV4 else 6) in bridge.routed
-        if bridge.masquerade and not bridge.internal and not is_routed:
+        version = 4 if family.number == IPV4 else 6
+        if bridge.masquerade and not bridge.internal and version not in bridge.routed:
             everywhere = bytes(family.size), b"\xff" * family.size
-            elements = [Element(low + everywhere[0], end=high + everywhere[1]) for low, high in ends]
-            change(family.number, table, "masqueraded", elements)
+            source = bridge.sources.get(version, "")
+            data = nft.fields(_packed(source)) if source else b""
+            elements = [Element(low + everywhere[0], end=high + everywhere[1], data=data) for low, high in ends]
+            change(family.number, table, "sourced" if source else "masqueraded", elements)
 
 
 def _each_forward(

@@ -258,26 +258,29 @@ def configure(inside: Rtnetlink, netns: int, endpoint: Endpoint) -> None:
     inside.set_link(own.index, up=True)
 
 
-def set_gateway(inside: Rtnetlink, endpoint: Endpoint | None) -> None:
-    """Have the default routes lead through an endpoint's network, or nowhere."""
+def set_gateways(inside: Rtnetlink, four: Endpoint | None, six: Endpoint | None) -> None:
+    """Have the default route of IPv4 lead through one endpoint's network, IPv6's through the same or another, or
+    nowhere. One that leads there already is left as it is."""
     direct = {link.index for link in inside.links() if link.kind == "ipvlan"}
-    for family, everywhere in _EVERYWHERE.items():
+    rto_min_ms = UPLINK_RTO_MIN_MS if namespace.has_left() else 0
+    for family, endpoint in ((AF_INET, four), (AF_INET6, six)):
+        wanted = None
+        if endpoint is not None:
+            own = inside.link(endpoint.interface)
+            assert own is not None
+            wanted = (endpoint.gateway if family == AF_INET else endpoint.gateway6, own.index)
         for found in list(inside.routes(family)):
             ours = found.gateway or found.oif in direct
-            if found.is_way_out and found.table == rtnetlink.TABLE_MAIN and ours:
-                inside.delete_route((everywhere, 0), Hop(found.gateway, found.oif))
-    if endpoint is None:
-        return
-    own = inside.link(endpoint.interface)
-    assert own is not None
-    rto_min_ms = UPLINK_RTO_MIN_MS if namespace.has_left() else 0
-    for gateway in (endpoint.gateway, endpoint.gateway6):
-        if gateway:
-            inside.add_route(("", 0), Hop(gateway, own.index, rto_min_ms=rto_min_ms))
-    if endpoint.on_link:
-        for address, everywhere in zip((endpoint.ipv4, endpoint.ipv6), _EVERYWHERE.values(), strict=True):
-            if address:
-                inside.add_route((everywhere, 0), Hop(oif=own.index))
+            if not (found.is_way_out and found.table == rtnetlink.TABLE_MAIN and ours):
+                continue
+            if (found.gateway, found.oif) == wanted:
+                wanted = None
+            else:
+                inside.delete_route((_EVERYWHERE[family], 0), Hop(found.gateway, found.oif))
+        if wanted is not None and wanted[0]:
+            inside.add_route(("", 0), Hop(*wanted, rto_min_ms=rto_min_ms))
+        elif wanted is not None:
+            inside.add_route((_EVERYWHERE[family], 0), Hop(oif=wanted[1]))
 
 
 def unplug(inside: Rtnetlink, endpoint: Endpoint) -> None:

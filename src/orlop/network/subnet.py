@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
+_MAC_DIGITS = 12
+_HEX = frozenset("0123456789abcdef")
+
 
 class Subnet:
     """Addresses with a common prefix. first, last: the whole range as integers; bits: 32 or 128."""
@@ -79,3 +82,20 @@ def number(address: str) -> tuple[int, int]:
 def text(value: int, bits: int) -> str:
     """Return an address in its usual form."""
     return inet_ntop(AF_INET if bits == 32 else AF_INET6, value.to_bytes(bits // 8, "big"))
+
+
+def usual(address: str) -> str:
+    """Return an address as the kernel shows it. Raises ValueError."""
+    return text(*number(address))
+
+
+def usual_mac(text: str) -> str:
+    """Return a MAC as the kernel shows it, of the forms that docker takes (Go's net.ParseMAC). Raises ValueError.
+
+    Its parts are of two digits between colons or hyphens, or of four between dots.
+    """
+    size, mark = (4, ".") if "." in text else (2, "-" if "-" in text else ":")
+    parts = text.lower().split(mark)
+    if len(parts) * size != _MAC_DIGITS or any(len(part) != size or not set(part) <= _HEX for part in parts):
+        raise ValueError(f"invalid MAC address: {text[:60]}")
+    return bytes.fromhex("".join(parts)).hex(":")

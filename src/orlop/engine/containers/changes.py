@@ -62,12 +62,12 @@ def unlink(engine: Engine, reference: str, alias: str) -> None:
         if kept == record.request.links:
             name = f"{record.name}/{alias[:100]}"
             raise NotFound("find", f"link {name}", f"No such container: {name}")
-        record = record.replace(request=record.request.replace(links=kept))
+        before, record = record, record.replace(request=record.request.replace(links=kept))
         with disk_trouble_told("unlink", record.subject):
             engine.records.save(record)
             attachment = engine.networks.attachments.get(record.id)
             if attachment is not None and engine.observe(record.id).is_up:
-                files.update(engine, record, attachment)
+                files.update(engine, record, attachment, (before, attachment))
 
 
 def update(engine: Engine, reference: str, wanted: UpdateRequest) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import os
 from ...linux import path
 from ...network import resolver
 from ...network.dns import client
-from ...spec.errors import Invalid
+from ...spec.errors import Invalid, OrlopError
 from ..compile.mounts import FILES
 from ..networks import attach, links, parents
 from ..networks import names as resolver_names
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HOST_NAME = "host.docker.internal"
 
 _HOST_FILE_BYTES_MAX = 256 * 1024
+_SECOND_NS = 10**9
 _HOSTS = """127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
 fe00::\tip6-localnet
@@ -56,11 +57,47 @@ def write(engine: Engine, record: ContainerRecord, attachment: Attachment | None
         _replace(f"{directory}/{name}", data, shift.seen(0, 0) if shift else None)
 
 
-def update(engine: Engine, record: ContainerRecord, attachment: Attachment) -> None:
-    """Write what follows from the networks of a running container anew, in place: it is bind-mounted there."""
-    directory = engine.records.path(record.id)
-    _replace(f"{directory}/hosts", _hosts(engine, record, attachment))
-    _replace(f"{directory}/resolv.conf", _resolv_conf(engine, record, attachment))
+def update(
+    engine: Engine, record: ContainerRecord, attachment: Attachment, before: tuple[ContainerRecord, Attachment | None]
+) -> None:
+    """Write what follows from the networks of a running container anew, in place: it is bind-mounted there, and in the
+    containers that share its network. before: what was so until now.
+
+    What the container itself has written stays: each line of /etc/hosts that is not ours, and a resolv.conf that is not
+    as we wrote it, whole.
+    """
+    old, new = (_lines(_hosts(engine, *state)) for state in (before, (record, attachment)))
+    servers = _resolv_conf(engine, record, attachment)
+    for directory in map(engine.records.path, (record.id, *_borrowers(engine, record))):
+        try:
+            hosts = _read(f"{directory}/hosts")
+            if len(hosts) <= _HOST_FILE_BYTES_MAX:
+                kept = [line for line in _lines(hosts) if line not in old or line in new]
+                kept += [line for line in new if line not in kept and line not in old]
+                _replace(f"{directory}/hosts", b"".join(line + b"\n" for line in kept))
+            if _is_ours(f"{directory}/resolv.conf"):
+                _replace(f"{directory}/resolv.conf", servers)
+        except FileNotFoundError:
+            continue  # a borrower that is being removed
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return data.removesuffix(b"\n").split(b"\n")
+
+
+def _borrowers(engine: Engine, record: ContainerRecord) -> list[str]:
+    """Return the ids of the containers that run in the network of a container."""
+    found = []
+    for other in engine.records.all():
+        shared = other.request.network
+        if shared.startswith(attach.CONTAINER) and engine.observe(other.id).is_up:
+            try:
+                lender = engine.records.lender(other, shared.removeprefix(attach.CONTAINER)).id
+            except OrlopError:
+                continue
+            if lender == record.id:
+                found.append(other.id)
+    return found
 
 
 def _hosts(engine: Engine, record: ContainerRecord, attachment: Attachment | None) -> bytes:
@@ -70,17 +107,20 @@ def _hosts(engine: Engine, record: ContainerRecord, attachment: Attachment | Non
     else:
         lines = [_HOSTS.removesuffix("\n")]
     gateway = _gateway(engine, attachment)
+    said = set()
     for entry in request.extra_hosts:
         name, _, address = entry.partition("=" if "=" in entry else ":")
+        said.add(name.lower())
         address = address.removeprefix("[").removesuffix("]")
         found = (gateway or _machine(engine, request.network)) if address == "host-gateway" else address
         if found:
             lines.append(f"{found}\t{name}")
-    if gateway and not any(entry.startswith(HOST_NAME) for entry in request.extra_hosts):
+    if gateway and HOST_NAME not in said:
         lines.append(f"{gateway}\t{HOST_NAME}")
     lines += links.host_lines(engine, record)
     name = record.config.hostname
-    full = f"{name}.{request.domainname} {name}" if request.domainname else name
+    whole = f"{name}.{request.domainname}" if request.domainname else name
+    full = f"{whole} {short}" if (short := whole.partition(".")[0]) != whole and short else whole
     for endpoint in attachment.endpoints if attachment else ():
         lines += [f"{address}\t{full}" for address in (endpoint.ipv4, endpoint.ipv6) if address]
     return _written(lines[0], lines[1:], "/etc/hosts", record)
@@ -125,8 +165,9 @@ def _resolv_conf(engine: Engine, record: ContainerRecord, attachment: Attachment
 
 
 def _read(name: str) -> bytes:
+    """Return a file of ours, which a container may have written to: at most one byte more than it should have."""
     with open(name, "rb", buffering=0) as file:
-        return file.read(_HOST_FILE_BYTES_MAX)
+        return file.read(_HOST_FILE_BYTES_MAX + 1)
 
 
 def _of_the_host(name: str) -> bytes:
@@ -142,9 +183,17 @@ def _of_the_host(name: str) -> bytes:
 
 def _replace(name: str, data: bytes, owner: tuple[int, int] | None = None) -> None:
     # Made anew before every start, so it need not be durable.
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     with open(fd, "wb", buffering=0) as file:
         if owner is not None:
             os.fchown(fd, *owner)
         os.fchmod(fd, 0o644)  # the engine's umask is not the container's
         file.write(data)
+        file.truncate()  # at its end: who reads it meanwhile does not find it empty
+        now_s = os.fstat(fd).st_mtime_ns // _SECOND_NS
+        os.utime(fd, ns=(now_s * _SECOND_NS, now_s * _SECOND_NS))
+
+
+def _is_ours(name: str) -> bool:
+    """Tell whether a file is as we wrote it: its time is a whole second, which a writer's hardly is."""
+    return os.stat(name, follow_symlinks=False).st_mtime_ns % _SECOND_NS == 0

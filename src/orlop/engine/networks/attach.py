@@ -204,7 +204,7 @@ def _connect(engine: Engine, record: ContainerRecord, inside: Rtnetlink, fd: int
             for number, endpoint in enumerate(attachment.endpoints):
                 _plug(engine, record, endpoint, inside, fd, wishes(record)[number])
             if not any(cni.is_cni(engine, one) for one in attachment.endpoints):  # plugins set routes by themselves
-                links.set_gateway(inside, _of(attachment, attachment.gateway))
+                links.set_gateways(inside, *_ways_out(engine, attachment.endpoints, _asked(engine, record)))
             networks.publish(forwards_of(attachment))
             attachment = _relayed(engine, record, attachment)
         except BaseException:
@@ -327,7 +327,7 @@ def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: End
             networks.attachments.hold(record.id, after)
             try:
                 _plug(engine, record, endpoint, inside, fd, wish)
-                _reroute(engine, record, inside, held, after)
+                _reroute(engine, record, (inside, asked), held, after)
             except BaseException:
                 networks.attachments.hold(record.id, held)
                 names.restrict(engine, record, held, fd)
@@ -365,7 +365,7 @@ def disconnect_running(engine: Engine, record: ContainerRecord, pid: int, networ
             if endpoint.link:
                 links.delete_link(networks.route, endpoint.link)
             networks.attachments.hold(record.id, after)
-            _reroute(engine, record, inside, held, after)
+            _reroute(engine, record, (inside, _asked(engine, record)), held, after)
             names.update(engine, record, after, fd)
         cni.disconnect(engine, record.id, (endpoint,), fd)
     finally:
@@ -376,11 +376,19 @@ def _with(record: ContainerRecord, wish: EndpointRequest) -> ContainerRequest:
     return record.request.replace(endpoints=(*wishes(record), wish))
 
 
-def _reroute(engine: Engine, record: ContainerRecord, inside: Rtnetlink, before: Attachment, after: Attachment) -> None:
+def _reroute(
+    engine: Engine,
+    record: ContainerRecord,
+    place: tuple[Rtnetlink, dict[str, EndpointRequest]],
+    before: Attachment,
+    after: Attachment,
+) -> None:
+    """place: a socket in the container's namespace, and what it asks of each network."""
+    inside, asked = place
+    if not any(cni.is_cni(engine, one) for one in after.endpoints):
+        links.set_gateways(inside, *_ways_out(engine, after.endpoints, asked))
     if before.gateway == after.gateway:
         return
-    if not any(cni.is_cni(engine, one) for one in after.endpoints):
-        links.set_gateway(inside, _of(after, after.gateway))
     engine.networks.withdraw(forwards_of(before))
     engine.networks.publish(forwards_of(after))
     _end_relay(before)
@@ -488,9 +496,14 @@ def _decide(
     if network.driver == cni.DRIVER:
         return endpoint  # its plugins decide the rest
     taken = networks.attachments.addresses(network.id) | _reserved(network) | parents.taken(networks, network)
-    for pool in network.pools:
-        is_six = ":" in pool.subnet
-        address = _address(networks, (network, pool), wish.ipv6 if is_six else wish.ipv4, taken, record)
+    for is_six, asked in ((False, wish.ipv4), (True, wish.ipv6)):
+        own = [pool for pool in network.pools if (":" in pool.subnet) == is_six]
+        if asked and not own:
+            cause = f"invalid address {asked}: It does not belong to any of this network's subnets"
+            raise Invalid("connect", record.subject, cause, hint=f"see them with: orlop network inspect {network.name}")
+        if not own:
+            continue
+        pool, address = _choose(networks, network, own, (asked, taken), record)
         length = subnet.parse(pool.subnet).length
         gateway = "" if network.internal or endpoint.on_link else pool.gateway
         if (6 if is_six else 4) in routed(network):
@@ -499,19 +512,33 @@ def _decide(
             endpoint = endpoint.replace(ipv6=address, ipv6_length=length, gateway6=gateway)
         else:
             endpoint = endpoint.replace(ipv4=address, ipv4_length=length, gateway=gateway)
-    for asked, given in ((wish.ipv4, endpoint.ipv4), (wish.ipv6, endpoint.ipv6)):
-        if asked and given != asked:
-            cause = f"invalid address {asked}: It does not belong to any of this network's subnets"
-            raise Invalid("connect", record.subject, cause, hint=f"see them with: orlop network inspect {network.name}")
     if network.driver == parents.IPVLAN:
         return endpoint  # whose MAC is its parent's
-    return endpoint.replace(mac_address=wish.mac_address or _mac(endpoint.ipv4, endpoint_id))
+    mac_address = subnet.usual_mac(wish.mac_address) if wish.mac_address else _mac(endpoint.ipv4, endpoint_id)
+    return endpoint.replace(mac_address=mac_address)
 
 
 def dns_names(record: ContainerRecord, wish: EndpointRequest) -> tuple[str, ...]:
     """Return what a container is called in a network: its name, its aliases, its short id, its host name."""
     found = (record.name, *wish.aliases, short_id(record.id), record.request.hostname)
     return tuple(dict.fromkeys(name for name in found if name))
+
+
+def _choose(
+    networks: Networks, network: Network, own: list[Pool], wanted: tuple[str, set[int]], record: ContainerRecord
+) -> tuple[Pool, str]:
+    """Return (subnet, address): the subnet that an address asked for lies in, else the first that has a free one.
+
+    own: those of one family, of which only a macvlan or ipvlan has several. wanted: (the address or "", those taken).
+    """
+    asked, taken = wanted
+    for pool in own[:-1]:
+        try:
+            if not asked or subnet.parse(pool.subnet).contains(asked):
+                return pool, _address(networks, (network, pool), asked, taken, record)
+        except Unavailable:
+            continue  # the next one may have room
+    return own[-1], _address(networks, (network, own[-1]), asked, taken, record)
 
 
 def _address(
@@ -526,7 +553,7 @@ def _address(
         if subnet.number(asked)[0] in taken or not whole.has_room_at(asked):
             hint = f"see who has it with: orlop network inspect {network.name}"
             raise Conflict("connect", record.subject, "Address already in use", hint=hint, code="E0704")
-        return asked
+        return subnet.usual(asked)
     key = f"{network.id} {whole}"
     part = subnet.parse(pool.ip_range) if pool.ip_range else None
     # A name keeps its address as long as nobody else needs it: who restarts, or is replaced, is found where it was.
@@ -596,14 +623,31 @@ def _settle(inside: Rtnetlink, fd: int, endpoint: Endpoint, wish: EndpointReques
 
 def _gateway(engine: Engine, endpoints: tuple[Endpoint, ...], asked: dict[str, EndpointRequest]) -> str:
     """Return the id of the network that leads outside: the highest priority, then the first name."""
-    candidates = []
+    return next((one.network_id for one in _leading(engine, endpoints, asked)), "")
+
+
+def _ways_out(
+    engine: Engine, endpoints: tuple[Endpoint, ...], asked: dict[str, EndpointRequest]
+) -> tuple[Endpoint | None, Endpoint | None]:
+    """Return the endpoints that lead outside for IPv4 and for IPv6: one for both, if it has both."""
+    leading = _leading(engine, endpoints, asked)
+    four = next((one for one in leading if one.gateway or (one.on_link and one.ipv4)), None)
+    six = next((one for one in leading if one.gateway6 or (one.on_link and one.ipv6)), None)
+    return four, six
+
+
+def _leading(
+    engine: Engine, endpoints: tuple[Endpoint, ...], asked: dict[str, EndpointRequest]
+) -> tuple[Endpoint, ...]:
+    """Return the endpoints with a way outside, the highest priority first, then the first name."""
+    found = []
     for endpoint in endpoints:
         network = engine.networks.store.get(endpoint.network_id)
         leads = endpoint.gateway or endpoint.gateway6 or endpoint.on_link
         if network is not None and (leads or network.driver == cni.DRIVER):
             wish = asked.get(network.id)
-            candidates.append((-(wish.gw_priority if wish else 0), network.name, network.id))
-    return min(candidates)[2] if candidates else ""
+            found.append((-(wish.gw_priority if wish else 0), network.name, endpoint))
+    return tuple(endpoint for _, _, endpoint in sorted(found, key=lambda one: one[:2]))
 
 
 def _asked(engine: Engine, record: ContainerRecord) -> dict[str, EndpointRequest]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import threading
 
+from ...network import subnet
 from ...network.cni import client, conflist, plugin, result
 from ...network.cni.client import Place
 from ...spec.errors import Internal, Invalid, OrlopError
@@ -81,13 +82,14 @@ def intended(endpoint: Endpoint, network: Network, wish: EndpointRequest, ports:
             for port in ports
             for offset in range(port.count)
         ]
-    if wish.mac_address:
-        told["mac"] = wish.mac_address
+    mac = subnet.usual_mac(wish.mac_address) if wish.mac_address else ""
+    if mac:
+        told["mac"] = mac
     addresses = [address for address in (wish.ipv4, wish.ipv6) if address]
     if addresses:
         told["ips"] = addresses
     told["aliases"] = {_name_of(network): list(endpoint.names)}
-    return endpoint.replace(capabilities=told, mac_address=wish.mac_address)
+    return endpoint.replace(capabilities=told, mac_address=mac)
 
 
 def _name_of(network: Network) -> str:

@@ -40,6 +40,8 @@ OPTION_GATEWAY_MODE = {
     4: "com.docker.network.bridge.gateway_mode_ipv4",
     6: "com.docker.network.bridge.gateway_mode_ipv6",
 }
+OPTION_INHIBIT = "com.docker.network.bridge.inhibit_ipv4"  # its gateway is another router, which the user connects
+OPTION_SOURCE = {4: "com.docker.network.host_ipv4", 6: "com.docker.network.host_ipv6"}
 GATEWAY_NAT, GATEWAY_ROUTED, GATEWAY_ISOLATED = "nat", "routed", "isolated"
 OPTION_MTU = "com.docker.network.driver.mtu"
 OPTION_HOST_IP = "com.docker.network.bridge.host_binding_ipv4"
@@ -313,6 +315,7 @@ class Networks:
             icc=is_on(network, OPTION_ICC),
             masquerade=is_on(network, OPTION_MASQUERADE),
             routed=routed(network),
+            sources={version: network.options.get(option, "") for version, option in OPTION_SOURCE.items()},
         )
 
     def _known(self) -> tuple[Gate, Iterable[Bridge], Iterable[Forward], bool]:
@@ -380,9 +383,14 @@ def _remove(names: list[str], addresses: list[str], netns: int) -> None:
         os.close(netns)
 
 
-def is_on(network: Network, option: str) -> bool:
-    """Tell what one of docker's options says that is true where nobody says anything."""
-    return TRUTHS.get(network.options.get(option, "true").lower(), False)
+def is_on(network: Network, option: str, default: str = "true") -> bool:
+    """Tell what one of docker's options says that is true, or the default, where nobody says anything."""
+    return TRUTHS.get(network.options.get(option, default).lower(), False)
+
+
+def is_inhibited(network: Network, address: str) -> bool:
+    """Tell whether a gateway is not to be an address of this machine's."""
+    return ":" not in address and is_on(network, OPTION_INHIBIT, "false")
 
 
 def gateway_mode(network: Network, version: int) -> str:
@@ -435,6 +443,7 @@ def _routed(port: Published) -> Published:
 def _gateways(network: Network) -> list[tuple[str, int]]:
     found = []
     for pool in network.pools:
-        if pool.gateway and gateway_mode(network, 6 if ":" in pool.subnet else 4) != GATEWAY_ISOLATED:
+        is_isolated = gateway_mode(network, 6 if ":" in pool.subnet else 4) == GATEWAY_ISOLATED
+        if pool.gateway and not is_isolated and not is_inhibited(network, pool.gateway):
             found.append((pool.gateway, subnet.parse(pool.subnet).length))
     return found

@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ...spec.network import Attachment
     from ..containers.record import ContainerRecord
     from ..engine import Engine
 
@@ -27,11 +28,13 @@ NO_SWARM = (
     " try again."
 )
 LINK_NAME_LENGTH_MAX = 15
-_BOOLEANS = frozenset((host.OPTION_ICC, host.OPTION_MASQUERADE))
+IPV4_MTU_MIN, IPV6_MTU_MIN, MTU_MAX = 68, 1280, 65535  # with less there is no IPv6 on a link (RFC 8200)
+_BOOLEANS = frozenset((host.OPTION_ICC, host.OPTION_MASQUERADE, host.OPTION_INHIBIT))
 _OPTIONS = {
     "bridge": frozenset((host.OPTION_NAME, host.OPTION_MTU, host.OPTION_HOST_IP, interfaces.OPTION_PREFIX))
     | _BOOLEANS
-    | frozenset(host.OPTION_GATEWAY_MODE.values()),
+    | frozenset(host.OPTION_GATEWAY_MODE.values())
+    | frozenset(host.OPTION_SOURCE.values()),
     **{driver: own | {host.OPTION_MTU, interfaces.OPTION_PREFIX} for driver, own in parents.OPTIONS.items()},
     cni.DRIVER: frozenset((cni.OPTION_CONFLIST, cni.OPTION_TIMEOUT)),
 }
@@ -153,12 +156,13 @@ def connect(engine: Engine, reference: str, container: str, wish: EndpointReques
             raise Conflict("connect", record.subject, cause, hint=f"disconnect it first from {network.name}")
         requests.check_wish(network, wish, record.subject)
         egress.check(record.request, network, record.subject)
+        before = engine.networks.attachments.get(record.id)
         task = engine.observe(record.id)
         if task.lives and task.status is not None:
             _to_the_kernel(record, lambda pid: attach.connect_running(engine, record, pid, wish), task.status.pid)
         endpoints = (*attach.wishes(record), wish)
         changed = record.request.replace(endpoints=endpoints, network=endpoints[0].network, unplugged=False)
-        _remember(engine, record, changed)
+        _remember(engine, record, changed, before)
     attributes = {"container": record.id, "name": network.name, "type": network.driver}
     events.publish(engine, events.NETWORK, "connect", network.id, attributes)
 
@@ -197,6 +201,7 @@ def disconnect(engine: Engine, reference: str, container: str, force: bool) -> N
         if not from_none and network.id not in _networks_of(engine, record):
             cause = f"container {record.id} is not connected to network {network.name}"
             raise Conflict("disconnect", record.subject, cause, hint="see its networks with: orlop inspect")
+        before = engine.networks.attachments.get(record.id)
         task = engine.observe(record.id)
         if task.lives and task.status is not None and not from_none:
             _to_the_kernel(record, lambda pid: attach.disconnect_running(engine, record, pid, network), task.status.pid)
@@ -204,17 +209,17 @@ def disconnect(engine: Engine, reference: str, container: str, force: bool) -> N
         left = tuple(wish for wish in attach.wishes(record) if find(wish.network).id != network.id)
         first = left[0].network if left else attach.NONE
         changed = record.request.replace(endpoints=left, network=first, unplugged=not left)
-        _remember(engine, record, changed)
+        _remember(engine, record, changed, before)
     attributes = {"container": record.id, "name": network.name, "type": network.driver}
     events.publish(engine, events.NETWORK, "disconnect", network.id, attributes)
 
 
-def _remember(engine: Engine, record: ContainerRecord, request: ContainerRequest) -> None:
+def _remember(engine: Engine, record: ContainerRecord, request: ContainerRequest, before: Attachment | None) -> None:
     changed = record.replace(request=request, network_mode=attach.mode_told(record))
     engine.records.save(changed)
     held = engine.networks.attachments.get(record.id)
     if held is not None:
-        files.update(engine, changed, held)
+        files.update(engine, changed, held, (record, before))
 
 
 def _to_the_kernel(record: ContainerRecord, change: Callable[[int], None], pid: int) -> None:
@@ -329,15 +334,32 @@ def _check_options(request: NetworkRequest, subject: str) -> dict[str, str]:
             interfaces.check_name(value, interfaces.PREFIX_LENGTH_MAX, subject)
         if key in _BOOLEANS and value.lower() not in host.TRUTHS:
             raise Invalid("create", subject, f"invalid value for {key}: {value[:40]!r}", hint="use true or false")
-        if key == host.OPTION_MTU and not (value.isdecimal() and len(value) < 6 and 68 <= int(value) <= 65535):
-            raise Invalid("create", subject, f"invalid MTU: {value[:40]}", hint="give a number from 68 to 65535")
+        if key == host.OPTION_MTU:
+            _check_mtu(value, request, subject)
         if key == host.OPTION_HOST_IP:
             _number(value, subject)
+        for version, option in host.OPTION_SOURCE.items():
+            if key == option:
+                _check_source(value, version, subject)
         if key in host.OPTION_GATEWAY_MODE.values() and value:
             _check_gateway_mode(value, request, subject)
     if request.driver in parents.DRIVERS and not request.config_only:
         parents.check(request.driver, options, subject)
     return options
+
+
+def _check_mtu(value: str, request: NetworkRequest, subject: str) -> None:
+    number = int(value) if value.isascii() and value.isdecimal() and len(value) < 6 else -1
+    least = IPV6_MTU_MIN if request.ipv6 else IPV4_MTU_MIN
+    if number and not least <= number <= MTU_MAX:  # 0 is what it would be without
+        raise Invalid("create", subject, f"invalid MTU: {value[:40]}", hint=f"give a number from {least} to {MTU_MAX}")
+
+
+def _check_source(address: str, version: int, subject: str) -> None:
+    if (":" in address) != (version == 6):
+        cause = f"invalid IPv{version} address: {address[:60]}"
+        raise Invalid("create", subject, cause, hint="give an address of this machine's")
+    _number(address, subject)
 
 
 def _check_gateway_mode(mode: str, request: NetworkRequest, subject: str) -> None:
@@ -381,7 +403,8 @@ def _pools(engine: Engine, request: NetworkRequest, network_id: str, subject: st
                 raise Invalid("create", subject, cause, hint="give it with --subnet")
             continue
         found.append(_pool(wanted, known, subject))
-        if sum((":" in one.subnet) == (":" in found[-1].subnet) for one in found) > 1:
+        alike = sum((":" in one.subnet) == (":" in found[-1].subnet) for one in found)
+        if alike > 1 and request.driver not in parents.DRIVERS:  # on a cable there may be several, each with its router
             cause = f"{request.driver} driver doesn't support multiple subnets"
             raise Unsupported("create", subject, cause, hint="give one of each family, or make two networks")
         known = [*known, (subnet.parse(found[-1].subnet), "the same network")]
@@ -407,7 +430,7 @@ def _pool(wanted: PoolRequest, known: list[tuple[subnet.Subnet, str]], subject: 
         if _number(address, subject) != whole.bits or not whole.contains(address):
             cause = f"no matching subnet for gateway {address}" if address == gateway else f"no subnet for {address}"
             raise Invalid("create", subject, cause, hint=f"choose an address in {whole}")
-    if gateway in wanted.auxiliary.values():
+    if subnet.usual(gateway) in map(subnet.usual, wanted.auxiliary.values()):
         cause = f"failed to allocate secondary ip address ({gateway}): Address already in use"
         raise Conflict("create", subject, cause, hint="it is the gateway: leave out --aux-address", code="E0704")
     if not whole.has_room_at(gateway):
@@ -420,7 +443,8 @@ def _pool(wanted: PoolRequest, known: list[tuple[subnet.Subnet, str]], subject: 
             if whole.overlaps(part):
                 cause = f"invalid ip-range {wanted.ip_range}: CIDR block is bigger than its parent subnet {whole}"
             raise Invalid("create", subject, cause, hint=f"choose a part of {whole}")
-    return Pool(subnet=str(whole), gateway=gateway, ip_range=wanted.ip_range, auxiliary=wanted.auxiliary)
+    auxiliary = {name: subnet.usual(address) for name, address in wanted.auxiliary.items()}
+    return Pool(subnet=str(whole), gateway=subnet.usual(gateway), ip_range=wanted.ip_range, auxiliary=auxiliary)
 
 
 def _subnet(text: str, subject: str) -> subnet.Subnet:

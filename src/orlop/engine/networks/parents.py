@@ -16,6 +16,7 @@ from ...linux.netlink import namespace, rtnetlink
 from ...linux.netlink.rtnetlink import Rtnetlink
 from ...network import links, subnet
 from ...spec.errors import Conflict, Invalid, Unavailable
+from .host import is_inhibited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,9 +71,11 @@ def is_alone(network: Network) -> bool:
 
 
 def is_machine(networks: Networks, endpoint: Endpoint) -> bool:
-    """Tell whether an endpoint's gateway is this machine: not another router on the cable."""
+    """Tell whether an endpoint's gateway is this machine: not another router on the cable, or on the bridge."""
     network = networks.store.get(endpoint.network_id)
-    return network is not None and network.driver not in DRIVERS
+    if network is None or network.driver in DRIVERS:
+        return False
+    return not is_inhibited(network, endpoint.gateway or endpoint.gateway6)
 
 
 def has_gateway(driver: str, options: Mapping[str, str]) -> bool:

@@ -130,11 +130,13 @@ def check_wish(network: Network, wish: EndpointRequest, subject: str) -> None:
         cause = "ipvlan interfaces do not support custom mac address assignment"
         raise Invalid("connect", subject, cause, hint="leave --mac-address away: all of one parent have its own")
     if wish.mac_address:
-        parts = wish.mac_address.replace("-", ":").split(":")
-        if len(parts) != 6 or any(len(part) != 2 or not set(part) <= set("0123456789abcdefABCDEF") for part in parts):
-            cause = f"invalid MAC address: {wish.mac_address[:60]}"
-            raise Invalid("connect", subject, cause, hint="write it as 02:42:0a:58:00:07")
-        if int(parts[0], 16) & 1:
+        try:
+            usual = subnet.usual_mac(wish.mac_address)
+        except ValueError as wrong:
+            raise Invalid("connect", subject, str(wrong), hint="write it as 02:42:0a:58:00:07") from None
+        if usual == "00:00:00:00:00:00":
+            raise Invalid("connect", subject, f"{usual} is no address of an interface", hint="choose another one")
+        if int(usual[:2], 16) & 1:
             cause = f"{wish.mac_address} is a multicast address"
             raise Invalid("connect", subject, cause, hint="make the first byte even")
 

@@ -23,6 +23,7 @@ from ...runtime import enter, rootfs
 from ...runtime.operations import mount_options
 from ...runtime.operations.mounts import BindMount
 from ...spec.errors import NotFound, Unavailable
+from ..compile.mounts import FILES
 from ..containers import lifecycle, state
 from ..containers.record import disk_trouble_told
 from ..userns import kept
@@ -130,9 +131,13 @@ def _mount_all(engine: Engine, record: ContainerRecord, root: int) -> None:
         mount.move_mount(root, place)
     finally:
         os.close(place)
-    own = engine.records.path(record.id)
+    own = f"{engine.records.path(record.id)}/"
+    written = [
+        f"{own}{name}" for name in FILES.values()
+    ]  # as its last start left them; not its secrets, which are gone
     for wanted in engine.records.spec(record.id).mounts:
-        if (wanted.type == "bind" or mount_options.LOOP in wanted.options) and not wanted.source.startswith(f"{own}/"):
+        is_shown = wanted.source in written or not wanted.source.startswith(own)
+        if (wanted.type == "bind" or mount_options.LOOP in wanted.options) and is_shown:
             _bind(root, wanted)
     if record.request.read_only:
         mount.mount_setattr(root, set_=mount.MOUNT_ATTR_RDONLY)

@@ -69,6 +69,12 @@ def network_names(engine: Engine) -> dict[str, dict[str, str]]:
     return {one["Name"]: one["Labels"] or {} for one in found} if isinstance(found, list) else {}
 
 
+def members(engine: Engine, network: str) -> set[str]:
+    """Return the ids of the containers that run in a network."""
+    found = engine.call("networks.inspect", {"network": network})
+    return set(found["Containers"]) if isinstance(found, dict) else set()
+
+
 def volume_names(engine: Engine) -> dict[str, dict[str, str]]:
     """Return every volume's labels by its name."""
     found = engine.call("volumes.list", {"filters": {}})

@@ -49,6 +49,9 @@ class Plan:
     """In the order of doing: networks, volumes, orphans, then the services' steps, dependencies first."""
 
     networks: list[Resource] = field(default_factory=list)
+    diverged: list[tuple[Resource, list[Container]]] = field(
+        default_factory=list
+    )  # networks to make anew, who is there
     volumes: list[Resource] = field(default_factory=list)
     orphans: list[Container] = field(default_factory=list)
     removed_orphans: bool = False
@@ -57,6 +60,7 @@ class Plan:
     def lines(self) -> list[str]:
         """Return the plan as text, a line for each step that does something."""
         found = [f"create network {one.name}: it is not there" for one in self.networks]
+        found += [f"make network {one.name} anew: the files say otherwise than it is" for one, _ in self.diverged]
         found += [f"create volume {one.name}: it is not there" for one in self.volumes]
         if self.removed_orphans:
             found += [f"remove container {one.name}: no service {one.service} is in the files" for one in self.orphans]
@@ -73,13 +77,16 @@ def make(engine: Engine, project: Project, services: list[Service], wishes: Wish
     plan.networks = _networks(engine, project, services)
     plan.volumes = _volumes(engine, project, services)
     existing = observed.containers(engine, project.name)
+    if wishes.recreate:
+        plan.diverged = _diverged(engine, project, services, existing)
+    anew = {resource.name for resource, _ in plan.diverged}
     known = {*project.services, *project.others}
     plan.orphans = [one for one in existing if one.service not in known]
     replicas = {one.name: _scale(one, existing, wishes) for one in project.services.values()}
     changed: set[str] = set()
     for service in services:
         own = [one for one in existing if one.service == service.name]
-        steps = _Service(engine, project, service, wishes, replicas).steps(own, named, changed)
+        steps = _Service(engine, project, service, wishes, replicas, anew).steps(own, named, changed)
         plan.services[service.name] = steps
         if any(step.action in (RECREATE, RESTART) for step in steps):
             changed.add(service.name)
@@ -96,8 +103,15 @@ class _Service:
     """The steps of one service."""
 
     def __init__(
-        self, engine: Engine, project: Project, service: Service, wishes: Wishes, replicas: dict[str, int]
+        self,
+        engine: Engine,
+        project: Project,
+        service: Service,
+        wishes: Wishes,
+        replicas: dict[str, int],
+        anew: set[str],
     ) -> None:
+        self.anew = anew
         self.engine = engine
         self.project = project
         self.service = service
@@ -144,6 +158,9 @@ class _Service:
         if existing.digest != wanted.labels[request.HASH]:
             before = observed.request_of(self.engine, existing.id)
             return "; ".join(differences(before, wanted.to_json())) or "the content of a secret or config is another"
+        for endpoint in wanted.endpoints:
+            if endpoint.network in self.anew:
+                return f"network {endpoint.network} is made anew"
         if self.image_id and existing.image_id != self.image_id:
             return f"{self.service.image} is {self.image_id[:19]} now, was {existing.image_id[:19]}"
         return ""
@@ -178,6 +195,34 @@ def _shown(value: object) -> str:
 def _networks(engine: Engine, project: Project, services: list[Service]) -> list[Resource]:
     used = {resource.key: resource for service in services for resource, _ in request.networks_of(project, service)}
     return _missing(used, observed.network_names(engine), "network", project, request.NETWORK)
+
+
+def _diverged(
+    engine: Engine, project: Project, services: list[Service], existing: list[Container]
+) -> list[tuple[Resource, list[Container]]]:
+    """Return the networks that are not as the files say any more, with the project's containers in each.
+
+    One that somebody else is in, or a service that is not brought up now, stays as it is: they would be left without.
+    """
+    there = observed.network_names(engine)
+    planned = {service.name for service in services}
+    members: dict[str, set[str]] = {}
+    found: dict[str, Resource] = {}
+    for service in (*project.services.values(), *project.others.values()):
+        for resource, _ in request.networks_of(project, service):
+            members.setdefault(resource.name, set()).add(service.name)
+            labels = there.get(resource.name, {})
+            before = labels.get(request.NETWORK_HASH, "")
+            is_own = not resource.external and labels.get(request.PROJECT, "") == project.name
+            if is_own and before and before != request.network(project, resource).labels[request.NETWORK_HASH]:
+                found[resource.name] = resource
+    inside = {name: [one for one in existing if one.service in members[name]] for name in found}
+    return [
+        (resource, inside[name])
+        for name, resource in found.items()
+        if {one.service for one in inside[name]} <= planned
+        and observed.members(engine, name) <= {one.id for one in inside[name]}
+    ]
 
 
 def _volumes(engine: Engine, project: Project, services: list[Service]) -> list[Resource]:

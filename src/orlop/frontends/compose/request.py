@@ -44,6 +44,8 @@ LABEL = "com.docker.compose."
 PROJECT, SERVICE, NUMBER = f"{LABEL}project", f"{LABEL}service", f"{LABEL}container-number"
 ONEOFF, HASH = f"{LABEL}oneoff", f"{LABEL}config-hash"
 NETWORK, VOLUME = f"{LABEL}network", f"{LABEL}volume"
+# Not docker compose's own name for it, whose value nobody else can write: what either has made, the other keeps.
+NETWORK_HASH = "io.orlop.compose.network-hash"
 # A service that asks for one of these would not get what it asks for.
 REFUSED = ("credential_spec", "cpu_count", "cpu_percent", "gpus", "models", "provider", "pull_refresh_after")
 # Of a cluster, which one machine is not; docker compose says nothing about them.
@@ -163,7 +165,7 @@ def network(project: Project, resource: Resource) -> NetworkRequest:
         path = f"networks.{resource.key}.ipam.driver"
         raise unsupported(ipam.places.get("driver"), path, f"there is only the driver default, no {ipam['driver']}")
     wished = {name: value or "" for name, value in config.get("labels", {}).items()}
-    return NetworkRequest(
+    found = NetworkRequest(
         name=resource.name,
         driver=config.get("driver", "bridge"),
         pools=pools,
@@ -171,10 +173,12 @@ def network(project: Project, resource: Resource) -> NetworkRequest:
         ipv6=config.get("enable_ipv6", False),
         internal=config.get("internal", False),
         attachable=config.get("attachable", False),
-        labels={**wished, **_own_labels(project), NETWORK: resource.key},
+        labels={**wished, PROJECT: project.name, NETWORK: resource.key},
         options=dict(config.get("driver_opts", {})),
         ipam_options=dict(ipam.get("options", {})),
     )
+    digest = hashlib.sha256(jsonio.dump(found.to_json())).hexdigest()
+    return found.replace(labels={**found.labels, **_own_labels(project), NETWORK_HASH: digest})
 
 
 def volume(project: Project, resource: Resource) -> VolumeRequest:

@@ -61,7 +61,11 @@ class Steps:
     def apply(self, plan: Plan) -> None:
         """Do a whole plan. Raises the first error, after what had begun has ended."""
         with self._connect() as engine:
-            for resource in plan.networks:
+            for resource, inside in plan.diverged:
+                self.each(inside, self.stop)
+                self.tell("Network", resource.name, "Removing")
+                engine.call("networks.remove", {"network": resource.name})
+            for resource in (*plan.networks, *(resource for resource, _ in plan.diverged)):
                 self._create("Network", "networks.create", request.network(self._project, resource), resource, engine)
             for resource in plan.volumes:
                 self._create("Volume", "volumes.create", request.volume(self._project, resource), resource, engine)

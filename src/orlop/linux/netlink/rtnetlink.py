@@ -42,6 +42,7 @@ _RTA_METRICS, _RTAX_LOCK, _RTAX_RTO_MIN = 8, 1, 13
 # IFLA_*: linux/if_link.h
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _NET_NS_FD, _AF_SPEC = 1, 3, 4, 5, 10, 18, 28, 26
 _IFALIAS = 20
+_PREFIX_WITHOUT_BROADCAST = 31  # RFC 3021
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_DATA = 1, 2, 5
 _VETH_INFO_PEER = 1
 _MACVLAN_MODE, _VLAN_ID = 1, 1
@@ -317,8 +318,14 @@ class Rtnetlink(wire.Socket):
     # -- addresses --------------------------------------------------------------------------------------------------
 
     def add_address(self, index: int, address: str, prefix_length: int, flags: int = 0) -> None:
-        """Give a link an address; one that it has is kept. flags: IFA_F_*."""
+        """Give a link an address; one that it has is kept. flags: IFA_F_*.
+
+        An IPv4 address comes with the one for all of its subnet, as ip(8) `brd +` gives it: programs ask for it.
+        """
         body = _local_address(index, address, prefix_length) + u32(8, flags)
+        if family_of(address) == AF_INET and prefix_length < _PREFIX_WITHOUT_BROADCAST:
+            mask = (1 << 32 - prefix_length) - 1
+            body += attribute(4, (int.from_bytes(packed(address), "big") | mask).to_bytes(4, "big"))
         self.request(NEWADDR, CREATE | REPLACE, body, "RTM_NEWADDR", f"{address}/{prefix_length}")
 
     def delete_address(self, index: int, address: str, prefix_length: int) -> None:
