@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from support.boxes import SILENCE_S, Box, ask, serving, silent
@@ -95,7 +94,7 @@ def test_what_is_said_is_what_a_neighbour_finds(run: Run, host: Netns, neighbour
                 continue
             if "hook forward" in rules and port == 8080 and not reached:
                 warned = box.orlop("run", "--rm", "-p", "9090:80", "host", "true").stderr
-                assert "only if inet t onward lets forwarded packets through, which it drops by policy" in warned
+                assert "only if inet t onward lets forwarded packets through, of which it drops some" in warned
             (shown,) = explained(box, str(port - 8000))
             assert shown["Published"].endswith(f":{port}")
             can, told = next((one["Can"], one["Why"]) for one in shown["From"] if one["Who"] == "other machines")
@@ -120,8 +119,6 @@ def test_the_way_that_no_rule_closes(run: Run, host: Netns, neighbour: Netns) ->
     assert (can, "it is not published" in why) == ("no", True)
     with serving(box, 80):
         assert said(box, "this machine") == ("yes", "at 127.0.0.1:8080")
-        host.inside(lambda: Path("/proc/sys/net/ipv4/conf/all/rp_filter").write_text("1"))
-        assert said(box, "other machines")[1].startswith("net.ipv4.conf.all.rp_filter is 1")
 
 
 def test_it_reads_well(run: Run, orlop: Environment, neighbour: Netns) -> None:
@@ -156,8 +153,9 @@ def test_a_network_of_ipv6_alone(run: Run, orlop: Environment, host: Netns, neig
     orlop("network", "create", "--ipv4=false", "--ipv6", "six")
     box = run("--network", "six", "-p", "8080:80")
     with serving(box, 80, family=socket.AF_INET6) as server:
-        assert said(box, "this machine") == ("yes", "at 127.0.0.1:8080")
-        assert said(box, "other machines") == ("yes", "it answers (tried from 2001:2::2 to [2001:db8::1]:8080)")
+        assert said(box, "this machine") == ("yes", "at 127.0.0.1:8080; at [2001:db8::1]:8080")
+        told = "it answers (tried from 2001:2::2 to [2001:db8::1]:8080)"
+        assert said(box, "other machines") == ("yes", f"{told}; it answers (tried from 198.18.0.2 to {A}:8080)")
         nft(host, "add table inet t; add chain inet t input { type filter hook input priority 0; }")
         nft(host, "add rule inet t input ip6 saddr ::/0 tcp dport 8080 drop")
         assert silent(neighbour, "2001:db8::1", 8080)

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 ANY = ("", "0.0.0.0", "::")
 NUMBERS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "sctp": IPPROTO_SCTP}
 GATEWAYS = {IPV4: "169.254.88.88", IPV6: "fd6f:726c:6f70::88"}  # the far end of the gate: addresses of no machine
-GATE_PRIORITY = 10_000  # behind every rule that others have for what comes in
+GATE_ADDRESS = "169.254.88.89"  # the end where copies come in has one, of its link alone
+GATE_PRIORITY = 2**31 - 2  # behind every rule that others have for what comes in; the tracker confirms after it
 
 _R = 8  # the first of the registers of four bytes
 _LOOPBACK_6 = bytes(15) + b"\1"
-_OWN_PREFIXES = (b"orlop", b"br-", b"og-")
 
 
 class Family:
@@ -128,14 +128,18 @@ class Gate:
 class Firewall:
     """The table. known: what has to be in it, asked for when it is written again. Needs a lock of the caller's."""
 
-    def __init__(self, table: str, known: Callable[[], tuple[Gate, Iterable[Bridge], Iterable[Forward], bool]]) -> None:
+    def __init__(
+        self,
+        table: str,
+        known: Callable[[], tuple[Gate, Iterable[Bridge], Iterable[Forward], Mapping[int, Iterable[str]]]],
+    ) -> None:
         self.table = table
         self.is_owned = False  # by the kernel's doing: nobody else can take it away
         self._known = known
 
     def write(self, socket: nft.Nftables) -> None:
         """Write the whole table in the place of what is there. Raises OSError."""
-        gate, bridges, forwards, closes_forwarding = self._known()
+        gate, bridges, forwards, closed = self._known()
         existed = any(socket.has_table(family.number, self.table) for family in FAMILIES)
         flags = self._own(socket)
         self.is_owned = flags != 0
@@ -144,7 +148,9 @@ class Firewall:
             if existed:  # a transaction that removes chains waits for every processor: 12 ms
                 batch.delete_table(family.number, self.table)
                 batch.add_table(family.number, self.table, flags)
-            _write_rules(batch, self.table, family, gate, closes_forwarding)
+            _write_rules(batch, self.table, family, gate, closes_forwarding=family.number in closed)
+            strangers = [Element(nft.interface(name)) for name in closed.get(family.number, ())]
+            batch.add_elements(family.number, self.table, "closed", strangers)
         for bridge in bridges:
             _each_bridge(batch.add_elements, self.table, bridge)
         _each_forward(batch.add_elements, self.table, forwards)
@@ -234,10 +240,11 @@ def forget(socket: nft.Nftables, table: str) -> None:
                 continue
 
 
-def _write_rules(batch: Batch, table: str, family: Family, gate: Gate, closes_forwarding: bool) -> None:
+def _write_rules(batch: Batch, table: str, family: Family, gate: Gate, *, closes_forwarding: bool) -> None:
     number = family.number
     batch.add_set(number, table, "bridges", ["ifname"])
     batch.add_set(number, table, "internal", ["ifname"])
+    batch.add_set(number, table, "closed", ["ifname"])
     batch.add_set(number, table, "within", ["ifname", "ifname"])
     # Both hold pairs of source and destination: from a network to everywhere, and from a network to itself.
     batch.add_set(number, table, "masqueraded", [family.key, family.key], flags=nft.SET_INTERVAL)
@@ -260,7 +267,7 @@ def _write_rules(batch: Batch, table: str, family: Family, gate: Gate, closes_fo
         ("dstnat", Hook("nat", nft.PREROUTING, -100), _dstnat(family, gate)),
         ("gate", Hook("filter", nft.INPUT, GATE_PRIORITY), _gate(family, gate)),
         ("local", Hook("nat", nft.OUTPUT, -100), _local(family)),
-        ("forward", Hook("filter", nft.FORWARD, 0), _forward(family, closes_forwarding)),
+        ("forward", Hook("filter", nft.FORWARD, 0), _forward(family, gate, closes_forwarding)),
         ("srcnat", Hook("nat", nft.POSTROUTING, 100), _srcnat(family)),
     ):
         batch.add_chain(number, table, chain, hook)
@@ -312,7 +319,10 @@ def _dstnat(family: Family, gate: Gate) -> list[list[bytes]]:
     return [
         [*here, *_destination(family, _R), nft.lookup("limited", _R), *stranger, nft.verdict(DROP)],
         *([*through, *rule] for rule in _translate(family)),
-        *([*here, *_destination(family, _R), nft.lookup("direct", _R), *rule] for rule in _translate(family)),
+        *(
+            [*_from_elsewhere(family), *_destination(family, _R), nft.lookup("direct", _R), *rule]
+            for rule in _translate(family)
+        ),
         *_inward(family),
     ]
 
@@ -346,7 +356,17 @@ def _gate(family: Family, gate: Gate) -> list[list[bytes]]:
         nft.duplicate(_R, _R + family.words),
         nft.verdict(DROP),
     ]
-    return [[*new, *own, *nft.local_destination(_R), *_look_up(family, name), *copy] for name in _MAPS]
+    here = _from_elsewhere(family)
+    return [[*new, *own, *here, *_look_up(family, name), *copy] for name in _MAPS]
+
+
+def _from_elsewhere(family: Family) -> list[bytes]:
+    """Match what comes by a cable for this machine: for its loopback nothing does, though it may be let in by who makes
+    a router of 127.0.0.0/8 of it (route_localnet, as kube-proxy sets it)."""
+    if family.number == IPV6:
+        return [*nft.local_destination(_R)]  # the kernel itself drops ::1 from outside
+    first = [nft.payload(nft.NETWORK_HEADER, family.destination, 1, _R), nft.compare(_R, b"\x7f", nft.NEQ)]
+    return [*first, *nft.local_destination(_R)]
 
 
 def _local(family: Family) -> list[list[bytes]]:
@@ -357,11 +377,13 @@ def _local(family: Family) -> list[list[bytes]]:
     return [[*here, *rule] for rule in _translate(family)]
 
 
-def _forward(family: Family, closes_forwarding: bool) -> list[list[bytes]]:
+def _forward(family: Family, gate: Gate, closes_forwarding: bool) -> list[list[bytes]]:
     incoming = nft.meta(nft.IIFNAME, _R)
     outgoing = nft.meta(nft.OIFNAME, _R)
     known = nft.CT_ESTABLISHED | nft.CT_RELATED
     rules = [
+        # Only copies leave by the gate: what is sent to its far end would come in again, and again.
+        [nft.meta(nft.OIF, _R), nft.compare(_R, struct.pack("=L", gate.out)), nft.verdict(DROP)],
         [nft.conntrack(nft.CT_STATE, _R), *nft.any_of(_R, known), nft.verdict(ACCEPT)],
         [incoming, nft.meta(nft.OIFNAME, _R + 4), nft.lookup("within", _R), nft.verdict(ACCEPT)],
         [incoming, nft.lookup("internal", _R), nft.verdict(DROP)],
@@ -377,9 +399,13 @@ def _forward(family: Family, closes_forwarding: bool) -> list[list[bytes]]:
         [outgoing, nft.lookup("bridges", _R), nft.verdict(DROP)],
     ]
     if closes_forwarding:
-        # It was us who made a router of this machine: of our own networks, and of nothing else.
-        for load in (incoming, outgoing):
-            rules += [[load, nft.compare(_R, prefix), nft.verdict(ACCEPT)] for prefix in _OWN_PREFIXES]
+        # It was us who made a router of this machine: of our own networks, and of what was never routed before nothing.
+        # Bridges that came since are others' networks of containers and machines, who found forwarding on.
+        for load, kind in ((incoming, nft.IIFKIND), (outgoing, nft.OIFKIND)):
+            is_bridge = [nft.meta(kind, _R), nft.compare(_R, nft.interface("bridge"))]
+            rules.append([load, nft.lookup("bridges", _R), nft.verdict(ACCEPT)])
+            rules.append([load, nft.compare(_R, b"og-"), nft.verdict(ACCEPT)])
+            rules.append([*is_bridge, load, nft.lookup("closed", _R, invert=True), nft.verdict(ACCEPT)])
         rules.append([nft.verdict(DROP)])
     return rules
 

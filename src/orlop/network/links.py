@@ -186,6 +186,7 @@ def plug_bridge(route: Rtnetlink, inside: Rtnetlink, netns: int, endpoint: Endpo
         host_end = route.link(endpoint.link)
         assert host_end is not None
         port.before_up()
+        close_port(endpoint.link)
         quiet = rtnetlink.address_generation(ADDR_GEN_MODE_NONE)
         route.set_link(host_end.index, rtnetlink.master(port.bridge), quiet, up=True)
         # hairpin: what a container sends to its own published port comes back by the port it came from, where
@@ -197,6 +198,17 @@ def plug_bridge(route: Rtnetlink, inside: Rtnetlink, netns: int, endpoint: Endpo
     except BaseException:
         delete_link(route, endpoint.link)
         raise
+
+
+def close_port(name: str) -> None:
+    """Have the machine believe nothing that a bridge's port hands to it past the bridge. Before the port is up.
+
+    Frames to the groups of 802.1D (01:80:c2:00:00:02 and its neighbours) are taken as what the port itself received
+    (br_handle_frame): a router's advertisement in one gave the machine a way out by a container (CVE-2020-13401), and a
+    datagram passed by rules for the bridge. No source lies behind the port itself, so that a strict filter drops all.
+    """
+    write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
+    write_sysctl(f"ipv4/conf/{name}/rp_filter", "1")
 
 
 def _keep_order(netns: int, endpoint: Endpoint) -> None:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 SOURCES = {4: "198.18.0.2", 6: "2001:2::2"}  # RFC 2544, RFC 5180
 ANSWER_S_MAX = 1.5
-LOCAL_S_MAX = 3.5  # TCP tries again after one second and after three: a neighbour that is new may miss the first
+# TCP tries again after one second and after three: a neighbour that is new may miss the first. UDP need not answer.
+LOCAL_S_MAX = {"tcp": 3.5, "udp": 0.5}
 QUIET_S = 0.15
 CARRIER_S_MAX = 1.0
 _PRIORITY = -450  # before everything that could drop it
@@ -97,7 +98,7 @@ def knock(address: str, port: int, protocol: str) -> str:
         with Knock(address, port, protocol) as asker:
             poll = select.poll()
             poll.register(asker, asker.awaited)
-            return asker.answer() if poll.poll(LOCAL_S_MAX * 1000) else SILENT
+            return asker.answer() if poll.poll(LOCAL_S_MAX[protocol] * 1000) else SILENT
     except OSError:
         return SILENT
 

@@ -166,6 +166,24 @@ GUARDS = (
         ),
     ),
     Guard(
+        "a bridge's port hands nothing to the machine past its bridge",
+        ("SEC-93",),
+        ("root/test_network_attacks.py::test_no_container_is_a_router_for_the_machine",),
+        (
+            (
+                "network/links.py",
+                '    write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")\n',
+                "",
+            ),
+        ),
+    ),
+    Guard(
+        "nothing that comes by a cable is for the machine's loopback",
+        ("SEC-90",),
+        ("root/test_network_attacks.py::test_loopback_is_no_neighbours_whatever_else_is_allowed",),
+        (("network/firewall.py", 'nft.compare(_R, b"\\x7f", nft.NEQ)]', 'nft.compare(_R, b"\\0", nft.NEQ)]'),),
+    ),
+    Guard(
         "what is not published is dropped",
         ("SEC-90",),
         ("root/test_networks.py::test_nobody_from_outside_reaches_what_is_not_published",),

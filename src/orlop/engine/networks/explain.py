@@ -8,16 +8,18 @@ from _thread import allocate_lock
 from ...linux.netlink import namespace, nftrace
 from ...linux.netlink import nftables as nft
 from ...linux.netlink.rtnetlink import Rtnetlink
-from ...network import firewall, links, probe, resolver
+from ...network import firewall, probe, resolver, subnet
 from ...spec.errors import Conflict, Invalid
 from ...spec.network import ROUTED
 from . import attach, reach
-from .host import OPTION_ICC
+from .host import OPTION_ICC, as_routed
 from .ports import LOOPBACK, wants_relay
 from .reach import FAMILIES, NO, UNKNOWN, YES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ...linux.netlink.nftrace import Step
     from ...network.probe import Outcome
     from ...spec.network import Attachment, Endpoint, Network, Published
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
     from ..engine import Engine
 
     Verdict = dict[str, str]
+    Judgement = tuple[str, str]  # YES, NO or UNKNOWN, and why
 
 MACHINE, OTHERS, SAME, ISLANDS = "this machine", "other machines", "same network", "other networks"
 OUTSIDE = "the outside"
+NO_ADDRESS = "this machine has no address that others could reach"
 _probing = allocate_lock()
 
 
@@ -99,7 +103,7 @@ def _port(
     endpoint = where[1] if where is not None else None
     address = (endpoint.ipv4 or endpoint.ipv6) if endpoint is not None else ""
     outside = _from_outside(engine, (number, protocol), port, endpoint)
-    verdicts = [*outside, *_from_containers(places, number, port)]
+    verdicts = [*outside, *_from_containers(engine, places, (number, protocol), port)]
     host_port = port.host_first + number - port.first if port is not None else 0
     return {
         "Port": f"{number}/{protocol}",
@@ -116,16 +120,31 @@ def _from_outside(
     address = (endpoint.ipv4 or endpoint.ipv6) if endpoint is not None else ""
     if port is None:
         why = f"it is not published; chain forward of table ip {engine.networks.firewall.table} drops what is not"
-        return [_say(MACHINE, YES, f"at {_bracketed(address)}:{number}"), _say(OTHERS, NO, why)]
+        return [_say(MACHINE, *_judge_local(engine, address, number, protocol)), _say(OTHERS, NO, why)]
     host_port = port.host_first + number - port.first
-    own = address if port.mode == ROUTED else _asked_for(port) or _own_loopback(port, endpoint)
     # Both ways are tried at once: a firewall that drops lets each wait.
-    told: list[tuple[str, str]] = []
-    local = threading.Thread(target=lambda: told.append(_judge_local(own, host_port, protocol)), name="knock")
+    told: list[Judgement] = []
+
+    def knock() -> None:
+        for where in _own_places(port, endpoint):
+            own_port = number if where in (address, *(endpoint.routed if endpoint else ())) else host_port
+            told.append(_judge_local(engine, where, own_port, protocol))
+
+    local = threading.Thread(target=knock, name="knock")
     local.start()
-    others = _others(engine, (number, protocol), port, address)
+    others = _others(engine, (number, protocol), port, endpoint)
     local.join()
-    return [_say(MACHINE, *(told or [(UNKNOWN, "it could not be tried")])[0]), others]
+    return [_say(MACHINE, *_together(told)), others]
+
+
+def _together(told: Sequence[Judgement]) -> Judgement:
+    """Return what of several ways to a port holds for it: who reaches it by one of them, reaches it."""
+    for can in (YES, UNKNOWN, NO):
+        found = list(dict.fromkeys(why for each, why in told if each == can))
+        if found:
+            closed = dict.fromkeys(why for each, why in told if each == NO and can != NO)
+            return can, "; ".join([*found, *(f"but no by another way: {why}" for why in closed)])
+    return UNKNOWN, "it could not be tried"
 
 
 def _asked_for(port: Published) -> str:
@@ -133,48 +152,85 @@ def _asked_for(port: Published) -> str:
     return "" if port.host_ip in firewall.ANY else port.host_ip
 
 
-def _own_loopback(port: Published, endpoint: Endpoint | None) -> str:
-    """Return where this machine itself reaches a port that is published at every address."""
+def _own_places(port: Published, endpoint: Endpoint | None) -> list[str]:
+    """Return where this machine itself reaches a published port."""
+    addresses = _led_to(port, endpoint)
+    own = [address for address, mode in addresses if mode == ROUTED]
+    if len(own) == len(addresses) and own:
+        return own
+    if _asked_for(port):
+        return [_asked_for(port)]
+    found = []
     if port.host_ip == "::" and (endpoint is None or not endpoint.ipv6):
-        return "::1"  # by a relay
-    if port.host_ip != "::" and (endpoint is None or endpoint.ipv4 or wants_relay(port, endpoint)):
-        return LOOPBACK
-    return namespace.outside(lambda: _own_address(nft.IPV6))  # no packet from ::1 leaves a machine
+        found.append("::1")  # by a relay
+    elif port.host_ip != "::" and (endpoint is None or endpoint.ipv4 or wants_relay(port, endpoint)):
+        found.append(LOOPBACK)
+    if not found or any(":" in address for address, _ in addresses):
+        found.append(namespace.outside(lambda: _own_address(nft.IPV6)))  # no packet from ::1 leaves a machine
+    return [one for one in found if one] + [one for one in own if one not in found]
 
 
-def _others(engine: Engine, wanted: tuple[int, str], port: Published, address: str) -> Verdict:
-    """Say whether other machines reach a published port. wanted: the container's; address: the container's."""
+def _led_to(port: Published, endpoint: Endpoint | None) -> list[tuple[str, str]]:
+    """Return (address of the container, mode) of where a port leads; of a relay's too."""
+    if endpoint is None:
+        return []
+    every = [one for one in (endpoint.ipv4, endpoint.ipv6) if one]
+    fitting = [one for one in every if not port.host_ip or (":" in port.host_ip) == (":" in one)]
+    return [(one, as_routed(port).mode if one in endpoint.routed else port.mode) for one in fitting or every]
+
+
+def _others(engine: Engine, wanted: tuple[int, str], port: Published, endpoint: Endpoint | None) -> Verdict:
+    """Say whether other machines reach a published port. wanted: the container's."""
     number, protocol = wanted
     host_port = port.host_first + number - port.first
     if resolver.is_loopback(port.host_ip):
         return _say(OTHERS, NO, f"it is published at {port.host_ip} alone")
-    if port.mode == ROUTED:
-        return _say(OTHERS, YES, f"at {_bracketed(address)}:{number}, if they have a route to it")
     if port.sources:
         why = f"only from {', '.join(port.sources)}, if this machine's firewall lets them in"
         return _say(OTHERS, UNKNOWN, why)
-    is_ipv6 = ":" in (port.host_ip or address)
-    target = _asked_for(port) or namespace.outside(lambda: _own_address(nft.IPV6 if is_ipv6 else nft.IPV4))
+    told = []
+    for address, mode in _led_to(port, endpoint):
+        family = nft.IPV6 if ":" in (port.host_ip or address) else nft.IPV4
+        if mode == ROUTED:
+            can, why = _tried(engine, address, number, protocol)
+            told.append((can, f"{why}, if they have a route to it"))
+            continue
+        target = _asked_for(port) or namespace.outside(lambda family=family: _own_address(family))  # type: ignore[misc]
+        told.append(_tried(engine, target, host_port, protocol))
+    if endpoint is not None and not port.host_ip and not endpoint.ipv4 and wants_relay(port, endpoint):
+        target = namespace.outside(lambda: _own_address(nft.IPV4))
+        told += [_tried(engine, target, host_port, protocol)] if target else []
+    if len(told) > 1:
+        told = [one for one in told if one != (NO, NO_ADDRESS)] or told[:1]
+    return _say(OTHERS, *_together(told))
+
+
+def _tried(engine: Engine, target: str, port: int, protocol: str) -> Judgement:
+    """Say whether other machines reach a port at an address, by a packet."""
     if namespace.has_left():
-        why = f"at {_bracketed(target)}:{host_port}, if this machine's firewall lets them in: only root can try it"
-        return _say(OTHERS, UNKNOWN, why)
+        why = f"at {_bracketed(target)}:{port}, if this machine's firewall lets them in: only root can try it"
+        return UNKNOWN, why
     if not target:
-        return _say(OTHERS, NO, "this machine has no address that others could reach")
+        return NO, NO_ADDRESS
     if protocol == "sctp":
-        return _say(OTHERS, UNKNOWN, "a packet of SCTP is not sent to try it")
+        return UNKNOWN, "a packet of SCTP is not sent to try it"
     try:
         with _probing:
-            outcome = probe.probe(target, host_port, protocol, lambda step: _ends(engine, step))
+            outcome = probe.probe(target, port, protocol, lambda step: _ends(engine, step))
     except OSError as failure:
-        return _say(OTHERS, UNKNOWN, f"no packet could be sent to try it: {failure.strerror or failure}")
+        return UNKNOWN, f"no packet could be sent to try it: {failure.strerror or failure}"
     can, why = _judge(engine, outcome)
-    return _say(OTHERS, can, f"{why} (tried from {outcome.source} to {_bracketed(target)}:{host_port})")
+    return can, f"{why} (tried from {outcome.source} to {_bracketed(target)}:{port})"
 
 
-def _judge_local(address: str, port: int, protocol: str) -> tuple[str, str]:
-    if protocol != "tcp":
-        return YES, f"at {_bracketed(address)}:{port}"
+def _judge_local(engine: Engine, address: str, port: int, protocol: str) -> Judgement:
+    if protocol == "sctp":
+        return UNKNOWN, f"at {_bracketed(address)}:{port}: a packet of SCTP is not sent to try it"
     answer = namespace.outside(lambda: probe.knock(address, port, protocol))
+    if answer == probe.SILENT and protocol == "udp":
+        rules = reach.leaving(engine)
+        why = f"at {_bracketed(address)}:{port}"
+        return (UNKNOWN, f"{why}, if {rules[0]} lets it out: nothing answers") if rules else (YES, why)
     if answer == probe.SILENT:
         return NO, f"nothing answers at {_bracketed(address)}:{port}"
     return YES, f"at {_bracketed(address)}:{port}" + (
@@ -195,8 +251,6 @@ def _judge(engine: Engine, outcome: Outcome) -> tuple[str, str]:
     )
     if came_through:
         return YES, "it is let through, and nobody listens in the container"
-    if links.read_sysctl("ipv4/conf/all/rp_filter") == "1":
-        return NO, "net.ipv4.conf.all.rp_filter is 1; set it to 2 (loose)"
     if legacy := reach.legacy_tables():
         return NO, f"no rule of nftables drops it: see {', '.join(legacy)}"
     return NO, "it does not come through, and no rule says why"
@@ -215,7 +269,10 @@ def _named(step: Step) -> str:
     )
 
 
-def _from_containers(places: list[tuple[Network, Endpoint]], number: int, port: Published | None) -> list[Verdict]:
+def _from_containers(
+    engine: Engine, places: list[tuple[Network, Endpoint]], wanted: tuple[int, str], port: Published | None
+) -> list[Verdict]:
+    number, _ = wanted
     found = []
     for network, endpoint in places:
         who = f"{SAME} {network.name}"
@@ -223,9 +280,23 @@ def _from_containers(places: list[tuple[Network, Endpoint]], number: int, port: 
             found.append(_say(who, NO, f"the network has {OPTION_ICC}=false"))
         else:
             found.append(_say(who, YES, f"at {_bracketed(endpoint.ipv4 or endpoint.ipv6)}:{number}"))
-    why = "only at what this machine publishes" if port is not None else "networks are islands, and it is not published"
-    found.append(_say(ISLANDS, YES if port is not None and not resolver.is_loopback(port.host_ip) else NO, why))
-    return found
+    return [*found, _say(ISLANDS, *_from_islands(engine, places, port))]
+
+
+def _from_islands(engine: Engine, places: list[tuple[Network, Endpoint]], port: Published | None) -> Judgement:
+    if port is None:
+        return NO, "networks are islands, and it is not published"
+    if resolver.is_loopback(port.host_ip):
+        return NO, f"it is published at {port.host_ip} alone"
+    own = {network.name for network, _ in places}
+    others = [found for found, name in engine.networks.network_subnets() if name not in own]
+    allowed = [subnet.parse_source(one) for one in port.sources]
+    if allowed and not any(one.overlaps(other) for one in allowed for other in others if one.bits == other.bits):
+        return NO, f"it is published for {', '.join(port.sources)}, where none of them is"
+    ruling = reach.ruling(engine)
+    if allowed or ruling:
+        return UNKNOWN, f"only at what this machine publishes, if {', '.join([*port.sources, *ruling])} lets them in"
+    return YES, "only at what this machine publishes"
 
 
 def _own_address(family: int) -> str:

@@ -26,7 +26,7 @@ from .store import DEFAULT, Store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from ...spec.network import Attachment, Network, PortRequest, Published
     from .mtu import Follower
@@ -318,11 +318,11 @@ class Networks:
             sources={version: network.options.get(option, "") for version, option in OPTION_SOURCE.items()},
         )
 
-    def _known(self) -> tuple[Gate, Iterable[Bridge], Iterable[Forward], bool]:
+    def _known(self) -> tuple[Gate, Iterable[Bridge], Iterable[Forward], Mapping[int, Iterable[str]]]:
         forwards = [one for held in self.attachments.all.values() for one in forwards_of(held)]
         if self._gate is None:
             self._gate = self._make_gate()
-        return self._gate, self._bridges.values(), forwards, os.path.exists(self.footprint.forwarding_file)
+        return self._gate, self._bridges.values(), forwards, self.footprint.closed()
 
     def _make_gate(self) -> Gate:
         out, inner = self.footprint.gate
@@ -331,8 +331,9 @@ class Networks:
         leaving, coming = self.route.link(out), self.route.link(inner)
         assert leaving is not None
         assert coming is not None
-        # What comes through was routed before; its source may be anything, an address of this machine too.
-        links.write_sysctl(f"ipv4/conf/{inner}/rp_filter", "0")
+        # What comes through was routed before; its source may be anything, an address of this machine too. Of the two
+        # values of rp_filter, all links' and the link's own, the higher one counts: loose, and not what Red Hat sets.
+        links.write_sysctl(f"ipv4/conf/{inner}/rp_filter", "2")
         links.write_sysctl(f"ipv4/conf/{inner}/accept_local", "1")
         for name in (out, inner):
             links.write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")
@@ -340,6 +341,8 @@ class Networks:
         quiet = rtnetlink.address_generation(rtnetlink.ADDR_GEN_MODE_NONE)
         for link in (coming, leaving):
             self.route.set_link(link.index, quiet, rtnetlink.mtu(65535), up=True)
+        # A link without an address takes nothing at all where rp_filter is on (no_addr, net/ipv4/fib_frontend.c).
+        self.route.add_address(coming.index, firewall.GATE_ADDRESS, 32, scope=rtnetlink.SCOPE_LINK)
         for family in (IPV4, IPV6):
             far = firewall.GATEWAYS[family]
             try:
@@ -359,9 +362,7 @@ class Networks:
             wanted.append("ipv6/conf/all/forwarding")
         if not wanted:
             return
-        before = open_text(self.footprint.forwarding_file) if os.path.exists(self.footprint.forwarding_file) else ""
-        with open(self.footprint.forwarding_file, "w", encoding="utf-8") as file:
-            file.write(before + "".join(f"{name}\n" for name in wanted))
+        self.footprint.note_forwarding(self.route, wanted)
         if self._gate is not None:
             self.rewrite()  # with the rules that keep the rest of this machine from being a router
         for name in wanted:
@@ -415,18 +416,13 @@ def as_published(network: Network, wanted: Iterable[PortRequest]) -> list[PortRe
     return [port if port.mode or port.sources else port.replace(**plain) for port in wanted]
 
 
-def open_text(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
 def forwards_of(held: Attachment) -> list[Forward]:
     """Return the forwards of what a container publishes by rules, for each family that its network has."""
     endpoint = next((one for one in held.endpoints if one.network_id == held.gateway), None)
     if endpoint is None or endpoint.capabilities:
         return []  # plugins publish by themselves
     return [
-        Forward(_routed(port) if address in endpoint.routed else port, address)
+        Forward(as_routed(port) if address in endpoint.routed else port, address)
         for port in held.ports
         for address in (endpoint.ipv4, endpoint.ipv6)
         if address
@@ -435,7 +431,7 @@ def forwards_of(held: Attachment) -> list[Forward]:
     ] + [Forward(port, loopback(endpoint)) for port in held.host_access]
 
 
-def _routed(port: Published) -> Published:
+def as_routed(port: Published) -> Published:
     """Return a port as it is published of an address that is routed."""
     return port if port.mode or port.sources else port.replace(mode=ROUTED, host_first=port.first)
 

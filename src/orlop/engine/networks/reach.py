@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ...linux.netlink import nftables as nft
-from ...network import links, resolver
+from ...network import resolver
 from . import parents
 from .attach import has_own_networks
 from .egress import DENY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from ...spec.network import Attachment, Published
     from ..containers.record import ContainerRecord
@@ -63,8 +63,8 @@ def _ways(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
     found = list(_to_ports(held, incoming, forwarded, explained)) if held.ports else []
     if forwarded and is_routed(engine, held):
         found.append(
-            f"It reaches the outside only if {', '.join(forwarded)} lets forwarded packets through, which it drops by"
-            f" policy: {explained}."
+            f"It reaches the outside only if {', '.join(forwarded)} lets forwarded packets through, of which it drops"
+            f" some: {explained}."
         )
     return tuple(found)
 
@@ -77,23 +77,34 @@ def _firewalls(engine: Engine) -> tuple[list[str], list[str]]:
         engine.log.write(f"the machine's rules can't be read: {wrong}")
         return [], []
     return (
-        [_named(chain) for chain in chains if chain.hook == nft.INPUT] + legacy_tables(),
-        [_named(chain) for chain in chains if chain.hook == nft.FORWARD and chain.policy == nft.DROP],
+        [_named(chain) for chain in chains if chain.hook in (nft.PREROUTING, nft.INPUT)] + legacy_tables(),
+        [_named(chain) for chain in chains if chain.hook == nft.FORWARD],
     )
+
+
+def ruling(engine: Engine) -> list[str]:
+    """Return what else has a word in what comes to a published port."""
+    return [name for names in _firewalls(engine) for name in names]
+
+
+def leaving(engine: Engine) -> list[str]:
+    """Return what may drop packets that this machine itself sends."""
+    try:
+        return [_named(chain) for chain in foreign_chains(engine, (nft.OUTPUT, nft.POSTROUTING))]
+    except OSError:
+        return []
 
 
 def _to_ports(held: Attachment, incoming: list[str], forwarded: list[str], explained: str) -> Iterator[str]:
     shown = ", ".join(_port(port) for port in held.ports[:_NAMES_SHOWN_MAX]) + (
         ", ..." if len(held.ports) > _NAMES_SHOWN_MAX else ""
     )
-    if links.read_sysctl("ipv4/conf/all/rp_filter") == "1" and _is_open(held):
-        yield f"{shown} can be reached from this machine only: net.ipv4.conf.all.rp_filter is 1; set it to 2 (loose)."
     if incoming and _is_open(held):
         yield f"{shown} can be reached by those whom this machine's firewall lets in ({', '.join(incoming)})."
     if forwarded:
         yield (
-            f"{shown} can be reached only if {', '.join(forwarded)} lets forwarded packets through, which it drops by"
-            f" policy: {explained}."
+            f"{shown} can be reached only if {', '.join(forwarded)} lets forwarded packets through, of which it drops"
+            f" some: {explained}."
         )
 
 
@@ -124,7 +135,7 @@ def outward(engine: Engine, record: ContainerRecord, held: Attachment) -> tuple[
     if dropping:
         return UNKNOWN, f"only what the rules of {_place(dropping[0])} accept: its policy drops the rest"
     if chains:
-        return YES, f"but for what a rule of {_place(chains[0])} drops"
+        return UNKNOWN, f"but for what a rule of {_place(chains[0])} drops"
     return YES, "no rule of this machine is in the way"
 
 
@@ -132,21 +143,38 @@ def _place(chain: nft.Chain) -> str:
     return f"chain {chain.name} of table {FAMILIES[chain.family]} {chain.table}"
 
 
-def foreign_chains(engine: Engine) -> Iterator[nft.Chain]:
-    """Yield the chains of others that see incoming or forwarded packets, and that have rules or a policy to drop.
+def foreign_chains(
+    engine: Engine, hooks: Collection[int] = (nft.PREROUTING, nft.INPUT, nft.FORWARD)
+) -> Iterator[nft.Chain]:
+    """Yield the chains of others at these hooks that may drop packets: by policy, or by a rule that they lead to.
 
     Raises OSError.
     """
     own = (engine.networks.footprint.table, engine.networks.footprint.egress_table)
     with nft.Nftables() as socket:
+        rules: dict[tuple[int, str], list[nft.Rule]] = {}
+        for rule in socket.rules():
+            rules.setdefault((rule.family, rule.table), []).append(rule)
         for chain in socket.chains():
-            if (
-                chain.hook in (nft.INPUT, nft.FORWARD)
-                and chain.family in FAMILIES
-                and chain.table not in own
-                and (chain.rules or chain.policy == nft.DROP)
-            ):
+            is_others = chain.hook in hooks and chain.family in FAMILIES and chain.table not in own
+            said = rules.get((chain.family, chain.table), [])
+            if is_others and (chain.policy == nft.DROP or _drops(chain.name, said)):
                 yield chain
+
+
+def _drops(chain: str, rules: Iterable[nft.Rule]) -> bool:
+    """Tell whether a chain, or one that it leads to, has a rule that drops or refuses."""
+    seen, left = {chain}, [chain]
+    while left:
+        name = left.pop()
+        for rule in rules:
+            if rule.chain != name:
+                continue
+            if rule.drops:
+                return True
+            left += [one for one in rule.leads_to if one not in seen]
+            seen.update(rule.leads_to)
+    return False
 
 
 def _named(chain: nft.Chain) -> str:

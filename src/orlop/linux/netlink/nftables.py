@@ -52,7 +52,8 @@ TYPES = {
 _HOST_ORDER = frozenset(("ifname", "mark"))
 _TYPE_BITS = 6
 
-IIFNAME, OIFNAME, MARK, L4PROTO, NFPROTO, OIFTYPE, IIFKIND, PROTOCOL = 6, 7, 3, 16, 15, 9, 26, 1  # NFT_META_*
+IIFNAME, OIFNAME, OIF, MARK, L4PROTO, NFPROTO, OIFTYPE = 6, 7, 5, 3, 16, 15, 9  # NFT_META_*
+IIFKIND, OIFKIND, PROTOCOL = 26, 27, 1
 EQ, NEQ = 0, 1
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 CT_STATE, CT_DIRECTION, CT_STATUS, CT_MARK = 0, 1, 2, 3
@@ -344,6 +345,36 @@ class Chain:
         self.priority = int.from_bytes(hooked.get(2, b""), "big", signed=True)
 
 
+class Rule:
+    """A rule that exists. drops: whether it ends a packet; leads_to: the chains that it jumps or goes to."""
+
+    __slots__ = ("chain", "drops", "family", "leads_to", "table")
+
+    def __init__(self, payload: bytes) -> None:
+        """Raises OSError (EBADMSG)."""
+        self.family = payload[0] if payload else 0
+        found = wire.attributes(payload[4:])
+        self.table = wire.string(found.get(1, b""))
+        self.chain = wire.string(found.get(2, b""))
+        self.drops = False
+        self.leads_to: list[str] = []
+        for _, listed in wire.each(found.get(4, b"")):
+            self._read(wire.attributes(listed))
+
+    def _read(self, one: dict[int, bytes]) -> None:
+        name = wire.string(one.get(1, b""))
+        if name in ("reject", "lookup", "target", "queue", "tproxy"):
+            # A map may hold verdicts, and a target is one of iptables' own.
+            self.drops = self.drops or name in ("reject", "target", "queue") or 3 in wire.attributes(one.get(2, b""))
+        elif name == "immediate" and 2 in one:
+            data = wire.attributes(wire.attributes(one[2]).get(2, b""))
+            said = wire.attributes(data[2]) if 2 in data else {}
+            if 1 in said:
+                code = struct.unpack(">l", said[1])[0]
+                self.drops = self.drops or code == DROP
+                self.leads_to += [wire.string(said[2])] if code in (JUMP, GOTO) and 2 in said else []
+
+
 class Nftables(wire.Socket):
     """A socket that speaks nf_tables."""
 
@@ -370,6 +401,11 @@ class Nftables(wire.Socket):
         """Yield every chain of a family, or of all."""
         for found in self.dump(_SUBSYSTEM | _GETCHAIN, _header(family), "nftables list chains"):
             yield Chain(found.payload)
+
+    def rules(self, family: int = 0) -> Iterator[Rule]:
+        """Yield every rule of a family, or of all."""
+        for found in self.dump(_SUBSYSTEM | _GETRULE, _header(family), "nftables list rules"):
+            yield Rule(found.payload)
 
     def elements(self, family: int, table: str, name: str) -> Iterator[bytes]:
         """Yield the keys of a set."""

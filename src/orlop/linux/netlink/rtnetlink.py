@@ -34,8 +34,8 @@ IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
 NUD_PERMANENT = 0x80
 TABLE_MAIN, TABLE_LOCAL = 254, 255
 RTN_UNICAST, RTN_LOCAL, RTN_BLACKHOLE = 1, 2, 6
-_PROTO_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK = 3, 0, 253
-_SCOPES = {RTN_UNICAST: _SCOPE_LINK, RTN_LOCAL: 254}  # RT_SCOPE_HOST
+_PROTO_BOOT, _SCOPE_UNIVERSE, SCOPE_LINK = 3, 0, 253
+_SCOPES = {RTN_UNICAST: SCOPE_LINK, RTN_LOCAL: 254}  # RT_SCOPE_HOST
 _FR_ACT_TO_TBL = 1
 _RTA_METRICS, _RTAX_LOCK, _RTAX_RTO_MIN = 8, 1, 13
 
@@ -317,12 +317,12 @@ class Rtnetlink(wire.Socket):
 
     # -- addresses --------------------------------------------------------------------------------------------------
 
-    def add_address(self, index: int, address: str, prefix_length: int, flags: int = 0) -> None:
-        """Give a link an address; one that it has is kept. flags: IFA_F_*.
+    def add_address(self, index: int, address: str, prefix_length: int, flags: int = 0, scope: int = 0) -> None:
+        """Give a link an address; one that it has is kept. flags: IFA_F_*; scope: RT_SCOPE_*.
 
         An IPv4 address comes with the one for all of its subnet, as ip(8) `brd +` gives it: programs ask for it.
         """
-        body = _local_address(index, address, prefix_length) + u32(8, flags)
+        body = _local_address(index, address, prefix_length, scope) + u32(8, flags)
         if family_of(address) == AF_INET and prefix_length < _PREFIX_WITHOUT_BROADCAST:
             mask = (1 << 32 - prefix_length) - 1
             body += attribute(4, (int.from_bytes(packed(address), "big") | mask).to_bytes(4, "big"))
@@ -404,8 +404,8 @@ def _only(answer: list[wire.Message]) -> bytes:
     return answer[0].payload
 
 
-def _local_address(index: int, address: str, prefix_length: int) -> bytes:
-    header = _IFADDR.pack(family_of(address), prefix_length, 0, _SCOPE_UNIVERSE, index)
+def _local_address(index: int, address: str, prefix_length: int, scope: int = 0) -> bytes:
+    header = _IFADDR.pack(family_of(address), prefix_length, 0, scope, index)
     return header + attribute(1, packed(address)) + attribute(2, packed(address))
 
 

@@ -183,6 +183,7 @@ def _connect(
             outer, own = route.link(name), inside.link(call.interface)
             if outer is None or own is None:
                 raise OSError(errno.ENODEV, "the links went at once", name)
+            links.close_port(name)
             quiet = rtnetlink.address_generation(ADDR_GEN_MODE_NONE)
             route.set_link(outer.index, rtnetlink.master(below), quiet, up=True)
             route.set_bridge_port(outer.index, isolated=conf.isolated, hairpin=conf.hairpin)
