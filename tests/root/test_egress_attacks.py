@@ -210,6 +210,39 @@ def test_who_comes_after_is_not_restricted(run: Run, orlop: Environment, outside
     assert not host.nft.has_table(IPV4, table)
 
 
+def test_who_stays_behind_is_not_let_out(run: Run, orlop: Environment, outside: Upstream) -> None:
+    """An engine takes the links away; here the resolver alone sees the end: of a container whose network another one
+    has joined, and of a monitor that was killed. Red: it opened the address, and who was still there was free."""
+    caged = ("--egress", "deny", "--egress-allow", "10.9.0.0/16")
+    owner, orphan = run("--name", "owner", *caged), run(*caged)
+    guest = run("--network", "container:owner")
+    free = run()
+    monitor = json.loads((orlop.root / "containers" / orphan.id / "status.json").read_text())["monitorPid"]
+    engine = orlop.engine_pid()
+    assert engine is not None
+    with serving(outside.place, 80) as web:
+        assert connect(free, B, 80) == A
+        _kill(engine)
+        init = _init(orphan)
+        for box, pid in ((owner, _init(owner)), (orphan, monitor)):
+            _kill(pid)
+            # When it is seen, its end of the resolver's sockets is closed: nobody answers there any more.
+            wait_until(lambda box=box: _is_unanswered(box))  # type: ignore[misc]
+        assert silent(guest, B, 80) and silent(orphan, B, 80)
+        assert connect(free, B, 80) == A
+        assert len(web.peers) == 2
+    _kill(init)  # nobody else does: its monitor is gone
+    orlop("rm", "-f", orphan.id, owner.id, guest.id)
+
+
+def _is_unanswered(box: Box) -> bool:
+    try:
+        ask(box, "x.test", stream=True)
+    except (OSError, AssertionError):
+        return True
+    return False
+
+
 def test_names_are_answered_after_both_were_killed(run: Run, orlop: Environment) -> None:
     """Red: the next engine started a resolver only for the next container."""
     orlop("network", "create", "left")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orlop.network.dns import forward, server
+from orlop.network.dns.egress import Allowed
 
 
 def test_timers_that_were_cancelled_are_not_kept() -> None:
@@ -50,3 +51,19 @@ def test_a_zone_is_a_link() -> None:
     assert (forward._scope(""), forward._scope("7")) == (0, 7)
     with pytest.raises(OSError, match=r"."):
         forward._scope("none-such")
+
+
+def test_a_port_is_one_of_a_protocol_that_has_ports() -> None:
+    """Red: of ICMP, GRE and all others, whatever stood where TCP has its port was taken for one."""
+
+    def opens(text: str, protocol: int, port: int) -> bool:
+        return any(a <= protocol <= b and c <= port <= d for (a, b), (c, d) in Allowed(text).ways())
+
+    assert [number for number in range(256) if opens("192.0.2.1:80", number, 80)] == [6, 17, 132]
+    assert [number for number in range(256) if opens("a.test:80", number, 80)] == [17, 132]  # TCP goes by the passage
+    assert [number for number in range(256) if opens("a.test:443", number, 443)] == [132]
+    assert [number for number in range(256) if opens("a.test:443/udp", number, 443)] == [17]
+    assert [number for number in range(256) if opens("a.test/icmp", number, 9)] == [1, 58]
+    assert not any(opens("a.test/dns", number, 443) for number in range(256))
+    assert all(opens("192.0.2.0/24", number, 0) for number in range(256))
+    assert not opens("192.0.2.1:80", 6, 81) and not opens("a.test", 17, 443) and opens("a.test", 17, 444)

@@ -15,8 +15,8 @@ Invariants:
 4. A name leads to no address of this machine and of no container, and to none of a link's own (169.254.169.254, where
    clouds keep credentials), whatever its server says: to those leads an entry with their address.
 5. Whoever is restricted stays so while its networks change: nothing is taken out before its successor is there.
-6. Containers on one bridge reach each other: what they send to each other passes no rule here. Where they must not,
-   each needs a network of its own, or one without ICC.
+6. What containers on one bridge send to each other passes these rules only where br_netfilter is loaded (docker does).
+   Where they must not reach each other anywhere, each needs a network of its own, or one without ICC.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import zlib
 
 from ...linux.netlink import nftables as nft
 from ...linux.netlink.nftables import ACCEPT, DROP, IPV6, Batch, Element, Hook
+from ...linux.netlink.rtnetlink import Rtnetlink
 from ...spec.network import Attempt
 from .. import firewall, subnet
 from ..firewall import FAMILIES, NUMBERS
@@ -98,14 +99,16 @@ class Allowed:
         if self.protocol:
             number = NUMBERS[self.protocol]
             return [] if self.is_led else [((number, number), (first, last))]
+        if self.port:  # of those that have ports: what stands in its place elsewhere is anything
+            with_ports = [number for number in NUMBERS.values() if not self.name or number != _TCP]
+            return [
+                ((one, one), (first, last)) for one in with_ports if not (self.name and (one, first) == (_UDP, _QUIC))
+            ]
         if not self.name:
             return [((0, 255), (first, last))]
-        datagrams = ((first, min(last, _QUIC - 1)), (max(first, _QUIC + 1), last))
         others = ((0, _TCP - 1), (_TCP + 1, _UDP - 1), (_UDP + 1, 255))
-        return [
-            *((one, (first, last)) for one in others),
-            *(((_UDP, _UDP), one) for one in datagrams if one[0] <= one[1]),
-        ]
+        datagrams = ((first, _QUIC - 1), (_QUIC + 1, last))
+        return [*((one, (first, last)) for one in others), *(((_UDP, _UDP), one) for one in datagrams)]
 
     def names(self, name: str) -> bool:
         """Tell whether this entry allows a name."""
@@ -185,6 +188,7 @@ class Gatekeeper:
         self._is_outside = is_outside
         self._senders = Senders(table, group_of(table) if self.attempts is not None else None)
         self._socket = nft.Nftables()
+        self._route = Rtnetlink()
         self._members: dict[str, Restricted] = {}
         self._passages: dict[str, Passage] = {}
         self._ways = 0  # how many sets there are
@@ -258,9 +262,15 @@ class Gatekeeper:
         if self.attempts is not None:
             self.attempts.forget(member_id)
         self._shut(member_id, member)
+        self._senders.seal(self._socket, member.links)
         for address in member.addresses:
             self._reopen(member, address)
-        self._senders.remove(self._socket, member.links)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove the chains of links that are gone: kernels from 6.16 on keep them."""
+        gone = [link for link in self._senders.strangers(self._socket) if self._route.link(link) is None]
+        self._senders.remove(self._socket, gone)
 
     def _shut(self, member_id: str, member: Restricted) -> None:
         """Close every way that was opened for it."""
@@ -288,7 +298,7 @@ class Gatekeeper:
                 for data in list(self._socket.elements(family.number, self._table, name)):
                     if data not in kept:
                         self._drop_element(family.number, name, data)
-        self._senders.remove(self._socket, self._senders.strangers(self._socket))
+        self._sweep()
 
     def _drop_element(self, number: int, name: str, data: bytes) -> None:
         self._try(lambda batch: batch.delete_elements(number, self._table, name, [Element(data)]))
@@ -319,10 +329,12 @@ class Gatekeeper:
         return may
 
     def close(self) -> None:
-        """Remove the table: nobody is in it any more."""
-        if not self._members:
+        """Remove the table if nobody is in it any more; what has a link yet stays closed, until that is removed."""
+        self._sweep()
+        if not self._members and not self._senders.strangers(self._socket):
             firewall.forget(self._socket, self._table)
         self._socket.close()
+        self._route.close()
         if self.attempts is not None:
             self.attempts.close()
 
@@ -447,6 +459,7 @@ class Gatekeeper:
                     raise
         if existed:
             self._close_ways()
+            self._sweep()
 
     def _close_ways(self) -> None:
         """Close what an earlier resolver has let through: nobody would close it in time. Who runs is told of again."""

@@ -8,7 +8,7 @@ chain of its own, where its packets come in on the machine's side, before a brid
 
 Invariants:
 1. What is neither IP from an address of this link, nor ARP for it, nor finds neighbours (RFC 4861, RFC 3810), drops.
-2. A chain is there before its link is up, and goes when its container is released.
+2. A chain is there before its link is up. It drops everything from its container's end on, and goes with the link.
 """
 
 from __future__ import annotations
@@ -52,6 +52,20 @@ class Senders:
         batch.flush_chain(NETDEV, self._table, link)
         for rule in self._rules(link, addresses):
             batch.add_rule(NETDEV, self._table, link, rule)
+
+    def seal(self, socket: nft.Nftables, links: Collection[str]) -> None:
+        """Have links send nothing any more: whoever they were for has ended, and others may still be where they lead to
+        (`--network container:NAME`, or an init that outlived its monitor). Raises OSError."""
+        for link in links:
+            self.links.pop(link, None)
+            batch = Batch()
+            batch.flush_chain(NETDEV, self._table, link)
+            batch.add_rule(NETDEV, self._table, link, [nft.verdict(DROP)])
+            try:
+                socket.commit(batch)
+            except OSError as failure:
+                if failure.errno != errno.ENOENT:  # it went with its link
+                    raise
 
     def remove(self, socket: nft.Nftables, links: Collection[str]) -> None:
         """Forget links, which may be gone already, and their chains with them. Raises OSError."""
