@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +256,185 @@ def test_configurations_that_are_none(orlop: Environment, plugins: Path) -> None
     refused = orlop("run", "--rm", "--cni", "p", "-p", "80:80", "host", "true", check=False)
     assert "no plugin of the network has the capability portMappings" in refused.stderr
     assert socket.AF_INET and leases(plugins, "p") == []
+
+
+_WORDS = "portMappings ipRanges bandwidth dns ips mac infinibandGUID deviceID aliases cgroupPath"
+ALL = dict.fromkeys(_WORDS.split(), True)
+
+
+def test_every_capability_is_told_and_one_that_nobody_takes_is_refused(
+    run: Run, orlop: Environment, plugins: Path
+) -> None:
+    """Red: without `cni.chosen`, the option is passed over in silence."""
+    log = fake(plugins, "every", GOOD)
+    configure(plugins, "all", {"type": "every", "capabilities": ALL})
+    configure(plugins, "nil", {"type": "every"})
+    chosen = {
+        "bandwidth": '{"ingressRate": 1000, "ingressBurst": 2000}',
+        "ipRanges": '[[{"subnet": "10.66.0.0/24"}]]',
+        "deviceID": "0000:3b:00.5",
+        "infinibandGUID": "c2:11:22:33:44:55:66:77",
+    }
+    texts = [f"cni.{name}={value}".replace('"', '""') for name, value in chosen.items()]
+    words = [f'--driver-opt="{text}"' for text in texts]  # each a line of CSV, as docker's
+    orlop("network", "create", "-d", "cni", "all")
+    orlop("network", "create", "-d", "cni", "nil")
+    box = run("--network", "bridge", "--dns", "10.9.8.7", "--dns-search", "a.example", "--dns-option", "ndots:2")
+    orlop("network", "connect", *words, "--ip", "10.66.0.9", "--alias", "deck", "all", box.id)
+    told = requests(log)[0]["conf"]["runtimeConfig"]
+    assert told["bandwidth"] == {"ingressRate": 1000, "ingressBurst": 2000}
+    assert told["ipRanges"] == [[{"subnet": "10.66.0.0/24"}]]
+    assert (told["deviceID"], told["infinibandGUID"]) == (chosen["deviceID"], chosen["infinibandGUID"])
+    assert told["dns"] == {"servers": ["10.9.8.7"], "searches": ["a.example"], "options": ["ndots:2"]}
+    assert told["ips"] == ["10.66.0.9"] and "deck" in told["aliases"]["all"]
+    assert told["cgroupPath"].endswith(f"/{box.id}")
+    refused = orlop("network", "connect", words[0], "nil", box.id, check=False)
+    assert "no plugin of the network has the capability bandwidth" in refused.stderr
+    for word in ("cni.bandwidth={", "cni.bandwidth=", "cni./=1"):
+        refused = orlop("network", "connect", f"--driver-opt={word}", "all", box.id, check=False)
+        assert refused.code != 0, word
+    refused = orlop("run", "--rm", "--network", "all", "--ip", "10.66.0.77", "host", "true", check=False)
+    assert "plugins do not give it the address 10.66.0.77" in refused.stderr
+    assert requests(log)[-1]["COMMAND"] == "DEL"
+
+
+def test_what_was_added_is_cached_as_libcni_has_it_until_it_is_deleted(
+    run: Run, orlop: Environment, plugins: Path
+) -> None:
+    """Red: without `cache.add`, other runtimes and the next collection find nothing."""
+    log = fake(plugins, "kept", GOOD + "if command == 'DEL' and os.path.exists(sys.argv[0] + '.sick'): sys.exit(1)")
+    path = configure(plugins, "k", {"type": "kept", "capabilities": {"aliases": True}}, version="0.4.0")
+    box = run("--cni", "k", "--name", "web")
+    place = orlop.root / "cni" / "results" / f"k-{box.id}-eth0"
+    kept = json.loads(place.read_text())
+    assert list(kept) == [
+        *("kind", "containerId", "config", "ifName", "networkName", "netns", "cniArgs", "capabilityArgs", "result")
+    ]
+    assert (kept["kind"], kept["containerId"], kept["networkName"]) == ("cniCacheV1", box.id, "k")
+    assert json.loads(base64.b64decode(kept["config"])) == json.loads(path.read_text())
+    assert kept["cniArgs"] == [["IgnoreUnknown", "1"]]
+    assert kept["result"] == {"cniVersion": "0.4.0", "ips": [{"address": "10.66.0.9/24"}], "dns": {}}
+    (plugins / "kept.sick").touch()
+    orlop("rm", "-f", box.id)
+    assert place.exists()  # a plugin has refused
+    (plugins / "kept.sick").unlink()
+    foreign = place.parent / "k-other-eth0"
+    foreign.write_text(json.dumps({**kept, "containerId": "other", "netns": "/proc/self/ns/net"}))
+    (place.parent / "k-broken").write_text("{")
+    os.mkfifo(place.parent / "k-pipe")
+    orlop("network", "cni", "gc", "k")
+    assert not place.exists() and foreign.exists()
+    last = requests(log)[-1]
+    assert (last["COMMAND"], last["CONTAINERID"], last["conf"]["prevResult"]) == ("DEL", box.id, kept["result"])
+    assert last["conf"]["runtimeConfig"] == {"aliases": kept["capabilityArgs"]["aliases"]}
+    assert [one["COMMAND"] for one in requests(log)] == ["ADD", "DEL", "DEL"]  # no GC before 1.1.0
+
+
+def test_plugins_lie_in_a_directory_beside_the_list(run: Run, orlop: Environment, plugins: Path) -> None:
+    """Red: without what `conflist.read` takes from there, the list has no plugin."""
+    first, second = fake(plugins, "first", GOOD), fake(plugins, "second", GOOD)
+    for name in ("open", "closed"):
+        beside = plugins.parent / "net.d" / name
+        beside.mkdir()
+        (beside / "20-b.conf").write_text('{"type": "second", "k": 2}')
+        (beside / "10-a.conf").write_text('{"type": "second", "k": 1}')
+        (beside / "10-a.txt").write_text("{")
+    configure(plugins, "open", {"type": "first"}, version="1.1.0", loadOnlyInlinedPlugins="False")
+    configure(plugins, "closed", {"type": "first"}, version="1.1.0", loadOnlyInlinedPlugins=True, disableGC="true")
+    box = run("--cni", "open")
+    assert [one["conf"]["k"] for one in requests(second)] == [1, 2]
+    other = run("--cni", "closed")
+    assert len(requests(second)) == 2
+    before = len(requests(first))
+    orlop("network", "cni", "gc", "closed")
+    assert len(requests(first)) == before
+    orlop("rm", "-f", box.id, other.id)
+
+
+@contextmanager
+def started(orlop: Environment, *words: str) -> Iterator[None]:
+    """A command under way; its end is waited for."""
+    command = orlop.popen(*words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        command.wait(60)
+
+
+def _killed(orlop: Environment) -> None:
+    pid = orlop.engine_pid()
+    assert pid is not None
+    processes.kill(pid, processes.start_time(pid))
+
+
+SLOW_ADD = """
+if command == 'ADD':
+    while not os.path.exists(sys.argv[0] + '.go'): time.sleep(0.01)
+    open(sys.argv[0] + '.lease', 'w').close()
+if command == 'DEL' and os.path.exists(sys.argv[0] + '.lease'): os.unlink(sys.argv[0] + '.lease')
+"""
+
+
+def test_a_plugin_that_outlives_its_engine_is_ended_before_it_is_asked_again(orlop: Environment, plugins: Path) -> None:
+    """Red: without `turns.taken`, the ADD of a dead engine goes on behind the next one's DEL."""
+    log = fake(plugins, "slow", SLOW_ADD + GOOD)
+    configure(plugins, "s", {"type": "slow"})
+    orlop("network", "create", "-d", "cni", "s")
+    with started(orlop, "run", "--rm", "--network", "s", "host", "true"):
+        wait_until(lambda: [one["COMMAND"] for one in requests(log)] == ["ADD"])
+        _killed(orlop)
+    orlop("ps")  # the next engine
+    wait_until(lambda: [one["COMMAND"] for one in requests(log)][1:2] == ["DEL"])
+    (plugins / "slow.go").touch()
+    wait_until(lambda: not [pid for pid in processes.pids() if str(plugins / "slow") in processes.title(pid)])
+    assert not (plugins / "slow.lease").exists()
+    wait_until(lambda: not os.listdir(orlop.run / "cni"))
+
+
+def test_what_was_added_when_the_engine_dies_is_given_back(orlop: Environment, host: Netns, plugins: Path) -> None:
+    """Red: without `client.add` telling of each result, the reference plugin's chains stay."""
+    if peers.find("iptables") is None:
+        pytest.skip("needs: iptables")
+    marks = plugins.parent / "engine"
+    fake(
+        plugins,
+        "last",
+        f"""
+if command == 'ADD':
+    open({str(marks)!r}, 'w').close()
+    time.sleep(1000)
+""",
+    )
+    configure(plugins, "x", bridge(plugins), PORTMAP, {"type": "last"})
+    orlop("network", "create", "-d", "cni", "x")
+    with started(orlop, "run", "--rm", "--network", "x", "-p", "8085:80", "host", "true"):
+        wait_until(marks.exists)
+        assert leases(plugins) == ["10.77.0.2"]
+        _killed(orlop)
+    orlop("ps")
+    wait_until(lambda: leases(plugins) == [])
+    wait_until(lambda: "10.77.0." not in host.run(peers.find("iptables") or "", "-t", "nat", "-S"))
+    assert not [link.name for link in host.route.links() if link.name.startswith("veth")]
+
+
+HANGING_DEL = """
+if command == 'DEL':
+    while not os.path.exists(sys.argv[0] + '.go'): time.sleep(0.01)
+"""
+
+
+def test_a_plugin_that_hangs_at_the_end_delays_its_own_container_alone(
+    run: Run, orlop: Environment, plugins: Path
+) -> None:
+    """Red: with the plugins of ended containers asked under the networks' lock, nobody else starts meanwhile."""
+    log = fake(plugins, "hang", HANGING_DEL + GOOD)
+    configure(plugins, "h", {"type": "hang"})
+    box = run("--cni", "h")
+    orlop("kill", box.id)
+    wait_until(lambda: requests(log)[-1]["COMMAND"] == "DEL")
+    assert orlop("run", "--rm", "host", "true").code == 0
+    with started(orlop, "start", box.id):
+        assert orlop("run", "--rm", "host", "true").code == 0
+        assert [one["COMMAND"] for one in requests(log)] == ["ADD", "DEL"]
+        (plugins / "hang.go").touch()
+    wait_until(lambda: [one["COMMAND"] for one in requests(log)] == ["ADD", "DEL", "ADD"])

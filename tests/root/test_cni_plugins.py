@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def normal(told: Any) -> Any:
     return told
 
 
-@pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0"])
+@pytest.mark.parametrize("version", ["0.2.0", "0.3.1", "0.4.0", "1.0.0"])
 def test_results_and_leases_are_those_of_the_reference_plugins(
     host: Netns, both: Path, empty: str, version: str
 ) -> None:
@@ -104,7 +105,7 @@ def test_results_and_leases_are_those_of_the_reference_plugins(
         told[ours] = normal(said)
         place = Path(wanted["ipam"]["dataDir"]) / "x"
         kept[ours] = {one.name: one.read_bytes() for one in place.iterdir() if one.name != "lock"}
-        if version != "0.3.1":
+        if version not in ("0.2.0", "0.3.1"):
             assert call(host, both, wanted["type"], "CHECK", {**wanted, "prevResult": said}, empty)[0] == 0, ours
         assert call(host, both, wanted["type"], "DEL", {**wanted, "prevResult": said}, empty) == (0, None)
         assert call(host, both, wanted["type"], "DEL", wanted, empty) == (0, None)  # again
@@ -161,6 +162,69 @@ def test_a_network_of_our_own_plugins(run: Run, orlop: Environment, host: Netns,
     ):
         for name in names:
             assert list(host.nft.elements(2, table, name)) == []
+
+
+OWN = ("bridge", "portmap", "firewall")
+RULES = {
+    "orlop-cni-masq": ("masqueraded",),
+    "orlop-cni-ports": ("ports-anywhere", "hairpin"),
+    "orlop-cni-firewall": ("within",),
+}
+
+
+def _attached(
+    place: Netns, directory: Path, command: str, netns: str, container: str, previous: Any = None
+) -> list[tuple[int, Any]]:
+    """Run our own plugins one after the other, with one published port; return what each says."""
+    conf: dict[str, Any] = {
+        **bridge(directory, type=OURS["bridge"]),
+        "cniVersion": "1.0.0",
+        "name": "x",
+        "ingressPolicy": "same-bridge",
+        "runtimeConfig": {"portMappings": [{"hostPort": 8085, "containerPort": 80}]},
+    }
+    conf["ipam"]["type"] = OURS["host-local"]
+    told: list[tuple[int, Any]] = []
+    for kind in OWN:
+        done = call(
+            place, directory, f"orlop-cni-{kind}", command, conf | previous if previous else conf, netns, container
+        )
+        told.append(done)
+        if command == "ADD":
+            previous = {"prevResult": done[1]}
+            if done[0]:
+                break
+    return told
+
+
+def _marked(host: Netns) -> set[str]:
+    return {
+        comment for table, names in RULES.items() for name in names for _, comment in host.nft.commented(2, table, name)
+    }
+
+
+def test_an_end_without_a_result_takes_back_its_own_and_nobody_elses(host: Netns, both: Path, empty: str) -> None:
+    """Red: with rules found by what prevResult says, those of a container whose ADD nobody heard of stay."""
+    assert [code for code, _ in _attached(host, both, "ADD", empty, "c1")] == [0, 0, 0]
+    assert _marked(host) == {"x c1 eth0"}
+    # The port is c1's, and its DEL is not the other's.
+    with closing(Netns()) as second:
+        refused = _attached(host, both, "ADD", f"/proc/{os.getpid()}/fd/{second.fd}", "c2")
+        assert [code for code, _ in refused] == [0, 1]
+        assert "a port is taken already, by x c1 eth0" in refused[1][1]["msg"]
+        assert [code for code, _ in _attached(host, both, "DEL", "", "c2")] == [0, 0, 0]
+    assert _marked(host) == {"x c1 eth0"}
+    code, said = call(host, both, "orlop-cni-portmap", "GC", {"cniVersion": "1.1.0", "name": "x"})
+    assert (code, said["code"]) == (1, 7)  # nobody says who is valid
+    valid = {"cniVersion": "1.1.0", "name": "x", "cni.dev/attachments": [{"containerID": "c1", "ifname": "eth0"}]}
+    for name in ("x", "other"):
+        assert call(host, both, "orlop-cni-portmap", "GC", {**valid, "name": name}) == (0, None)
+    assert _marked(host) == {"x c1 eth0"}
+    # A second ADD of the same is refused, and takes nothing away.
+    assert _attached(host, both, "ADD", empty, "c1")[0][0] == 1
+    assert leases(both) == ["10.77.0.2"]
+    assert [code for code, _ in _attached(host, both, "DEL", "", "c1")] == [0, 0, 0]
+    assert _marked(host) == set() and leases(both) == []
 
 
 def test_an_isolation_that_can_not_be_kept_is_refused(run: Run, orlop: Environment, host: Netns, both: Path) -> None:

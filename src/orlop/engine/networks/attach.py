@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import threading
 
 from ...linux.netlink import namespace
 from ...linux.netlink.rtnetlink import Rtnetlink
@@ -194,8 +195,8 @@ def may_do_without(record: ContainerRecord) -> bool:
 def _connect(engine: Engine, record: ContainerRecord, inside: Rtnetlink, fd: int) -> Attachment:
     """Put a new namespace into a container's networks. Raises as `prepare`, and OSError; nothing is left then."""
     networks = engine.networks
+    release(engine, record.id)  # what an earlier start has left
     with networks.lock:
-        release(engine, record.id)  # what an earlier start has left
         release_ended(engine)
         attachment = _hold(engine, record)
         try:
@@ -208,7 +209,7 @@ def _connect(engine: Engine, record: ContainerRecord, inside: Rtnetlink, fd: int
             networks.publish(forwards_of(attachment))
             attachment = _relayed(engine, record, attachment)
         except BaseException:
-            release(engine, record.id)
+            _begin_release(engine, record.id)
             raise
     return attachment
 
@@ -241,18 +242,41 @@ def _end_relay(attachment: Attachment) -> None:
 
 def release(engine: Engine, container_id: str) -> None:
     """Give back what a container holds: rules, links, addresses. It may hold nothing."""
+    parting = _begin_release(engine, container_id) or engine.networks.partings.get(container_id)
+    if parting is not None:
+        parting.join()
+
+
+def _begin_release(engine: Engine, container_id: str) -> threading.Thread | None:
+    """Give back what of it is ours. What plugins have to do goes on by itself: return it, None where there is nothing.
+
+    Whoever starts the container again waits for it (`release`); other containers do not.
+    """
     networks = engine.networks
     attachment = _withdraw(engine, container_id)
-    if attachment is not None:
-        netns = networks.namespaces.pop(container_id, None)
+    if attachment is None:
+        return None
+    held = cni.members(engine, attachment.endpoints)
+    netns = networks.namespaces.pop(container_id, None)
+
+    def part() -> None:
         try:
-            cni.disconnect(engine, container_id, attachment.endpoints, netns)
+            cni.disconnect(engine, container_id, held, netns)
         finally:
             if netns is not None:
                 os.close(netns)
-        with networks.lock:
-            if networks.attachments.get(container_id) is None:
-                networks.attachments.drop(container_id)
+            with networks.lock:
+                networks.partings.pop(container_id, None)
+                if networks.attachments.get(container_id) is None:
+                    networks.attachments.drop(container_id)
+
+    if not held:
+        part()
+        return None
+    parting = threading.Thread(target=part, name="CNI", daemon=True)
+    networks.partings[container_id] = parting
+    parting.start()
+    return parting
 
 
 def _withdraw(engine: Engine, container_id: str) -> Attachment | None:
@@ -299,12 +323,15 @@ def _reserve(held: Attachment, subject: str) -> list[socket]:
 
 
 def release_ended(engine: Engine) -> None:
-    """Give back what containers hold that do not run any more: their ends may not have been dealt with yet."""
+    """Give back what containers hold that do not run any more: their ends may not have been dealt with yet.
+
+    Nobody waits for plugins here.
+    """
     for container_id in list(engine.networks.attachments.all):
         if container_id not in engine.networks.starting:
             task = state.observe(engine.records.path(container_id), engine.boot_id)
             if task.state in (state.CREATED, state.EXITED):
-                release(engine, container_id)
+                _begin_release(engine, container_id)
 
 
 def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: EndpointRequest) -> None:
@@ -319,7 +346,7 @@ def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: End
             interface = interfaces.name(network, wish, taken, record.subject)
             endpoint = _decide(engine, record, network, wish, interface)
             if network.driver == cni.DRIVER:
-                endpoint = cni.intended(endpoint, network, wish, ())
+                endpoint = cni.intended(endpoint, network, wish, (), record)
             after = held.replace(endpoints=(*held.endpoints, endpoint))
             asked = {**_asked(engine, record), network.id: wish}
             after = after.replace(gateway=_gateway(engine, after.endpoints, asked))
@@ -340,11 +367,18 @@ def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: End
             with networks.lock:
                 names.update(engine, record.replace(request=_with(record, wish)), after, fd)
         except BaseException:
+            cni.disconnect(engine, record.id, cni.members(engine, (_kept(engine, record.id, endpoint),)), fd)
             with networks.lock:
                 networks.attachments.hold(record.id, held)
             raise
     finally:
         os.close(fd)
+
+
+def _kept(engine: Engine, container_id: str, endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint with what is known of it by now."""
+    held = engine.networks.attachments.get(container_id)
+    return next((one for one in held.endpoints if one.id == endpoint.id), endpoint) if held else endpoint
 
 
 def disconnect_running(engine: Engine, record: ContainerRecord, pid: int, network: Network) -> None:
@@ -364,10 +398,16 @@ def disconnect_running(engine: Engine, record: ContainerRecord, pid: int, networ
                 links.unplug(inside, endpoint)
             if endpoint.link:
                 links.delete_link(networks.route, endpoint.link)
-            networks.attachments.hold(record.id, after)
+            leaving = cni.members(engine, (endpoint,))
+            # An endpoint of plugins is on disk until they are through.
+            networks.attachments.hold(record.id, after.replace(endpoints=held.endpoints) if leaving else after)
             _reroute(engine, record, (inside, _asked(engine, record)), held, after)
             names.update(engine, record, after, fd)
-        cni.disconnect(engine, record.id, (endpoint,), fd)
+        cni.disconnect(engine, record.id, leaving, fd)
+        if leaving:
+            with networks.lock:
+                now = networks.attachments.get(record.id) or after
+                networks.attachments.hold(record.id, now.replace(endpoints=left))
     finally:
         os.close(fd)
 
@@ -440,17 +480,22 @@ def _held(engine: Engine, record: ContainerRecord) -> Attachment:
     attachment = attachment.replace(gateway=gateway, ports=published, host_access=reached)
     networks.reserved[record.id] = _reserve(attachment, record.subject)
     attachment = attachment.replace(
-        endpoints=tuple(_intended(engine, one, asked[one.network_id], attachment) for one in attachment.endpoints)
+        endpoints=tuple(
+            _intended(engine, one, asked[one.network_id], attachment, record) for one in attachment.endpoints
+        )
     )
     networks.attachments.hold(record.id, attachment)
     return attachment
 
 
-def _intended(engine: Engine, endpoint: Endpoint, wish: EndpointRequest, attachment: Attachment) -> Endpoint:
+def _intended(
+    engine: Engine, endpoint: Endpoint, wish: EndpointRequest, attachment: Attachment, record: ContainerRecord
+) -> Endpoint:
     network = engine.networks.store.get(endpoint.network_id)
     if network is None or network.driver != cni.DRIVER:
         return endpoint
-    return cni.intended(endpoint, network, wish, attachment.ports if attachment.gateway == network.id else ())
+    ports = attachment.ports if attachment.gateway == network.id else ()
+    return cni.intended(endpoint, network, wish, ports, record)
 
 
 def _reached(engine: Engine, record: ContainerRecord, endpoint: Endpoint | None) -> tuple[Published, ...]:

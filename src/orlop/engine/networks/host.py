@@ -73,6 +73,7 @@ class Networks:
         self.trouble = ""  # what the uplink said last
         self.reserved: dict[str, list[socket]] = {}  # of containers: what keeps their ports from other programs
         self.namespaces: dict[str, int] = {}  # of containers whose plugins want to see it at the end: descriptors
+        self.partings: dict[str, threading.Thread] = {}  # of containers whose plugins are giving back what they had
         self.follower: Follower | None = None  # of the MTU, from the first container on
         self.starting: set[str] = set()  # containers between their endpoints and their process
         self._removals: list[threading.Thread] = []
@@ -207,7 +208,7 @@ class Networks:
         self.resolver.close()
         with self.lock:  # under which each of them is started
             self._left = True
-            removals = list(self._removals)
+            removals = [*self._removals, *self.partings.values()]
         if self.follower is not None:
             self.follower.close()
         for removal in removals:

@@ -201,13 +201,22 @@ class Hook:
         self.policy = policy
 
 
+_UDATA_COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT, as libnftnl has it
+
+
 class Element:
-    """An element of a set or map. end: the last key of an interval in a concatenation; timeout in milliseconds."""
+    """An element of a set or map. end: the last key of an interval in a concatenation; timeout in milliseconds.
 
-    __slots__ = ("data", "end", "key", "timeout_ms")
+    comment: what nft(8) shows beside it, at most 128 bytes.
+    """
 
-    def __init__(self, key: bytes, *, end: bytes = b"", data: bytes = b"", timeout_ms: int = 0) -> None:
+    __slots__ = ("comment", "data", "end", "key", "timeout_ms")
+
+    def __init__(
+        self, key: bytes, *, end: bytes = b"", data: bytes = b"", timeout_ms: int = 0, comment: str = ""
+    ) -> None:
         self.key = key
+        self.comment = comment
         self.end = end
         self.data = data
         self.timeout_ms = timeout_ms
@@ -220,6 +229,9 @@ class Element:
             parts.append(nested(2, attribute(1, self.data)))
         if self.timeout_ms:
             parts.append(attribute(4, self.timeout_ms.to_bytes(8, "big")))
+        if self.comment:
+            said = self.comment.encode() + b"\0"
+            parts.append(attribute(6, bytes([_UDATA_COMMENT, len(said)]) + said))
         return nested(1, *parts)
 
 
@@ -409,11 +421,22 @@ class Nftables(wire.Socket):
 
     def elements(self, family: int, table: str, name: str) -> Iterator[bytes]:
         """Yield the keys of a set."""
+        for key, _ in self.commented(family, table, name):
+            yield key
+
+    def commented(self, family: int, table: str, name: str) -> Iterator[tuple[bytes, str]]:
+        """Yield the keys of a set, and the comments of its elements."""
         body = _header(family) + text(1, table) + text(2, name)
         for found in self.dump(_SUBSYSTEM | _GETSETELEM, body, "nftables list set", name):
             for kind, listed in wire.each(wire.attributes(found.payload[4:]).get(3, b"")):
                 if kind == 1:
-                    yield wire.attributes(wire.attributes(listed).get(1, b"")).get(1, b"")
+                    said = wire.attributes(listed)
+                    comment = said.get(6, b"")
+                    is_comment = len(comment) > 2 and comment[0] == _UDATA_COMMENT
+                    yield (
+                        wire.attributes(said.get(1, b"")).get(1, b""),
+                        wire.string(comment[2 : 2 + comment[1]]) if is_comment else "",
+                    )
 
     def has_table(self, family: int, table: str) -> bool:
         """Tell whether a table exists."""

@@ -6,24 +6,28 @@ caller (`Added`), because a plugin is told at its end what it did at the beginni
 
 from __future__ import annotations
 
+from ...spec import jsonio
 from ...spec.errors import Internal, OrlopError, Unsupported
+from . import versions
 from .conflist import VERSIONS, Conflist, has_capability
 from .plugin import Plugins, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
-_MARK = "cni.dev/valid-attachments"
+RESULT_BYTES_MAX = 1 << 16  # it is kept, with those of other networks, in a file that has its limit
+MARKS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # the second is what the specification said at first
 
 
 class Place:
     """A container's place in a network of plugins. netns: a path, "" once it is gone.
 
     capabilities: what the runtime has to say, by the capability's name: portMappings, ips, mac, aliases.
+    needed: those of them that a plugin has to take.
     """
 
-    __slots__ = ("args", "capabilities", "container", "interface", "netns")
+    __slots__ = ("args", "capabilities", "container", "interface", "needed", "netns")
 
     def __init__(
         self,
@@ -32,29 +36,41 @@ class Place:
         netns: str = "",
         capabilities: Mapping[str, object] | None = None,
         args: str = "",
+        needed: Collection[str] = ("portMappings",),
     ) -> None:
         self.container = container
         self.interface = interface
         self.netns = netns
         self.capabilities = dict(capabilities or {})
         self.args = args
+        self.needed = needed
 
     def request(self, command: str) -> Request:
         return Request(command, self.container, self.netns, self.interface, self.args)
 
 
-def add(plugins: Plugins, network: Conflist, place: Place) -> dict[str, object]:
-    """Connect a container; return the last plugin's result. Raises OrlopError; everything is deleted again then."""
+def add(
+    plugins: Plugins, network: Conflist, place: Place, keep: Callable[[dict[str, object]], None] | None = None
+) -> dict[str, object]:
+    """Connect a container; return the last plugin's result. Raises OrlopError; everything is deleted again then.
+
+    keep: is told of each result, for whoever has to delete when we can't.
+    """
     for capability in place.capabilities:
-        if not network.can(capability) and capability in ("portMappings",):
+        if capability in place.needed and not network.can(capability):
             cause = f"no plugin of the network has the capability {capability}"
-            hint = 'add a plugin such as {"type": "portmap", "capabilities": {"portMappings": true}}'
+            kind = "portmap" if capability == "portMappings" else "NAME"
+            hint = f'add a plugin such as {{"type": "{kind}", "capabilities": {{"{capability}": true}}}}'
             raise Unsupported("connect", f"CNI network {network.name}", cause, hint=hint)
     result: dict[str, object] = {}
     try:
         for plugin in network.plugins:
             config = _config(network, plugin, place, result)
-            result = _spoken(plugins.run(_type(plugin), place.request("ADD"), config), _type(plugin)) or result
+            said = plugins.run(_type(plugin), place.request("ADD"), config)
+            if said:
+                result = _spoken(said, network, _type(plugin))
+                if keep is not None:
+                    keep(result)
     except OrlopError:
         try:
             delete(plugins, network, place, result)
@@ -64,26 +80,42 @@ def add(plugins: Plugins, network: Conflist, place: Place) -> dict[str, object]:
     return result
 
 
-def _spoken(result: dict[str, object], kind: str) -> dict[str, object]:
-    """Return a result whose form we know; one that names no version has the request's. Raises Internal."""
-    version = result.get("cniVersion", VERSIONS[-1])
+def _spoken(said: dict[str, object], network: Conflist, kind: str) -> dict[str, object]:
+    """Return a result in the form of the network's version; one that names none has it. Raises Internal."""
+    version = said.get("cniVersion") or network.version
+    subject, cause = f"CNI plugin {kind}", "its answer to ADD can't be understood"
     if version not in VERSIONS:
-        cause = f"its answer to ADD can't be understood: its cniVersion ({str(version)[:40]!r}) is not spoken here"
-        raise Internal("connect", f"CNI plugin {kind}", cause, hint=f"known are {', '.join(VERSIONS)}")
-    return result
+        cause += f": its cniVersion ({str(version)[:40]!r}) is not spoken here"
+        raise Internal("connect", subject, cause, hint=f"known are {', '.join(VERSIONS)}")
+    if len(jsonio.dump(said)) > RESULT_BYTES_MAX:
+        raise Internal("connect", subject, f"{cause}: it has more than {RESULT_BYTES_MAX} bytes", hint="")
+    if version == network.version:
+        return {**said, "cniVersion": version}
+    try:
+        return versions.told(said, network.version)
+    except ValueError as wrong:
+        raise Internal("connect", subject, f"{cause}: {wrong}", hint="report it to whoever made it") from None
 
 
 def delete(plugins: Plugins, network: Conflist, place: Place, result: Mapping[str, object]) -> None:
     """Disconnect a container. Every plugin is asked, whatever the others say. Raises OrlopError: the first trouble."""
     wrong: OrlopError | None = None
-    known = result if network.at_least("0.4.0") else {}
     for plugin in reversed(network.plugins):
         try:
-            plugins.run(_type(plugin), place.request("DEL"), _config(network, plugin, place, known))
+            delete_of(plugins, network, plugin, (place, result))
         except OrlopError as failure:
             wrong = wrong or failure
     if wrong is not None:
         raise wrong
+
+
+def delete_of(
+    plugins: Plugins, network: Conflist, plugin: Mapping[str, object], attachment: tuple[Place, Mapping[str, object]]
+) -> None:
+    """Have one plugin of a network disconnect a container. Raises OrlopError."""
+    place, result = attachment
+    known = result if network.at_least("0.4.0") else {}
+    plugins.run(_type(plugin), place.request("DEL"), _config(network, plugin, place, known))
 
 
 def check(plugins: Plugins, network: Conflist, place: Place, result: Mapping[str, object]) -> None:
@@ -121,7 +153,7 @@ def collect(plugins: Plugins, network: Conflist, valid: Iterable[tuple[str, str]
     attachments = [{"containerID": container, "ifname": interface} for container, interface in valid]
     for plugin in network.plugins:
         try:
-            config = {**_config(network, plugin, None, {}), _MARK: attachments}
+            config = {**_config(network, plugin, None, {}), **dict.fromkeys(MARKS, attachments)}
             plugins.run(_type(plugin), Request("GC"), config)
         except OrlopError as failure:
             wrong = wrong or failure

@@ -6,12 +6,13 @@ import os
 
 from ...spec import jsonio
 from ...spec.errors import Invalid, NotFound, OrlopError, Unsupported
+from . import versions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")  # whose results and verbs we speak
+VERSIONS = versions.VERSIONS  # whose results and verbs we speak
 FILE_BYTES_MAX = 1 << 20
 PLUGINS_MAX = 64
 DIRECTORIES = ("/etc/cni/net.d", "/usr/local/etc/cni/net.d")
@@ -26,13 +27,13 @@ class Conflist:
 
     def __init__(self, document: Mapping[str, object], subject: str) -> None:
         """subject: what errors call it. Raises Invalid, Unsupported for a version that nobody of us speaks."""
-        if "plugins" not in document and "type" in document:
+        if _is_one(document):
             document = _of_one(document)
         self.document = dict(document)
         self.name = _name(document.get("name"), subject)
         self.version = _version(document, subject)
-        self.disable_check = document.get("disableCheck") is True
-        self.disable_gc = document.get("disableGC") is True
+        self.disable_check = _flag(document, "disableCheck", subject)
+        self.disable_gc = _flag(document, "disableGC", subject)
         listed = document.get("plugins")
         if not isinstance(listed, list) or not 0 < len(listed) <= PLUGINS_MAX:
             raise _wrong(subject, f"`plugins` is no list of 1 to {PLUGINS_MAX} plugins")
@@ -40,7 +41,7 @@ class Conflist:
 
     def at_least(self, version: str) -> bool:
         """Tell whether the list's version has what this one brought."""
-        return VERSIONS.index(self.version) >= VERSIONS.index(version)
+        return versions.at_least(self.version, version)
 
     def can(self, capability: str) -> bool:
         """Tell whether a plugin of the list takes this from the runtime."""
@@ -54,14 +55,27 @@ def has_capability(plugin: Mapping[str, object], capability: str) -> bool:
 
 
 def read(path: str) -> Conflist:
-    """Return what a file says. Raises NotFound, Invalid, Unsupported."""
+    """Return what a file says, and the plugins in the directory of the network's name beside it (NAME/*.conf).
+
+    Raises NotFound, Invalid, Unsupported.
+    """
+    document = _parsed(path)
+    if not _is_one(document) and not _flag(document, "loadOnlyInlinedPlugins", path):
+        inlined = document.get("plugins", [])
+        beside = f"{os.path.dirname(path)}/{_name(document.get('name'), path)}"
+        if isinstance(inlined, list) and (files := _files(beside, (".conf",))):
+            document = {**document, "plugins": [*inlined, *map(_parsed, files[: PLUGINS_MAX + 1])]}
+    return Conflist(document, path)
+
+
+def _parsed(path: str) -> dict[str, object]:
     try:
         with open(path, "rb", buffering=0) as file:
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as failure:
         cause = failure.strerror or str(failure)
         raise NotFound("read", path, cause, hint="name a file with a CNI network configuration list") from None
-    return Conflist(jsonio.parse_object(data, path, bytes_max=FILE_BYTES_MAX), path)
+    return jsonio.parse_object(data, path, bytes_max=FILE_BYTES_MAX)
 
 
 def find(name: str, directories: Iterable[str]) -> Conflist:
@@ -71,7 +85,7 @@ def find(name: str, directories: Iterable[str]) -> Conflist:
     """
     places = tuple(directories)
     for directory in places:
-        for path in _files(directory):
+        for path in (*_files(directory, (".conflist",)), *_files(directory, (".conf", ".json"))):
             try:
                 found = read(path)
             except OrlopError:
@@ -84,12 +98,26 @@ def find(name: str, directories: Iterable[str]) -> Conflist:
     )
 
 
-def _files(directory: str) -> list[str]:
+def _files(directory: str, endings: tuple[str, ...]) -> list[str]:
     try:
         names = sorted(os.listdir(directory))
     except OSError:
         return []
-    return [f"{directory}/{name}" for name in names if name.endswith((".conflist", ".conf", ".json"))]
+    return [f"{directory}/{name}" for name in names if name.endswith(endings)]
+
+
+def _is_one(document: Mapping[str, object]) -> bool:
+    return "plugins" not in document and "type" in document
+
+
+def _flag(document: Mapping[str, object], key: str, subject: str) -> bool:
+    """Return a switch, which may be written as a string, too. Raises Invalid."""
+    value = document.get(key, False)
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise _wrong(subject, f"`{key}` is neither true nor false")
+    return value
 
 
 def _of_one(document: Mapping[str, object]) -> dict[str, object]:
@@ -107,16 +135,16 @@ def _name(found: object, subject: str) -> str:
 
 
 def _version(document: Mapping[str, object], subject: str) -> str:
-    given = document.get("cniVersions")
-    offered = [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
+    """Return the latest version that both sides speak; whoever names none speaks the first. Raises Unsupported."""
+    offered = document.get("cniVersions", [])
     single = document.get("cniVersion", "")
-    if isinstance(single, str) and single:
-        offered.append(single)
+    if not isinstance(offered, list) or not all(isinstance(one, str) for one in [*offered, single]):
+        raise _wrong(subject, "`cniVersion` is no string, or `cniVersions` no list of strings")
+    offered = [*offered, single] if single else offered or [versions.OLDEST]
     known = [version for version in VERSIONS if version in offered]
     if not known:
-        shown = ", ".join(offered)[:60] or "none"
-        hint = f"known are {', '.join(VERSIONS)}"
-        raise Unsupported("use", subject, f"its cniVersion ({shown}) is not spoken here", hint=hint)
+        cause = f"its cniVersion ({', '.join(offered)[:60]}) is not spoken here"
+        raise Unsupported("use", subject, cause, hint=f"known are {', '.join(VERSIONS)}")
     return known[-1]
 
 

@@ -64,13 +64,16 @@ class Request:
 
 
 class Plugins:
-    """Where plugins lie, and how long one may take."""
+    """Where plugins lie, and how long one may take. turn: a descriptor that each of them gets, as its 3."""
 
-    __slots__ = ("directories", "timeout_s")
+    __slots__ = ("directories", "timeout_s", "turn")
 
-    def __init__(self, directories: tuple[str, ...] = DIRECTORIES, timeout_s: float = TIMEOUT_S_DEFAULT) -> None:
+    def __init__(
+        self, directories: tuple[str, ...] = DIRECTORIES, timeout_s: float = TIMEOUT_S_DEFAULT, turn: int = -1
+    ) -> None:
         self.directories = directories
         self.timeout_s = timeout_s
+        self.turn = turn
 
     def find(self, kind: str) -> str:
         """Return the program of a type of plugin. Raises NotFound."""
@@ -89,7 +92,8 @@ class Plugins:
         program = self.find(kind)
         subject = f"CNI plugin {kind}"
         environment = request.environment(":".join(self.directories))
-        code, said, complained = _run(program, environment, jsonio.dump(dict(config)), self.timeout_s, subject)
+        pid, streams = _spawn(program, environment, self.turn, subject)
+        code, said, complained = _run(pid, streams, jsonio.dump(dict(config)), self.timeout_s, subject)
         if code != 0:
             raise _error(request.command, subject, code, said, complained)
         if not said.strip():
@@ -101,15 +105,13 @@ class Plugins:
             raise Internal("run", subject, cause, hint="report it to whoever made the plugin") from None
 
 
-def _run(
-    program: str, environment: dict[str, str], config: bytes, timeout_s: float, subject: str
-) -> tuple[int, bytes, bytes]:
-    """Return (exit code, standard output, standard error). Raises Unavailable, Internal."""
+def _spawn(program: str, environment: dict[str, str], turn: int, subject: str) -> tuple[int, tuple[int, int, int]]:
+    """Start a plugin; return its id, and what its 0, 1 and 2 are for us. Raises Unavailable."""
     pipes = [os.pipe() for _ in range(3)]
     (stdin, feed), (out, stdout), (err, stderr) = pipes
-    theirs = ((stdin, 0), (stdout, 1), (stderr, 2))
+    theirs = [(stdin, 0), (stdout, 1), (stderr, 2)]
     try:
-        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in theirs]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in [*theirs, *([(turn, 3)] if turn >= 0 else [])]]
         pid = os.posix_spawn(program, [program], environment, file_actions=actions, setsid=True, setsigmask=())
     except OSError as failure:
         for fd in (feed, out, err):
@@ -118,8 +120,15 @@ def _run(
     finally:
         for fd, _ in theirs:
             os.close(fd)
+    return pid, (feed, out, err)
+
+
+def _run(
+    pid: int, streams: tuple[int, int, int], config: bytes, timeout_s: float, subject: str
+) -> tuple[int, bytes, bytes]:
+    """Return (exit code, standard output, standard error). Raises Unavailable, Internal."""
     try:
-        told = _converse(pid, (feed, out, err), config, timeout_s, subject)
+        told = _converse(pid, streams, config, timeout_s, subject)
     except BaseException:
         _end(pid)
         os.waitpid(pid, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import subnet
+from . import versions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Address:
 
 def addresses(result: Mapping[str, object]) -> list[Address]:
     """Return the container's addresses. Raises ValueError."""
-    listed = result.get("ips") or []
+    listed = versions.latest(result).get("ips") or []
     if not isinstance(listed, list) or len(listed) > ADDRESSES_MAX or not all(isinstance(one, dict) for one in listed):
         raise ValueError("`ips` is no list of addresses")
     return [Address(one) for one in listed]

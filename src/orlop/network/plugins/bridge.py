@@ -11,6 +11,7 @@ from ...linux.netlink import nftables as nft
 from ...linux.netlink.rtnetlink import ADDR_GEN_MODE_NONE, IFA_F_NODAD, Hop, Rtnetlink
 from ...spec.errors import OrlopError
 from .. import links, subnet
+from ..cni import versions
 from ..cni.plugin import Plugins, Request
 from ..cni.result import Address
 from .request import INVALID, LATER, OWN, Call, PluginError, check_interface, flag, refuse, table, tables, text, whole
@@ -32,13 +33,14 @@ _POSTROUTING = 100
 def add(call: Call) -> Json:
     """Connect a container. Raises PluginError, OSError; nothing is left then but the bridge."""
     conf = _Conf(call)
+    _check_free(call)  # or what is undone below would be an earlier ADD's
     found = _delegate(call, "ADD")
     try:
         ips = tables(found, "ips")
         addresses = _addresses(found)
         told = _connect(call, conf, addresses, [_route(one) for one in tables(found, "routes")])
         if conf.masquerades:
-            _MASQUERADED.add(_changes(conf.bridge, addresses))
+            _MASQUERADED.add(_changes(conf.bridge, addresses), call.owner)
     except BaseException:
         delete(call)
         raise
@@ -50,24 +52,19 @@ def add(call: Call) -> Json:
 
 def delete(call: Call) -> None:
     """Disconnect it: what is gone is as it should be."""
-    conf = _Conf(call)
+    _Conf(call)
     _delegate(call, "DEL")
     try:
         fd = os.open(call.netns, os.O_RDONLY | os.O_CLOEXEC) if call.netns else -1
     except FileNotFoundError:
         fd = -1
-    addresses = _addresses(call.previous)
     if fd >= 0:
         try:
             with namespace.inside(fd, Rtnetlink) as inside:
-                own = inside.link(call.interface)
-                if own is not None and not addresses:
-                    addresses = _found_on(inside, own.index)
                 links.delete_link(inside, call.interface)
         finally:
             os.close(fd)
-    if conf.masquerades:
-        _MASQUERADED.remove([one for one in _changes(conf.bridge, addresses) if one[1] != "bridges"])
+    _MASQUERADED.remove(call.owner)
 
 
 def check(call: Call) -> None:
@@ -94,6 +91,7 @@ def check(call: Call) -> None:
 
 def collect(call: Call) -> None:
     """Links go with their namespaces; addresses are the other plugin's."""
+    _MASQUERADED.collect(call)
     _delegate(call, "GC")
 
 
@@ -134,9 +132,20 @@ def _delegate(call: Call, command: str) -> Json:
         raise PluginError(INVALID, f"invalid type of a plugin: {kind[:40]!r}")
     request = Request(command, call.container, call.netns, call.interface, call.args)
     try:
-        return Plugins(call.path).run(kind, request, call.config)
+        found = Plugins(call.path).run(kind, request, call.config)
+        return versions.latest(found) if command == "ADD" else {}
     except OrlopError as wrong:
         raise PluginError(LATER if command == "STATUS" else OWN, f"{kind}: {wrong.cause}") from None
+
+
+def _check_free(call: Call) -> None:
+    fd = os.open(call.netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with namespace.inside(fd, Rtnetlink) as inside:
+            if inside.link(call.interface) is not None:
+                raise PluginError(OWN, f"container veth name {call.interface!r} already exists")
+    finally:
+        os.close(fd)
 
 
 def _addresses(found: Json) -> list[Address]:
@@ -144,14 +153,6 @@ def _addresses(found: Json) -> list[Address]:
         return [Address(one) for one in tables(found, "ips")]
     except ValueError as wrong:
         raise PluginError(INVALID, str(wrong)) from None
-
-
-def _found_on(inside: Rtnetlink, index: int) -> list[Address]:
-    return [
-        Address({"address": f"{one.address}/{one.prefix_length}"})
-        for one in inside.addresses()
-        if one.index == index and one.scope == 0
-    ]
 
 
 def _route(found: Json) -> tuple[tuple[str, int], str]:
@@ -172,8 +173,6 @@ def _connect(
     fd = os.open(call.netns, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with Rtnetlink() as route, namespace.inside(fd, Rtnetlink) as inside:
-            if inside.link(call.interface) is not None:
-                raise PluginError(OWN, f"container veth name {call.interface!r} already exists")
             mtu = conf.mtu or links.uplink_mtu(route)
             below = links.ensure_bridge(route, links.BridgePlan(conf.bridge, [], mtu, NOTE))
             name = f"veth{secrets.token_hex(4)}"
@@ -265,4 +264,4 @@ def _write(batch: Batch, family: Family) -> None:
     batch.add_rule(family.number, name, "srcnat", rule)
 
 
-_MASQUERADED = Table("orlop-cni-masq", _write)
+_MASQUERADED = Table("orlop-cni-masq", _write, ("masqueraded",))

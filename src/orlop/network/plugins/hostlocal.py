@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 DATA_DIR = "/var/lib/cni/networks"
 _LAST = "last_reserved_ip."
-_MARK = "cni.dev/valid-attachments"
 _FILE_BYTES_MAX = 4096
 RANGES_MAX = 64
 
@@ -69,7 +68,8 @@ def add(call: Call) -> Json:
                 left = ", ".join(subnet.text(*one) for one in wanted)
                 raise PluginError(INVALID, f"requested address is in no range: {left}")
         except PluginError:
-            store.take_back()
+            for value, one in given:  # what an earlier ADD was given stays
+                store.drop(subnet.text(value, one.bits))
             raise
     ips = [
         {
@@ -96,7 +96,7 @@ def check(call: Call) -> None:
 
 def collect(call: Call) -> None:
     """Take back what nobody has who is still valid."""
-    valid = {(text(one, "containerID"), text(one, "ifname")) for one in tables(call.config, _MARK)}
+    valid = call.valid()
     with _Store(call, _ipam(call)) as store:
         for name, owner in list(store.all()):
             if owner not in valid:

@@ -30,31 +30,34 @@ def add(call: Call) -> Json:
         raise PluginError(INVALID, "must be called as chained plugin")
     changes = _changes(call)
     if changes:
-        _PORTS.add(changes)
+        _PORTS.add(changes, call.owner)
         _open_loopback(call)
     return call.previous
 
 
 def delete(call: Call) -> None:
     """Lead them there no more."""
-    _PORTS.remove(_changes(call))
+    _PORTS.remove(call.owner)
 
 
 def check(call: Call) -> None:
     """See that every port leads there."""
-    wanted = _changes(call)
-    with nft.Nftables() as socket:
-        for number, name, one in wanted:
-            if one.key not in list(socket.elements(number, _PORTS.name, name)):
-                raise PluginError(INVALID, f"a port of {call.container} is not led to it")
+    if not _PORTS.has(_changes(call)):
+        raise PluginError(INVALID, f"a port of {call.container} is not led to it")
 
 
-def nothing(call: Call) -> None:
-    """What is left of a container that was never deleted leads to an address that nobody has."""
+def collect(call: Call) -> None:
+    """Take away the ports of those who were never deleted."""
+    _conf(call)
+    _PORTS.collect(call)
+
+
+def status(call: Call) -> None:
+    """See that the configuration can be kept."""
     _conf(call)
 
 
-VERBS = {"ADD": add, "DEL": delete, "CHECK": check, "GC": nothing, "STATUS": nothing}
+VERBS = {"ADD": add, "DEL": delete, "CHECK": check, "GC": collect, "STATUS": status}
 
 
 def _conf(call: Call) -> None:
@@ -137,4 +140,4 @@ def _write(batch: Batch, family: Family) -> None:
             batch.add_rule(number, name, "first", [*stranger, *martian, nft.verdict(nft.DROP)])
 
 
-_PORTS = Table("orlop-cni-ports", _write)
+_PORTS = Table("orlop-cni-ports", _write, ("ports", "ports-anywhere", "hairpin"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ...spec import jsonio
 from ...spec.errors import OrlopError
+from ..cni import versions
+from ..cni.client import MARKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
     Json = dict[str, object]
 
-VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+VERSIONS = versions.VERSIONS
 CONFIG_BYTES_MAX = 1 << 20
 INCOMPATIBLE, UNSUPPORTED, UNKNOWN_CONTAINER, ENVIRONMENT, IO, DECODING, INVALID, LATER = 1, 2, 3, 4, 5, 6, 7, 11
 OWN = 100  # the first code that is a plugin's own
@@ -25,6 +27,7 @@ _NEEDED = {
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _INTERFACE_LENGTH_MAX = 15
 _NAME_LENGTH_MAX = 253
+_NETWORK_SHOWN_MAX, _CONTAINER_SHOWN_MAX = 40, 64
 
 
 class PluginError(Exception):
@@ -50,7 +53,7 @@ class Call:
         if missing:
             raise PluginError(ENVIRONMENT, "required env variables [" + ",".join(missing) + "] missing")
         self.config = _parse(data)
-        self.version = text(self.config, "cniVersion") or "0.1.0"
+        self.version = text(self.config, "cniVersion") or versions.OLDEST
         if self.version not in VERSIONS:
             raise PluginError(
                 INCOMPATIBLE,
@@ -58,7 +61,7 @@ class Call:
                 f'config is "{self.version[:20]}", plugin supports {list(VERSIONS)}',
             )
         since = _SINCE.get(self.command, VERSIONS[0])
-        if VERSIONS.index(self.version) < VERSIONS.index(since):
+        if not versions.at_least(self.version, since):
             raise PluginError(INCOMPATIBLE, f"config version does not allow {self.command}", f"it came with {since}")
         self.name = text(self.config, "name")
         self.container = environment.get("CNI_CONTAINERID", "")
@@ -82,8 +85,21 @@ class Call:
 
     @property
     def previous(self) -> Json:
-        """The result of the plugin before; {} for none."""
-        return table(self.config, "prevResult")
+        """The result of the plugin before, in the form of the latest version; {} for none."""
+        found = table(self.config, "prevResult")
+        return versions.latest(found) if found else {}
+
+    @property
+    def owner(self) -> str:
+        """What the rules of this attachment are marked with."""
+        return owner(self.name, self.container, self.interface)
+
+    def valid(self) -> frozenset[tuple[str, str]]:
+        """Return (container, interface) of all that is not to be collected. Raises PluginError when nobody says."""
+        said = next((key for key in MARKS if self.config.get(key) is not None), "")
+        if not said:
+            raise PluginError(INVALID, f"`{MARKS[0]}` is missing", "without it everything would go")
+        return frozenset((text(one, "containerID"), text(one, "ifname")) for one in tables(self.config, said))
 
     @property
     def runtime(self) -> Json:
@@ -100,15 +116,25 @@ class Call:
 
     def result(self, found: Mapping[str, object]) -> Json:
         """Return a result in the form of the configuration's version."""
-        made = {**found, "cniVersion": self.version}
-        ips = made.get("ips")
-        if not self.version.startswith("1.") and isinstance(ips, list):
-            made["ips"] = [
-                {"version": "6" if ":" in str(one.get("address")) else "4", **one}
-                for one in ips
-                if isinstance(one, dict)
-            ]
-        return made
+        return versions.told(found, self.version)
+
+
+def owner(network: str, container: str, interface: str) -> str:
+    """Return what rules are marked with: at most 127 bytes, as nft(8) has it."""
+    return f"{of_network(network)}{_short(container, _CONTAINER_SHOWN_MAX)} {interface}"
+
+
+def of_network(network: str) -> str:
+    """Return how the marks of a network begin."""
+    return f"{_short(network, _NETWORK_SHOWN_MAX)} "
+
+
+def _short(word: str, length_max: int) -> str:
+    if len(word) <= length_max:
+        return word
+    import hashlib
+
+    return hashlib.sha256(word.encode()).hexdigest()[:length_max]
 
 
 def check_interface(name: str) -> None:
