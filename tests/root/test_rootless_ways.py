@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -151,3 +152,19 @@ def test_ipv6_leads_out_and_in(user: User, outside: Netns) -> None:
         assert boxes.ask(outside, HERE_6, 18066) == SERVER_6
         for address in ("::1", "127.0.0.1"):
             assert boxes.ask(user.net, address, 18066).startswith("fd")
+
+
+def test_a_ping_to_the_outside_is_the_users_own(user: User, outside: Netns, peer: Callable[[str], Path]) -> None:
+    """E09, both ways: pasta asks by a ping socket, which net.ipv4.ping_group_range of the machine allows or not."""
+    tool = ("-v", f"{peer('busybox')}:/bin/busybox:ro", "host", "/bin/busybox", "ping", "-c", "1", "-W", "5", SERVER)
+
+    def allow(text: str) -> None:
+        user.net.inside(lambda: Path("/proc/sys/net/ipv4/ping_group_range").write_text(text))
+
+    allow("0 2147483647")
+    done = user.orlop("run", "--rm", *tool)
+    assert done.code == 0 and "1 packets received" in done.stdout, done
+    allow("1 0")
+    done = user.orlop("run", "--rm", *tool)
+    assert done.code == 1 and "0 packets received" in done.stdout, done
+    allow("0 2147483647")
