@@ -24,6 +24,7 @@ from .test_networks import nft
 
 Run = Callable[..., Box]
 OURS = {"bridge": "orlop-cni-bridge", "host-local": "orlop-cni-host-local", "loopback": "orlop-cni-loopback"}
+LAST = ["last_reserved_ip.0", "last_reserved_ip.1"]  # of an IPv4 and an IPv6 range
 KINDS = ("bridge", "firewall", "host-local", "loopback", "portmap")
 OWN_PORTMAP = {**PORTMAP, "type": "orlop-cni-portmap"}
 OWN_FIREWALL = {"type": "orlop-cni-firewall", "ingressPolicy": "same-bridge"}
@@ -75,7 +76,9 @@ def call(
 
 def conf(directory: Path, ours: str, version: str) -> dict[str, Any]:
     """The configuration of a bridge; ours: "bridge", "host-local", both or neither, by our own plugins."""
-    made = bridge(directory)
+    made = bridge(directory, isDefaultGateway=True)
+    made["ipam"]["ranges"].append([{"subnet": "fd00:77::/64"}])
+    made["ipam"]["routes"] = [{"dst": "10.99.0.0/16", "gw": "10.77.0.7"}]
     made["ipam"]["dataDir"] = str(directory.parent / ours.replace(" ", "") / "leases")
     made["ipam"]["type"] = OURS["host-local"] if "host-local" in ours else "host-local"
     made["type"] = OURS["bridge"] if "bridge" in ours else "bridge"
@@ -110,11 +113,11 @@ def test_results_and_leases_are_those_of_the_reference_plugins(
         assert call(host, both, wanted["type"], "DEL", {**wanted, "prevResult": said}, empty) == (0, None)
         assert call(host, both, wanted["type"], "DEL", wanted, empty) == (0, None)  # again
         left = sorted(one.name for one in place.iterdir() if one.name != "lock")
-        assert left == ["last_reserved_ip.0"], ours
+        assert left == LAST, ours
         code, said = call(host, both, wanted["type"], "ADD", wanted, "/proc/nobody/ns/net")
         assert code == 1
         assert said["code"]
-        assert sorted(one.name for one in place.iterdir() if one.name != "lock") == ["last_reserved_ip.0"], ours
+        assert sorted(one.name for one in place.iterdir() if one.name != "lock") == LAST, ours
     for ours in told:
         assert told[ours] == told[""], ours
         assert kept[ours] == kept[""], ours

@@ -38,7 +38,7 @@ ELSEWHERE = {
     "logout": "the same",
     "search": "the same",
     "manifest annotate": "test_image_flags",
-    "network cni": "root's: it runs plugins in the machine's network",
+    "network cni": "test_rootless_cni",
     "network dns": "a group of its own: test_networks",
     "network egress": "--egress: test_rootless_ways",
     "skopeo": "test_skopeo_words, it reaches no container",

@@ -47,7 +47,8 @@ def add(call: Call) -> Json:
     # interfaces: the bridge, the machine's end, the container's.
     made = {**found, "interfaces": told, "ips": [{**one, "interface": 2} for one in ips]}
     made.pop("cniVersion", None)
-    return {**made, "dns": table(call.config, "dns") or table(found, "dns")}
+    routes = [*tables(found, "routes"), *_default_routes(conf, addresses, tables(found, "routes"))]
+    return {**made, **({"routes": routes} if routes else {}), "dns": table(call.config, "dns") or table(found, "dns")}
 
 
 def delete(call: Call) -> None:
@@ -164,6 +165,14 @@ def _route(found: Json) -> tuple[tuple[str, int], str]:
     refuse(found, "table scope priority mtu advmss")
     address = "" if where.length == 0 else subnet.text(where.first, where.bits)
     return (address, where.length), text(found, "gw") or ("::" if where.bits == 128 else "")
+
+
+def _default_routes(conf: _Conf, addresses: list[Address], routes: list[Json]) -> list[Json]:
+    """Return what isDefaultGateway adds to the routes: one of each family, unless there is one by a gateway."""
+    had = {text(one, "dst") for one in routes if text(one, "gw")}
+    ways = {"::/0" if ":" in one.gateway else "0.0.0.0/0": one.gateway for one in reversed(addresses) if one.gateway}
+    wanted = [where for where in ("0.0.0.0/0", "::/0") if where in ways and where not in had]
+    return [{"dst": where, "gw": ways[where]} for where in wanted] if conf.is_default_gateway else []
 
 
 def _connect(
