@@ -15,7 +15,7 @@ import pytest
 
 from orlop.linux.netlink.rtnetlink import IFA_F_NODAD, Hop
 from orlop.network.dns import message
-from support import boxes, rootless
+from support import boxes, processes, rootless
 from support.netns import Netns, network, wire
 from support.rootless import User
 
@@ -139,6 +139,43 @@ def test_a_relay_without_descriptors_carries_on(user: User) -> None:
         for client in clients:
             client.close()
         rootless.wait_for("an answer after too many", lambda: bool(boxes.ask(user.net, *target)))
+    lines(user, "rm", "-f", "web")
+
+
+def _kill(user: User, *words: str) -> None:
+    for pid, line in user.processes().items():
+        if any(word in line for word in words):
+            processes.kill(pid, processes.start_time(pid))
+
+
+def test_helpers_that_are_killed_are_followed_by_others(user: User, outside: Netns) -> None:
+    """Red: nobody waited for the ends of pasta and relays, and a pasta that was a zombie counted as alive."""
+    lines(user, "run", "-d", "--name", "web", "-p", "18311:80", "host", "sleep", "1000")
+    web = Inside(user, "web")
+    with boxes.serving(web, 80), boxes.serving(outside, 9000):
+        for next_engine in (False, True):
+            if next_engine:
+                pid = int(lines(user, "engine", "status")[0].split("pid ")[1].split(",")[0])
+                processes.kill(pid, processes.start_time(pid))
+            _kill(user, "pasta", "orlop: ports")
+            if next_engine:
+                lines(user, "ps")
+            rootless.wait_for("a way in", lambda: bool(boxes.ask(user.net, "127.0.0.1", 18311, connect_s=0.3)))
+            rootless.wait_for("a way out", lambda: bool(boxes.ask(web, SERVER, 9000, connect_s=0.3)))
+    lines(user, "rm", "-f", "web")
+
+
+def test_a_way_out_that_comes_late_is_taken(user: User, outside: Netns) -> None:
+    """Red: pasta, which ends where there is no route, was started again by the next container's start alone."""
+    lines(user, "run", "-d", "--name", "web", "host", "sleep", "1000")
+    link = user.net.index(rootless.LINK)
+    user.net.route.set_link(link, up=False)
+    _kill(user, "pasta")
+    with boxes.serving(outside, 9000):
+        user.net.route.set_link(link, up=True)
+        user.net.route.add_route(("", 0), Hop(rootless.GATEWAY, link))
+        web = Inside(user, "web")
+        rootless.wait_for("a way out", lambda: bool(boxes.ask(web, SERVER, 9000, connect_s=0.3)))
     lines(user, "rm", "-f", "web")
 
 

@@ -106,7 +106,8 @@ class Engine:
         if not self.host.runtime.initial_user_namespace:
             from .rootless.uplink import Uplink
 
-            self.networks.uplink = Uplink(paths.run).ensure
+            uplink = Uplink(paths.run)
+            self.networks.uplink, self.networks.uplink_process = uplink.ensure, uplink.process
         self.networks.resolver_lost = functools.partial(resolver_names.tell_everybody, self)
         self.networks.attempted = functools.partial(egress.told, self)
         self.locks = Locks()

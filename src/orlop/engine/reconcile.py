@@ -10,6 +10,9 @@ an ended one that wanted to be removed                  it is removed
 a start that the dead engine had begun                  it is awaited for a while: the monitor goes on without an engine
 a task directory of no container                        it is removed
 addresses and ports of a container that has ended       they are given back; the rules of the others are written anew
+a connection to a network that was not finished         it is undone; a disconnection is finished
+links, relays that containers have lost                 they are made again (networks.mtu)
+a network's directory without network.json              it is removed
 one whose restart policy wants it to run                it is started, in the background (supervision.boot)
 """
 
@@ -23,7 +26,7 @@ import time
 from ..spec.errors import Internal, NotFound, OrlopError
 from . import events
 from .containers import ends, execs, freezing, names, removal, state
-from .networks import attach, cni, egress
+from .networks import attach, cni, egress, lifecycle, mtu
 from .networks import names as resolver_names
 from .steps import sweep as steps
 from .volumes import moving
@@ -92,6 +95,7 @@ def _look(engine: Engine, record: ContainerRecord) -> bool:
 
 def _take_up_networks(engine: Engine, late: list[str]) -> None:
     """Hold what running containers hold, and give back what the others have left."""
+    engine.networks.store.sweep()
     for container_id in engine.records.ids():
         engine.networks.attachments.load(container_id)
     cni.forget_stale(engine)
@@ -107,6 +111,18 @@ def _take_up_networks(engine: Engine, late: list[str]) -> None:
     attach.release_ended(engine)
     resolver_names.take_up(engine)
     attach.reserve_again(engine)
+    lifecycle.finish(engine)
+    _follow_networks(engine)
+
+
+def _follow_networks(engine: Engine) -> None:
+    """Make again what was taken while no engine was there, and see to it from now on."""
+    try:
+        mtu.follow(engine)
+        if engine.networks.follower is not None:
+            engine.networks.follower.wake()
+    except OSError as wrong:
+        engine.log.write(f"what others change of networks is not followed: {wrong}")
 
 
 def _sweep_unfinished(engine: Engine, container_id: str) -> None:

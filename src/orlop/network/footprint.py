@@ -13,7 +13,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
 from ..linux.netlink.nftables import IPV4, IPV6
 from ..spec.task import ATTACH_SOCKET
-from . import firewall, links
+from . import firewall, forwarding, links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 OWN = "orlop"  # what the alias of every engine's bridges begins with
 RUN_OF_ROOT = "/run/orlop"
 PARENTS = frozenset(("vlan", "dummy"))
-_FORWARDING_FILE_BYTES_MAX = 65536
-_FORWARDING = {IPV4: "ipv4/ip_forward", IPV6: "ipv6/conf/all/forwarding"}
-_CLOSED = "bridge "
+_FORWARDING = {IPV4: forwarding.SWITCHES[4], IPV6: forwarding.SWITCHES[6]}
 
 
 class Footprint:
@@ -60,18 +58,18 @@ class Footprint:
         return f"og{self.mark}-out", f"og{self.mark}-in"
 
     @property
+    def fresh(self) -> str:
+        """The name of a link that is being made, until it has its own (`links.make`)."""
+        return f"og{self.mark}-new"
+
+    @property
     def forwarding_file(self) -> str:
         """Exists when it was us who let this machine forward packets; names the sysctls."""
         return f"{self.run}/forwarding"
 
-    def note_forwarding(self, route: Rtnetlink, wanted: list[str]) -> None:
-        """Write down which sysctls are switched on, before that, and which bridges of others never forwarded."""
-        lines = [*self._noted(), *wanted]
-        if len(lines) == len(wanted):
-            every = [link for link in route.links() if link.kind == "bridge" and not link.alias.startswith(OWN)]
-            lines += [f"{_CLOSED}{link.name}" for link in every]
-        with open(self.forwarding_file, "w", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
+    def others(self, route: Rtnetlink) -> list[str]:
+        """Return the names of the bridges that no engine of ours has made. Raises OSError."""
+        return [link.name for link in route.links() if link.kind == "bridge" and not link.alias.startswith(OWN)]
 
     def closed(self) -> dict[int, list[str]]:
         """Return, by address family in which we made a router of this machine, the bridges of others that never
@@ -79,16 +77,8 @@ class Footprint:
 
         Who makes a bridge later (docker0, virbr0) finds forwarding on, and relies on it.
         """
-        noted = self._noted()
-        names = [line.removeprefix(_CLOSED) for line in noted if line.startswith(_CLOSED)]
-        return {family: names for family, name in _FORWARDING.items() if name in noted}
-
-    def _noted(self) -> list[str]:
-        try:
-            with open(self.forwarding_file, encoding="utf-8") as file:
-                return file.read(_FORWARDING_FILE_BYTES_MAX).splitlines()
-        except FileNotFoundError:
-            return []
+        before, names = forwarding.read(self.forwarding_file)
+        return {family: names for family, name in _FORWARDING.items() if name in before}
 
     def alias(self, network: str) -> str:
         """Return the alias of a network's bridge: whose it is, and for what."""
@@ -122,7 +112,7 @@ class Footprint:
 
     def _own(self, every: Iterable[Link]) -> list[Link]:
         ours = self.alias("")
-        return [link for link in every if link.alias.startswith(ours) or link.name in self.gate]
+        return [link for link in every if link.alias.startswith(ours) or link.name in (*self.gate, self.fresh)]
 
     def remove(self, route: Rtnetlink, nft: Nftables | None) -> None:
         """Remove every link, table and sysctl of this engine. One that can't be removed does not keep the others.
@@ -141,24 +131,11 @@ class Footprint:
             for table in (self.table, self.egress_table):
                 firewall.forget(nft, table)
         try:
-            self._stop_forwarding(route)
+            forwarding.switch_off(self.forwarding_file, [one.name for one in route.links() if one.kind == "bridge"])
         except OSError as failure:
             wrong.append(failure)
         if wrong:
             raise wrong[0]
-
-    def _stop_forwarding(self, route: Rtnetlink) -> None:
-        """Make no router of this machine any more, unless others rely on it since: another engine, or dockerd, which
-        finds forwarding on and does not switch it on again."""
-        switched_on = self._noted()
-        if not switched_on:
-            return
-        closed = {line.removeprefix(_CLOSED) for line in switched_on if line.startswith(_CLOSED)}
-        others = any(link.kind == "bridge" and link.name not in closed for link in route.links())
-        for name in _FORWARDING.values():
-            if name in switched_on and not others:
-                links.write_sysctl(name, "0")
-        os.unlink(self.forwarding_file)
 
 
 def _answers(path: str) -> bool:

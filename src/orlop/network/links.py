@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from ..linux.netlink.rtnetlink import Link
     from ..spec.network import Endpoint
 
 MTU_DEFAULT = 1500
@@ -102,24 +103,55 @@ def uplink_mtu(route: Rtnetlink) -> int:
 
 
 class BridgePlan:
-    """A bridge as it should be. addresses: (address, prefix length) of the host in its subnets."""
+    """A bridge as it should be. addresses: (address, prefix length) of the host in its subnets; fresh: see `make`."""
 
-    __slots__ = ("addresses", "mtu", "name", "note")
+    __slots__ = ("addresses", "fresh", "mtu", "name", "note")
 
-    def __init__(self, name: str, addresses: list[tuple[str, int]], mtu: int, note: str) -> None:
+    def __init__(self, name: str, addresses: list[tuple[str, int]], mtu: int, note: str, fresh: str) -> None:
         self.name = name
         self.addresses = addresses
         self.mtu = mtu
         self.note = note
+        self.fresh = fresh
+
+
+def make(route: Rtnetlink, name: str, note: str, fresh: str, *kind: bytes) -> Link:
+    """Make a link that is known as ours at every moment, and return it. Raises OSError; nothing is left then.
+
+    kind: and its settings. note: its alias, which says whose it is. No link is made with one, so until it has it, it is
+    called fresh: what a kill has left is found by that.
+    """
+    delete_link(route, fresh)
+    try:
+        route.add_link(fresh, *kind)
+        made = route.link(fresh)
+        assert made is not None
+        # Its alias first: who fails between the two leaves what is called fresh.
+        route.set_link(made.index, rtnetlink.alias(note))
+        route.set_link(made.index, rtnetlink.named(name))
+        made.name, made.alias = name, note
+    except BaseException:
+        delete_link(route, fresh)
+        raise
+    return made
 
 
 def ensure_bridge(route: Rtnetlink, plan: BridgePlan) -> int:
     """Make a bridge, or what is missing of it, and return its index. Raises OSError."""
     found = route.link(plan.name)
     if found is None:
-        route.add_link(plan.name, rtnetlink.bridge())
-        found = route.link(plan.name)
-        assert found is not None
+        # Without an address of ours it would have the least one of its ports', and another one when that goes: whoever
+        # knows the gateway by the old one would wait for half a minute.
+        own = rtnetlink.address(mac_of(next((one for one, _ in plan.addresses if ":" not in one), "")))
+        try:
+            found = make(route, plan.name, plan.note, plan.fresh, rtnetlink.bridge(), own)
+        except FileExistsError:
+            found = route.link(plan.name)  # somebody was faster
+            if found is None:
+                raise
+    if found.kind != "bridge":
+        raise OSError(errno.EEXIST, f"a link of another kind ({found.kind or 'hardware'}) has this name", plan.name)
+    if not found.is_up and found.alias == plan.note:
         has_ipv6 = any(":" in address for address, _ in plan.addresses)
         write_sysctl(f"ipv6/conf/{plan.name}/disable_ipv6", "0" if has_ipv6 else "1")
         write_sysctl(f"ipv6/conf/{plan.name}/accept_ra", "0")
@@ -128,17 +160,17 @@ def ensure_bridge(route: Rtnetlink, plan: BridgePlan) -> int:
         # The machine's own clients of a published port come from 127.0.0.1; containers that would use it to reach the
         # machine's loopback are stopped by the firewall's first chain (CVE-2020-8558).
         write_sysctl(f"ipv4/conf/{plan.name}/route_localnet", "1")
-        route.set_link(found.index, rtnetlink.mtu(plan.mtu), rtnetlink.alias(plan.note))
-        for address, length in plan.addresses:
-            route.add_address(found.index, address, length, IFA_F_NODAD)
-        route.set_link(found.index, up=True)
-    elif found.kind != "bridge":
-        raise OSError(errno.EEXIST, f"a link of another kind ({found.kind or 'hardware'}) has this name", plan.name)
-    elif not found.is_up or found.mtu != plan.mtu:
+    if not found.is_up or found.mtu != plan.mtu:
         for address, length in plan.addresses:
             route.add_address(found.index, address, length, IFA_F_NODAD)
         route.set_link(found.index, rtnetlink.mtu(plan.mtu), up=True)
     return found.index
+
+
+def mac_of(ipv4: str) -> str:
+    """Return a locally administered MAC: docker's, made of an IPv4 address; any one where there is none."""
+    tail = subnet.number(ipv4)[0].to_bytes(4, "big") if ipv4 else os.urandom(4)
+    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + tail)
 
 
 def delete_bridge(route: Rtnetlink, name: str, note: str) -> None:

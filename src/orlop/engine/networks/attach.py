@@ -224,7 +224,15 @@ def _relayed(engine: Engine, record: ContainerRecord, attachment: Attachment) ->
     pid, start_time = relays.start(attachment, endpoint, record.subject)
     attachment = attachment.replace(relay=pid, relay_start_time=start_time)
     engine.networks.attachments.hold(record.id, attachment)
+    if engine.networks.follower is not None:
+        engine.networks.follower.wake()  # which awaits its end
     return attachment
+
+
+def relay_again(engine: Engine, record: ContainerRecord, held: Attachment) -> None:
+    """Have another relay carry a running container's ports: its own was killed. Raises as `prepare`."""
+    _end_relay(held)
+    _relayed(engine, record, held.replace(relay=0, relay_start_time=0))
 
 
 def _needs_relay(attachment: Attachment, endpoint: Endpoint) -> bool:
@@ -335,42 +343,35 @@ def release_ended(engine: Engine) -> None:
 
 
 def connect_running(engine: Engine, record: ContainerRecord, pid: int, wish: EndpointRequest) -> None:
-    """Connect a running container to one more network. Raises as `prepare` does."""
+    """Connect a running container to one more network. Raises as `prepare` does; it is as it was then."""
     networks = engine.networks
     fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with namespace.inside(fd, Rtnetlink) as inside, networks.lock:
-            held = networks.attachments.get(record.id) or Attachment(boot_id=networks.boot_id)
-            network = networks.store.find(wish.network)
-            taken = {endpoint.interface for endpoint in held.endpoints}
-            interface = interfaces.name(network, wish, taken, record.subject)
-            endpoint = _decide(engine, record, network, wish, interface)
-            if network.driver == cni.DRIVER:
-                endpoint = cni.intended(endpoint, network, wish, (), record)
-            after = held.replace(endpoints=(*held.endpoints, endpoint))
-            asked = {**_asked(engine, record), network.id: wish}
-            after = after.replace(gateway=_gateway(engine, after.endpoints, asked))
-            after = after.replace(host_access=_reached(engine, record, _of(after, after.gateway)))
-            networks.attachments.hold(record.id, after)
+        with namespace.inside(fd, Rtnetlink) as inside:
+            with networks.lock:
+                held = networks.attachments.get(record.id) or Attachment(boot_id=networks.boot_id)
+                endpoint, after = _wider(engine, record, held, wish)
+                networks.attachments.hold(record.id, after)
+                try:
+                    _plug(engine, record, endpoint, inside, fd, wish)
+                    asked = {**_asked(engine, record), endpoint.network_id: wish}
+                    after = _reroute(engine, record, (inside, asked), held, after)
+                except BaseException:
+                    _narrow(engine, record, (inside, fd), held, endpoint)
+                    raise
             try:
-                _plug(engine, record, endpoint, inside, fd, wish)
-                _reroute(engine, record, (inside, asked), held, after)
+                if cni.is_cni(engine, endpoint):
+                    if record.id not in networks.namespaces:
+                        networks.namespaces[record.id] = os.dup(fd)
+                    after = cni.connect(engine, record, after, fd)
+                with networks.lock:
+                    names.update(engine, record.replace(request=_with(record, wish)), after, fd)
             except BaseException:
-                networks.attachments.hold(record.id, held)
-                names.restrict(engine, record, held, fd)
+                cni.disconnect(engine, record.id, cni.members(engine, (_kept(engine, record.id, endpoint),)), fd)
+                with networks.lock:
+                    _narrow(engine, record, (inside, fd), held, endpoint)
+                    _tell_names(engine, record, held, fd)
                 raise
-        try:
-            if network.driver == cni.DRIVER:
-                if record.id not in networks.namespaces:
-                    networks.namespaces[record.id] = os.dup(fd)
-                after = cni.connect(engine, record, after, fd)
-            with networks.lock:
-                names.update(engine, record.replace(request=_with(record, wish)), after, fd)
-        except BaseException:
-            cni.disconnect(engine, record.id, cni.members(engine, (_kept(engine, record.id, endpoint),)), fd)
-            with networks.lock:
-                networks.attachments.hold(record.id, held)
-            raise
     finally:
         os.close(fd)
 
@@ -381,8 +382,60 @@ def _kept(engine: Engine, container_id: str, endpoint: Endpoint) -> Endpoint:
     return next((one for one in held.endpoints if one.id == endpoint.id), endpoint) if held else endpoint
 
 
+def _wider(
+    engine: Engine, record: ContainerRecord, held: Attachment, wish: EndpointRequest
+) -> tuple[Endpoint, Attachment]:
+    """Return an endpoint in one more network, and what a running container is to hold with it."""
+    network = engine.networks.store.find(wish.network)
+    taken = {endpoint.interface for endpoint in held.endpoints}
+    interface = interfaces.name(network, wish, taken, record.subject)
+    endpoint = _decide(engine, record, network, wish, interface)
+    if network.driver == cni.DRIVER:
+        endpoint = cni.intended(endpoint, network, wish, (), record)
+    after = held.replace(endpoints=(*held.endpoints, endpoint))
+    asked = {**_asked(engine, record), network.id: wish}
+    after = after.replace(gateway=_gateway(engine, after.endpoints, asked))
+    return endpoint, after.replace(host_access=_reached(engine, record, _of(after, after.gateway)))
+
+
+def _narrow(
+    engine: Engine, record: ContainerRecord, place: tuple[Rtnetlink, int], held: Attachment, endpoint: Endpoint
+) -> None:
+    """Undo the connection of a running container: what it held before is what it holds again.
+
+    place: a socket in its namespace, and that.
+    """
+    inside, fd = place
+    networks = engine.networks
+    after = networks.attachments.get(record.id) or held
+
+    def unplug() -> None:
+        links.unplug(inside, endpoint)
+        if endpoint.link:
+            links.delete_link(networks.route, endpoint.link)
+
+    def reroute() -> None:
+        _reroute(engine, record, (inside, _asked(engine, record)), after, held)
+
+    def restrict() -> None:
+        names.restrict(engine, record, held, fd)
+
+    for undo in (unplug, functools.partial(networks.attachments.hold, record.id, held), reroute, restrict):
+        try:
+            undo()
+        except (OSError, OrlopError) as wrong:
+            engine.log.write(f"what was begun of a connection of container {record.id} is not undone: {wrong}")
+
+
+def _tell_names(engine: Engine, record: ContainerRecord, held: Attachment, fd: int) -> None:
+    try:
+        names.update(engine, record, held, fd)
+    except (OSError, OrlopError) as wrong:
+        engine.log.write(f"the resolver is not told where container {record.id} is: {wrong}")
+
+
 def disconnect_running(engine: Engine, record: ContainerRecord, pid: int, network: Network) -> None:
-    """Take a running container out of a network."""
+    """Take a running container out of a network. When that is refused, it can be asked for again."""
     networks = engine.networks
     fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -401,13 +454,49 @@ def disconnect_running(engine: Engine, record: ContainerRecord, pid: int, networ
             leaving = cni.members(engine, (endpoint,))
             # An endpoint of plugins is on disk until they are through.
             networks.attachments.hold(record.id, after.replace(endpoints=held.endpoints) if leaving else after)
-            _reroute(engine, record, (inside, _asked(engine, record)), held, after)
-            names.update(engine, record, after, fd)
+            try:
+                after = _reroute(engine, record, (inside, _asked(engine, record)), held, after)
+                networks.attachments.hold(record.id, after.replace(endpoints=held.endpoints) if leaving else after)
+                names.update(engine, record, after, fd)
+            except BaseException:
+                networks.attachments.hold(record.id, held)
+                raise
         cni.disconnect(engine, record.id, leaving, fd)
         if leaving:
             with networks.lock:
                 now = networks.attachments.get(record.id) or after
                 networks.attachments.hold(record.id, now.replace(endpoints=left))
+    finally:
+        os.close(fd)
+
+
+def settle_running(engine: Engine, record: ContainerRecord, pid: int) -> None:
+    """Have the ways and names of a running container be those of what it holds. Raises OSError, OrlopError."""
+    fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with namespace.inside(fd, Rtnetlink) as inside, engine.networks.lock:
+            held = engine.networks.attachments.get(record.id)
+            if held is not None:
+                _reroute(engine, record, (inside, _asked(engine, record)), held.replace(gateway="-"), held)
+                names.update(engine, record, held, fd)
+    finally:
+        os.close(fd)
+
+
+def plug_again(engine: Engine, record: ContainerRecord, pid: int, endpoint: Endpoint) -> None:
+    """Connect a running container to a network again that it is in, where somebody took its link. Raises OSError."""
+    networks = engine.networks
+    fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with namespace.inside(fd, Rtnetlink) as inside, networks.lock:
+            held = networks.attachments.get(record.id)
+            if held is None or endpoint not in held.endpoints:
+                return
+            links.unplug(inside, endpoint)
+            wish = _asked(engine, record).get(endpoint.network_id, EndpointRequest(network=endpoint.network_id))
+            _plug(engine, record, endpoint, inside, fd, wish)
+            if not any(cni.is_cni(engine, one) for one in held.endpoints):
+                links.set_gateways(inside, *_ways_out(engine, held.endpoints, _asked(engine, record)))
     finally:
         os.close(fd)
 
@@ -422,17 +511,23 @@ def _reroute(
     place: tuple[Rtnetlink, dict[str, EndpointRequest]],
     before: Attachment,
     after: Attachment,
-) -> None:
-    """place: a socket in the container's namespace, and what it asks of each network."""
+) -> Attachment:
+    """Have the ways in and out lead through the networks that are the gateways now; return what is held then.
+
+    place: a socket in the container's namespace, and what it asks of each network.
+    """
     inside, asked = place
     if not any(cni.is_cni(engine, one) for one in after.endpoints):
         links.set_gateways(inside, *_ways_out(engine, after.endpoints, asked))
     if before.gateway == after.gateway:
-        return
+        return after
     engine.networks.withdraw(forwards_of(before))
     engine.networks.publish(forwards_of(after))
     _end_relay(before)
-    _relayed(engine, record, after)
+    _end_relay(after)
+    after = after.replace(relay=0, relay_start_time=0)
+    engine.networks.attachments.hold(record.id, after)
+    return _relayed(engine, record, after)
 
 
 def _of_container(engine: Engine, record: ContainerRecord, reference: str) -> int:
@@ -559,7 +654,7 @@ def _decide(
             endpoint = endpoint.replace(ipv4=address, ipv4_length=length, gateway=gateway)
     if network.driver == parents.IPVLAN:
         return endpoint  # whose MAC is its parent's
-    mac_address = subnet.usual_mac(wish.mac_address) if wish.mac_address else _mac(endpoint.ipv4, endpoint_id)
+    mac_address = subnet.usual_mac(wish.mac_address) if wish.mac_address else links.mac_of(endpoint.ipv4)
     return endpoint.replace(mac_address=mac_address)
 
 
@@ -624,12 +719,6 @@ def _reserved(network: Network) -> set[int]:
     reserved = [pool.gateway for pool in network.pools if pool.gateway]
     reserved += [address for pool in network.pools for address in pool.auxiliary.values()]
     return {subnet.number(address)[0] for address in reserved}
-
-
-def _mac(ipv4: str, endpoint_id: str) -> str:
-    """Return a locally administered MAC: docker's, made of the IPv4 address, else of the endpoint's id."""
-    tail = subnet.number(ipv4)[0].to_bytes(4, "big") if ipv4 else bytes.fromhex(endpoint_id[:8])
-    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + tail)
 
 
 def _plug(

@@ -13,7 +13,7 @@ from ...linux.netlink import namespace, rtnetlink
 from ...linux.netlink.conntrack import Conntrack
 from ...linux.netlink.nftables import IPV4, IPV6, Nftables
 from ...linux.netlink.rtnetlink import Rtnetlink
-from ...network import firewall, links, pools, subnet, sweeper
+from ...network import firewall, forwarding, links, pools, subnet, sweeper
 from ...network.dns import client
 from ...network.firewall import Bridge, Firewall, Forward, Gate
 from ...network.footprint import Footprint
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Iterable, Mapping
 
+    from ...linux.netlink.rtnetlink import Link
     from ...spec.network import Attachment, Network, PortRequest, Published
     from .mtu import Follower
 
@@ -70,6 +71,7 @@ class Networks:
         self.bequeath: Callable[[list[str]], None] = lambda argv: None  # has a command started if we are killed
         self._left = False
         self.uplink: Callable[[], str] = str  # connects this namespace with the outside; returns what is wrong, or ""
+        self.uplink_process: Callable[[], tuple[int, int]] = lambda: (0, 0)  # (pid, start time) of what connects
         self.trouble = ""  # what the uplink said last
         self.reserved: dict[str, list[socket]] = {}  # of containers: what keeps their ports from other programs
         self.namespaces: dict[str, int] = {}  # of containers whose plugins want to see it at the end: descriptors
@@ -138,7 +140,9 @@ class Networks:
         self.trouble = self.uplink()
         network = self._with_subnets(network)
         note = self.footprint.alias(network.name)
-        plan = links.BridgePlan(self.link_name(network), _gateways(network), self.mtu(network), note)
+        plan = links.BridgePlan(
+            self.link_name(network), _gateways(network), self.mtu(network), note, self.footprint.fresh
+        )
         try:
             index = links.ensure_bridge(self.route, plan)
             self._enable_forwarding(network)
@@ -164,6 +168,17 @@ class Networks:
         links.delete_bridge(self.route, self.link_name(network), self.footprint.alias(network.name))
         if bridge is not None and self._gate is not None:
             self.firewall.remove(self.nft, [bridge], [])
+
+    def mend_gate(self, by_name: dict[str, Link]) -> bool:
+        """Make the gate again, and the rules that name it, if it is not among these links; tell whether it was not."""
+        if self._gate is None:
+            return False
+        leaving = by_name.get(self.footprint.gate[0])
+        if leaving is not None and leaving.index == self._gate.out and leaving.is_up:
+            return False
+        self._gate = None
+        self.rewrite()
+        return True
 
     def rewrite(self) -> None:
         """Write the whole table of rules, from what is known. Raises OSError."""
@@ -220,14 +235,14 @@ class Networks:
                 elif self.attachments.all:
                     self.footprint.remove(self.route, self._tables())
                 else:
-                    self.clear()
+                    self._clear()
             finally:
                 for sock in (self._route, self._nft):
                     if sock is not None:
                         sock.close()
                 self._route = self._nft = None
 
-    def clear(self) -> None:
+    def _clear(self) -> None:
         """Remove every link and rule of this engine. Raises OSError when something stays."""
         if (
             self._bridges
@@ -356,18 +371,11 @@ class Networks:
         return Gate(leaving.index, inner)
 
     def _enable_forwarding(self, network: Network) -> None:
-        wanted = []
-        if network.ipv4 and links.read_sysctl("ipv4/ip_forward") == "0":
-            wanted.append("ipv4/ip_forward")
-        if network.ipv6 and links.read_sysctl("ipv6/conf/all/forwarding") == "0":
-            wanted.append("ipv6/conf/all/forwarding")
-        if not wanted:
-            return
-        self.footprint.note_forwarding(self.route, wanted)
-        if self._gate is not None:
-            self.rewrite()  # with the rules that keep the rest of this machine from being a router
-        for name in wanted:
-            links.write_sysctl(name, "1")
+        wanted = forwarding.missing([version for version, there in ((4, network.ipv4), (6, network.ipv6)) if there])
+        if wanted:
+            # With the rules that keep the rest of this machine from being a router.
+            others = self.footprint.others(self.route)
+            forwarding.switch_on(self.footprint.forwarding_file, wanted, others, self.rewrite)
 
 
 def _remove(names: list[str], addresses: list[str], netns: int) -> None:

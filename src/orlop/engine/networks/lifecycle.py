@@ -205,13 +205,41 @@ def disconnect(engine: Engine, reference: str, container: str, force: bool) -> N
         task = engine.observe(record.id)
         if task.lives and task.status is not None and not from_none:
             _to_the_kernel(record, lambda pid: attach.disconnect_running(engine, record, pid, network), task.status.pid)
-        find = engine.networks.store.find
-        left = tuple(wish for wish in attach.wishes(record) if find(wish.network).id != network.id)
-        first = left[0].network if left else attach.NONE
-        changed = record.request.replace(endpoints=left, network=first, unplugged=not left)
-        _remember(engine, record, changed, before)
+        _forget(engine, record, {network.id}, before)
     attributes = {"container": record.id, "name": network.name, "type": network.driver}
     events.publish(engine, events.NETWORK, "disconnect", network.id, attributes)
+
+
+def finish(engine: Engine) -> None:
+    """Finish what a dead engine had begun of connections of what runs: what the container's record says is so.
+
+    A connection is remembered last, so one that is not is taken away. A disconnection has left its endpoint first.
+    """
+    for container_id, held in list(engine.networks.attachments.all.items()):
+        if container_id in engine.networks.starting:
+            continue
+        try:
+            record = engine.records.load(container_id)
+            task = engine.observe(container_id)
+            said, has = _networks_of(engine, record), {endpoint.network_id for endpoint in held.endpoints}
+            if said == has or not task.lives or task.status is None:
+                continue
+            engine.log.write(f"container {container_id} was being connected or disconnected: that is finished")
+            for network in filter(None, map(engine.networks.store.get, has - said)):
+                attach.disconnect_running(engine, record, task.status.pid, network)
+            if said - has:
+                attach.settle_running(engine, record, task.status.pid)
+                _forget(engine, record, said - has, held)
+        except (OSError, OrlopError) as wrong:
+            engine.log.write(f"the networks of container {container_id} are not as it says: {wrong}")
+
+
+def _forget(engine: Engine, record: ContainerRecord, gone: set[str], before: Attachment | None) -> None:
+    """Have a record not want these networks any more."""
+    find = engine.networks.store.find
+    left = tuple(wish for wish in attach.wishes(record) if find(wish.network).id not in gone)
+    first = left[0].network if left else attach.NONE
+    _remember(engine, record, record.request.replace(endpoints=left, network=first, unplugged=not left), before)
 
 
 def _remember(engine: Engine, record: ContainerRecord, request: ContainerRequest, before: Attachment | None) -> None:

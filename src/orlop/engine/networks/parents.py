@@ -93,20 +93,21 @@ def without_gateways(request: NetworkRequest, found: tuple[Pool, ...]) -> tuple[
 
 def raise_(networks: Networks, network: Network) -> None:
     """Make a network's parent if it is not there. Raises OSError when the kernel refuses."""
-    if networks.route.link(network.link) is not None:
+    found = networks.route.link(network.link)
+    if found is None:
+        kind = [rtnetlink.dummy()]
+        if not is_alone(network):
+            below, vlan_id = _below(networks, network.link, network.subject)
+            kind = [rtnetlink.vlan(vlan_id), rtnetlink.over(below)]
+        note = networks.footprint.alias(network.name)
+        found = links.make(networks.route, network.link, note, networks.footprint.fresh, *kind)
+    elif found.is_up or not found.alias.startswith(networks.footprint.alias("")):
         return
-    if is_alone(network):
-        networks.route.add_link(network.link, rtnetlink.dummy())
-    else:
-        below, vlan_id = _below(networks, network.link, network.subject)
-        networks.route.add_link(network.link, rtnetlink.vlan(vlan_id), rtnetlink.over(below))
-    made = networks.route.link(network.link)
-    assert made is not None
     try:
         links.write_sysctl(f"ipv6/conf/{network.link}/accept_ra", "0")
         if not network.ipv6:
             links.write_sysctl(f"ipv6/conf/{network.link}/disable_ipv6", "1")
-        networks.route.set_link(made.index, rtnetlink.alias(networks.footprint.alias(network.name)), up=True)
+        networks.route.set_link(found.index, up=True)
     except BaseException:
         links.delete_link(networks.route, network.link)
         raise

@@ -122,6 +122,13 @@ class Store:
         shutil.rmtree(f"{self.directory}/{network.id}", ignore_errors=True)
         self._all = {known: other for known, other in self.all().items() if known != network.id}
 
+    def sweep(self) -> None:
+        """Remove what is left of networks whose creation or removal never came to its end. For an engine that opens."""
+        for name in os.listdir(self.directory):
+            path = f"{self.directory}/{name}"
+            if os.path.isdir(path) and not os.path.islink(path) and not os.path.lexists(f"{path}/{FILE}"):
+                shutil.rmtree(path, ignore_errors=True)
+
     def _read(self) -> Iterator[Network]:
         for name in os.listdir(self.directory):
             path = f"{self.directory}/{name}/{FILE}"

@@ -50,6 +50,14 @@ class Uplink:
             finally:
                 os.close(pidfd)
 
+    def process(self) -> tuple[int, int]:
+        """Return (pid, start time) of what connects, (0, 0) while nothing does."""
+        found = keeper.find(self._run)
+        if found is None:
+            return 0, 0
+        os.close(found[1])
+        return found[0].uplink, found[0].uplink_start_time
+
     def _start(self, held: keeper.Keeper) -> str:
         program = next((name for name in (PASTA, SLIRP) if shutil.which(name)), "")
         if not program:
@@ -102,10 +110,18 @@ def _lives(held: keeper.Keeper) -> bool:
     if not held.uplink:
         return False
     try:
-        os.close(process.pidfd_of(held.uplink, held.uplink_start_time))
+        pidfd = process.pidfd_of(held.uplink, held.uplink_start_time)
     except OSError:
         return False
-    return True
+    try:
+        if not process.has_ended(pidfd):
+            return True
+        os.waitpid(held.uplink, os.WNOHANG)  # or it would stay as a zombie of ours
+    except ChildProcessError:
+        pass  # an earlier engine's
+    finally:
+        os.close(pidfd)
+    return False
 
 
 def _pasta(netns: str) -> list[str]:

@@ -183,7 +183,8 @@ def _connect(
     try:
         with Rtnetlink() as route, namespace.inside(fd, Rtnetlink) as inside:
             mtu = conf.mtu or links.uplink_mtu(route)
-            below = links.ensure_bridge(route, links.BridgePlan(conf.bridge, [], mtu, NOTE))
+            fresh = f"cni-{secrets.token_hex(4)}"  # others of us may be making it at this moment
+            below = links.ensure_bridge(route, links.BridgePlan(conf.bridge, [], mtu, NOTE, fresh))
             name = f"veth{secrets.token_hex(4)}"
             settings = [rtnetlink.mtu(mtu), rtnetlink.in_namespace(fd)]
             settings += [rtnetlink.address(conf.mac)] if conf.mac else []
