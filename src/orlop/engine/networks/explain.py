@@ -278,8 +278,14 @@ def _from_containers(
         who = f"{SAME} {network.name}"
         if network.options.get(OPTION_ICC, "true") != "true":
             found.append(_say(who, NO, f"the network has {OPTION_ICC}=false"))
-        else:
-            found.append(_say(who, YES, f"at {_bracketed(endpoint.ipv4 or endpoint.ipv6)}:{number}"))
+            continue
+        # With br_netfilter the rules for forwarded packets see what a bridge carries, too.
+        rules = reach.bridged(engine)
+        condition = (
+            f", if {', '.join(rules)} lets it through (net.bridge.bridge-nf-call-iptables is 1)" if rules else ""
+        )
+        why = f"at {_bracketed(endpoint.ipv4 or endpoint.ipv6)}:{number}{condition}"
+        found.append(_say(who, UNKNOWN if rules else YES, why))
     return [*found, _say(ISLANDS, *_from_islands(engine, places, port))]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...linux.netlink import nftables as nft
-from ...network import resolver
+from ...network import links, resolver
 from . import parents
 from .attach import has_own_networks
 from .egress import DENY
@@ -85,6 +85,12 @@ def _firewalls(engine: Engine) -> tuple[list[str], list[str]]:
 def ruling(engine: Engine) -> list[str]:
     """Return what else has a word in what comes to a published port."""
     return [name for names in _firewalls(engine) for name in names]
+
+
+def bridged(engine: Engine) -> list[str]:
+    """Return what may drop packets between containers of one network."""
+    names = ("bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables")
+    return _firewalls(engine)[1] if "1" in map(links.read_sysctl, names) else []
 
 
 def leaving(engine: Engine) -> list[str]:
