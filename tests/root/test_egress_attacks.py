@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -208,6 +209,20 @@ def test_who_comes_after_is_not_restricted(run: Run, orlop: Environment, outside
         assert connect(heir, B, 80) == A
         assert connect(stays, B, 80) == A
     assert not host.nft.has_table(IPV4, table)
+
+
+def test_a_name_of_the_own_network_is_allowed_as_any(run: Run, orlop: Environment) -> None:
+    """Red: a container's name opened nothing, and its address is known only once it runs."""
+    orlop("network", "create", "left")
+    db = run("--network", "left", "--name", "db")
+    box = run("--network", "left", "--egress", "deny", "--egress-allow", "db:5432")
+    with serving(db, 5432) as served, serving(db, 5433):
+        assert ask(box, "db") == (0, [db.address("left")])
+        assert connect(box, db.address("left"), 5432) == box.address("left")
+        assert served.peers == [box.address("left")]
+        bridged = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+        if bridged.exists() and bridged.read_text().strip() == "1":  # else nothing on one bridge passes a rule
+            assert silent(box, db.address("left"), 5433)
 
 
 def test_who_stays_behind_is_not_let_out(run: Run, orlop: Environment, outside: Upstream) -> None:

@@ -50,6 +50,8 @@ def test_an_answer_has_the_question_and_its_records() -> None:
         message.question("x", 1, 1)[:4] + b"\0\2" + message.question("x", 1, 1)[6:],  # two questions
         message.question("x", 1, 1)[:12] + b"\xc0\x0c" + b"\0\1\0\1",  # a name that points to itself
         message.question("x", 1, 1)[:12] + b"\x3f" + b"a" * 20,
+        message.question("x", 1, 1)[:10] + b"\0\1" + message.question("x", 1, 1)[12:] + OPTIONS[:-1],  # red: answered
+        message.question("x", 1, 1)[:10] + b"\0\1" + message.question("x", 1, 1)[12:] + OPTIONS[:-1] + b"\1",
         message.question("x", 1, 1)[:12] + (b"\x3f" + b"a" * 63) * 5 + b"\0\0\1\0\1",
     ],
 )
@@ -77,6 +79,11 @@ def test_what_is_refused_says_how_it_was_asked() -> None:
         refused = message.refuse(bytes((raw[0], raw[1], raw[2] | opcode << 3)) + raw[3:])
         assert (refused[2] >> 3 & 15, message.code_of(refused)) == (opcode, message.NOTIMP)
     assert message.code_of(message.refuse(raw[:4] + b"\0\2" + raw[6:])) == message.FORMERR
+
+
+def test_who_failed_is_no_authority() -> None:
+    said = {code: bool(message.answer(ask("x"), code)[2] & 4) for code in (0, message.NXDOMAIN, message.SERVFAIL)}
+    assert said == {0: True, message.NXDOMAIN: True, message.SERVFAIL: False}  # red: all, unlike dockerd
 
 
 def test_an_answer_has_the_option_record_of_its_question() -> None:

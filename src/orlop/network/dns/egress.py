@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     Edges = tuple[int, int]  # first and last
     End = tuple[str, tuple[str, ...]]  # a link's name on the machine's side, "" if it has none, and its addresses
     Key = tuple[int, int, bytes, bytes]  # family, number of the entry, first key, last key
+    Ways = tuple[int, list[tuple[Edges, Edges]]]
     Led = tuple[str, int]  # an address and its port, 0 for all
 
 LIFE_S_MIN = 300  # programs keep addresses longer than the name's time to live
@@ -91,20 +92,22 @@ class Allowed:
         """Whether it opens a way by name that goes by the passage: by TCP."""
         return bool(self.name) and self.protocol in ("", "tcp")
 
-    def ways(self) -> list[tuple[Edges, Edges]]:
-        """Return what it opens straight to an address: (first and last protocol, first and last port)."""
+    def ways(self, *, is_near: bool = False) -> list[tuple[Edges, Edges]]:
+        """Return what it opens straight to an address: (first and last protocol, first and last port).
+
+        is_near: it is of a container that the name is one's own of: nobody else has that address.
+        """
         first, last = (self.port, self.port) if self.port else (0, 65535)
         if self.protocol in (_DNS, _ICMP):
             return [((one, one), (first, last)) for one in (1, _ICMPV6) if self.protocol == _ICMP]
+        by_address = is_near or not self.name
         if self.protocol:
             number = NUMBERS[self.protocol]
-            return [] if self.is_led else [((number, number), (first, last))]
+            return [] if self.is_led and not by_address else [((number, number), (first, last))]
         if self.port:  # of those that have ports: what stands in its place elsewhere is anything
-            with_ports = [number for number in NUMBERS.values() if not self.name or number != _TCP]
-            return [
-                ((one, one), (first, last)) for one in with_ports if not (self.name and (one, first) == (_UDP, _QUIC))
-            ]
-        if not self.name:
+            closed = () if by_address else ((_TCP, first), (_UDP, _QUIC))
+            return [((one, one), (first, last)) for one in NUMBERS.values() if (one, first) not in closed]
+        if by_address:
             return [((0, 255), (first, last))]
         others = ((0, _TCP - 1), (_TCP + 1, _UDP - 1), (_UDP + 1, 255))
         datagrams = ((first, _QUIC - 1), (_QUIC + 1, last))
@@ -215,7 +218,7 @@ class Gatekeeper:
         batch = Batch()
         for number, entry in enumerate(member.allowed):
             if entry.subnet is not None:
-                self._open(batch, member, entry.subnet, number, 0)
+                self._open(batch, member, entry.subnet, (number, entry.ways()), 0)
         for (name, address), until in member.found.items():
             self._open_name(batch, member_id, name, (address, until - time.monotonic()))
         if batch.messages:
@@ -370,6 +373,19 @@ class Gatekeeper:
         if batch.messages:
             self._socket.commit(batch)
 
+    def found_here(self, member_id: str, name: str, addresses: Sequence[str]) -> None:
+        """Let a container through to others that are called so in a network of its own."""
+        member = self._members.get(member_id)
+        batch = Batch()
+        for number, entry in enumerate(member.allowed if member is not None else ()):
+            for address in addresses if entry.names(name) else ():
+                value, bits = subnet.number(address)
+                ways = number, entry.ways(is_near=True)
+                assert member is not None
+                self._open(batch, member, subnet.Subnet(bits, value, bits), ways, LIFE_S_MIN)
+        if batch.messages:
+            self._socket.commit(batch)
+
     def _open_name(self, batch: Batch, member_id: str, name: str, found: tuple[str, float]) -> None:
         """Let a container through to an address of a name, by the entries that allow it. found: it, and how long."""
         member = self._members[member_id]
@@ -380,18 +396,18 @@ class Gatekeeper:
             if not entry.names(name):
                 continue
             is_allowed = True
-            self._open(batch, member, subnet.Subnet(bits, value, bits), number, life_s)
+            self._open(batch, member, subnet.Subnet(bits, value, bits), (number, entry.ways()), life_s)
             if entry.is_led:
                 self._lead(member_id, member, (address, entry.port), life_s)
         if is_allowed and ((name, address) in member.found or len(member.found) < OPENED_MAX):
             member.found[name, address] = time.monotonic() + life_s
 
-    def _open(self, batch: Batch, member: Restricted, where: subnet.Subnet, number: int, life_s: float) -> None:
-        """Let a container straight through to a subnet, as the entry with this number says."""
-        entry = member.allowed[number]
+    def _open(self, batch: Batch, member: Restricted, where: subnet.Subnet, by: Ways, life_s: float) -> None:
+        """Let a container straight through to a subnet. by: the number of the entry that says so, and what it opens."""
+        number, ways = by
         for source in member.addresses:
             family, data = _of(source)
-            for protocols, ports in entry.ways() if family.bits == where.bits else ():
+            for protocols, ports in ways if family.bits == where.bits else ():
                 low, high = (
                     nft.fields(data, edge.to_bytes(family.size, "big"), bytes([protocol]), port.to_bytes(2, "big"))
                     for edge, protocol, port in zip((where.first, where.last), protocols, ports, strict=True)

@@ -45,19 +45,21 @@ class Query:
         self.question = raw[_HEADER.size : end + 4]
         # An OPT record has the root's empty name: one zero, then its type.
         self.edns = bool(additional) and raw[end + 4 : end + 7] == b"\0\0\x29"
-        self.wants_dnssec = self.edns and len(raw) >= end + 13 and bool(raw[end + 11] & 0x80)
+        if self.edns and (len(raw) < end + 15 or len(raw) < end + 15 + int.from_bytes(raw[end + 13 : end + 15], "big")):
+            raise ValueError("the options are cut short")
+        self.wants_dnssec = self.edns and bool(raw[end + 11] & 0x80)
         self.raw = raw
 
     @property
     def edns_version(self) -> int:
         at = _HEADER.size + len(self.question) + 6
-        return self.raw[at] if self.edns and len(self.raw) > at else 0
+        return self.raw[at] if self.edns else 0
 
     @property
     def udp_size(self) -> int:
         """How large an answer over UDP may be."""
         at = _HEADER.size + len(self.question) + 3
-        if self.edns and len(self.raw) >= at + 2:
+        if self.edns:
             return max(512, min(UDP_BYTES_MAX, int(struct.unpack_from("!H", self.raw, at)[0])))
         return 512
 
@@ -73,7 +75,8 @@ def answer(query: Query, code: int, records: list[tuple[int, bytes]] | None = No
         _POINTER_TO_QUESTION + struct.pack("!HHLH", kind, CLASS_IN, TTL_S, len(data)) + data
         for kind, data in records or ()
     )
-    flags = _QR | _AA | _RA | (_RD if query.wants_recursion else 0) | code & 0x0F
+    authority = _AA if code in (NOERROR, NXDOMAIN) else 0  # who failed knows nothing
+    flags = _QR | authority | _RA | (_RD if query.wants_recursion else 0) | code & 0x0F
     header = _HEADER.pack(query.id, flags, 1, len(records or ()), 0, int(query.edns))
     return header + query.question + body + _options(query, code)
 

@@ -417,6 +417,8 @@ class Server:
         if found:
             steps = [f"{query.name} is container {who[:12]} in network {place.network_name}" for who, place in found]
             addresses = [message.address(text) for _, place in found for text in place.addresses]
+            if is_tried and self._gatekeeper is not None:
+                self._gatekeeper.found_here(member.id, query.name, [text for _, one in found for text in one.addresses])
             if query.klass not in message.CLASSES:
                 addresses = []
             records = [record for record in addresses if query.kind in (record[0], message.ANY)]
