@@ -26,10 +26,15 @@ MTU_DEFAULT = 1500
 NAME_LENGTH_MAX = 15  # IFNAMSIZ without its NUL
 PING_GID_MAX = 2**31 - 1
 # What leads a user's networks outside (pasta, slirp4netns) drops what its own socket can't take at once, and TCP inside
-# has to send it again: after this time, not after 200 ms. A remote end delays its acknowledgement by less (40 ms).
-UPLINK_RTO_MIN_MS = 50
+# has to send it again: after this time, not after 200 ms. It is less than the 50 ms after which pasta looks by itself
+# what the far end has got (ACK_INTERVAL in its tcp.c). What is sent again too early ends in pasta, which has it.
+UPLINK_RTO_MIN_MS = 12
+# Such a drop says nothing of a path. Who takes it for one sends a trickle for seconds, so these come in its place. How
+# pasta itself sends to the outside is the machine's choice.
+_MISLED_BY_DROPS, _CONGESTION_CONTROLS = "bbr", ("cubic", "reno")
 UPLINK_MTU_LARGE = 32768  # a packet of more than half of what TSO makes at once
 _SYSCTL = "/proc/sys/net"
+_CONGESTION = "ipv4/tcp_congestion_control"
 _EVERYWHERE = {AF_INET: "0.0.0.0", AF_INET6: "::"}
 
 
@@ -53,11 +58,22 @@ def _furnish() -> Rtnetlink:
     # Nothing but what was asked for: no link-local address, no router's advertisement (SEC-93).
     write_sysctl("ipv6/conf/default/disable_ipv6", "1")
     write_sysctl("ipv6/conf/default/accept_ra", "0")
+    if namespace.has_left() and read_sysctl(_CONGESTION).startswith(_MISLED_BY_DROPS):
+        _take_drops_as_such()
     route = Rtnetlink()
     lo = route.link("lo")
     assert lo is not None
     route.set_link(lo.index, up=True)
     return route
+
+
+def _take_drops_as_such() -> None:
+    """Have TCP in the calling thread's namespace send as these do, before a container's own `--sysctl` is written."""
+    for name in _CONGESTION_CONTROLS:
+        try:
+            return write_sysctl(_CONGESTION, name)
+        except OSError:  # ENOENT: the kernel lacks it. EPERM: net.ipv4.tcp_allowed_congestion_control does
+            continue
 
 
 def write_sysctl(name: str, value: str) -> None:
