@@ -420,3 +420,19 @@ def test_a_network_that_is_another_is_made_anew(orlop: Environment, tmp_path: Pa
     assert found[0] == "10.72.0.9 running" and found[1].startswith("10.72.0.") and found[1].endswith("running")
     assert project("up", "--plan").stdout == "nothing to do: everything is as the files say\n"
     project("down")
+
+
+def test_the_address_of_a_service_is_that_of_its_first_place(orlop: Environment, tmp_path: Path) -> None:
+    """Red: with the service's address for each of its networks, both interfaces have the same."""
+    text = """
+        name: places
+        services:
+          a: {image: host, command: sleep 1000, stop_signal: KILL, mac_address: "02:00:00:00:00:77",
+              networks: {front: {}, back: {}}}
+        networks: {front: {}, back: {}}
+    """
+    project = Project(orlop, tmp_path, text)
+    project("up", "-d")
+    found = json.loads(orlop("inspect", "-f", "{{json .NetworkSettings.Networks}}", "places-a-1").stdout)
+    assert found["places_back"]["MacAddress"] == "02:00:00:00:00:77" != found["places_front"]["MacAddress"]
+    project("down")

@@ -538,12 +538,12 @@ def _mode(project: Project, mode: str) -> str:
 
 
 def networks_of(project: Project, service: Service) -> list[tuple[Resource, Any]]:
-    """Return the networks of a service with what is wished there, the first to be connected first."""
+    """Return the networks of a service with what is wished there, in docker compose's order: by priority, then name."""
     if service.get("network_mode"):
         return []
     wishes = service.get("networks") or {DEFAULT: {}}
     found = [(network_resource(project, key), wish) for key, wish in wishes.items()]
-    return sorted(found, key=lambda pair: -pair[1].get("priority", 0))
+    return sorted(found, key=lambda pair: (-pair[1].get("priority", 0), pair[0].key))
 
 
 def network_resource(project: Project, key: str) -> Resource:
@@ -555,6 +555,8 @@ def _network(project: Project, service: Service, number: int) -> dict[str, Any]:
     get = service.get
     networks = networks_of(project, service)
     endpoints = tuple(_endpoint(project, service, number, resource, wish) for resource, wish in networks)
+    if endpoints and not endpoints[0].mac_address:  # the service's own is that of its first place alone
+        endpoints = (endpoints[0].replace(mac_address=get("mac_address", "")), *endpoints[1:])
     mode = _mode(project, get("network_mode", ""))
     return {
         "network": endpoints[0].network if endpoints else mode,
@@ -580,7 +582,7 @@ def _endpoint(project: Project, service: Service, number: int, resource: Resourc
         links=tuple(links),
         ipv4=wish.get("ipv4_address", ""),
         ipv6=wish.get("ipv6_address", ""),
-        mac_address=wish.get("mac_address", "") or service.get("mac_address", ""),
+        mac_address=wish.get("mac_address", ""),
         gw_priority=wish.get("gw_priority", 0),
         options=options,
         link_local=tuple(wish.get("link_local_ips", ())),
