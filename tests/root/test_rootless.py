@@ -205,7 +205,9 @@ def test_drops_of_the_uplink_slow_no_stream_down(user: User) -> None:
     of_machine = user.net.inside(lambda: Path(ask[-1]).read_text().strip())
     (found,) = lines(user, "run", "--rm", *ask)
     assert found in ("cubic", "reno") if of_machine.startswith("bbr") else found == of_machine
-    for chosen in {"reno", of_machine} & {*Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().split()}:
+    for chosen in {"reno", of_machine} & {
+        *Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().split()
+    }:
         assert lines(user, "run", "--rm", "--sysctl", f"{name}={chosen}", *ask) == [chosen]
 
 

@@ -71,9 +71,10 @@ def _take_drops_as_such() -> None:
     """Have TCP in the calling thread's namespace send as these do, before a container's own `--sysctl` is written."""
     for name in _CONGESTION_CONTROLS:
         try:
-            return write_sysctl(_CONGESTION, name)
+            write_sysctl(_CONGESTION, name)
         except OSError:  # ENOENT: the kernel lacks it. EPERM: net.ipv4.tcp_allowed_congestion_control does
             continue
+        return
 
 
 def write_sysctl(name: str, value: str) -> None:
