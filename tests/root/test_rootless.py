@@ -289,6 +289,25 @@ def test_published_ports_lead_to_the_container(user: User, peer: Callable[[str],
         lines(user, "rm", name)
 
 
+def test_rules_are_as_before_when_a_network_has_gone(user: User, peer: Callable[[str], Path]) -> None:
+    lines(user, "run", "--rm", "host", "true")
+
+    def rules() -> str:
+        words = ("nsenter", f"--net=/proc/{keeper(user)['pid']}/ns/net", peer("nft"), "list", "ruleset")
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+    before = rules()
+    lines(user, "network", "create", "short")
+    for name in ("one", "two"):
+        lines(user, "run", "-d", "--name", name, "--network", "short", "-p", "80", "host", "sleep", "1000")
+    rootless.wait_for("the relays' rules", lambda: rules().count("orlop-relay") == 2)
+    lines(user, "rm", "-f", "one")
+    assert rules().count("orlop-relay") == 2
+    lines(user, "rm", "-f", "two")
+    lines(user, "network", "rm", "short")
+    assert rules() == before
+
+
 class Inside:
     """A container's network namespace, as a place for `boxes`."""
 

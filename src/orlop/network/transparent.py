@@ -17,7 +17,7 @@ import struct
 from ..linux.netlink import nftables as nft
 from ..linux.netlink.nftables import Batch, Hook, Nftables
 from ..linux.netlink.rtnetlink import RTN_LOCAL, Hop, Rtnetlink
-from . import subnet
+from . import firewall, subnet
 from .firewall import FAMILIES
 
 TYPE_CHECKING = False
@@ -62,6 +62,13 @@ def prepare() -> list[int]:
     except OSError:
         return []
     return ready
+
+
+def forget() -> None:
+    """Take away the rules that `prepare` has made: no relay is left here. The way home stays, which nothing is marked
+    for. Raises OSError."""
+    with Nftables() as rules:
+        firewall.forget(rules, TABLE)
 
 
 def bound_as(client: str, family: int, kind: int) -> socket.socket:

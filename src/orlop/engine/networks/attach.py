@@ -231,7 +231,9 @@ def _relayed(engine: Engine, record: ContainerRecord, attachment: Attachment) ->
 
 def relay_again(engine: Engine, record: ContainerRecord, held: Attachment) -> None:
     """Have another relay carry a running container's ports: its own was killed. Raises as `prepare`."""
-    _end_relay(held)
+    from . import relays
+
+    relays.end(held)
     _relayed(engine, record, held.replace(relay=0, relay_start_time=0))
 
 
@@ -239,13 +241,6 @@ def _needs_relay(attachment: Attachment, endpoint: Endpoint) -> bool:
     if namespace.has_left():
         return bool(attachment.ports or attachment.host_access)
     return any(ports.wants_relay(port, endpoint) for port in attachment.ports)
-
-
-def _end_relay(attachment: Attachment) -> None:
-    if attachment.relay:
-        from . import relays
-
-        relays.end(attachment)
 
 
 def release(engine: Engine, container_id: str) -> None:
@@ -296,12 +291,16 @@ def _withdraw(engine: Engine, container_id: str) -> Attachment | None:
             return None
         networks.attachments.all.pop(container_id)
         networks.give_back_ports(container_id)
-        _end_relay(attachment)
         try:
             networks.resolver.remove(container_id)
         except OrlopError as wrong:
             engine.log.write(f"the resolver is not told of the end of container {container_id}: {wrong}")
         try:
+            if attachment.relay:
+                from . import relays
+
+                relays.end(attachment)
+                relays.end_rules(networks.attachments.all.values())
             networks.withdraw(forwards_of(attachment))
             networks.discard(attachment)
         except OSError as failure:
@@ -523,8 +522,11 @@ def _reroute(
         return after
     engine.networks.withdraw(forwards_of(before))
     engine.networks.publish(forwards_of(after))
-    _end_relay(before)
-    _end_relay(after)
+    for one in (before, after):
+        if one.relay:
+            from . import relays
+
+            relays.end(one)
     after = after.replace(relay=0, relay_start_time=0)
     engine.networks.attachments.hold(record.id, after)
     return _relayed(engine, record, after)

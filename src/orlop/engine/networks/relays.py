@@ -26,6 +26,7 @@ from . import ports
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable
 
     from ...spec.network import Attachment, Endpoint
 
@@ -78,6 +79,17 @@ def start(held: Attachment, endpoint: Endpoint, subject: str) -> tuple[int, int]
 def end(attachment: Attachment) -> None:
     """End a container's relay: its ports are free when this returns."""
     end_process(attachment.relay, attachment.relay_start_time)
+
+
+def end_rules(others: Iterable[Attachment]) -> None:
+    """Take the rules that a user's relays keep their clients' addresses by away with the last of them.
+
+    others: what the other containers hold, and go on holding until this returns. Raises OSError.
+    """
+    if namespace.has_left() and not any(one.relay for one in others):
+        from ...network import transparent
+
+        transparent.forget()
 
 
 def _target(host_ip: str, endpoint: Endpoint) -> str:
