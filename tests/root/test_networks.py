@@ -489,6 +489,32 @@ def test_ipv6_is_there_when_asked_for_and_only_then(
         assert silent(neighbour, box.address("six", "GlobalIPv6Address"), 80)
 
 
+def test_a_filter_of_reverse_paths_closes_ipv6_ports_unless_translated_before(
+    run: Run, orlop: Environment, host: Netns, neighbour: Netns
+) -> None:
+    # firewalld's IPv6_rpfilter: sources must be found where they come from, and a copy of ours comes from elsewhere.
+    orlop("network", "create", "--ipv6", "six")
+    for side, address in ((host, "2001:db8::1"), (neighbour, "2001:db8::2")):
+        side.route.add_address(side.index("up0"), address, 64, 0x02)
+    nft(host, "add table inet firewalld")
+    nft(host, "add chain inet firewalld p { type filter hook prerouting priority 10; }")
+    nft(host, "add rule inet firewalld p icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept")
+    nft(host, "add rule inet firewalld p meta nfproto ipv6 fib saddr . mark . iif oif missing drop")
+    ports = ("-p", "8080:80", "-p", "[::]:8081:80,mode=nat")
+    told = orlop("run", "-d", "--name", "web", "--network", "six", *ports, "host", "sleep", "1000").stderr
+    assert "firewall lets in (inet firewalld p)" in told
+    assert "of chain p of table inet firewalld drops it" in orlop("net", "explain", "web", "80").stdout
+    box = Box(orlop, "--network", "container:web")
+    with serving(box, 80, family=socket.AF_INET6):
+        assert silent(neighbour, "2001:db8::1", 8080)
+        assert ask(neighbour, "2001:db8::1", 8081) == "2001:db8::2"
+        nft(host, "flush chain inet firewalld p")
+        nft(host, "add rule inet firewalld p meta nfproto ipv6 fib saddr . mark oif missing drop")
+        assert ask(neighbour, "2001:db8::1", 8080) == "2001:db8::2"
+    box.close()
+    orlop("rm", "-f", "web")
+
+
 def test_docker_s_gateway_modes(run: Run, orlop: Environment, host: Netns, neighbour: Netns) -> None:
     mode = "com.docker.network.bridge.gateway_mode_ipv"
     for side, address in ((host, "2001:db8::1"), (neighbour, "2001:db8::2")):
