@@ -144,8 +144,8 @@ GUARDS = (
         (
             (
                 "linux/executable.py",
-                "            os.fchmod(copy, 0o555)\n            fcntl.fcntl(copy, _F_ADD_SEALS, _SEALS)\n",
-                "            os.fchmod(copy, 0o755)\n            fcntl.fcntl(copy, _F_GET_SEALS)\n",
+                "            os.fchmod(copy, 0o555)\n            seal(copy)\n",
+                "            os.fchmod(copy, 0o755)\n",
             ),
         ),
     ),
